@@ -1,0 +1,7 @@
+"""Sources of samples and their labels."""
+
+from selfsup.data.images import Broken
+from selfsup.data.open import open_data
+from selfsup.data.sources import Arrays, Files, ImageSpec, Labels, Source
+
+__all__ = ["Arrays", "Broken", "Files", "ImageSpec", "Labels", "Source", "open_data"]

@@ -1,0 +1,91 @@
+"""The one abstraction: a task turns a batch without labels into a supervised loss."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+
+from torch import Tensor, nn
+
+from selfsup.errors import UserError
+
+if TYPE_CHECKING:
+    from selfsup.views import Views
+
+Batch = Mapping[str, Tensor]
+"""Tensors by name; the first dimension of each is the sample. A task's docstring lists the keys that it reads."""
+
+
+class Loss(NamedTuple):
+    """What `Task.loss` returns."""
+
+    value: Tensor  # the one scalar that is minimised
+    metrics: Mapping[str, Tensor] = {}  # detached scalars: shown and logged
+    chance: float | None = None  # the value of a guess that ignores the input, e.g. ln 4; None where there is none
+
+
+class Encoder(Protocol):
+    """A module (B, ...) -> (B, dim). `maps(x)` -> (B, C, H, W) and `tokens(x)` -> (B, N, dim) where it has them."""
+
+    dim: int
+
+    def __call__(self, x: Tensor) -> Tensor: ...
+
+
+class Panel(NamedTuple):
+    """One picture of `selfsup show`: what the encoder sees, (C, H, W) as normalised by the views, and its label."""
+
+    image: Tensor
+    caption: str
+
+
+class Task(nn.Module, ABC):
+    """Base class of every pretext task; keyword-only constructor arguments are its hyper-parameters.
+
+    A subclass writes `views`, `loss` and `panels`, and overrides the rest where its paper asks for it. It never sees a
+    trainer, a logger or a device name.
+    """
+
+    paper: ClassVar[str] = ""
+    section: ClassVar[str] = ""
+    modality: ClassVar[str] = "image"
+    needs_labels: ClassVar[bool] = False
+    progress: float = 0.0  # step / total, written by fit alone
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        if not isinstance(encoder, nn.Module):
+            raise UserError(f"an encoder is a torch module, not {type(encoder).__name__}")
+        self.encoder: Any = encoder
+
+    @abstractmethod
+    def views(self, spec: Any) -> Views:
+        """Return how a batch is made from samples of this `spec` (for pictures `selfsup.data.ImageSpec`)."""
+
+    @abstractmethod
+    def loss(self, batch: Batch) -> Loss:
+        """Make the free labels and return their loss. Changes no buffer except BatchNorm's."""
+
+    def forward(self, batch: Batch) -> Loss:
+        """`loss`, by the name under which torch's wrappers (autocast, DDP, FSDP) find it."""
+        return self.loss(batch)
+
+    def after_step(self) -> None:
+        """Update what no gradient updates (momentum encoder, queue, centre), once after each optimizer step."""
+
+    def representation(self) -> Encoder:
+        """Return what is kept, probed and exported."""
+        encoder: Encoder = self.encoder
+        return encoder
+
+    @abstractmethod
+    def panels(self, batch: Batch) -> Sequence[Sequence[Panel]]:
+        """Return the task's picture: one row a sample, what goes in beside its free label."""
+
+    @classmethod
+    def hyperparameters(cls) -> dict[str, inspect.Parameter]:
+        """Return the keyword-only arguments of the constructor: the one source of options, recipe and export."""
+        parameters = inspect.signature(cls.__init__, eval_str=True).parameters
+        return {name: p for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY}

@@ -1,0 +1,43 @@
+"""The baseline that every pretext task has to beat: the same encoder, trained on the labels alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import nn
+
+from selfsup.data import ImageSpec
+from selfsup.nn import accuracy
+from selfsup.task import Batch, Encoder, Loss, Panel, Task
+from selfsup.views import Crop, ImageViews
+
+
+class Supervised(Task):
+    """Cross-entropy on labels, through the same loop and views as `rotation`. Chance is ln `classes`.
+
+    Batch: `x` (B, C, H, W) float; `y` (B,) int64 in 0..classes-1.
+    """
+
+    section = "baselines"
+    needs_labels = True
+
+    def __init__(self, encoder: Encoder, *, classes: int, pad: int = 4, flip: float = 0.5) -> None:
+        super().__init__(encoder)
+        self.classes, self.pad, self.flip = classes, pad, flip
+        self.head = nn.Linear(encoder.dim, classes)
+
+    def views(self, spec: ImageSpec) -> ImageViews:
+        """Return shifted, flipped pictures and their labels."""
+        return ImageViews(spec, {"x": Crop(spec.size, pad=self.pad, flip=self.flip)}, labels=True)
+
+    def loss(self, batch: Batch) -> Loss:
+        """Return the cross-entropy of the labels."""
+        logits = self.head(self.encoder(batch["x"]))
+        metrics = {"accuracy": accuracy(logits, batch["y"])}
+        return Loss(F.cross_entropy(logits, batch["y"]), metrics, math.log(self.classes))
+
+    def panels(self, batch: Batch) -> Sequence[Sequence[Panel]]:
+        """Return each picture with the number of its class."""
+        return [[Panel(x, str(int(y)))] for x, y in zip(batch["x"], batch["y"], strict=True)]

@@ -1,0 +1,30 @@
+"""Random numbers as a function of (seed, epoch, index): no state, so any worker draws the same for a sample."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """SplitMix64's finaliser (Steele et al., 2014): a bijection in which every input bit flips half of the output."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def uniform(seed: int, epoch: int, index: NDArray[np.int64], count: int) -> NDArray[np.float64]:
+    """Return (B, count) numbers in [0, 1), independent for every seed, epoch, index (B,) and column."""
+    with np.errstate(over="ignore"):
+        key = _mix(np.array([seed], dtype=np.int64).view(np.uint64) + _GOLDEN)
+        key = _mix((key ^ np.uint64(epoch)) + _GOLDEN)
+        rows = _mix((key ^ index.astype(np.uint64)) + _GOLDEN)
+        bits = _mix(rows[:, None] + np.arange(1, count + 1, dtype=np.uint64) * _GOLDEN)
+    return (bits >> np.uint64(11)) * 2.0**-53
+
+
+def permutation(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
+    """Return the order of an epoch."""
+    return np.random.Generator(np.random.Philox(key=[seed % 2**64, epoch])).permutation(count)
