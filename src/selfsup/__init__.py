@@ -1,0 +1,39 @@
+"""selfsup: learn representations from data that nobody labelled, and learn whether they help."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from selfsup.catalogue import tasks
+    from selfsup.embedding import embed
+    from selfsup.evaluation import evaluate
+    from selfsup.exporting import export
+    from selfsup.pretraining import pretrain
+    from selfsup.run import Run, load
+    from selfsup.showing import show
+
+__version__ = "0.1.0"
+__all__ = ["Run", "embed", "evaluate", "export", "load", "pretrain", "show", "tasks"]
+
+_HOME = {
+    "Run": "run",
+    "embed": "embedding",
+    "evaluate": "evaluation",
+    "export": "exporting",
+    "load": "run",
+    "pretrain": "pretraining",
+    "show": "showing",
+    "tasks": "catalogue",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'selfsup' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"selfsup.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,267 @@
+"""`pretrain`: from data to a run folder with an encoder. Imports torch only when it is called."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+import os
+import shlex
+import sys
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selfsup.errors import UserError, unknown
+from selfsup.run import Run, differences, versions
+from selfsup.tasks import find_task
+
+if TYPE_CHECKING:
+    import numpy as np
+    from lightning_fabric import Fabric
+    from numpy.typing import NDArray
+
+    from selfsup.data import Source
+    from selfsup.task import Task
+    from selfsup.views import Views
+
+    Data = str | os.PathLike[str] | NDArray[np.uint8] | Source
+    TaskName = str | type[Task]
+else:
+    Data = TaskName = str  # what the command line can give
+
+LR = {"adamw": 2e-3, "sgd": 0.05, "lars": 0.15}
+WEIGHT_DECAY = {"adamw": 0.05, "sgd": 5e-4, "lars": 1e-6}
+
+
+def pretrain(
+    data: Data,
+    /,
+    *,
+    task: TaskName = "rotation",
+    encoder: str = "resnet18",
+    steps: int | None = None,
+    epochs: float | None = None,
+    minutes: float | None = None,
+    out: str | os.PathLike[str] | None = None,
+    labels: str | None = None,
+    size: int | None = None,
+    channels: int | None = None,
+    batch_size: int = 128,
+    optimizer: str = "adamw",
+    lr: float | None = None,
+    weight_decay: float | None = None,
+    warmup: float = 0.05,
+    clip: float | None = None,
+    pretrained: bool = False,
+    seed: int = 0,
+    workers: int | None = None,
+    precision: str = "auto",
+    device: str = "auto",
+    quiet: bool = False,
+    **hyperparameters: Any,
+) -> Run:
+    """Train an encoder on a pretext task and return the run.
+
+    Called again with the same arguments it goes on where it was stopped, or returns the finished run.
+
+    Args:
+        data: A folder of pictures, a list file, an .npz file, a name (digits, mnist5k, torchvision:NAME) or an array.
+        task: A name of `selfsup tasks`, or module:Class for your own.
+        encoder: convnet, or any image model of timm.
+        steps: Optimizer steps; or give epochs or minutes. The default is 100 epochs.
+        epochs: Passes over the data.
+        minutes: Wall-clock time: the speed is measured first and the steps are fixed from it.
+        out: The run folder; runs/TASK-ENCODER by default.
+        labels: For tasks that need labels: 'folders', a CSV file (path,label) or an .npz file with y.
+        size: Pixels a side of what the encoder gets; by default the data's own, at most 224.
+        channels: Channels of what the encoder gets; by default the data's own, 3 for files.
+        batch_size: Samples a step, over all processes.
+        optimizer: adamw, sgd or lars.
+        lr: Peak learning rate; by default 0.002 for adamw, 0.05 for sgd, 0.15 for lars.
+        weight_decay: By default 0.05 for adamw, 0.0005 for sgd, 0.000001 for lars.
+        warmup: Share of the steps in which the learning rate rises; then it falls along a cosine.
+        clip: Largest norm of the gradient.
+        pretrained: Start from timm's pretrained weights.
+        seed: Seed of everything.
+        workers: Processes that load data; by default chosen from the data. The result does not depend on it.
+        precision: auto (bfloat16 where the processor has it), float32, bfloat16 or float16.
+        device: auto, cpu, cuda or mps.
+        quiet: No progress bar.
+        hyperparameters: The task's own options; see `selfsup tasks NAME`.
+
+    Raises:
+        UserError: For anything that is wrong with the arguments; nothing has been written then.
+        RunFailed: For a run that cannot go on.
+    """
+    import torch
+
+    from selfsup.data import open_data
+    from selfsup.encoders import build_encoder
+    from selfsup.train.checkpoint import save_tensors, write_atomically
+    from selfsup.train.fit import Plan, fit
+    from selfsup.train.optim import OPTIMIZERS
+    from selfsup.train.precision import resolve_precision
+
+    name, kind = (task, find_task(task)) if isinstance(task, str) else (task.__name__, task)
+    source = open_data(data, labels)
+    hyperparameters = resolve_hyperparameters(name, kind, hyperparameters, source)
+    source = _labelled(source, name) if kind.needs_labels else source
+    if optimizer not in OPTIMIZERS:
+        raise unknown("optimizer", optimizer, OPTIMIZERS)
+    if batch_size < 2 or batch_size > len(source):
+        raise UserError(f"--batch-size must be 2 to {len(source)} (the number of samples), not {batch_size}")
+    spec = source.spec(size, channels)
+    fabric = _fabric(device, precision)
+    resolved = resolve_precision(precision, fabric.device)
+    torch.manual_seed(seed)
+    module = kind(build_encoder(encoder, spec, pretrained), **hyperparameters)
+    views = module.views(spec)
+
+    folder = Path(out) if out is not None else Path("runs") / f"{name.rpartition(':')[2]}-{encoder}"
+    before = _before(folder)
+    budget = _budget(steps, epochs, minutes)
+    if before and before.recipe.get("budget") == budget:
+        count = int(before.recipe["plan"]["steps"])
+    else:
+        count = _steps(budget, module, source, views, fabric, batch_size, seed)
+    plan = Plan(
+        steps=count,
+        batch_size=batch_size,
+        optimizer=optimizer,
+        lr=LR[optimizer] if lr is None else lr,
+        weight_decay=WEIGHT_DECAY[optimizer] if weight_decay is None else weight_decay,
+        warmup=warmup,
+        clip=clip,
+        seed=seed,
+    )
+    data_name = source.name
+    recipe = {
+        "task": {"name": name, "hyperparameters": hyperparameters},
+        "encoder": {"name": encoder, "pretrained": pretrained},
+        "data": {"name": data_name, "samples": len(source), "fingerprint": source.fingerprint(), "labels": labels},
+        "spec": asdict(spec),
+        "budget": budget,
+        "plan": asdict(plan),
+        "precision": resolved,
+        "versions": versions(),
+        "command": shlex.join(sys.argv),
+    }
+    if before:
+        different = differences(before.recipe, json.loads(json.dumps(recipe)))
+        if different:
+            raise UserError(f"{folder} holds another run; give another --out. " + "; ".join(different))
+        if before.done:
+            return before
+    if fabric.is_global_zero and not before:
+        write_atomically(folder / "recipe.json", json.dumps(recipe, indent=2).encode())
+    if not quiet and not before and resolved == "bfloat16" and precision == "auto":
+        _state_saving(module, source, views, fabric, batch_size, seed)
+    fit(module, source, views, plan, fabric, folder=folder, workers="auto" if workers is None else workers, quiet=quiet)
+    if fabric.is_global_zero:
+        kept: Any = module.representation()
+        save_tensors(folder / "encoder.safetensors", kept.state_dict(), {"encoder": encoder, "spec": asdict(spec)})
+    fabric.barrier()
+    return Run(folder)
+
+
+def resolve_hyperparameters(name: str, kind: type[Task], given: dict[str, Any], source: Source) -> dict[str, Any]:
+    """Return every hyper-parameter of a task: what was given, else its default. `classes` comes from the labels."""
+    known = kind.hyperparameters()
+    for option in given:
+        if option not in known:
+            raise unknown(f"option of {name}", option, known)
+    values = {key: given.get(key, parameter.default) for key, parameter in known.items()}
+    if "classes" in values and "classes" not in given:
+        if source.labels is None:
+            raise UserError(f"{name} needs labels: give --labels folders, a CSV file (path,label) or an .npz file with y")
+        values["classes"] = len(source.labels.classes)
+    missing = [key for key, value in values.items() if value is inspect.Parameter.empty]
+    if missing:
+        raise UserError(f"{name} needs --{missing[0].replace('_', '-')}")
+    return values
+
+
+def _labelled(source: Source, task: str) -> Source:
+    import numpy as np
+
+    labels = source.labels
+    if labels is None or not (labels.ids >= 0).any():
+        raise UserError(f"{task} needs labels: give --labels folders, a CSV file (path,label) or an .npz file with y")
+    if len(labels.classes) < 2:
+        raise UserError(f"{task} needs at least two classes; the labels name only {labels.classes[0]!r}")
+    return source if (labels.ids >= 0).all() else source.take(np.flatnonzero(labels.ids >= 0))
+
+
+def _fabric(device: str, precision: str) -> Fabric:
+    from lightning_fabric import Fabric
+
+    from selfsup.train.precision import PRECISIONS, resolve_precision
+
+    world, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    if device not in ("auto", "cpu", "cuda", "mps"):
+        raise UserError(f"unknown device {device!r}; known: auto, cpu, cuda, mps")
+    strategy = "ddp" if world > 1 else "auto"
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            probe = Fabric(accelerator=device, devices=1)
+            kind = PRECISIONS[resolve_precision(precision, probe.device)]
+            fabric = Fabric(
+                accelerator=device, devices=local, num_nodes=world // local, strategy=strategy, precision=kind  # type: ignore[arg-type]
+            )
+            fabric.launch()
+        except (RuntimeError, ValueError) as error:
+            raise UserError(f"cannot use --device {device}: {str(error).splitlines()[0]}") from error
+    return fabric
+
+
+def _before(folder: Path) -> Run | None:
+    if (folder / "recipe.json").exists():
+        return Run(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} exists and is no run folder; give another --out")
+    return None
+
+
+def _budget(steps: int | None, epochs: float | None, minutes: float | None) -> dict[str, float]:
+    given = {k: v for k, v in {"steps": steps, "epochs": epochs, "minutes": minutes}.items() if v is not None}
+    if len(given) > 1:
+        raise UserError(f"give only one of --steps, --epochs and --minutes, not {' and '.join(given)}")
+    if any(value <= 0 for value in given.values()):
+        raise UserError(f"--{next(iter(given))} must be more than 0")
+    return given or {"epochs": 100}
+
+
+def _steps(
+    budget: dict[str, float], task: Task, source: Source, views: Views, fabric: Fabric, batch_size: int, seed: int
+) -> int:
+    from selfsup.train.precision import step_seconds
+
+    (unit, amount), *_ = budget.items()
+    if unit == "steps":
+        return int(amount)
+    if unit == "epochs":
+        return max(1, int(amount * (len(source) // batch_size)))
+    return max(1, int(amount * 60 / step_seconds(task, source, views, fabric, batch_size, seed)))
+
+
+def _state_saving(
+    task: Task, source: Source, views: Views, fabric: Fabric, batch_size: int, seed: int
+) -> None:
+    """Say what bfloat16 saves on this machine with this encoder, measured on a few samples."""
+    from lightning_fabric import Fabric
+    from rich.console import Console
+
+    from selfsup.train.precision import step_seconds
+
+    few = min(batch_size, 32)
+    plain = Fabric(accelerator=fabric.device.type, devices=1, precision="32-true")
+    slow = step_seconds(task, source, views, plain, few, seed, steps=2)
+    fast = step_seconds(task, source, views, fabric, few, seed, steps=2)
+    Console(stderr=True).print(
+        f"precision bfloat16: {slow / fast:.1f} × the speed of float32 here; --precision float32 to compare",
+        highlight=False,
+    )

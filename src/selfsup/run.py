@@ -1,0 +1,111 @@
+"""A run folder: recipe.json (everything resolved), encoder.safetensors (what is kept), checkpoint/ and logs."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selfsup import __version__
+from selfsup.errors import UserError
+from selfsup.tasks import TASKS, find_task
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from selfsup.data import ImageSpec
+    from selfsup.task import Task
+
+FREE = ("versions.", "command")  # may differ when a run goes on
+
+
+class Run:
+    """A folder that `pretrain` wrote; `recipe` is its recipe.json.
+
+    Raises `UserError` where the folder is no run.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        path = self.folder / "recipe.json"
+        try:
+            self.recipe: dict[str, Any] = json.loads(path.read_text())
+            self.task, self.encoder_name = str(self.recipe["task"]["name"]), str(self.recipe["encoder"]["name"])
+            self._spec = {key: self.recipe["spec"][key] for key in ("size", "channels", "mean", "std")}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = "it has no recipe.json" if isinstance(error, OSError) else f"its recipe.json is damaged: {error}"
+            raise UserError(f"{self.folder} is no run folder: {reason}; `selfsup pretrain` makes one") from None
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r}: {self.task}, {self.encoder_name}, {'done' if self.done else 'unfinished'})"
+
+    @property
+    def done(self) -> bool:
+        """Whether the encoder has been written, which is the last thing that a run does."""
+        return (self.folder / "encoder.safetensors").exists()
+
+    @property
+    def spec(self) -> ImageSpec:
+        """What the encoder takes."""
+        from selfsup.data import ImageSpec
+
+        size, channels, mean, std = (self._spec[key] for key in ("size", "channels", "mean", "std"))
+        if not (0 < int(size) <= 4096 and 0 < int(channels) <= 64 and len(mean) == len(std) == channels):
+            raise UserError(f"{self.folder}/recipe.json describes impossible pictures: {self._spec}")
+        return ImageSpec(int(size), int(channels), tuple(map(float, mean)), tuple(map(float, std)))
+
+    def fresh_encoder(self) -> nn.Module:
+        """Return the same encoder untrained."""
+        from selfsup.encoders import build_encoder
+
+        return build_encoder(self.encoder_name, self.spec)
+
+    def load(self, task: type[Task] | None = None) -> nn.Module:
+        """Return the pretrained encoder in evaluation mode, on the CPU.
+
+        A `task` outside of the registry is given as its class where its representation is more than the encoder:
+        a recipe never names code to import.
+        """
+        from selfsup.train.checkpoint import load_tensors, load_weights
+
+        path = self.folder / "encoder.safetensors"
+        if not path.exists():
+            raise UserError(f"{self.folder} is unfinished: run the same `selfsup pretrain` command again")
+        encoder: Any = self.fresh_encoder()
+        if task is None and self.task in TASKS:
+            task = find_task(self.task)
+        if task is not None:
+            encoder = task(encoder, **self.recipe["task"]["hyperparameters"]).representation()
+        load_weights(encoder, load_tensors(path)[0], path)
+        module: nn.Module = encoder.eval()
+        return module
+
+
+def load(run: str | os.PathLike[str] | Run) -> nn.Module:
+    """Return the pretrained encoder of a run, in evaluation mode: (B, C, H, W) normalised float -> (B, dim)."""
+    return (run if isinstance(run, Run) else Run(run)).load()
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on."""
+    names = ("torch", "torchvision", "timm", "numpy", "pillow", "scikit-learn")
+    return {"selfsup": __version__, "python": platform.python_version()} | {name: version(name) for name in names}
+
+
+def differences(here: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    """Return one line for each entry in which two recipes differ, apart from versions and the command."""
+    old, new = dict(_flat(here)), dict(_flat(asked))
+    keys = [key for key in {**old, **new} if not key.startswith(FREE)]
+    return [f"{key}: {old.get(key)!r} here, {new.get(key)!r} asked" for key in keys if old.get(key) != new.get(key)]
+
+
+def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _flat(inner, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,89 @@
+"""Checkpoints: one safetensors file with JSON inside, written aside, fsynced and renamed. Nothing is unpickled."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from selfsup.errors import RunFailed, UserError
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that a reader sees the old content or the new, whatever happens in between.
+
+    Raises `RunFailed` if the disk is full or may not be written.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(aside, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise RunFailed(f"cannot write {path}: {error.strerror}") from error
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """Write named tensors and a JSON object."""
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    write_atomically(path, save(plain, {"selfsup": json.dumps(about)}))
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `save_tensors` wrote. Raises `UserError` for anything else."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            about: dict[str, Any] = json.loads((file.metadata() or {})["selfsup"])
+            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
+    except FileNotFoundError:
+        raise UserError(f"no such file: {path}") from None
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        raise UserError(f"{path} is no file of this program: {error}") from None
+
+
+def load_weights(module: nn.Module, weights: Mapping[str, Tensor], where: object) -> None:
+    """Load weights by name; raise `UserError` unless the names and shapes are those of the module."""
+    own = module.state_dict()
+    wrong = sorted(own.keys() ^ weights.keys()) or [name for name in own if own[name].shape != weights[name].shape]
+    if wrong:
+        raise UserError(f"{where} does not fit this model: {len(wrong)} tensors differ, for example {wrong[0]!r}")
+    module.load_state_dict(weights)
+
+
+def training_state(task: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return all that a run needs to go on, as named tensors: `task.*` and `optimizer.<parameter>.*`."""
+    tensors = {f"task.{name}": tensor for name, tensor in task.state_dict().items()}
+    for number, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{number}.{key}": torch.as_tensor(value) for key, value in state.items()}
+    return tensors
+
+
+def restore(tensors: Mapping[str, Tensor], task: nn.Module, optimizer: torch.optim.Optimizer, where: object) -> None:
+    """Put a `training_state` back, in the memory format that the parameters have (so that sums round the same)."""
+    load_weights(task, {k.removeprefix("task."): v for k, v in tensors.items() if k.startswith("task.")}, where)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer."):
+            _, number, key = name.split(".", 2)
+            parameter = parameters[int(number)]
+            if tensor.shape == parameter.shape:
+                tensor = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
+            state.setdefault(int(number), {})[key] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

@@ -1,0 +1,157 @@
+"""The one training loop."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from selfsup.data import Source
+from selfsup.errors import RunFailed
+from selfsup.task import Loss, Task
+from selfsup.train.checkpoint import load_tensors, restore, save_tensors, training_state
+from selfsup.train.log import Log, Skipped
+from selfsup.train.optim import build_optimizer, warmup_cosine
+from selfsup.train.progress import Progress
+from selfsup.train.signals import Interrupted, signals
+from selfsup.views import Fetched, Views
+from selfsup.views.loader import batches
+
+SAVE_SECONDS = 30.0  # between checkpoints; more where writing one takes long, so that saving costs at most 2%
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and how to train. `batch_size` is the global one; `lr` the peak; `clip` the largest gradient norm."""
+
+    steps: int
+    batch_size: int = 128
+    optimizer: str = "adamw"
+    lr: float = 2e-3
+    weight_decay: float = 0.05
+    warmup: float = 0.05
+    clip: float | None = None
+    seed: int = 0
+
+    def lr_at(self, step: int) -> float:
+        """Return the learning rate of a step: `lr` times warm-up and cosine; the first step is not wasted on zero."""
+        return self.lr * warmup_cosine((step + 0.5) / self.steps, self.warmup)
+
+
+def fit(
+    task: Task,
+    source: Source,
+    views: Views,
+    plan: Plan,
+    fabric: Fabric,
+    *,
+    folder: Path | None = None,
+    workers: int | str = "auto",
+    quiet: bool = False,
+) -> None:
+    """Train `task` in place for `plan.steps` steps; with a `folder`, log, save, and go on where a killed run stopped.
+
+    The batch, the views and the noise of a step depend on the seed and the step alone, so a run that was stopped ends
+    with the weights of one that was not. Raises `RunFailed` for a loss that is not finite, `Interrupted` after SIGINT
+    or SIGTERM (saved first).
+    """
+    checkpoint = folder / "checkpoint" / "latest.safetensors" if folder else None
+    task.to(memory_format=torch.channels_last)
+    raw_optimizer = build_optimizer(task, plan.optimizer, plan.lr, plan.weight_decay)
+    model, optimizer = fabric.setup(task, raw_optimizer)
+    task.train()
+
+    start = 0
+    if checkpoint and checkpoint.exists():
+        tensors, about = load_tensors(checkpoint)
+        restore(tensors, task, raw_optimizer, checkpoint)
+        start = int(about["step"])
+
+    def save(step: int) -> None:
+        if checkpoint and fabric.is_global_zero:
+            save_tensors(checkpoint, training_state(task, raw_optimizer), {"step": step})
+
+    writes = folder if fabric.is_global_zero else None
+    skipped = Skipped(source, writes)
+    every = max(1, min(50, plan.steps // 200))
+    recent: list[Loss] = []
+    saved_at, saving, saved_step = time.monotonic(), 0.0, start
+    stream = _timed(
+        batches(
+            source, views, batch_size=plan.batch_size, seed=plan.seed, start=start, steps=plan.steps, workers=workers,
+            rank=fabric.global_rank, world=fabric.world_size,
+        )
+    )  # fmt: skip
+    shown = Progress(plan.steps, start, plan.batch_size, quiet=quiet or not fabric.is_global_zero)
+    with signals() as interruption, shown as progress, Log(writes, start) as log:
+        for step, (fetched, waited) in enumerate(stream, start):
+            task.progress = step / plan.steps
+            for group in optimizer.param_groups:
+                group["lr"] = plan.lr_at(step)
+            torch.manual_seed(_noise_seed(plan.seed, step, fabric.global_rank))
+            loss: Loss = model(views.finish(fabric.to_device(fetched.batch)))
+            fabric.backward(loss.value)
+            if plan.clip is not None:
+                fabric.clip_gradients(model, optimizer, max_norm=plan.clip)
+            optimizer.step()
+            optimizer.zero_grad()
+            task.after_step()
+
+            recent.append(Loss(loss.value.detach(), loss.metrics, loss.chance))
+            skipped.add(fetched.skipped)
+            progress.wait(waited)
+            done = step + 1
+            due = time.monotonic() - saved_at > max(SAVE_SECONDS, 50 * saving)
+            if done % every == 0 or done == plan.steps or due or interruption.signal:
+                values = _means(recent, done, plan, saved_step, fabric)
+                recent.clear()
+                progress.update(done, values, loss.chance)
+                log.write(done, values, loss.chance, plan.lr_at(step), progress.rate, progress.waiting)
+            if due or interruption.signal or done == plan.steps:
+                saved_at = time.monotonic()
+                save(done)
+                saved_step, saving = done, time.monotonic() - saved_at
+            if interruption.signal and done < plan.steps:
+                raise Interrupted(interruption.signal, done, plan.steps, folder)
+
+
+def _timed(stream: Iterator[Fetched]) -> Iterator[tuple[Fetched, float]]:
+    while True:
+        began = time.monotonic()
+        try:
+            fetched = next(stream)
+        except StopIteration:
+            return
+        yield fetched, time.monotonic() - began
+
+
+def _noise_seed(seed: int, step: int, rank: int) -> int:
+    return (seed * 1_000_003 + step) * 4099 + rank
+
+
+def _means(recent: list[Loss], done: int, plan: Plan, saved_step: int, fabric: Fabric) -> dict[str, float]:
+    """Return the means of the loss and the metrics since the last log; raise `RunFailed` if a loss is not finite."""
+    values = torch.stack([loss.value for loss in recent])
+    if fabric.world_size > 1:
+        values = _reduce(values, fabric)
+    for place, value in enumerate(values.tolist()):
+        if not math.isfinite(value):
+            step = done - len(recent) + place
+            raise RunFailed(
+                f"the loss is {value} at step {step + 1} with learning rate {plan.lr_at(step):.3g}; "
+                f"the last good checkpoint is of step {saved_step}; try a smaller --lr or --clip 1"
+            )
+    means = {key: float(torch.stack([loss.metrics[key] for loss in recent]).mean()) for key in recent[-1].metrics}
+    return {"loss": float(values.mean()), **means}
+
+
+def _reduce(values: Tensor, fabric: Fabric) -> Tensor:
+    reduced = fabric.all_reduce(values, reduce_op="mean")
+    assert isinstance(reduced, Tensor)
+    return reduced

@@ -1,0 +1,40 @@
+"""Optimizers by name, and the learning rate as a pure function of progress."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+OPTIMIZERS = ("adamw", "sgd", "lars")
+
+
+def build_optimizer(module: nn.Module, name: str, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    """Return the optimizer of a module's trained parameters.
+
+    `adamw`; `sgd` with Nesterov momentum 0.9; `lars` (You et al., 2017) with momentum 0.9. Vectors (biases, BatchNorm)
+    get no weight decay, and under LARS no trust ratio (Grill et al., 2020, section 3.2).
+    """
+    trained = [p for p in module.parameters() if p.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if name == "sgd":
+        return torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True)
+    if name == "lars":
+        from timm.optim import Lars
+
+        lars: torch.optim.Optimizer = Lars(groups, lr=lr, momentum=0.9)
+        return lars
+    return torch.optim.AdamW(groups, lr=lr)
+
+
+def warmup_cosine(progress: float, warmup: float) -> float:
+    """Return the factor of the learning rate at `progress` in [0, 1]: linear up to `warmup`, then half a cosine to 0."""
+    if progress < warmup:
+        return progress / warmup
+    return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))

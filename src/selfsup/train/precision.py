@@ -1,0 +1,50 @@
+"""Which arithmetic a machine is good at, and what it saves."""
+
+from __future__ import annotations
+
+import copy
+import time
+
+import torch
+from lightning_fabric import Fabric
+
+from selfsup.data import Source
+from selfsup.errors import UserError
+from selfsup.task import Task
+from selfsup.views import Views
+from selfsup.views.loader import batches
+
+PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """Return `float32`, `bfloat16` or `float16`; `auto` is bfloat16 where the device computes with it natively."""
+    if precision in PRECISIONS:
+        return precision
+    if precision != "auto":
+        raise UserError(f"unknown precision {precision!r}; known: auto, {', '.join(PRECISIONS)}")
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.get_device_capability(device)[0] >= 8 else "float32"
+    return "bfloat16" if device.type == "cpu" and _cpu_has_bfloat16() else "float32"
+
+
+def _cpu_has_bfloat16() -> bool:
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    avx512 = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()  # torch before 2.12 has no get_capabilities
+    return bool(avx512 or any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")))
+
+
+def step_seconds(
+    task: Task, source: Source, views: Views, fabric: Fabric, batch_size: int, seed: int, steps: int = 4
+) -> float:
+    """Return the seconds that a training step takes, data included, measured on a copy: `task` stays as it is."""
+    model = fabric.setup_module(copy.deepcopy(task).to(memory_format=torch.channels_last))
+    stream = batches(source, views, batch_size=batch_size, seed=seed, start=0, steps=steps + 1, workers=0)
+    with torch.random.fork_rng(devices=[]):
+        for number, fetched in enumerate(stream):
+            loss = model(views.finish(fabric.to_device(fetched.batch)))
+            fabric.backward(loss.value)
+            float(loss.value.detach())  # waits for the device
+            if number == 0:
+                began = time.monotonic()  # the first step compiles and allocates
+    return (time.monotonic() - began) / steps

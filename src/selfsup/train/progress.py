@@ -1,0 +1,58 @@
+"""The progress bar: speed, time left, the loss beside its chance value, the share of time spent waiting for data."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+LINE_SECONDS = 10.0  # between lines where there is no terminal
+
+
+class Progress:
+    """A bar in a terminal or notebook; a line every ten seconds elsewhere; nothing when `quiet`."""
+
+    def __init__(self, steps: int, start: int, batch_size: int, quiet: bool = False) -> None:
+        self.steps, self.start, self.batch_size, self.quiet = steps, start, batch_size, quiet
+        self.console = Console(stderr=True)
+        self.began = self.line_at = time.monotonic()
+        self.waited, self.rate, self.waiting = 0.0, 0.0, 0.0
+        self.bar: RichProgress | None = None
+
+    def __enter__(self) -> Self:
+        if not self.quiet and (self.console.is_terminal or self.console.is_jupyter):
+            columns = (BarColumn(24), TextColumn("{task.completed}/{task.total}"), TimeRemainingColumn(compact=True))
+            self.bar = RichProgress(*columns, TextColumn("{task.description}"), console=self.console)
+            self.bar.start()
+            self.bar_task = self.bar.add_task("", total=self.steps, completed=self.start)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    def wait(self, seconds: float) -> None:
+        """Add time that was spent waiting for data."""
+        self.waited += seconds
+
+    def update(self, step: int, values: Mapping[str, float], chance: float | None) -> None:
+        """Show the state after `step` steps."""
+        now = time.monotonic()
+        elapsed = max(now - self.began, 1e-9)
+        self.rate = (step - self.start) * self.batch_size / elapsed
+        self.waiting = self.waited / elapsed
+        texts = [f"{name} {value:.3f}" for name, value in values.items()]
+        if chance is not None:
+            texts[0] += f" (chance {chance:.3f})"
+        text = " · ".join([*texts, f"{self.rate:,.0f} samples/s", f"waiting for data {self.waiting:.0%}"])
+        if self.bar:
+            self.bar.update(self.bar_task, completed=step, description=text)
+        elif not self.quiet and (now - self.line_at > LINE_SECONDS or step == self.steps):
+            self.line_at = now
+            left = elapsed / (step - self.start) * (self.steps - step)
+            self.console.print(f"step {step}/{self.steps} · {left:.0f} s left · {text}", highlight=False, soft_wrap=True)

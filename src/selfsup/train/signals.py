@@ -1,0 +1,47 @@
+"""SIGINT and SIGTERM: finish the step, save, stop; a second one stops at once."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+
+class Interrupted(Exception):
+    """A run that was asked to stop and saved itself; the same command goes on."""
+
+    def __init__(self, number: int, step: int, steps: int, folder: Path | None) -> None:
+        self.number = number
+        where = f"saved in {folder}; the same command goes on" if folder else "nothing was saved (no run folder)"
+        super().__init__(f"stopped at step {step} of {steps} by {signal.Signals(number).name}: {where}")
+
+
+@dataclass
+class Interruption:
+    """`signal` is 0 until one arrives."""
+
+    signal: int = 0
+
+
+@contextmanager
+def signals() -> Iterator[Interruption]:
+    """Note SIGINT and SIGTERM instead of dying of them. In a thread other than the main one nothing is changed."""
+    interruption = Interruption()
+    if threading.current_thread() is not threading.main_thread():
+        yield interruption
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        interruption.signal = number
+        signal.signal(number, signal.SIG_DFL)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield interruption
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
