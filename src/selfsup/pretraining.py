@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from selfsup.views import Views
 
     Data = str | os.PathLike[str] | NDArray[np.uint8] | Source
+    Target = str | os.PathLike[str]
     TaskName = str | type[Task]
 else:
-    Data = TaskName = str  # what the command line can give
+    Data = Target = TaskName = str  # what the command line can give
 
 LR = {"adamw": 2e-3, "sgd": 0.05, "lars": 0.15}
 WEIGHT_DECAY = {"adamw": 0.05, "sgd": 5e-4, "lars": 1e-6}
@@ -44,7 +45,7 @@ def pretrain(
     steps: int | None = None,
     epochs: float | None = None,
     minutes: float | None = None,
-    out: str | os.PathLike[str] | None = None,
+    out: Target | None = None,
     labels: str | None = None,
     size: int | None = None,
     channels: int | None = None,
@@ -104,16 +105,13 @@ def pretrain(
     from selfsup.train.optim import OPTIMIZERS
     from selfsup.train.precision import resolve_precision
 
-    name, kind = (task, find_task(task)) if isinstance(task, str) else (task.__name__, task)
-    source = open_data(data, labels)
-    hyperparameters = resolve_hyperparameters(name, kind, hyperparameters, source)
-    source = _labelled(source, name) if kind.needs_labels else source
+    name, kind, hyperparameters, source = prepare_task(task, open_data(data, labels), hyperparameters)
     if optimizer not in OPTIMIZERS:
         raise unknown("optimizer", optimizer, OPTIMIZERS)
     if batch_size < 2 or batch_size > len(source):
         raise UserError(f"--batch-size must be 2 to {len(source)} (the number of samples), not {batch_size}")
     spec = source.spec(size, channels)
-    fabric = _fabric(device, precision)
+    fabric = make_fabric(device, precision)
     resolved = resolve_precision(precision, fabric.device)
     torch.manual_seed(seed)
     module = kind(build_encoder(encoder, spec, pretrained), **hyperparameters)
@@ -166,35 +164,38 @@ def pretrain(
     return Run(folder)
 
 
-def resolve_hyperparameters(name: str, kind: type[Task], given: dict[str, Any], source: Source) -> dict[str, Any]:
-    """Return every hyper-parameter of a task: what was given, else its default. `classes` comes from the labels."""
+def prepare_task(
+    task: str | type[Task], source: Source, given: dict[str, Any]
+) -> tuple[str, type[Task], dict[str, Any], Source]:
+    """Return a task's name and class, all its hyper-parameters (given, else the default), and the samples it can use.
+
+    `classes` comes from the labels where it was not given. Raises `UserError` for an option that the task does not
+    have, and for labels that it needs and are not there.
+    """
+    import numpy as np
+
+    name, kind = (task, find_task(task)) if isinstance(task, str) else (task.__name__, task)
     known = kind.hyperparameters()
     for option in given:
         if option not in known:
             raise unknown(f"option of {name}", option, known)
     values = {key: given.get(key, parameter.default) for key, parameter in known.items()}
-    if "classes" in values and "classes" not in given:
-        if source.labels is None:
+    if kind.needs_labels:
+        labels = source.labels
+        if labels is None or not (labels.ids >= 0).any():
             raise UserError(f"{name} needs labels: give --labels folders, a CSV file (path,label) or an .npz file with y")
-        values["classes"] = len(source.labels.classes)
+        if len(labels.classes) < 2:
+            raise UserError(f"{name} needs at least two classes; the labels name only {labels.classes[0]!r}")
+        if values.get("classes") is inspect.Parameter.empty:
+            values["classes"] = len(labels.classes)
+        source = source if (labels.ids >= 0).all() else source.take(np.flatnonzero(labels.ids >= 0))
     missing = [key for key, value in values.items() if value is inspect.Parameter.empty]
     if missing:
         raise UserError(f"{name} needs --{missing[0].replace('_', '-')}")
-    return values
+    return name, kind, values, source
 
 
-def _labelled(source: Source, task: str) -> Source:
-    import numpy as np
-
-    labels = source.labels
-    if labels is None or not (labels.ids >= 0).any():
-        raise UserError(f"{task} needs labels: give --labels folders, a CSV file (path,label) or an .npz file with y")
-    if len(labels.classes) < 2:
-        raise UserError(f"{task} needs at least two classes; the labels name only {labels.classes[0]!r}")
-    return source if (labels.ids >= 0).all() else source.take(np.flatnonzero(labels.ids >= 0))
-
-
-def _fabric(device: str, precision: str) -> Fabric:
+def make_fabric(device: str, precision: str) -> Fabric:
     from lightning_fabric import Fabric
 
     from selfsup.train.precision import PRECISIONS, resolve_precision

@@ -40,6 +40,14 @@ class Run:
             reason = "it has no recipe.json" if isinstance(error, OSError) else f"its recipe.json is damaged: {error}"
             raise UserError(f"{self.folder} is no run folder: {reason}; `selfsup pretrain` makes one") from None
 
+    def as_json(self) -> dict[str, Any]:
+        """Return the folder, the state and the recipe."""
+        return {"run": str(self.folder), "done": self.done, "recipe": self.recipe}
+
+    def __rich__(self) -> str:
+        state = "done" if self.done else "unfinished"
+        return f"{self.folder}: {self.task}, {self.encoder_name}, {self.recipe['plan']['steps']:,} steps, {state}"
+
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r}: {self.task}, {self.encoder_name}, {'done' if self.done else 'unfinished'})"
 

@@ -18,7 +18,7 @@ from selfsup.task import Loss, Task
 from selfsup.train.checkpoint import load_tensors, restore, save_tensors, training_state
 from selfsup.train.log import Log, Skipped
 from selfsup.train.optim import build_optimizer, warmup_cosine
-from selfsup.train.progress import Progress
+from selfsup.progress import Progress
 from selfsup.train.signals import Interrupted, signals
 from selfsup.views import Fetched, Views
 from selfsup.views.loader import batches

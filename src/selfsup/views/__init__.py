@@ -103,6 +103,11 @@ class ImageViews:
         return pictures, used, tuple(skipped)
 
 
+def plain_views(spec: ImageSpec) -> ImageViews:
+    """Return the views that evaluation, embedding and export use: the key `x`, the centre of the picture, unchanged."""
+    return ImageViews(spec, {"x": Crop(spec.size)})
+
+
 def read_or_substitute(source: Source, index: int, seed: int, epoch: int) -> tuple[Any, int, list[tuple[int, str]]]:
     """Read a sample; for a broken one draw others from (seed, epoch, index), so that a batch keeps its size.
 

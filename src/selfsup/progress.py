@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -12,6 +13,12 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
 LINE_SECONDS = 10.0  # between lines where there is no terminal
+COLUMNS = (
+    BarColumn(24),
+    TextColumn("{task.completed}/{task.total}"),
+    TimeRemainingColumn(compact=True),
+    TextColumn("{task.description}"),
+)
 
 
 class Progress:
@@ -26,8 +33,7 @@ class Progress:
 
     def __enter__(self) -> Self:
         if not self.quiet and (self.console.is_terminal or self.console.is_jupyter):
-            columns = (BarColumn(24), TextColumn("{task.completed}/{task.total}"), TimeRemainingColumn(compact=True))
-            self.bar = RichProgress(*columns, TextColumn("{task.description}"), console=self.console)
+            self.bar = RichProgress(*COLUMNS, console=self.console)
             self.bar.start()
             self.bar_task = self.bar.add_task("", total=self.steps, completed=self.start)
         return self
@@ -56,3 +62,13 @@ class Progress:
             self.line_at = now
             left = elapsed / (step - self.start) * (self.steps - step)
             self.console.print(f"step {step}/{self.steps} · {left:.0f} s left · {text}", highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def counting(what: str, total: int, quiet: bool = False) -> Iterator[Callable[[int], None]]:
+    """Show a bar (nothing where there is no terminal) and yield the function that moves it on by some units."""
+    console = Console(stderr=True)
+    hidden = quiet or not (console.is_terminal or console.is_jupyter)
+    with RichProgress(*COLUMNS, console=console, disable=hidden) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda units: bar.advance(task, units)

@@ -1,0 +1,48 @@
+"""Features of every sample of a source, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from selfsup.data import Broken, Source
+from selfsup.errors import RunFailed
+from selfsup.progress import counting
+from selfsup.views import plain_views
+
+
+@torch.no_grad()
+def feature_batches(
+    encoder: nn.Module, source: Source, spec: Any, batch_size: int = 256, device: torch.device | str = "cpu"
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """Yield the numbers (b,) and features (b, dim) float32 of the samples, in order; those that cannot be read are
+    left out. The encoder is in evaluation mode, and computes in float32."""
+    views = plain_views(spec)
+    encoder = encoder.to(device).eval()
+    for begin in range(0, len(source), batch_size):
+        wanted = np.arange(begin, min(begin + batch_size, len(source)))
+        try:
+            fetched = views.fetch(source, wanted, 0, 0)
+        except Broken as error:
+            raise RunFailed(str(error)) from None
+        batch = views.finish({key: value.to(device) for key, value in fetched.batch.items()})
+        read = fetched.batch["index"].numpy() == wanted  # a broken sample was replaced by another one
+        yield wanted[read], encoder(batch["x"]).float().cpu().numpy()[read]
+
+
+def extract(
+    encoder: nn.Module, source: Source, spec: Any, device: torch.device | str = "cpu", quiet: bool = True
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return the numbers (n,) of the samples that can be read and their features (n, dim) float32."""
+    numbers, features = [], []
+    with counting("embedding", len(source), quiet) as advance:
+        for index, x in feature_batches(encoder, source, spec, device=device):
+            numbers.append(index)
+            features.append(x)
+            advance(len(index))
+    return np.concatenate(numbers), np.concatenate(features)

@@ -1,0 +1,89 @@
+"""`show`: a picture of what a task sees and of the labels that it makes. Imports torch only when it is called."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selfsup.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from selfsup.data import Source
+    from selfsup.task import Task
+
+    Data = str | os.PathLike[str] | NDArray[np.uint8] | Source
+    Target = str | os.PathLike[str]
+    TaskName = str | type[Task]
+else:
+    Data = Target = TaskName = str  # what the command line can give
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The picture that `show` wrote."""
+
+    path: Path
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the same as plain values."""
+        return {"path": str(self.path)}
+
+    def __rich__(self) -> str:
+        return str(self.path)
+
+    def _repr_png_(self) -> bytes:
+        return self.path.read_bytes()
+
+
+def show(
+    task: TaskName,
+    data: Data,
+    /,
+    *,
+    out: Target = "show.png",
+    labels: str | None = None,
+    size: int | None = None,
+    count: int = 6,
+    seed: int = 0,
+    **hyperparameters: Any,
+) -> Shown:
+    """Draw what goes into a task, beside the free label.
+
+    Args:
+        task: A name of `selfsup tasks`, or module:Class for your own.
+        data: A folder of pictures, a list file, an .npz file, a name or an array.
+        out: The picture to write (.png, .jpg or .webp).
+        labels: For tasks that need labels: 'folders', a CSV file (path,label) or an .npz file with y.
+        size: Pixels a side of what the encoder gets; by default the data's own, at most 224.
+        count: How many samples.
+        seed: Which samples.
+        hyperparameters: The task's own options; see `selfsup tasks NAME`.
+
+    Raises:
+        UserError: For anything that is wrong with the arguments.
+    """
+    from selfsup.data import open_data
+    from selfsup.encoders import build_encoder
+    from selfsup.pretraining import prepare_task
+    from selfsup.report.pictures import draw_panels
+    from selfsup.views.loader import batches
+
+    path = Path(out)
+    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise UserError(f"--out must end in .png, .jpg or .webp, not {path.name!r}")
+    if not path.parent.is_dir():
+        raise UserError(f"no such folder: {path.parent}")
+    source = open_data(data, labels)
+    _, kind, hyperparameters, source = prepare_task(task, source, hyperparameters)
+    spec = source.spec(size)
+    module = kind(build_encoder("convnet", spec), **hyperparameters)
+    views = module.views(spec)
+    count = min(count, len(source))
+    fetched = next(iter(batches(source, views, batch_size=count, seed=seed, start=0, steps=1, workers=0)))
+    draw_panels(module.eval().panels(views.finish(fetched.batch)), spec).save(path)
+    return Shown(path)
