@@ -32,7 +32,9 @@ class Entry:
         table.add_column("option")
         table.add_column("default")
         for name, default in self.options.items():
-            table.add_row(f"--{name.replace('_', '-')}", "required, or from the labels" if default is None else str(default))
+            table.add_row(
+                f"--{name.replace('_', '-')}", "required, or from the labels" if default is None else str(default)
+            )
         return Group(f"{self.name} · {self.section} · {self.paper or 'no paper'}\n", self.text, "", table)
 
 

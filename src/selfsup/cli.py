@@ -116,7 +116,8 @@ def _readable(parameter: inspect.Parameter, function: Callable[..., Any]) -> ins
     shown = parameter.name if parameter.kind is parameter.POSITIONAL_ONLY else names[0]
     if kind is bool or typing.get_origin(kind) is Literal:
         return parameter.replace(annotation=kind)
-    return parameter.replace(annotation=Annotated[kind, tyro.conf.arg(metavar=shown.upper())])
+    aliases = ("-o",) if parameter.name == "out" else ()
+    return parameter.replace(annotation=Annotated[kind, tyro.conf.arg(metavar=shown.upper(), aliases=aliases)])
 
 
 def _hyperparameters(

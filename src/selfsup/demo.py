@@ -36,9 +36,9 @@ class Demo:
             self.evaluation.__rich__(),
             f"\nWith {shots} labels per class: {ours:.1%} on the features of {task}, {pixels:.1%} on raw pixels, "
             f"{scratch:.1%} trained from scratch. {self.seconds:.0f} seconds.",
-            f"\nWritten: {self.run.folder}/ (recipe.json, encoder.safetensors, metrics.jsonl, evaluation.json, labels.png)",
+            f"\nIn {self.run.folder}/: recipe.json encoder.safetensors metrics.jsonl evaluation.json labels.png",
             "\nNow on your own pictures:",
-            "  selfsup show rotation FOLDER -o picture.png".replace("-o", "--out"),
+            "  selfsup show rotation FOLDER -o picture.png",
             "  selfsup pretrain FOLDER --task rotation --encoder resnet18 --minutes 30 --out runs/mine",
             "  selfsup evaluate runs/mine --data FOLDER --labels labels.csv      (path,label: a few are enough)",
             "  selfsup embed runs/mine FOLDER --out embeddings.parquet",

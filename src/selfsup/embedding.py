@@ -88,10 +88,10 @@ def embed(
     schema = schema.with_metadata({"run": str(run.folder), "task": run.task, "encoder": run.encoder_name})
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     rows = 0
-    device = make_fabric(device, "float32").device
+    placed = make_fabric(device, "float32").device
     try:
         with pq.ParquetWriter(aside, schema) as writer, counting("embedding", len(source), quiet) as advance:
-            for numbers, x in feature_batches(encoder, source, run.spec, device=device):
+            for numbers, x in feature_batches(encoder, source, run.spec, device=placed):
                 ids = names.ids[numbers] if names is not None else [-1] * len(numbers)
                 columns = [
                     pa.array([os.fsencode(source.path(int(i))).decode(errors="replace") for i in numbers]),

@@ -183,7 +183,9 @@ def prepare_task(
     if kind.needs_labels:
         labels = source.labels
         if labels is None or not (labels.ids >= 0).any():
-            raise UserError(f"{name} needs labels: give --labels folders, a CSV file (path,label) or an .npz file with y")
+            raise UserError(
+                f"{name} needs labels: give --labels folders, a CSV file (path,label) or an .npz file with y"
+            )
         if len(labels.classes) < 2:
             raise UserError(f"{name} needs at least two classes; the labels name only {labels.classes[0]!r}")
         if values.get("classes") is inspect.Parameter.empty:
@@ -196,6 +198,10 @@ def prepare_task(
 
 
 def make_fabric(device: str, precision: str) -> Fabric:
+    """Return Lightning Fabric on a device (auto, cpu, cuda, mps), in as many processes as torchrun started.
+
+    Raises `UserError` where the device is not there.
+    """
     from lightning_fabric import Fabric
 
     from selfsup.train.precision import PRECISIONS, resolve_precision
@@ -211,7 +217,11 @@ def make_fabric(device: str, precision: str) -> Fabric:
             probe = Fabric(accelerator=device, devices=1)
             kind = PRECISIONS[resolve_precision(precision, probe.device)]
             fabric = Fabric(
-                accelerator=device, devices=local, num_nodes=world // local, strategy=strategy, precision=kind  # type: ignore[arg-type]
+                accelerator=device,
+                devices=local,
+                num_nodes=world // local,
+                strategy=strategy,
+                precision=kind,  # type: ignore[arg-type]
             )
             fabric.launch()
         except (RuntimeError, ValueError) as error:
@@ -249,9 +259,7 @@ def _steps(
     return max(1, int(amount * 60 / step_seconds(task, source, views, fabric, batch_size, seed)))
 
 
-def _state_saving(
-    task: Task, source: Source, views: Views, fabric: Fabric, batch_size: int, seed: int
-) -> None:
+def _state_saving(task: Task, source: Source, views: Views, fabric: Fabric, batch_size: int, seed: int) -> None:
     """Say what bfloat16 saves on this machine with this encoder, measured on a few samples."""
     from lightning_fabric import Fabric
     from rich.console import Console

@@ -61,7 +61,9 @@ class Progress:
         elif not self.quiet and (now - self.line_at > LINE_SECONDS or step == self.steps):
             self.line_at = now
             left = elapsed / (step - self.start) * (self.steps - step)
-            self.console.print(f"step {step}/{self.steps} · {left:.0f} s left · {text}", highlight=False, soft_wrap=True)
+            self.console.print(
+                f"step {step}/{self.steps} · {left:.0f} s left · {text}", highlight=False, soft_wrap=True
+            )
 
 
 @contextmanager

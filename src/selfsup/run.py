@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from selfsup.data import ImageSpec
+    from selfsup.encoders.convnet import ConvNet
+    from selfsup.encoders.timm_model import TimmModel
     from selfsup.task import Task
 
 FREE = ("versions.", "command")  # may differ when a run goes on
@@ -66,7 +68,7 @@ class Run:
             raise UserError(f"{self.folder}/recipe.json describes impossible pictures: {self._spec}")
         return ImageSpec(int(size), int(channels), tuple(map(float, mean)), tuple(map(float, std)))
 
-    def fresh_encoder(self) -> nn.Module:
+    def fresh_encoder(self) -> ConvNet | TimmModel:
         """Return the same encoder untrained."""
         from selfsup.encoders import build_encoder
 

@@ -31,7 +31,9 @@ class Encoder(Protocol):
 
     dim: int
 
-    def __call__(self, x: Tensor) -> Tensor: ...
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the representation."""
+        ...
 
 
 class Panel(NamedTuple):

@@ -42,15 +42,15 @@ def open_data(data: str | os.PathLike[str] | NDArray[np.uint8] | Source, labels:
 def with_labels(source: Source, labels: str) -> Source:
     """Return the source with labels from `folders`, a CSV file (path,label) or an `.npz` file (y)."""
     if labels == "folders":
-        found = _folder_labels(source)
+        found: Labels | None = _folder_labels(source)
     elif not os.path.isfile(labels):
         raise UserError(f"no label file {labels!r}; give 'folders', a CSV file (path,label) or an .npz file with y")
     elif labels.endswith(".npz"):
         found = _read_npz(labels)[1]
-        if found is None:
-            raise UserError(f"{labels} holds no array y")
     else:
         found = _csv_labels(source, labels)
+    if found is None:
+        raise UserError(f"{labels} holds no array y")
     if len(found.ids) != len(source):
         raise UserError(f"{labels}: {len(found.ids)} labels for {len(source)} samples of {source.name}")
     labelled = copy.copy(source)
@@ -174,7 +174,7 @@ def cache_folder() -> Path:
 def _read_npz(path: str) -> tuple[NDArray[np.uint8], Labels | None]:
     try:
         with np.load(path, allow_pickle=False) as file:
-            y = file["y"] if "y" in file else None
+            y = file.get("y")
             x = file["x"] if "x" in file else np.zeros((len(y) if y is not None else 0, 1, 1), np.uint8)
     except (OSError, ValueError, EOFError, BadZipFile, KeyError) as error:
         raise UserError(f"{path} is no readable .npz file: {str(error).splitlines()[0]}") from None

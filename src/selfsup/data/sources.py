@@ -98,7 +98,8 @@ class Arrays:
 
     def read(self, index: int) -> NDArray[np.uint8]:
         """Return (H, W, C) uint8."""
-        return self.x[index]
+        picture: NDArray[np.uint8] = self.x[index]
+        return picture
 
     def path(self, index: int) -> str:
         """Return the sample's number."""

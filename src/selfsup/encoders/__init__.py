@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from selfsup.errors import UserError, unknown
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from selfsup.data import ImageSpec
+    from selfsup.encoders.convnet import ConvNet
+    from selfsup.encoders.timm_model import TimmModel
 
 
-def build_encoder(name: str, spec: ImageSpec, pretrained: bool = False) -> nn.Module:
+def build_encoder(name: str, spec: ImageSpec, pretrained: bool = False) -> ConvNet | TimmModel:
     """Return a fresh encoder (see `selfsup.task.Encoder`) for pictures of this spec.
 
     `name`: `convnet`, or any image model of timm. Raises `UserError` for an unknown name (the nearest is suggested) and

@@ -60,9 +60,7 @@ def minimise(
     return x
 
 
-def _descent(
-    gradient: Tensor, past: deque[tuple[Tensor, Tensor, Tensor]], scale: Tensor, curvature: Tensor
-) -> Tensor:
+def _descent(gradient: Tensor, past: deque[tuple[Tensor, Tensor, Tensor]], scale: Tensor, curvature: Tensor) -> Tensor:
     """Return minus the inverse Hessian, as the past steps show it, times the gradient: the two-loop recursion."""
     q, shares = gradient.clone(), []
     for moved, change, inverse in reversed(past):

@@ -21,9 +21,7 @@ LARGE = 10_000  # above so many samples one fold tells enough
 SMALL = 2**21  # up to so many numbers float64 costs little
 
 
-def fit_probe(
-    x: Features, y: Ids, classes: int, *, penalties: Sequence[float] = PENALTIES, seed: int = 0
-) -> Probe:
+def fit_probe(x: Features, y: Ids, classes: int, *, penalties: Sequence[float] = PENALTIES, seed: int = 0) -> Probe:
     """Solve the linear probe on features that a frozen encoder gave.
 
     Minimises Σ cross-entropy + ½ · penalty · d · ‖weights‖² over weights and free biases, on features standardised by

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from selfsup.data import Source
 from selfsup.errors import RunFailed
+from selfsup.progress import Progress
 from selfsup.task import Loss, Task
 from selfsup.train.checkpoint import load_tensors, restore, save_tensors, training_state
 from selfsup.train.log import Log, Skipped
 from selfsup.train.optim import build_optimizer, warmup_cosine
-from selfsup.progress import Progress
 from selfsup.train.signals import Interrupted, signals
 from selfsup.views import Fetched, Views
 from selfsup.views.loader import batches

@@ -27,7 +27,7 @@ class Log:
             kept = [line for line in _lines(path) if line["step"] <= self.start]  # later ones are written again
             path.write_text("".join(json.dumps(line) + "\n" for line in kept))
             self.file = path.open("a", buffering=1)
-            self.events: Any = SummaryWriter(str(self.folder), purge_step=self.start + 1)  # type: ignore[no-untyped-call]
+            self.events: Any = SummaryWriter(str(self.folder), purge_step=self.start + 1)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:

@@ -34,7 +34,7 @@ def build_optimizer(module: nn.Module, name: str, lr: float, weight_decay: float
 
 
 def warmup_cosine(progress: float, warmup: float) -> float:
-    """Return the factor of the learning rate at `progress` in [0, 1]: linear up to `warmup`, then half a cosine to 0."""
+    """Return the factor of the learning rate at `progress` in [0, 1]: linear up to `warmup`, then cosine to 0."""
     if progress < warmup:
         return progress / warmup
     return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))

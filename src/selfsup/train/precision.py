@@ -29,7 +29,7 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 
 def _cpu_has_bfloat16() -> bool:
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     avx512 = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()  # torch before 2.12 has no get_capabilities
     return bool(avx512 or any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")))
 

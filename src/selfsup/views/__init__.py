@@ -61,8 +61,11 @@ class ImageViews:
 
     def fetch(self, source: Source, indices: NDArray[np.int64], seed: int, epoch: int) -> Fetched:
         """Return uint8 views in channels-last memory; a sample that cannot be read is replaced by another one."""
-        read = self._read_arrays if isinstance(source, Arrays) else self._read_each
-        pictures, indices, skipped = read(source, indices, seed, epoch)
+        pictures: NDArray[np.uint8] | list[NDArray[np.uint8]]
+        if isinstance(source, Arrays):
+            pictures, indices, skipped = self._read_arrays(source, indices, seed, epoch)
+        else:
+            pictures, indices, skipped = self._read_each(source, indices, seed, epoch)
         shapes = np.array([picture.shape[:2] for picture in pictures])
         batch: dict[str, Tensor] = {"index": torch.from_numpy(indices)}
         for number, (key, crop) in enumerate(self.groups.items()):
@@ -153,7 +156,9 @@ def _resample(
     """Return (B, C, size, size) uint8, channels last in memory; outside of a picture is black."""
     if isinstance(pictures, np.ndarray):
         return _sample(torch.from_numpy(pictures), boxes, flips, size)
-    done = [_sample_one(picture, box, bool(flip), size) for picture, box, flip in zip(pictures, boxes, flips, strict=True)]
+    done = [
+        _sample_one(picture, box, bool(flip), size) for picture, box, flip in zip(pictures, boxes, flips, strict=True)
+    ]
     return torch.cat(done).contiguous(memory_format=torch.channels_last)
 
 

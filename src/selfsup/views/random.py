@@ -22,7 +22,7 @@ def uniform(seed: int, epoch: int, index: NDArray[np.int64], count: int) -> NDAr
         key = _mix((key ^ np.uint64(epoch)) + _GOLDEN)
         rows = _mix((key ^ index.astype(np.uint64)) + _GOLDEN)
         bits = _mix(rows[:, None] + np.arange(1, count + 1, dtype=np.uint64) * _GOLDEN)
-    return (bits >> np.uint64(11)) * 2.0**-53
+    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def permutation(seed: int, epoch: int, count: int) -> NDArray[np.int64]:

@@ -18,9 +18,9 @@ from selfsup.views import Crop, ImageViews
 class Rotation(Task):
     """Predict how a picture was turned: 0°, 90°, 180° or 270° (Gidaris et al., 2018, section 3).
 
-    All four turns of each picture are in the batch (section 3.2: better than one turn drawn at random), by transposing
-    and flipping alone, so that no resampling leaves a trace. The picture is shifted by up to `pad` pixels over black and
-    flipped before it is turned. Chance is ln 4.
+    All four turns of each picture are in the batch (section 3.2: better than one turn drawn at random), made by
+    transposing and flipping alone, so that no resampling leaves a trace. The picture is shifted by up to `pad` pixels
+    over black and flipped before it is turned. Chance is ln 4.
 
     Batch: `x` (B, C, H, W) float. Published: CIFAR-10, NIN, conv2 features and a conv block, 91.16%.
 
@@ -50,7 +50,9 @@ class Rotation(Task):
         """Return the four turns of each picture."""
         turned, label = all_turns(batch["x"])
         count = len(batch["x"])
-        return [[Panel(turned[i + k * count], f"{90 * int(label[i + k * count])}°") for k in range(4)] for i in range(count)]
+        return [
+            [Panel(turned[i + k * count], f"{90 * int(label[i + k * count])}°") for k in range(4)] for i in range(count)
+        ]
 
 
 def all_turns(x: Tensor) -> tuple[Tensor, Tensor]:
