@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING
 
 from selfsup.errors import UserError, unknown
@@ -24,6 +25,8 @@ def find_task(name: str) -> type[Task]:
     if name not in TASKS and ":" not in name:
         raise unknown("task", name, TASKS)
     module, _, attribute = TASKS.get(name, name).partition(":")
+    if name not in TASKS and "" not in sys.path:
+        sys.path.insert(0, "")  # a task of your own lies in the current folder
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
