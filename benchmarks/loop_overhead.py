@@ -69,7 +69,9 @@ def main() -> None:
         ratios.append(seconds[1] / seconds[0])
         steps.append(seconds[0] / plan.steps)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.processor() or platform.machine()}")
-    print(f"bare step: {1000 * statistics.median(steps):.0f} ms (median of {options.rounds} rounds of {plan.steps} steps)")
+    print(
+        f"bare step: {1000 * statistics.median(steps):.0f} ms (median of {options.rounds} rounds of {plan.steps} steps)"
+    )
     print(f"loop / bare: median {statistics.median(ratios):.4f}, min {min(ratios):.4f}, max {max(ratios):.4f}")
 
 

@@ -68,7 +68,13 @@ def test_a_convnet_is_no_timm_model(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "size", "side"),
-    [("resnet18", 32, 4), ("resnet50d", 32, 4), ("convnext_atto", 32, 4), ("efficientnet_b0", 64, 4), ("densenet121", 32, 4)],
+    [
+        ("resnet18", 32, 4),
+        ("resnet50d", 32, 4),
+        ("convnext_atto", 32, 4),
+        ("efficientnet_b0", 64, 4),
+        ("densenet121", 32, 4),
+    ],
 )
 def test_small_pictures_get_the_small_stem(name: str, size: int, side: int) -> None:
     encoder = build_encoder(name, ImageSpec.of(size, 2)).eval()

@@ -2,6 +2,7 @@
 
 import json
 import math
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -67,8 +68,12 @@ class Exploding(Rotation):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(source: Arrays, tmp_path: Path) -> None:
-    with pytest.raises(RunFailed, match=r"loss is nan at step 4 with learning rate 0\.00\d+; .* checkpoint is of step 0"):
-        selfsup.pretrain(source, task=Exploding, encoder="convnet", steps=8, batch_size=16, out=tmp_path / "r", quiet=True)
+    with pytest.raises(
+        RunFailed, match=r"loss is nan at step 4 with learning rate 0\.00\d+; .* checkpoint is of step 0"
+    ):
+        selfsup.pretrain(
+            source, task=Exploding, encoder="convnet", steps=8, batch_size=16, out=tmp_path / "r", quiet=True
+        )
     assert not (tmp_path / "r" / "encoder.safetensors").exists()
     assert not (tmp_path / "r" / "checkpoint" / "latest.safetensors").exists(), "nothing bad was saved"
 
@@ -100,13 +105,20 @@ class Counting(Task):
 
 def test_the_loop_sets_progress_noise_order_and_after_step(source: Arrays) -> None:
     task = Counting(build_encoder("convnet", ImageSpec.of(12, 1)))
-    fit(task, source, task.views(ImageSpec.of(12, 1)), Plan(steps=8, batch_size=16), make_fabric("cpu", "float32"), quiet=True)
+    fit(
+        task,
+        source,
+        task.views(ImageSpec.of(12, 1)),
+        Plan(steps=8, batch_size=16),
+        make_fabric("cpu", "float32"),
+        quiet=True,
+    )
     assert task.calls.tolist() == [8, 8]
     progress, noise, order = zip(*task.seen, strict=True)
     assert progress == tuple(step / 8 for step in range(8))
     assert len(set(noise)) == 8, "each step has noise of its own"
     for epoch in (order[:4], order[4:]):
-        assert sorted(sum(epoch, [])) == list(range(64)), "an epoch visits each sample once"
+        assert sorted(chain.from_iterable(epoch)) == list(range(64)), "an epoch visits each sample once"
     assert order[:4] != order[4:]
 
 
@@ -153,7 +165,7 @@ def test_a_checkpoint_survives_a_write_that_fails(tmp_path: Path, monkeypatch: p
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(RunFailed, match="cannot write .*No space left"):
+    with pytest.raises(RunFailed, match=r"cannot write .*No space left"):
         save_tensors(path, {"a": torch.zeros(2)}, {"step": 2})
     tensors, about = load_tensors(path)
     assert about == {"step": 1}

@@ -117,9 +117,7 @@ def test_another_recipe_is_refused_with_the_lines_that_differ(pictures: Path, tm
     assert (run.folder / "encoder.safetensors").stat().st_mtime_ns == before, "a finished run is left alone"
 
 
-def test_checkpoints_are_written_while_running(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_checkpoints_are_written_while_running(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fit_module, "SAVE_SECONDS", 0.0)
     saved = []
     monkeypatch.setattr(fit_module, "save_tensors", lambda path, tensors, about: saved.append(about["step"]))

@@ -49,7 +49,9 @@ def main(args: Sequence[str] | None = None) -> int:
     elif result is not None:
         from rich.console import Console
 
-        Console(width=None if sys.stdout.isatty() else 120).print(result, highlight=False)
+        from selfsup.printing import WIDTH
+
+        Console(width=None if sys.stdout.isatty() else WIDTH).print(result, highlight=False)
     return 0
 
 

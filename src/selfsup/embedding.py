@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfsup.errors import RunFailed, UserError
+from selfsup.printing import Printable
 from selfsup.run import Run
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ else:
 
 
 @dataclass(frozen=True)
-class Embedded:
+class Embedded(Printable):
     """What `embed` wrote: `rows` vectors of `dim` numbers at `path`; `skipped` samples could not be read."""
 
     path: Path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from types import TracebackType
 from typing import Self
 
@@ -32,7 +33,7 @@ class Progress:
         self.bar: RichProgress | None = None
 
     def __enter__(self) -> Self:
-        if not self.quiet and (self.console.is_terminal or self.console.is_jupyter):
+        if not self.quiet and _can_draw(self.console):
             self.bar = RichProgress(*COLUMNS, console=self.console)
             self.bar.start()
             self.bar_task = self.bar.add_task("", total=self.steps, completed=self.start)
@@ -66,11 +67,15 @@ class Progress:
             )
 
 
+def _can_draw(console: Console) -> bool:
+    """A bar needs a terminal, or a notebook with ipywidgets."""
+    return (console.is_jupyter and find_spec("ipywidgets") is not None) or console.is_terminal
+
+
 @contextmanager
 def counting(what: str, total: int, quiet: bool = False) -> Iterator[Callable[[int], None]]:
     """Show a bar (nothing where there is no terminal) and yield the function that moves it on by some units."""
     console = Console(stderr=True)
-    hidden = quiet or not (console.is_terminal or console.is_jupyter)
-    with RichProgress(*COLUMNS, console=console, disable=hidden) as bar:
+    with RichProgress(*COLUMNS, console=console, disable=quiet or not _can_draw(console)) as bar:
         task = bar.add_task(what, total=total)
         yield lambda units: bar.advance(task, units)

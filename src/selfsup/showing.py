@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfsup.errors import UserError
+from selfsup.printing import Printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,7 +25,7 @@ else:
 
 
 @dataclass(frozen=True)
-class Shown:
+class Shown(Printable):
     """The picture that `show` wrote."""
 
     path: Path
