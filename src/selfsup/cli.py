@@ -44,6 +44,8 @@ def main(args: Sequence[str] | None = None) -> int:
         if type(error).__name__ != "Interrupted" or number is None:
             raise
         return _fail(str(error), 128 + int(number))
+    if os.environ.get("RANK", "0") != "0":
+        return 0  # torchrun: one process speaks
     if as_json and result is not None:
         print(json.dumps(result.as_json()))
     elif result is not None:

@@ -123,7 +123,7 @@ def pretrain(
     if before and before.recipe.get("budget") == budget:
         count = int(before.recipe["plan"]["steps"])
     else:
-        count = _steps(budget, module, source, views, fabric, batch_size, seed)
+        count = fabric.broadcast(_steps(budget, module, source, views, fabric, batch_size, seed))
     plan = Plan(
         steps=count,
         batch_size=batch_size,
@@ -154,6 +154,7 @@ def pretrain(
             return before
     if fabric.is_global_zero and not before:
         write_atomically(folder / "recipe.json", json.dumps(recipe, indent=2).encode())
+    quiet = quiet or not fabric.is_global_zero
     if not quiet and not before and resolved == "bfloat16" and precision == "auto":
         saving = bfloat16_saving(module, source, views, fabric, batch_size, seed)
         print(
