@@ -16,6 +16,7 @@ from selfsup.data import Source
 from selfsup.errors import RunFailed
 from selfsup.progress import Progress
 from selfsup.task import Loss, Task
+from selfsup.train.alarm import Alarm
 from selfsup.train.checkpoint import load_tensors, restore, save_tensors, training_state
 from selfsup.train.log import Log, Skipped
 from selfsup.train.optim import build_optimizer, warmup_cosine
@@ -89,7 +90,8 @@ def fit(
         )
     )  # fmt: skip
     shown = Progress(plan.steps, start, plan.batch_size, quiet=quiet or not fabric.is_global_zero)
-    with signals() as interruption, shown as progress, Log(writes, start) as log:
+    alarm = Alarm(task.encoder)
+    with alarm, signals() as interruption, shown as progress, Log(writes, start) as log:
         for step, (fetched, waited) in enumerate(stream, start):
             task.progress = step / plan.steps
             for group in optimizer.param_groups:
@@ -111,8 +113,11 @@ def fit(
             if done % every == 0 or done == plan.steps or due or interruption.signal:
                 values = _means(recent, done, plan, saved_step, fabric)
                 recent.clear()
-                progress.update(done, values, loss.chance)
-                log.write(done, values, loss.chance, plan.lr_at(step), progress.rate, progress.waiting)
+                alarm.look(values["loss"], loss.chance, done / plan.steps)
+                progress.update(done, values, loss.chance, alarm.word)
+                speed = {"samples_per_s": progress.rate, "waiting": progress.waiting}
+                about = {"chance": loss.chance, "lr": plan.lr_at(step), **speed, **alarm.numbers, "alarm": alarm.word}
+                log.write({"step": done, **values, **about})
             if due or interruption.signal or done == plan.steps:
                 saved_at = time.monotonic()
                 save(done)
