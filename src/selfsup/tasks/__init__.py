@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 import sys
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from selfsup.errors import UserError, unknown
 
 if TYPE_CHECKING:
+    from selfsup.catalogue import Catalogue, Entry
     from selfsup.task import Task
 
 TASKS: dict[str, str] = {
@@ -33,3 +35,15 @@ def find_task(name: str) -> type[Task]:
         raise UserError(f"cannot load the task {name!r}: {error}") from error
     task: type[Task] = found
     return task
+
+
+class _Callable(ModuleType):
+    """`selfsup.tasks()` lists the tasks, also once this package, of the same name, has been imported."""
+
+    def __call__(self, name: str | None = None, /) -> Catalogue | Entry:
+        from selfsup.catalogue import tasks
+
+        return tasks(name)
+
+
+sys.modules[__name__].__class__ = _Callable
