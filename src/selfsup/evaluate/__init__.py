@@ -1,0 +1,1 @@
+"""Evaluation: sees only features and labels."""

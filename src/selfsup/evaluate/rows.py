@@ -1,0 +1,59 @@
+"""Checks and blocks that every evaluation shares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from selfsup.errors import UserError
+
+Features = NDArray[np.float32] | Tensor
+Ids = NDArray[np.int64] | Tensor
+
+
+def as_matrix(x: Features, what: str = "features") -> Tensor:
+    """Return features (n, d) as a float32 tensor on their own device, or raise `UserError` if any is not finite."""
+    matrix = torch.as_tensor(x).detach().to(torch.float32)
+    if matrix.ndim != 2 or 0 in matrix.shape:
+        raise UserError(f"{what} must have the shape (samples, dimensions), both at least 1, not {tuple(matrix.shape)}")
+    bad = sum(int((~matrix[i : i + 8192].isfinite()).any(1).sum()) for i in range(0, len(matrix), 8192))
+    if bad:
+        raise UserError(f"{bad} of {len(matrix)} rows of {what} hold NaN or infinity; the encoder may have diverged")
+    return matrix
+
+
+def as_ids(y: Ids, samples: int, classes: int, device: torch.device) -> Tensor:
+    """Return class ids (n,) as an int64 tensor, or raise `UserError` if they do not fit the samples or the classes."""
+    ids = torch.as_tensor(y).to(device=device, dtype=torch.int64)
+    if ids.shape != (samples,):
+        raise UserError(f"{samples} samples need as many class ids, not {tuple(ids.shape)}")
+    low, high = int(ids.min()), int(ids.max())
+    if low < 0 or high >= classes:
+        raise UserError(f"class ids must be 0 to {classes - 1}, but there are ids from {low} to {high}")
+    return ids
+
+
+def blocks(rows: int, width: int, numbers: int = 2**21) -> Iterator[slice]:
+    """Yield slices of `rows` so that a block of `width` columns holds at most about `numbers` numbers."""
+    size = max(1, numbers // max(width, 1))
+    for start in range(0, rows, size):
+        yield slice(start, min(start + size, rows))
+
+
+@contextmanager
+def few_threads(work: int) -> Iterator[None]:
+    """Let one thread do a small piece of `work` (multiplications): threads that wait for each other cost more.
+
+    On a busy machine, with loader processes running, many times more.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1 if work <= 2**23 else threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
