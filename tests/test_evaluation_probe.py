@@ -7,9 +7,9 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp
 
 from selfsup.errors import UserError
-from selfsup.evaluate.draws import interval, nested_draws
-from selfsup.evaluate.lbfgs import minimise
-from selfsup.evaluate.probe import fit_probe, stratified_folds
+from selfsup.evaluation.draws import interval, nested_draws
+from selfsup.evaluation.lbfgs import minimise
+from selfsup.evaluation.probe import fit_probe, stratified_folds
 
 
 def make(n, classes, dim, seed=0, apart=1.0):
@@ -61,7 +61,7 @@ def test_the_solution_is_the_minimum(n, dim, penalty):
 def test_single_precision_finds_the_same_minimum(monkeypatch):
     x, y = make(400, 4, 30, apart=0.5)
     exact = centred(fit_probe(x, y, 4, penalties=[0.01]).scores(x))
-    monkeypatch.setattr("selfsup.evaluate.probe.SMALL", 0)
+    monkeypatch.setattr("selfsup.evaluation.probe.SMALL", 0)
     single = fit_probe(x, y, 4, penalties=[0.01])
     assert single.weight.dtype == torch.float32
     assert centred(single.scores(x)) == pytest.approx(exact, abs=float(5e-3 * np.abs(exact).max()))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from selfsup.errors import UserError
-from selfsup.evaluate.rows import Features, Ids, as_ids, as_matrix
+from selfsup.evaluation.rows import Features, Ids, as_ids, as_matrix
 
 KS = (1, 3, 5, 10, 20, 50, 100, 200)
 TEMPERATURE = 0.07  # of the votes, as in Wu et al. (2018)

@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from selfsup.errors import UserError
-from selfsup.evaluate import knn
-from selfsup.evaluate.knn import fit_knn, neighbours
+from selfsup.evaluation import knn
+from selfsup.evaluation.knn import fit_knn, neighbours
 
 
 def clouds(n, seed, noise=0.5):

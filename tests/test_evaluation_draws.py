@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from selfsup.errors import UserError
-from selfsup.evaluate.draws import interval, nested_draws, short_classes
+from selfsup.evaluation.draws import interval, nested_draws, short_classes
 
 LABELS = np.array([0] * 30 + [1] * 4 + [2] * 12 + [-1] * 5)[np.random.default_rng(0).permutation(51)]
 

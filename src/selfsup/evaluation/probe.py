@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from selfsup.errors import UserError
-from selfsup.evaluate.lbfgs import minimise
-from selfsup.evaluate.rows import Features, Ids, as_ids, as_matrix, blocks, few_threads
+from selfsup.evaluation.lbfgs import minimise
+from selfsup.evaluation.rows import Features, Ids, as_ids, as_matrix, blocks, few_threads
 
 PENALTIES = tuple(10.0**power for power in range(2, -5, -1))
 NO_FOLDS = 0.1  # the penalty where no label can be held out

@@ -1,1 +1,0 @@
-"""Evaluation: sees only features and labels."""
