@@ -9,11 +9,12 @@ from typing import Any
 from rich.console import Group
 from rich.table import Table
 
+from selfsup.printing import Printable
 from selfsup.tasks import TASKS, find_task
 
 
 @dataclass(frozen=True)
-class Entry:
+class Entry(Printable):
     """One task: its section in the survey, paper, modality, description, and options with their defaults."""
 
     name: str
@@ -38,7 +39,7 @@ class Entry:
         return Group(f"{self.name} · {self.section} · {self.paper or 'no paper'}\n", self.text, "", table)
 
 
-class Catalogue(list[Entry]):
+class Catalogue(Printable, list[Entry]):
     """All tasks, by section."""
 
     def as_json(self) -> list[dict[str, Any]]:

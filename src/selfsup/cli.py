@@ -88,15 +88,18 @@ def _run(words: list[str]) -> Any:
 
 
 def _print(result: Any, as_json: bool) -> None:
-    if result is None:
+    if result is None or os.environ.get("RANK", "0") != "0":  # torchrun: one process speaks
         return
     if as_json:
         print(json.dumps(result.as_json()))
         return
     from rich.console import Console
 
-    width = None if sys.stdout.isatty() else 120
-    Console(width=width, markup=False, emoji=False, highlight=False).print(result, soft_wrap=isinstance(result, str))
+    from selfsup.printing import WIDTH
+
+    shown, width = result.__rich__(), None if sys.stdout.isatty() else WIDTH
+    console = Console(width=width, markup=False, emoji=False, highlight=False)  # a path may hold [brackets]
+    console.print(shown, soft_wrap=isinstance(shown, str))
 
 
 def _function(command: str) -> Callable[..., Any]:
@@ -171,8 +174,6 @@ def _hyperparameters(
     name = named or default
     if not name or (explain and not named):
         return {}
-    if ":" in name:
-        sys.path.append(os.getcwd())  # for a task in a file of one's own
     return find_task(name).hyperparameters()
 
 

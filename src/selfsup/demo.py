@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 
+from selfsup.printing import Printable
+
 if TYPE_CHECKING:
     from selfsup.evaluation.result import Evaluation
     from selfsup.run import Run
 
 
 @dataclass(frozen=True)
-class Demo:
+class Demo(Printable):
     """The run, its evaluation and how long it all took."""
 
     run: Run

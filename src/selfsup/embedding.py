@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from selfsup.checks import check_new_file
 from selfsup.errors import RunFailed
+from selfsup.printing import Printable
 from selfsup.run import Run
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ else:
 
 
 @dataclass(frozen=True)
-class Embedded:
+class Embedded(Printable):
     """What `embed` wrote: `rows` vectors of `dim` numbers at `path`; `skipped` samples could not be read."""
 
     path: Path

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from selfsup.checks import check_new_file
 from selfsup.errors import UserError, need, unknown
+from selfsup.printing import Printable
 from selfsup.run import Run
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ SUFFIX = {"safetensors": ".safetensors", "timm": ".safetensors", "torch": ".pt2"
 
 
 @dataclass(frozen=True)
-class Exported:
+class Exported(Printable):
     """What `export` wrote, and how to load it."""
 
     path: Path

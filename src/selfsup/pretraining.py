@@ -106,7 +106,7 @@ def pretrain(
     from selfsup.train.checkpoint import save_tensors, write_atomically
     from selfsup.train.fit import Plan, fit
     from selfsup.train.optim import OPTIMIZERS
-    from selfsup.train.precision import resolve_precision
+    from selfsup.train.precision import bfloat16_saving, resolve_precision
 
     check_numbers(
         steps=steps, epochs=epochs, minutes=minutes, size=size, channels=channels, batch_size=batch_size, lr=lr,
@@ -134,7 +134,7 @@ def pretrain(
     if before and before.recipe.get("budget") == budget:
         count = int(before.recipe["plan"]["steps"])
     else:
-        count = _steps(budget, module, source, views, fabric, batch_size, seed)
+        count = fabric.broadcast(_steps(budget, module, source, views, fabric, batch_size, seed))
     plan = Plan(
         steps=count,
         batch_size=batch_size,
@@ -165,8 +165,13 @@ def pretrain(
             return before
     if fabric.is_global_zero and not before:
         write_atomically(folder / "recipe.json", json.dumps(recipe, indent=2).encode())
+    quiet = quiet or not fabric.is_global_zero
     if not quiet and not before and resolved == "bfloat16" and precision == "auto":
-        _state_saving(module, source, views, fabric, batch_size, seed)
+        saving = bfloat16_saving(module, source, views, fabric, batch_size, seed)
+        print(
+            f"precision bfloat16: {saving:.1f} × the speed of float32 here; --precision float32 to compare",
+            file=sys.stderr,
+        )
     fit(module, source, views, plan, fabric, folder=folder, workers="auto" if workers is None else workers, quiet=quiet)
     if fabric.is_global_zero:
         kept: Any = module.representation()
@@ -271,20 +276,3 @@ def _steps(
     if unit == "epochs":
         return max(1, int(amount * (len(source) // batch_size)))
     return max(1, int(amount * 60 / step_seconds(task, source, views, fabric, batch_size, seed)))
-
-
-def _state_saving(task: Task, source: Source, views: Views, fabric: Fabric, batch_size: int, seed: int) -> None:
-    """Say what bfloat16 saves on this machine with this encoder, measured on a few samples."""
-    from lightning_fabric import Fabric
-    from rich.console import Console
-
-    from selfsup.train.precision import step_seconds
-
-    few = min(batch_size, 32)
-    plain = Fabric(accelerator=fabric.device.type, devices=1, precision="32-true")
-    slow = step_seconds(task, source, views, plain, few, seed, steps=2)
-    fast = step_seconds(task, source, views, fabric, few, seed, steps=2)
-    Console(stderr=True).print(
-        f"precision bfloat16: {slow / fast:.1f} × the speed of float32 here; --precision float32 to compare",
-        highlight=False,
-    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from types import TracebackType
 from typing import Self
 
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+ALARM_COLOURS = {"collapsed": "bold red", "stuck": "yellow"}
 LINE_SECONDS = 10.0  # between lines where there is no terminal
 COLUMNS = (
     BarColumn(24),
@@ -32,7 +34,7 @@ class Progress:
         self.bar: RichProgress | None = None
 
     def __enter__(self) -> Self:
-        if not self.quiet and (self.console.is_terminal or self.console.is_jupyter):
+        if not self.quiet and _can_draw(self.console):
             self.bar = RichProgress(*COLUMNS, console=self.console)
             self.bar.start()
             self.bar_task = self.bar.add_task("", total=self.steps, completed=self.start)
@@ -46,8 +48,8 @@ class Progress:
         """Add time that was spent waiting for data."""
         self.waited += seconds
 
-    def update(self, step: int, values: Mapping[str, float], chance: float | None) -> None:
-        """Show the state after `step` steps."""
+    def update(self, step: int, values: Mapping[str, float], chance: float | None, alarm: str = "") -> None:
+        """Show the state after `step` steps; `alarm` is one word on the health of the representation."""
         now = time.monotonic()
         elapsed = max(now - self.began, 1e-9)
         self.rate = (step - self.start) * self.batch_size / elapsed
@@ -55,7 +57,10 @@ class Progress:
         texts = [f"{name} {value:.3f}" for name, value in values.items()]
         if chance is not None:
             texts[0] += f" (chance {chance:.3f})"
-        text = " · ".join([*texts, f"{self.rate:,.0f} samples/s", f"waiting for data {self.waiting:.0%}"])
+        texts += [f"{self.rate:,.0f} samples/s", f"waiting for data {self.waiting:.0%}"]
+        if alarm:
+            texts.append(f"[{ALARM_COLOURS.get(alarm, 'green')}]{alarm}[/]")
+        text = " · ".join(texts)
         if self.bar:
             self.bar.update(self.bar_task, completed=step, description=text)
         elif not self.quiet and (now - self.line_at > LINE_SECONDS or step == self.steps):
@@ -66,11 +71,15 @@ class Progress:
             )
 
 
+def _can_draw(console: Console) -> bool:
+    """A bar needs a terminal, or a notebook with ipywidgets."""
+    return (console.is_jupyter and find_spec("ipywidgets") is not None) or console.is_terminal
+
+
 @contextmanager
 def counting(what: str, total: int, quiet: bool = False) -> Iterator[Callable[[int], None]]:
     """Show a bar (nothing where there is no terminal) and yield the function that moves it on by some units."""
     console = Console(stderr=True)
-    hidden = quiet or not (console.is_terminal or console.is_jupyter)
-    with RichProgress(*COLUMNS, console=console, disable=hidden) as bar:
+    with RichProgress(*COLUMNS, console=console, disable=quiet or not _can_draw(console)) as bar:
         task = bar.add_task(what, total=total)
         yield lambda units: bar.advance(task, units)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from selfsup import __version__
 from selfsup.errors import UserError
+from selfsup.printing import Printable
 from selfsup.tasks import TASKS, find_task
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 FREE = ("versions.", "command")  # may differ when a run goes on
 
 
-class Run:
+class Run(Printable):
     """A folder that `pretrain` wrote; `recipe` is its recipe.json.
 
     Raises `UserError` where the folder is no run, or its recipe is damaged.

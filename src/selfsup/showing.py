@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from selfsup.checks import check_new_file, check_numbers
 from selfsup.errors import UserError
+from selfsup.printing import Printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +26,7 @@ else:
 
 
 @dataclass(frozen=True)
-class Shown:
+class Shown(Printable):
     """The picture that `show` wrote."""
 
     path: Path

@@ -11,6 +11,8 @@ from typing import Any
 
 from rich.table import Table
 
+from selfsup.printing import Printable
+
 
 @dataclass(frozen=True)
 class Score:
@@ -28,7 +30,7 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Printable):
     """Few-label accuracies beside their baselines; `about` names data, split, seeds, encoder and protocol."""
 
     about: dict[str, Any]
@@ -72,12 +74,3 @@ class Evaluation:
             shown, last = "" if representation == last else representation, representation
             table.add_row(shown, protocol, *(texts.get(count, "") for count in shots))
         return table
-
-    def _repr_html_(self) -> str:
-        import html
-
-        table = self.__rich__()
-        columns = [[html.escape(str(cell)) for cell in column.cells] for column in table.columns]
-        head = "".join(f"<th>{html.escape(str(column.header))}</th>" for column in table.columns)
-        rows = "".join("<tr>" + "".join(f"<td>{c}</td>" for c in row) + "</tr>" for row in zip(*columns, strict=True))
-        return f"<table><caption>{html.escape(str(table.title))}</caption><tr>{head}</tr>{rows}</table>"

@@ -1,0 +1,22 @@
+"""How results appear: as text in a terminal, as a table in a notebook."""
+
+from __future__ import annotations
+
+from rich.console import Console, RenderableType
+from rich.jupyter import JupyterMixin
+
+WIDTH = 120
+
+
+class Printable(JupyterMixin):
+    """A result that says in `__rich__` what it looks like; `print` and a notebook show the same."""
+
+    def __rich__(self) -> RenderableType:
+        """Return what is shown."""
+        raise TypeError(f"{type(self).__name__} does not say what it looks like")
+
+    def __str__(self) -> str:
+        console = Console(width=WIDTH, color_system=None, legacy_windows=False)
+        with console.capture() as capture:
+            console.print(self.__rich__(), highlight=False)
+        return capture.get().rstrip()

@@ -1,0 +1,144 @@
+"""What every task in the registry keeps to."""
+
+import math
+import pickle
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from lightning_fabric import Fabric
+
+import selfsup
+from selfsup.data import Arrays, ImageSpec, Labels
+from selfsup.encoders import build_encoder
+from selfsup.pretraining import prepare_task
+from selfsup.task import Task
+from selfsup.tasks import TASKS
+from selfsup.train.fit import Plan, fit
+from selfsup.views.loader import batches
+
+SPEC = ImageSpec.of(16, 3)
+
+
+@pytest.fixture(scope="module")
+def source() -> Arrays:
+    """Pictures with an upright gradient and a square whose colour is the class: every task can learn from them."""
+    generator = np.random.default_rng(0)
+    y = np.arange(64) % 4
+    x = generator.integers(0, 40, (64, 16, 16, 3)) + np.linspace(0, 150, 16, dtype=int)[None, :, None, None]
+    x[:, 4:10, 6:12] += (y[:, None, None, None] * 20) * np.array([1, 0, -1])
+    return Arrays(x.clip(0, 255).astype(np.uint8), Labels.of([f"class {label}" for label in y]), "toy")
+
+
+def make(name: str, source: Arrays, seed: int = 0) -> Task:
+    torch.manual_seed(seed)
+    _, kind, hyperparameters, _ = prepare_task(name, source, {})
+    return kind(build_encoder("convnet", SPEC), **hyperparameters)
+
+
+def first_batch(task: Task, source: Arrays, size: int = 32):
+    views = task.views(SPEC)
+    fetched = next(iter(batches(source, views, batch_size=size, seed=0, start=0, steps=1, workers=0)))
+    return views.finish(fetched.batch)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_loss_at_the_start_is_near_its_chance_value(name: str, source: Arrays) -> None:
+    task = make(name, source)
+    loss = task.loss(first_batch(task, source))
+    assert loss.value.ndim == 0
+    assert loss.value.requires_grad
+    assert not any(metric.requires_grad for metric in loss.metrics.values())
+    if loss.chance is not None:
+        assert abs(loss.value.item() - loss.chance) < 0.5 * loss.chance
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_loss_falls_on_toy_data(name: str, source: Arrays) -> None:
+    task = make(name, source)
+    batch = first_batch(task, source)
+    before = task.loss(batch).value.item()
+    fit(task, source, task.views(SPEC), Plan(steps=40, batch_size=32), Fabric(accelerator="cpu"), quiet=True)
+    task.train()
+    assert task.loss(batch).value.item() < 0.8 * before
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_gradients_reach_every_trained_parameter(name: str, source: Arrays) -> None:
+    task = make(name, source)
+    task.loss(first_batch(task, source)).value.backward()
+    for key, parameter in task.named_parameters():
+        reached = parameter.grad is not None and bool(parameter.grad.abs().sum() > 0)
+        assert reached == parameter.requires_grad, key
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_labels_differ_within_a_batch_and_have_a_picture(name: str, source: Arrays) -> None:
+    task = make(name, source).eval()
+    panels = [panel for row in task.panels(first_batch(task, source)) for panel in row]
+    assert len({panel.caption for panel in panels}) > 1
+    assert all(panel.image.shape[0] == SPEC.channels for panel in panels)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_views_pickle_and_do_not_depend_on_workers(name: str, source: Arrays) -> None:
+    views = pickle.loads(pickle.dumps(make(name, source).views(SPEC)))
+    assert len(pickle.dumps(views)) < 10_000, "views must not carry weights"
+    streams = [
+        batches(source, views, batch_size=24, seed=3, start=1, steps=5, workers=workers) for workers in (0, 1, 2)
+    ]
+    for fetched in zip(*(islice(stream, 4) for stream in streams), strict=True):
+        for key, value in fetched[0].batch.items():
+            assert all(torch.equal(value, other.batch[key]) for other in fetched[1:]), key
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_loss_changes_no_buffer_except_of_batch_norm(name: str, source: Arrays) -> None:
+    task = make(name, source)
+    before = {key: value.clone() for key, value in task.named_buffers()}
+    task.loss(first_batch(task, source))
+    for key, value in task.named_buffers():
+        if not key.endswith(("running_mean", "running_var", "num_batches_tracked")):
+            assert torch.equal(before[key], value), key
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_micro_order_of_samples_does_not_change_the_loss(name: str, source: Arrays) -> None:
+    task = make(name, source)
+    batch = first_batch(task, source)
+    turned = {key: value.flip(0) for key, value in batch.items()}
+    torch.testing.assert_close(task.loss(batch).value, task.loss(turned).value, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_exported_encoder_equals_the_eager_one(name: str, source: Arrays, tmp_path) -> None:
+    run = selfsup.pretrain(source, task=name, encoder="convnet", steps=2, batch_size=16, out=tmp_path / "r", quiet=True)
+    path = selfsup.export(run, format="torch", out=tmp_path / "encoder.pt2").path
+    program = torch.export.load(path).module()
+    for count in (1, 5):
+        x = torch.randn(count, 3, 16, 16)
+        torch.testing.assert_close(program(x), run.load()(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_docstring_names_the_batch_keys(name: str, source: Arrays) -> None:
+    task = make(name, source)
+    assert task.__doc__
+    for key in first_batch(task, source):
+        assert key == "index" or f"`{key}`" in task.__doc__
+
+
+def test_chance_of_rotation_is_ln_4(source: Arrays) -> None:
+    task = make("rotation", source)
+    assert task.loss(first_batch(task, source)).chance == pytest.approx(math.log(4))
+
+
+def test_no_task_is_named_outside_of_its_file(request: pytest.FixtureRequest) -> None:
+    """The loop, the views and the evaluation know no method (the demo and defaults of the command line may)."""
+    home = request.config.rootpath / "src" / "selfsup"
+    for path in home.rglob("*.py"):
+        if path.is_relative_to(home / "tasks") or path.name in ("demo.py", "pretraining.py"):
+            continue
+        for name in TASKS.keys() - {"supervised"}:
+            assert f'"{name}"' not in path.read_text(), f"{path} names {name}"

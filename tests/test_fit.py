@@ -1,0 +1,182 @@
+"""The loop: schedules, failures, what is logged."""
+
+import json
+import math
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+import selfsup
+from selfsup.data import Arrays, ImageSpec
+from selfsup.encoders import build_encoder
+from selfsup.errors import RunFailed, UserError
+from selfsup.pretraining import make_fabric
+from selfsup.task import Loss, Task
+from selfsup.tasks.image.rotation import Rotation, all_turns
+from selfsup.train.checkpoint import load_tensors, save_tensors
+from selfsup.train.fit import Plan, fit
+from selfsup.train.optim import build_optimizer, warmup_cosine
+from selfsup.train.precision import resolve_precision
+
+
+@pytest.fixture
+def source() -> Arrays:
+    return Arrays(np.random.default_rng(0).integers(0, 255, (64, 12, 12, 1), dtype=np.uint8))
+
+
+def test_schedule_is_a_function_of_progress() -> None:
+    assert warmup_cosine(0.0, 0.1) == 0.0
+    assert warmup_cosine(0.05, 0.1) == pytest.approx(0.5)
+    assert warmup_cosine(0.1, 0.1) == pytest.approx(1.0)
+    assert warmup_cosine(0.55, 0.1) == pytest.approx(0.5)
+    assert warmup_cosine(1.0, 0.1) == pytest.approx(0.0)
+    assert warmup_cosine(0.0, 0.0) == pytest.approx(1.0)
+    rates = [Plan(steps=100, lr=1.0).lr_at(step) for step in range(100)]
+    assert 0 < min(rates) < max(rates) <= 1.0
+
+
+def test_vectors_get_no_weight_decay() -> None:
+    encoder = build_encoder("convnet", ImageSpec.of(12, 1))
+    for name in ("adamw", "sgd", "lars"):
+        groups = build_optimizer(encoder, name, 0.1, 0.3).param_groups
+        assert {(group["weight_decay"], min(p.ndim for p in group["params"]) > 1) for group in groups} == {
+            (0.3, True),
+            (0.0, False),
+        }
+
+
+def test_turns_are_exact_and_differ_per_sample() -> None:
+    x = torch.arange(2 * 3 * 4 * 4, dtype=torch.float32).view(2, 3, 4, 4)
+    turned, label = all_turns(x)
+    assert label.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    for k in range(4):
+        expected = np.rot90(x.numpy(), k, axes=(2, 3))
+        np.testing.assert_array_equal(turned[2 * k : 2 * k + 2].numpy(), expected)
+    assert set(turned.unique().tolist()) == set(x.unique().tolist()), "no value was resampled"
+
+
+class Exploding(Rotation):
+    """Rotation whose loss is NaN at the fourth step."""
+
+    def loss(self, batch):
+        loss = super().loss(batch)
+        return loss._replace(value=loss.value * math.nan) if self.progress >= 3 / 8 else loss
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(source: Arrays, tmp_path: Path) -> None:
+    with pytest.raises(
+        RunFailed, match=r"loss is nan at step 4 with learning rate 0\.00\d+; .* checkpoint is of step 0"
+    ):
+        selfsup.pretrain(
+            source, task=Exploding, encoder="convnet", steps=8, batch_size=16, out=tmp_path / "r", quiet=True
+        )
+    assert not (tmp_path / "r" / "encoder.safetensors").exists()
+    assert not (tmp_path / "r" / "checkpoint" / "latest.safetensors").exists(), "nothing bad was saved"
+
+
+class Counting(Task):
+    """Learns nothing; counts what the loop calls."""
+
+    def __init__(self, encoder):
+        super().__init__(encoder)
+        self.register_buffer("calls", torch.zeros(2))
+        self.seen = []
+
+    def views(self, spec):
+        return Rotation(self.encoder).views(spec)
+
+    def loss(self, batch):
+        assert self.training
+        assert batch["x"].dtype == torch.float32
+        assert batch["x"].is_contiguous(memory_format=torch.channels_last)
+        self.seen.append((self.progress, torch.rand(()).item(), batch["index"].tolist()))
+        return Loss(self.encoder(batch["x"]).square().mean())
+
+    def after_step(self):
+        self.calls += 1
+
+    def panels(self, batch):
+        return []
+
+
+def test_the_loop_sets_progress_noise_order_and_after_step(source: Arrays) -> None:
+    task = Counting(build_encoder("convnet", ImageSpec.of(12, 1)))
+    fit(
+        task,
+        source,
+        task.views(ImageSpec.of(12, 1)),
+        Plan(steps=8, batch_size=16),
+        make_fabric("cpu", "float32"),
+        quiet=True,
+    )
+    assert task.calls.tolist() == [8, 8]
+    progress, noise, order = zip(*task.seen, strict=True)
+    assert progress == tuple(step / 8 for step in range(8))
+    assert len(set(noise)) == 8, "each step has noise of its own"
+    for epoch in (order[:4], order[4:]):
+        assert sorted(chain.from_iterable(epoch)) == list(range(64)), "an epoch visits each sample once"
+    assert order[:4] != order[4:]
+
+
+def test_metrics_are_logged_beside_chance(source: Arrays, tmp_path: Path) -> None:
+    run = selfsup.pretrain(source, encoder="convnet", steps=5, batch_size=16, out=tmp_path / "r", quiet=True)
+    lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5]
+    assert all(line["chance"] == pytest.approx(math.log(4), abs=1e-5) for line in lines)
+    assert all({"loss", "accuracy", "lr", "samples_per_s", "waiting"} <= line.keys() for line in lines)
+    assert list(run.folder.glob("events.out.tfevents*"))
+
+
+def test_minutes_become_steps_once(source: Arrays, tmp_path: Path) -> None:
+    options = {"encoder": "convnet", "minutes": 0.02, "batch_size": 16, "quiet": True, "out": tmp_path / "r"}
+    run = selfsup.pretrain(source, **options)
+    assert run.recipe["plan"]["steps"] >= 1
+    assert selfsup.pretrain(source, **options).recipe["plan"] == run.recipe["plan"]
+
+
+def test_weights_do_not_depend_on_measuring_speed(source: Arrays, tmp_path: Path) -> None:
+    """Stating what bfloat16 saves, which a quiet run does not do, leaves no trace in the run."""
+    for name, quiet in (("loud", False), ("quiet", True)):
+        selfsup.pretrain(source, encoder="convnet", steps=3, batch_size=16, out=tmp_path / name, quiet=quiet)
+    loud, quiet_ = ((tmp_path / name / "encoder.safetensors").read_bytes() for name in ("loud", "quiet"))
+    assert loud == quiet_
+
+
+def test_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    assert resolve_precision("float16", cpu) == "float16"
+    monkeypatch.setattr("selfsup.train.precision._cpu_has_bfloat16", lambda: True)
+    assert resolve_precision("auto", cpu) == "bfloat16"
+    monkeypatch.setattr("selfsup.train.precision._cpu_has_bfloat16", lambda: False)
+    assert resolve_precision("auto", cpu) == "float32"
+    with pytest.raises(UserError, match="unknown precision 'int8'"):
+        resolve_precision("int8", cpu)
+
+
+def test_a_checkpoint_survives_a_write_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "c.safetensors"
+    save_tensors(path, {"a": torch.ones(2)}, {"step": 1})
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(RunFailed, match=r"cannot write .*No space left"):
+        save_tensors(path, {"a": torch.zeros(2)}, {"step": 2})
+    tensors, about = load_tensors(path)
+    assert about == {"step": 1}
+    assert tensors["a"].tolist() == [1, 1]
+    assert [p.name for p in tmp_path.iterdir()] == ["c.safetensors"], "nothing is left beside it"
+
+
+def test_training_learns_rotation(tmp_path: Path) -> None:
+    run = selfsup.pretrain("digits", encoder="convnet", epochs=3, pad=0, flip=0.0, out=tmp_path / "r", quiet=True)
+    last = json.loads((run.folder / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["loss"] < 0.75 * math.log(4)
+    x = torch.zeros(3, 1, 8, 8)
+    assert run.load()(x).shape == (3, 512)
+    assert F.cosine_similarity(run.load()(x), run.load()(x)).min() > 0.999
