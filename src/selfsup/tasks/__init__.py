@@ -31,10 +31,13 @@ def find_task(name: str) -> type[Task]:
         sys.path.insert(0, "")  # a task of your own lies in the current folder
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise UserError(f"cannot load the task {name!r}: {error}") from error
-    task: type[Task] = found
-    return task
+    from selfsup.task import Task
+
+    if not (isinstance(found, type) and issubclass(found, Task)):
+        raise UserError(f"cannot load the task {name!r}: it is no subclass of selfsup.task.Task")
+    return found
 
 
 class _Callable(ModuleType):
