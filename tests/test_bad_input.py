@@ -227,7 +227,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no precision": (lambda run: break_recipe(run, precision="float8"), "impossible precision"),
     "no size": (
         lambda run: break_recipe(run, spec={"size": "8", "channels": 1, "mean": [0], "std": [1]}),
-        "impossible",
+        "no whole number",
     ),
     "huge": (lambda run: break_recipe(run, spec={"size": 10**9, "channels": 1, "mean": [0], "std": [1]}), "impossible"),
     "std 0": (
