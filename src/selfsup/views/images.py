@@ -1,0 +1,219 @@
+"""Views of pictures: read once, resample and change every view, straight into the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from selfsup.data.images import Broken, to_channels
+from selfsup.data.sources import Arrays, Files, ImageSpec, Source
+from selfsup.errors import UserError
+from selfsup.task import Batch
+from selfsup.views import buffers, reference
+from selfsup.views.crop import Crop
+from selfsup.views.draw import ORDER, Places, draws, looks, places
+from selfsup.views.random import uniform
+
+engine: Any
+try:
+    from selfsup.views import kernel as engine
+except ImportError:  # no numba, or one that cannot compile here: the same pixels, slower
+    engine = reference
+
+_CHUNK = 16  # pictures decoded before their views are made: enough to draw parameters at once, few enough for the cache
+
+
+class Fetched(NamedTuple):
+    """A batch, and the samples that could not be read: their number and the reason."""
+
+    batch: Batch
+    skipped: tuple[tuple[int, str], ...] = ()
+
+
+class _Pictures(NamedTuple):
+    pixels: NDArray[Any] | list[NDArray[Any]]  # (B, H, W, C), or one array (H, W, C) a picture
+    indices: NDArray[np.int64]  # the samples really read
+    skipped: list[tuple[int, str]]
+
+
+@dataclass(frozen=True)
+class ImageViews:
+    """Views of pictures: one batch key a group, (B, count, C, H, W), or (B, C, H, W) for a group of one.
+
+    Further keys: `index` (B,) int64, the sample's number; `y` (B,) int64 with `labels` (-1: none). All views are
+    functions of (seed, epoch, index) alone, whatever `output` is:
+
+    - `uint8`: finished pixels, channels last in memory, normalised by `finish`: right for a GPU and for processes.
+    - `float32`: normalised by `fetch` already, channels last in memory: right for training on a CPU.
+    - `crops`: uint8 crops and the looks, `<key>.looks` (B, count, 8) float32; `finish` changes the appearance, batched
+      on the device: right for a GPU whose CPU cannot keep up.
+    """
+
+    spec: ImageSpec
+    groups: Mapping[str, Crop] = field(default_factory=dict)
+    labels: bool = False
+    output: Literal["uint8", "float32", "crops"] = "uint8"
+
+    def for_device(self, device: torch.device | str, appearance_on_device: bool = False) -> ImageViews:
+        """Return the same views with the output that suits a device: float32 for `cpu`, else uint8 (or crops)."""
+        if torch.device(device).type == "cpu":
+            return replace(self, output="float32")
+        return replace(self, output="crops" if appearance_on_device else "uint8")
+
+    def fetch(self, source: Source, indices: NDArray[np.int64], seed: int, epoch: int) -> Fetched:
+        """Return a batch of len(indices); a sample that cannot be read is replaced by another one."""
+        count = len(indices)
+        used = np.empty(count, dtype=np.int64)
+        skipped: list[tuple[int, str]] = []
+        outs = {key: self._empty(count, crop) for key, crop in self.groups.items()}
+        kept = {f"{key}.looks": np.empty((count, c.count, 8), np.float32) for key, c in self.groups.items()}
+        done = 0
+        for pictures in self._read(source, indices, seed, epoch):
+            rows = slice(done, done + len(pictures.indices))
+            used[rows] = pictures.indices
+            skipped += pictures.skipped
+            self._make(pictures, seed, epoch, rows, outs, kept)
+            done = rows.stop
+        batch = {"index": torch.from_numpy(used)}
+        for key, crop in self.groups.items():
+            views = torch.from_numpy(outs[key]).permute(0, 1, 4, 2, 3)
+            batch[key] = views if crop.count > 1 else views[:, 0]
+        if self.output == "crops":
+            batch |= {key: torch.from_numpy(look) for key, look in kept.items()}
+        if self.labels:
+            if source.labels is None:
+                raise UserError(f"{source.name} has no labels; give them with labels=")
+            batch["y"] = torch.from_numpy(source.labels.ids[used])
+        return Fetched(batch, tuple(skipped))
+
+    def finish(self, batch: Batch) -> Batch:
+        """Return float32 pictures, normalised by the spec, channels last in memory. What is float already stays."""
+        done = dict(batch)
+        for key in self.groups:
+            x = batch[key]
+            if x.dtype != torch.uint8:
+                continue
+            mean = torch.tensor(self.spec.mean, device=x.device).view(-1, 1, 1)
+            std = torch.tensor(self.spec.std, device=x.device).view(-1, 1, 1)
+            if f"{key}.looks" in done:
+                flat = x.reshape(-1, *x.shape[-3:]).float() / 255
+                flat = reference.appear(flat, done.pop(f"{key}.looks").flatten(0, 1))
+                flat = (flat - mean).div_(std).contiguous(memory_format=torch.channels_last)
+                done[key] = flat.permute(0, 2, 3, 1).unflatten(0, x.shape[:-3]).movedim(-1, -3)
+            else:
+                done[key] = (x.float() - 255 * mean).mul_(1 / (255 * std))
+        return done
+
+    def _empty(self, count: int, crop: Crop) -> NDArray[Any]:
+        dtype = np.float32 if self.output == "float32" else np.uint8
+        return buffers.empty((count, crop.count, crop.size, crop.size, self.spec.channels), dtype)
+
+    def _read(self, source: Source, indices: NDArray[np.int64], seed: int, epoch: int) -> Iterator[_Pictures]:
+        if isinstance(source, Arrays):
+            yield _Pictures(to_channels(source.x[indices], self.spec.channels), indices, [])
+            return
+        for start in range(0, len(indices), _CHUNK):
+            chunk = _Pictures([], indices[start : start + _CHUNK].copy(), [])
+            for place, index in enumerate(chunk.indices.tolist()):
+                picture, chunk.indices[place], broken = read_or_substitute(source, index, seed, epoch, self.spec.channels)
+                chunk.pixels.append(to_channels(picture, self.spec.channels))  # type: ignore[union-attr]
+                chunk.skipped.extend(broken)
+            yield chunk
+
+    def _make(
+        self,
+        pictures: _Pictures,
+        seed: int,
+        epoch: int,
+        rows: slice,
+        outs: Mapping[str, NDArray[Any]],
+        kept: Mapping[str, NDArray[np.float32]],
+    ) -> None:
+        pixels, indices, _ = pictures
+        shapes = np.array([picture.shape[:2] for picture in pixels])
+        u = draws(seed, epoch, indices, sum(crop.count for crop in self.groups.values()))
+        factor, offset = self._scaling()
+        first = 0
+        for key, crop in self.groups.items():
+            mine = u[:, first : first + crop.count]
+            where = places(crop, shapes, mine, seed, epoch, indices, first)
+            look = kept[f"{key}.looks"][rows] = looks(crop, mine)
+            if self.output == "crops":
+                look = np.zeros_like(look)
+                look[..., ORDER] = -1
+            out = outs[key][rows]
+            first += crop.count
+            if isinstance(pixels, np.ndarray):
+                engine.render(pixels, np.arange(len(pixels)), where, crop.bicubic, look, factor, offset, out)
+                continue
+            for place, picture in enumerate(pixels):
+                one = slice(place, place + 1)
+                if crop.scale is None or crop.grid > 1 or picture.dtype != np.uint8:
+                    there = Places(where.box[one], where.bounds[one], where.flip[one], where.black)
+                    engine.render(picture[None], np.zeros(1, np.int64), there, crop.bicubic, look[one], factor, offset, out[one])
+                elif out.dtype == np.uint8 and (crop.plain or self.output == "crops"):
+                    _resize(picture, where.box[place], where.flip[place], crop, out[place])
+                else:
+                    crops = np.empty((crop.count, crop.size, crop.size, self.spec.channels), np.uint8)
+                    _resize(picture, where.box[place], where.flip[place], crop, crops)
+                    engine.paint(crops, look[place], factor, offset, out[place])
+
+    def _scaling(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return what turns 0..1 into the output: factor (C,) and offset (C,)."""
+        if self.output == "float32":
+            std = np.array(self.spec.std, dtype=np.float32)
+            return 1 / std, -np.array(self.spec.mean, dtype=np.float32) / std
+        return np.full(self.spec.channels, 255, np.float32), np.full(self.spec.channels, 0.5, np.float32)
+
+
+def read_or_substitute(
+    source: Source, index: int, seed: int, epoch: int, channels: int | None = None
+) -> tuple[Any, int, list[tuple[int, str]]]:
+    """Read a sample; for a broken one draw others from (seed, epoch, index), so that a batch keeps its size.
+
+    `channels`: how many a picture file is read with. Returns the sample, its number, and the broken ones with their
+    reasons. Raises `Broken` after 64 broken samples.
+    """
+    broken: list[tuple[int, str]] = []
+    candidate = index
+    others: list[int] = []
+    for attempt in range(64):
+        if attempt == 1:
+            others = (uniform(seed, epoch, np.array([~index]), 63)[0] * len(source)).astype(np.int64).tolist()
+        candidate = others[attempt - 1] if attempt else index
+        try:
+            if isinstance(source, Files) and channels is not None:
+                return source.read(candidate, channels), candidate, broken
+            return source.read(candidate), candidate, broken
+        except Broken as error:
+            broken.append((candidate, str(error)))
+    raise Broken(f"64 samples in a row cannot be read, for example {source.path(index)!r}: {broken[0][1]}")
+
+
+def _resize(
+    picture: NDArray[np.uint8], boxes: NDArray[np.float64], flips: NDArray[np.bool_], crop: Crop, out: NDArray[np.uint8]
+) -> None:
+    """Cut boxes (V, 4) of whole pixels out of a picture and resize each, antialiased, into out (V, S, S, C)."""
+    mode = "bicubic" if crop.bicubic else "bilinear"
+    for view, (top, left, high, wide) in enumerate(boxes.astype(np.int64).tolist()):
+        cut = np.ascontiguousarray(picture[top : top + high, left : left + wide])
+        # the batch dimension before the permutation: torch then sees channels-last memory and takes its fast path
+        x = torch.from_numpy(cut)[None].permute(0, 3, 1, 2)
+        done = F.interpolate(x, (crop.size, crop.size), mode=mode, antialias=True)[0].permute(1, 2, 0).numpy()
+        out[view] = done[:, ::-1] if flips[view] else done
+
+
+def panel_pixels(x: Tensor, spec: ImageSpec) -> NDArray[np.uint8]:
+    """Return a normalised or uint8 picture (C, H, W) as (H, W, 3) uint8 to look at."""
+    if x.dtype != torch.uint8:
+        mean, std = torch.tensor(spec.mean).view(-1, 1, 1), torch.tensor(spec.std).view(-1, 1, 1)
+        x = ((x.float().cpu() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+    pixels: NDArray[np.uint8] = x.cpu().permute(1, 2, 0).numpy()
+    return np.repeat(pixels[..., :1], 3, -1) if pixels.shape[-1] != 3 else pixels

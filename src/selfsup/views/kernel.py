@@ -1,0 +1,365 @@
+"""The compiled engine: resampling and appearance of pictures, one pass a view, without the interpreter's lock.
+
+Planes are float32 in 0..1. The first use compiles (some seconds, kept on disk by numba's cache). `reference.py` computes
+the same with torch alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from selfsup.views.draw import BRIGHTNESS, CONTRAST, GRAY, HUE, ORDER, ORDERS, SATURATION, SIGMA, SOLARIZE, Places
+
+F = TypeVar("F", bound=Callable[..., Any])
+f32 = np.float32
+
+
+def _compiled(function: F) -> F:
+    """Compile on first use; without a writable place for the cache compile in each process."""
+    options: dict[str, Any] = {"nogil": True, "fastmath": True, "error_model": "numpy"}
+    try:
+        return njit(cache=True, **options)(function)  # type: ignore[no-any-return]
+    except RuntimeError:
+        return njit(**options)(function)  # type: ignore[no-any-return]
+
+
+@_compiled
+def _taps(start, length, size, low, high, black, mirror, cubic, first, weights):  # type: ignore[no-untyped-def]
+    """Fill the weights with which `size` output pixels see the input, antialiased; return the most taps of a pixel."""
+    scale = length / size
+    stretch = max(scale, 1.0)
+    support = 2 * stretch if cubic else stretch
+    most = 1
+    for i in range(size):
+        middle = start + scale * (i + 0.5)
+        begin, end = int(math.floor(middle - support + 0.5)), int(math.floor(middle + support + 0.5))
+        inner, outer = max(begin, low), min(end, high)
+        if not black:
+            begin, end = inner, outer
+        place = size - 1 - i if mirror else i
+        total = 0.0
+        for j in range(weights.shape[1]):
+            weights[place, j] = 0
+        for j in range(begin, end):
+            t = abs((j - middle + 0.5) / stretch)
+            if not cubic:
+                w = max(0.0, 1 - t)
+            elif t < 1:
+                w = (1.5 * t - 2.5) * t * t + 1
+            else:
+                w = ((-0.5 * t + 2.5) * t - 4) * t + 2 if t < 2 else 0.0
+            total += w
+            if inner <= j < outer:
+                weights[place, j - inner] = w
+        for j in range(weights.shape[1]):
+            weights[place, j] /= total
+        first[place] = min(max(inner, low), high - 1)
+        most = max(most, outer - inner)
+    return most
+
+
+@_compiled
+def _blend_rows(row, s0, s1, w0, w1, start):  # type: ignore[no-untyped-def]
+    if start:
+        for j in range(row.shape[0]):
+            row[j] = w0 * f32(s0[j]) + w1 * f32(s1[j])
+    else:
+        for j in range(row.shape[0]):
+            row[j] += w0 * f32(s0[j]) + w1 * f32(s1[j])
+
+
+@_compiled
+def _resample(picture, box, bounds, mirror, black, cubic, unit, size, planes):  # type: ignore[no-untyped-def]
+    """Fill planes (C, size * size) from picture (H, W, C), values times `unit`."""
+    wide, channels = picture.shape[1:]
+    reach = 4 if cubic else 2
+    fy, fx = np.empty(size, np.int64), np.empty(size, np.int64)
+    wy = np.empty((size, int(reach * math.ceil(max(box[2] / size, 1.0))) + 2), np.float32)
+    wx = np.empty((size, int(reach * math.ceil(max(box[3] / size, 1.0))) + 2), np.float32)
+    ky = _taps(box[0], box[2], size, bounds[0], bounds[1], black, False, cubic, fy, wy)
+    kx = _taps(box[1], box[3], size, bounds[2], bounds[3], black, mirror, cubic, fx, wx)
+    flat = picture.reshape(-1)
+    width = (bounds[3] - bounds[2]) * channels
+    row = np.zeros(width + (kx + 2) * channels, np.float32)  # the last taps of weight 0 read beyond the end
+    for y in range(size):
+        for k in range(0, ky, 2):
+            a = (min(fy[y] + k, bounds[1] - 1) * wide + bounds[2]) * channels
+            b = (min(fy[y] + k + 1, bounds[1] - 1) * wide + bounds[2]) * channels
+            _blend_rows(row[:width], flat[a : a + width], flat[b : b + width], wy[y, k] * unit, wy[y, k + 1] * unit, k == 0)
+        if channels == 3:
+            red, green, blue = planes[0], planes[1], planes[2]
+            for x in range(size):
+                q = (fx[x] - bounds[2]) * 3
+                r, g, b_, spare = f32(0), f32(0), f32(0), f32(0)
+                for k in range(kx):
+                    w = wx[x, k]
+                    r += w * row[q]
+                    g += w * row[q + 1]
+                    b_ += w * row[q + 2]
+                    spare += w * row[q + 3]  # a fourth lane lets the compiler use one vector register
+                    q += 3
+                red[y * size + x], green[y * size + x], blue[y * size + x] = r, g, b_
+        else:
+            for c in range(channels):
+                for x in range(size):
+                    total = f32(0)
+                    for k in range(kx):
+                        total += wx[x, k] * row[(fx[x] - bounds[2] + k) * channels + c]
+                    planes[c, y * size + x] = total
+    if cubic:
+        for c in range(channels):
+            _scale(planes[c], f32(1), f32(0))
+
+
+@_compiled
+def _scale(plane, factor, offset):  # type: ignore[no-untyped-def]
+    """Multiply and add, clamped to 0..1."""
+    for i in range(plane.shape[0]):
+        plane[i] = min(f32(1), max(f32(0), plane[i] * factor + offset))
+
+
+@_compiled
+def _mean(planes):  # type: ignore[no-untyped-def]
+    """Return the mean of the gray picture (of all channels where there are not three)."""
+    total = 0.0
+    if planes.shape[0] == 3:
+        r, g, b = planes[0], planes[1], planes[2]
+        for i in range(planes.shape[1]):
+            total += f32(0.299) * r[i] + f32(0.587) * g[i] + f32(0.114) * b[i]
+        return f32(total / planes.shape[1])
+    for c in range(planes.shape[0]):
+        plane = planes[c]
+        for i in range(planes.shape[1]):
+            total += plane[i]
+    return f32(total / planes.size)
+
+
+@_compiled
+def _saturate(r, g, b, factor):  # type: ignore[no-untyped-def]
+    rest = f32(1) - factor
+    for i in range(r.shape[0]):
+        gray = rest * (f32(0.299) * r[i] + f32(0.587) * g[i] + f32(0.114) * b[i])
+        r[i] = min(f32(1), max(f32(0), r[i] * factor + gray))
+        g[i] = min(f32(1), max(f32(0), g[i] * factor + gray))
+        b[i] = min(f32(1), max(f32(0), b[i] * factor + gray))
+
+
+@_compiled
+def _turn_hue(r, g, b, turns):  # type: ignore[no-untyped-def]
+    """Turn the hue by `turns` in -0.5..0.5: to HSV and back without a branch, hue counted in sixths."""
+    shift = f32(6) * turns
+    for i in range(r.shape[0]):
+        value = max(r[i], max(g[i], b[i]))
+        chroma = value - min(r[i], min(g[i], b[i]))
+        per = f32(1) / max(chroma, f32(1e-9))
+        hue = (b[i] - r[i]) * per + f32(2) if value == g[i] else (r[i] - g[i]) * per + f32(4)
+        hue = (g[i] - b[i]) * per if value == r[i] else hue
+        hue += shift  # in -4..8: eleven, nine and seven keep it positive
+        k = hue + f32(11)
+        k -= f32(6) * f32(np.int32(k * f32(1 / 6)))
+        r[i] = value - chroma * max(f32(0), min(f32(1), min(k, f32(4) - k)))
+        k = hue + f32(9)
+        k -= f32(6) * f32(np.int32(k * f32(1 / 6)))
+        g[i] = value - chroma * max(f32(0), min(f32(1), min(k, f32(4) - k)))
+        k = hue + f32(7)
+        k -= f32(6) * f32(np.int32(k * f32(1 / 6)))
+        b[i] = value - chroma * max(f32(0), min(f32(1), min(k, f32(4) - k)))
+
+
+@_compiled
+def _gray(r, g, b):  # type: ignore[no-untyped-def]
+    for i in range(r.shape[0]):
+        r[i] = f32(0.299) * r[i] + f32(0.587) * g[i] + f32(0.114) * b[i]
+        g[i] = r[i]
+        b[i] = r[i]
+
+
+@_compiled
+def _jitter(planes, look):  # type: ignore[no-untyped-def]
+    colour = planes.shape[0] == 3
+    for step in range(4):
+        op = ORDERS[int(look[ORDER]), step]
+        if op == 0:
+            for c in range(planes.shape[0]):
+                _scale(planes[c], look[BRIGHTNESS], f32(0))
+        elif op == 1:
+            offset = (f32(1) - look[CONTRAST]) * _mean(planes)
+            for c in range(planes.shape[0]):
+                _scale(planes[c], look[CONTRAST], offset)
+        elif op == 2 and colour:
+            _saturate(planes[0], planes[1], planes[2], look[SATURATION])
+        elif op == 3 and colour:
+            _turn_hue(planes[0], planes[1], planes[2], look[HUE])
+
+
+@_compiled
+def _add_pairs(out, a, b, c, d, w0, w1):  # type: ignore[no-untyped-def]
+    for i in range(out.shape[0]):
+        out[i] += w0 * (a[i] + b[i]) + w1 * (c[i] + d[i])
+
+
+@_compiled
+def _start_pair(out, m, a, b, w0, w1):  # type: ignore[no-untyped-def]
+    for i in range(out.shape[0]):
+        out[i] = w0 * m[i] + w1 * (a[i] + b[i])
+
+
+@_compiled
+def _blur(plane, size, sigma, padded, rows):  # type: ignore[no-untyped-def]
+    """Blur a plane (size * size) with a Gaussian cut at 3 sigma; the border reflects without repeating the edge."""
+    radius = min(int(math.ceil(3 * sigma)), size - 1)
+    if radius < 1:
+        return
+    w = np.zeros(radius + 3, np.float32)
+    total = 0.0
+    for k in range(radius + 1):
+        w[k] = math.exp(-0.5 * (k / sigma) ** 2)
+        total += w[k] if k == 0 else 2 * w[k]
+    w /= f32(total)
+    pitch = size + 2 * radius
+    for y0 in range(0, size, 8):  # eight rows are one long loop for the vector unit and stay in the first cache
+        count = min(8, size - y0)
+        for y in range(count):
+            source, target = plane[(y0 + y) * size : (y0 + y + 1) * size], padded[y * pitch : (y + 1) * pitch]
+            target[radius : radius + size] = source
+            for x in range(radius):
+                target[radius - 1 - x] = source[x + 1]
+                target[radius + size + x] = source[size - 2 - x]
+        n, c = count * pitch - 2 * radius, radius
+        out = rows[y0 * pitch : y0 * pitch + n]
+        _start_pair(out, padded[c : c + n], padded[c - 1 : c - 1 + n], padded[c + 1 : c + 1 + n], w[0], w[1])
+        for k in range(2, radius + 1, 2):
+            k2 = min(k + 1, radius)  # the weight after the last is 0
+            a, b = padded[c - k : c - k + n], padded[c + k : c + k + n]
+            _add_pairs(out, a, b, padded[c - k2 : c - k2 + n], padded[c + k2 : c + k2 + n], w[k], w[k + 1])
+    last = size - 1
+    for y in range(size):
+        out = plane[y * size : (y + 1) * size]
+        a, b = abs(y - 1) * pitch, (last - abs(last - y - 1)) * pitch
+        _start_pair(out, rows[y * pitch : y * pitch + size], rows[a : a + size], rows[b : b + size], w[0], w[1])
+        for k in range(2, radius + 1, 2):
+            k2 = min(k + 1, radius)
+            a, b = abs(y - k) * pitch, (last - abs(last - y - k)) * pitch
+            c, d = abs(y - k2) * pitch, (last - abs(last - y - k2)) * pitch
+            _add_pairs(
+                out, rows[a : a + size], rows[b : b + size], rows[c : c + size], rows[d : d + size], w[k], w[k + 1]
+            )
+
+
+@_compiled
+def _appear(planes, size, look, padded, rows):  # type: ignore[no-untyped-def]
+    """Change the planes as the look says."""
+    colour = planes.shape[0] == 3
+    if look[ORDER] >= 0:
+        _jitter(planes, look)
+    if look[GRAY] > 0 and colour:
+        _gray(planes[0], planes[1], planes[2])
+    if look[SIGMA] > 0:
+        for c in range(planes.shape[0]):
+            if c > 0 and colour and look[GRAY] > 0:
+                planes[c] = planes[0]
+            else:
+                _blur(planes[c], size, look[SIGMA], padded, rows)
+    if look[SOLARIZE] > 0:
+        for c in range(planes.shape[0]):
+            plane = planes[c]
+            for i in range(plane.shape[0]):
+                plane[i] = f32(1) - plane[i] if plane[i] >= f32(0.5) else plane[i]
+
+
+@_compiled
+def _load(source, planes, unit):  # type: ignore[no-untyped-def]
+    """Split interleaved values (n * C) into planes."""
+    if planes.shape[0] == 3:
+        r, g, b = planes[0], planes[1], planes[2]
+        for i in range(r.shape[0]):
+            r[i] = f32(source[3 * i]) * unit
+            g[i] = f32(source[3 * i + 1]) * unit
+            b[i] = f32(source[3 * i + 2]) * unit
+    else:
+        for c in range(planes.shape[0]):
+            for i in range(planes.shape[1]):
+                planes[c, i] = f32(source[planes.shape[0] * i + c]) * unit
+
+
+@_compiled
+def _store(planes, factor, offset, whole, out):  # type: ignore[no-untyped-def]
+    """Interleave planes into out (n * C), times factor plus offset, cut to whole numbers where out is uint8."""
+    channels = planes.shape[0]
+    if channels == 3:
+        r, g, b = planes[0], planes[1], planes[2]
+        f0, f1, f2, o0, o1, o2 = factor[0], factor[1], factor[2], offset[0], offset[1], offset[2]
+        if whole:
+            for i in range(r.shape[0]):
+                out[3 * i] = np.int32(r[i] * f0 + o0)
+                out[3 * i + 1] = np.int32(g[i] * f1 + o1)
+                out[3 * i + 2] = np.int32(b[i] * f2 + o2)
+        else:
+            for i in range(r.shape[0]):
+                out[3 * i] = r[i] * f0 + o0
+                out[3 * i + 1] = g[i] * f1 + o1
+                out[3 * i + 2] = b[i] * f2 + o2
+    else:
+        for c in range(channels):
+            for i in range(planes.shape[1]):
+                value = planes[c, i] * factor[c] + offset[c]
+                out[channels * i + c] = np.int32(value) if whole else value
+
+
+@_compiled
+def _paint(crops, looks, factor, offset, whole, out):  # type: ignore[no-untyped-def]
+    size, channels = crops.shape[1], crops.shape[3]
+    planes = np.empty((channels, size * size), np.float32)
+    padded, rows = np.empty(8 * 3 * size, np.float32), np.empty(3 * size * size, np.float32)
+    for n in range(crops.shape[0]):
+        _load(crops[n].reshape(-1), planes, f32(1 / 255))
+        _appear(planes, size, looks[n], padded, rows)
+        _store(planes, factor, offset, whole, out[n].reshape(-1))
+
+
+@_compiled
+def _render(x, picked, box, bounds, flip, black, cubic, unit, looks, factor, offset, whole, out):  # type: ignore[no-untyped-def]
+    size, channels = out.shape[2], out.shape[4]
+    planes = np.empty((channels, size * size), np.float32)
+    padded, rows = np.empty(8 * 3 * size, np.float32), np.empty(3 * size * size, np.float32)
+    for n in range(out.shape[0]):
+        for v in range(out.shape[1]):
+            _resample(x[picked[n]], box[n, v], bounds[n, v], flip[n, v], black, cubic, unit, size, planes)
+            _appear(planes, size, looks[n, v], padded, rows)
+            _store(planes, factor, offset, whole, out[n, v].reshape(-1))
+
+
+def paint(
+    crops: NDArray[np.uint8],
+    looks: NDArray[np.float32],
+    factor: NDArray[np.float32],
+    offset: NDArray[np.float32],
+    out: NDArray[np.generic],
+) -> None:
+    """Change the appearance of crops (N, S, S, C) by looks (N, 8) into out (N, S, S, C), uint8 or float32.
+
+    out is value * factor (C,) + offset (C,), value in 0..1; a uint8 out is cut, so that the offset has to round.
+    """
+    _paint(crops, looks, factor, offset, out.dtype == np.uint8, out)
+
+
+def render(
+    x: NDArray[np.generic],
+    picked: NDArray[np.int64],
+    places: Places,
+    cubic: bool,
+    looks: NDArray[np.float32],
+    factor: NDArray[np.float32],
+    offset: NDArray[np.float32],
+    out: NDArray[np.generic],
+) -> None:
+    """Resample and change pictures x[picked] (B, H, W, C), uint8 or uint16, into out (B, V, S, S, C) as `paint` does."""
+    unit = f32(1 / np.iinfo(x.dtype).max)
+    box, bounds, flip, black = places
+    _render(x, picked, box, bounds, flip, black, cubic, unit, looks, factor, offset, out.dtype == np.uint8, out)

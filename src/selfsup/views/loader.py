@@ -1,0 +1,93 @@
+"""Batches in an order that is a function of (seed, step): the same for any number of workers, from any step on."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from selfsup.data.images import Broken
+from selfsup.data.sources import Arrays, Source
+from selfsup.errors import RunFailed, UserError
+from selfsup.views import Fetched, Views
+from selfsup.views.random import permutation
+
+
+def batches(
+    source: Source,
+    views: Views,
+    batch_size: int,
+    seed: int,
+    start_step: int,
+    steps: int,
+    workers: int | Literal["auto"] = "auto",
+    rank: int = 0,
+    world: int = 1,
+    pin: bool = False,
+) -> Iterator[Fetched]:
+    """Yield the batches of the steps start_step, ..., start_step + steps - 1.
+
+    Epoch e goes through `permutation(seed, e, len(source))` in batches of `batch_size` over all ranks and drops an
+    incomplete last one; a rank takes the rows rank::world. Nothing is replayed to start at a later step.
+
+    `workers`: threads that make whole batches ahead of time; 0 makes them when they are asked for; `auto` is 0 for
+    arrays in memory, which are faster than any hand-over, and else the number of cores. Threads, not processes: reading,
+    decoding and every kernel release the interpreter's lock, so that batches need not cross a process boundary. `pin`
+    puts the batches into page-locked memory, for copies to a GPU that overlap with its work.
+
+    Raises `UserError` for fewer samples than a batch needs; `RunFailed`, with the step, for an error in a worker.
+    """
+    if not 0 < batch_size <= len(source):
+        raise UserError(f"a batch of {batch_size} from {len(source)} samples; give a batch size of 1 to {len(source)}")
+    if batch_size % world or not 0 <= rank < world:
+        raise UserError(f"a batch of {batch_size} does not divide among {world} ranks; give a multiple of {world}")
+    per_epoch = len(source) // batch_size
+    if workers == "auto":
+        workers = 0 if isinstance(source, Arrays) else _cores()
+
+    def fetch(step: int) -> Fetched:
+        epoch, place = divmod(step, per_epoch)
+        rows = _order(seed, epoch, len(source))[place * batch_size : (place + 1) * batch_size]
+        try:
+            fetched = views.fetch(source, rows[rank::world], seed, epoch)
+        except (UserError, RunFailed, Broken):
+            raise
+        except Exception as error:
+            raise RunFailed(f"making the batch of step {step} failed: {type(error).__name__}: {error}") from error
+        if not pin:
+            return fetched
+        return Fetched({key: value.pin_memory() for key, value in fetched.batch.items()}, fetched.skipped)
+
+    todo = range(start_step, start_step + steps)
+    return map(fetch, todo) if workers == 0 else _ahead(fetch, todo, workers)
+
+
+def _ahead(fetch: Callable[[int], Fetched], todo: range, workers: int) -> Iterator[Fetched]:
+    """Yield fetch(step) in order, with up to workers + 1 batches finished or under way."""
+    waiting: deque[Future[Fetched]] = deque()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="views")
+    try:
+        for step in todo:
+            waiting.append(pool.submit(fetch, step))
+            if len(waiting) > workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
+    return permutation(seed, epoch, count)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
