@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from selfsup.data import buffers
+
 try:
     import simplejpeg
 except ImportError:  # Pillow decodes to the same pixels, in about 1.5 times the time
@@ -84,7 +86,8 @@ def _jpeg(data: bytes, channels: int) -> NDArray[np.uint8]:
     if colours not in ("Gray", "YCbCr") or (colours != "Gray" and channels == 1):
         raise ValueError(colours)
     turned = _orientation(data)
-    pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "GRAY" if channels == 1 else "RGB")
+    room = buffers.empty((high * wide * channels,), np.uint8)
+    pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "GRAY" if channels == 1 else "RGB", buffer=room)
     swap, mirror, upend = _TURNS[turned]
     pixels = pixels.transpose(1, 0, 2) if swap else pixels
     pixels = pixels[:, ::-1] if mirror else pixels

@@ -14,6 +14,7 @@ from selfsup.views.random import uniform
 
 ORDERS = np.array(list(permutations(range(4))), dtype=np.int64)  # (24, 4) of 0 brightness, 1 contrast, 2 saturation, 3 hue
 ORDER, BRIGHTNESS, CONTRAST, SATURATION, HUE, GRAY, SIGMA, SOLARIZE = range(8)
+PLAIN = np.array([-1, 0, 0, 0, 0, 0, 0, 0], dtype=np.float32)  # the look that changes nothing
 
 _COLUMNS = 17  # draws of a view
 _TRIES = 10  # as torchvision: ten boxes, then the largest centre box
@@ -135,8 +136,7 @@ def looks(crop: Crop, u: NDArray[np.float64]) -> NDArray[np.float32]:
     Columns: ORDER (row of `ORDERS`, -1: no jitter), the factors BRIGHTNESS, CONTRAST and SATURATION, HUE in turns, GRAY
     (0 or 1), SIGMA in pixels (0: no blur), SOLARIZE (0 or 1).
     """
-    found = np.zeros((*u.shape[:2], 8), dtype=np.float32)
-    found[..., ORDER] = -1
+    found = np.tile(PLAIN, (*u.shape[:2], 1))
     if crop.jitter is not None:
         found[..., ORDER] = np.where(u[..., 5] < crop.jitter_p, np.floor(u[..., 6] * 24), -1)
         for place, strength in enumerate(crop.jitter[:3]):

@@ -12,13 +12,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from selfsup.data import buffers
 from selfsup.data.images import Broken, to_channels
 from selfsup.data.sources import Arrays, Files, ImageSpec, Source
 from selfsup.errors import UserError
 from selfsup.task import Batch
-from selfsup.views import buffers, reference
+from selfsup.views import reference
 from selfsup.views.crop import Crop
-from selfsup.views.draw import ORDER, Places, draws, looks, places
+from selfsup.views.draw import PLAIN, Places, draws, looks, places
 from selfsup.views.random import uniform
 
 engine: Any
@@ -27,7 +28,7 @@ try:
 except ImportError:  # no numba, or one that cannot compile here: the same pixels, slower
     engine = reference
 
-_CHUNK = 16  # pictures decoded before their views are made: enough to draw parameters at once, few enough for the cache
+_CHUNK, _CHUNK_BYTES = 16, 16 << 20  # pictures decoded before their views are made: parameters are drawn for all at once
 
 
 class Fetched(NamedTuple):
@@ -119,13 +120,18 @@ class ImageViews:
         if isinstance(source, Arrays):
             yield _Pictures(to_channels(source.x[indices], self.spec.channels), indices, [])
             return
-        for start in range(0, len(indices), _CHUNK):
-            chunk = _Pictures([], indices[start : start + _CHUNK].copy(), [])
-            for place, index in enumerate(chunk.indices.tolist()):
-                picture, chunk.indices[place], broken = read_or_substitute(source, index, seed, epoch, self.spec.channels)
-                chunk.pixels.append(to_channels(picture, self.spec.channels))  # type: ignore[union-attr]
-                chunk.skipped.extend(broken)
-            yield chunk
+        pictures: list[NDArray[Any]] = []
+        used: list[int] = []
+        skipped: list[tuple[int, str]] = []
+        for place, wanted in enumerate(indices.tolist()):
+            picture, index, broken = read_or_substitute(source, wanted, seed, epoch, self.spec.channels)
+            pictures.append(to_channels(picture, self.spec.channels))
+            used.append(index)
+            skipped += broken
+            full = len(pictures) == _CHUNK or sum(p.nbytes for p in pictures) > _CHUNK_BYTES
+            if full or place == len(indices) - 1:
+                yield _Pictures(pictures, np.array(used, dtype=np.int64), skipped)
+                pictures, used, skipped = [], [], []
 
     def _make(
         self,
@@ -146,8 +152,7 @@ class ImageViews:
             where = places(crop, shapes, mine, seed, epoch, indices, first)
             look = kept[f"{key}.looks"][rows] = looks(crop, mine)
             if self.output == "crops":
-                look = np.zeros_like(look)
-                look[..., ORDER] = -1
+                look = np.broadcast_to(PLAIN, look.shape).copy()
             out = outs[key][rows]
             first += crop.count
             if isinstance(pixels, np.ndarray):
@@ -158,12 +163,12 @@ class ImageViews:
                 if crop.scale is None or crop.grid > 1 or picture.dtype != np.uint8:
                     there = Places(where.box[one], where.bounds[one], where.flip[one], where.black)
                     engine.render(picture[None], np.zeros(1, np.int64), there, crop.bicubic, look[one], factor, offset, out[one])
-                elif out.dtype == np.uint8 and (crop.plain or self.output == "crops"):
-                    _resize(picture, where.box[place], where.flip[place], crop, out[place])
                 else:
-                    crops = np.empty((crop.count, crop.size, crop.size, self.spec.channels), np.uint8)
-                    _resize(picture, where.box[place], where.flip[place], crop, crops)
-                    engine.paint(crops, look[place], factor, offset, out[place])
+                    flips, direct = where.flip[place], out.dtype == np.uint8 and bool((look[place] == PLAIN).all())
+                    crops = out[place] if direct else buffers.scratch("crops", out[place].size, np.uint8).reshape(out[place].shape)
+                    _resize(picture, where.box[place], crop, crops)
+                    if not direct or flips.any():
+                        engine.paint(crops, flips, look[place], factor, offset, out[place])
 
     def _scaling(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return what turns 0..1 into the output: factor (C,) and offset (C,)."""
@@ -197,17 +202,17 @@ def read_or_substitute(
     raise Broken(f"64 samples in a row cannot be read, for example {source.path(index)!r}: {broken[0][1]}")
 
 
-def _resize(
-    picture: NDArray[np.uint8], boxes: NDArray[np.float64], flips: NDArray[np.bool_], crop: Crop, out: NDArray[np.uint8]
-) -> None:
+def _resize(picture: NDArray[np.uint8], boxes: NDArray[np.float64], crop: Crop, out: NDArray[np.uint8]) -> None:
     """Cut boxes (V, 4) of whole pixels out of a picture and resize each, antialiased, into out (V, S, S, C)."""
-    mode = "bicubic" if crop.bicubic else "bilinear"
+    ops = torch.ops.aten
+    resize = (ops._upsample_bicubic2d_aa if crop.bicubic else ops._upsample_bilinear2d_aa).out  # F.interpolate, in place
+    targets = torch.from_numpy(out).permute(0, 3, 1, 2)
     for view, (top, left, high, wide) in enumerate(boxes.astype(np.int64).tolist()):
-        cut = np.ascontiguousarray(picture[top : top + high, left : left + wide])
+        cut = buffers.scratch("cut", high * wide * picture.shape[2], np.uint8).reshape(high, wide, -1)
+        cut[:] = picture[top : top + high, left : left + wide]
         # the batch dimension before the permutation: torch then sees channels-last memory and takes its fast path
         x = torch.from_numpy(cut)[None].permute(0, 3, 1, 2)
-        done = F.interpolate(x, (crop.size, crop.size), mode=mode, antialias=True)[0].permute(1, 2, 0).numpy()
-        out[view] = done[:, ::-1] if flips[view] else done
+        resize(x, (crop.size, crop.size), False, None, None, out=targets[view : view + 1])
 
 
 def panel_pixels(x: Tensor, spec: ImageSpec) -> NDArray[np.uint8]:

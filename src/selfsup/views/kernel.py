@@ -14,6 +14,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from selfsup.data import buffers
 from selfsup.views.draw import BRIGHTNESS, CONTRAST, GRAY, HUE, ORDER, ORDERS, SATURATION, SIGMA, SOLARIZE, Places
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -198,62 +199,110 @@ def _jitter(planes, look):  # type: ignore[no-untyped-def]
             _turn_hue(planes[0], planes[1], planes[2], look[HUE])
 
 
-@_compiled
-def _add_pairs(out, a, b, c, d, w0, w1):  # type: ignore[no-untyped-def]
-    for i in range(out.shape[0]):
-        out[i] += w0 * (a[i] + b[i]) + w1 * (c[i] + d[i])
+_LANES = 16
+
+
+def _weighers(step: int) -> tuple[Any, Any]:
+    """Return functions that weigh 3 and 6 neighbours to each side, `step` apart.
+
+    Written out, with every distance a constant: only so does the compiler make vector instructions of them.
+    """
+
+    @_compiled
+    def three(s, w, out):  # type: ignore[no-untyped-def]
+        w0, w1, w2, w3 = w[0], w[1], w[2], w[3]
+        for i in range(out.shape[0]):
+            near = w0 * s[i + 3 * step] + w1 * (s[i + 2 * step] + s[i + 4 * step])
+            out[i] = near + w2 * (s[i + step] + s[i + 5 * step]) + w3 * (s[i] + s[i + 6 * step])
+
+    @_compiled
+    def six(s, w, out):  # type: ignore[no-untyped-def]
+        w0, w1, w2, w3, w4, w5, w6 = w[0], w[1], w[2], w[3], w[4], w[5], w[6]
+        for i in range(out.shape[0]):
+            near = w0 * s[i + 6 * step] + w1 * (s[i + 5 * step] + s[i + 7 * step])
+            near += w2 * (s[i + 4 * step] + s[i + 8 * step]) + w3 * (s[i + 3 * step] + s[i + 9 * step])
+            far = w4 * (s[i + 2 * step] + s[i + 10 * step]) + w5 * (s[i + step] + s[i + 11 * step])
+            out[i] = near + far + w6 * (s[i] + s[i + 12 * step])
+
+    return three, six
+
+
+_across3, _across6 = _weighers(1)
+_down3, _down6 = _weighers(_LANES)
 
 
 @_compiled
-def _start_pair(out, m, a, b, w0, w1):  # type: ignore[no-untyped-def]
-    for i in range(out.shape[0]):
-        out[i] = w0 * m[i] + w1 * (a[i] + b[i])
+def _weigh(source, w, radius, down, out):  # type: ignore[no-untyped-def]
+    """Weigh `radius` neighbours to each side, whatever the radius."""
+    if radius == 3 and down:
+        _down3(source, w, out)
+    elif radius == 3:
+        _across3(source, w, out)
+    elif radius == 6 and down:
+        _down6(source, w, out)
+    elif radius == 6:
+        _across6(source, w, out)
+    else:
+        step = _LANES if down else 1
+        for i in range(out.shape[0]):
+            out[i] = w[0] * source[i + radius * step]
+        for k in range(1, radius + 1):
+            left, right = source[(radius - k) * step :], source[(radius + k) * step :]
+            for i in range(out.shape[0]):
+                out[i] += w[k] * (left[i] + right[i])
 
 
 @_compiled
-def _blur(plane, size, sigma, padded, rows):  # type: ignore[no-untyped-def]
+def _copy(source, begin, count, target, place):  # type: ignore[no-untyped-def]
+    a, b = np.uint64(begin), np.uint64(place)  # unsigned: no check for negative positions, which would stop vectors
+    if count == _LANES:
+        for x in range(_LANES):
+            target[b + np.uint64(x)] = source[a + np.uint64(x)]
+    else:
+        for x in range(count):
+            target[b + np.uint64(x)] = source[a + np.uint64(x)]
+
+
+@_compiled
+def _blur(plane, size, sigma, room):  # type: ignore[no-untyped-def]
     """Blur a plane (size * size) with a Gaussian cut at 3 sigma; the border reflects without repeating the edge."""
-    radius = min(int(math.ceil(3 * sigma)), size - 1)
-    if radius < 1:
+    reach = min(int(math.ceil(3 * sigma)), size - 1)
+    if reach < 1:
         return
-    w = np.zeros(radius + 3, np.float32)
+    radius = 3 if reach <= 3 else max(reach, 6)  # what lies beyond the reach weighs 0
+    w = np.zeros(radius + 1, np.float32)
     total = 0.0
-    for k in range(radius + 1):
+    for k in range(reach + 1):
         w[k] = math.exp(-0.5 * (k / sigma) ** 2)
         total += w[k] if k == 0 else 2 * w[k]
     w /= f32(total)
-    pitch = size + 2 * radius
+    # columns first, in strips of 16 so that the neighbours above and below are a constant distance away
+    high, pitch, last = size + 2 * radius, size + 2 * radius + _LANES, size - 1
+    strip, done, rows = room[: high * _LANES], room[high * _LANES : 2 * high * _LANES], room[2 * high * _LANES :]
+    for x0 in range(0, size, _LANES):
+        count = min(_LANES, size - x0)
+        for y in range(high):
+            inner = max(last - abs(last - abs(y - radius)), 0)
+            _copy(plane, inner * size + x0, count, strip, y * _LANES)
+        _weigh(strip, w, radius, True, done[: size * _LANES])
+        for y in range(size):
+            _copy(done, y * _LANES, _LANES, rows, y * pitch + radius + x0)
     for y0 in range(0, size, 8):  # eight rows are one long loop for the vector unit and stay in the first cache
         count = min(8, size - y0)
-        for y in range(count):
-            source, target = plane[(y0 + y) * size : (y0 + y + 1) * size], padded[y * pitch : (y + 1) * pitch]
-            target[radius : radius + size] = source
+        for y in range(y0, y0 + count):
+            row = rows[y * pitch : y * pitch + high]
             for x in range(radius):
-                target[radius - 1 - x] = source[x + 1]
-                target[radius + size + x] = source[size - 2 - x]
-        n, c = count * pitch - 2 * radius, radius
-        out = rows[y0 * pitch : y0 * pitch + n]
-        _start_pair(out, padded[c : c + n], padded[c - 1 : c - 1 + n], padded[c + 1 : c + 1 + n], w[0], w[1])
-        for k in range(2, radius + 1, 2):
-            k2 = min(k + 1, radius)  # the weight after the last is 0
-            a, b = padded[c - k : c - k + n], padded[c + k : c + k + n]
-            _add_pairs(out, a, b, padded[c - k2 : c - k2 + n], padded[c + k2 : c + k2 + n], w[k], w[k + 1])
-    last = size - 1
-    for y in range(size):
-        out = plane[y * size : (y + 1) * size]
-        a, b = abs(y - 1) * pitch, (last - abs(last - y - 1)) * pitch
-        _start_pair(out, rows[y * pitch : y * pitch + size], rows[a : a + size], rows[b : b + size], w[0], w[1])
-        for k in range(2, radius + 1, 2):
-            k2 = min(k + 1, radius)
-            a, b = abs(y - k) * pitch, (last - abs(last - y - k)) * pitch
-            c, d = abs(y - k2) * pitch, (last - abs(last - y - k2)) * pitch
-            _add_pairs(
-                out, rows[a : a + size], rows[b : b + size], rows[c : c + size], rows[d : d + size], w[k], w[k + 1]
-            )
+                inner = min(x + 1, last)
+                row[radius - 1 - x] = row[radius + inner]
+                row[radius + size + x] = row[radius + last - inner]
+        out = room[: count * pitch - 2 * radius]  # the strips are done with
+        _weigh(rows[y0 * pitch :], w, radius, False, out)
+        for y in range(count):
+            plane[(y0 + y) * size : (y0 + y + 1) * size] = out[y * pitch : y * pitch + size]
 
 
 @_compiled
-def _appear(planes, size, look, padded, rows):  # type: ignore[no-untyped-def]
+def _appear(planes, size, look, room):  # type: ignore[no-untyped-def]
     """Change the planes as the look says."""
     colour = planes.shape[0] == 3
     if look[ORDER] >= 0:
@@ -265,7 +314,7 @@ def _appear(planes, size, look, padded, rows):  # type: ignore[no-untyped-def]
             if c > 0 and colour and look[GRAY] > 0:
                 planes[c] = planes[0]
             else:
-                _blur(planes[c], size, look[SIGMA], padded, rows)
+                _blur(planes[c], size, look[SIGMA], room)
     if look[SOLARIZE] > 0:
         for c in range(planes.shape[0]):
             plane = planes[c]
@@ -274,18 +323,27 @@ def _appear(planes, size, look, padded, rows):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _load(source, planes, unit):  # type: ignore[no-untyped-def]
-    """Split interleaved values (n * C) into planes."""
-    if planes.shape[0] == 3:
-        r, g, b = planes[0], planes[1], planes[2]
-        for i in range(r.shape[0]):
-            r[i] = f32(source[3 * i]) * unit
-            g[i] = f32(source[3 * i + 1]) * unit
-            b[i] = f32(source[3 * i + 2]) * unit
-    else:
-        for c in range(planes.shape[0]):
-            for i in range(planes.shape[1]):
-                planes[c, i] = f32(source[planes.shape[0] * i + c]) * unit
+def _load(source, mirror, planes):  # type: ignore[no-untyped-def]
+    """Split an interleaved picture (S, S, C) into planes in 0..1."""
+    size, channels, unit = source.shape[0], planes.shape[0], f32(1 / 255)
+    for y in range(size):
+        row, begin = source[y].reshape(-1), y * size
+        if channels == 3:
+            r, g, b = planes[0, begin : begin + size], planes[1, begin : begin + size], planes[2, begin : begin + size]
+            if mirror:
+                for x in range(size):
+                    r[size - 1 - x] = f32(row[3 * x]) * unit
+                    g[size - 1 - x] = f32(row[3 * x + 1]) * unit
+                    b[size - 1 - x] = f32(row[3 * x + 2]) * unit
+            else:
+                for x in range(size):
+                    r[x] = f32(row[3 * x]) * unit
+                    g[x] = f32(row[3 * x + 1]) * unit
+                    b[x] = f32(row[3 * x + 2]) * unit
+        else:
+            for c in range(channels):
+                for x in range(size):
+                    planes[c, begin + (size - 1 - x if mirror else x)] = f32(row[channels * x + c]) * unit
 
 
 @_compiled
@@ -313,53 +371,64 @@ def _store(planes, factor, offset, whole, out):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _paint(crops, looks, factor, offset, whole, out):  # type: ignore[no-untyped-def]
+def _paint(crops, flips, looks, factor, offset, whole, scratch, out):  # type: ignore[no-untyped-def]
     size, channels = crops.shape[1], crops.shape[3]
-    planes = np.empty((channels, size * size), np.float32)
-    padded, rows = np.empty(8 * 3 * size, np.float32), np.empty(3 * size * size, np.float32)
+    planes, room = _divide(scratch, size, channels)
     for n in range(crops.shape[0]):
-        _load(crops[n].reshape(-1), planes, f32(1 / 255))
-        _appear(planes, size, looks[n], padded, rows)
+        _load(crops[n], flips[n], planes)
+        _appear(planes, size, looks[n], room)
         _store(planes, factor, offset, whole, out[n].reshape(-1))
 
 
 @_compiled
-def _render(x, picked, box, bounds, flip, black, cubic, unit, looks, factor, offset, whole, out):  # type: ignore[no-untyped-def]
+def _render(x, picked, box, bounds, flip, black, cubic, unit, looks, factor, offset, whole, scratch, out):  # type: ignore[no-untyped-def]
     size, channels = out.shape[2], out.shape[4]
-    planes = np.empty((channels, size * size), np.float32)
-    padded, rows = np.empty(8 * 3 * size, np.float32), np.empty(3 * size * size, np.float32)
+    planes, room = _divide(scratch, size, channels)
     for n in range(out.shape[0]):
         for v in range(out.shape[1]):
             _resample(x[picked[n]], box[n, v], bounds[n, v], flip[n, v], black, cubic, unit, size, planes)
-            _appear(planes, size, looks[n, v], padded, rows)
+            _appear(planes, size, looks[n, v], room)
             _store(planes, factor, offset, whole, out[n, v].reshape(-1))
+
+
+@_compiled
+def _divide(scratch, size, channels):  # type: ignore[no-untyped-def]
+    """Return the planes (C, S * S) and the room for blurring: two strips of columns and a padded plane."""
+    end = channels * size * size
+    return scratch[:end].reshape((channels, size * size)), scratch[end:]
+
+
+def _scratch(size: int, channels: int) -> NDArray[Any]:
+    pitch = 3 * size + 2 * _LANES  # for the largest radius, which is 6 or less than the size
+    return buffers.scratch("planes", channels * size**2 + (size + 2 * _LANES) * pitch, np.float32)
 
 
 def paint(
     crops: NDArray[np.uint8],
+    flips: NDArray[np.bool_],
     looks: NDArray[np.float32],
     factor: NDArray[np.float32],
     offset: NDArray[np.float32],
-    out: NDArray[np.generic],
+    out: NDArray[Any],
 ) -> None:
-    """Change the appearance of crops (N, S, S, C) by looks (N, 8) into out (N, S, S, C), uint8 or float32.
+    """Flip crops (N, S, S, C) and change them by looks (N, 8) into out (N, S, S, C), uint8 or float32; may be the same.
 
     out is value * factor (C,) + offset (C,), value in 0..1; a uint8 out is cut, so that the offset has to round.
     """
-    _paint(crops, looks, factor, offset, out.dtype == np.uint8, out)
+    _paint(crops, flips, looks, factor, offset, out.dtype == np.uint8, _scratch(*crops.shape[2:]), out)
 
 
 def render(
-    x: NDArray[np.generic],
+    x: NDArray[Any],
     picked: NDArray[np.int64],
     places: Places,
     cubic: bool,
     looks: NDArray[np.float32],
     factor: NDArray[np.float32],
     offset: NDArray[np.float32],
-    out: NDArray[np.generic],
+    out: NDArray[Any],
 ) -> None:
     """Resample and change pictures x[picked] (B, H, W, C), uint8 or uint16, into out (B, V, S, S, C) as `paint` does."""
-    unit = f32(1 / np.iinfo(x.dtype).max)
+    unit, scratch = f32(1 / np.iinfo(x.dtype).max), _scratch(*out.shape[3:])
     box, bounds, flip, black = places
-    _render(x, picked, box, bounds, flip, black, cubic, unit, looks, factor, offset, out.dtype == np.uint8, out)
+    _render(x, picked, box, bounds, flip, black, cubic, unit, looks, factor, offset, out.dtype == np.uint8, scratch, out)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -82,25 +84,27 @@ def blur(x: Tensor, sigma: Tensor) -> Tensor:
 
 def paint(
     crops: NDArray[np.uint8],
+    flips: NDArray[np.bool_],
     looks: NDArray[np.float32],
     factor: NDArray[np.float32],
     offset: NDArray[np.float32],
-    out: NDArray[np.generic],
+    out: NDArray[Any],
 ) -> None:
     """As `kernel.paint`."""
     x = torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 255
+    x[flips] = x[flips].flip(3)
     _store(appear(x, torch.from_numpy(looks)), factor, offset, out)
 
 
 def render(
-    x: NDArray[np.generic],
+    x: NDArray[Any],
     picked: NDArray[np.int64],
     places: Places,
     cubic: bool,
     looks: NDArray[np.float32],
     factor: NDArray[np.float32],
     offset: NDArray[np.float32],
-    out: NDArray[np.generic],
+    out: NDArray[Any],
 ) -> None:
     """As `kernel.render`."""
     pictures = torch.from_numpy(x[picked].astype(np.float32) / np.iinfo(x.dtype).max)
@@ -143,5 +147,5 @@ def _weights(
     return np.ascontiguousarray(weights[..., margin : margin + extent], dtype=np.float32)
 
 
-def _store(x: Tensor, factor: NDArray[np.float32], offset: NDArray[np.float32], out: NDArray[np.generic]) -> None:
+def _store(x: Tensor, factor: NDArray[np.float32], offset: NDArray[np.float32], out: NDArray[Any]) -> None:
     out[...] = (x.permute(0, 2, 3, 1) * torch.from_numpy(factor) + torch.from_numpy(offset)).numpy()
