@@ -45,8 +45,7 @@ def _taps(start, length, size, low, high, black, mirror, cubic, first, weights):
             begin, end = inner, outer
         place = size - 1 - i if mirror else i
         total = 0.0
-        for j in range(weights.shape[1]):
-            weights[place, j] = 0
+        row = weights[place]
         for j in range(begin, end):
             t = abs((j - middle + 0.5) / stretch)
             if not cubic:
@@ -57,9 +56,12 @@ def _taps(start, length, size, low, high, black, mirror, cubic, first, weights):
                 w = ((-0.5 * t + 2.5) * t - 4) * t + 2 if t < 2 else 0.0
             total += w
             if inner <= j < outer:
-                weights[place, j - inner] = w
-        for j in range(weights.shape[1]):
-            weights[place, j] /= total
+                row[j - inner] = w
+        share = 1 / total
+        for j in range(outer - inner):
+            row[j] *= share
+        for j in range(max(outer - inner, 0), row.shape[0]):
+            row[j] = 0
         first[place] = min(max(inner, low), high - 1)
         most = max(most, outer - inner)
     return most
@@ -94,18 +96,20 @@ def _resample(picture, box, bounds, mirror, black, cubic, unit, size, planes):  
             b = (min(fy[y] + k + 1, bounds[1] - 1) * wide + bounds[2]) * channels
             _blend_rows(row[:width], flat[a : a + width], flat[b : b + width], wy[y, k] * unit, wy[y, k + 1] * unit, k == 0)
         if channels == 3:
-            red, green, blue = planes[0], planes[1], planes[2]
+            begin = y * size
+            red, green, blue = planes[0, begin:], planes[1, begin:], planes[2, begin:]
             for x in range(size):
-                q = (fx[x] - bounds[2]) * 3
-                r, g, b_, spare = f32(0), f32(0), f32(0), f32(0)
-                for k in range(kx):
-                    w = wx[x, k]
-                    r += w * row[q]
-                    g += w * row[q + 1]
-                    b_ += w * row[q + 2]
-                    spare += w * row[q + 3]  # a fourth lane lets the compiler use one vector register
-                    q += 3
-                red[y * size + x], green[y * size + x], blue[y * size + x] = r, g, b_
+                q = np.uint64((fx[x] - bounds[2]) * 3)  # unsigned, as in _copy
+                w, w2 = wx[x, 0], wx[x, 1]
+                r = w * row[q] + w2 * row[q + np.uint64(3)]
+                g = w * row[q + np.uint64(1)] + w2 * row[q + np.uint64(4)]
+                b_ = w * row[q + np.uint64(2)] + w2 * row[q + np.uint64(5)]
+                for k in range(2, kx):
+                    q3, w = q + np.uint64(3 * k), wx[x, k]
+                    r += w * row[q3]
+                    g += w * row[q3 + np.uint64(1)]
+                    b_ += w * row[q3 + np.uint64(2)]
+                red[x], green[x], blue[x] = r, g, b_
         else:
             for c in range(channels):
                 for x in range(size):
