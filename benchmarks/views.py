@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import io
 import json
 import os
 import platform
@@ -39,7 +38,6 @@ from PIL import Image, ImageOps
 from torch.utils.data import DataLoader, Dataset
 
 from selfsup.data import Arrays, Files, ImageSpec
-from selfsup.data.images import read_image
 from selfsup.data.open import cache_folder
 from selfsup.views import Crop, ImageViews, draw, preset
 from selfsup.views.cache import Decoded
@@ -63,26 +61,34 @@ def corpus(count: int = 600) -> tuple[Path, str]:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as scratch:
             try:
-                pictures, origin = _photographs(Path(scratch)), "Debian's opencv-doc"
+                pictures = _photographs(Path(scratch))
+                origin = f"parts of {len(pictures)} sample photographs of Debian's opencv-doc"
             except (OSError, subprocess.CalledProcessError) as error:
                 print(f"no photographs to be had ({error}); making a synthetic corpus (1/f noise)", file=sys.stderr)
-                pictures, origin = [None] * count, "synthetic, 1/f noise"
+                pictures, origin = [], "synthetic, 1/f noise"
             rng = np.random.default_rng(0)
-            for number, path in enumerate(pictures[:count]):
-                image = _noise(rng) if path is None else Image.open(path).convert("RGB")
+            for number in range(count):
+                image = pictures[number % len(pictures)] if pictures else _noise(rng)
+                side = rng.uniform(0.6, 1)  # another part of a photograph each time
+                wide, high = int(image.width * side), int(image.height * side)
+                left, top = rng.integers(0, image.width - wide + 1), rng.integers(0, image.height - high + 1)
+                image = image.crop((left, top, left + wide, top + high))
                 image = ImageOps.fit(image, (500, 375), Image.Resampling.BICUBIC)
                 image.save(folder / f"{number:04}.jpg", quality=int(rng.integers(90, 98)), subsampling="4:2:0")
         note.write_text(origin)
     return folder, note.read_text()
 
 
-def _photographs(scratch: Path) -> list[Path]:
+def _photographs(scratch: Path) -> list[Image.Image]:
+    """Return the colour sample pictures of the package that are no smaller than the corpus."""
     if shutil.which("apt-get") is None or shutil.which("dpkg") is None:
         raise OSError("no apt-get here")
     subprocess.run(["apt-get", "download", "opencv-doc"], cwd=scratch, check=True, capture_output=True)
     package = next(scratch.glob("*.deb"))
     subprocess.run(["dpkg", "-x", package, scratch / "doc"], check=True, capture_output=True)
-    return sorted(path for path in (scratch / "doc").rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
+    files = sorted(path for path in (scratch / "doc").rglob("*.jpg") if "examples" in path.parts)
+    images = [Image.open(path) for path in files]
+    return [image.copy() for image in images if image.mode == "RGB" and image.width * image.height >= 500 * 375]
 
 
 def _noise(rng: np.random.Generator) -> Image.Image:
@@ -126,15 +132,20 @@ def one_by_one(data: Pictures) -> Run:
 def albumentation(crop: Crop, view: int = 0, whole: bool = False) -> A.Compose:
     """Return a view of a group by albumentations; `whole`: uint8 out."""
     b, c, s, h = crop.jitter or (0, 0, 0, 0)
-    ranges = {"brightness": (max(0, 1 - b), 1 + b), "contrast": (max(0, 1 - c), 1 + c), "saturation": (max(0, 1 - s), 1 + s)}
+    ranges = {
+        "brightness_range": (max(0, 1 - b), 1 + b),
+        "contrast_range": (max(0, 1 - c), 1 + c),
+        "saturation_range": (max(0, 1 - s), 1 + s),
+        "hue_range": (-h, h),
+    }
     assert crop.scale is not None
     return A.Compose(
         [
             A.RandomResizedCrop((crop.size, crop.size), scale=crop.scale, interpolation=cv2.INTER_LINEAR),
             A.HorizontalFlip(p=crop.flip),
-            A.ColorJitter(**ranges, hue=(-h, h), p=crop.jitter_p),
+            A.ColorJitter(**ranges, p=crop.jitter_p),
             A.ToGray(p=crop.gray),
-            A.GaussianBlur(blur_limit=0, sigma_limit=crop.sigma, p=crop.each("blur")[view]),
+            A.GaussianBlur(sigma_range=crop.sigma, p=crop.each("blur")[view]),
             A.Solarize(threshold_range=(0.5, 0.5), p=crop.each("solarize")[view]),
             *([] if whole else [A.Normalize(MEAN, STD)]),
             ToTensorV2(),
@@ -360,7 +371,7 @@ def main() -> None:
 
 def _processor() -> str:
     try:
-        lines = io.open("/proc/cpuinfo").read().splitlines()
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor()
