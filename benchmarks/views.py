@@ -1,7 +1,7 @@
 """Views a second, beside the peers: `pip install selfsup[bench]`, then `python benchmarks/views.py [--rounds 9]`.
 
-Every pipeline goes from the same files (or arrays) to the same filled batch, in one process, by turns within each round;
-a ratio is the median over the rounds of the ratios within a round. One thread for torch, OpenCV and numba, except where
+Every pipeline goes from the same files (or arrays) to the same filled batch, in one process, by turns in each round; a
+ratio is the median over the rounds of the ratios within a round. One thread for torch, OpenCV and numba, except where
 workers are the question. Probabilities, strengths, scales and interpolation are the same. Compilation and warm-up are
 outside the clock; the time of the first compilation is printed.
 """
@@ -23,9 +23,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
-    os.environ[variable] = "1"
 
 import albumentations as A
 import cv2
@@ -233,7 +230,9 @@ def multicrop_case(source: Files, paths: list[str], rounds: int) -> dict[str, An
         "ours uint8": ours(source, groups, "uint8"),
         "decoding alone": decode(source),
     }
-    return show("DINO 2×224 + 8×96 from JPEG, one thread", by_turns(runs, 32, len(source), rounds), 32, "decoding alone")
+    return show(
+        "DINO 2×224 + 8×96 from JPEG, one thread", by_turns(runs, 32, len(source), rounds), 32, "decoding alone"
+    )
 
 
 def workers_case(source: Files, paths: list[str], rounds: int) -> dict[str, Any]:
@@ -278,7 +277,9 @@ def workers_case(source: Files, paths: list[str], rounds: int) -> dict[str, Any]
 
 def small_case(rounds: int) -> dict[str, Any]:
     folder, _ = corpus()
-    thumbnails = [Image.open(path).convert("RGB").resize((32, 32), Image.Resampling.BOX) for path in sorted(folder.glob("*.jpg"))]
+    thumbnails = [
+        Image.open(path).convert("RGB").resize((32, 32), Image.Resampling.BOX) for path in sorted(folder.glob("*.jpg"))
+    ]
     pixels = np.stack([np.asarray(thumbnails[i % len(thumbnails)]) for i in range(1024)])
     groups = preset("simclr", 32)
     transform = L.SimCLRTransform(input_size=32, cj_strength=0.5, gaussian_blur=0.0)
@@ -314,7 +315,11 @@ def fidelity(source: Files) -> dict[str, float]:
         views = ImageViews(ImageSpec(224, 3, (0.0,) * 3, (1.0,) * 3), {"x": kind}, output="float32")
         got, look = views.fetch(source, indices, 0, 0).batch["x"], draw.looks(kind, u)
         found[name] = statistics.fmean(
-            float((got[n, v] - views_chain.view(pictures[n], where.box[n, v], where.flip[n, v], 224, look[n, v])).abs().mean())
+            float(
+                (got[n, v] - views_chain.view(pictures[n], where.box[n, v], where.flip[n, v], 224, look[n, v]))
+                .abs()
+                .mean()
+            )
             for n in range(len(indices))
             for v in range(2)
         )
@@ -324,14 +329,17 @@ def fidelity(source: Files) -> dict[str, float]:
 def first_use() -> float:
     """Return the seconds that a first use takes with an empty compilation cache, in a process of its own."""
     code = (
-        "import time, numpy as np; from selfsup.data import Arrays, ImageSpec; from selfsup.views import ImageViews, preset\n"
-        "from selfsup.views import kernel; begin = time.perf_counter()\n"
+        "import time, numpy as np; from selfsup.data import Arrays, ImageSpec\n"
+        "from selfsup.views import ImageViews, preset; begin = time.perf_counter()\n"
         "views = ImageViews(ImageSpec.of(32, 3), preset('simclr', 32))\n"
-        "views.fetch(Arrays(np.zeros((8, 32, 32, 3), np.uint8)), np.arange(8), 0, 0); print(time.perf_counter() - begin)"
+        "views.fetch(Arrays(np.zeros((8, 32, 32, 3), np.uint8)), np.arange(8), 0, 0)\n"
+        "print(time.perf_counter() - begin)"
     )
     with tempfile.TemporaryDirectory() as empty:
         env = os.environ | {"NUMBA_CACHE_DIR": empty}
-        return float(subprocess.run([sys.executable, "-c", code], env=env, check=True, capture_output=True, text=True).stdout)
+        return float(
+            subprocess.run([sys.executable, "-c", code], env=env, check=True, capture_output=True, text=True).stdout
+        )
 
 
 def main() -> None:
@@ -346,7 +354,16 @@ def main() -> None:
     paths = [str(path) for path in sorted(folder.glob("*.jpg"))]
     source = Files(str(folder), pa.array([os.path.basename(path).encode() for path in paths], pa.binary()))
     size = statistics.fmean(os.path.getsize(path) for path in paths)
-    names = ("torch", "torchvision", "lightly", "albumentationsx", "opencv-python-headless", "pillow", "simplejpeg", "numba")
+    names = (
+        "torch",
+        "torchvision",
+        "lightly",
+        "albumentationsx",
+        "opencv-python-headless",
+        "pillow",
+        "simplejpeg",
+        "numba",
+    )
     versions = {name: importlib.metadata.version(name) for name in names}
     print(f"{_processor()}, {os.cpu_count()} cores; Python {platform.python_version()}; {versions}")
     print(f"corpus: {len(paths)} JPEG files of 500×375 ({origin}), mean {size / 1000:.0f} kB; {options.rounds} rounds")

@@ -31,7 +31,9 @@ def crop(picture, box, flip, size, bicubic=False):
     """Cut a whole-pixel box out of picture (H, W, C) uint8 and resize it -> (C, size, size) float in 0..1."""
     mode = InterpolationMode.BICUBIC if bicubic else InterpolationMode.BILINEAR
     top, left, high, wide = (int(v) for v in box)
-    x = F.resized_crop(torch.from_numpy(picture.copy()).permute(2, 0, 1), top, left, high, wide, [size, size], mode, True)
+    x = F.resized_crop(
+        torch.from_numpy(picture.copy()).permute(2, 0, 1), top, left, high, wide, [size, size], mode, True
+    )
     return (F.horizontal_flip(x) if flip else x).float() / 255
 
 

@@ -19,7 +19,7 @@ _mine = threading.local()
 
 
 def empty(shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
-    """Return an uninitialised array, on memory that nobody references any longer where there is some of about the size."""
+    """Return an uninitialised array, where possible on memory of about its size that nobody references any longer."""
     wanted = np.dtype(dtype)
     size = math.prod(shape) * wanted.itemsize
     if size < _SMALL:

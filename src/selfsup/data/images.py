@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import warnings
 
 import numpy as np
@@ -17,7 +16,7 @@ try:
 except ImportError:  # Pillow decodes to the same pixels, in about 1.5 times the time
     simplejpeg = None
 
-SUFFIXES = frozenset(".jpg .jpeg .png .webp .bmp .gif .tif .tiff .ppm .pgm .pbm".split())
+SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"])
 MAX_PIXELS = 200_000_000  # refused from the header alone, before memory is taken
 
 # EXIF orientation 1 to 8 -> swap the axes, then mirror left and right, then top and bottom

@@ -17,9 +17,9 @@ from selfsup.errors import UserError
 class Decoded:
     """Picture files with a place for the pixels of each; a sample is decoded when it is first read.
 
-    `limit`: bytes that the pixels may take. `path`: a file for them, used again by a later run with the same data; without
-    one they live in memory. Sizes come from the headers alone, so that what does not fit is known before anything is
-    decoded. Raises `UserError` then.
+    `limit`: bytes that the pixels may take. `path`: a file for them, used again by a later run with the same data;
+    without one they live in memory. Sizes come from the headers alone, so that what does not fit is known before
+    anything is decoded. Raises `UserError` then.
     """
 
     def __init__(self, source: Files, channels: int = 3, limit: int = 8 << 30, path: str | None = None) -> None:
@@ -30,15 +30,17 @@ class Decoded:
         if needed > limit:
             fit = int(np.searchsorted(self._starts, limit, "right")) - 1
             raise UserError(
-                f"the decoded pictures of {self.name} need {needed / 2**30:.1f} GiB and the limit is {limit / 2**30:.1f} "
-                f"GiB, enough for {fit} of {len(source)}; raise the limit, take fewer pictures or do without the cache"
+                f"the decoded pictures of {self.name} need {needed / 2**30:.1f} GiB and the limit is "
+                f"{limit / 2**30:.1f} GiB, enough for {fit} of {len(source)}; raise the limit, take fewer pictures or do without the cache"
             )
         self._shapes = np.zeros((len(source), 2), dtype=np.int32)  # (0, 0): not decoded yet
         self._pixels: NDArray[np.uint8] = np.zeros(needed, np.uint8) if path is None else self._open(path, needed)
 
     def _open(self, path: str, needed: int) -> NDArray[np.uint8]:
-        """Map the file: a line that says whose pixels these are, the shapes (0, 0 for what is still to come), the pixels."""
-        head = json.dumps({"data": self.source.fingerprint(), "channels": self.channels, "bytes": needed}).encode() + b"\n"
+        """Map the file: a line that says whose pixels these are, the shapes (0, 0: still to come), the pixels."""
+        head = (
+            json.dumps({"data": self.source.fingerprint(), "channels": self.channels, "bytes": needed}).encode() + b"\n"
+        )
         head = head.ljust(-(-len(head) // 8) * 8)
         size = len(head) + self._shapes.nbytes + needed
         try:
@@ -94,5 +96,3 @@ def _area(source: Files, index: int) -> int:
             return int(image.width * image.height)
     except Exception:  # whatever is wrong with it, `read` says it again when the sample is wanted
         return 0
-
-

@@ -41,7 +41,9 @@ class Crop:
 
     def __post_init__(self) -> None:
         if self.size < 1 or self.count < 1:
-            raise UserError(f"a view needs at least one pixel and a group one view: size {self.size}, count {self.count}")
+            raise UserError(
+                f"a view needs at least one pixel and a group one view: size {self.size}, count {self.count}"
+            )
         if self.grid > 1 and self.count != self.grid**2:
             raise UserError(f"a {self.grid}×{self.grid} grid has {self.grid**2} patches, not {self.count}")
         if self.scale is not None and not 0 < self.scale[0] <= self.scale[1] <= 1:

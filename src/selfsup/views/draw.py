@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from selfsup.views.crop import Crop
 from selfsup.views.random import uniform
 
-ORDERS = np.array(list(permutations(range(4))), dtype=np.int64)  # (24, 4) of 0 brightness, 1 contrast, 2 saturation, 3 hue
+ORDERS = np.array(
+    list(permutations(range(4))), dtype=np.int64
+)  # (24, 4) of 0 brightness, 1 contrast, 2 saturation, 3 hue
 ORDER, BRIGHTNESS, CONTRAST, SATURATION, HUE, GRAY, SIGMA, SOLARIZE = range(8)
 PLAIN = np.array([-1, 0, 0, 0, 0, 0, 0, 0], dtype=np.float32)  # the look that changes nothing
 
@@ -24,8 +26,8 @@ _RETRIES = 1 << 20  # first column of the second to tenth try
 class Places(NamedTuple):
     """Where views lie in their pictures.
 
-    `box` (B, V, 4) float64: top, left, height, width in pixels. `bounds` (B, V, 4) int64: top, bottom, left, right of what
-    the resampling may read. `flip` (B, V) bool. `black`: whether what lies outside of the bounds counts as black.
+    `box` (B, V, 4) float64: top, left, height, width in pixels. `bounds` (B, V, 4) int64: top, bottom, left, right of
+    what the resampling may read. `flip` (B, V) bool. `black`: whether what lies outside of the bounds counts as black.
     """
 
     box: NDArray[np.float64]
@@ -40,7 +42,13 @@ def draws(seed: int, epoch: int, indices: NDArray[np.int64], views: int) -> NDAr
 
 
 def places(
-    crop: Crop, shapes: NDArray[np.int64], u: NDArray[np.float64], seed: int, epoch: int, indices: NDArray[np.int64], first: int
+    crop: Crop,
+    shapes: NDArray[np.int64],
+    u: NDArray[np.float64],
+    seed: int,
+    epoch: int,
+    indices: NDArray[np.int64],
+    first: int,
 ) -> Places:
     """Return where the views of a group lie. `shapes` (B, 2), `u` (B, V, 17); `first` is the group's first view."""
     high, wide = shapes[:, :1].astype(np.float64), shapes[:, 1:].astype(np.float64)
@@ -54,7 +62,9 @@ def places(
     if crop.grid > 1:
         box = _grid_boxes(crop, box, u)
     elif crop.scale is not None:  # a crop is cut out first: its resampling reads nothing beyond its edge
-        limits = np.stack([box[..., 0], box[..., 0] + box[..., 2], box[..., 1], box[..., 1] + box[..., 3]], -1).astype(np.int64)
+        limits = np.stack([box[..., 0], box[..., 0] + box[..., 2], box[..., 1], box[..., 1] + box[..., 3]], -1).astype(
+            np.int64
+        )
     return Places(box, limits, u[..., 4] < crop.flip, crop.pad > 0)
 
 
@@ -64,7 +74,9 @@ def _centre_box(
     side = np.minimum(high, wide) * crop.centre + 0 * u[..., 0]
     step = side / crop.size
     shifts = np.floor(u[..., 2:4] * (2 * crop.pad + 1)) - crop.pad
-    return np.stack([(high - side) / 2 + shifts[..., 0] * step, (wide - side) / 2 + shifts[..., 1] * step, side, side], -1)
+    return np.stack(
+        [(high - side) / 2 + shifts[..., 0] * step, (wide - side) / 2 + shifts[..., 1] * step, side, side], -1
+    )
 
 
 def _sides(

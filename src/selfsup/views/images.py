@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
 
 from selfsup.data import buffers
 from selfsup.data.images import Broken, to_channels
@@ -22,13 +22,14 @@ from selfsup.views.crop import Crop
 from selfsup.views.draw import PLAIN, Places, draws, looks, places
 from selfsup.views.random import uniform
 
-engine: Any
-try:
-    from selfsup.views import kernel as engine
-except ImportError:  # no numba, or one that cannot compile here: the same pixels, slower
-    engine = reference
+engine: Any = reference  # without numba, or with one that cannot compile here: the same pixels, slower
+with contextlib.suppress(ImportError):
+    engine = importlib.import_module("selfsup.views.kernel")
 
-_CHUNK, _CHUNK_BYTES = 16, 16 << 20  # pictures decoded before their views are made: parameters are drawn for all at once
+_CHUNK, _CHUNK_BYTES = (
+    16,
+    16 << 20,
+)  # pictures decoded before their views are made: parameters are drawn for all at once
 
 
 class Fetched(NamedTuple):
@@ -114,7 +115,9 @@ class ImageViews:
 
     def _empty(self, count: int, crop: Crop) -> NDArray[Any]:
         dtype = np.float32 if self.output == "float32" else np.uint8
-        return buffers.empty((count, crop.count, crop.size, crop.size, self.spec.channels), dtype)
+        shape = count, crop.count, crop.size, crop.size, self.spec.channels
+        room: NDArray[Any] = buffers.empty(shape, dtype)
+        return room
 
     def _read(self, source: Source, indices: NDArray[np.int64], seed: int, epoch: int) -> Iterator[_Pictures]:
         if isinstance(source, Arrays):
@@ -162,10 +165,16 @@ class ImageViews:
                 one = slice(place, place + 1)
                 if crop.scale is None or crop.grid > 1 or picture.dtype != np.uint8:
                     there = Places(where.box[one], where.bounds[one], where.flip[one], where.black)
-                    engine.render(picture[None], np.zeros(1, np.int64), there, crop.bicubic, look[one], factor, offset, out[one])
+                    engine.render(
+                        picture[None], np.zeros(1, np.int64), there, crop.bicubic, look[one], factor, offset, out[one]
+                    )
                 else:
                     flips, direct = where.flip[place], out.dtype == np.uint8 and bool((look[place] == PLAIN).all())
-                    crops = out[place] if direct else buffers.scratch("crops", out[place].size, np.uint8).reshape(out[place].shape)
+                    crops = (
+                        out[place]
+                        if direct
+                        else buffers.scratch("crops", out[place].size, np.uint8).reshape(out[place].shape)
+                    )
                     _resize(picture, where.box[place], crop, crops)
                     if not direct or flips.any():
                         engine.paint(crops, flips, look[place], factor, offset, out[place])
@@ -174,7 +183,7 @@ class ImageViews:
         """Return what turns 0..1 into the output: factor (C,) and offset (C,)."""
         if self.output == "float32":
             std = np.array(self.spec.std, dtype=np.float32)
-            return 1 / std, -np.array(self.spec.mean, dtype=np.float32) / std
+            return (1 / std).astype(np.float32), (-np.array(self.spec.mean) / std).astype(np.float32)
         return np.full(self.spec.channels, 255, np.float32), np.full(self.spec.channels, 0.5, np.float32)
 
 
@@ -205,7 +214,9 @@ def read_or_substitute(
 def _resize(picture: NDArray[np.uint8], boxes: NDArray[np.float64], crop: Crop, out: NDArray[np.uint8]) -> None:
     """Cut boxes (V, 4) of whole pixels out of a picture and resize each, antialiased, into out (V, S, S, C)."""
     ops = torch.ops.aten
-    resize = (ops._upsample_bicubic2d_aa if crop.bicubic else ops._upsample_bilinear2d_aa).out  # F.interpolate, in place
+    resize = (
+        ops._upsample_bicubic2d_aa if crop.bicubic else ops._upsample_bilinear2d_aa
+    ).out  # F.interpolate, in place
     targets = torch.from_numpy(out).permute(0, 3, 1, 2)
     for view, (top, left, high, wide) in enumerate(boxes.astype(np.int64).tolist()):
         cut = buffers.scratch("cut", high * wide * picture.shape[2], np.uint8).reshape(high, wide, -1)
@@ -213,12 +224,3 @@ def _resize(picture: NDArray[np.uint8], boxes: NDArray[np.float64], crop: Crop, 
         # the batch dimension before the permutation: torch then sees channels-last memory and takes its fast path
         x = torch.from_numpy(cut)[None].permute(0, 3, 1, 2)
         resize(x, (crop.size, crop.size), False, None, None, out=targets[view : view + 1])
-
-
-def panel_pixels(x: Tensor, spec: ImageSpec) -> NDArray[np.uint8]:
-    """Return a normalised or uint8 picture (C, H, W) as (H, W, 3) uint8 to look at."""
-    if x.dtype != torch.uint8:
-        mean, std = torch.tensor(spec.mean).view(-1, 1, 1), torch.tensor(spec.std).view(-1, 1, 1)
-        x = ((x.float().cpu() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
-    pixels: NDArray[np.uint8] = x.cpu().permute(1, 2, 0).numpy()
-    return np.repeat(pixels[..., :1], 3, -1) if pixels.shape[-1] != 3 else pixels

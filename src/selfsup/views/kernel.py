@@ -1,7 +1,7 @@
 """The compiled engine: resampling and appearance of pictures, one pass a view, without the interpreter's lock.
 
-Planes are float32 in 0..1. The first use compiles (some seconds, kept on disk by numba's cache). `reference.py` computes
-the same with torch alone.
+Planes are float32 in 0..1. The first use compiles (some seconds, kept on disk by numba's cache). `reference.py` does the
+same with torch alone.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _taps(start, length, size, low, high, black, mirror, cubic, first, weights):
     most = 1
     for i in range(size):
         middle = start + scale * (i + 0.5)
-        begin, end = int(math.floor(middle - support + 0.5)), int(math.floor(middle + support + 0.5))
+        begin, end = math.floor(middle - support + 0.5), math.floor(middle + support + 0.5)
         inner, outer = max(begin, low), min(end, high)
         if not black:
             begin, end = inner, outer
@@ -94,7 +94,9 @@ def _resample(picture, box, bounds, mirror, black, cubic, unit, size, planes):  
         for k in range(0, ky, 2):
             a = (min(fy[y] + k, bounds[1] - 1) * wide + bounds[2]) * channels
             b = (min(fy[y] + k + 1, bounds[1] - 1) * wide + bounds[2]) * channels
-            _blend_rows(row[:width], flat[a : a + width], flat[b : b + width], wy[y, k] * unit, wy[y, k + 1] * unit, k == 0)
+            _blend_rows(
+                row[:width], flat[a : a + width], flat[b : b + width], wy[y, k] * unit, wy[y, k + 1] * unit, k == 0
+            )
         if channels == 3:
             begin = y * size
             red, green, blue = planes[0, begin:], planes[1, begin:], planes[2, begin:]
@@ -270,7 +272,7 @@ def _copy(source, begin, count, target, place):  # type: ignore[no-untyped-def]
 @_compiled
 def _blur(plane, size, sigma, room):  # type: ignore[no-untyped-def]
     """Blur a plane (size * size) with a Gaussian cut at 3 sigma; the border reflects without repeating the edge."""
-    reach = min(int(math.ceil(3 * sigma)), size - 1)
+    reach = min(math.ceil(3 * sigma), size - 1)
     if reach < 1:
         return
     radius = 3 if reach <= 3 else max(reach, 6)  # what lies beyond the reach weighs 0
@@ -432,7 +434,9 @@ def render(
     offset: NDArray[np.float32],
     out: NDArray[Any],
 ) -> None:
-    """Resample and change pictures x[picked] (B, H, W, C), uint8 or uint16, into out (B, V, S, S, C) as `paint` does."""
+    """Resample and change pictures x[picked] (B, H, W, C), uint8 or uint16, into out (B, V, S, S, C), as `paint`."""
     unit, scratch = f32(1 / np.iinfo(x.dtype).max), _scratch(*out.shape[3:])
     box, bounds, flip, black = places
-    _render(x, picked, box, bounds, flip, black, cubic, unit, looks, factor, offset, out.dtype == np.uint8, scratch, out)
+    _render(
+        x, picked, box, bounds, flip, black, cubic, unit, looks, factor, offset, out.dtype == np.uint8, scratch, out
+    )

@@ -37,8 +37,8 @@ def batches(
     incomplete last one; a rank takes the rows rank::world. Nothing is replayed to start at a later step.
 
     `workers`: threads that make whole batches ahead of time; 0 makes them when they are asked for; `auto` is 0 for
-    arrays in memory, which are faster than any hand-over, and else the number of cores. Threads, not processes: reading,
-    decoding and every kernel release the interpreter's lock, so that batches need not cross a process boundary. `pin`
+    arrays in memory, which are faster than any hand-over, and else the number of cores. Threads, not processes:
+    reading, decoding and every kernel release the interpreter's lock, and no batch crosses a process boundary. `pin`
     puts the batches into page-locked memory, for copies to a GPU that overlap with its work.
 
     Raises `UserError` for fewer samples than a batch needs; `RunFailed`, with the step, for an error in a worker.
@@ -49,7 +49,7 @@ def batches(
         raise UserError(f"a batch of {batch_size} does not divide among {world} ranks; give a multiple of {world}")
     per_epoch = len(source) // batch_size
     if workers == "auto":
-        workers = 0 if isinstance(source, Arrays) else _cores()
+        workers = 0 if isinstance(source, Arrays) else available_cores()
 
     def fetch(step: int) -> Fetched:
         epoch, place = divmod(step, per_epoch)
@@ -83,11 +83,11 @@ def _ahead(fetch: Callable[[int], Fetched], todo: range, workers: int) -> Iterat
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-
 @lru_cache(maxsize=2)
 def _order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
     return permutation(seed, epoch, count)
 
 
-def _cores() -> int:
+def available_cores() -> int:
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from selfsup.views.draw import BRIGHTNESS, CONTRAST, GRAY, HUE, ORDER, ORDERS, SATURATION, SIGMA, SOLARIZE, Places
+from selfsup.views.draw import BRIGHTNESS, GRAY, ORDER, ORDERS, SIGMA, SOLARIZE, Places
 
 _WEIGHTS = (0.299, 0.587, 0.114)
 
 
 def appear(x: Tensor, looks: Tensor) -> Tensor:
-    """Return pictures (N, C, H, W), float in 0..1, changed as looks (N, 8) say, each with its own order and strengths."""
+    """Return pictures (N, C, H, W), float in 0..1, changed as looks (N, 8) say, each in its own order."""
     x = x.clone()
     orders = torch.as_tensor(ORDERS, device=x.device)[looks[:, ORDER].long().clamp(min=0)]
     orders[looks[:, ORDER] < 0] = -1
@@ -65,7 +65,7 @@ def _turn_hue(x: Tensor, turns: Tensor) -> Tensor:
 
 
 def blur(x: Tensor, sigma: Tensor) -> Tensor:
-    """Blur (N, C, H, W) by Gaussians of sigma (N,) pixels, cut at 3 sigma; borders reflect without repeating the edge."""
+    """Blur (N, C, H, W) by Gaussians of sigma (N,) pixels, cut at 3 sigma; borders reflect without the edge."""
     size = x.shape[-1]
     radii = (3 * sigma).ceil().clamp(max=size - 1)
     reach = int(radii.max())
