@@ -36,7 +36,9 @@ def bench(
     batch_size = min(batch_size, len(source))
     rng = np.random.default_rng(0)
     views.fetch(source, rng.integers(0, len(source), min(batch_size, 4)), 0, 0)  # compiles
-    whole, reading, skipped = [], [], 0
+    whole: list[float] = []
+    reading: list[float] = []
+    skipped = 0
     end = time.perf_counter() + seconds / 2
     while not whole or time.perf_counter() < end:
         indices = rng.integers(0, len(source), batch_size)
@@ -53,7 +55,7 @@ def bench(
     result: dict[str, Any] = {
         "preset": name,
         "size": spec.size,
-        "engine": "torch" if images.engine is images.reference else "compiled",
+        "engine": images.engine_name(),
         "images_per_second": 1 / cost,
         "milliseconds": 1000 * cost,
         "decode_share": min(1.0, statistics.median(r / w for r, w in zip(reading, whole, strict=True))),

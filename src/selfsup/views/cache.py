@@ -31,7 +31,8 @@ class Decoded:
             fit = int(np.searchsorted(self._starts, limit, "right")) - 1
             raise UserError(
                 f"the decoded pictures of {self.name} need {needed / 2**30:.1f} GiB and the limit is "
-                f"{limit / 2**30:.1f} GiB, enough for {fit} of {len(source)}; raise the limit, take fewer pictures or do without the cache"
+                f"{limit / 2**30:.1f} GiB, enough for {fit} of {len(source)}; "
+                "raise the limit, take fewer pictures or do without the cache"
             )
         self._shapes = np.zeros((len(source), 2), dtype=np.int32)  # (0, 0): not decoded yet
         self._pixels: NDArray[np.uint8] = np.zeros(needed, np.uint8) if path is None else self._open(path, needed)

@@ -32,6 +32,11 @@ _CHUNK, _CHUNK_BYTES = (
 )  # pictures decoded before their views are made: parameters are drawn for all at once
 
 
+def engine_name() -> str:
+    """Return which engine makes the views here: `compiled` (numba) or `torch`."""
+    return "torch" if engine is reference else "compiled"
+
+
 class Fetched(NamedTuple):
     """A batch, and the samples that could not be read: their number and the reason."""
 
@@ -108,7 +113,7 @@ class ImageViews:
                 flat = x.reshape(-1, *x.shape[-3:]).float() / 255
                 flat = reference.appear(flat, done.pop(f"{key}.looks").flatten(0, 1))
                 flat = (flat - mean).div_(std).contiguous(memory_format=torch.channels_last)
-                done[key] = flat.permute(0, 2, 3, 1).unflatten(0, x.shape[:-3]).movedim(-1, -3)
+                done[key] = flat.permute(0, 2, 3, 1).view(*x.shape[:-3], *x.shape[-2:], -1).movedim(-1, -3)
             else:
                 done[key] = (x.float() - 255 * mean).mul_(1 / (255 * std))
         return done

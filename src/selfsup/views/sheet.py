@@ -27,7 +27,8 @@ def contact_sheet(
 ) -> Image.Image:
     """Write a picture with one row a sample: the sample itself, then every view of preset `name`.
 
-    `size`: of the views in pixels, by default the source's. The samples are spread over the source. Raises `UserError` for an unknown preset, `Broken` where nothing can be read.
+    `size`: of the views in pixels, by default the source's. The samples are spread over the source.
+    Raises `UserError` for an unknown preset, `Broken` where nothing can be read.
     """
     spec: ImageSpec = source.spec(size)
     views = ImageViews(spec, preset(name, spec.size))
