@@ -71,12 +71,14 @@ def places(
 def _centre_box(
     crop: Crop, high: NDArray[np.float64], wide: NDArray[np.float64], u: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    side = np.minimum(high, wide) * crop.centre + 0 * u[..., 0]
-    step = side / crop.size
+    """Cut the centre as torchvision does: out of the picture resized to whole pixels, at a whole pixel."""
+    short = round(crop.size / crop.centre)
+    side = np.minimum(high, wide) + 0 * u[..., 0]
+    rows, columns = np.floor(short * high / side), np.floor(short * wide / side)
     shifts = np.floor(u[..., 2:4] * (2 * crop.pad + 1)) - crop.pad
-    return np.stack(
-        [(high - side) / 2 + shifts[..., 0] * step, (wide - side) / 2 + shifts[..., 1] * step, side, side], -1
-    )
+    top = (np.rint((rows - crop.size) / 2) + shifts[..., 0]) * high / rows
+    left = (np.rint((columns - crop.size) / 2) + shifts[..., 1]) * wide / columns
+    return np.stack([top, left, crop.size * high / rows, crop.size * wide / columns], -1)
 
 
 def _sides(
