@@ -255,7 +255,7 @@ def workers_case(source: Files, paths: list[str], rounds: int) -> dict[str, Any]
         views = ImageViews(spec, groups, output=output)
 
         def run(indices: np.ndarray) -> None:
-            for _ in batches(source, views, size, int(indices[0]), 0, count, workers=2):
+            for _ in batches(source, views, batch_size=size, seed=int(indices[0]), start=0, steps=count, workers=2):
                 pass
 
         return run

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 import torchvision.transforms.v2.functional as F
-import views_chain
 
+import views_chain
 from selfsup.data import Arrays, Broken, ImageSpec, Labels
 from selfsup.views import PRESETS, Crop, ImageViews, centre, draw, images, patches, preset, reference
 
@@ -38,7 +38,9 @@ def smooth(high, wide, channels=3, seed=0):
     """Return a picture with large and small structure (H, W, C) uint8."""
     rng = np.random.default_rng(seed)
     x = sum(
-        torch.nn.functional.interpolate(torch.from_numpy(rng.normal(size=(1, channels, n, n))), (high, wide), mode="bicubic")
+        torch.nn.functional.interpolate(
+            torch.from_numpy(rng.normal(size=(1, channels, n, n))), (high, wide), mode="bicubic"
+        )
         for n in (3, 9, 40)
     )
     return (128 + 40 * x[0]).clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy()
@@ -91,7 +93,11 @@ def test_every_step_and_the_chain_are_torchvisions(name, files):
 def test_centre_is_what_evaluation_does_by_torchvision(high, wide, size):
     picture = smooth(high, wide)
     crop = centre(size)
-    got = ImageViews(plain(size), {"x": crop}, output="float32").fetch(Listed([picture]), np.zeros(1, int), 0, 0).batch["x"]
+    got = (
+        ImageViews(plain(size), {"x": crop}, output="float32")
+        .fetch(Listed([picture]), np.zeros(1, int), 0, 0)
+        .batch["x"]
+    )
     x = torch.from_numpy(picture).permute(2, 0, 1)
     resized = F.resize(x, [int(size / 0.875) if size > 64 else size], antialias=True)
     assert (got[0] - F.center_crop(resized, [size, size]) / 255).abs().mean() <= LIMIT

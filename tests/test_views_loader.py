@@ -9,8 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from selfsup.data import Arrays, ImageSpec, open_data
-from selfsup.data import buffers
+from selfsup.data import Arrays, ImageSpec, buffers, open_data
 from selfsup.errors import RunFailed, UserError
 from selfsup.views import Crop, ImageViews, preset
 from selfsup.views.bench import bench
@@ -39,32 +38,37 @@ VIEWS = ImageViews(ImageSpec.of(32, 3), preset("dino", 32), output="float32")
 
 
 def test_any_number_of_workers_gives_the_same_batches(folder):
-    wanted = list(batches(folder, VIEWS, 8, 0, 0, 9, workers=0))
+    wanted = list(batches(folder, VIEWS, batch_size=8, seed=0, start=0, steps=9, workers=0))
     assert sum(len(fetched.skipped) for fetched in wanted) > 0
     for workers in (1, 2, 5, "auto"):
-        got = list(batches(folder, VIEWS, 8, 0, 0, 9, workers=workers))
+        got = list(batches(folder, VIEWS, batch_size=8, seed=0, start=0, steps=9, workers=workers))
         assert len(got) == 9
         assert all(map(same, wanted, got))
-    assert all(map(same, wanted[5:], batches(folder, VIEWS, 8, 0, 5, 4, workers=2)))
+    assert all(map(same, wanted[5:], batches(folder, VIEWS, batch_size=8, seed=0, start=5, steps=9, workers=2)))
 
 
 def test_the_order_is_the_permutation_without_the_incomplete_batch():
     source = Arrays(np.zeros((23, 8, 8), np.uint8))
     views = ImageViews(ImageSpec.of(8, 1), {"x": Crop(8)})
-    got = torch.cat([fetched.batch["index"] for fetched in batches(source, views, 5, 3, 0, 8)]).numpy()
+    got = torch.cat(
+        [fetched.batch["index"] for fetched in batches(source, views, batch_size=5, seed=3, start=0, steps=8)]
+    ).numpy()
     assert np.array_equal(got, np.concatenate([permutation(3, 0, 23)[:20], permutation(3, 1, 23)[:20]]))
 
 
 def test_ranks_share_a_batch_among_them():
     source = Arrays(np.zeros((24, 8, 8), np.uint8))
     views = ImageViews(ImageSpec.of(8, 1), {"x": Crop(8)})
-    whole = next(batches(source, views, 8, 0, 1, 1)).batch["index"]
+    whole = next(batches(source, views, batch_size=8, seed=0, start=1, steps=2)).batch["index"]
     for rank in range(2):
-        assert torch.equal(next(batches(source, views, 8, 0, 1, 1, rank=rank, world=2)).batch["index"], whole[rank::2])
-    with pytest.raises(UserError, match="does not divide"):
-        batches(source, views, 7, 0, 0, 1, world=2)
-    with pytest.raises(UserError, match="25 from 24"):
-        batches(source, views, 25, 0, 0, 1)
+        assert torch.equal(
+            next(batches(source, views, batch_size=8, seed=0, start=1, steps=2, rank=rank, world=2)).batch["index"],
+            whole[rank::2],
+        )
+    with pytest.raises(UserError, match="cannot be divided"):
+        batches(source, views, batch_size=7, seed=0, start=0, steps=1, world=2)
+    with pytest.raises(UserError, match="larger than the data"):
+        batches(source, views, batch_size=25, seed=0, start=0, steps=1)
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
@@ -83,7 +87,7 @@ def test_an_error_in_a_worker_is_one_clear_error(workers):
 
         finish = views.finish
 
-    stream = batches(source, Fails(), 8, 0, 0, 9, workers=workers)
+    stream = batches(source, Fails(), batch_size=8, seed=0, start=0, steps=9, workers=workers)
     next(stream), next(stream)
     with pytest.raises(RunFailed, match="step 2 failed: ZeroDivisionError: by nothing"):
         next(stream)
@@ -93,7 +97,7 @@ def test_leaving_early_leaves_no_thread_behind(folder):
     import threading
 
     before = threading.active_count()
-    stream = batches(folder, VIEWS, 8, 0, 0, 1000, workers=3)
+    stream = batches(folder, VIEWS, batch_size=8, seed=0, start=0, steps=1000, workers=3)
     next(stream)
     stream.close()
     assert threading.active_count() == before
@@ -106,8 +110,8 @@ def test_views_pickle_without_weights():
 
 def test_a_kept_batch_is_never_overwritten(folder):
     views = ImageViews(ImageSpec.of(160, 3), preset("simclr", 160))
-    kept = list(batches(folder, views, 8, 0, 0, 6, workers=2))
-    assert all(map(same, kept, batches(folder, views, 8, 0, 0, 6, workers=0)))
+    kept = list(batches(folder, views, batch_size=8, seed=0, start=0, steps=6, workers=2))
+    assert all(map(same, kept, batches(folder, views, batch_size=8, seed=0, start=0, steps=6, workers=0)))
     part = buffers.empty((1 << 20,), np.uint8)[5:9]
     part[:] = 7
     del kept
@@ -123,7 +127,7 @@ def test_memory_stays_flat_over_ten_thousand_batches():
     views = ImageViews(ImageSpec.of(12, 3), preset("dino", 12))
     unit = 1 if sys.platform == "darwin" else 1024
     peak = 0
-    for step, _ in enumerate(batches(source, views, 8, 0, 0, 10_000, workers=0)):
+    for step, _ in enumerate(batches(source, views, batch_size=8, seed=0, start=0, steps=10_000, workers=0)):
         if step == 1000:
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) * unit < 4 << 20
@@ -133,17 +137,17 @@ def test_memory_stays_flat_with_threads_and_files(folder):
     views = ImageViews(ImageSpec.of(64, 3), preset("simclr", 64))
     unit = 1 if sys.platform == "darwin" else 1024
     peak = 0
-    for step, _ in enumerate(batches(folder, views, 8, 0, 0, 400, workers=2)):
+    for step, _ in enumerate(batches(folder, views, batch_size=8, seed=0, start=0, steps=400, workers=2)):
         if step == 100:
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) * unit < 16 << 20
 
 
 def test_the_decoded_cache_changes_nothing_but_the_time(folder, tmp_path):
-    wanted = list(batches(folder, VIEWS, 8, 0, 0, 6, workers=0))
+    wanted = list(batches(folder, VIEWS, batch_size=8, seed=0, start=0, steps=6, workers=0))
     for path in (None, str(tmp_path / "pixels"), str(tmp_path / "pixels")):
         cached = Decoded(folder, path=path)
-        assert all(map(same, wanted, batches(cached, VIEWS, 8, 0, 0, 6, workers=2)))
+        assert all(map(same, wanted, batches(cached, VIEWS, batch_size=8, seed=0, start=0, steps=6, workers=2)))
     with pytest.raises(UserError, match=r"need 0\.0 GiB and the limit is 0\.0 GiB, enough for [1-9]"):
         Decoded(folder, limit=200_000)
     with pytest.raises(UserError, match="other data"):

@@ -7,12 +7,28 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from selfsup.data.sources import Source
+from selfsup.data.sources import ImageSpec, Source
 from selfsup.task import Batch
 from selfsup.views.crop import PRESETS, Crop, centre, patches, preset
 from selfsup.views.images import Fetched, ImageViews, read_or_substitute
 
-__all__ = ["PRESETS", "Crop", "Fetched", "ImageViews", "Views", "centre", "patches", "preset", "read_or_substitute"]
+__all__ = [
+    "PRESETS",
+    "Crop",
+    "Fetched",
+    "ImageViews",
+    "Views",
+    "centre",
+    "patches",
+    "plain_views",
+    "preset",
+    "read_or_substitute",
+]
+
+
+def plain_views(spec: ImageSpec) -> ImageViews:
+    """Return the views that evaluation, embedding and export use: the key `x`, the centre of the picture, unchanged."""
+    return ImageViews(spec, {"x": centre(spec.size)})
 
 
 class Views(Protocol):

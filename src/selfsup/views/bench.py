@@ -72,7 +72,7 @@ def bench(
 
 def _together(source: Source, views: ImageViews, batch_size: int, steps: int, cores: int) -> float:
     """Return the images a second of all cores together."""
-    stream = batches(source, views, batch_size, 0, 0, steps + 1, cores)
+    stream = batches(source, views, batch_size=batch_size, seed=0, start=0, steps=steps + 1, workers=cores)
     next(stream)
     begin = time.perf_counter()
     for _ in stream:

@@ -45,8 +45,9 @@ class Fetched(NamedTuple):
 
 
 class _Pictures(NamedTuple):
-    pixels: NDArray[Any] | list[NDArray[Any]]  # (B, H, W, C), or one array (H, W, C) a picture
-    indices: NDArray[np.int64]  # the samples really read
+    pixels: NDArray[Any] | list[NDArray[Any]]  # (N, H, W, C) to pick from, or one array (H, W, C) a picture
+    picked: NDArray[np.int64]  # which of the pixels are the pictures (B,)
+    indices: NDArray[np.int64]  # the samples really read (B,)
     skipped: list[tuple[int, str]]
 
 
@@ -126,7 +127,12 @@ class ImageViews:
 
     def _read(self, source: Source, indices: NDArray[np.int64], seed: int, epoch: int) -> Iterator[_Pictures]:
         if isinstance(source, Arrays):
-            yield _Pictures(to_channels(source.x[indices], self.spec.channels), indices, [])
+            if source.x.shape[-1] == self.spec.channels:
+                yield _Pictures(source.x, indices, indices, [])
+            else:
+                yield _Pictures(
+                    to_channels(source.x[indices], self.spec.channels), np.arange(len(indices)), indices, []
+                )
             return
         pictures: list[NDArray[Any]] = []
         used: list[int] = []
@@ -138,7 +144,7 @@ class ImageViews:
             skipped += broken
             full = len(pictures) == _CHUNK or sum(p.nbytes for p in pictures) > _CHUNK_BYTES
             if full or place == len(indices) - 1:
-                yield _Pictures(pictures, np.array(used, dtype=np.int64), skipped)
+                yield _Pictures(pictures, np.arange(len(pictures)), np.array(used, dtype=np.int64), skipped)
                 pictures, used, skipped = [], [], []
 
     def _make(
@@ -150,8 +156,11 @@ class ImageViews:
         outs: Mapping[str, NDArray[Any]],
         kept: Mapping[str, NDArray[np.float32]],
     ) -> None:
-        pixels, indices, _ = pictures
-        shapes = np.array([picture.shape[:2] for picture in pixels])
+        pixels, picked, indices, _ = pictures
+        if isinstance(pixels, np.ndarray):
+            shapes = np.tile(np.array(pixels.shape[1:3]), (len(picked), 1))
+        else:
+            shapes = np.array([picture.shape[:2] for picture in pixels])
         u = draws(seed, epoch, indices, sum(crop.count for crop in self.groups.values()))
         factor, offset = self._scaling()
         first = 0
@@ -164,7 +173,7 @@ class ImageViews:
             out = outs[key][rows]
             first += crop.count
             if isinstance(pixels, np.ndarray):
-                engine.render(pixels, np.arange(len(pixels)), where, crop.bicubic, look, factor, offset, out)
+                engine.render(pixels, picked, where, crop.bicubic, look, factor, offset, out)
                 continue
             for place, picture in enumerate(pixels):
                 one = slice(place, place + 1)

@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,16 +21,17 @@ from selfsup.views.random import permutation
 def batches(
     source: Source,
     views: Views,
+    *,
     batch_size: int,
     seed: int,
-    start_step: int,
+    start: int,
     steps: int,
-    workers: int | Literal["auto"] = "auto",
+    workers: int | str = "auto",
     rank: int = 0,
     world: int = 1,
     pin: bool = False,
 ) -> Iterator[Fetched]:
-    """Yield the batches of the steps start_step, ..., start_step + steps - 1.
+    """Yield the batches of steps `start` to `steps` - 1: the same ones with any number of workers.
 
     Epoch e goes through `permutation(seed, e, len(source))` in batches of `batch_size` over all ranks and drops an
     incomplete last one; a rank takes the rows rank::world. Nothing is replayed to start at a later step.
@@ -41,31 +41,34 @@ def batches(
     reading, decoding and every kernel release the interpreter's lock, and no batch crosses a process boundary. `pin`
     puts the batches into page-locked memory, for copies to a GPU that overlap with its work.
 
-    Raises `UserError` for fewer samples than a batch needs; `RunFailed`, with the step, for an error in a worker.
+    Raises `UserError` for a batch that is larger than the data; `RunFailed` where nothing can be read and, with the
+    step, for an error in a worker.
     """
-    if not 0 < batch_size <= len(source):
-        raise UserError(f"a batch of {batch_size} from {len(source)} samples; give a batch size of 1 to {len(source)}")
-    if batch_size % world or not 0 <= rank < world:
-        raise UserError(f"a batch of {batch_size} does not divide among {world} ranks; give a multiple of {world}")
+    if batch_size > len(source):
+        raise UserError(f"a batch of {batch_size} is larger than the data ({len(source)}); give a smaller --batch-size")
+    if batch_size % world:
+        raise UserError(f"a batch of {batch_size} cannot be divided among {world} processes")
     per_epoch = len(source) // batch_size
     if workers == "auto":
         workers = 0 if isinstance(source, Arrays) else available_cores()
+    threads = int(workers)
 
     def fetch(step: int) -> Fetched:
         epoch, place = divmod(step, per_epoch)
         rows = _order(seed, epoch, len(source))[place * batch_size : (place + 1) * batch_size]
         try:
             fetched = views.fetch(source, rows[rank::world], seed, epoch)
-        except (UserError, RunFailed, Broken):
+        except (UserError, RunFailed):
             raise
+        except Broken as error:
+            raise RunFailed(str(error)) from error
         except Exception as error:
             raise RunFailed(f"making the batch of step {step} failed: {type(error).__name__}: {error}") from error
         if not pin:
             return fetched
         return Fetched({key: value.pin_memory() for key, value in fetched.batch.items()}, fetched.skipped)
 
-    todo = range(start_step, start_step + steps)
-    return map(fetch, todo) if workers == 0 else _ahead(fetch, todo, workers)
+    return _ahead(fetch, range(start, steps), threads) if threads else map(fetch, range(start, steps))
 
 
 def _ahead(fetch: Callable[[int], Fetched], todo: range, workers: int) -> Iterator[Fetched]:

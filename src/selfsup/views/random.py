@@ -26,11 +26,9 @@ def uniform(
         key = _mix(np.array([seed], dtype=np.int64).view(np.uint64) + _GOLDEN)
         key = _mix((key ^ np.uint64(epoch)) + _GOLDEN)
         rows = _mix((key ^ index.astype(np.uint64)) + _GOLDEN)
-        columns = np.reshape(first, (-1, 1)).astype(np.uint64) + np.arange(1, count + 1, dtype=np.uint64)
-        steps: NDArray[np.uint64] = rows[:, None] + columns * _GOLDEN
-        bits = _mix(steps)
-    found: NDArray[np.float64] = (bits >> np.uint64(11)) * 2.0**-53
-    return found
+        columns = np.asarray(first, dtype=np.uint64).reshape(-1, 1) + np.arange(1, count + 1, dtype=np.uint64)
+        bits = _mix(rows[:, None] + columns * _GOLDEN)
+    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def permutation(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
