@@ -195,7 +195,8 @@ def prepare_task(
             raise UserError(f"{name} needs at least two classes; the labels name only {labels.classes[0]!r}")
         if values.get("classes") is inspect.Parameter.empty:
             values["classes"] = len(labels.classes)
-        source = source if (labels.ids >= 0).all() else source.take(np.flatnonzero(labels.ids >= 0))
+        if not kind.uses_unlabelled and (labels.ids < 0).any():
+            source = source.take(np.flatnonzero(labels.ids >= 0))
     missing = [key for key, value in values.items() if value is inspect.Parameter.empty]
     if missing:
         raise UserError(f"{name} needs --{missing[0].replace('_', '-')}")
