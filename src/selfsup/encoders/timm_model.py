@@ -23,14 +23,19 @@ class TimmModel(nn.Module):
     Pictures of at most 64 pixels get a stem that keeps their detail (`stem` = "small"): the first strided convolution
     becomes 3×3 with stride 1 and the max-pooling behind it goes (Chen et al., 2020, appendix B.9); transformers cut
     at least 7 × 7 patches. Models whose stem cannot be changed so keep their own (`stem` = "standard").
+    `weights` are taken instead of timm's pretrained ones, which it would download.
     """
 
-    def __init__(self, name: str, spec: ImageSpec, pretrained: bool = False) -> None:
+    def __init__(
+        self, name: str, spec: ImageSpec, pretrained: bool = False, weights: dict[str, Tensor] | None = None
+    ) -> None:
         super().__init__()
         try:
             with torch.device("meta"):
                 takes = inspect.signature(type(timm.create_model(name)).__init__).parameters
             options: dict[str, Any] = {"num_classes": 0, "in_chans": spec.channels}
+            if weights is not None:
+                pretrained, options["pretrained_cfg_overlay"] = True, {"state_dict": weights}
             if "img_size" in takes:
                 options["img_size"] = spec.size
             self.model, self.stem = timm.create_model(name, pretrained=pretrained, **options), "standard"

@@ -63,6 +63,26 @@ def nested_draws(
     return [_draw(members, shots, seed, i) for i in range(draws)]
 
 
+def nested_subsets(samples: int, shots: Sequence[Shots], draws: int, seed: int) -> list[dict[Shots, NDArray[np.int64]]]:
+    """Draw samples whatever their labels are, for numbers and for several labels a sample; else like `nested_draws`.
+
+    Args:
+        samples: how many there are.
+        shots: how many samples, not how many a class; None takes all.
+        draws: how many independent draws.
+        seed: draw i depends on (seed, i).
+
+    Raises:
+        UserError: fewer than 2 samples asked for, or more than there are.
+    """
+    asked = [k for k in shots if k is not None]
+    if asked and min(asked) < 2:
+        raise UserError(f"shots are samples here, at least 2, not {min(asked)}")
+    if asked and max(asked) > samples:
+        raise UserError(f"{max(asked)} labelled samples asked for, but there are {samples}")
+    return [_draw({0: np.arange(samples)}, shots, seed, i) for i in range(draws)]
+
+
 def short_classes(labels: NDArray[np.int64], shots: Sequence[Shots]) -> dict[int, list[int]]:
     """Return, for every number of shots that some class cannot give, the ids of those classes.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,44 +14,68 @@ from numpy.typing import NDArray
 from torch import nn
 
 from selfsup.data import Labels, Source
-from selfsup.evaluation.draws import interval, nested_draws
+from selfsup.evaluation.attentive import fit_attentive
+from selfsup.evaluation.draws import interval
 from selfsup.evaluation.features import extract
+from selfsup.evaluation.frozen import Poolings
 from selfsup.evaluation.knn import fit_knn
 from selfsup.evaluation.probe import fit_probe
 from selfsup.evaluation.result import Score
+from selfsup.evaluation.ridge import fit_ridge
+from selfsup.evaluation.targets import TARGETS, Draws, Target
 from selfsup.progress import counting
 from selfsup.task import Task
 from selfsup.train.fit import Plan, fit
 
-Draws = Sequence[Mapping[int | None, NDArray[np.int64]]]
-Reader = Callable[..., Any]
-READERS: dict[str, Reader] = {"linear": fit_probe, "knn": fit_knn}
+LR = {"trained": 1e-3, "finetune": 3e-4}  # a pretrained encoder is changed less
+FROZEN = ("linear", "knn", "attentive")  # protocols that leave the encoder as it is
 
 
 def read_features(
     name: str,
-    train: NDArray[np.float32],
-    test: NDArray[np.float32],
-    labels: NDArray[np.int64],
-    truth: NDArray[np.int64],
+    train: Poolings,
+    test: Poolings,
+    labels: NDArray[Any],
+    truth: NDArray[Any],
     classes: int,
     draws: Draws,
     protocols: Sequence[str],
+    target: Target = TARGETS["classes"],
 ) -> list[Score]:
-    """Return the scores of frozen features: `train` (n, d) with `labels` (n,), `test` (m, d) with `truth` (m,).
+    """Return the scores of frozen features: those of `train` (n, d) with `labels` (n,), of `test` (m, d) with `truth`.
 
-    A reader sees the drawn labels alone, and chooses its hyper-parameter on them.
+    A reader sees the drawn labels alone, and chooses its hyper-parameter and the pooling on them.
     """
     scores = []
     for protocol in protocols:
         for shots in draws[0]:
             values = []
             for draw in draws if shots is not None else draws[:1]:  # there is only one way to take them all
-                chosen = draw[shots]
-                reader = READERS[protocol](train[chosen], labels[chosen], classes)
-                values.append(float((reader.predict(test) == truth).mean()))
+                rows = draw[shots]
+                predicted = _read(protocol, train, test, rows, labels[rows], classes)
+                values.append({metric: measure(truth, predicted) for metric, measure in target.metrics.items()})
             scores.append(_score(name, protocol, shots, values))
     return scores
+
+
+def _read(
+    protocol: str, train: Poolings, test: Poolings, rows: NDArray[np.int64], y: NDArray[Any], classes: int
+) -> NDArray[Any]:
+    if protocol == "knn":
+        return fit_knn(train["own"][rows], y, classes).predict(test["own"])
+    if protocol == "attentive":
+        return fit_attentive(train["tokens"][rows], y, classes).predict(test["tokens"])
+    pooled = [pooling for pooling in train if pooling != "tokens"]
+    numbers = y.ndim > 1 or y.dtype.kind == "f"
+    fitted: dict[str, Any] = {
+        pooling: fit_ridge(train[pooling][rows], y) if numbers else fit_probe(train[pooling][rows], y, classes)
+        for pooling in pooled
+    }
+    best = pooled[0]
+    for pooling in pooled[1:]:  # where nothing was held out the losses are nan, and the encoder's own pooling stays
+        best = pooling if fitted[pooling].loss < fitted[best].loss else best
+    predicted: NDArray[Any] = fitted[best].predict(test[best])
+    return predicted
 
 
 def train_on_draws(
@@ -64,16 +88,17 @@ def train_on_draws(
     fabric: Fabric,
     seed: int,
     quiet: bool,
+    protocol: str = "trained",
 ) -> list[Score]:
     """Return the scores of a classifier, the `encoder` and `head` of a fresh task, trained on the drawn labels alone.
 
     A task that uses unlabelled samples gets the rest of `source` without labels, and takes 400 steps of 64 samples.
     Any other sees the labelled samples alone: batches of up to 64, 30 passes but at least 200 and at most 600 steps.
-    AdamW, learning rate 0.001.
+    AdamW, learning rate 0.001, or 0.0003 for `finetune`, whose task holds a pretrained encoder.
     """
     assert source.labels is not None
     assert test.labels is not None
-    scores = []
+    scores, metrics = [], TARGETS["classes"].metrics
     with counting(f"training {name}", sum(len(draws) if shots else 1 for shots in draws[0]), quiet) as advance:
         for shots in draws[0]:
             values = []
@@ -83,12 +108,13 @@ def train_on_draws(
                 few = _only(source, draw[shots]) if task.uses_unlabelled else source.take(draw[shots])
                 batch = min(len(few), 64)
                 steps = 400 if task.uses_unlabelled else int(np.clip(30 * len(few) // batch, 200, 600))
-                plan = Plan(steps=steps, batch_size=batch, lr=1e-3, seed=seed + number)
+                plan = Plan(steps=steps, batch_size=batch, lr=LR[protocol], seed=seed + number)
                 fit(task, few, task.views(spec), plan, fabric, quiet=True)
                 numbers, logits = extract(nn.Sequential(task.encoder, task.head), test, spec, fabric.device)
-                values.append(float((logits.argmax(1) == test.labels.ids[numbers]).mean()))
+                wanted, predicted = test.labels.ids[numbers], logits.argmax(1)
+                values.append({metric: measure(wanted, predicted) for metric, measure in metrics.items()})
                 advance(1)
-            scores.append(_score(name, "trained", shots, values))
+            scores.append(_score(name, protocol, shots, values))
     return scores
 
 
@@ -102,33 +128,17 @@ def _only(source: Source, drawn: NDArray[np.int64]) -> Source:
     return few
 
 
-def split(source: Source, seed: int, share: float = 0.2) -> tuple[Source, Source]:
-    """Return the labelled samples in two parts, the second with `share` of every class (at least one sample)."""
-    assert source.labels is not None
-    ids = source.labels.ids
-    generator = np.random.default_rng(seed)
-    test = np.zeros(len(ids), bool)
-    for number in range(len(source.labels.classes)):
-        members = generator.permutation(np.flatnonzero(ids == number))
-        test[members[: max(1, round(share * len(members)))]] = len(members) > 1
-    labelled = ids >= 0
-    return source.take(np.flatnonzero(labelled & ~test)), source.take(np.flatnonzero(labelled & test))
-
-
-def draw_labels(source: Source, shots: Sequence[int | None], draws: int, seed: int) -> Draws:
-    """Return `draws` nested draws of labels, as sample numbers by shots."""
-    assert source.labels is not None
-    drawn: Draws = nested_draws(source.labels.ids, shots, draws, seed)
-    return drawn
-
-
 def align(train: Labels, test: Labels) -> tuple[Labels, Labels]:
     """Number the classes of both parts alike, by name."""
-    names = (*train.classes, *(name for name in test.classes if name not in train.classes))
-    place = np.array([names.index(name) for name in test.classes] + [-1])
+    names = tuple(dict.fromkeys((*train.classes, *test.classes)))
+    number = {name: i for i, name in enumerate(names)}
+    place = np.array([number[name] for name in test.classes] + [-1])
     return Labels(train.ids, names), replace(test, ids=place[test.ids], classes=names)
 
 
-def _score(name: str, protocol: str, shots: int | None, values: list[float]) -> Score:
-    mean, half, _ = interval(values)
-    return Score(name, protocol, shots, mean, half, tuple(values))
+def _score(name: str, protocol: str, shots: int | None, values: list[dict[str, float]]) -> Score:
+    metrics = {metric: tuple(value[metric] for value in values) for metric in values[0]}
+    headline, *others = metrics
+    mean, half, _ = interval(metrics[headline])
+    also = {metric: interval(metrics[metric])[:2] for metric in others}
+    return Score(name, protocol, shots, mean, half, metrics[headline], also)

@@ -51,9 +51,9 @@ def fit_probe(x: Features, y: Ids, classes: int, *, penalties: Sequence[float] =
         mean, scale, z = standardise(features)
         span, axes = row_space(z)
         problem = _Problem(span, target, len(present), features.shape[1])
-        start, penalty = problem.choose(path, seed)
+        start, penalty, loss = problem.choose(path, seed)
         weights = problem.solve(torch.ones_like(span[:, :1]), penalty, start, 1e-7)[:, 0]
-    return Probe(mean, scale, axes @ weights[:-1], weights[-1], present, classes, penalty)
+    return Probe(mean, scale, axes @ weights[:-1], weights[-1], present, classes, penalty, loss)
 
 
 def stratified_folds(target: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:
@@ -82,6 +82,7 @@ class Probe:
     present: Tensor  # ids of the classes that had samples
     classes: int
     penalty: float  # per feature: scikit-learn's C is 1 / (penalty * d)
+    loss: float = math.nan  # cross-entropy a held-out sample at this penalty; nan where nothing was held out
 
     def scores(self, x: Features) -> NDArray[np.float32]:
         """Return logits (m, classes); -inf for a class that had no samples."""
@@ -107,12 +108,12 @@ class _Problem:
     classes: int
     dim: int  # d
 
-    def choose(self, path: Sequence[float], seed: int) -> tuple[Tensor, float]:
-        """Return where the final solution starts, (r + 1, 1, classes), and the penalty."""
+    def choose(self, path: Sequence[float], seed: int) -> tuple[Tensor, float, float]:
+        """Return where the final solution starts, (r + 1, 1, classes), the penalty and its held-out loss."""
         counts = torch.bincount(self.target)
         start = self.span.new_zeros((self.span.shape[1], 1, self.classes))
         if len(path) == 1 or counts.max() == 1:
-            return start, path[0] if len(path) == 1 else NO_FOLDS
+            return start, path[0] if len(path) == 1 else NO_FOLDS, math.nan
         folds = min(5, int(counts.max()))
         held = torch.from_numpy(stratified_folds(self.target.cpu().numpy(), folds, seed)).to(self.target.device)
         tested = torch.arange(1 if len(held) > LARGE else folds, device=held.device)
@@ -124,7 +125,7 @@ class _Problem:
             if loss >= best:
                 break
             best, chosen, start = loss, penalty, weights.mean(1, keepdim=True)
-        return start, chosen
+        return start, chosen, best / float((1 - used).sum())
 
     def solve(self, used: Tensor, penalty: float, start: Tensor, tolerance: float) -> Tensor:
         """Return the weights (r + 1, B, classes) for each subset `used` (n, B); `tolerance` as in `minimise`."""

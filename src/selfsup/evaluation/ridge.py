@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -44,7 +45,7 @@ def fit_ridge(x: Features, y: NDArray[np.float64] | Tensor, *, penalties: Sequen
     spread = (coordinates**2).sum(0)
     middle, unit = targets.mean(0), targets.std(0, correction=0).clamp_min(1e-300)
     along = coordinates.T @ (targets - middle)
-    best, weights, penalty = torch.inf, torch.zeros_like(along), max(penalties)
+    best, weights, penalty = math.inf, torch.zeros_like(along), max(penalties)
     for candidate in penalties:
         shrunk = 1 / (spread + candidate * features.shape[1])
         fitted = shrunk[:, None] * along
@@ -53,7 +54,7 @@ def fit_ridge(x: Features, y: NDArray[np.float64] | Tensor, *, penalties: Sequen
         error = float(((left_out / unit) ** 2).sum())
         if error < best:
             best, weights, penalty = error, fitted, candidate
-    return Ridge(mean, scale, axes.double() @ weights, middle, values.ndim == 1, penalty)
+    return Ridge(mean, scale, axes.double() @ weights, middle, values.ndim == 1, penalty, best / values.numel())
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class Ridge:
     bias: Tensor  # (targets,)
     flat: bool  # the values had one dimension
     penalty: float  # per feature
+    loss: float = math.nan  # mean squared leave-one-out error in units of the variance
 
     def predict(self, x: Features) -> NDArray[np.float64]:
         """Return values (m,) or (m, targets), as those of `fit_ridge` were."""

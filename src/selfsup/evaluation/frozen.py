@@ -1,0 +1,117 @@
+"""Frozen representations of a source: pixels, their principal components, and encoders with their poolings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from selfsup.data import Source
+from selfsup.errors import UserError
+from selfsup.evaluation.features import extract
+
+PIXELS = 32  # a side of what the pixel baselines see, at most
+COMPONENTS = 64
+TOKEN_NUMBERS = 2**30  # so many can be held
+
+Poolings = Mapping[str, NDArray[np.float32]]  # features (n, d) by pooling; the first is the encoder's own
+
+
+class Pixels(nn.Module):
+    """(B, C, H, W) -> (B, C · side²): the pixels, averaged down to at most 32 a side."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the pixels as features."""
+        return (F.adaptive_avg_pool2d(x, PIXELS) if max(x.shape[2:]) > PIXELS else x).flatten(1)
+
+
+def principal_components(train: NDArray[np.float32], test: NDArray[np.float32]) -> tuple[Poolings, Poolings]:
+    """Project both parts on the first 64 principal components of the first, which needs no labels."""
+    x = torch.from_numpy(train)
+    mean = x.mean(0)
+    centred = x - mean
+    wide = len(x) < x.shape[1]
+    values, vectors = torch.linalg.eigh((centred @ centred.T if wide else centred.T @ centred).double())
+    axes = vectors[:, values > 1e-9 * values[-1]][:, -COMPONENTS:].float()
+    if wide:
+        axes = F.normalize(centred.T @ axes, dim=0)
+    return {"own": (centred @ axes).numpy()}, {"own": ((torch.from_numpy(test) - mean) @ axes).numpy()}
+
+
+class _Pooled(nn.Module):
+    """An encoder's representation and, of its maps, the mean and the means of the four quadrants, side by side."""
+
+    def __init__(self, encoder: Any) -> None:
+        super().__init__()
+        self.encoder, self.parts = encoder, {"own": 0}
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = {"own": self.encoder(x)}
+        if has(self.encoder, "maps"):
+            maps = self.encoder.maps(x)
+            found["mean"] = maps.mean((2, 3))
+            if min(maps.shape[2:]) > 1:
+                found["2×2"] = F.adaptive_avg_pool2d(maps, 2).flatten(1)
+        self.parts = {name: part.shape[1] for name, part in found.items()}
+        return torch.cat(list(found.values()), 1)
+
+
+class _Tokens(nn.Module):
+    """(B, C, H, W) -> (B, tokens · dim)."""
+
+    def __init__(self, encoder: Any) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens: Tensor = self.encoder.tokens(x)
+        return tokens.flatten(1)
+
+
+def encode(
+    encoder: nn.Module, parts: tuple[Source, Source], spec: Any, device: torch.device, poolings: bool, quiet: bool
+) -> tuple[Poolings, Poolings]:
+    """Return the features of both parts; with `poolings` also those of other poolings, where the encoder has maps."""
+    if not poolings:
+        train, test = ({"own": extract(encoder, part, spec, device, quiet)[1]} for part in parts)
+        return train, test
+    pooled = _Pooled(encoder)
+    train, test = (_apart(extract(pooled, part, spec, device, quiet)[1], pooled.parts) for part in parts)
+    kept = [name for name in train if name == "own" or not _same(train[name], train["own"])]
+    return {name: train[name] for name in kept}, {name: test[name] for name in kept}
+
+
+def encode_tokens(
+    encoder: Any, parts: tuple[Source, Source], spec: Any, device: torch.device, quiet: bool
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the tokens (n, tokens, dim) of both parts. Raises `UserError` for none, or too many to hold."""
+    if not has(encoder, "tokens"):
+        raise UserError("--protocol attentive needs an encoder with tokens; take a transformer, or linear")
+    with torch.no_grad():
+        shape = encoder.to(device).tokens(torch.zeros(1, spec.channels, spec.size, spec.size, device=device)).shape[1:]
+    if shape.numel() * sum(map(len, parts)) > TOKEN_NUMBERS:
+        raise UserError(
+            f"--protocol attentive holds {shape[0]} tokens of {shape[1]} numbers a sample: give at most "
+            f"{TOKEN_NUMBERS // shape.numel():,} samples"
+        )
+    train, test = (extract(_Tokens(encoder), part, spec, device, quiet)[1].reshape(-1, *shape) for part in parts)
+    return train, test
+
+
+def has(encoder: Any, what: str) -> bool:
+    """Return whether an encoder has `maps` or `tokens`."""
+    return hasattr(encoder, what) and bool(getattr(encoder, f"has_{what}", True))
+
+
+def _apart(features: NDArray[np.float32], widths: Mapping[str, int]) -> dict[str, NDArray[np.float32]]:
+    places = np.cumsum([0, *widths.values()])
+    return {name: features[:, places[i] : places[i + 1]] for i, name in enumerate(widths)}
+
+
+def _same(a: NDArray[np.float32], b: NDArray[np.float32]) -> bool:
+    return a.shape == b.shape and bool(np.allclose(a[:16], b[:16], atol=1e-5))

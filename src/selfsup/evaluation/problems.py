@@ -1,0 +1,82 @@
+"""What makes an accuracy mean something else than it seems to: found, counted and said in words."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from selfsup.data import Files, Labels, Source
+from selfsup.errors import UserError
+from selfsup.evaluation.draws import short_classes
+from selfsup.evaluation.duplicates import Item, same_bytes, same_features
+
+
+def check_classes(train: Labels, test: Labels, name: str) -> None:
+    """Raise `UserError` for labels that are all of one class, or have none in common with those of the test part."""
+    counts = np.bincount(train.ids, minlength=len(train.classes))
+    some = train.classes[int(counts.argmax())]
+    if (counts > 0).sum() < 2:
+        raise UserError(f"all {counts.max()} labels of {name} are of one class ({some!r}); two are needed at least")
+    if not (counts[test.ids] > 0).any():
+        other = test.classes[int(test.ids[0])]
+        raise UserError(
+            f"no test label is among those of {name} ({other!r} there, {some!r} here): are they file names, or of "
+            "another data set?"
+        )
+
+
+def about_classes(train: Labels, test: Labels, shots: Sequence[int | None]) -> list[str]:
+    """Return a line for the classes that are missing in one part, and for those that have fewer labels than drawn."""
+    counts = np.bincount(train.ids, minlength=len(train.classes))
+    lost = counts[test.ids] == 0
+    lines = []
+    if lost.any():
+        names = _names(train, np.unique(test.ids[lost]).tolist())
+        lines.append(f"{lost.sum():,} of {len(lost):,} test samples are of classes without a training label: {names}")
+    unseen = np.flatnonzero((counts > 0) & (np.bincount(test.ids, minlength=len(counts)) == 0)).tolist()
+    if unseen:
+        lines.append(f"no test sample is of {_names(train, unseen)}: nothing is said about that")
+    told: dict[tuple[int, ...], int] = {}
+    for number, classes in sorted(short_classes(train.ids, shots).items()):
+        told.setdefault(tuple(classes), number)
+    lines += [f"fewer than {number} labels, so all there are: {_names(train, who)}" for who, number in told.items()]
+    return lines
+
+
+def overlap(
+    train: Source, test: Source, features: NDArray[np.float32], test_features: NDArray[np.float32]
+) -> tuple[dict[str, int], list[str]]:
+    """Return how many test samples are among the training samples, by content and by features, and lines on them."""
+    same = set(same_bytes(_items(train), _items(test))[:, 0].tolist())
+    alike = set(same_features(features, test_features)[:, 0].tolist()) - same
+    lines = []
+    if same:
+        example = test.path(min(same))
+        lines.append(
+            f"{len(same):,} of {len(test):,} test samples are copies of training samples, for example {example!r}: "
+            "they flatter every number"
+        )
+    if alike:
+        example = test.path(min(alike))
+        lines.append(
+            f"{len(alike):,} further test samples have almost the features of a training sample, for example "
+            f"{example!r}: near copies, or an encoder that does not tell them apart"
+        )
+    return {"same": len(same), "alike": len(alike)}, lines
+
+
+def _items(source: Source) -> Iterator[Item]:
+    for index in range(len(source)):
+        if isinstance(source, Files):
+            with open(os.path.join(source.root, source.paths[index].as_py()), "rb") as file:
+                yield file.read()
+        else:
+            yield source.read(index)
+
+
+def _names(labels: Labels, classes: Sequence[int]) -> str:
+    more = f" and {len(classes) - 3:,} more" if len(classes) > 3 else ""
+    return ", ".join(repr(labels.classes[number]) for number in classes[:3]) + more
