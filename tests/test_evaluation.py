@@ -12,7 +12,9 @@ from PIL import Image
 import selfsup
 from selfsup.data import Arrays, Labels, open_data
 from selfsup.errors import UserError
-from selfsup.evaluation.few_labels import align, split
+from selfsup.evaluation import few_labels
+from selfsup.evaluation.few_labels import align
+from selfsup.evaluation.targets import split
 
 
 @pytest.fixture(scope="module")
@@ -21,12 +23,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> selfsup.Run:
     return selfsup.pretrain("digits", encoder="convnet", epochs=3, pad=0, flip=0.0, out=out, quiet=True)
 
 
-def test_a_table_with_every_baseline(run: selfsup.Run, tmp_path: Path) -> None:
+def test_a_table_with_every_baseline(run: selfsup.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(few_labels, "STEPS", (20, 20))
     digits = open_data("digits")
     some = digits.take(np.arange(0, len(digits), 6))
     result = selfsup.evaluate(run, data=some, test=digits, shots="1,5,all", draws=3, quiet=True)
     read = {(score.representation, score.protocol) for score in result.scores}
-    frozen = {(name, reader) for name in ("rotation", "untrained", "raw pixels") for reader in ("linear", "knn")}
+    frozen = {(name, reader) for name in ("rotation", "untrained", "PCA", "raw pixels") for reader in ("linear", "knn")}
     assert read == frozen | {("from scratch", "trained")}
     for score in result.scores:
         assert len(score.values) == (1 if score.shots is None else 3)
@@ -75,7 +78,7 @@ def test_default_shots_are_those_that_the_labels_allow(run: selfsup.Run) -> None
     assert digits.labels is not None
     few = digits.take(np.concatenate([np.flatnonzero(digits.labels.ids == c)[:10] for c in range(10)]))
     result = selfsup.evaluate(run, data=few, test=digits, draws=2, protocol="linear", scratch=False, quiet=True)
-    assert {score.shots for score in result.scores} == {1, 5, 10, None}
+    assert {score.shots for score in result.scores} == {1, 2, 5, 10, None}
     with pytest.raises(UserError, match="50 labels per class asked for, but no class has more than 10"):
         selfsup.evaluate(run, data=few, test=digits, shots="50", quiet=True)
 

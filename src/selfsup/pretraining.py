@@ -50,6 +50,8 @@ def pretrain(
     minutes: float | None = None,
     out: Target | None = None,
     labels: str | None = None,
+    probe: Data | None = None,
+    probe_labels: str | None = None,
     size: int | None = None,
     channels: int | None = None,
     batch_size: int = 128,
@@ -79,6 +81,8 @@ def pretrain(
         minutes: Wall-clock time: the speed is measured first and the steps are fixed from it.
         out: The run folder; runs/TASK-ENCODER by default.
         labels: For tasks that need labels: 'folders', a CSV file (path,label) or an .npz file with y.
+        probe: Labelled data on which a linear probe is shown while the run goes on; they do not change the run.
+        probe_labels: Where the labels of these data are, like labels.
         size: Pixels a side of what the encoder gets; by default the data's own, at most 224.
         channels: Channels of what the encoder gets; by default the data's own, 3 for files.
         batch_size: Samples a step, over all processes.
@@ -103,6 +107,7 @@ def pretrain(
 
     from selfsup.data import open_data
     from selfsup.encoders import build_encoder
+    from selfsup.evaluation.online import OnlineProbe
     from selfsup.train.checkpoint import save_tensors, write_atomically
     from selfsup.train.fit import Plan, fit
     from selfsup.train.optim import OPTIMIZERS
@@ -124,6 +129,7 @@ def pretrain(
     fabric = make_fabric(device, precision)
     if batch_size % fabric.world_size:
         raise UserError(f"a batch of {batch_size} cannot be divided among {fabric.world_size} processes")
+    watched = OnlineProbe(open_data(probe, probe_labels), spec, fabric.device, seed) if probe is not None else None
     resolved = resolve_precision(precision, fabric.device)
     torch.manual_seed(seed)
     module = kind(build_encoder(encoder, spec, pretrained), **hyperparameters)
@@ -172,7 +178,10 @@ def pretrain(
             f"precision bfloat16: {saving:.1f} × the speed of float32 here; --precision float32 to compare",
             file=sys.stderr,
         )
-    fit(module, source, views, plan, fabric, folder=folder, workers="auto" if workers is None else workers, quiet=quiet)
+    fit(
+        module, source, views, plan, fabric, folder=folder, workers="auto" if workers is None else workers,
+        look=watched.look if watched else None, quiet=quiet,
+    )  # fmt: skip
     if fabric.is_global_zero:
         kept: Any = module.representation()
         save_tensors(folder / "encoder.safetensors", kept.state_dict(), {"encoder": encoder, "spec": asdict(spec)})

@@ -94,13 +94,7 @@ def evaluate(
     other = load_reference(reference) if reference is not None else None
     train = _labelled(open_data(data, labels), "--labels")
     if test is None:
-        whole = train
-        train, held_out = split(whole, seed, target=kind)
-        if not len(held_out):
-            raise UserError(
-                f"no class of {whole.name} has two labels, so none can be set aside to test on: give --test, or are "
-                "the labels file names?"
-            )
+        train, held_out = split(train, seed, target=kind)
     else:
         held_out = _labelled(open_data(test, test_labels), "--test-labels")
     assert train.labels is not None

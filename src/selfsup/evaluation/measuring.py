@@ -117,9 +117,9 @@ _PROTOCOLS = {
     "knn": "cosine, weighted votes, k by leave-one-out on the drawn labels",
     "attentive": "one learned query over the tokens, then linear; AdamW, 300 steps, weight decay by a held-out fifth "
     "of the drawn labels",
-    "trained": "AdamW 0.001, batch up to 64, 30 passes, 200 to 600 steps, the views of the run; "
+    "trained": "AdamW 0.002, batch up to 32, 30 passes, 200 to 400 steps, the views of the run; "
     "s4l: 400 steps of 64 samples and 64 labelled ones, all upright, with the pretext of the run",
-    "finetune": "as trained, from the pretrained encoder, AdamW 0.0003",
+    "finetune": "as trained, from the pretrained encoder, AdamW 0.0005",
     "raw pixels": "averaged down to at most 32 × 32",
     "PCA": "the first 64 principal components of those pixels, from the training part without its labels",
 }

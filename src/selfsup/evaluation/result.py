@@ -150,10 +150,10 @@ class Evaluation(Printable):
             title=f"{about['metric']}{percent} on {about['test']['samples']:,} test samples by {about['unit']}",
             caption=f"mean ± 95% interval over {about['draws']} draws of the labels",
         )
-        table.add_column("representation")
+        table.add_column("representation", no_wrap=True)
         table.add_column("read by")
         for count in shots:
-            table.add_column("all" if count is None else str(count), justify="right", no_wrap=True)
+            table.add_column("all" if count is None else str(count), justify="right")
         cells: dict[tuple[str, str], dict[int | None, str]] = {}
         for score in self.scores:
             row = cells.setdefault((score.representation, score.protocol), {})

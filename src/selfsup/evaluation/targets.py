@@ -67,7 +67,10 @@ def chance(target: Target, wanted: NDArray[Any]) -> tuple[float, str]:
 
 
 def split(source: Source, seed: int, share: float = 0.2, target: Target = TARGETS["classes"]) -> tuple[Source, Source]:
-    """Return the labelled samples in two parts, the second with `share` of them, of every class at least one sample."""
+    """Return the labelled samples in two parts, the second with `share` of them, of every class at least one sample.
+
+    Raises `UserError` where that is none.
+    """
     assert source.labels is not None
     ids = source.labels.ids if target.name == "classes" else np.minimum(source.labels.ids, 0)
     generator = np.random.default_rng(seed)
@@ -76,6 +79,11 @@ def split(source: Source, seed: int, share: float = 0.2, target: Target = TARGET
         members = generator.permutation(np.flatnonzero(ids == number))
         test[members[: max(1, round(share * len(members)))]] = len(members) > 1
     labelled = ids >= 0
+    if not test.any():
+        raise UserError(
+            f"no class of {source.name} has two labels, so none can be set aside to measure on: give data for that, or "
+            "are the labels file names?"
+        )
     return source.take(np.flatnonzero(labelled & ~test)), source.take(np.flatnonzero(labelled & test))
 
 

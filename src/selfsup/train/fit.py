@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
 from selfsup.data import Source
 from selfsup.errors import RunFailed
@@ -54,12 +55,14 @@ def fit(
     *,
     folder: Path | None = None,
     workers: int | str = "auto",
+    look: Callable[[nn.Module, bool], Mapping[str, float]] | None = None,
     quiet: bool = False,
 ) -> None:
     """Train `task` in place for `plan.steps` steps; with a `folder`, log, save, and go on where a killed run stopped.
 
     The batch, the views and the noise of a step depend on the seed and the step alone, so a run that was stopped ends
-    with the weights of one that was not. Raises `RunFailed` for a loss that is not finite, `Interrupted` after SIGINT
+    with the weights of one that was not. At log points `look` gets the representation, and whether it is the last one;
+    what it returns is logged and shown. Raises `RunFailed` for a loss that is not finite, `Interrupted` after SIGINT
     or SIGTERM (saved first).
     """
     checkpoint = folder / "checkpoint" / "latest.safetensors" if folder else None
@@ -82,6 +85,8 @@ def fit(
     skipped = Skipped(source, writes)
     every = max(1, min(50, plan.steps // 200))
     recent: list[Loss] = []
+    look, seen = look if fabric.is_global_zero else None, dict[str, float]()
+    representation: Any = task.representation()
     saved_at, saving, saved_step = time.monotonic(), 0.0, start
     stream = _timed(
         batches(
@@ -117,10 +122,12 @@ def fit(
                 values = _means(recent, done, plan, saved_step, fabric)
                 recent.clear()
                 alarm.look(values["loss"], loss.chance, done / plan.steps)
-                progress.update(done, values, loss.chance, alarm.word)
+                found = look(representation, done == plan.steps) if look else {}
+                seen |= found
+                progress.update(done, values | seen, loss.chance, alarm.word)
                 speed = {"samples_per_s": progress.rate, "waiting": progress.waiting}
                 about = {"chance": loss.chance, "lr": plan.lr_at(step), **speed, **alarm.numbers, "alarm": alarm.word}
-                log.write({"step": done, **values, **about})
+                log.write({"step": done, **values, **found, **about})
             if due or stop or done == plan.steps:
                 saved_at = time.monotonic()
                 save(done)

@@ -1,0 +1,95 @@
+"""The online probe: how useful is the representation by now? Seen from aside, while it is trained."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from selfsup.data import Broken, Source
+from selfsup.errors import RunFailed, UserError
+from selfsup.evaluation.draws import nested_subsets
+from selfsup.evaluation.probe import fit_probe
+from selfsup.evaluation.targets import split
+from selfsup.views import plain_views
+
+SAMPLES = 500  # half to fit, half to measure
+SHARE = 0.02  # of the time since the start, at most
+PENALTY = 0.1  # no cross-validation: the number is to be compared with itself
+
+
+class OnlineProbe:
+    """A linear probe on up to 500 labelled samples, half of each class to fit and half to measure, always the same.
+
+    It looks when that keeps its share of the time within 2%, and after the last step whatever it costs. It leaves no
+    trace in the run: no random number is drawn, no statistic moves. Its accuracy shows the trend; `selfsup evaluate`
+    measures.
+
+    Args:
+        source: labelled data.
+        spec: of the pictures that the encoder takes.
+        device: where the encoder is.
+        seed: which samples, and which half.
+
+    Raises:
+        UserError: for labels of fewer than two classes with two samples each.
+    """
+
+    def __init__(self, source: Source, spec: Any, device: torch.device, seed: int) -> None:
+        labels = source.labels
+        labelled = np.flatnonzero(labels.ids >= 0) if labels is not None else np.empty(0, np.int64)
+        if len(labelled) < 4 or labels is None:
+            raise UserError(
+                f"--probe {source.name} has no labels: give --probe-labels folders, a CSV file or an .npz file"
+            )
+        source.spec(spec.size, spec.channels)
+        count = min(SAMPLES, len(labelled))
+        drawn = nested_subsets(len(labelled), [count], 1, seed)[0][count]
+        parts = split(source.take(labelled[drawn]), seed, 0.5)
+        ids = [part.labels.ids for part in parts if part.labels is not None]
+        if len(np.unique(ids[0])) < 2:
+            raise UserError(f"--probe {source.name} needs labels of two classes, at least")
+        self.classes, self.device, self.views = len(labels.classes), device, plain_views(spec)
+        try:
+            self.batches = [self._read(part, half) for half, part in enumerate(parts)]
+        except Broken as error:
+            raise RunFailed(f"--probe {source.name}: {error}") from None
+        self.began, self.spent, self.cost = time.monotonic(), 0.0, 0.0
+
+    def _read(self, part: Source, half: int) -> tuple[list[dict[str, torch.Tensor]], np.ndarray[Any, Any]]:
+        assert part.labels is not None
+        batches, ids = [], []
+        for rows in np.array_split(np.arange(len(part)), -(-len(part) // 128)):
+            batch = dict(self.views.fetch(part, rows, 0, half).batch)
+            ids.append(part.labels.ids[batch["index"].numpy()])  # a broken sample was replaced by another one
+            batches.append({"x": batch["x"]})
+        return batches, np.concatenate(ids)
+
+    def look(self, encoder: nn.Module, last: bool) -> dict[str, float]:
+        """Return {"probe": accuracy}, or nothing where it is too early to look again."""
+        began = time.monotonic()
+        if not last and self.spent + max(self.cost, 0.1) > SHARE * (began - self.began):
+            return {}
+        modes = {module: module.training for module in encoder.modules()}
+        devices = [self.device] if self.device.type == "cuda" else []
+        try:
+            with torch.no_grad(), torch.random.fork_rng(devices):
+                encoder.eval()
+                (x, y), (test_x, truth) = ((self._encode(encoder, batches), ids) for batches, ids in self.batches)
+                probe = fit_probe(x, y, self.classes, penalties=(PENALTY,))
+                accuracy = float((probe.predict(test_x) == truth).mean())
+        except UserError:
+            accuracy = float("nan")  # features that are not finite: the loss will say so
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+        self.cost = time.monotonic() - began
+        self.spent += self.cost
+        return {"probe": accuracy}
+
+    def _encode(self, encoder: nn.Module, batches: list[dict[str, torch.Tensor]]) -> torch.Tensor:
+        moved = ({key: value.to(self.device) for key, value in batch.items()} for batch in batches)
+        return torch.cat([encoder(self.views.finish(batch)["x"]).float() for batch in moved])
