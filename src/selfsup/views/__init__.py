@@ -176,5 +176,5 @@ def _sample(x: Tensor, boxes: NDArray[np.float64], flips: NDArray[np.bool_], siz
 def _sample_one(picture: NDArray[np.uint8], box: NDArray[np.float64], flip: bool, size: int) -> Tensor:
     top, left, h, w = (round(float(v)) for v in box)
     cut = picture[max(top, 0) : max(top + max(h, 1), 1), max(left, 0) : max(left + max(w, 1), 1)]
-    x = torch.from_numpy(np.ascontiguousarray(cut[:, ::-1] if flip else cut))[None].permute(0, 3, 1, 2)
+    x = torch.from_numpy(np.array(cut[:, ::-1] if flip else cut))[None].permute(0, 3, 1, 2)
     return F.interpolate(x, (size, size), mode="bilinear", antialias=True)
