@@ -25,6 +25,7 @@ COMMANDS = {
     "evaluate": "selfsup.evaluation:evaluate",
     "embed": "selfsup.embedding:embed",
     "export": "selfsup.exporting:export",
+    "bench": "selfsup.benching:bench",
 }
 
 

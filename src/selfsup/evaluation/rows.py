@@ -1,8 +1,9 @@
-"""Checks and blocks that every evaluation shares."""
+"""Checks, blocks and linear algebra that the evaluations share."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from selfsup.errors import UserError
 
 Features = NDArray[np.float32] | Tensor
 Ids = NDArray[np.int64] | Tensor
+SMALL = 2**21  # up to so many numbers float64 costs little
 
 
 def as_matrix(x: Features, what: str = "features") -> Tensor:
@@ -20,7 +22,7 @@ def as_matrix(x: Features, what: str = "features") -> Tensor:
     matrix = torch.as_tensor(x).detach().to(torch.float32)
     if matrix.ndim != 2 or 0 in matrix.shape:
         raise UserError(f"{what} must have the shape (samples, dimensions), both at least 1, not {tuple(matrix.shape)}")
-    bad = sum(int((~block.isfinite()).any(1).sum()) for block in matrix.split(8192))
+    bad = sum(int((~matrix[i : i + 8192].isfinite()).any(1).sum()) for i in range(0, len(matrix), 8192))
     if bad:
         raise UserError(f"{bad} of {len(matrix)} rows of {what} hold NaN or infinity; the encoder may have diverged")
     return matrix
@@ -42,3 +44,44 @@ def blocks(rows: int, width: int, numbers: int = 2**21) -> Iterator[slice]:
     size = max(1, numbers // max(width, 1))
     for start in range(0, rows, size):
         yield slice(start, min(start + size, rows))
+
+
+def standardise(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return mean (d,), scale (d,) and (x - mean) / scale (n, d); float64 if x is small.
+
+    The scale is the standard deviation; of a constant feature it is infinite, so that the feature counts for nothing.
+    """
+    x = x.double() if x.numel() <= SMALL else x
+    std, mean = torch.std_mean(x, 0, correction=0)
+    scale = torch.where(std > 1e-6 * mean.abs(), std, torch.inf)
+    return mean, scale, (x - mean) / scale
+
+
+def row_space(z: Tensor) -> tuple[Tensor, Tensor]:
+    """Return coordinates (n, r + 1) of the rows along r principal axes, with a column of ones, and the axes (d, r).
+
+    A linear model with an L2 penalty has its solution in the span of the rows, so nothing is lost for n < d.
+    """
+    if len(z) < z.shape[1]:
+        square, rows = torch.linalg.eigh((z @ z.T).double())
+        kept = square > square[-1].clamp_min(1e-300) * 4 * len(z) * torch.finfo(z.dtype).eps
+        root = square[kept].sqrt()
+        coordinates, axes = (rows[:, kept] * root).to(z.dtype), z.T @ (rows[:, kept] / root).to(z.dtype)
+    else:
+        axes = torch.linalg.eigh((z.T @ z).double())[1].to(z.dtype)
+        coordinates = z @ axes
+    return torch.cat([coordinates, torch.ones_like(z[:, :1])], 1), axes
+
+
+@contextmanager
+def few_threads(work: int) -> Iterator[None]:
+    """Let one thread do a small piece of `work` (multiplications): threads that wait for each other cost more.
+
+    On a busy machine, with loader processes running, many times more.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1 if work <= 2**23 else threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
