@@ -98,6 +98,8 @@ def test_a_device_that_is_not_there(told: Told) -> None:
         (["--task", "supervised", "--classes", "9"], "--classes 9 is less than the 10"),
         (["--pad", "x"], "--pad"),
         (["--flip", "half"], "--flip"),
+        (["--flip", "nan"], "--flip must be a finite number, not nan"),
+        (["--hidden", "0"], "at least 1 unit, not 0: give another --hidden"),
         (["--pad"], "--pad"),
         (["--lr", "fast"], "--lr takes FLOAT, not 'fast'"),
         (["--steps", "1.5"], "--steps takes INT, not '1.5'"),
