@@ -25,9 +25,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from selfsup.evaluate.knn import KNN, neighbours
-from selfsup.evaluate.metrics import accuracy
-from selfsup.evaluate.probe import fit_probe
+from selfsup.evaluation.knn import KNN, neighbours
+from selfsup.evaluation.metrics import accuracy
+from selfsup.evaluation.probe import fit_probe
 
 EPOCHS = 90  # of lightly's linear evaluation, with batch 256, SGD with momentum 0.9, learning rate 0.1 and cosine decay
 
