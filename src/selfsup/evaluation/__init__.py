@@ -59,7 +59,8 @@ def evaluate(
         protocol: linear, knn.
         draws: How many times the labels are drawn.
         scratch: Whether to train from scratch too, which takes long.
-        semi: Whether to train s4l too, on the drawn labels and all other samples without theirs; takes the longest.
+        semi: Whether to train s4l too, on the drawn labels and all other training samples without theirs, those that never
+            had one included; takes the longest.
         seed: Seed of the draws, of the split and of the baselines.
         device: auto, cpu, cuda or mps.
         quiet: No progress bar.
@@ -86,11 +87,17 @@ def evaluate(
             raise unknown("protocol", name, READERS)
     check_numbers(draws=draws, seed=seed)
     encoder = run.load()
-    train = _labelled(open_data(data, labels), "--labels")
-    held_out = _labelled(open_data(test, test_labels), "--test-labels") if test is not None else None
-    train, held_out = split(train, seed) if held_out is None else (train, held_out)
-    if not len(held_out):
-        raise UserError(f"no class of {train.name} has two labels, so none can be set aside to test on; give --test")
+    opened = open_data(data, labels)
+    numbers, unlabelled = _labelled(opened, "--labels")
+    if test is None:
+        numbers, aside = split(opened, seed)
+        if not len(aside):
+            raise UserError(f"no class of {opened.name} has two labels: none can be set aside to test on; give --test")
+        held_out = opened.take(aside)
+    else:
+        held_out = open_data(test, test_labels)
+        held_out = held_out.take(_labelled(held_out, "--test-labels")[0])
+    train = opened.take(numbers)
     assert train.labels is not None
     assert held_out.labels is not None
     train.labels, held_out.labels = align(train.labels, held_out.labels)
@@ -121,8 +128,9 @@ def evaluate(
         own = run.task in TASKS and not find_task(run.task).needs_labels
         pretext = {"pretext": run.task, "options": given} if own else {}
         trained["s4l"] = lambda: S4L(run.fresh_encoder(), classes=classes, tile=False, **options, **pretext)
+    pool = opened.take(np.concatenate([numbers[kept], unlabelled]))  # the draws are numbers of its first part
     for name, make in trained.items():
-        scores += train_on_draws(name, make, readable, held_out, chosen, spec, fabric, seed, quiet)
+        scores += train_on_draws(name, make, pool, held_out, chosen, spec, fabric, seed, quiet)
     about: dict[str, Any] = {
         "run": str(run.folder), "task": run.task, "encoder": run.encoder_name, "classes": classes, "draws": draws,
         "seed": seed, "data": {"name": train.name, "samples": len(readable)},
@@ -152,11 +160,12 @@ def _shots(shots: str | Sequence[int | None] | None, most: int) -> list[int | No
     return counts
 
 
-def _labelled(source: Source, option: str) -> Source:
+def _labelled(source: Source, option: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the numbers of the samples that have a label, and of those that have none."""
     import numpy as np
 
     if source.labels is None or not (source.labels.ids >= 0).any():
         raise UserError(
             f"{source.name} has no labels: give {option} folders, a CSV file (path,label) or an .npz file with y"
         )
-    return source.take(np.flatnonzero(source.labels.ids >= 0))
+    return np.flatnonzero(source.labels.ids >= 0), np.flatnonzero(source.labels.ids < 0)
