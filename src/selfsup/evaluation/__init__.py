@@ -59,8 +59,8 @@ def evaluate(
         protocol: linear, knn.
         draws: How many times the labels are drawn.
         scratch: Whether to train from scratch too, which takes long.
-        semi: Whether to train s4l too, on the drawn labels and all other training samples without theirs, those that never
-            had one included; takes the longest.
+        semi: Whether to train s4l too, on the drawn labels and all other training samples, those that never had a label
+            included, without theirs; takes the longest.
         seed: Seed of the draws, of the split and of the baselines.
         device: auto, cpu, cuda or mps.
         quiet: No progress bar.

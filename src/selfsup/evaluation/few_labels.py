@@ -105,7 +105,7 @@ def _only(source: Source, drawn: NDArray[np.int64]) -> Source:
 
 
 def split(source: Source, seed: int, share: float = 0.2) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the numbers of the labelled samples in two parts, the second with `share` of every class (at least one)."""
+    """Return the numbers of the labelled samples in two parts, the second with `share` of each class, at least one."""
     assert source.labels is not None
     ids = source.labels.ids
     generator = np.random.default_rng(seed)
