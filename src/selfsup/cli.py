@@ -81,11 +81,14 @@ def _run(words: list[str]) -> Any:
     for name in asked:
         if name.removeprefix("no_") not in [*known, *more]:
             raise unknown(f"option of {command}", _flag(name), map(_flag, [*known, *more]))
+    given = {name if name in more else name.removeprefix("no_") for name in asked}
     if "--help" in words or "-h" in words:
         words = ["--help"]  # or tyro leaves out the arguments that were given
+    else:
+        more = {name: parameter for name, parameter in more.items() if name in given}  # the task may fill in the rest
     with _one_line(words):
         arguments, options = tyro.cli(_recorder(function, more), prog=f"selfsup {command}", args=words)
-    return function(*arguments, **{name: value for name, value in options.items() if name in known or name in asked})
+    return function(*arguments, **{name: value for name, value in options.items() if name in known or name in given})
 
 
 def _print(result: Any, as_json: bool) -> None:
