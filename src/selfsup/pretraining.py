@@ -217,7 +217,8 @@ def prepare_task(
             raise UserError(
                 f"--classes {values['classes']} is less than the {len(labels.classes)} that the labels name"
             )
-        source = source if (labels.ids >= 0).all() else source.take(np.flatnonzero(labels.ids >= 0))
+        if not kind.uses_unlabelled and (labels.ids < 0).any():
+            source = source.take(np.flatnonzero(labels.ids >= 0))
     missing = [key for key, value in values.items() if value is inspect.Parameter.empty]
     if missing:
         raise UserError(f"{name} needs --{missing[0].replace('_', '-')}")
