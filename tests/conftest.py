@@ -1,5 +1,52 @@
-"""One thread a test process: on a machine that is busy, two threads that wait for each other are many times slower."""
+"""Fixtures that the test files share: folders of generated pictures, and one small finished run.
+
+One thread a test process: on a machine that is busy, two threads that wait for each other are many times slower.
+"""
+
+from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the tests are of the CPU
+
+import selfsup
+
+MakeFolder = Callable[..., Path]
+
+
+@pytest.fixture
+def make_folder(tmp_path: Path) -> MakeFolder:
+    """Return a function that writes `count` pictures of each class below `root`, and returns the root."""
+
+    def make(name: str = "pictures", classes: tuple[str, ...] = ("cat", "dog"), count: int = 4, size: int = 16) -> Path:
+        generator = np.random.default_rng(0)
+        for number, label in enumerate(classes):
+            folder = tmp_path / name / label
+            folder.mkdir(parents=True, exist_ok=True)
+            for i in range(count):
+                pixels = generator.integers(0, 128, (size, size, 3)) + 100 * (number % 2)
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i}.png")
+        return tmp_path / name
+
+    return make
+
+
+@pytest.fixture
+def pictures(make_folder: MakeFolder) -> Path:
+    """Return a folder with cat/0.png … cat/3.png and dog/0.png … dog/3.png, 16 × 16."""
+    return make_folder()
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a finished run: rotation, convnet, two steps on digits. Copy it before changing it."""
+    folder = tmp_path_factory.mktemp("run") / "rotation"
+    selfsup.pretrain("digits", encoder="convnet", steps=2, batch_size=16, out=folder, quiet=True)
+    return folder

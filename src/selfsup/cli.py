@@ -8,9 +8,11 @@ import inspect
 import io
 import json
 import os
+import re
+import signal
 import sys
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from selfsup.errors import RunFailed, UserError, unknown
@@ -32,28 +34,26 @@ def main(args: Sequence[str] | None = None) -> int:
     as_json = "--json" in words
     words = [word for word in words if word != "--json"]
     try:
-        result = _run(words)
+        with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+            result = _run(words)
+        _print(result, as_json)
+        sys.stdout.flush()
     except UserError as error:
         return _fail(str(error), 2)
     except RunFailed as error:
         return _fail(str(error), 1)
+    except SystemExit as stop:  # --help and --tyro-print-completion
+        return int(stop.code or 0)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at exit
+        return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
-        return 130
+        return 128 + signal.SIGINT
     except Exception as error:
         number = getattr(error, "number", None)  # train.signals.Interrupted, without importing torch to name it
         if type(error).__name__ != "Interrupted" or number is None:
             raise
         return _fail(str(error), 128 + int(number))
-    if os.environ.get("RANK", "0") != "0":
-        return 0  # torchrun: one process speaks
-    if as_json and result is not None:
-        print(json.dumps(result.as_json()))
-    elif result is not None:
-        from rich.console import Console
-
-        from selfsup.printing import WIDTH
-
-        Console(width=None if sys.stdout.isatty() else WIDTH).print(result, highlight=False)
     return 0
 
 
@@ -63,21 +63,43 @@ def _run(words: list[str]) -> Any:
     if not words or words[0] not in COMMANDS:
         if words and not words[0].startswith("-"):
             raise unknown("command", words[0], COMMANDS)
-        functions = {name: _without_hyperparameters(_function(name)) for name in COMMANDS}
-        return tyro.extras.subcommand_cli_from_dict(
-            functions, prog="selfsup", description=_ABOUT, args=words or ["--help"]
-        )
-    function = _function(words[0])
-    prog = f"selfsup {words[0]}"
-    known = _without_hyperparameters(function)
-    with _one_line(words[1:]):
-        bound, rest = tyro.cli(known, prog=prog, args=words[1:], return_unknown_args=True)
-    arguments, options = bound
-    if not _takes_hyperparameters(function):
-        if rest:
-            raise unknown(f"option of {words[0]}", rest[0], _options(function))
-        return function(*arguments, **options)
-    return function(*arguments, **options, **_hyperparameters(prog, arguments, options, rest, _options(function)))
+        functions = {name: _recorder(_function(name)) for name in COMMANDS}
+        with _one_line(words):
+            return tyro.extras.subcommand_cli_from_dict(
+                functions, prog="selfsup", description=_ABOUT, args=words or ["--help"]
+            )
+    command, *words = words
+    function = _function(command)
+    known = _options(function)
+    asked = [
+        name for word in words if (name := _option(word)) and name not in (*known, "help", "tyro_print_completion")
+    ]
+    more: dict[str, inspect.Parameter] = {}
+    if _takes_hyperparameters(function) and (asked or "--help" in words):
+        more = _hyperparameters(command, function, words, explain=not asked)
+    for name in asked:
+        if name.removeprefix("no_") not in [*known, *more]:
+            raise unknown(f"option of {command}", _flag(name), map(_flag, [*known, *more]))
+    if "--help" in words or "-h" in words:
+        words = ["--help"]  # or tyro leaves out the arguments that were given
+    with _one_line(words):
+        arguments, options = tyro.cli(_recorder(function, more), prog=f"selfsup {command}", args=words)
+    return function(*arguments, **{name: value for name, value in options.items() if name in known or name in asked})
+
+
+def _print(result: Any, as_json: bool) -> None:
+    if result is None or os.environ.get("RANK", "0") != "0":  # torchrun: one process speaks
+        return
+    if as_json:
+        print(json.dumps(result.as_json()))
+        return
+    from rich.console import Console
+
+    from selfsup.printing import WIDTH
+
+    shown, width = result.__rich__(), None if sys.stdout.isatty() else WIDTH
+    console = Console(width=width, markup=False, emoji=False, highlight=False)  # a path may hold [brackets]
+    console.print(shown, soft_wrap=isinstance(shown, str))
 
 
 def _function(command: str) -> Callable[..., Any]:
@@ -90,24 +112,32 @@ def _takes_hyperparameters(function: Callable[..., Any]) -> bool:
     return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values())
 
 
-def _options(function: Callable[..., Any]) -> list[str]:
+def _options(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    return {n: p for n, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY}
+
+
+def _option(word: str) -> str:
+    """Return the name of the option that a word is, '' for a value."""
+    return word[2:].partition("=")[0].replace("-", "_") if word.startswith("--") else ""
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _recorder(
+    function: Callable[..., Any], more: Mapping[str, inspect.Parameter] | None = None
+) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]:
+    """Return a function with the options of `function` (and `more` for **hyperparameters) that returns what it got."""
     parameters = inspect.signature(function).parameters.values()
-    return ["--" + p.name.replace("_", "-") for p in parameters if p.kind is p.KEYWORD_ONLY]
+    shown = [_readable(p, function) for p in parameters if p.kind is not p.VAR_KEYWORD] + list((more or {}).values())
 
-
-def _without_hyperparameters(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function of the same options, less **hyperparameters, that returns what it was called with."""
-    parameters = inspect.signature(function).parameters.values()
-    return _recorder([_readable(p, function) for p in parameters if p.kind is not p.VAR_KEYWORD], function)
-
-
-def _recorder(parameters: list[inspect.Parameter], like: Callable[..., Any] | None = None) -> Callable[..., Any]:
     def bound(*arguments: Any, **options: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return arguments, options
 
-    bound.__doc__, bound.__name__ = (like.__doc__, like.__name__) if like else (None, "options")
-    bound.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    bound.__annotations__ = {p.name: p.annotation for p in parameters}
+    bound.__doc__, bound.__name__ = function.__doc__, function.__name__
+    bound.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+    bound.__annotations__ = {p.name: p.annotation for p in shown}
     return bound
 
 
@@ -125,51 +155,59 @@ def _readable(parameter: inspect.Parameter, function: Callable[..., Any]) -> ins
 
 
 def _hyperparameters(
-    prog: str, arguments: Sequence[Any], options: dict[str, Any], words: list[str], common: list[str]
-) -> dict[str, Any]:
-    """Parse the words that are left as options of the task, typed by its constructor."""
-    if not words:
-        return {}
-    import tyro
+    command: str, function: Callable[..., Any], words: list[str], explain: bool
+) -> dict[str, inspect.Parameter]:
+    """Return the options of the task that the words name. To `explain` none, it has to be named."""
+    from selfsup.tasks import TASKS, find_task
 
-    from selfsup.tasks import find_task
-
-    name = options["task"] if "task" in options else arguments[0]
-    parameters = find_task(name).hyperparameters()
-    known = ["--" + key.replace("_", "-") for key in parameters]
+    known = _options(function)
+    default: str = known["task"].default if "task" in known else ""
+    named, values, before = "", [], ""
     for word in words:
-        if word.startswith("--") and word.partition("=")[0].replace("_", "-") not in known:
-            raise unknown(f"option of {prog} and of the task {name}", word, [*known, *common])
-    given = {word.partition("=")[0][2:].replace("-", "_") for word in words if word.startswith("--")}
-
-    with _one_line(words):
-        values: dict[str, Any] = tyro.cli(_recorder([parameters[key] for key in given]), prog=prog, args=words)[1]
-    return values
+        if before == "task" or _option(word) == "task":
+            named = word.rpartition("=")[2] if _option(word) else word
+        elif not word.startswith("-") and (before not in known or known[before].annotation == "bool"):
+            values.append(word)  # the command's own, or the value of an option of the task
+        before = _option(word) if "=" not in word else ""
+    if "task" not in known:
+        named = next((word for word in values if word in TASKS or ":" in word), values[0] if values else "")
+    name = named or default
+    if not name or (explain and not named):
+        return {}
+    return find_task(name).hyperparameters()
 
 
 @contextlib.contextmanager
 def _one_line(words: Sequence[str]) -> Iterator[None]:
     """Turn tyro's framed error messages into one line."""
-    if "--help" in words or "-h" in words:
-        yield
-        return
     written, before = io.StringIO(), os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = "1000"  # so that tyro does not wrap what it says
+    if not {"--help", "-h"} & set(words):
+        os.environ["COLUMNS"] = "1000"  # so that tyro does not wrap what it says
     try:
         with contextlib.redirect_stderr(written):
             yield
-    except SystemExit:
-        lines = [line.strip("│╭╮╰╯─ ") for line in written.getvalue().splitlines()]
-        told = [line for line in lines[1:] if line and not line.startswith("For full helptext")]
-        raise UserError(f"{told[0].rstrip(':')}; see --help" if told else "see --help") from None
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise UserError(f"{_plain(written.getvalue())}; see --help") from None
     finally:
-        os.environ.pop("COLUMNS")
+        os.environ.pop("COLUMNS", None)
         if before is not None:
             os.environ["COLUMNS"] = before
 
 
+def _plain(framed: str) -> str:
+    """Return the gist of tyro's framed message."""
+    lines = [line.strip("│╭╮╰╯─ ") for line in framed.splitlines()]
+    told = [line for line in lines[1:] if line] or ["these arguments cannot be read"]
+    if told[0].startswith("Missing from"):
+        return f"{told[1]} is missing: {told[2].removesuffix('(required)').rstrip(' .')}"
+    mistaken = re.match(r"Error parsing (\S+): .*\{None\}\|(\w+) could be instantiated from \[(.*)\]", told[0])
+    return "{} takes {}, not {}".format(*mistaken.groups()) if mistaken else told[0].rstrip(".:")
+
+
 def _fail(message: str, status: int) -> int:
-    print(f"selfsup: {message}", file=sys.stderr)
+    print("selfsup:", " ".join(message.splitlines()), file=sys.stderr)
     return status
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selfsup.errors import RunFailed, UserError
+from selfsup.checks import check_new_file
+from selfsup.errors import RunFailed
 from selfsup.printing import Printable
 from selfsup.run import Run
 
@@ -78,11 +79,10 @@ def embed(
     from selfsup.progress import counting
 
     run = run if isinstance(run, Run) else Run(run)
+    path = Path(out)
+    check_new_file(path)
     encoder: Any = run.load()
     source = open_data(data, labels)
-    path = Path(out)
-    if not path.parent.is_dir():
-        raise UserError(f"no such folder: {path.parent}")
     names = source.labels
     dim = int(encoder.dim)
     schema = pa.schema([("path", pa.string()), ("label", pa.string()), ("vector", pa.list_(pa.float32(), dim))])
@@ -96,7 +96,7 @@ def embed(
             for numbers, x in feature_batches(encoder, source, run.spec, device=placed):
                 ids = names.ids[numbers] if names is not None else [-1] * len(numbers)
                 columns = [
-                    pa.array([os.fsencode(source.path(int(i))).decode(errors="replace") for i in numbers]),
+                    pa.array([os.fsencode(source.path(int(i))).decode(errors="backslashreplace") for i in numbers]),
                     pa.array([names.classes[i] if names and i >= 0 else None for i in ids], pa.string()),
                     pa.FixedSizeListArray.from_arrays(pa.array(x.reshape(-1)), dim),
                 ]
@@ -105,7 +105,7 @@ def embed(
                 advance(len(numbers))
         os.replace(aside, path)
     except OSError as error:
-        raise RunFailed(f"cannot write {path}: {error.strerror}") from error
+        raise RunFailed(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         aside.unlink(missing_ok=True)
     return Embedded(path, rows, dim, len(source) - rows)

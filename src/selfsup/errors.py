@@ -20,7 +20,8 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     """Return the error for a name that is not among `known`, with the nearest one suggested."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known[:20])}" if known else "there are none"
+    few = ", ".join(known[:20]) + (", …" if len(known) > 20 else "")
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {few}" if known else "there are none"
     return UserError(f"unknown {kind} {name!r}; {hint}")
 
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from selfsup.checks import check_new_file
 from selfsup.errors import UserError, need, unknown
 from selfsup.printing import Printable
 from selfsup.run import Run
@@ -58,12 +59,11 @@ def export(run: RunName, /, *, format: Format = "safetensors", out: Target | Non
     if format not in get_args(Format):
         raise unknown("format", format, get_args(Format))
     run = run if isinstance(run, Run) else Run(run)
-    encoder: Any = run.load()
-    spec = run.spec
     stem = "encoder-timm" if format == "timm" else "encoder"
     path = Path(out) if out is not None else Path(stem + SUFFIX[format])
-    if not path.parent.is_dir():
-        raise UserError(f"no such folder: {path.parent}")
+    check_new_file(path)
+    encoder: Any = run.load()
+    spec = run.spec
     about = {"encoder": run.encoder_name, "task": run.task, **asdict(spec)}
     example = torch.zeros(2, spec.channels, spec.size, spec.size)
     if format == "safetensors":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import logging
+import math
 import os
 import shlex
 import sys
@@ -13,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from selfsup.checks import check_new_folder, check_numbers
 from selfsup.errors import UserError, unknown
 from selfsup.run import Run, differences, versions
 from selfsup.tasks import find_task
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 else:
     Data = Target = TaskName = str  # what the command line can give
 
+DEVICES = ("auto", "cpu", "cuda", "mps")
 LR = {"adamw": 2e-3, "sgd": 0.05, "lars": 0.15}
 WEIGHT_DECAY = {"adamw": 0.05, "sgd": 5e-4, "lars": 1e-6}
 
@@ -105,13 +108,22 @@ def pretrain(
     from selfsup.train.optim import OPTIMIZERS
     from selfsup.train.precision import bfloat16_saving, resolve_precision
 
-    name, kind, hyperparameters, source = prepare_task(task, open_data(data, labels), hyperparameters)
+    check_numbers(
+        steps=steps, epochs=epochs, minutes=minutes, size=size, channels=channels, batch_size=batch_size, lr=lr,
+        weight_decay=weight_decay, warmup=warmup, clip=clip, seed=seed, workers=workers,
+    )  # fmt: skip
+    budget = _budget(steps, epochs, minutes)
     if optimizer not in OPTIMIZERS:
         raise unknown("optimizer", optimizer, OPTIMIZERS)
-    if batch_size < 2 or batch_size > len(source):
-        raise UserError(f"--batch-size must be 2 to {len(source)} (the number of samples), not {batch_size}")
+    if out is not None:
+        _before(Path(out))  # complains before the data are read
+    name, kind, hyperparameters, source = prepare_task(task, open_data(data, labels), hyperparameters)
+    if batch_size > len(source):
+        raise UserError(f"--batch-size must be at most {len(source)} (the number of samples), not {batch_size}")
     spec = source.spec(size, channels)
     fabric = make_fabric(device, precision)
+    if batch_size % fabric.world_size:
+        raise UserError(f"a batch of {batch_size} cannot be divided among {fabric.world_size} processes")
     resolved = resolve_precision(precision, fabric.device)
     torch.manual_seed(seed)
     module = kind(build_encoder(encoder, spec, pretrained), **hyperparameters)
@@ -119,7 +131,6 @@ def pretrain(
 
     folder = Path(out) if out is not None else Path("runs") / f"{name.rpartition(':')[2]}-{encoder}"
     before = _before(folder)
-    budget = _budget(steps, epochs, minutes)
     if before and before.recipe.get("budget") == budget:
         count = int(before.recipe["plan"]["steps"])
     else:
@@ -195,6 +206,10 @@ def prepare_task(
             raise UserError(f"{name} needs at least two classes; the labels name only {labels.classes[0]!r}")
         if values.get("classes") is inspect.Parameter.empty:
             values["classes"] = len(labels.classes)
+        if values.get("classes", math.inf) < len(labels.classes):
+            raise UserError(
+                f"--classes {values['classes']} is less than the {len(labels.classes)} that the labels name"
+            )
         source = source if (labels.ids >= 0).all() else source.take(np.flatnonzero(labels.ids >= 0))
     missing = [key for key, value in values.items() if value is inspect.Parameter.empty]
     if missing:
@@ -212,8 +227,8 @@ def make_fabric(device: str, precision: str) -> Fabric:
     from selfsup.train.precision import PRECISIONS, resolve_precision
 
     world, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    if device not in ("auto", "cpu", "cuda", "mps"):
-        raise UserError(f"unknown device {device!r}; known: auto, cpu, cuda, mps")
+    if device not in DEVICES:
+        raise unknown("device", device, DEVICES)
     strategy = "ddp" if world > 1 else "auto"
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     with warnings.catch_warnings():
@@ -239,6 +254,7 @@ def _before(folder: Path) -> Run | None:
         return Run(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists and is no run folder; give another --out")
+    check_new_folder(folder)
     return None
 
 
@@ -246,8 +262,6 @@ def _budget(steps: int | None, epochs: float | None, minutes: float | None) -> d
     given = {k: v for k, v in {"steps": steps, "epochs": epochs, "minutes": minutes}.items() if v is not None}
     if len(given) > 1:
         raise UserError(f"give only one of --steps, --epochs and --minutes, not {' and '.join(given)}")
-    if any(value <= 0 for value in given.values()):
-        raise UserError(f"--{next(iter(given))} must be more than 0")
     return given or {"epochs": 100}
 
 

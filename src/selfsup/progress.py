@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+ALARM_COLOURS = {"collapsed": "bold red", "stuck": "yellow"}
 LINE_SECONDS = 10.0  # between lines where there is no terminal
 COLUMNS = (
     BarColumn(24),
@@ -47,8 +48,8 @@ class Progress:
         """Add time that was spent waiting for data."""
         self.waited += seconds
 
-    def update(self, step: int, values: Mapping[str, float], chance: float | None) -> None:
-        """Show the state after `step` steps."""
+    def update(self, step: int, values: Mapping[str, float], chance: float | None, alarm: str = "") -> None:
+        """Show the state after `step` steps; `alarm` is one word on the health of the representation."""
         now = time.monotonic()
         elapsed = max(now - self.began, 1e-9)
         self.rate = (step - self.start) * self.batch_size / elapsed
@@ -56,7 +57,10 @@ class Progress:
         texts = [f"{name} {value:.3f}" for name, value in values.items()]
         if chance is not None:
             texts[0] += f" (chance {chance:.3f})"
-        text = " · ".join([*texts, f"{self.rate:,.0f} samples/s", f"waiting for data {self.waiting:.0%}"])
+        texts += [f"{self.rate:,.0f} samples/s", f"waiting for data {self.waiting:.0%}"]
+        if alarm:
+            texts.append(f"[{ALARM_COLOURS.get(alarm, 'green')}]{alarm}[/]")
+        text = " · ".join(texts)
         if self.bar:
             self.bar.update(self.bar_task, completed=step, description=text)
         elif not self.quiet and (now - self.line_at > LINE_SECONDS or step == self.steps):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 from collections.abc import Iterator, Mapping
@@ -29,19 +30,47 @@ FREE = ("versions.", "command")  # may differ when a run goes on
 class Run(Printable):
     """A folder that `pretrain` wrote; `recipe` is its recipe.json.
 
-    Raises `UserError` where the folder is no run.
+    Raises `UserError` where the folder is no run, or its recipe is damaged.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
-        path = self.folder / "recipe.json"
         try:
-            self.recipe: dict[str, Any] = json.loads(path.read_text())
-            self.task, self.encoder_name = str(self.recipe["task"]["name"]), str(self.recipe["encoder"]["name"])
-            self._spec = {key: self.recipe["spec"][key] for key in ("size", "channels", "mean", "std")}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = "it has no recipe.json" if isinstance(error, OSError) else f"its recipe.json is damaged: {error}"
+            text = (self.folder / "recipe.json").read_text(encoding="utf-8")
+        except FileNotFoundError:
+            reason = "it has no recipe.json" if self.folder.is_dir() else "there is no such folder"
             raise UserError(f"{self.folder} is no run folder: {reason}; `selfsup pretrain` makes one") from None
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or "recipe.json is no text"
+            raise UserError(f"{self.folder} is no run folder: {reason}; `selfsup pretrain` makes one") from None
+        try:
+            self.recipe: dict[str, Any] = json.loads(text)
+            self.task, self.encoder_name = self.recipe["task"]["name"], self.recipe["encoder"]["name"]
+            self._size, self._channels, self._mean, self._std = (
+                self.recipe["spec"][key] for key in ("size", "channels", "mean", "std")
+            )
+            wrong = self._wrong()
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            wrong = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        if wrong:
+            raise UserError(f"{self.folder}/recipe.json is damaged: {wrong}; pretrain again with another --out")
+
+    def _wrong(self) -> str:
+        """Return what is wrong with the recipe's values that are used later, '' if nothing is."""
+        recipe = self.recipe
+        whole = (self._size, self._channels, recipe["plan"]["steps"])
+        sound = {
+            "task": isinstance(self.task, str) and isinstance(recipe["task"]["hyperparameters"], dict),
+            "encoder": isinstance(self.encoder_name, str),
+            "plan": all(type(number) is int for number in whole) and recipe["plan"]["steps"] > 0,
+            "precision": recipe["precision"] in ("float32", "bfloat16", "float16"),
+            "spec": 0 < self._size <= 4096
+            and 0 < self._channels <= 64
+            and len(self._mean) == len(self._std) == self._channels
+            and all(math.isfinite(value) for value in self._mean)
+            and all(0 < value < math.inf for value in self._std),
+        }
+        return next((f"it has an impossible {key}" for key, holds in sound.items() if not holds), "")
 
     def as_json(self) -> dict[str, Any]:
         """Return the folder, the state and the recipe."""
@@ -64,10 +93,7 @@ class Run(Printable):
         """What the encoder takes."""
         from selfsup.data import ImageSpec
 
-        size, channels, mean, std = (self._spec[key] for key in ("size", "channels", "mean", "std"))
-        if not (0 < int(size) <= 4096 and 0 < int(channels) <= 64 and len(mean) == len(std) == channels):
-            raise UserError(f"{self.folder}/recipe.json describes impossible pictures: {self._spec}")
-        return ImageSpec(int(size), int(channels), tuple(map(float, mean)), tuple(map(float, std)))
+        return ImageSpec(self._size, self._channels, tuple(self._mean), tuple(self._std))
 
     def fresh_encoder(self) -> ConvNet | TimmModel:
         """Return the same encoder untrained."""
@@ -90,7 +116,12 @@ class Run(Printable):
         if task is None and self.task in TASKS:
             task = find_task(self.task)
         if task is not None:
-            encoder = task(encoder, **self.recipe["task"]["hyperparameters"]).representation()
+            options = self.recipe["task"]["hyperparameters"]
+            try:
+                encoder = task(encoder, **options).representation()
+            except (TypeError, ValueError, RuntimeError) as error:
+                reason = str(error).splitlines()[0]
+                raise UserError(f"{self.folder}: {self.task} cannot be made with {options}: {reason}") from None
         load_weights(encoder, load_tensors(path)[0], path)
         module: nn.Module = encoder.eval()
         return module

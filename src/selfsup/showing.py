@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from selfsup.checks import check_new_file, check_numbers
 from selfsup.errors import UserError
 from selfsup.printing import Printable
 
@@ -74,11 +75,11 @@ def show(
     from selfsup.report.pictures import draw_panels
     from selfsup.views.loader import batches
 
+    check_numbers(size=size, count=count, seed=seed)
     path = Path(out)
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise UserError(f"--out must end in .png, .jpg or .webp, not {path.name!r}")
-    if not path.parent.is_dir():
-        raise UserError(f"no such folder: {path.parent}")
+    check_new_file(path)
     source = open_data(data, labels)
     _, kind, hyperparameters, source = prepare_task(task, source, hyperparameters)
     spec = source.spec(size)

@@ -4,31 +4,38 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 from numpy.typing import NDArray
 
-from selfsup.data.images import SUFFIXES
-from selfsup.data.sources import Arrays, Files, Labels, Source
+from selfsup.data.images import SUFFIXES, Broken
+from selfsup.data.sources import BLOCK, Arrays, Files, ImageSpec, Labels, Source, array_spec
 from selfsup.errors import UserError, need, unknown
 
-NAMED = ("digits", "mnist5k", "mnist5k:train", "mnist5k:test", "torchvision:NAME", "torchvision:NAME:test")
+NAMED = ("digits", "mnist5k", "mnist5k:train", "mnist5k:test", "torchvision:NAME", "torchvision:NAME:PART")
 
 
 def open_data(data: str | os.PathLike[str] | NDArray[np.uint8] | Source, labels: str | None = None) -> Source:
     """Open a source.
 
-    `data`: a folder of pictures (any depth), a list file (.txt, one path a line), `.npz` (x uint8 (N, H, W[, C]), y
-    optional), `digits`, `mnist5k[:train|:test]`, `torchvision:NAME[:test]`, a uint8 array, or a source.
-    `labels`: None (arrays and named data sets keep theirs), `folders` (the first folder below the root names the
-    class), a CSV file (path,label with a header), or an `.npz` with y.
-    Raises `UserError` for anything else.
+    Args:
+        data: A folder of pictures at any depth (names that begin with a dot are left out, links to folders are not
+            followed), a list file (.txt or .lst: one path a line, relative to the file or absolute), `.npz` (x uint8
+            (N, H, W[, C]), y optional), `digits`, `mnist5k[:train|:test]`, `torchvision:NAME[:PART]`, a uint8 array, or
+            a source.
+        labels: None (arrays and named data sets keep theirs), or what `with_labels` takes.
+
+    Raises:
+        UserError: For anything else.
     """
     if isinstance(data, np.ndarray):
         source: Source = Arrays(data)
@@ -40,19 +47,27 @@ def open_data(data: str | os.PathLike[str] | NDArray[np.uint8] | Source, labels:
 
 
 def with_labels(source: Source, labels: str) -> Source:
-    """Return the source with labels from `folders`, a CSV file (path,label) or an `.npz` file (y)."""
+    """Return the source with other labels.
+
+    Args:
+        source: Any source.
+        labels: `folders` (the first folder below the root, or in a list file of its relative paths, names the class);
+            a CSV file with the columns path and label (a path as `source.path` gives it; samples that are not listed,
+            or listed with an empty label, have none); or an `.npz` file with y, one a sample (below 0 or NaN: none).
+
+    Raises:
+        UserError: For labels of unknown paths, rows that disagree, another number of labels, or no label at all.
+    """
     if labels == "folders":
-        found: Labels | None = _folder_labels(source)
+        found = _folder_labels(source)
     elif not os.path.isfile(labels):
         raise UserError(f"no label file {labels!r}; give 'folders', a CSV file (path,label) or an .npz file with y")
     elif labels.endswith(".npz"):
-        found = _read_npz(labels)[1]
+        found = _npz_labels(source, labels)
     else:
         found = _csv_labels(source, labels)
-    if found is None:
-        raise UserError(f"{labels} holds no array y")
-    if len(found.ids) != len(source):
-        raise UserError(f"{labels}: {len(found.ids)} labels for {len(source)} samples of {source.name}")
+    if not found.classes:
+        raise UserError(f"{labels} gives no label to any sample of {source.name}")
     labelled = copy.copy(source)
     labelled.labels = found
     return labelled
@@ -68,14 +83,25 @@ def _open_named(data: str) -> Source:
     if os.path.isdir(data):
         return _folder(data)
     if data.endswith(".npz") and os.path.isfile(data):
-        return Arrays(*_read_npz(data), name=data)
+        x, y = _read_npz(data, "x"), _read_npz(data, "y")
+        if x is None:
+            raise UserError(f"{data} holds no array x; save it with numpy.savez(path, x=pictures, y=labels)")
+        return Arrays(x, None if y is None else _array_labels(data, y), name=data)
     if data.endswith((".txt", ".lst")) and os.path.isfile(data):
         return _list_file(data)
     if os.path.exists(data):
         raise UserError(f"cannot read {data!r} as data; give a folder, a list file (.txt) or an .npz file")
-    if os.sep in data or "." in data:
-        raise UserError(f"no such folder or file: {data!r}")
-    raise unknown("data", data, [*NAMED, *(entry.name for entry in os.scandir(".") if entry.is_dir())])
+    raise unknown("data", data, [*NAMED, *_neighbours(data)])
+
+
+def _neighbours(path: str) -> list[str]:
+    """Return what lies in the folder where `path` was looked for, to suggest the nearest name."""
+    folder = os.path.dirname(path)
+    try:
+        with os.scandir(folder or ".") as entries:
+            return [os.path.join(folder, entry.name) for entry in islice(entries, 1000)]
+    except OSError:
+        return []
 
 
 def _digits() -> Source:
@@ -100,26 +126,26 @@ def _torchvision(name: str) -> Source:
 
     import torchvision.datasets
 
-    _, wanted, *split = name.split(":")
-    known = {key for key in torchvision.datasets.__all__ if inspect.isclass(getattr(torchvision.datasets, key))}
+    _, wanted, *part = name.split(":", 2)
+    kinds = {key: getattr(torchvision.datasets, key) for key in torchvision.datasets.__all__}
+    base = kinds.pop("VisionDataset")
+    known = {key: kind for key, kind in kinds.items() if inspect.isclass(kind) and issubclass(kind, base)}
     if wanted not in known:
         raise unknown("torchvision data set", wanted, known)
-    part = split[0] if split else "train"
-    if part not in ("train", "test"):
-        raise UserError(f"{name}: the part is 'train' or 'test', not {part!r}")
-    kind = getattr(torchvision.datasets, wanted)
-    takes = inspect.signature(kind.__init__).parameters
+    takes = inspect.signature(known[wanted].__init__).parameters
     options: dict[str, Any] = {"root": cache_folder() / "torchvision"} if "root" in takes else {}
     options |= {"download": True} if "download" in takes else {}
-    if "train" in takes:
-        options["train"] = part == "train"
-    elif "split" in takes:
-        options["split"] = part
+    if "split" in takes:
+        options["split"] = part[0] if part else "train"
+    elif "train" in takes and (not part or part[0] in ("train", "test")):
+        options["train"] = part != ["test"]
+    elif part:
+        raise UserError(f"{name}: torchvision's {wanted} has no part {part[0]!r}")
     try:
-        dataset = kind(**options)
-    except (OSError, RuntimeError, ValueError, TypeError) as error:
-        raise UserError(f"torchvision cannot give {wanted}: {str(error).splitlines()[0]}") from error
-    return _Torchvision(dataset, name)
+        return _Torchvision(known[wanted](**options), name)
+    except (OSError, RuntimeError, ValueError, TypeError, ImportError, Broken) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"torchvision cannot give {wanted} as pictures: {reason}") from error
 
 
 class _Torchvision:
@@ -130,27 +156,32 @@ class _Torchvision:
         targets = getattr(dataset, "targets", getattr(dataset, "labels", None))
         self.labels: Labels | None = None
         if targets is not None and np.ndim(targets) == 1 and len(targets) == len(dataset):
-            classes = tuple(getattr(dataset, "classes", ()))
+            classes = tuple(map(str, getattr(dataset, "classes", ())))
             ids = np.asarray(targets, dtype=np.int64)
             named = len(classes) > int(ids.max())
-            self.labels = Labels(ids, classes) if named else Labels.of(ids.tolist())
+            self.labels = Labels(ids, classes) if named else _array_labels(name, ids)
+        self.shape = self.read(0).shape
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def read(self, index: int) -> NDArray[np.uint8]:
-        """Return (H, W, C) uint8."""
-        pixels = np.asarray(self.dataset[index][0], dtype=np.uint8)
+        """Return (H, W, C) uint8, or raise `Broken`."""
+        try:
+            pixels = np.asarray(self.dataset[index][0])
+        except (OSError, SyntaxError, ValueError, EOFError) as error:
+            raise Broken(f"torchvision: {type(error).__name__}") from None
+        if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3):
+            raise Broken(f"not a picture: {pixels.dtype} {pixels.shape}")
         return pixels if pixels.ndim == 3 else pixels[..., None]
 
     def path(self, index: int) -> str:
         """Return the sample's number."""
         return str(index)
 
-    def spec(self, size: int | None = None, channels: int | None = None) -> Any:
-        """Return the first picture's size and channels unless others are asked for."""
-        first = self.read(0)
-        return Arrays(first[None]).spec(size or min(224, *first.shape[:2]), channels)
+    def spec(self, size: int | None = None, channels: int | None = None) -> ImageSpec:
+        """Return the first picture's channels and size (at most 224) unless others are asked for."""
+        return array_spec(self.shape, self.name, size or max(8, min(224, *self.shape[:2])), channels)
 
     def take(self, indices: NDArray[np.int64]) -> _Torchvision:
         """Return some of the pictures."""
@@ -162,8 +193,8 @@ class _Torchvision:
         return taken
 
     def fingerprint(self) -> str:
-        """Return the name and the number of pictures."""
-        return f"{self.name}:{len(self)}"
+        """Return the name, the number of pictures and a hash of the labels."""
+        return f"{self.name}:{len(self)}" + (f":{self.labels.digest().hex()}" if self.labels else "")
 
 
 def cache_folder() -> Path:
@@ -171,62 +202,148 @@ def cache_folder() -> Path:
     return Path(os.environ.get("SELFSUP_CACHE", Path.home() / ".cache" / "selfsup"))
 
 
-def _read_npz(path: str) -> tuple[NDArray[np.uint8], Labels | None]:
+def _read_npz(path: str, name: str) -> NDArray[Any] | None:
+    """Return an array of an .npz file, None where there is none of that name. Nothing is unpickled."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            y = file.get("y")
-            x = file["x"] if "x" in file else np.zeros((len(y) if y is not None else 0, 1, 1), np.uint8)
-    except (OSError, ValueError, EOFError, BadZipFile, KeyError) as error:
-        raise UserError(f"{path} is no readable .npz file: {str(error).splitlines()[0]}") from None
-    if y is not None and y.ndim != 1:
-        raise UserError(f"{path}: y must have one label a picture, not shape {y.shape}")
-    return x, Labels.of(y.tolist()) if y is not None else None
+        loaded = np.load(path, allow_pickle=False)
+        if not isinstance(loaded, np.lib.npyio.NpzFile):
+            raise ValueError("it is a single array; save it with numpy.savez(path, x=pictures)")
+        with loaded as file:
+            found: NDArray[Any] | None = file.get(name)
+            return found
+    except _NPZ_ERRORS as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path} is no readable .npz file: {reason}") from None
+
+
+# all that numpy and zipfile raise for a file that is damaged, or holds what they do not read
+_NPZ_ERRORS = (
+    OSError, ValueError, EOFError, KeyError, TypeError, SyntaxError, MemoryError, NotImplementedError, RuntimeError,
+    OverflowError, BadZipFile, zlib.error,
+)  # fmt: skip
+
+
+def _array_labels(name: str, y: NDArray[Any]) -> Labels:
+    if y.ndim != 1 or y.dtype.kind not in "biufSU":
+        raise UserError(f"{name}: y must hold one number or name a sample, not {y.dtype} {y.shape}")
+    if y.dtype.kind == "f":
+        if (y[np.isfinite(y)] % 1 != 0).any() or np.isinf(y).any():
+            raise UserError(
+                f"{name}: y holds fractions or infinity; labels are classes: numbers without a fraction or names"
+            )
+        y = np.where(np.isnan(y), -1, y).astype(np.int64)
+    if y.dtype.kind == "i":
+        return Labels.of([None if label < 0 else label for label in y.tolist()])
+    return Labels.of([os.fsdecode(label) if isinstance(label, bytes) else label for label in y.tolist()])
+
+
+def _npz_labels(source: Source, path: str) -> Labels:
+    y = _read_npz(path, "y")
+    if y is None:
+        raise UserError(f"{path} holds no array y; save it with numpy.savez(path, y=labels)")
+    if y.shape[:1] != (len(source),):
+        raise UserError(f"{path}: y has the shape {y.shape}, but {source.name} has {len(source)} samples")
+    return _array_labels(path, y)
 
 
 def _folder(root: str) -> Source:
-    chunks = [pa.array(names, pa.binary()) for names in _walk(os.fsencode(root))]
-    if not chunks:
+    paths = _pack(_walk(os.fsencode(root)))
+    if not len(paths):
         raise UserError(f"no pictures below {root!r} (looked for {' '.join(sorted(SUFFIXES))})")
-    return Files(root, pa.concat_arrays(chunks))
+    return Files(root, paths)
 
 
-def _walk(root: bytes) -> Iterator[list[bytes]]:
+def _pack(paths: Iterable[bytes]) -> pa.Array:
+    """Return paths as one Arrow array, of which only a block is Python objects at a time."""
+    rest = iter(paths)
+    blocks = [pa.array([], pa.large_binary())]
+    while block := list(islice(rest, BLOCK)):
+        blocks.append(pa.array(block, pa.large_binary()))
+    return pa.concat_arrays(blocks)
+
+
+def _walk(root: bytes) -> Iterator[bytes]:
     """Yield the relative paths of the pictures folder by folder, sorted, so that a sample keeps its number."""
     suffixes = tuple(os.fsencode(suffix) for suffix in SUFFIXES)
-    for folder, below, names in os.walk(root):
-        below.sort()
-        prefix = os.path.relpath(folder, root) + b"/" if folder != root else b""
-        found = sorted(prefix + name for name in names if name.lower().endswith(suffixes))
-        if found:
-            yield found
+    start = len(os.path.join(root, b""))
+    for folder, below, names in os.walk(root, onerror=_unreadable):
+        below[:] = sorted(name for name in below if not name.startswith(b"."))
+        prefix = os.path.join(folder, b"")[start:]
+        for name in sorted(names):
+            if name.lower().endswith(suffixes) and not name.startswith(b"."):
+                yield prefix + name
+
+
+def _unreadable(error: OSError) -> None:
+    raise UserError(
+        f"cannot read the folder {os.fsdecode(error.filename)!r}: {error.strerror}; a list file can leave it out"
+    )
 
 
 def _list_file(path: str) -> Source:
-    with open(path, "rb") as file:
-        lines = [line.rstrip(b"\r\n") for line in file if line.strip()]
-    if not lines:
-        raise UserError(f"the list file {path!r} names no pictures")
-    return Files(os.path.dirname(os.path.abspath(path)), pa.array(lines, pa.binary()), name=path)
+    try:
+        with open(path, "rb") as file:
+            paths = _pack(_lines(file))
+    except OSError as error:
+        raise UserError(f"cannot read the list file {path!r}: {error.strerror}") from None
+    if not len(paths):
+        raise UserError(f"the list file {path!r} names no pictures; it holds one path a line")
+    return Files(os.path.dirname(os.path.abspath(path)), paths, name=path)
+
+
+def _lines(file: Iterable[bytes]) -> Iterator[bytes]:
+    for number, line in enumerate(file):
+        text = line.removeprefix(b"\xef\xbb\xbf") if number == 0 else line  # the mark that some editors begin with
+        if text.strip():
+            yield text.rstrip(b"\r\n").removeprefix(b"./")
+
+
+def _paths(source: Source) -> pa.Array:
+    if isinstance(source, Files):
+        return source.paths
+    return _pack(os.fsencode(source.path(i)) for i in range(len(source)))
 
 
 def _folder_labels(source: Source) -> Labels:
     if not isinstance(source, Files):
-        raise UserError(f"{source.name} has no folders to take labels from")
-    firsts = [head if rest else "" for head, _, rest in (source.path(i).partition("/") for i in range(len(source)))]
-    return Labels.of(firsts)
+        raise UserError(
+            f"{source.name} has no folders to take labels from; give a CSV file (path,label) or .npz with y"
+        )
+    first = pc.replace_substring_regex(source.paths, pattern="(?s)/.*", replacement="")
+    labels = Labels.of(pc.if_else(pc.match_substring(source.paths, "/"), first, pa.scalar(b"", pa.large_binary())))
+    if not labels.classes:
+        raise UserError(f"the pictures of {source.name} lie in no folders below it that could name their classes")
+    return labels
 
 
 def _csv_labels(source: Source, path: str) -> Labels:
+    columns = {"path": pa.large_binary(), "label": pa.large_binary()}
     try:
         table = pa.csv.read_csv(
-            path, convert_options=pa.csv.ConvertOptions(column_types={"path": pa.string(), "label": pa.string()})
+            path,
+            parse_options=pa.csv.ParseOptions(newlines_in_values=True),
+            convert_options=pa.csv.ConvertOptions(column_types=columns, include_columns=list(columns)),
         )
-        given = dict(zip(table["path"].to_pylist(), table["label"].to_pylist(), strict=True))
-    except (pa.ArrowException, KeyError, OSError) as error:
-        reason = str(error).splitlines()[0]
+    except (pa.ArrowException, KeyError, ValueError, OSError) as error:
+        reason = str(error.args[0] if error.args else error).splitlines()[0]
         raise UserError(f"{path} must be a CSV file with the columns path,label: {reason}") from None
-    labels = [given.pop(source.path(i), None) for i in range(len(source))]
-    if given:
-        some = next(iter(given))
-        raise UserError(f"{path} labels {len(given)} paths that {source.name} does not have, for example {some!r}")
-    return Labels.of(labels)
+    given = pc.replace_substring_regex(_whole(table["path"]), pattern=r"^\./", replacement="")
+    label = _whole(table["label"])
+    paths = _paths(source)
+    strange = pc.invert(pc.is_in(given, value_set=paths))
+    if count := pc.sum(strange).as_py():
+        some, own = os.fsdecode(given.filter(strange)[0].as_py()), source.path(0)
+        raise UserError(
+            f"{path} labels {count:,} paths that {source.name} does not have, for example {some!r}; "
+            f"its paths are like {own!r}"
+        )
+    first = label.take(pc.index_in(given, value_set=given))
+    differs = pc.not_equal(first, label)
+    if pc.any(differs).as_py():
+        some = os.fsdecode(given.filter(differs)[0].as_py())
+        raise UserError(f"{path} gives {some!r} two different labels; keep one row of each path")
+    return Labels.of(label.take(pc.index_in(paths, value_set=given)))
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    return pa.concat_arrays([pa.array([], pa.large_binary()), *column.chunks])

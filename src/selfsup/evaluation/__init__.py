@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from selfsup.checks import check_numbers
 from selfsup.errors import UserError, unknown
 from selfsup.run import Run
 
@@ -74,16 +75,17 @@ def evaluate(
     from selfsup.tasks.supervised import Supervised
 
     run = run if isinstance(run, Run) else Run(run)
-    protocols = protocol.split(",") if isinstance(protocol, str) else list(protocol)
+    protocols = [name.strip() for name in protocol.split(",")] if isinstance(protocol, str) else list(protocol)
     for name in protocols:
         if name not in READERS:
             raise unknown("protocol", name, READERS)
-    if draws < 2:
-        raise UserError(f"--draws must be at least 2 for an interval, not {draws}")
+    check_numbers(draws=draws, seed=seed)
     encoder = run.load()
-    train = _labelled(open_data(data, labels))
-    held_out = _labelled(open_data(test, test_labels)) if test is not None else None
+    train = _labelled(open_data(data, labels), "--labels")
+    held_out = _labelled(open_data(test, test_labels), "--test-labels") if test is not None else None
     train, held_out = split(train, seed) if held_out is None else (train, held_out)
+    if not len(held_out):
+        raise UserError(f"no class of {train.name} has two labels, so none can be set aside to test on; give --test")
     assert train.labels is not None
     assert held_out.labels is not None
     train.labels, held_out.labels = align(train.labels, held_out.labels)
@@ -133,17 +135,17 @@ def _shots(shots: str | Sequence[int | None] | None, most: int) -> list[int | No
         return list(shots)
     counts: list[int | None] = []
     for text in shots.split(","):
-        if text.strip() != "all" and not (text.strip().isdigit() and int(text) > 0):
+        if text.strip() != "all" and not (text.strip().isdecimal() and int(text) > 0):
             raise UserError(f"--shots takes numbers above 0 and 'all', separated by commas, not {shots!r}")
         counts.append(None if text.strip() == "all" else int(text))
     return counts
 
 
-def _labelled(source: Source) -> Source:
+def _labelled(source: Source, option: str) -> Source:
     import numpy as np
 
     if source.labels is None or not (source.labels.ids >= 0).any():
         raise UserError(
-            f"{source.name} has no labels: give --labels folders, a CSV file (path,label) or an .npz file with y"
+            f"{source.name} has no labels: give {option} folders, a CSV file (path,label) or an .npz file with y"
         )
     return source.take(np.flatnonzero(source.labels.ids >= 0))

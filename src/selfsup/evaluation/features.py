@@ -13,6 +13,7 @@ from torch import nn
 from selfsup.data import Broken, Source
 from selfsup.errors import RunFailed
 from selfsup.progress import counting
+from selfsup.train.log import Skipped
 from selfsup.views import plain_views
 
 
@@ -21,7 +22,12 @@ def feature_batches(
     encoder: nn.Module, source: Source, spec: Any, batch_size: int = 256, device: torch.device | str = "cpu"
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """Yield the numbers (b,) and features (b, dim) float32 of the samples, in order; those that cannot be read are
-    left out. The encoder is in evaluation mode, and computes in float32."""
+    left out. The encoder is in evaluation mode, and computes in float32.
+
+    Raises `UserError` for pictures whose channels the encoder cannot take, `RunFailed` when more than half are broken.
+    """
+    source.spec(spec.size, spec.channels)
+    skipped = Skipped(source, None)
     views = plain_views(spec)
     encoder = encoder.to(device).eval()
     for begin in range(0, len(source), batch_size):
@@ -30,6 +36,7 @@ def feature_batches(
             fetched = views.fetch(source, wanted, 0, 0)
         except Broken as error:
             raise RunFailed(str(error)) from None
+        skipped.add(fetched.skipped)
         batch = views.finish({key: value.to(device) for key, value in fetched.batch.items()})
         read = fetched.batch["index"].numpy() == wanted  # a broken sample was replaced by another one
         yield wanted[read], encoder(batch["x"]).float().cpu().numpy()[read]

@@ -12,8 +12,8 @@ Objective = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 def minimise(
-    objective: Objective, x: Tensor, curvature: Tensor, tolerance: float, *, steps: int = 1000, memory: int = 10
-) -> Tensor:
+    objective: Objective, x: Tensor, curvature: Tensor, tolerance: float, *, floor: Tensor, steps: int, memory: int = 10
+) -> tuple[Tensor, bool]:
     """Minimise B independent convex functions by L-BFGS (Liu and Nocedal, 1989) with a diagonal first Hessian.
 
     Args:
@@ -21,14 +21,15 @@ def minimise(
         x: where to start, (R, B, K) float32 or float64; a problem is a slice [:, b].
         curvature: a positive guess of the Hessian's diagonal that broadcasts to x.
         tolerance: a problem is done when its distance from the minimum, as the past steps foretell it, is at most this
-            part of its value.
+            part of its value, plus `floor`.
+        floor: (B,); by how much rounding may change a value.
         steps: at most as many steps.
         memory: how many past steps shape the next one.
 
     Returns:
-        The minimisers (R, B, K). A problem that float precision keeps from going on stays where it is.
+        The best points (R, B, K), and whether there is nothing left to do: every problem is either solved or kept from
+        going on by float precision.
     """
-    slack = 8 * torch.finfo(x.dtype).eps
     value, gradient = objective(x)
     scale = torch.ones_like(value)
     going = torch.ones_like(value, dtype=torch.bool)
@@ -36,28 +37,28 @@ def minimise(
     for _ in range(steps):
         direction = _descent(gradient, past, scale, curvature)
         slope = _dot(gradient, direction)
-        going = going & (slope < -2 * tolerance * value)
+        going = going & (slope < -2 * (tolerance * value + floor))
         if not going.any():
-            break
+            return x, True
         direction, slope = direction * _wide(going, x), slope * going
         step = torch.ones_like(value)
         for _ in range(20):
             trial = x + _wide(step, x) * direction
             new_value, new_gradient = objective(trial)
-            low = new_value <= value + 1e-4 * step * slope + slack * value.abs()
+            low = new_value <= value + 1e-4 * step * slope + floor
             if low.all():
                 break
             step = torch.where(low, step, step / 4)
         going = going & low
         moved, change = trial - x, new_gradient - gradient
         bend, size = _dot(moved, change), _dot(change, change / curvature)
-        curved = going & (bend > slack * size)
+        curved = going & (bend > torch.finfo(x.dtype).eps * size)
         past.append((moved, change, torch.where(curved, 1 / bend, 0)))
         scale = torch.where(curved, bend / size, scale)
         keep = _wide(low, x) > 0
         x, gradient = torch.where(keep, trial, x), torch.where(keep, new_gradient, gradient)
         value = torch.where(low, new_value, value)
-    return x
+    return x, False
 
 
 def _descent(gradient: Tensor, past: deque[tuple[Tensor, Tensor, Tensor]], scale: Tensor, curvature: Tensor) -> Tensor:

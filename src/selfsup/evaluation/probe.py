@@ -13,12 +13,13 @@ from torch import Tensor
 
 from selfsup.errors import UserError
 from selfsup.evaluation.lbfgs import minimise
-from selfsup.evaluation.rows import Features, Ids, as_ids, as_matrix, blocks
+from selfsup.evaluation.rows import Features, Ids, as_ids, as_matrix, blocks, few_threads
 
 PENALTIES = tuple(10.0**power for power in range(2, -5, -1))
-NO_FOLDS = 1.0  # the penalty where no label can be held out
+NO_FOLDS = 0.1  # the penalty where no label can be held out
 LARGE = 10_000  # above so many samples one fold tells enough
 SMALL = 2**21  # up to so many numbers float64 costs little
+ROUNDS = 10  # of 40 steps
 
 
 def fit_probe(x: Features, y: Ids, classes: int, *, penalties: Sequence[float] = PENALTIES, seed: int = 0) -> Probe:
@@ -27,9 +28,9 @@ def fit_probe(x: Features, y: Ids, classes: int, *, penalties: Sequence[float] =
     Minimises Σ cross-entropy + ½ · penalty · d · ‖weights‖² over weights and free biases, on features standardised by
     their own mean and deviation: scikit-learn's `LogisticRegression(C=1 / (penalty * d))`. The penalty is chosen by
     stratified 5-fold cross-validation on these samples alone (one held-out fifth above 10,000 samples), along a path
-    from strong to weak that starts each problem where the last one ended; the lowest held-out cross-entropy wins and
-    is refitted on all samples. With one sample per class nothing can be held out, and the penalty is 1. Fewer samples
-    than features are solved in the space that the samples span, which is exact for this penalty.
+    from strong to weak that starts each problem where the last one ended and stops once the held-out cross-entropy
+    rises; the lowest wins and is refitted on all samples. With one sample per class nothing can be held out, and the
+    penalty is 0.1. Fewer samples than features are solved in the space that they span: exact for this penalty.
 
     Args:
         x: features (n, d), array or tensor; the work is done on its device.
@@ -51,8 +52,9 @@ def fit_probe(x: Features, y: Ids, classes: int, *, penalties: Sequence[float] =
     scale = torch.where(std > 1e-6 * mean.abs(), std, torch.inf)  # a constant feature counts for nothing
     span, axes = _span((features - mean) / scale)
     problem = _Problem(span, (span**2).mean(0)[:, None, None], target, len(present), features.shape[1])
-    start, penalty = problem.choose(path, seed)
-    weights = problem.solve(torch.ones_like(span[:, :1]), penalty, start, 1e-7)[:, 0]
+    with few_threads(span.numel() * len(present)):
+        start, penalty = problem.choose(path, seed)
+        weights = problem.solve(torch.ones_like(span[:, :1]), penalty, start, 1e-7)[:, 0]
     return Probe(mean, scale, axes @ weights[:-1], weights[-1], present, classes, penalty)
 
 
@@ -107,7 +109,8 @@ class Probe:
 
     def predict(self, x: Features) -> NDArray[np.int64]:
         """Return class ids (m,)."""
-        return self.scores(x).argmax(1)
+        ids: NDArray[np.int64] = self.scores(x).argmax(1)
+        return ids
 
 
 @dataclass(frozen=True)
@@ -134,16 +137,17 @@ class _Problem:
         for penalty in path:
             weights = self.solve(used, penalty, weights, 1e-3)
             loss = self.held_out(used, weights)
-            if loss < best:
-                best, chosen, start = loss, penalty, weights.mean(1, keepdim=True)
+            if loss >= best:
+                break
+            best, chosen, start = loss, penalty, weights.mean(1, keepdim=True)
         return start, chosen
 
     def solve(self, used: Tensor, penalty: float, start: Tensor, tolerance: float) -> Tensor:
         """Return the weights (r + 1, B, classes) for each subset `used` (n, B); `tolerance` as in `minimise`."""
         ridge = torch.full_like(self.spread, penalty * self.dim)
         ridge[-1] = 0
-        size = used.sum(0)
-        curvature = self.spread * size[:, None] * (self.classes - 1) / self.classes**2 + ridge
+
+        floor = torch.finfo(start.dtype).eps * used.sum(0).double()
 
         def objective(weights: Tensor) -> tuple[Tensor, Tensor]:
             value = (ridge * weights**2).sum((0, 2)).double() / 2
@@ -156,7 +160,21 @@ class _Problem:
                 gradient = torch.addmm(gradient, self.span[rows].T, (p * used[rows, :, None]).flatten(1))
             return value, gradient.view_as(weights)
 
-        return minimise(objective, start, curvature, tolerance)
+        weights = start
+        for _ in range(ROUNDS):  # where the curvature has changed on the way, a fresh one is worth more than memory
+            curvature = self.curvature(used, weights) + ridge
+            weights, done = minimise(objective, weights, curvature, tolerance, floor=floor, steps=40)
+            if done:
+                break
+        return weights
+
+    def curvature(self, used: Tensor, weights: Tensor) -> Tensor:
+        """Return the diagonal of the Hessian of the cross-entropy, (r + 1, B, classes)."""
+        total = torch.zeros_like(weights).flatten(1)
+        for rows in blocks(len(self.span), weights[0].numel()):
+            p = self.log_softmax(rows, weights).exp_()
+            total = torch.addmm(total, self.span[rows].T ** 2, (p * (1 - p) * used[rows, :, None]).flatten(1))
+        return total.view_as(weights).clamp_min(1e-9 * float(total.max()))
 
     def held_out(self, used: Tensor, weights: Tensor) -> float:
         """Return the summed cross-entropy of the samples that each subset leaves out."""

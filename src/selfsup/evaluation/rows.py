@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ def as_matrix(x: Features, what: str = "features") -> Tensor:
     matrix = torch.as_tensor(x).detach().to(torch.float32)
     if matrix.ndim != 2 or 0 in matrix.shape:
         raise UserError(f"{what} must have the shape (samples, dimensions), both at least 1, not {tuple(matrix.shape)}")
-    bad = sum(int((~block.isfinite()).any(1).sum()) for block in matrix.split(8192))
+    bad = sum(int((~matrix[i : i + 8192].isfinite()).any(1).sum()) for i in range(0, len(matrix), 8192))
     if bad:
         raise UserError(f"{bad} of {len(matrix)} rows of {what} hold NaN or infinity; the encoder may have diverged")
     return matrix
@@ -42,3 +43,17 @@ def blocks(rows: int, width: int, numbers: int = 2**21) -> Iterator[slice]:
     size = max(1, numbers // max(width, 1))
     for start in range(0, rows, size):
         yield slice(start, min(start + size, rows))
+
+
+@contextmanager
+def few_threads(work: int) -> Iterator[None]:
+    """Let one thread do a small piece of `work` (multiplications): threads that wait for each other cost more.
+
+    On a busy machine, with loader processes running, many times more.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1 if work <= 2**23 else threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

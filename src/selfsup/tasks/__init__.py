@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 import sys
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from selfsup.errors import UserError, unknown
 
 if TYPE_CHECKING:
+    from selfsup.catalogue import Catalogue, Entry
     from selfsup.task import Task
 
 TASKS: dict[str, str] = {
@@ -29,7 +31,22 @@ def find_task(name: str) -> type[Task]:
         sys.path.insert(0, "")  # a task of your own lies in the current folder
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise UserError(f"cannot load the task {name!r}: {error}") from error
-    task: type[Task] = found
-    return task
+    from selfsup.task import Task
+
+    if not (isinstance(found, type) and issubclass(found, Task)):
+        raise UserError(f"cannot load the task {name!r}: it is no subclass of selfsup.task.Task")
+    return found
+
+
+class _Callable(ModuleType):
+    """`selfsup.tasks()` lists the tasks, also once this package, of the same name, has been imported."""
+
+    def __call__(self, name: str | None = None, /) -> Catalogue | Entry:
+        from selfsup.catalogue import tasks
+
+        return tasks(name)
+
+
+sys.modules[__name__].__class__ = _Callable

@@ -16,6 +16,7 @@ from selfsup.data import Source
 from selfsup.errors import RunFailed
 from selfsup.progress import Progress
 from selfsup.task import Loss, Task
+from selfsup.train.alarm import Alarm
 from selfsup.train.checkpoint import load_tensors, restore, save_tensors, training_state
 from selfsup.train.log import Log, Skipped
 from selfsup.train.optim import build_optimizer, warmup_cosine
@@ -89,7 +90,8 @@ def fit(
         )
     )  # fmt: skip
     shown = Progress(plan.steps, start, plan.batch_size, quiet=quiet or not fabric.is_global_zero)
-    with signals() as interruption, shown as progress, Log(writes, start) as log:
+    alarm = Alarm(task.encoder)
+    with alarm, signals() as interruption, shown as progress, Log(writes, start) as log:
         for step, (fetched, waited) in enumerate(stream, start):
             task.progress = step / plan.steps
             for group in optimizer.param_groups:
@@ -107,18 +109,24 @@ def fit(
             skipped.add(fetched.skipped)
             progress.wait(waited)
             done = step + 1
-            due = time.monotonic() - saved_at > max(SAVE_SECONDS, 50 * saving)
-            if done % every == 0 or done == plan.steps or due or interruption.signal:
+            logs = done % every == 0 or done == plan.steps
+            due, stop = time.monotonic() - saved_at > max(SAVE_SECONDS, 50 * saving), interruption.signal
+            if fabric.world_size > 1:  # clocks and signals differ among processes, and must not part them
+                due, stop = _agreed(due, stop, fabric) if logs else (False, 0)
+            if logs or due or stop:
                 values = _means(recent, done, plan, saved_step, fabric)
                 recent.clear()
-                progress.update(done, values, loss.chance)
-                log.write(done, values, loss.chance, plan.lr_at(step), progress.rate, progress.waiting)
-            if due or interruption.signal or done == plan.steps:
+                alarm.look(values["loss"], loss.chance, done / plan.steps)
+                progress.update(done, values, loss.chance, alarm.word)
+                speed = {"samples_per_s": progress.rate, "waiting": progress.waiting}
+                about = {"chance": loss.chance, "lr": plan.lr_at(step), **speed, **alarm.numbers, "alarm": alarm.word}
+                log.write({"step": done, **values, **about})
+            if due or stop or done == plan.steps:
                 saved_at = time.monotonic()
                 save(done)
                 saved_step, saving = done, time.monotonic() - saved_at
-            if interruption.signal and done < plan.steps:
-                raise Interrupted(interruption.signal, done, plan.steps, folder)
+            if stop and done < plan.steps:
+                raise Interrupted(stop, done, plan.steps, folder)
 
 
 def _timed(stream: Iterator[Fetched]) -> Iterator[tuple[Fetched, float]]:
@@ -139,7 +147,7 @@ def _means(recent: list[Loss], done: int, plan: Plan, saved_step: int, fabric: F
     """Return the means of the loss and the metrics since the last log; raise `RunFailed` if a loss is not finite."""
     values = torch.stack([loss.value for loss in recent])
     if fabric.world_size > 1:
-        values = _reduce(values, fabric)
+        values = _reduce(values, fabric, "mean")
     for place, value in enumerate(values.tolist()):
         if not math.isfinite(value):
             step = done - len(recent) + place
@@ -151,7 +159,13 @@ def _means(recent: list[Loss], done: int, plan: Plan, saved_step: int, fabric: F
     return {"loss": float(values.mean()), **means}
 
 
-def _reduce(values: Tensor, fabric: Fabric) -> Tensor:
-    reduced = fabric.all_reduce(values, reduce_op="mean")
+def _agreed(due: bool, stop: int, fabric: Fabric) -> tuple[bool, int]:
+    """Return what any process wants."""
+    wanted = _reduce(torch.tensor([int(due), stop], device=fabric.device), fabric, "max").tolist()
+    return bool(wanted[0]), int(wanted[1])
+
+
+def _reduce(values: Tensor, fabric: Fabric, how: str) -> Tensor:
+    reduced = fabric.all_reduce(values, reduce_op=how)
     assert isinstance(reduced, Tensor)
     return reduced

@@ -35,20 +35,17 @@ class Log:
             self.file.close()
             self.events.close()
 
-    def write(
-        self, step: int, values: Mapping[str, float], chance: float | None, lr: float, rate: float, waiting: float
-    ) -> None:
-        """Write one line: the means since the last one, the loss's chance value, samples/s, share of waiting."""
+    def write(self, line: Mapping[str, int | float | str | None]) -> None:
+        """Write one line; `step` and whatever numbers belong to it."""
         if self.folder is None:
             return
-        line = {"step": step, **values, "chance": chance, "lr": lr, "samples_per_s": rate, "waiting": waiting}
         try:
             self.file.write(json.dumps({k: round(v, 6) if isinstance(v, float) else v for k, v in line.items()}) + "\n")
         except OSError as error:
             raise RunFailed(f"cannot write {self.folder / 'metrics.jsonl'}: {error.strerror}") from error
         for name, value in line.items():
             if isinstance(value, float):
-                self.events.add_scalar(name, value, step)
+                self.events.add_scalar(name, value, line["step"])
 
 
 class Skipped:

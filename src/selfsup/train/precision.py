@@ -9,7 +9,7 @@ import torch
 from lightning_fabric import Fabric
 
 from selfsup.data import Source
-from selfsup.errors import UserError
+from selfsup.errors import unknown
 from selfsup.task import Task
 from selfsup.views import Views
 from selfsup.views.loader import batches
@@ -23,7 +23,7 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     if precision in PRECISIONS:
         return precision
     if precision != "auto":
-        raise UserError(f"unknown precision {precision!r}; known: auto, {', '.join(PRECISIONS)}")
+        raise unknown("precision", precision, ["auto", *PRECISIONS])
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.get_device_capability(device)[0] >= 8 else "float32"
     return "bfloat16" if device.type == "cpu" and _cpu_has_bfloat16() else "float32"

@@ -1,0 +1,55 @@
+"""The collapse alarm fires where it should, and only there."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import selfsup
+from selfsup.data import Arrays
+from selfsup.task import Loss
+from selfsup.tasks.image.rotation import Rotation
+from selfsup.train.alarm import spread_and_rank
+
+
+def test_spread_and_rank_of_known_cases() -> None:
+    generator = torch.Generator().manual_seed(0)
+    wide = torch.randn(128, 64, generator=generator)
+    spread, rank = spread_and_rank(wide)
+    assert spread == pytest.approx(1, abs=0.05)
+    assert 50 < rank <= 64
+    spread, rank = spread_and_rank(torch.ones(128, 64) + 1e-4 * wide)
+    assert spread < 0.02
+    line = torch.randn(128, 1, generator=generator).sign() * torch.randn(1, 64, generator=generator)
+    assert spread_and_rank(line)[1] == pytest.approx(1, abs=0.01)
+    assert spread_and_rank(torch.ones(128, 64)) == (0, 0)
+
+
+class Collapsing(Rotation):
+    """Gives every picture the same features, as a distillation without its stop-gradient ends up doing."""
+
+    def after_step(self):
+        norm = self.encoder.blocks[-1][1]
+        norm.weight.data.zero_()
+        norm.bias.data.fill_(1)
+
+
+class Hopeless(Rotation):
+    """Free labels that nothing can tell: the loss stays at its chance value."""
+
+    def loss(self, batch):
+        loss = super().loss({"x": torch.rand_like(batch["x"])})
+        return Loss(loss.value * 1e-3 + loss.chance - loss.value.detach() * 1e-3, chance=loss.chance)
+
+
+@pytest.mark.parametrize(("task", "word"), [(Rotation, "healthy"), (Collapsing, "collapsed"), (Hopeless, "stuck")])
+def test_the_last_line_of_the_metrics_says_it(task: type[Rotation], word: str, tmp_path: Path) -> None:
+    x = np.random.default_rng(0).integers(0, 60, (64, 12, 12, 1), dtype=np.uint8)
+    x[:, :6] += 120
+    run = selfsup.pretrain(
+        Arrays(x), task=task, encoder="convnet", steps=60, batch_size=32, lr=1e-2, out=tmp_path / "r", quiet=True
+    )
+    last = json.loads((run.folder / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["alarm"] == word, last
