@@ -24,7 +24,10 @@ COMMANDS = {
     "pretrain": "selfsup.pretraining:pretrain",
     "evaluate": "selfsup.evaluation:evaluate",
     "embed": "selfsup.embedding:embed",
+    "search": "selfsup.searching:search",
+    "explore": "selfsup.exploring:explore",
     "export": "selfsup.exporting:export",
+    "report": "selfsup.reporting:report",
 }
 
 
@@ -150,7 +153,7 @@ def _readable(parameter: inspect.Parameter, function: Callable[..., Any]) -> ins
     shown = parameter.name if parameter.kind is parameter.POSITIONAL_ONLY else names[0]
     if kind is bool or typing.get_origin(kind) is Literal:
         return parameter.replace(annotation=kind)
-    aliases = ("-o",) if parameter.name == "out" else ()
+    aliases = ("-o",) if parameter.name == "out" else (f"-{parameter.name}",) if len(parameter.name) == 1 else ()
     return parameter.replace(annotation=Annotated[kind, tyro.conf.arg(metavar=shown.upper(), aliases=aliases)])
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
+from selfsup.checks import check_new_file, check_numbers
 from selfsup.errors import RunFailed, UserError
 from selfsup.printing import Printable
 from selfsup.run import Run
@@ -63,7 +64,7 @@ class Found(Printable):
             table.add_row(str(item.row), Text(item.path), Text(item.label or ""), f"{item.similarity:.4f}")
         if self.sheet:
             absent = f"; {self.missing} of the pictures could not be found" if self.missing else ""
-            table.caption = Text(f"{self.sheet}{absent}")  # type: ignore[assignment]
+            table.caption = Text(f"{self.sheet}{absent}")
         return table
 
 
@@ -98,8 +99,7 @@ def search(
     """
     from selfsup.vectors import VectorFile
 
-    if k < 1:
-        raise UserError(f"-k must be at least 1, not {k}")
+    check_numbers(k=k)
     path = None if out is None else _sheet_path(Path(out))
     file = VectorFile(embeddings)
     name = os.fspath(query) if not isinstance(query, int) else str(query)
@@ -127,7 +127,9 @@ def nearest(
 
     norm = np.linalg.norm(vector)
     if not (np.isfinite(norm) and norm > 0):
-        raise UserError("the query's vector is zero or not finite, so nothing is near it; the encoder may have diverged")
+        raise UserError(
+            "the query's vector is zero or not finite, so nothing is near it; the encoder may have diverged"
+        )
     best_rows, best = np.empty(0, np.int64), np.empty(0, np.float32)
     for start, x in file.vectors():
         cosine = (x @ (vector / norm)) / np.maximum(np.linalg.norm(x, axis=1), 1e-12)
@@ -152,7 +154,9 @@ def _row(file: VectorFile, query: str) -> int | None:
     return row
 
 
-def _embed(file: VectorFile, picture: str, run: str | os.PathLike[str] | Run | None, device: str) -> NDArray[np.float32]:
+def _embed(
+    file: VectorFile, picture: str, run: str | os.PathLike[str] | Run | None, device: str
+) -> NDArray[np.float32]:
     import pyarrow as pa
 
     from selfsup.data import Broken, Files
@@ -181,8 +185,7 @@ def _embed(file: VectorFile, picture: str, run: str | os.PathLike[str] | Run | N
 def _sheet_path(path: Path) -> Path:
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise UserError(f"--out must end in .png, .jpg or .webp, not {path.name!r}")
-    if not path.parent.is_dir():
-        raise UserError(f"no such folder: {path.parent}")
+    check_new_file(path)
     return path
 
 
@@ -192,18 +195,18 @@ def _draw(
     """Write the contact sheet and return how many pictures are missing on it."""
     from PIL import Image
 
-    from selfsup.report.finding import find_pictures
-    from selfsup.report.pictures import SIDE, draw_sheet
+    from selfsup.reports.finding import find_pictures
+    from selfsup.reports.pictures import SIDE, draw_sheet
 
     data = data or file.about.get("data")
     if data is None:
         raise UserError(f"{file.path} does not say where the pictures are: give --data")
     if row is None:
         folder, name = os.path.split(os.path.abspath(query))
-        pictures = find_pictures(folder, [name])
+        pictures = find_pictures(folder, [name], SIDE)
     else:
-        pictures = find_pictures(data, [file.names([row])[0][0]])
-    pictures += find_pictures(data, [item.path for item in found])
+        pictures = find_pictures(data, [file.names([row])[0][0]], SIDE)
+    pictures += find_pictures(data, [item.path for item in found], SIDE)
     if not any(pictures[1:]):
         raise UserError(f"none of the pictures is in {data!r}: give --data with the folder that was embedded")
     captions = ["query", *(f"{item.similarity:.3f} {item.label or item.path}" for item in found)]

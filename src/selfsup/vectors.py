@@ -65,7 +65,9 @@ class VectorFile:
             finite = np.isfinite(x).all(1)
             if not finite.all():
                 row = start + int(np.argmin(finite))
-                raise UserError(f"{self.path}: the vector of row {row} holds NaN or infinity; the encoder may have diverged")
+                raise UserError(
+                    f"{self.path}: the vector of row {row} holds NaN or infinity; the encoder may have diverged"
+                )
             yield start, x
 
     def take(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
