@@ -43,15 +43,15 @@ def join(parts: Iterable[object], between: str = "") -> Html:
     return Html(between.join(escape(part) for part in parts))
 
 
-def table(head: Sequence[object], rows: Iterable[Sequence[object]], caption: str = "") -> Html:
-    """Return a table whose first column names the rows; it scrolls by itself where it is too wide."""
+def table(head: Sequence[object], rows: Iterable[Sequence[object]], caption: str = "", kind: str = "data") -> Html:
+    """Return a table of the CSS class `kind` whose first column names the rows; it scrolls where it is too wide."""
     top = tag("tr", *(tag("th", cell, scope="col") for cell in head))
     lines = [
         tag("tr", tag("th", first, scope="row"), *(cell if _is_cell(cell) else tag("td", cell) for cell in rest))
         for first, *rest in rows
     ]
     words = tag("caption", caption) if caption else ""
-    whole = tag("table", words, tag("thead", top) if head else "", tag("tbody", *lines))
+    whole = tag("table", words, tag("thead", top) if head else "", tag("tbody", *lines), class_=kind)
     return tag("div", whole, class_="wide", tabindex="0", role="region", aria_label=caption or "table")
 
 

@@ -48,7 +48,7 @@ def what_was_done(run: Run, note: str) -> Section:
         ("precision", recipe["precision"]),
         ("versions", _pairs(recipe.get("versions", {}))),
     ]
-    body = [tag("pre", tag("code", recipe.get("command", "the command was not noted")), tabindex="0"), table([], rows)]
+    body = [tag("pre", tag("code", recipe.get("command", "the command was not noted")), tabindex="0"), table([], rows, kind="facts")]
     return Section("done", "What was done", join([*body, tag("p", note) if note else ""]))
 
 
@@ -86,7 +86,7 @@ def skipped(lines: Sequence[Mapping[str, Any]]) -> Section:
         return Section("skipped", "Skipped files", tag("p", "No file had to be skipped in training."))
     counts = Counter(str(line.get("reason")) for line in lines)
     words = ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common())
-    named = table(["file", "reason"], [(line.get("path"), line.get("reason")) for line in lines[:NAMED]])
+    named = table(["reason", "file"], [(line.get("reason"), line.get("path")) for line in lines[:NAMED]], kind="facts")
     more = f"; the first {NAMED} are named" if len(lines) > NAMED else ""
     return Section(
         "skipped", "Skipped files",
