@@ -22,7 +22,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> selfsup.Run:
 
 
 def test_a_table_with_every_baseline(run: selfsup.Run, tmp_path: Path) -> None:
-    result = selfsup.evaluate(run, data="digits", shots="1,5,all", draws=3, quiet=True)
+    digits = open_data("digits")
+    some = digits.take(np.arange(0, len(digits), 6))
+    result = selfsup.evaluate(run, data=some, test=digits, shots="1,5,all", draws=3, quiet=True)
     read = {(score.representation, score.protocol) for score in result.scores}
     frozen = {(name, reader) for name in ("rotation", "untrained", "raw pixels") for reader in ("linear", "knn")}
     assert read == frozen | {("from scratch", "trained")}
@@ -32,7 +34,7 @@ def test_a_table_with_every_baseline(run: selfsup.Run, tmp_path: Path) -> None:
         assert 0 < score.mean <= 1
     more, fewer = (result.score("rotation", "linear", shots).mean for shots in (None, 1))
     assert more > fewer, "more labels help"
-    assert more > 0.9
+    assert more > 0.85
     result.save(tmp_path / "e.json")
     saved = json.loads((tmp_path / "e.json").read_text())
     assert saved["about"]["classes"] == 10

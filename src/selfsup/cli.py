@@ -201,8 +201,8 @@ def _one_line(words: Sequence[str]) -> Iterator[None]:
 
 def _plain(framed: str) -> str:
     """Return the gist of tyro's framed message."""
-    lines = [line.strip("│╭╮╰╯─ ") for line in framed.splitlines()]
-    told = [line for line in lines[1:] if line] or ["these arguments cannot be read"]
+    lines = [line.strip(" │╭╮╰╯─|+") for line in framed.splitlines()]
+    told = [line for line in lines[1:] if line.strip("-")] or ["these arguments cannot be read"]
     if told[0].startswith("Missing from"):
         return f"{told[1]} is missing: {told[2].removesuffix('(required)').rstrip(' .')}"
     mistaken = re.match(r"Error parsing (\S+): .*\{None\}\|(\w+) could be instantiated from \[(.*)\]", told[0])

@@ -58,11 +58,12 @@ class Run(Printable):
     def _wrong(self) -> str:
         """Return what is wrong with the recipe's values that are used later, '' if nothing is."""
         recipe = self.recipe
-        whole = (self._size, self._channels, recipe["plan"]["steps"])
+        if not all(type(number) is int for number in (self._size, self._channels, recipe["plan"]["steps"])):
+            return "a size, the channels or the steps are no whole number"
         sound = {
             "task": isinstance(self.task, str) and isinstance(recipe["task"]["hyperparameters"], dict),
             "encoder": isinstance(self.encoder_name, str),
-            "plan": all(type(number) is int for number in whole) and recipe["plan"]["steps"] > 0,
+            "plan": recipe["plan"]["steps"] > 0,
             "precision": recipe["precision"] in ("float32", "bfloat16", "float16"),
             "spec": 0 < self._size <= 4096
             and 0 < self._channels <= 64

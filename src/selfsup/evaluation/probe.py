@@ -13,12 +13,11 @@ from torch import Tensor
 
 from selfsup.errors import UserError
 from selfsup.evaluation.lbfgs import minimise
-from selfsup.evaluation.rows import Features, Ids, as_ids, as_matrix, blocks, few_threads
+from selfsup.evaluation.rows import Features, Ids, as_ids, as_matrix, blocks, few_threads, row_space, standardise
 
 PENALTIES = tuple(10.0**power for power in range(2, -5, -1))
 NO_FOLDS = 0.1  # the penalty where no label can be held out
 LARGE = 10_000  # above so many samples one fold tells enough
-SMALL = 2**21  # up to so many numbers float64 costs little
 ROUNDS = 10  # of 40 steps
 
 
@@ -48,11 +47,10 @@ def fit_probe(x: Features, y: Ids, classes: int, *, penalties: Sequence[float] =
     if len(present) < 2:
         raise UserError("all labels are of one class; a linear probe needs at least two")
     path = sorted(penalties, reverse=True)
-    std, mean = torch.std_mean(features.double() if features.numel() <= SMALL else features, 0, correction=0)
-    scale = torch.where(std > 1e-6 * mean.abs(), std, torch.inf)  # a constant feature counts for nothing
-    span, axes = _span((features - mean) / scale)
-    problem = _Problem(span, (span**2).mean(0)[:, None, None], target, len(present), features.shape[1])
-    with few_threads(span.numel() * len(present)):
+    with few_threads(len(features) * min(features.shape) * len(present)):
+        mean, scale, z = standardise(features)
+        span, axes = row_space(z)
+        problem = _Problem(span, target, len(present), features.shape[1])
         start, penalty = problem.choose(path, seed)
         weights = problem.solve(torch.ones_like(span[:, :1]), penalty, start, 1e-7)[:, 0]
     return Probe(mean, scale, axes @ weights[:-1], weights[-1], present, classes, penalty)
@@ -71,19 +69,6 @@ def stratified_folds(target: NDArray[np.int64], folds: int, seed: int) -> NDArra
             fold[rng.permutation(members)] = (taken + np.arange(len(members))) % folds
             taken += len(members)
     return fold
-
-
-def _span(z: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the rows' coordinates (n, r + 1) along r principal axes, ending in a one for the bias, and axes (d, r)."""
-    if len(z) < z.shape[1]:
-        square, rows = torch.linalg.eigh((z @ z.T).double())
-        kept = square > square[-1].clamp_min(1e-300) * 4 * len(z) * torch.finfo(z.dtype).eps
-        root = square[kept].sqrt()
-        coordinates, axes = (rows[:, kept] * root).to(z.dtype), z.T @ (rows[:, kept] / root).to(z.dtype)
-    else:
-        axes = torch.linalg.eigh((z.T @ z).double())[1].to(z.dtype)
-        coordinates = z @ axes
-    return torch.cat([coordinates, torch.ones_like(z[:, :1])], 1), axes
 
 
 @dataclass(frozen=True)
@@ -117,8 +102,7 @@ class Probe:
 class _Problem:
     """Softmax regression in the span of the features, for several subsets of the samples (folds) at once."""
 
-    span: Tensor  # (n, r + 1)
-    spread: Tensor  # (r + 1, 1, 1), the mean square of each column
+    span: Tensor  # (n, r + 1), ends in a one for the bias
     target: Tensor  # (n,)
     classes: int
     dim: int  # d
@@ -144,7 +128,7 @@ class _Problem:
 
     def solve(self, used: Tensor, penalty: float, start: Tensor, tolerance: float) -> Tensor:
         """Return the weights (r + 1, B, classes) for each subset `used` (n, B); `tolerance` as in `minimise`."""
-        ridge = torch.full_like(self.spread, penalty * self.dim)
+        ridge = start.new_full((len(start), 1, 1), penalty * self.dim)
         ridge[-1] = 0
 
         floor = torch.finfo(start.dtype).eps * used.sum(0).double()

@@ -1,4 +1,4 @@
-"""Checks and blocks that every evaluation shares."""
+"""Checks, blocks and linear algebra that the evaluations share."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from selfsup.errors import UserError
 
 Features = NDArray[np.float32] | Tensor
 Ids = NDArray[np.int64] | Tensor
+SMALL = 2**21  # up to so many numbers float64 costs little
 
 
 def as_matrix(x: Features, what: str = "features") -> Tensor:
@@ -43,6 +44,33 @@ def blocks(rows: int, width: int, numbers: int = 2**21) -> Iterator[slice]:
     size = max(1, numbers // max(width, 1))
     for start in range(0, rows, size):
         yield slice(start, min(start + size, rows))
+
+
+def standardise(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return mean (d,), scale (d,) and (x - mean) / scale (n, d); float64 if x is small.
+
+    The scale is the standard deviation; of a constant feature it is infinite, so that the feature counts for nothing.
+    """
+    x = x.double() if x.numel() <= SMALL else x
+    std, mean = torch.std_mean(x, 0, correction=0)
+    scale = torch.where(std > 1e-6 * mean.abs(), std, torch.inf)
+    return mean, scale, (x - mean) / scale
+
+
+def row_space(z: Tensor) -> tuple[Tensor, Tensor]:
+    """Return coordinates (n, r + 1) of the rows along r principal axes, with a column of ones, and the axes (d, r).
+
+    A linear model with an L2 penalty has its solution in the span of the rows, so nothing is lost for n < d.
+    """
+    if len(z) < z.shape[1]:
+        square, rows = torch.linalg.eigh((z @ z.T).double())
+        kept = square > square[-1].clamp_min(1e-300) * 4 * len(z) * torch.finfo(z.dtype).eps
+        root = square[kept].sqrt()
+        coordinates, axes = (rows[:, kept] * root).to(z.dtype), z.T @ (rows[:, kept] / root).to(z.dtype)
+    else:
+        axes = torch.linalg.eigh((z.T @ z).double())[1].to(z.dtype)
+        coordinates = z @ axes
+    return torch.cat([coordinates, torch.ones_like(z[:, :1])], 1), axes
 
 
 @contextmanager

@@ -1,15 +1,18 @@
-"""The order of the batches: a pure function of the seed, so that a run can begin at any step."""
+"""Batches in an order that is a function of (seed, step): the same for any number of workers, from any step on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset
 
-from selfsup.data import Arrays, Broken, Source
+from selfsup.data.images import Broken
+from selfsup.data.sources import Arrays, Source
 from selfsup.errors import RunFailed, UserError
 from selfsup.views import Fetched, Views
 from selfsup.views.random import permutation
@@ -26,56 +29,68 @@ def batches(
     workers: int | str = "auto",
     rank: int = 0,
     world: int = 1,
+    pin: bool = False,
 ) -> Iterator[Fetched]:
     """Yield the batches of steps `start` to `steps` - 1: the same ones with any number of workers.
 
-    An epoch visits each sample once, in an order drawn from (seed, epoch); its incomplete last batch is left out. A
-    rank gets the rows rank, rank + world, … of each batch of `batch_size` samples. Raises `UserError` for a batch that
-    is larger than the data, `RunFailed` where nothing can be read.
+    Epoch e goes through `permutation(seed, e, len(source))` in batches of `batch_size` over all ranks and drops an
+    incomplete last one; a rank takes the rows rank::world. Nothing is replayed to start at a later step.
+
+    `workers`: threads that make whole batches ahead of time; 0 makes them when they are asked for; `auto` is 0 for
+    arrays in memory, which are faster than any hand-over, and else the number of cores. Threads, not processes:
+    reading, decoding and every kernel release the interpreter's lock, and no batch crosses a process boundary. `pin`
+    puts the batches into page-locked memory, for copies to a GPU that overlap with its work.
+
+    Raises `UserError` for a batch that is larger than the data; `RunFailed` where nothing can be read and, with the
+    step, for an error in a worker.
     """
-    per_epoch = len(source) // batch_size
-    if per_epoch == 0:
+    if batch_size > len(source):
         raise UserError(f"a batch of {batch_size} is larger than the data ({len(source)}); give a smaller --batch-size")
     if batch_size % world:
         raise UserError(f"a batch of {batch_size} cannot be divided among {world} processes")
+    per_epoch = len(source) // batch_size
     if workers == "auto":
-        workers = 0 if isinstance(source, Arrays) else 2
-    keys = _Order(len(source), batch_size, seed, start, steps, rank, world)
-    loader = DataLoader(_Fetch(source, views, seed), sampler=keys, batch_size=None, num_workers=int(workers))
-    for fetched in loader:
-        if isinstance(fetched, str):
-            raise RunFailed(fetched)
-        yield fetched
+        workers = 0 if isinstance(source, Arrays) else available_cores()
+    threads = int(workers)
 
-
-class _Fetch(Dataset[Any]):
-    def __init__(self, source: Source, views: Views, seed: int) -> None:
-        self.source, self.views, self.seed = source, views, seed
-
-    def __getitem__(self, key: tuple[int, NDArray[np.int64]]) -> Fetched | str:
-        epoch, indices = key
+    def fetch(step: int) -> Fetched:
+        epoch, place = divmod(step, per_epoch)
+        rows = _order(seed, epoch, len(source))[place * batch_size : (place + 1) * batch_size]
         try:
-            return self.views.fetch(self.source, indices, self.seed, epoch)
+            fetched = views.fetch(source, rows[rank::world], seed, epoch)
+        except (UserError, RunFailed):
+            raise
         except Broken as error:
-            return str(error)
+            raise RunFailed(str(error)) from error
+        except Exception as error:
+            raise RunFailed(f"making the batch of step {step} failed: {type(error).__name__}: {error}") from error
+        if not pin:
+            return fetched
+        return Fetched({key: value.pin_memory() for key, value in fetched.batch.items()}, fetched.skipped)
+
+    return _ahead(fetch, range(start, steps), threads) if threads else map(fetch, range(start, steps))
 
 
-class _Order:
-    """The keys (epoch, indices) of the batches, made as they are needed."""
+def _ahead(fetch: Callable[[int], Fetched], todo: range, workers: int) -> Iterator[Fetched]:
+    """Yield fetch(step) in order, with up to workers + 1 batches finished or under way."""
+    waiting: deque[Future[Fetched]] = deque()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="views")
+    try:
+        for step in todo:
+            waiting.append(pool.submit(fetch, step))
+            if len(waiting) > workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
-    def __init__(self, count: int, batch_size: int, seed: int, start: int, steps: int, rank: int, world: int) -> None:
-        self.count, self.batch_size, self.seed = count, batch_size, seed
-        self.start, self.steps, self.rank, self.world = start, steps, rank, world
 
-    def __len__(self) -> int:
-        return self.steps - self.start
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
+    return permutation(seed, epoch, count)
 
-    def __iter__(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
-        per_epoch = self.count // self.batch_size
-        order, current = np.empty(0, np.int64), -1
-        for step in range(self.start, self.steps):
-            epoch, place = divmod(step, per_epoch)
-            if epoch != current:
-                order, current = permutation(self.seed, epoch, self.count), epoch
-            batch = order[place * self.batch_size : (place + 1) * self.batch_size]
-            yield epoch, batch[self.rank :: self.world]
+
+def available_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -15,13 +15,19 @@ def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return x ^ (x >> np.uint64(31))
 
 
-def uniform(seed: int, epoch: int, index: NDArray[np.int64], count: int) -> NDArray[np.float64]:
-    """Return (B, count) numbers in [0, 1), independent for every seed, epoch, index (B,) and column."""
+def uniform(
+    seed: int, epoch: int, index: NDArray[np.int64], count: int, first: int | NDArray[np.int64] = 0
+) -> NDArray[np.float64]:
+    """Return (B, count) numbers in [0, 1), independent for every seed, epoch, index (B,) and column.
+
+    The columns count from `first`, a number or one for each row.
+    """
     with np.errstate(over="ignore"):
         key = _mix(np.array([seed], dtype=np.int64).view(np.uint64) + _GOLDEN)
         key = _mix((key ^ np.uint64(epoch)) + _GOLDEN)
         rows = _mix((key ^ index.astype(np.uint64)) + _GOLDEN)
-        bits = _mix(rows[:, None] + np.arange(1, count + 1, dtype=np.uint64) * _GOLDEN)
+        columns = np.asarray(first, dtype=np.uint64).reshape(-1, 1) + np.arange(1, count + 1, dtype=np.uint64)
+        bits = _mix(rows[:, None] + columns * _GOLDEN)
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 

@@ -1,0 +1,54 @@
+"""Memory that is used again: fresh pages cost more than the work that is done on them."""
+
+from __future__ import annotations
+
+import math
+import sys
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+_SMALL, _SPARE = 1 << 16, 1 << 30  # bytes: below the first fresh memory is as good; the second is kept in free buffers
+
+_lock = threading.Lock()
+_kept: list[NDArray[np.uint8]] = []
+_mine = threading.local()
+
+
+def empty(shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
+    """Return an uninitialised array, where possible on memory of about its size that nobody references any longer."""
+    wanted = np.dtype(dtype)
+    size = math.prod(shape) * wanted.itemsize
+    if size < _SMALL:
+        return np.empty(shape, wanted)
+    step = 1 << max(size.bit_length() - 3, 12)  # within a fifth of the size, so that pictures share buffers
+    room = -(-size // step) * step
+    with _lock:
+        free = 0
+        for place in range(len(_kept)):
+            if sys.getrefcount(_kept[place]) <= _FREE:
+                if _kept[place].nbytes == room:
+                    return _kept[place][:size].view(wanted).reshape(shape)
+                free += _kept[place].nbytes
+                if free > _SPARE:
+                    del _kept[place]
+                    break
+        _kept.append(np.empty(room, np.uint8))
+        return _kept[-1][:size].view(wanted).reshape(shape)
+
+
+def scratch(name: str, count: int, dtype: DTypeLike) -> NDArray[Any]:
+    """Return `count` uninitialised elements that belong to this thread and `name`, valid until asked for again."""
+    held: NDArray[Any] | None = getattr(_mine, name, None)
+    if held is None or len(held) < count or held.dtype != np.dtype(dtype):
+        held = np.empty(count, dtype)
+        setattr(_mine, name, held)
+    return held[:count]
+
+
+_kept.append(np.empty(0, np.uint8))
+_FREE = sys.getrefcount(_kept[0])  # how many references an array has that only the list holds
+_kept.clear()

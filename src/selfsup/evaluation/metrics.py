@@ -1,0 +1,79 @@
+"""How good predictions are: numbers that need only the truth and what was predicted."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from selfsup.errors import UserError
+
+
+def accuracy(truth: NDArray[np.int64], predicted: NDArray[np.int64]) -> float:
+    """Return the part of samples (n,) whose class is right, 0 to 1."""
+    _same_length(truth, predicted)
+    return float(np.mean(truth == predicted))
+
+
+def balanced_accuracy(truth: NDArray[np.int64], predicted: NDArray[np.int64]) -> float:
+    """Return the mean recall of the classes that occur in `truth`, 0 to 1: a rare class counts as much as a common."""
+    hits, actual, _ = _counts(truth, predicted)
+    there = actual > 0
+    return float(np.mean(hits[there] / actual[there]))
+
+
+def macro_f1(truth: NDArray[np.int64], predicted: NDArray[np.int64]) -> float:
+    """Return the mean F1 score, 0 to 1, of the classes that occur in `truth` or `predicted`."""
+    hits, actual, guessed = _counts(truth, predicted)
+    there = actual + guessed > 0
+    return float(np.mean(2 * hits[there] / (actual + guessed)[there]))
+
+
+def r2(truth: NDArray[np.float64], predicted: NDArray[np.float64]) -> float:
+    """Return the part of the variance that is explained, at most 1; 0 for predicting the mean, below that for worse.
+
+    Args:
+        truth: values (n,) or (n, targets); the result is the mean over targets.
+        predicted: the same shape.
+
+    Raises:
+        UserError: a target whose values are all the same.
+    """
+    _same_length(truth, predicted)
+    total = ((truth - truth.mean(0)) ** 2).sum(0)
+    if np.any(total == 0):
+        raise UserError("all values of a numeric label are the same; R² says nothing about it")
+    return float(np.mean(1 - ((truth - predicted) ** 2).sum(0) / total))
+
+
+def average_precision(truth: NDArray[np.int64], scores: NDArray[np.float32]) -> float:
+    """Return the mean over labels of the area under the precision-recall curve (scikit-learn's), 0 to 1.
+
+    Chance is the mean frequency of the labels, not 0.5.
+
+    Args:
+        truth: (n, labels), 1 where a sample has the label. A label that no sample has is left out.
+        scores: (n, labels), larger where the label is likelier.
+
+    Raises:
+        UserError: no sample has any label.
+    """
+    from sklearn.metrics import average_precision_score  # slow to import
+
+    _same_length(truth, scores)
+    there = np.flatnonzero(truth.any(0))
+    if len(there) == 0:
+        raise UserError("no sample has any of the labels")
+    return float(np.mean([average_precision_score(truth[:, i], scores[:, i]) for i in there]))
+
+
+def _counts(truth: NDArray[np.int64], predicted: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
+    """Return for each class how many samples were right, have it, and were said to have it."""
+    _same_length(truth, predicted)
+    classes = int(max(truth.max(), predicted.max())) + 1
+    samples = (truth[truth == predicted], truth, predicted)
+    return tuple(np.bincount(s, minlength=classes).astype(np.int64) for s in samples)
+
+
+def _same_length(truth: NDArray[np.generic], predicted: NDArray[np.generic]) -> None:
+    if truth.shape != predicted.shape or len(truth) == 0:
+        raise UserError(f"cannot compare {predicted.shape} predictions with {truth.shape} labels")

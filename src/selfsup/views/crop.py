@@ -1,0 +1,131 @@
+"""What the views of a picture look like: a description, without code that draws or computes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from selfsup.errors import UserError, unknown
+
+
+@dataclass(frozen=True)
+class Crop:
+    """One group of `count` square views of `size` pixels. The steps run in the order in which they stand here.
+
+    Where: `scale` (share of the area) and `ratio` (width / height) as in torchvision's RandomResizedCrop. Without a
+    scale it is the centre square, `centre` times the shorter side, shifted by up to `pad` view pixels over black
+    (RotNet). `grid` cuts that square, random or not, into grid × grid cells with `gap` view pixels between two patches,
+    the patch lying anywhere in its cell; `count` is then grid². `flip`: probability of mirroring left and right.
+
+    Appearance: `jitter` are the strengths (brightness, contrast, saturation, hue) of torchvision's ColorJitter, in a
+    random order, with probability `jitter_p`; then `gray`, `blur` and `solarize` with their probabilities; the last two
+    may be tuples, one value a view. `sigma` is the range of the blur in pixels of the view; solarize inverts what is
+    at least half bright. Pictures of other than 3 channels have no saturation, hue or gray.
+    """
+
+    size: int
+    count: int = 1
+    scale: tuple[float, float] | None = None
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    centre: float = 1.0
+    pad: int = 0
+    grid: int = 1
+    gap: int = 0
+    bicubic: bool = False
+    flip: float = 0.0
+    jitter: tuple[float, float, float, float] | None = None
+    jitter_p: float = 0.8
+    gray: float = 0.0
+    blur: float | tuple[float, ...] = 0.0
+    sigma: tuple[float, float] = (0.1, 2.0)
+    solarize: float | tuple[float, ...] = 0.0
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.count < 1:
+            raise UserError(
+                f"a view needs at least one pixel and a group one view: size {self.size}, count {self.count}"
+            )
+        if self.grid > 1 and self.count != self.grid**2:
+            raise UserError(f"a {self.grid}×{self.grid} grid has {self.grid**2} patches, not {self.count}")
+        if self.scale is not None and not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise UserError(f"scale is a range of shares of the area, 0 < low ≤ high ≤ 1, not {self.scale}")
+        for name in ("blur", "solarize"):
+            value = getattr(self, name)
+            if isinstance(value, tuple) and len(value) != self.count:
+                raise UserError(f"{name} gives {len(value)} probabilities for {self.count} views")
+
+    @property
+    def plain(self) -> bool:
+        """Whether the views are crops alone, without any change of appearance."""
+        return self.jitter is None and not self.gray and not any(self.each("blur")) and not any(self.each("solarize"))
+
+    def each(self, name: str) -> tuple[float, ...]:
+        """Return the probability `blur` or `solarize` of each view."""
+        value = getattr(self, name)
+        return value if isinstance(value, tuple) else (value,) * self.count
+
+
+def centre(size: int) -> Crop:
+    """What evaluation sees: the shorter side resized to size / 0.875 (to size for 64 pixels and less), centre crop."""
+    return Crop(size, centre=size / int(size / 0.875) if size > 64 else 1.0)
+
+
+def patches(size: int, grid: int, gap: int, scale: tuple[float, float] | None = None) -> Crop:
+    """Return a grid of patches in reading order, each shifted at random within its cell of size + gap pixels."""
+    return Crop(size, count=grid**2, grid=grid, gap=gap, scale=scale)
+
+
+PRESETS = ("simclr", "mocov2", "byol", "swav", "dino", "mae", "lejepa", "vicreg")
+_WEAK = (0.4, 0.4, 0.2, 0.1)
+_STRONG = (0.8, 0.8, 0.8, 0.2)
+
+
+def preset(name: str, size: int = 224) -> dict[str, Crop]:
+    """Return the groups of a published method: `x`, and `local` for multi-crop; local sizes scale with `size`.
+
+    - simclr: Chen et al., 2020, appendix A; byol: Grill et al., 2020, appendix B; swav: Caron et al., 2020; mae: He et
+      al., 2022; vicreg: Bardes et al., 2022, appendix (symmetric), solarizing after the blur as BYOL does; mocov2: Chen
+      et al., 2020b; dino: Caron et al., 2021 (ViT); lejepa: Balestriero & LeCun, 2025 (2 global, 6 local).
+    - Pictures of up to 64 pixels: no blur in any preset and half of SimCLR's strength (its appendix B.9).
+    - On purpose not as published: the blur is a true Gaussian, cut at 3 sigma, whatever kernel size the paper's code
+      uses, and sigma stays in pixels of the view.
+
+    Raises `UserError` for another name.
+    """
+    look = Crop(size, flip=0.5, gray=0.2, blur=0.5)
+    local = round(size * 96 / 224)
+    if name == "simclr":
+        strength = 1.0 if size > 64 else 0.5
+        jitter = (0.8 * strength, 0.8 * strength, 0.8 * strength, 0.2 * strength)
+        groups = {"x": replace(look, count=2, scale=(0.08, 1), jitter=jitter)}
+    elif name == "mocov2":
+        groups = {"x": replace(look, count=2, scale=(0.2, 1), jitter=(0.4, 0.4, 0.4, 0.1))}
+    elif name == "byol":
+        weak = replace(look, bicubic=True, jitter=_WEAK)
+        groups = {"x": replace(weak, count=2, scale=(0.08, 1), blur=(1.0, 0.1), solarize=(0.0, 0.2))}
+    elif name == "vicreg":
+        groups = {"x": replace(look, count=2, scale=(0.08, 1), bicubic=True, jitter=_WEAK, solarize=0.1)}
+    elif name == "swav":
+        strong = replace(look, jitter=_STRONG)
+        groups = {
+            "x": replace(strong, count=2, scale=(0.14, 1)),
+            "local": replace(strong, size=local, count=6, scale=(0.05, 0.14)),
+        }
+    elif name == "dino":
+        weak = replace(look, bicubic=True, jitter=_WEAK)
+        groups = {
+            "x": replace(weak, count=2, scale=(0.4, 1), blur=(1.0, 0.1), solarize=(0.0, 0.2)),
+            "local": replace(weak, size=local, count=8, scale=(0.05, 0.4)),
+        }
+    elif name == "lejepa":
+        weak = replace(look, jitter=_WEAK, solarize=0.2)
+        groups = {
+            "x": replace(weak, count=2, scale=(0.3, 1)),
+            "local": replace(weak, size=round(size * 98 / 224), count=6, scale=(0.05, 0.3)),
+        }
+    elif name == "mae":
+        groups = {"x": Crop(size, scale=(0.2, 1), bicubic=True, flip=0.5)}
+    else:
+        raise unknown("preset of views", name, PRESETS)
+    if size <= 64:
+        groups = {key: replace(crop, blur=0.0) for key, crop in groups.items()}
+    return groups

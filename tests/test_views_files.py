@@ -1,0 +1,153 @@
+"""Odd and broken picture files: the right pixels, or skipped and counted. FUZZ=2000 for the long run."""
+
+import io
+import os
+import resource
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from selfsup.data import Broken, images
+from selfsup.data.images import MAX_PIXELS, decode_image, read_image
+
+
+def picture(mode="RGB", size=(60, 40)):
+    x, y = np.meshgrid(np.linspace(0, 255, size[0]), np.linspace(0, 255, size[1]))
+    return Image.fromarray(np.stack([x, y, 255 - x], -1).astype(np.uint8)).convert(mode)
+
+
+def encoded(image, kind, **options):
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def png_header(wide, high):
+    """Return a PNG that promises wide × high pixels and holds a handful of bytes."""
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", wide, high, 8, 2, 0, 0, 0)
+    start = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    return start + struct.pack(">I", 4) + b"IDAT" + b"\0" * 8
+
+
+def jpeg_header(wide, high):
+    data = bytearray(encoded(picture(), "JPEG"))
+    place = data.index(b"\xff\xc0")
+    data[place + 5 : place + 9] = struct.pack(">HH", high, wide)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("turned", range(1, 9))
+def test_exif_turns_are_undone(turned, fast, monkeypatch):
+    if not fast:
+        monkeypatch.setattr(images, "simplejpeg", None)
+    exif = Image.Exif()
+    exif[0x0112] = turned
+    data = encoded(picture(), "JPEG", exif=exif, quality=95)
+    wanted = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
+    assert np.array_equal(decode_image(data, 3), wanted)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"quality": 30}, {"progressive": True}, {"subsampling": 0}, {"optimize": True}]
+)
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_both_decoders_give_the_same_pixels(mode, options, channels, monkeypatch):
+    data = encoded(picture(mode), "JPEG", **options)
+    fast = decode_image(data, channels)
+    monkeypatch.setattr(images, "simplejpeg", None)
+    assert np.array_equal(fast, decode_image(data, channels))
+
+
+def test_every_kind_of_pixel():
+    wide = np.arange(0, 65536, 64, dtype=np.uint16).reshape(32, 32)
+    assert np.array_equal(decode_image(encoded(Image.fromarray(wide), "PNG"), 3)[..., 0], wide >> 8)
+    clear = picture("RGBA")
+    clear.putalpha(0)
+    assert (decode_image(encoded(clear, "PNG"), 3) == 255).all()
+    clear = picture("LA")
+    clear.putalpha(0)
+    assert (decode_image(encoded(clear, "PNG"), 3) == 255).all()
+    palette = picture().quantize(32)
+    assert np.array_equal(decode_image(encoded(palette, "PNG"), 3), np.asarray(palette.convert("RGB")))
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    assert (decode_image(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]), 3) == [255, 0, 0]).all()
+    assert decode_image(encoded(picture(size=(1, 1)), "JPEG"), 3).shape == (1, 1, 3)
+    assert decode_image(encoded(picture(), "PNG"), 4).shape == (40, 60, 4)
+    cmyk = encoded(picture("CMYK"), "JPEG", quality=95)
+    assert np.abs(decode_image(cmyk, 3).astype(int) - np.asarray(picture())).mean() < 6
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty"),
+        (b"once upon a time", "not a picture"),
+        (encoded(picture(), "JPEG")[:-200], "truncated"),
+        (encoded(picture(), "PNG")[:-60], "truncated|damaged"),
+        (b"\xff\xd8\xff", "not a picture|damaged|truncated"),
+    ],
+)
+def test_what_is_no_picture_is_broken(data, reason, tmp_path):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(data)
+    with pytest.raises(Broken, match=reason):
+        read_image(str(path), 3)
+
+
+def test_missing_and_folder(tmp_path):
+    with pytest.raises(Broken, match="missing"):
+        read_image(str(tmp_path / "no.jpg"), 3)
+    with pytest.raises(Broken):
+        read_image(str(tmp_path), 3)
+
+
+@pytest.mark.parametrize(
+    "data", [png_header(30_000, 30_000), jpeg_header(30_000, 30_000), png_header(2**31 - 1, 2**31 - 1)]
+)
+def test_a_bomb_is_refused_before_it_takes_memory(data):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(Broken, match="too many pixels"):
+        decode_image(data, 3)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000
+    assert MAX_PIXELS < 30_000 * 30_000
+
+
+def test_mutated_files_neither_crash_nor_leak():
+    rng = np.random.default_rng(0)
+    kinds = [
+        encoded(picture(), "JPEG"),
+        encoded(picture("L"), "JPEG", progressive=True),
+        encoded(picture(), "PNG"),
+        encoded(picture().quantize(16), "GIF"),
+        encoded(picture(), "WEBP"),
+        encoded(picture("RGBA"), "TIFF"),
+        encoded(picture(), "BMP"),
+        encoded(
+            picture("CMYK"), "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+        ),
+    ]
+    peak, outcomes = 0, {"read": 0, "broken": 0}
+    count = int(os.environ.get("FUZZ", "200"))
+    for turn in range(count):
+        data = bytearray(kinds[turn % len(kinds)])
+        for _ in range(int(rng.integers(1, 12))):
+            data[int(rng.integers(len(data)))] = int(rng.integers(256))
+        if turn % 5 == 0:
+            del data[int(rng.integers(len(data))) :]
+        try:
+            pixels = decode_image(bytes(data), 3)
+            assert pixels.dtype == np.uint8
+            assert pixels.ndim == 3
+            assert pixels.shape[2] == 3
+            outcomes["read"] += 1
+        except Broken:
+            outcomes["broken"] += 1
+        if turn == count // 2:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert min(outcomes.values()) > 0
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 900_000  # a few may promise many pixels

@@ -1,0 +1,168 @@
+"""The order of batches, the same for any number of workers; errors that surface; memory that stays; the cache."""
+
+import pickle
+import resource
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from selfsup.data import Arrays, ImageSpec, buffers, open_data
+from selfsup.errors import RunFailed, UserError
+from selfsup.views import Crop, ImageViews, preset
+from selfsup.views.bench import bench
+from selfsup.views.cache import Decoded
+from selfsup.views.loader import batches
+from selfsup.views.random import permutation
+from selfsup.views.sheet import contact_sheet
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for number in range(30):
+        small = Image.fromarray(rng.integers(0, 256, (9, 12, 3), dtype=np.uint8))
+        small.resize((100 + number, 80)).save(root / f"{number:02}.{'jpg' if number % 3 else 'png'}")
+    (root / "broken.jpg").write_bytes(b"no picture")
+    return open_data(str(root))
+
+
+def same(a, b):
+    return a.skipped == b.skipped and all(torch.equal(a.batch[key], b.batch[key]) for key in a.batch)
+
+
+VIEWS = ImageViews(ImageSpec.of(32, 3), preset("dino", 32), output="float32")
+
+
+def test_any_number_of_workers_gives_the_same_batches(folder):
+    wanted = list(batches(folder, VIEWS, batch_size=8, seed=0, start=0, steps=9, workers=0))
+    assert sum(len(fetched.skipped) for fetched in wanted) > 0
+    for workers in (1, 2, 5, "auto"):
+        got = list(batches(folder, VIEWS, batch_size=8, seed=0, start=0, steps=9, workers=workers))
+        assert len(got) == 9
+        assert all(map(same, wanted, got))
+    assert all(map(same, wanted[5:], batches(folder, VIEWS, batch_size=8, seed=0, start=5, steps=9, workers=2)))
+
+
+def test_the_order_is_the_permutation_without_the_incomplete_batch():
+    source = Arrays(np.zeros((23, 8, 8), np.uint8))
+    views = ImageViews(ImageSpec.of(8, 1), {"x": Crop(8)})
+    got = torch.cat(
+        [fetched.batch["index"] for fetched in batches(source, views, batch_size=5, seed=3, start=0, steps=8)]
+    ).numpy()
+    assert np.array_equal(got, np.concatenate([permutation(3, 0, 23)[:20], permutation(3, 1, 23)[:20]]))
+
+
+def test_ranks_share_a_batch_among_them():
+    source = Arrays(np.zeros((24, 8, 8), np.uint8))
+    views = ImageViews(ImageSpec.of(8, 1), {"x": Crop(8)})
+    whole = next(batches(source, views, batch_size=8, seed=0, start=1, steps=2)).batch["index"]
+    for rank in range(2):
+        assert torch.equal(
+            next(batches(source, views, batch_size=8, seed=0, start=1, steps=2, rank=rank, world=2)).batch["index"],
+            whole[rank::2],
+        )
+    with pytest.raises(UserError, match="cannot be divided"):
+        batches(source, views, batch_size=7, seed=0, start=0, steps=1, world=2)
+    with pytest.raises(UserError, match="larger than the data"):
+        batches(source, views, batch_size=25, seed=0, start=0, steps=1)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_an_error_in_a_worker_is_one_clear_error(workers):
+    class Odd(Arrays):
+        pass
+
+    source = Odd(np.zeros((16, 8, 8), np.uint8))
+    views = ImageViews(ImageSpec.of(8, 1), {"x": Crop(8)})
+
+    class Fails:
+        def fetch(self, source, indices, seed, epoch):
+            if epoch == 1:
+                raise ZeroDivisionError("by nothing")
+            return views.fetch(source, indices, seed, epoch)
+
+        finish = views.finish
+
+    stream = batches(source, Fails(), batch_size=8, seed=0, start=0, steps=9, workers=workers)
+    next(stream), next(stream)
+    with pytest.raises(RunFailed, match="step 2 failed: ZeroDivisionError: by nothing"):
+        next(stream)
+
+
+def test_leaving_early_leaves_no_thread_behind(folder):
+    import threading
+
+    before = threading.active_count()
+    stream = batches(folder, VIEWS, batch_size=8, seed=0, start=0, steps=1000, workers=3)
+    next(stream)
+    stream.close()
+    assert threading.active_count() == before
+
+
+def test_views_pickle_without_weights():
+    assert pickle.loads(pickle.dumps(VIEWS)) == VIEWS
+    assert len(pickle.dumps(VIEWS)) < 4000
+
+
+def test_a_kept_batch_is_never_overwritten(folder):
+    views = ImageViews(ImageSpec.of(160, 3), preset("simclr", 160))
+    kept = list(batches(folder, views, batch_size=8, seed=0, start=0, steps=6, workers=2))
+    assert all(map(same, kept, batches(folder, views, batch_size=8, seed=0, start=0, steps=6, workers=0)))
+    part = buffers.empty((1 << 20,), np.uint8)[5:9]
+    part[:] = 7
+    del kept
+    others = [buffers.empty((1 << 20,), np.uint8) for _ in range(3)]
+    for other in others:
+        other[:] = 0
+    assert (part == 7).all()
+
+
+def test_memory_stays_flat_over_ten_thousand_batches():
+    rng = np.random.default_rng(0)
+    source = Arrays(rng.integers(0, 256, (64, 12, 12, 3), dtype=np.uint8))
+    views = ImageViews(ImageSpec.of(12, 3), preset("dino", 12))
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = 0
+    for step, _ in enumerate(batches(source, views, batch_size=8, seed=0, start=0, steps=10_000, workers=0)):
+        if step == 1000:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) * unit < 4 << 20
+
+
+def test_memory_stays_flat_with_threads_and_files(folder):
+    views = ImageViews(ImageSpec.of(64, 3), preset("simclr", 64))
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = 0
+    for step, _ in enumerate(batches(folder, views, batch_size=8, seed=0, start=0, steps=400, workers=2)):
+        if step == 100:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) * unit < 16 << 20
+
+
+def test_the_decoded_cache_changes_nothing_but_the_time(folder, tmp_path):
+    wanted = list(batches(folder, VIEWS, batch_size=8, seed=0, start=0, steps=6, workers=0))
+    for path in (None, str(tmp_path / "pixels"), str(tmp_path / "pixels")):
+        cached = Decoded(folder, path=path)
+        assert all(map(same, wanted, batches(cached, VIEWS, batch_size=8, seed=0, start=0, steps=6, workers=2)))
+    with pytest.raises(UserError, match=r"need 0\.0 GiB and the limit is 0\.0 GiB, enough for [1-9]"):
+        Decoded(folder, limit=200_000)
+    with pytest.raises(UserError, match="other data"):
+        Decoded(folder.take(np.arange(5)), path=str(tmp_path / "pixels"))
+
+
+def test_the_contact_sheet_shows_every_view(folder, tmp_path):
+    picture = contact_sheet("dino", folder, tmp_path / "sheet.png", size=48, rows=4)
+    assert Image.open(tmp_path / "sheet.png").size == picture.size
+    assert picture.size == (3 * 52 + 8 * (21 + 4), 4 * 52)
+
+
+def test_bench_counts_cores(folder):
+    found = bench(folder, "simclr", 32, batch_size=8, step_seconds=1e-6, seconds=0.4)
+    assert found["images_per_second"] > 0
+    assert 0 < found["decode_share"] <= 1
+    assert found["cores_needed"] > 1
+    assert found["engine"] in ("compiled", "torch")
