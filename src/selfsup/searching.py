@@ -198,17 +198,16 @@ def _draw(
     from selfsup.reports.finding import find_pictures
     from selfsup.reports.pictures import SIDE, draw_sheet
 
-    data = data or file.about.get("data")
-    if data is None:
+    where = data or file.about.get("data")
+    if where is None:
         raise UserError(f"{file.path} does not say where the pictures are: give --data")
-    if row is None:
-        folder, name = os.path.split(os.path.abspath(query))
-        pictures = find_pictures(folder, [name], SIDE)
-    else:
-        pictures = find_pictures(data, [file.names([row])[0][0]], SIDE)
-    pictures += find_pictures(data, [item.path for item in found], SIDE)
+    asked = (".", [query]) if row is None else (where, [file.names([row])[0][0]])
+    try:
+        pictures = find_pictures(*asked, SIDE) + find_pictures(where, [item.path for item in found], SIDE)
+    except UserError as error:
+        raise UserError(f"{error}; give --data with what was embedded") from None
     if not any(pictures[1:]):
-        raise UserError(f"none of the pictures is in {data!r}: give --data with the folder that was embedded")
+        raise UserError(f"none of the pictures is in {where!r}: give --data with what was embedded")
     captions = ["query", *(f"{item.similarity:.3f} {item.label or item.path}" for item in found)]
     blank = Image.new("RGB", (SIDE, SIDE), "lightgrey")
     cells = [(picture or blank, caption) for picture, caption in zip(pictures, captions, strict=True)]

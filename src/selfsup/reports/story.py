@@ -48,7 +48,8 @@ def what_was_done(run: Run, note: str) -> Section:
         ("precision", recipe["precision"]),
         ("versions", _pairs(recipe.get("versions", {}))),
     ]
-    body = [tag("pre", tag("code", recipe.get("command", "the command was not noted")), tabindex="0"), table([], rows, kind="facts")]
+    command = recipe.get("command", "the command was not noted")
+    body = [tag("pre", tag("code", command), tabindex="0"), table([], rows, kind="facts")]
     return Section("done", "What was done", join([*body, tag("p", note) if note else ""]))
 
 
