@@ -24,8 +24,11 @@ COMMANDS = {
     "pretrain": "selfsup.pretraining:pretrain",
     "evaluate": "selfsup.evaluation:evaluate",
     "embed": "selfsup.embedding:embed",
+    "search": "selfsup.searching:search",
+    "explore": "selfsup.exploring:explore",
     "export": "selfsup.exporting:export",
     "bench": "selfsup.benching:bench",
+    "report": "selfsup.reporting:report",
 }
 
 
@@ -159,7 +162,7 @@ def _readable(parameter: inspect.Parameter, function: Callable[..., Any]) -> ins
     shown = parameter.name if parameter.kind is parameter.POSITIONAL_ONLY else names[0]
     if kind is bool or typing.get_origin(kind) is Literal:
         return parameter.replace(annotation=kind)
-    aliases = ("-o",) if parameter.name == "out" else ()
+    aliases = ("-o",) if parameter.name == "out" else (f"-{parameter.name}",) if len(parameter.name) == 1 else ()
     return parameter.replace(annotation=Annotated[kind, tyro.conf.arg(metavar=shown.upper(), aliases=aliases)])
 
 
