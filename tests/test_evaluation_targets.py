@@ -71,6 +71,7 @@ def test_a_split_of_numbers_takes_a_fifth() -> None:
     source = Arrays(np.zeros((50, 8, 8), np.uint8), Labels.of(range(50)))
     train, test = split(source, 0, target=TARGETS["numeric"])
     assert (len(train), len(test)) == (40, 10)
+    assert not set(train) & set(test)
 
 
 def test_default_shots_go_as_far_as_the_labels() -> None:

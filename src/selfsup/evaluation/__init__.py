@@ -64,7 +64,8 @@ def evaluate(
         readings: More about the features of the test part: retrieval, clustering, label-free.
         draws: How many times the labels are drawn.
         scratch: Whether to train from scratch too, which takes long.
-        semi: Whether to train s4l too, on the drawn labels and all other samples without theirs; takes the longest.
+        semi: Whether to train s4l too, on the drawn labels and all other training samples, those that never had a label
+            included, without theirs; takes the longest.
         reference: A timm model whose pretrained weights are on this machine, as one more baseline.
         seed: Seed of the draws, of the split and of the baselines.
         device: auto, cpu, cuda or mps.
@@ -73,6 +74,8 @@ def evaluate(
     Raises:
         UserError: For labels that are missing, of one class, or fewer than asked for.
     """
+    import numpy as np
+
     from selfsup.data import open_data
     from selfsup.evaluation.few_labels import align
     from selfsup.evaluation.measuring import Request, measure
@@ -92,17 +95,21 @@ def evaluate(
         raise UserError(f"--semi is for --target classes, not {kind.name}")
     encoder = run.load()
     other = load_reference(reference) if reference is not None else None
-    train = _labelled(open_data(data, labels), "--labels")
+    opened = open_data(data, labels)
+    numbers, unlabelled = _labelled(opened, "--labels")
     if test is None:
-        train, held_out = split(train, seed, target=kind)
+        numbers, aside = split(opened, seed, target=kind)
+        held_out = opened.take(aside)
     else:
-        held_out = _labelled(open_data(test, test_labels), "--test-labels")
+        held_out = open_data(test, test_labels)
+        held_out = held_out.take(_labelled(held_out, "--test-labels")[0])
+    train = opened.take(numbers)
     assert train.labels is not None
     assert held_out.labels is not None
     train.labels, held_out.labels = align(train.labels, held_out.labels)
     request = Request(
-        run, encoder, train, held_out, kind, shots, protocols, wanted, draws, scratch and kind.name == "classes", semi,
-        other, seed, test is None, quiet,
+        run, encoder, train, held_out, lambda kept: opened.take(np.concatenate([numbers[kept], unlabelled])), kind,
+        shots, protocols, wanted, draws, scratch and kind.name == "classes", semi, other, seed, test is None, quiet,
     )  # fmt: skip
     return measure(request, make_fabric(device, run.recipe["precision"]))
 
@@ -117,11 +124,12 @@ def _names(option: str, given: str | Sequence[str], known: Sequence[str], target
     return tuple(names)
 
 
-def _labelled(source: Source, option: str) -> Source:
+def _labelled(source: Source, option: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the numbers of the samples that have a label, and of those that have none."""
     import numpy as np
 
     if source.labels is None or not (source.labels.ids >= 0).any():
         raise UserError(
             f"{source.name} has no labels: give {option} folders, a CSV file (path,label) or an .npz file with y"
         )
-    return source.take(np.flatnonzero(source.labels.ids >= 0))
+    return np.flatnonzero(source.labels.ids >= 0), np.flatnonzero(source.labels.ids < 0)

@@ -93,9 +93,9 @@ def train_on_draws(
 ) -> list[Score]:
     """Return the scores of a classifier, the `encoder` and `head` of a fresh task, trained on the drawn labels alone.
 
-    A task that uses unlabelled samples gets the rest of `source` without labels, and takes 400 steps of 64 samples.
-    Any other sees the labelled samples alone: batches of up to 32, 30 passes but at least 200 and at most 400 steps.
-    AdamW, learning rate 0.002, or 0.0005 for `finetune`, whose task holds a pretrained encoder.
+    A task that uses unlabelled samples gets the rest of `source` without labels: 400 steps of 64 samples. Any other
+    sees the labelled samples alone: batches of up to 32, 30 passes but at least 200 and at most 400 steps. AdamW,
+    learning rate 0.002, or 0.0005 for `finetune`, whose task holds a pretrained encoder.
     """
     assert source.labels is not None
     assert test.labels is not None

@@ -36,6 +36,7 @@ class Request(NamedTuple):
     encoder: nn.Module
     train: Source
     test: Source
+    pool: Callable[[NDArray[np.int64]], Source]  # those of train with these numbers, then those without a label
     target: Target
     shots: str | Sequence[int | None] | None
     protocols: tuple[str, ...]
@@ -55,9 +56,11 @@ def measure(asked: Request, fabric: Fabric) -> Evaluation:
     shots = _checked(asked)
     pixels: list[NDArray[np.float32]] = []
     parts: list[Source] = []
+    read: list[NDArray[np.int64]] = []
     for part in (asked.train, asked.test):
         numbers, features = extract(Pixels(), part, spec, fabric.device, asked.quiet)
         parts.append(part.take(numbers))
+        read.append(numbers)
         pixels.append(features)
     train, test = parts
     assert train.labels is not None
@@ -84,7 +87,8 @@ def measure(asked: Request, fabric: Fabric) -> Evaluation:
         if name == asked.run.task:
             copies = overlap(train, test, x["own"], test_x["own"])
     for name, protocol, make in _trained(asked, classes):
-        scores += train_on_draws(name, make, train, test, draws, spec, fabric, asked.seed, asked.quiet, protocol)
+        pool = asked.pool(read[0])  # the draws are numbers of its first part
+        scores += train_on_draws(name, make, pool, test, draws, spec, fabric, asked.seed, asked.quiet, protocol)
 
     unreadable = len(asked.train) + len(asked.test) - len(train) - len(test)
     warnings = copies[1] + (about_classes(train.labels, test.labels, shots) if target.name == "classes" else [])

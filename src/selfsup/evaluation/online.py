@@ -48,7 +48,8 @@ class OnlineProbe:
         source.spec(spec.size, spec.channels)
         count = min(SAMPLES, len(labelled))
         drawn = nested_subsets(len(labelled), [count], 1, seed)[0][count]
-        parts = split(source.take(labelled[drawn]), seed, 0.5)
+        some = source.take(labelled[drawn])
+        parts = [some.take(numbers) for numbers in split(some, seed, 0.5)]
         ids = [part.labels.ids for part in parts if part.labels is not None]
         if len(np.unique(ids[0])) < 2:
             raise UserError(f"--probe {source.name} needs labels of two classes, at least")

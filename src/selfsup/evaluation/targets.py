@@ -66,10 +66,12 @@ def chance(target: Target, wanted: NDArray[Any]) -> tuple[float, str]:
     return float(wanted[:, wanted.any(0)].mean()), "the mean frequency of the labels"
 
 
-def split(source: Source, seed: int, share: float = 0.2, target: Target = TARGETS["classes"]) -> tuple[Source, Source]:
-    """Return the labelled samples in two parts, the second with `share` of them, of every class at least one sample.
+def split(
+    source: Source, seed: int, share: float = 0.2, target: Target = TARGETS["classes"]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the numbers of the labelled samples in two parts, the second with `share` of each class, at least one.
 
-    Raises `UserError` where that is none.
+    Raises `UserError` where no class has two samples.
     """
     assert source.labels is not None
     ids = source.labels.ids if target.name == "classes" else np.minimum(source.labels.ids, 0)
@@ -84,7 +86,7 @@ def split(source: Source, seed: int, share: float = 0.2, target: Target = TARGET
             f"no class of {source.name} has two labels, so none can be set aside to measure on: give data for that, or "
             "are the labels file names?"
         )
-    return source.take(np.flatnonzero(labelled & ~test)), source.take(np.flatnonzero(labelled & test))
+    return np.flatnonzero(labelled & ~test), np.flatnonzero(labelled & test)
 
 
 def draw_labels(

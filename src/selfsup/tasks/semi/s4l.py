@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -112,6 +112,10 @@ class S4LViews:
     plain: ImageViews
     pad: int
     flip: float
+
+    def for_device(self, device: torch.device) -> S4LViews:
+        """Return the same with the pretext's views as they suit a device; companions stay uint8 until `finish`."""
+        return replace(self, pretext=self.pretext.for_device(device))
 
     def fetch(self, source: Source, indices: NDArray[np.int64], seed: int, epoch: int) -> Fetched:
         """Return the pretext's batch with `x_labelled` (B, C, H, W) uint8 and `y_labelled` (B,)."""
