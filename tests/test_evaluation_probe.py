@@ -126,7 +126,7 @@ def test_the_whole_path_takes_few_evaluations(monkeypatch, n):
     plain = torch.addmm
     monkeypatch.setattr(torch, "addmm", lambda *args: evaluations.append(1) or plain(*args))
     x, y = make(n, 10, 256, apart=0.3)
-    assert fit_probe(x, y, 10).penalty <= 1e-3  # the far end of the path, where the problem is worst conditioned
+    assert fit_probe(x, y, 10).penalty <= 0.01  # far along the path, where the problem is ill conditioned
     assert len(evaluations) <= 200
 
 

@@ -51,7 +51,7 @@ def fit_probe(x: Features, y: Ids, classes: int, *, penalties: Sequence[float] =
     work = len(features) * min(features.shape) * len(present)
     with few_threads(work):
         mean, scale, z = standardise(features, work)
-        span, axes = row_space(z)
+        span, axes = row_space(z, max(1, len(z) // (16 * z.shape[1])))  # any basis is exact, a nearly principal one fast
         problem = _Problem(span, target, len(present), features.shape[1])
         start, penalty = problem.choose(path, seed)
         weights = problem.solve(torch.ones_like(span[:, :1]), penalty, start, 1e-7)[:, 0]
@@ -178,4 +178,5 @@ class _Problem:
         return loss
 
     def log_softmax(self, rows: slice, weights: Tensor) -> Tensor:
-        return (self.span[rows] @ weights.flatten(1)).view(-1, *weights.shape[1:]).log_softmax(2)
+        columns = weights.flatten(1).T.contiguous()  # the product is twice as fast with few classes laid out like this
+        return (self.span[rows] @ columns.T).view(-1, *weights.shape[1:]).log_softmax(2)
