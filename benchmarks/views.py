@@ -380,7 +380,7 @@ def main() -> None:
             found[name] = case()
     if "fidelity" in found:
         print("\nmean absolute difference from torchvision (float, same parameters), of 1:")
-        print("  " + "   ".join(f"{name} {value:.4f}" for name, value in found["fidelity"].items()))
+        print("  " + "   ".join(f"{name} {value:.1e}" for name, value in found["fidelity"].items()))
         print(f"first use, compiling: {first_use():.1f} s (kept on disk after that)")
     if options.json:
         Path(options.json).write_text(json.dumps(found, indent=1))

@@ -6,7 +6,7 @@ import selfsup
 
 
 def test_names_are_functions_whatever_was_imported_before() -> None:
-    assert [entry.name for entry in selfsup.tasks()] == ["supervised", "rotation"]
+    assert {"supervised", "rotation"} <= {entry.name for entry in selfsup.tasks()}
     importlib.import_module("selfsup.evaluation.few_labels")
     importlib.import_module("selfsup.tasks.image.rotation")
     assert selfsup.tasks("rotation").options["pad"] == 4

@@ -56,7 +56,7 @@ def test_shuffled_labels_give_chance(run: selfsup.Run) -> None:
 
 def test_the_test_part_never_shows_in_training(run: selfsup.Run) -> None:
     digits = open_data("digits")
-    train, test = split(digits, seed=0)
+    train, test = (digits.take(numbers) for numbers in split(digits, seed=0))
     seen = {x.tobytes() for x in train.x}
     assert len(train) + len(test) == len(digits)
     assert len(test) == pytest.approx(0.2 * len(digits), abs=10)

@@ -61,6 +61,7 @@ def pretrain(
     pretrained: bool = False,
     seed: int = 0,
     workers: int | None = None,
+    cache: str | None = None,
     precision: str = "auto",
     device: str = "auto",
     quiet: bool = False,
@@ -89,7 +90,8 @@ def pretrain(
         clip: Largest norm of the gradient.
         pretrained: Start from timm's pretrained weights.
         seed: Seed of everything.
-        workers: Processes that load data; by default chosen from the data. The result does not depend on it.
+        workers: Threads that load data; by default chosen from the data. The result does not depend on it.
+        cache: Keep the decoded pictures of files: 'memory', or a file to map (at most 8 GiB).
         precision: auto (bfloat16 where the processor has it), float32, bfloat16 or float16.
         device: auto, cpu, cuda or mps.
         quiet: No progress bar.
@@ -165,6 +167,8 @@ def pretrain(
             return before
     if fabric.is_global_zero and not before:
         write_atomically(folder / "recipe.json", json.dumps(recipe, indent=2).encode())
+    if cache is not None:
+        source = _cached(source, spec, cache)
     quiet = quiet or not fabric.is_global_zero
     if not quiet and not before and resolved == "bfloat16" and precision == "auto":
         saving = bfloat16_saving(module, source, views, fabric, batch_size, seed)
@@ -196,6 +200,9 @@ def prepare_task(
         if option not in known:
             raise unknown(f"option of {name}", option, known)
     values = {key: given.get(key, parameter.default) for key, parameter in known.items()}
+    for key, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"--{key.replace('_', '-')} must be a finite number, not {value}")
     if kind.needs_labels:
         labels = source.labels
         if labels is None or not (labels.ids >= 0).any():
@@ -210,11 +217,21 @@ def prepare_task(
             raise UserError(
                 f"--classes {values['classes']} is less than the {len(labels.classes)} that the labels name"
             )
-        source = source if (labels.ids >= 0).all() else source.take(np.flatnonzero(labels.ids >= 0))
+        if not kind.uses_unlabelled and (labels.ids < 0).any():
+            source = source.take(np.flatnonzero(labels.ids >= 0))
     missing = [key for key, value in values.items() if value is inspect.Parameter.empty]
     if missing:
         raise UserError(f"{name} needs --{missing[0].replace('_', '-')}")
     return name, kind, values, source
+
+
+def _cached(source: Source, spec: Any, cache: str) -> Source:
+    from selfsup.data import Files
+    from selfsup.views.cache import Decoded
+
+    if not isinstance(source, Files):
+        raise UserError(f"--cache is for picture files; {source.name} is in memory already")
+    return Decoded(source, spec.channels, path=None if cache == "memory" else cache)
 
 
 def make_fabric(device: str, precision: str) -> Fabric:

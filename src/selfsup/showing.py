@@ -44,9 +44,10 @@ class Shown(Printable):
 
 def show(
     task: TaskName,
-    data: Data,
+    data: Data | None = None,
     /,
     *,
+    views: str | None = None,
     out: Target = "show.png",
     labels: str | None = None,
     size: int | None = None,
@@ -54,11 +55,12 @@ def show(
     seed: int = 0,
     **hyperparameters: Any,
 ) -> Shown:
-    """Draw what goes into a task, beside the free label.
+    """Draw what goes into a task, beside the free label; or, with --views PRESET DATA, the views of a preset.
 
     Args:
-        task: A name of `selfsup tasks`, or module:Class for your own.
+        task: A name of `selfsup tasks`, or module:Class for your own. With --views it is left out.
         data: A folder of pictures, a list file, an .npz file, a name or an array.
+        views: simclr, mocov2, byol, swav, dino, mae, lejepa or vicreg.
         out: The picture to write (.png, .jpg or .webp).
         labels: For tasks that need labels: 'folders', a CSV file (path,label) or an .npz file with y.
         size: Pixels a side of what the encoder gets; by default the data's own, at most 224.
@@ -74,18 +76,26 @@ def show(
     from selfsup.pretraining import prepare_task
     from selfsup.reports.pictures import draw_panels
     from selfsup.views.loader import batches
+    from selfsup.views.sheet import contact_sheet
 
     check_numbers(size=size, count=count, seed=seed)
     path = Path(out)
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise UserError(f"--out must end in .png, .jpg or .webp, not {path.name!r}")
     check_new_file(path)
+    if views is not None:
+        if data is not None:
+            raise UserError("--views takes data alone, without a task: selfsup show --views simclr DATA")
+        contact_sheet(views, open_data(task), path, size, count, seed)  # type: ignore[arg-type]
+        return Shown(path)
+    if data is None:
+        raise UserError("selfsup show takes a task and data: selfsup show rotation DATA")
     source = open_data(data, labels)
     _, kind, hyperparameters, source = prepare_task(task, source, hyperparameters)
     spec = source.spec(size)
     module = kind(build_encoder("convnet", spec), **hyperparameters)
-    views = module.views(spec)
+    seen = module.views(spec)
     count = min(count, len(source))
-    fetched = next(iter(batches(source, views, batch_size=count, seed=seed, start=0, steps=1, workers=0)))
-    draw_panels(module.eval().panels(views.finish(fetched.batch)), spec).save(path)
+    fetched = next(iter(batches(source, seen, batch_size=count, seed=seed, start=0, steps=1, workers=0)))
+    draw_panels(module.eval().panels(seen.finish(fetched.batch)), spec).save(path)
     return Shown(path)

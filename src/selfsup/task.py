@@ -54,6 +54,7 @@ class Task(nn.Module, ABC):
     section: ClassVar[str] = ""
     modality: ClassVar[str] = "image"
     needs_labels: ClassVar[bool] = False
+    uses_unlabelled: ClassVar[bool] = False  # with needs_labels: samples without a label (-1) are kept, not left out
     progress: float = 0.0  # step / total, written by fit alone
 
     def __init__(self, encoder: Encoder) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from selfsup.checks import check_numbers
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from selfsup.data import Source
     from selfsup.evaluation.result import Evaluation
+    from selfsup.task import Task
 
     RunName = str | os.PathLike[str] | Run
     Data = str | os.PathLike[str] | NDArray[np.uint8] | Source
@@ -37,6 +38,7 @@ def evaluate(
     protocol: Names = "linear,knn",
     draws: int = 5,
     scratch: bool = True,
+    semi: bool = False,
     seed: int = 0,
     device: str = "auto",
     quiet: bool = False,
@@ -56,7 +58,9 @@ def evaluate(
         shots: Labels per class, and 'all'; by default 1,5,10,50,all as far as there are so many labels.
         protocol: linear, knn.
         draws: How many times the labels are drawn.
-        scratch: Whether to train from scratch too, which takes the longest.
+        scratch: Whether to train from scratch too, which takes long.
+        semi: Whether to train s4l too, on the drawn labels and all other training samples, those that never had a label
+            included, without theirs; takes the longest.
         seed: Seed of the draws, of the split and of the baselines.
         device: auto, cpu, cuda or mps.
         quiet: No progress bar.
@@ -69,9 +73,11 @@ def evaluate(
 
     from selfsup.data import open_data
     from selfsup.evaluation.features import extract
-    from selfsup.evaluation.few_labels import READERS, align, draw_labels, from_scratch, read_features, split
+    from selfsup.evaluation.few_labels import READERS, align, draw_labels, read_features, split, train_on_draws
     from selfsup.evaluation.result import Evaluation
     from selfsup.pretraining import make_fabric
+    from selfsup.tasks import TASKS, find_task
+    from selfsup.tasks.semi.s4l import S4L
     from selfsup.tasks.supervised import Supervised
 
     run = run if isinstance(run, Run) else Run(run)
@@ -81,11 +87,17 @@ def evaluate(
             raise unknown("protocol", name, READERS)
     check_numbers(draws=draws, seed=seed)
     encoder = run.load()
-    train = _labelled(open_data(data, labels), "--labels")
-    held_out = _labelled(open_data(test, test_labels), "--test-labels") if test is not None else None
-    train, held_out = split(train, seed) if held_out is None else (train, held_out)
-    if not len(held_out):
-        raise UserError(f"no class of {train.name} has two labels, so none can be set aside to test on; give --test")
+    opened = open_data(data, labels)
+    numbers, unlabelled = _labelled(opened, "--labels")
+    if test is None:
+        numbers, aside = split(opened, seed)
+        if not len(aside):
+            raise UserError(f"no class of {opened.name} has two labels: none can be set aside to test on; give --test")
+        held_out = opened.take(aside)
+    else:
+        held_out = open_data(test, test_labels)
+        held_out = held_out.take(_labelled(held_out, "--test-labels")[0])
+    train = opened.take(numbers)
     assert train.labels is not None
     assert held_out.labels is not None
     train.labels, held_out.labels = align(train.labels, held_out.labels)
@@ -107,12 +119,18 @@ def evaluate(
         scores += read_features(
             name, features, test_features, readable.labels.ids, truth, classes, chosen, protocols
         )  # fmt: skip
+    given = run.recipe["task"]["hyperparameters"]
+    options = {key: given[key] for key in Supervised.hyperparameters().keys() & given.keys() - {"classes"}}
+    trained: dict[str, Callable[[], Task]] = {}
     if scratch:
-        shared = Supervised.hyperparameters().keys() & run.recipe["task"]["hyperparameters"].keys() - {"classes"}
-        options = {key: run.recipe["task"]["hyperparameters"][key] for key in shared}
-        scores += from_scratch(
-            run.fresh_encoder, readable, held_out, classes, chosen, spec, fabric, options, seed, quiet
-        )  # fmt: skip
+        trained["from scratch"] = lambda: Supervised(run.fresh_encoder(), classes=classes, **options)
+    if semi:
+        own = run.task in TASKS and not find_task(run.task).needs_labels
+        pretext = {"pretext": run.task, "options": given} if own else {}
+        trained["s4l"] = lambda: S4L(run.fresh_encoder(), classes=classes, tile=False, **options, **pretext)
+    pool = opened.take(np.concatenate([numbers[kept], unlabelled]))  # the draws are numbers of its first part
+    for name, make in trained.items():
+        scores += train_on_draws(name, make, pool, held_out, chosen, spec, fabric, seed, quiet)
     about: dict[str, Any] = {
         "run": str(run.folder), "task": run.task, "encoder": run.encoder_name, "classes": classes, "draws": draws,
         "seed": seed, "data": {"name": train.name, "samples": len(readable)},
@@ -122,7 +140,8 @@ def evaluate(
         "protocols": {
             "linear": "logistic regression on standardised features, penalty by cross-validation on the drawn labels",
             "knn": "cosine, weighted votes, k by leave-one-out on the drawn labels",
-            "trained": "AdamW 0.001, batch up to 64, 30 passes, 200 to 600 steps, the views of the run",
+            "trained": "AdamW 0.001, batch up to 64, 30 passes, 200 to 600 steps, the views of the run; "
+            "s4l: 400 steps of 64 samples and 64 labelled ones, all upright, with the pretext of the run",
         },
     }  # fmt: skip
     return Evaluation(about, tuple(scores))
@@ -141,11 +160,12 @@ def _shots(shots: str | Sequence[int | None] | None, most: int) -> list[int | No
     return counts
 
 
-def _labelled(source: Source, option: str) -> Source:
+def _labelled(source: Source, option: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the numbers of the samples that have a label, and of those that have none."""
     import numpy as np
 
     if source.labels is None or not (source.labels.ids >= 0).any():
         raise UserError(
             f"{source.name} has no labels: give {option} folders, a CSV file (path,label) or an .npz file with y"
         )
-    return source.take(np.flatnonzero(source.labels.ids >= 0))
+    return np.flatnonzero(source.labels.ids >= 0), np.flatnonzero(source.labels.ids < 0)

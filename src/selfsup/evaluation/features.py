@@ -28,7 +28,7 @@ def feature_batches(
     """
     source.spec(spec.size, spec.channels)
     skipped = Skipped(source, None)
-    views = plain_views(spec)
+    views = plain_views(spec).for_device(torch.device(device))
     encoder = encoder.to(device).eval()
     for begin in range(0, len(source), batch_size):
         wanted = np.arange(begin, min(begin + batch_size, len(source)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,7 +20,7 @@ from selfsup.evaluation.knn import fit_knn
 from selfsup.evaluation.probe import fit_probe
 from selfsup.evaluation.result import Score
 from selfsup.progress import counting
-from selfsup.tasks.supervised import Supervised
+from selfsup.task import Task
 from selfsup.train.fit import Plan, fit
 
 Draws = Sequence[Mapping[int | None, NDArray[np.int64]]]
@@ -53,45 +54,58 @@ def read_features(
     return scores
 
 
-def from_scratch(
-    encoder: Callable[[], nn.Module],
+def train_on_draws(
+    name: str,
+    make: Callable[[], Task],
     source: Source,
     test: Source,
-    classes: int,
     draws: Draws,
     spec: Any,
     fabric: Fabric,
-    options: Mapping[str, Any],
     seed: int,
     quiet: bool,
 ) -> list[Score]:
-    """Return the scores of the same encoder trained on the drawn labels alone, through the same loop and views.
+    """Return the scores of a classifier, the `encoder` and `head` of a fresh task, trained on the drawn labels alone.
 
-    AdamW, learning rate 0.001, batches of up to 64, 30 passes but at least 200 and at most 600 steps.
+    A task that uses unlabelled samples gets the rest of `source` without labels: 400 steps of 64 samples, learning
+    rate 0.002. Any other sees the labelled samples alone: batches of up to 64, 30 passes but at least 200 and at most
+    600 steps, learning rate 0.001. AdamW.
     """
+    assert source.labels is not None
     assert test.labels is not None
     scores = []
-    with counting("training from scratch", sum(len(draws) if shots else 1 for shots in draws[0]), quiet) as advance:
+    with counting(f"training {name}", sum(len(draws) if shots else 1 for shots in draws[0]), quiet) as advance:
         for shots in draws[0]:
             values = []
             for number, draw in enumerate(draws if shots is not None else draws[:1]):
-                few = source.take(draw[shots])
                 torch.manual_seed(seed + number)
-                task = Supervised(encoder(), classes=classes, **options)  # type: ignore[arg-type]
+                task: Any = make()
+                few = _only(source, draw[shots]) if task.uses_unlabelled else source.take(draw[shots])
                 batch = min(len(few), 64)
-                plan = Plan(
-                    steps=int(np.clip(30 * len(few) // batch, 200, 600)), batch_size=batch, lr=1e-3, seed=seed + number
-                )
+                steps, lr = int(np.clip(30 * len(few) // batch, 200, 600)), 1e-3
+                if task.uses_unlabelled:
+                    steps, lr = 400, 2e-3
+                plan = Plan(steps=steps, batch_size=batch, lr=lr, seed=seed + number)
                 fit(task, few, task.views(spec), plan, fabric, quiet=True)
                 numbers, logits = extract(nn.Sequential(task.encoder, task.head), test, spec, fabric.device)
                 values.append(float((logits.argmax(1) == test.labels.ids[numbers]).mean()))
                 advance(1)
-            scores.append(_score("from scratch", "trained", shots, values))
+            scores.append(_score(name, "trained", shots, values))
     return scores
 
 
-def split(source: Source, seed: int, share: float = 0.2) -> tuple[Source, Source]:
-    """Return the labelled samples in two parts, the second with `share` of every class (at least one sample)."""
+def _only(source: Source, drawn: NDArray[np.int64]) -> Source:
+    """Return the whole source with the labels of the drawn samples alone."""
+    assert source.labels is not None
+    ids = np.full(len(source), -1)
+    ids[drawn] = source.labels.ids[drawn]
+    few = copy.copy(source)
+    few.labels = Labels(ids, source.labels.classes)
+    return few
+
+
+def split(source: Source, seed: int, share: float = 0.2) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the numbers of the labelled samples in two parts, the second with `share` of each class, at least one."""
     assert source.labels is not None
     ids = source.labels.ids
     generator = np.random.default_rng(seed)
@@ -100,7 +114,7 @@ def split(source: Source, seed: int, share: float = 0.2) -> tuple[Source, Source
         members = generator.permutation(np.flatnonzero(ids == number))
         test[members[: max(1, round(share * len(members)))]] = len(members) > 1
     labelled = ids >= 0
-    return source.take(np.flatnonzero(labelled & ~test)), source.take(np.flatnonzero(labelled & test))
+    return np.flatnonzero(labelled & ~test), np.flatnonzero(labelled & test)
 
 
 def draw_labels(source: Source, shots: Sequence[int | None], draws: int, seed: int) -> Draws:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 TASKS: dict[str, str] = {
     "rotation": "selfsup.tasks.image.rotation:Rotation",
+    "s4l": "selfsup.tasks.semi.s4l:S4L",
     "supervised": "selfsup.tasks.supervised:Supervised",
 }
 

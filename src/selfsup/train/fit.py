@@ -68,6 +68,7 @@ def fit(
     model, optimizer = fabric.setup(task, raw_optimizer)
     task.train()
 
+    views = views.for_device(fabric.device)
     start = 0
     if checkpoint and checkpoint.exists():
         tensors, about = load_tensors(checkpoint)
@@ -86,7 +87,7 @@ def fit(
     stream = _timed(
         batches(
             source, views, batch_size=plan.batch_size, seed=plan.seed, start=start, steps=plan.steps, workers=workers,
-            rank=fabric.global_rank, world=fabric.world_size,
+            pin=fabric.device.type == "cuda", rank=fabric.global_rank, world=fabric.world_size,
         )
     )  # fmt: skip
     shown = Progress(plan.steps, start, plan.batch_size, quiet=quiet or not fabric.is_global_zero)

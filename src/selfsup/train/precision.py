@@ -43,6 +43,7 @@ def step_seconds(
     It is measured on a copy: `task` stays as it is.
     """
     model = fabric.setup_module(copy.deepcopy(task).to(memory_format=torch.channels_last))
+    views = views.for_device(fabric.device)
     stream = batches(source, views, batch_size=batch_size, seed=seed, start=0, steps=6, workers=0)
     seconds: list[float] = []
     began = time.monotonic()

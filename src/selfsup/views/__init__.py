@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from selfsup.data.sources import ImageSpec, Source
@@ -33,6 +34,9 @@ def plain_views(spec: ImageSpec) -> ImageViews:
 
 class Views(Protocol):
     """How samples become a batch: `fetch` in a worker on the CPU, then `finish` on the device."""
+
+    def for_device(self, device: torch.device) -> Views:
+        """Return the same views, with the division of work between `fetch` and `finish` that suits a device."""
 
     def fetch(self, source: Source, indices: NDArray[np.int64], seed: int, epoch: int) -> Fetched:
         """Return the views of the samples, each drawn from (seed, epoch, index) alone."""

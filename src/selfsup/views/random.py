@@ -26,7 +26,7 @@ def uniform(
         key = _mix(np.array([seed], dtype=np.int64).view(np.uint64) + _GOLDEN)
         key = _mix((key ^ np.uint64(epoch)) + _GOLDEN)
         rows = _mix((key ^ index.astype(np.uint64)) + _GOLDEN)
-        columns = np.asarray(first, dtype=np.uint64).reshape(-1, 1) + np.arange(1, count + 1, dtype=np.uint64)
+        columns = np.add.outer(np.atleast_1d(first), np.arange(1, count + 1)).astype(np.uint64)
         bits = _mix(rows[:, None] + columns * _GOLDEN)
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
 

@@ -1,0 +1,1 @@
+"""Semi-supervised tasks: few labels and much data in one loss."""

@@ -1,0 +1,237 @@
+"""S4L: which labels it sees, how companions are drawn, and its place beside training from scratch."""
+
+import copy
+import csv
+import json
+import math
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+import selfsup
+from selfsup.cli import main
+from selfsup.data import Arrays, Labels, open_data
+from selfsup.encoders import build_encoder
+from selfsup.errors import UserError
+from selfsup.pretraining import prepare_task
+from selfsup.task import Loss, Panel, Task
+from selfsup.tasks import TASKS
+from selfsup.tasks.image.rotation import Rotation, all_turns
+from selfsup.tasks.semi.s4l import S4L, shifted
+from selfsup.train.signals import Interrupted
+from selfsup.views import Crop, ImageViews
+from selfsup.views.loader import batches
+
+
+@pytest.fixture
+def digits() -> Arrays:
+    """Return the digits, of which every tenth has a label."""
+    source = open_data("digits")
+    assert isinstance(source, Arrays)
+    assert source.labels is not None
+    ids = np.where(np.arange(len(source)) % 10 == 0, source.labels.ids, -1)
+    few = copy.copy(source)
+    few.labels = Labels(ids, source.labels.classes)
+    return few
+
+
+def make(source: Arrays, **given) -> S4L:
+    torch.manual_seed(0)
+    task = S4L(build_encoder("convnet", source.spec()), classes=10, **given)
+    return task.eval()  # BatchNorm: the same function however the pictures are grouped
+
+
+def batch_of(task: S4L, source: Arrays, size: int = 32, **given):
+    views = task.views(source.spec())
+    place = {"batch_size": size, "seed": 0, "start": 0, "steps": 1, "workers": 0, **given}
+    return views.finish(next(iter(batches(source, views, **place))).batch)
+
+
+def test_samples_without_a_label_are_kept_by_s4l_alone(digits: Arrays) -> None:
+    assert len(prepare_task("s4l", digits, {})[3]) == len(digits)
+    assert len(prepare_task("supervised", digits, {})[3]) == math.ceil(len(digits) / 10)
+    digits.labels = Labels(np.full(len(digits), -1), digits.labels.classes)
+    with pytest.raises(UserError, match="s4l needs labels"):
+        prepare_task("s4l", digits, {})
+
+
+def test_companions_are_labelled_pictures_with_their_own_labels(digits: Arrays) -> None:
+    task = make(digits, pad=0, flip=0.0)
+    views = task.views(digits.spec())
+    batch = next(iter(batches(digits, views, batch_size=400, seed=0, start=0, steps=1, workers=0))).batch
+    known = {digits.x[i].tobytes(): digits.labels.ids[i] for i in np.flatnonzero(digits.labels.ids >= 0)}
+    pixels = batch["x_labelled"].permute(0, 2, 3, 1).contiguous().numpy()
+    drawn = [known[picture.tobytes()] for picture in pixels]
+    assert drawn == batch["y_labelled"].tolist()
+    assert len({picture.tobytes() for picture in pixels}) > 0.8 * len(known), "all of them get their turn"
+    assert (digits.labels.ids[batch["index"].numpy()] == -1).mean() > 0.8, "the pretext sees all samples"
+
+
+def test_a_companion_depends_on_seed_epoch_and_sample_alone(digits: Arrays) -> None:
+    task = make(digits)
+    whole = batch_of(task, digits, 32)
+    halves = [batch_of(task, digits, 32, rank=rank, world=2) for rank in range(2)]
+    for key in ("x_labelled", "y_labelled"):
+        assert torch.equal(whole[key], torch.stack([half[key] for half in halves], 1).flatten(0, 1)), key
+    for other in ({"seed": 1}, {"start": len(digits) // 32, "steps": len(digits) // 32 + 1}):
+        assert not torch.equal(whole["y_labelled"], batch_of(task, digits, 32, **other)["y_labelled"])
+
+
+def test_one_label_drawn_many_times_is_shifted_differently(digits: Arrays) -> None:
+    digits.labels = Labels(np.where(np.arange(len(digits)) < 2, np.arange(len(digits)), -1), digits.labels.classes)
+    x = batch_of(make(digits, flip=0.0), digits, 64)["x_labelled"]
+    assert len({picture.numpy().tobytes() for picture in x}) > 20
+
+
+def test_shifted_moves_over_black_and_mirrors() -> None:
+    x = torch.arange(1, 10, dtype=torch.uint8).view(1, 1, 3, 3).repeat(4, 1, 1, 1)
+    middle, corner = 0.5, 0.99
+    draws = np.array([[middle, middle, 0.9], [middle, middle, 0.1], [corner, middle, 0.9], [middle, corner, 0.9]])
+    same, mirrored, up, left = shifted(x, draws, pad=1, flip=0.5)[:, 0]
+    assert torch.equal(same, x[0, 0])
+    assert torch.equal(mirrored, x[0, 0].flip(1))
+    assert torch.equal(up, F.pad(x[0, 0, 1:], (0, 0, 0, 1)))
+    assert torch.equal(left, F.pad(x[0, 0, :, 1:], (0, 1)))
+
+
+def test_the_loss_is_the_sum_of_both_and_tiles_labels_over_turns(digits: Arrays) -> None:
+    task = make(digits, weight=0.3)
+    batch = batch_of(task, digits)
+    loss = task.loss(batch)
+    labels = [
+        F.cross_entropy(task.head(task.encoder(batch["x_labelled"].rot90(k, (2, 3)))), batch["y_labelled"])
+        for k in range(4)
+    ]
+    turned, turn = all_turns(batch["x"])
+    pretext = F.cross_entropy(task.pretext.head(task.encoder(turned)), turn)
+    torch.testing.assert_close(loss.value, torch.stack(labels).mean() + 0.3 * pretext)
+    torch.testing.assert_close(loss.metrics["pretext_loss"], pretext)
+    assert loss.chance == pytest.approx(math.log(10) + 0.3 * math.log(4))
+    torch.testing.assert_close(make(digits, tile=False).loss(batch).metrics["label_loss"], labels[0])
+
+
+class Bright(Task):
+    """Predict the mean brightness; nothing to guess by. Batch: `z` (B, C, H, W) float."""
+
+    def __init__(self, encoder, *, width: int = 4):
+        super().__init__(encoder)
+        self.steps, self.seen = 0, -1.0
+        self.head = torch.nn.Sequential(torch.nn.Linear(encoder.dim, width), torch.nn.Linear(width, 1))
+
+    def views(self, spec):
+        return ImageViews(spec, {"z": Crop(spec.size)})
+
+    def loss(self, batch):
+        self.seen = self.progress
+        return Loss(F.mse_loss(self.head(self.encoder(batch["z"]))[:, 0], batch["z"].mean((1, 2, 3))))
+
+    def after_step(self):
+        self.steps += 1
+
+    def panels(self, batch):
+        return [[Panel(z, f"{z.mean():.2f}")] for z in batch["z"]]
+
+
+def test_any_other_pretext(digits: Arrays, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TASKS, "bright", f"{__name__}:Bright")
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    task = make(digits, pretext="bright", options={"width": 7}, weight=2.0)
+    batch = batch_of(task, digits)
+    assert set(batch) == {"index", "z", "x_labelled", "y_labelled"}
+    assert task.pretext.head[0].out_features == 7
+    assert task.pretext.encoder is task.encoder
+    task.progress = 0.25
+    loss = task.loss(batch)
+    torch.testing.assert_close(loss.value, loss.metrics["label_loss"] + 2 * loss.metrics["pretext_loss"])
+    assert loss.chance is None
+    task.after_step()
+    assert (task.pretext.seen, task.pretext.steps) == (0.25, 1)
+    assert all(len(row) == 2 for row in task.panels(batch))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"pretext": "rotatoin"}, "unknown pretext 'rotatoin'; did you mean 'rotation'"),
+        ({"pretext": "os:system"}, "unknown pretext"),
+        ({"pretext": "supervised"}, "supervised does not learn from unlabelled pictures"),
+        ({"pretext": "s4l"}, "s4l does not learn from unlabelled pictures"),
+        ({"options": {"hiden": 3}}, "unknown option of rotation 'hiden'; did you mean 'hidden'"),
+    ],
+)
+def test_bad_pretexts_are_refused(digits: Arrays, given, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make(digits, **given)
+
+
+def test_a_folder_of_which_a_csv_file_labels_some(make_folder, tmp_path: Path, monkeypatch, capsys) -> None:
+    folder = make_folder(count=20)
+    with open(tmp_path / "few.csv", "w", newline="") as file:
+        csv.writer(file).writerows(
+            [["path", "label"], ["cat/3.png", "cat"], ["dog/5.png", "dog"], ["dog/6.png", "dog"]]
+        )
+    (folder / "dog" / "6.png").write_bytes(b"no picture")
+    words = (
+        f"pretrain {folder} --task s4l --labels {tmp_path}/few.csv --encoder convnet --steps 9 --batch-size 16 --quiet"
+    )
+    words += " --pad 2 --options hidden 32"
+    assert main([*words.split(), "--out", str(tmp_path / "whole")]) == 0
+    whole = selfsup.Run(tmp_path / "whole")
+    assert whole.recipe["data"]["samples"] == 40
+    assert whole.recipe["task"]["hyperparameters"]["options"] == {"hidden": 32}
+    skipped = [json.loads(line) for line in (tmp_path / "whole" / "skipped.jsonl").read_text().splitlines()]
+    assert skipped == [{"path": "dog/6.png", "reason": "not a picture"}]
+
+    with monkeypatch.context() as patch:
+        steps = iter(range(1, 100))
+        stop = lambda task: os.kill(os.getpid(), signal.SIGTERM) if next(steps) == 4 else None  # noqa: E731
+        patch.setattr(Rotation, "after_step", stop)
+        with pytest.raises(Interrupted):
+            _pretrain_again(words, tmp_path / "stopped")
+    _pretrain_again(words, tmp_path / "stopped")
+    files = [(tmp_path / name / "encoder.safetensors").read_bytes() for name in ("whole", "stopped")]
+    assert files[0] == files[1], "a stopped and resumed run is bit-identical"
+
+    with open(tmp_path / "few.csv", "a", newline="") as file:
+        csv.writer(file).writerow(["cat/4.png", "cat"])
+    with pytest.raises(UserError, match="holds another run"):
+        _pretrain_again(words, tmp_path / "whole")
+
+
+def _pretrain_again(words: str, out: Path) -> None:
+    _, folder, _, task, _, labels, *_ = words.split()
+    selfsup.pretrain(
+        folder, task=task, labels=labels, encoder="convnet", steps=9, batch_size=16, pad=2, options={"hidden": 32},
+        out=out, quiet=True,
+    )  # fmt: skip
+
+
+def test_the_row_s4l_sees_the_drawn_labels_and_every_other_picture_without(
+    finished_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def record(task, source, views, plan, fabric, **options) -> None:
+        ids = source.labels.ids
+        seen.append(
+            (type(task).__name__, len(source), int((ids >= 0).sum()), task.pretext.pad if task.pretext else None)
+        )
+
+    monkeypatch.setattr("selfsup.evaluation.few_labels.fit", record)
+    monkeypatch.setattr("selfsup.tasks.supervised.Supervised.pretext", None, raising=False)
+    source = open_data("digits")
+    ids = np.where(np.arange(len(source)) < 1000, source.labels.ids, -1)
+    source.labels = Labels(ids, source.labels.classes)
+    result = selfsup.evaluate(finished_run, data=source, shots="2,all", draws=2, protocol="knn", semi=True, quiet=True)
+    train = result.about["data"]["samples"]
+    assert seen == [
+        ("Supervised", 20, 20, None), ("Supervised", 20, 20, None), ("Supervised", train, train, None),
+        ("S4L", train + 797, 20, 4), ("S4L", train + 797, 20, 4), ("S4L", train + 797, train, 4),
+    ]  # fmt: skip
+    assert {score.shots for score in result.scores if score.representation == "s4l"} == {2, None}
+    assert "s4l" in str(result)

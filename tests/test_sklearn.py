@@ -1,0 +1,178 @@
+"""The scikit-learn estimator: scikit-learn's own checks, pipelines, searches, and what it refuses."""
+
+import pickle
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import selfsup
+from selfsup.errors import UserError
+from selfsup.sklearn import InputError, SelfSupervisedEncoder
+
+FLOATS = "it feeds floats in rows of another length than pictures have: refused, see OnFloats for what lies behind"
+CANNOT_APPLY = dict.fromkeys(
+    (
+        "check_dict_unchanged",
+        "check_dont_overwrite_parameters",
+        "check_dtype_object",
+        "check_estimators_dtypes",
+        "check_estimators_fit_returns_self",
+        "check_estimators_nan_inf",
+        "check_estimators_overwrite_params",
+        "check_estimators_pickle",
+        "check_f_contiguous_array_estimator",
+        "check_fit2d_1feature",
+        "check_fit2d_predict1d",
+        "check_fit_check_is_fitted",
+        "check_fit_idempotent",
+        "check_fit_score_takes_y",
+        "check_methods_sample_order_invariance",
+        "check_methods_subset_invariance",
+        "check_n_features_in",
+        "check_n_features_in_after_fitting",
+        "check_pipeline_consistency",
+        "check_positive_only_tag_during_fit",
+        "check_readonly_memmap_input",
+        "check_transformer_data_not_an_array",
+        "check_transformer_general",
+    ),
+    FLOATS,
+)
+
+
+class OnFloats(SelfSupervisedEncoder):
+    """The estimator with one step replaced: behind scikit-learn's own validation, each row of floats, of whatever
+    length, becomes a picture. So every check runs, and everything that it looks at is the estimator's."""
+
+    def _pictures(self, rows):
+        grey = np.clip(128 + 20 * np.asarray(rows, dtype=np.float64), 0, 255).astype(np.uint8)
+        return np.pad(grey, ((0, 0), (0, 64)), "wrap")[:, :64].reshape(-1, 8, 8)
+
+
+@parametrize_with_checks(
+    [SelfSupervisedEncoder(steps=2, batch_size=8), OnFloats(steps=2, batch_size=8)],
+    expected_failed_checks=lambda estimator: {} if isinstance(estimator, OnFloats) else CANNOT_APPLY,
+)
+def test_scikit_learn_checks(estimator: SelfSupervisedEncoder, check) -> None:
+    check(estimator)
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """Return 300 digits, (300, 8, 8) uint8, and their classes."""
+    x, y = load_digits(return_X_y=True)
+    return (x[:300] * 15.9).astype(np.uint8).reshape(-1, 8, 8), y[:300]
+
+
+def quick(**given) -> SelfSupervisedEncoder:
+    return SelfSupervisedEncoder(**{"steps": 5, "batch_size": 32, **given})
+
+
+def test_arrays_rows_and_files_are_the_same_pictures(digits, tmp_path: Path) -> None:
+    x = np.repeat(digits[0][:60, :, :, None], 3, axis=3)
+    features = quick().fit(x).transform(x)
+    assert features.shape == (60, 512)
+    assert features.dtype == np.float32
+    rows = x.reshape(60, -1)
+    np.testing.assert_array_equal(quick(shape=(8, 8, 3)).fit_transform(rows), features)
+    paths = [tmp_path / f"{number}.png" for number in range(60)]
+    for path, pixels in zip(paths, x, strict=True):
+        Image.fromarray(pixels).save(path)
+    fitted = quick(steps=2).fit(paths)
+    np.testing.assert_allclose(
+        fitted.transform(np.array([str(path) for path in paths])), fitted.transform(x), atol=1e-4
+    )
+    paths[3].write_bytes(b"no picture")
+    assert fitted.fit(paths) is fitted, "a file that cannot be read is left out of training"
+    with pytest.raises(InputError, match=r"1 pictures cannot be read, for example '.*3\.png': not a picture"):
+        fitted.transform(paths)
+
+
+def test_grid_search_over_a_pipeline_in_two_processes(digits) -> None:
+    x, y = digits
+    pipeline = make_pipeline(quick(), LogisticRegression(max_iter=1000))
+    name = "selfsupervisedencoder"
+    grid = {f"{name}__options": [{"pad": 0, "flip": 0.0}, {"pad": 2}], f"{name}__lr": [1e-3]}
+    search = GridSearchCV(pipeline, grid, cv=2, n_jobs=2, error_score="raise").fit(x, y)
+    assert search.best_score_ > 0.5
+    again = clone(search.best_estimator_).fit(x, y)
+    np.testing.assert_array_equal(again[0].transform(x), search.best_estimator_[0].transform(x))
+    assert again[0].get_feature_names_out()[[0, -1]].tolist() == [f"{name}0", f"{name}511"]
+
+
+def test_nothing_is_left_behind_unless_asked_for(digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    before = torch.random.get_rng_state()
+    kept = quick().fit(digits[0])
+    assert torch.equal(torch.random.get_rng_state(), before), "the caller's generator is left alone"
+    assert not list(tmp_path.iterdir())
+    np.testing.assert_array_equal(
+        pickle.loads(pickle.dumps(kept)).transform(digits[0]), quick(out="run").fit(digits[0]).transform(digits[0])
+    )
+    assert selfsup.Run(tmp_path / "run").done
+
+
+def test_seed(digits) -> None:
+    x = digits[0]
+    one, two, state = (quick(random_state=seed).fit(x).transform(x[:2]) for seed in (0, 1, np.random.RandomState(0)))
+    assert not np.allclose(one, two)
+    assert not np.allclose(one, state)
+
+
+def test_labels_reach_the_tasks_that_need_them_alone(digits) -> None:
+    x, y = digits
+    few = np.where(np.arange(len(y)) < 100, y, -1)
+    assert quick(task="s4l").fit(x, few).transform(x).shape == (300, 512)
+    with pytest.raises(InputError, match="this task needs labels: give y"):
+        quick(task="s4l").fit(x)
+    with pytest.raises(InputError, match="299 labels y for 300 pictures X"):
+        quick(task="supervised").fit(x, y[1:])
+
+
+@pytest.mark.parametrize(
+    ("x", "given", "message"),
+    [
+        (np.zeros((9, 8, 8)), {}, r"X: x must be uint8 .* not float64 \(9, 8, 8\); pictures of 0 to 1 become uint8 by"),
+        (np.zeros((9, 8, 8), np.int64), {}, "must be uint8"),
+        (np.zeros((9, 64), np.uint8), {}, r"X has the shape \(9, 64\): for pictures in rows give shape=\(H, W\)"),
+        (np.zeros((9, 64), np.uint8), {"shape": (8, 9)}, r"shape \(8, 9\) does not fit X with 64 features"),
+        (np.full((9, 64), 0.5), {"shape": (8, 8)}, "must be uint8"),
+        (np.zeros((1, 8, 8), np.uint8), {}, "1 sample"),
+        (["one.png"], {}, "1 sample"),
+        ("photos/", {}, "X is one path"),
+        (np.zeros((9, 8, 8), np.uint8), {"task": "rotatoin"}, "did you mean 'rotation'"),
+        (np.zeros((9, 8, 8), np.uint8), {"options": {"pda": 1}}, "did you mean 'pad'"),
+        (np.zeros((9, 8, 8), np.uint8), {"epochs": 1}, "only one of"),
+    ],
+)
+def test_bad_input_is_one_line(x, given, message: str) -> None:
+    with pytest.raises((UserError, ValueError), match=message) as caught:
+        quick(**given).fit(x)
+    assert "\n" not in str(caught.value)
+
+
+def test_transform_checks_too(digits) -> None:
+    fitted = quick(shape=(8, 8)).fit(digits[0].reshape(300, 64))
+    with pytest.raises(ValueError, match="X has 63 features, but SelfSupervisedEncoder is expecting 64"):
+        fitted.transform(np.zeros((2, 63), np.uint8))
+    assert fitted.transform(np.zeros((2, 12, 9), np.uint8)).shape == (2, 512), "another size is scaled"
+
+
+def test_importing_selfsup_imports_neither_torch_nor_scikit_learn() -> None:
+    code = "import sys, selfsup; sys.exit(bool({'torch', 'sklearn', 'numpy'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    code = "import sys, selfsup.sklearn as s; s.SelfSupervisedEncoder(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
