@@ -31,6 +31,7 @@ def told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Told:
 
     def run(*args: object, status: int = 2) -> str:
         before = _state(tmp_path)
+        capsys.readouterr()
         assert main([str(arg) for arg in args]) == status
         out, err = capsys.readouterr()
         assert out == ""
@@ -97,6 +98,8 @@ def test_a_device_that_is_not_there(told: Told) -> None:
         (["--task", "supervised", "--classes", "9"], "--classes 9 is less than the 10"),
         (["--pad", "x"], "--pad"),
         (["--flip", "half"], "--flip"),
+        (["--flip", "nan"], "--flip must be a finite number, not nan"),
+        (["--hidden", "0"], "at least 1 unit, not 0: give another --hidden"),
         (["--pad"], "--pad"),
         (["--lr", "fast"], "--lr takes FLOAT, not 'fast'"),
         (["--steps", "1.5"], "--steps takes INT, not '1.5'"),
@@ -185,10 +188,7 @@ def colour_run(pictures: Path) -> str:
     return "colours"
 
 
-def test_evaluation(
-    told: Told, colour_run: str, make_folder: MakeFolder, pictures: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    capsys.readouterr()
+def test_evaluation(told: Told, colour_run: str, make_folder: MakeFolder, pictures: Path) -> None:
     evaluate = ["evaluate", colour_run, "--quiet", "--data"]
     folders = [*evaluate, pictures, "--labels", "folders"]
     assert "give --labels" in told(*evaluate, pictures)
@@ -266,7 +266,7 @@ def test_a_run_that_cannot_be_used(told: Told, finished_run: Path, damage: str, 
     assert message in told(*use)
 
 
-def test_a_recipe_never_names_code_to_import(finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_recipe_never_names_code_to_import(finished_run: Path) -> None:
     shutil.copytree(finished_run, "run")
     Path("harmful.py").write_text("open('harmed', 'w')\nclass Task: ...\n")
     break_recipe(Path("run"), task={"name": "harmful:Task", "hyperparameters": {}})

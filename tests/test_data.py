@@ -187,7 +187,7 @@ class Evil:
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"x": X.astype(np.float32) / 255}, "uint8.*not float32.*255"),
+        ({"x": X.astype(np.float32) / 255}, "uint8 or uint16.*not float32.*255"),
         ({"x": X.astype(np.int64)}, "uint8.*not int64"),
         ({"x": X[0]}, r"shape \(N, H, W\)"),
         ({"x": X[None, None]}, r"shape \(N, H, W\)"),

@@ -121,11 +121,11 @@ def test_shuffled_labels_give_chance():
 
 @pytest.mark.parametrize("n", [50, 500])
 def test_the_whole_path_takes_few_evaluations(monkeypatch, n):
-    """Counted, not timed: one of them is 1 ms at 500 × 512, and a plain L-BFGS needs thousands of them."""
+    """Counted, not timed: one of them is 1 ms at most, and a plain L-BFGS needs thousands of them."""
     evaluations = []
     plain = torch.addmm
     monkeypatch.setattr(torch, "addmm", lambda *args: evaluations.append(1) or plain(*args))
-    x, y = make(n, 10, 512, apart=0.3)
+    x, y = make(n, 10, 256, apart=0.3)
     assert fit_probe(x, y, 10).penalty <= 1e-3  # the far end of the path, where the problem is worst conditioned
     assert len(evaluations) <= 200
 

@@ -180,3 +180,10 @@ def test_training_learns_rotation(tmp_path: Path) -> None:
     x = torch.zeros(3, 1, 8, 8)
     assert run.load()(x).shape == (3, 512)
     assert F.cosine_similarity(run.load()(x), run.load()(x)).min() > 0.999
+
+
+def test_sixteen_bits_and_four_channels_train(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).integers(0, 65535, (32, 12, 12, 4), dtype=np.uint16)
+    run = selfsup.pretrain(Arrays(x), encoder="convnet", steps=2, batch_size=16, out=tmp_path / "r", quiet=True)
+    assert run.spec.channels == 4
+    assert selfsup.embed(run, Arrays(x), out=tmp_path / "e.parquet", quiet=True).rows == 32

@@ -9,21 +9,27 @@ if TYPE_CHECKING:
     from selfsup.catalogue import tasks
     from selfsup.embedding import embed
     from selfsup.evaluation import evaluate
+    from selfsup.exploring import explore
     from selfsup.exporting import export
     from selfsup.pretraining import pretrain
+    from selfsup.reporting import report
     from selfsup.run import Run, load
+    from selfsup.searching import search
     from selfsup.showing import show
 
 __version__ = "0.1.0"
-__all__ = ["Run", "embed", "evaluate", "export", "load", "pretrain", "show", "tasks"]
+__all__ = ["Run", "embed", "evaluate", "explore", "export", "load", "pretrain", "report", "search", "show", "tasks"]
 
 _HOME = {
     "Run": "run",
     "embed": "embedding",
     "evaluate": "evaluation",
+    "explore": "exploring",
     "export": "exporting",
     "load": "run",
     "pretrain": "pretraining",
+    "report": "reporting",
+    "search": "searching",
     "show": "showing",
     "tasks": "catalogue",
 }

@@ -33,6 +33,7 @@ NUMBERS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "seed": _whole(0, 2**31 - 1),
     "workers": _whole(0, 256),
     "count": _whole(1, 100),
+    "k": _whole(1, 10**6),
     "draws": _whole(2, 1000),  # one draw has no interval
 }
 

@@ -24,8 +24,11 @@ COMMANDS = {
     "pretrain": "selfsup.pretraining:pretrain",
     "evaluate": "selfsup.evaluation:evaluate",
     "embed": "selfsup.embedding:embed",
+    "search": "selfsup.searching:search",
+    "explore": "selfsup.exploring:explore",
     "export": "selfsup.exporting:export",
     "bench": "selfsup.benching:bench",
+    "report": "selfsup.reporting:report",
 }
 
 
@@ -72,23 +75,20 @@ def _run(words: list[str]) -> Any:
     command, *words = words
     function = _function(command)
     known = _options(function)
-    asked = [
-        name for word in words if (name := _option(word)) and name not in (*known, "help", "tyro_print_completion")
-    ]
+    helping = "--help" in words or "-h" in words
+    asked = {name for word in words if (name := _option(word))} - {*_accepted(known), "help", "tyro_print_completion"}
     more: dict[str, inspect.Parameter] = {}
-    if _takes_hyperparameters(function) and (asked or "--help" in words):
-        more = _hyperparameters(command, function, words, explain=not asked)
-    for name in asked:
-        if name.removeprefix("no_") not in [*known, *more]:
-            raise unknown(f"option of {command}", _flag(name), map(_flag, [*known, *more]))
-    given = {name if name in more else name.removeprefix("no_") for name in asked}
-    if "--help" in words or "-h" in words:
+    if _takes_hyperparameters(function) and (asked or helping):
+        more = _hyperparameters(function, words, explain=not asked)
+    for name in sorted(asked - _accepted(more)):
+        raise unknown(f"option of {command}", _flag(name), map(_flag, [*known, *more]))
+    if helping:
         words = ["--help"]  # or tyro leaves out the arguments that were given
-    else:
-        more = {name: parameter for name, parameter in more.items() if name in given}  # the task may fill in the rest
+    else:  # what was not given is left to the task's defaults
+        more = {name: parameter for name, parameter in more.items() if {name, f"no_{name}"} & asked}
     with _one_line(words):
         arguments, options = tyro.cli(_recorder(function, more), prog=f"selfsup {command}", args=words)
-    return function(*arguments, **{name: value for name, value in options.items() if name in known or name in given})
+    return function(*arguments, **options)
 
 
 def _print(result: Any, as_json: bool) -> None:
@@ -103,7 +103,9 @@ def _print(result: Any, as_json: bool) -> None:
 
     shown, width = result.__rich__(), None if sys.stdout.isatty() else WIDTH
     console = Console(width=width, markup=False, emoji=False, highlight=False)  # a path may hold [brackets]
-    console.print(shown, soft_wrap=isinstance(shown, str))
+    with console.capture() as text:  # or rich itself decides what a closed pipe means
+        console.print(shown, soft_wrap=isinstance(shown, str))
+    sys.stdout.write(text.get())
 
 
 def _function(command: str) -> Callable[..., Any]:
@@ -118,6 +120,12 @@ def _takes_hyperparameters(function: Callable[..., Any]) -> bool:
 
 def _options(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     return {n: p for n, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY}
+
+
+def _accepted(parameters: Mapping[str, inspect.Parameter]) -> set[str]:
+    """Return the names as which options can be given: a switch also as no_NAME."""
+    switches = {f"no_{name}" for name, parameter in parameters.items() if parameter.annotation in (bool, "bool")}
+    return {*parameters, *switches}
 
 
 def _option(word: str) -> str:
@@ -154,13 +162,11 @@ def _readable(parameter: inspect.Parameter, function: Callable[..., Any]) -> ins
     shown = parameter.name if parameter.kind is parameter.POSITIONAL_ONLY else names[0]
     if kind is bool or typing.get_origin(kind) is Literal:
         return parameter.replace(annotation=kind)
-    aliases = ("-o",) if parameter.name == "out" else ()
+    aliases = ("-o",) if parameter.name == "out" else (f"-{parameter.name}",) if len(parameter.name) == 1 else ()
     return parameter.replace(annotation=Annotated[kind, tyro.conf.arg(metavar=shown.upper(), aliases=aliases)])
 
 
-def _hyperparameters(
-    command: str, function: Callable[..., Any], words: list[str], explain: bool
-) -> dict[str, inspect.Parameter]:
+def _hyperparameters(function: Callable[..., Any], words: list[str], explain: bool) -> dict[str, inspect.Parameter]:
     """Return the options of the task that the words name. To `explain` none, it has to be named."""
     from selfsup.tasks import TASKS, find_task
 

@@ -86,7 +86,8 @@ def embed(
     names = source.labels
     dim = int(encoder.dim)
     schema = pa.schema([("path", pa.string()), ("label", pa.string()), ("vector", pa.list_(pa.float32(), dim))])
-    schema = schema.with_metadata({"run": str(run.folder), "task": run.task, "encoder": run.encoder_name})
+    about = {"run": str(run.folder), "task": run.task, "encoder": run.encoder_name, "data": source.name}
+    schema = schema.with_metadata({key: os.fsencode(text) for key, text in about.items()})
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     rows = 0
     placed = make_fabric(device, "float32").device

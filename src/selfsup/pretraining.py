@@ -200,6 +200,9 @@ def prepare_task(
         if option not in known:
             raise unknown(f"option of {name}", option, known)
     values = {key: given.get(key, parameter.default) for key, parameter in known.items()}
+    for key, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"--{key.replace('_', '-')} must be a finite number, not {value}")
     if kind.needs_labels:
         labels = source.labels
         if labels is None or not (labels.ids >= 0).any():

@@ -16,7 +16,7 @@ class Printable(JupyterMixin):
         raise TypeError(f"{type(self).__name__} does not say what it looks like")
 
     def __str__(self) -> str:
-        console = Console(width=WIDTH, color_system=None, legacy_windows=False)
+        console = Console(width=WIDTH, color_system=None, legacy_windows=False, markup=False, emoji=False)
         with console.capture() as capture:
             console.print(self.__rich__(), highlight=False)
         return capture.get().rstrip()

@@ -74,7 +74,7 @@ def show(
     from selfsup.data import open_data
     from selfsup.encoders import build_encoder
     from selfsup.pretraining import prepare_task
-    from selfsup.report.pictures import draw_panels
+    from selfsup.reports.pictures import draw_panels
     from selfsup.views.loader import batches
     from selfsup.views.sheet import contact_sheet
 

@@ -30,8 +30,8 @@ def open_data(data: str | os.PathLike[str] | NDArray[np.uint8] | Source, labels:
     Args:
         data: A folder of pictures at any depth (names that begin with a dot are left out, links to folders are not
             followed), a list file (.txt or .lst: one path a line, relative to the file or absolute), `.npz` (x uint8
-            (N, H, W[, C]), y optional), `digits`, `mnist5k[:train|:test]`, `torchvision:NAME[:PART]`, a uint8 array, or
-            a source.
+            or uint16 (N, H, W[, C]), y optional), `digits`, `mnist5k[:train|:test]`, `torchvision:NAME[:PART]`, an
+            array like x, or a source.
         labels: None (arrays and named data sets keep theirs), or what `with_labels` takes.
 
     Raises:

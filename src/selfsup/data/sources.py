@@ -84,7 +84,7 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, index: int) -> Any:
-        """Return one sample (pictures: (H, W, C) uint8), or raise `Broken`."""
+        """Return one sample (pictures: (H, W, C) uint8 or uint16), or raise `Broken`."""
 
     def path(self, index: int) -> str:
         """Return what a user knows the sample by: its path, or its number."""
@@ -100,15 +100,15 @@ class Source(Protocol):
 
 
 class Arrays:
-    """Pictures in memory: `x` uint8 (N, H, W) or (N, H, W, C), up to 64 channels. Raises `UserError` for others."""
+    """Pictures in memory: `x` uint8 or uint16 (N, H, W[, C]), up to 64 channels. Raises `UserError` for others."""
 
-    def __init__(self, x: NDArray[np.uint8], labels: Labels | None = None, name: str = "arrays") -> None:
-        if x.ndim not in (3, 4) or x.dtype != np.uint8:
+    def __init__(self, x: NDArray[Any], labels: Labels | None = None, name: str = "arrays") -> None:
+        if x.ndim not in (3, 4) or x.dtype not in (np.uint8, np.uint16):
             hint = (
                 "; pictures of 0 to 1 become uint8 by (x * 255).round().astype('uint8')" if x.dtype.kind == "f" else ""
             )
             raise UserError(
-                f"{name}: x must be uint8 of shape (N, H, W) or (N, H, W, C), not {x.dtype} {x.shape}{hint}"
+                f"{name}: x must be uint8 or uint16 of shape (N, H, W) or (N, H, W, C), not {x.dtype} {x.shape}{hint}"
             )
         if x.ndim == 3:
             x = x[..., None]
@@ -125,9 +125,9 @@ class Arrays:
     def __len__(self) -> int:
         return len(self.x)
 
-    def read(self, index: int) -> NDArray[np.uint8]:
-        """Return (H, W, C) uint8."""
-        picture: NDArray[np.uint8] = self.x[index]
+    def read(self, index: int) -> NDArray[Any]:
+        """Return (H, W, C), in the type of the arrays."""
+        picture: NDArray[Any] = self.x[index]
         return picture
 
     def path(self, index: int) -> str:

@@ -39,6 +39,8 @@ class TimmModel(nn.Module):
             self.dim, shape = _measure(self.model, spec)
         except (RuntimeError, ValueError, AssertionError, TypeError, OSError, ZeroDivisionError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            if pretrained and isinstance(error, OSError):
+                raise UserError(f"cannot get the pretrained weights of {name}: {reason}") from error
             raise UserError(
                 f"{name} cannot take {spec.size} × {spec.size} pictures: give another --size or --encoder ({reason})"
             ) from error

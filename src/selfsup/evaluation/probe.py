@@ -17,7 +17,7 @@ from selfsup.evaluation.rows import Features, Ids, as_ids, as_matrix, blocks, fe
 
 PENALTIES = tuple(10.0**power for power in range(2, -5, -1))
 NO_FOLDS = 0.1  # the penalty where no label can be held out
-LARGE = 10_000  # above so many samples one fold tells enough
+LARGE = 10_000  # so many samples, and one fold of them, tell enough about the penalty
 ROUNDS = 10  # of 40 steps
 
 
@@ -26,10 +26,11 @@ def fit_probe(x: Features, y: Ids, classes: int, *, penalties: Sequence[float] =
 
     Minimises Σ cross-entropy + ½ · penalty · d · ‖weights‖² over weights and free biases, on features standardised by
     their own mean and deviation: scikit-learn's `LogisticRegression(C=1 / (penalty * d))`. The penalty is chosen by
-    stratified 5-fold cross-validation on these samples alone (one held-out fifth above 10,000 samples), along a path
-    from strong to weak that starts each problem where the last one ended and stops once the held-out cross-entropy
-    rises; the lowest wins and is refitted on all samples. With one sample per class nothing can be held out, and the
-    penalty is 0.1. Fewer samples than features are solved in the space that they span: exact for this penalty.
+    stratified 5-fold cross-validation on these samples alone (of 20,000 and more, on one held-out fifth of 10,000 to
+    20,000 of them), along a path from strong to weak that starts each problem where the last one ended and stops once
+    the held-out cross-entropy rises; the lowest wins and is refitted on all samples. With one sample per class nothing
+    can be held out, and the penalty is 0.1. Fewer samples than features are solved in the space that they span, which
+    is exact for this penalty.
 
     Args:
         x: features (n, d), array or tensor; the work is done on its device.
@@ -47,8 +48,9 @@ def fit_probe(x: Features, y: Ids, classes: int, *, penalties: Sequence[float] =
     if len(present) < 2:
         raise UserError("all labels are of one class; a linear probe needs at least two")
     path = sorted(penalties, reverse=True)
-    with few_threads(len(features) * min(features.shape) * len(present)):
-        mean, scale, z = standardise(features)
+    work = len(features) * min(features.shape) * len(present)
+    with few_threads(work):
+        mean, scale, z = standardise(features, work)
         span, axes = row_space(z)
         problem = _Problem(span, target, len(present), features.shape[1])
         start, penalty = problem.choose(path, seed)
@@ -109,13 +111,19 @@ class _Problem:
 
     def choose(self, path: Sequence[float], seed: int) -> tuple[Tensor, float]:
         """Return where the final solution starts, (r + 1, 1, classes), and the penalty."""
-        counts = torch.bincount(self.target)
         start = self.span.new_zeros((self.span.shape[1], 1, self.classes))
-        if len(path) == 1 or counts.max() == 1:
-            return start, path[0] if len(path) == 1 else NO_FOLDS
+        if len(path) == 1:
+            return start, path[0]
+        if len(self.target) >= 2 * LARGE:
+            part = stratified_folds(self.target.cpu().numpy(), len(self.target) // LARGE, seed) == 0
+            rows = torch.from_numpy(part).to(self.target.device)
+            return _Problem(self.span[rows], self.target[rows], self.classes, self.dim).choose(path, seed)
+        counts = torch.bincount(self.target)
+        if counts.max() == 1:
+            return start, NO_FOLDS
         folds = min(5, int(counts.max()))
         held = torch.from_numpy(stratified_folds(self.target.cpu().numpy(), folds, seed)).to(self.target.device)
-        tested = torch.arange(1 if len(held) > LARGE else folds, device=held.device)
+        tested = torch.arange(1 if len(held) >= LARGE else folds, device=held.device)
         used = (held[:, None] != tested).to(self.span.dtype)
         weights, best = start.expand(-1, len(tested), -1), math.inf
         for penalty in path:
@@ -135,14 +143,14 @@ class _Problem:
 
         def objective(weights: Tensor) -> tuple[Tensor, Tensor]:
             value = (ridge * weights**2).sum((0, 2)).double() / 2
-            gradient = (ridge * weights).flatten(1)
+            gradient = (ridge * weights).flatten(1).T
             for rows in blocks(len(self.span), weights[0].numel()):
                 log_p = self.log_softmax(rows, weights)
                 target = self.target[rows, None, None].expand(-1, log_p.shape[1], 1)
                 value -= (log_p.gather(2, target)[..., 0] * used[rows]).sum(0)
                 p = log_p.exp_().scatter_add_(2, target, log_p.new_full((1, 1, 1), -1).expand_as(target))
-                gradient = torch.addmm(gradient, self.span[rows].T, (p * used[rows, :, None]).flatten(1))
-            return value, gradient.view_as(weights)
+                gradient = torch.addmm(gradient, (p * used[rows, :, None]).flatten(1).T, self.span[rows])
+            return value, gradient.T.reshape(weights.shape)
 
         weights = start
         for _ in range(ROUNDS):  # where the curvature has changed on the way, a fresh one is worth more than memory
@@ -154,11 +162,11 @@ class _Problem:
 
     def curvature(self, used: Tensor, weights: Tensor) -> Tensor:
         """Return the diagonal of the Hessian of the cross-entropy, (r + 1, B, classes)."""
-        total = torch.zeros_like(weights).flatten(1)
+        total = weights.new_zeros(weights[0].numel(), len(weights))
         for rows in blocks(len(self.span), weights[0].numel()):
             p = self.log_softmax(rows, weights).exp_()
-            total = torch.addmm(total, self.span[rows].T ** 2, (p * (1 - p) * used[rows, :, None]).flatten(1))
-        return total.view_as(weights).clamp_min(1e-9 * float(total.max()))
+            total = torch.addmm(total, (p * (1 - p) * used[rows, :, None]).flatten(1).T, self.span[rows] ** 2)
+        return total.T.reshape(weights.shape).clamp_min(1e-9 * float(total.max()))
 
     def held_out(self, used: Tensor, weights: Tensor) -> float:
         """Return the summed cross-entropy of the samples that each subset leaves out."""

@@ -38,7 +38,7 @@ def fit_ridge(x: Features, y: NDArray[np.float64] | Tensor, *, penalties: Sequen
     if not values.isfinite().all():
         raise UserError("numeric labels hold NaN or infinity")
     targets = values.reshape(len(values), -1)
-    mean, scale, z = standardise(features)
+    mean, scale, z = standardise(features, features.numel())
     span, axes = row_space(z)
     coordinates = span[:, :-1].double()
     spread = (coordinates**2).sum(0)

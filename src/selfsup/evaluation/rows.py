@@ -14,7 +14,7 @@ from selfsup.errors import UserError
 
 Features = NDArray[np.float32] | Tensor
 Ids = NDArray[np.int64] | Tensor
-SMALL = 2**21  # up to so many numbers float64 costs little
+SMALL = 2**23  # up to so many multiplications float64 costs little, and a second thread brings nothing
 
 
 def as_matrix(x: Features, what: str = "features") -> Tensor:
@@ -46,12 +46,12 @@ def blocks(rows: int, width: int, numbers: int = 2**21) -> Iterator[slice]:
         yield slice(start, min(start + size, rows))
 
 
-def standardise(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return mean (d,), scale (d,) and (x - mean) / scale (n, d); float64 if x is small.
+def standardise(x: Tensor, work: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return mean (d,), scale (d,) and (x - mean) / scale (n, d), in float64 if the `work` ahead is small.
 
     The scale is the standard deviation; of a constant feature it is infinite, so that the feature counts for nothing.
     """
-    x = x.double() if x.numel() <= SMALL else x
+    x = x.double() if work <= SMALL else x
     std, mean = torch.std_mean(x, 0, correction=0)
     scale = torch.where(std > 1e-6 * mean.abs(), std, torch.inf)
     return mean, scale, (x - mean) / scale
@@ -80,7 +80,7 @@ def few_threads(work: int) -> Iterator[None]:
     On a busy machine, with loader processes running, many times more.
     """
     threads = torch.get_num_threads()
-    torch.set_num_threads(1 if work <= 2**23 else threads)
+    torch.set_num_threads(1 if work <= SMALL else threads)
     try:
         yield
     finally:

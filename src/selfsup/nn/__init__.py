@@ -7,9 +7,16 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from selfsup.errors import UserError
+
 
 def mlp(*dims: int) -> nn.Sequential:
-    """Return a perceptron dims[0] -> ... -> dims[-1] with BatchNorm and ReLU between its linear layers."""
+    """Return a perceptron dims[0] -> ... -> dims[-1] with BatchNorm and ReLU between its linear layers.
+
+    Raises `UserError` for a layer without a unit.
+    """
+    if min(dims) < 1:
+        raise UserError(f"a layer of a head has at least 1 unit, not {min(dims)}: give another --hidden")
     layers: list[nn.Module] = []
     for before, after in pairwise(dims[:-1]):
         layers += [nn.Linear(before, after, bias=False), nn.BatchNorm1d(after), nn.ReLU(inplace=True)]

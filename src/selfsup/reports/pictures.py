@@ -1,4 +1,4 @@
-"""Contact sheets of panels: rows of pictures with their captions."""
+"""Contact sheets: rows of pictures with their captions."""
 
 from __future__ import annotations
 
@@ -16,16 +16,31 @@ SIDE, MARGIN, CAPTION = 128, 8, 20  # pixels
 
 def draw_panels(rows: Sequence[Sequence[Panel]], spec: ImageSpec) -> Image.Image:
     """Return one picture: each row of panels below the one before, captions under the pictures."""
+    return draw_sheet([[(to_picture(panel.image, spec), panel.caption) for panel in row] for row in rows])
+
+
+def draw_sheet(rows: Sequence[Sequence[tuple[Image.Image, str]]]) -> Image.Image:
+    """Return one picture of pictures, each fitted into a square, with its caption below (shortened where too long)."""
     columns = max(len(row) for row in rows)
     wide, high = MARGIN + columns * (SIDE + MARGIN), MARGIN + len(rows) * (SIDE + CAPTION + MARGIN)
     sheet = Image.new("RGB", (wide, high), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
     for r, row in enumerate(rows):
-        for c, panel in enumerate(row):
+        for c, (picture, caption) in enumerate(row):
             left, top = MARGIN + c * (SIDE + MARGIN), MARGIN + r * (SIDE + CAPTION + MARGIN)
-            sheet.paste(to_picture(panel.image, spec).resize((SIDE, SIDE), Image.Resampling.NEAREST), (left, top))
-            pen.text((left + SIDE / 2, top + SIDE + CAPTION / 2), panel.caption, "black", font, anchor="mm")
+            fitted = fit_square(picture, SIDE)
+            sheet.paste(fitted, (left + (SIDE - fitted.width) // 2, top + (SIDE - fitted.height) // 2))
+            while len(caption) > 2 and pen.textlength(caption, font) > SIDE:
+                caption = caption[: len(caption) * 3 // 4] + "…"
+            pen.text((left + SIDE / 2, top + SIDE + CAPTION / 2), caption, "black", font, anchor="mm")
     return sheet
+
+
+def fit_square(picture: Image.Image, side: int) -> Image.Image:
+    """Return the picture scaled so that its longer side is `side` pixels; small pictures keep their pixels sharp."""
+    scale = side / max(picture.size)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    return picture.resize(size, Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.BOX)
 
 
 def to_picture(x: Tensor, spec: ImageSpec) -> Image.Image:

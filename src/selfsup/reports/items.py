@@ -1,0 +1,93 @@
+"""A random part of the data: what the encoder makes of it, small pictures, names and labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import nn
+
+from selfsup.data import Source
+from selfsup.progress import counting
+from selfsup.reports.pictures import to_picture
+from selfsup.views import plain_views
+
+MOST = 2000  # samples: more make the map unreadable and the file large
+SIDE = 96  # pixels of a kept picture
+
+
+@dataclass(frozen=True)
+class Items:
+    """n samples: features (n, d) float32, pictures, paths, label ids (n,) with -1 for none, names of the classes.
+
+    `total` is how many samples the data have.
+    """
+
+    features: NDArray[np.float32]
+    pictures: list[Image.Image | None]
+    paths: list[str]
+    ids: NDArray[np.int64]
+    classes: tuple[str, ...]
+    total: int
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def take(self, chosen: NDArray[np.bool_]) -> Items:
+        """Return some of the samples."""
+        numbers = np.flatnonzero(chosen).tolist()
+        pictures, paths = [self.pictures[i] for i in numbers], [self.paths[i] for i in numbers]
+        return Items(self.features[chosen], pictures, paths, self.ids[chosen], self.classes, self.total)
+
+    def label(self, number: int) -> str:
+        """Return the name of a sample's class, '' where it has none."""
+        return self.classes[self.ids[number]] if self.ids[number] >= 0 else ""
+
+    def name(self, number: int) -> str:
+        """Return what a sample is called: its path, and its label if it has one."""
+        return " · ".join(filter(None, (self.paths[number], self.label(number))))
+
+
+@torch.no_grad()
+def gather(
+    encoder: nn.Module, source: Source, spec: Any, device: torch.device, seed: int, quiet: bool, most: int = MOST
+) -> Items:
+    """Return at most `most` samples, drawn by `seed`; those that cannot be read are left out.
+
+    Each picture is read once, for the features and for the eye. Raises `Broken` where nothing can be read.
+    """
+    chosen = np.arange(len(source))
+    if len(source) > most:
+        chosen = np.sort(np.random.default_rng(seed).choice(len(source), most, replace=False))
+    views = plain_views(spec)
+    encoder = encoder.to(device).eval()
+    features, pictures, kept = [], list[Image.Image | None](), []
+    with counting("reading samples for the report", len(chosen), quiet) as advance:
+        for start in range(0, len(chosen), 128):
+            wanted = chosen[start : start + 128]
+            fetched = views.fetch(source, wanted, 0, 0)
+            x = views.finish({key: value.to(device) for key, value in fetched.batch.items()})["x"]
+            read = fetched.batch["index"].numpy() == wanted  # a broken sample was replaced by another one
+            features.append(encoder(x).float().cpu().numpy()[read])
+            kept.append(wanted[read])
+            pictures += [_small(to_picture(picture, spec)) for picture in x[torch.from_numpy(read).to(device)]]
+            advance(len(wanted))
+    numbers = np.concatenate(kept)
+    labels = source.labels
+    return Items(
+        np.concatenate(features),
+        pictures,
+        [source.path(int(number)) for number in numbers],
+        labels.ids[numbers] if labels else np.full(len(numbers), -1),
+        labels.classes if labels else (),
+        len(source),
+    )
+
+
+def _small(picture: Image.Image) -> Image.Image:
+    picture.thumbnail((SIDE, SIDE))
+    return picture

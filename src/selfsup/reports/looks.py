@@ -1,0 +1,168 @@
+"""The parts of the report that look at data: free labels, neighbours, map, confusion, label-free measures."""
+
+from __future__ import annotations
+
+import importlib
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from selfsup.data import Broken, ImageSpec, Source
+from selfsup.errors import UserError
+from selfsup.evaluation.knn import neighbours
+from selfsup.evaluation.probe import fit_probe
+from selfsup.reports.embedding_map import draw_map, layout
+from selfsup.reports.items import Items
+from selfsup.reports.page import Html, Section, captioned, join, table, tag
+from selfsup.reports.pictures import to_picture
+from selfsup.run import Run
+from selfsup.task import Panel
+from selfsup.tasks import TASKS, find_task
+
+PANELS, QUERIES, NEAREST = 4, 6, 8
+CLASSES = 20  # above so many a confusion matrix cannot be read
+PAIRS = 20
+MEASURES = {
+    "rankme": ("RankMe", "how many directions carry something, at most samples or dimensions (Garrido et al., 2023)"),
+    "effective_dimension": ("effective dimension", "how many directions dominate (Gao et al., 2017)"),
+    "alpha_req": ("α-ReQ", "decay of the spectrum; near 1 is held to be good (Agrawal et al., 2022)"),
+    "uniformity": ("uniformity", "0 is collapse; lower fills the sphere more evenly (Wang and Isola, 2020)"),
+    "normalised_std": ("normalised deviation", "0 is collapse, 1 the same in all directions (Chen and He, 2021)"),
+}
+
+
+def free_labels(run: Run, source: Source, seed: int) -> Section:
+    """Return the task's own picture: what goes into the encoder, and the label that cost nothing."""
+    title = "Samples and their free labels"
+    if run.task not in TASKS:  # a recipe never names code to import
+        return Section(
+            "inputs", title, tag("p", f"{run.task} is not a task of selfsup itself, so its picture is not drawn.")
+        )
+    kind = find_task(run.task)
+    chosen = np.arange(len(source))
+    if kind.needs_labels:
+        chosen = np.flatnonzero(source.labels.ids >= 0) if source.labels else chosen[:0]
+    if not len(chosen):
+        return Section("inputs", title, tag("p", f"{run.task} needs labels, and these data have none."))
+    some = np.random.default_rng(seed).permutation(chosen)[:PANELS]
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            task = kind(run.fresh_encoder(), **run.recipe["task"]["hyperparameters"])
+            views = task.views(run.spec)
+            rows = task.eval().panels(views.finish(views.fetch(source, some, seed, 0).batch))
+    except (Broken, RuntimeError, ValueError, TypeError, IndexError) as error:
+        return Section(
+            "inputs", title, tag("p", f"The picture cannot be drawn for these data: {str(error).splitlines()[0]}")
+        )
+    drawn = [tag("div", *(_panel(panel, run.spec) for panel in row), class_="row") for row in rows]
+    words = "Each row is one sample: what the encoder gets, and the label that the task makes by itself."
+    return Section("inputs", title, join([tag("p", words), *drawn]))
+
+
+def nearest_items(items: Items, seed: int) -> Section:
+    """Return random samples beside those that the encoder finds most alike."""
+    title = "Nearest neighbours"
+    if len(items) < 2:
+        return Section("neighbours", title, tag("p", "There are too few samples."))
+    queries = np.sort(np.random.default_rng(seed).permutation(len(items))[:QUERIES])
+    index, cosine = neighbours(items.features[queries], items.features, min(NEAREST + 1, len(items)))
+    rows = []
+    for query, found, similarities in zip(queries.tolist(), index.tolist(), cosine.tolist(), strict=True):
+        cells = [tag("div", _item(items, query, "query"), class_="query")]
+        others = [(number, s) for number, s in zip(found, similarities, strict=True) if number != query]
+        cells += [_item(items, number, f"{similarity:.2f}") for number, similarity in others[:NEAREST]]
+        rows.append(tag("div", *cells, class_="row"))
+    words = (
+        f"Random samples, and the most similar of {len(items):,} by the cosine of their features, which is the number."
+    )
+    return Section("neighbours", title, join([tag("p", words), *rows]))
+
+
+def the_map(items: Items, seed: int) -> Section:
+    """Return the samples on a plane."""
+    part = "" if len(items) == items.total else f" drawn at random from {items.total:,}"
+    words = (
+        f"{len(items):,} samples{part}, placed by t-SNE: near means alike, but distances between groups and the sizes "
+        "of groups mean little. Point at a dot, or touch it, to see the sample."
+    )
+    return Section(
+        "map", "Map of the embedding", join([tag("p", words), draw_map(items, layout(items.features, seed))])
+    )
+
+
+def confusion(train: Items, test: Items) -> Section:
+    """Return where a linear probe on `train` errs on `test`; both have ids of the same classes."""
+    title = "Confusion matrix"
+    used, seen = train.ids >= 0, test.ids >= 0
+    if not seen.any() or len(np.unique(train.ids[used])) < 2:
+        return Section("confusion", title, tag("p", "There are no labels of two classes, so nothing can be confused."))
+    predicted = fit_probe(train.features[used], train.ids[used], len(train.classes)).predict(test.features[seen])
+    truth = test.ids[seen]
+    counts = np.zeros((len(train.classes),) * 2, np.int64)
+    np.add.at(counts, (truth, predicted), 1)
+    words = (
+        f"Linear probe on {used.sum():,} labelled samples, measured on {seen.sum():,} others: "
+        f"{(predicted == truth).mean():.1%} are right. Rows are the true class, columns the answer."
+    )
+    drawn = _matrix(counts, train.classes) if len(train.classes) <= CLASSES else _pairs(counts, train.classes)
+    return Section("confusion", title, join([tag("p", words), drawn]))
+
+
+def label_free(items: Items) -> Section:
+    """Return what can be said without labels."""
+    title = "Without labels"
+    try:
+        module = importlib.import_module("selfsup.evaluation.label_free")
+    except ImportError:
+        return Section("label-free", title, tag("p", "This version of selfsup has no label-free measures."))
+    rows: list[tuple[str, str, str]] = []
+    for name, (word, meaning) in MEASURES.items():
+        try:
+            rows.append((word, tag("td", f"{getattr(module, name)(items.features):.3g}", class_="n"), meaning))
+        except UserError as error:
+            rows.append((word, "none", str(error)))
+    words = (
+        f"On {len(items):,} samples of {items.features.shape[1]} dimensions. None of these is an accuracy, and none "
+        "ranks encoders of different kinds; together they tell a collapse from a representation."
+    )
+    return Section("label-free", title, join([tag("p", words), table(["measure", "value", "what it says"], rows)]))
+
+
+def _panel(panel: Panel, spec: ImageSpec) -> Html:
+    return captioned(to_picture(panel.image, spec), f"input with the label {panel.caption}", panel.caption)
+
+
+def _item(items: Items, number: int, words: str) -> Html:
+    picture = items.pictures[number]
+    label = items.label(number)
+    caption = join([words, f" · {label}" if label else ""])
+    return captioned(picture, items.name(number), caption) if picture else tag("figure", tag("figcaption", caption))
+
+
+def _matrix(counts: NDArray[np.int64], classes: tuple[str, ...]) -> Html:
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    rows = [
+        (name, *(
+            tag("td", int(count) or "", class_="right" if r == c else "wrong", style=f"--share:{shares[r, c]:.2f}")
+            for c, count in enumerate(counts[r])
+        ))
+        for r, name in enumerate(classes)
+    ]  # fmt: skip
+    return tag("div", table(["true ↓ answer →", *classes], rows, "Confusion matrix"), class_="confusion")
+
+
+def _pairs(counts: NDArray[np.int64], classes: tuple[str, ...]) -> Html:
+    wrong = counts * (1 - np.eye(len(classes), dtype=np.int64))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:PAIRS]
+    pairs = [divmod(int(place), len(classes)) for place in order if wrong.flat[place]]
+    rows = [(classes[r], classes[c], int(counts[r, c]), int(counts[r].sum())) for r, c in pairs]
+    return table(
+        ["true class", "taken for", "times", "of"], rows, f"The most frequent errors among {len(classes)} classes"
+    )
+
+
+def no_data(name: str, title: str, why: str) -> Section:
+    """Return a part that had to be left out."""
+    return Section(name, title, tag("p", why))

@@ -1,0 +1,111 @@
+"""One self-contained HTML file: text is escaped by default, nothing is loaded, nothing but our own script may run."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import io
+from collections.abc import Iterable, Sequence
+from importlib.resources import files
+from typing import NamedTuple
+
+from PIL import Image
+
+
+class Html(str):
+    """Markup that is safe as it stands; any other string is escaped where it becomes part of a page."""
+
+
+class Section(NamedTuple):
+    """A part of the page: `name` is the anchor, `title` the heading."""
+
+    name: str
+    title: str
+    body: Html
+
+
+def escape(text: object) -> Html:
+    """Return text as markup, in element content and in attributes. What is no Unicode becomes \\udc.. escapes."""
+    if isinstance(text, Html):
+        return text
+    return Html(html.escape(str(text).encode(errors="backslashreplace").decode()))
+
+
+def tag(name: str, /, *content: object, **attributes: object) -> Html:
+    """Return an element; `class_` is the class, underscores in other attribute names become hyphens."""
+    written = "".join(f' {key.rstrip("_").replace("_", "-")}="{escape(value)}"' for key, value in attributes.items())
+    return Html(f"<{name}{written}>{join(content)}</{name}>")
+
+
+def join(parts: Iterable[object], between: str = "") -> Html:
+    """Return several pieces of text and markup as one."""
+    return Html(between.join(escape(part) for part in parts))
+
+
+def table(head: Sequence[object], rows: Iterable[Sequence[object]], caption: str = "", kind: str = "data") -> Html:
+    """Return a table of the CSS class `kind` whose first column names the rows; it scrolls where it is too wide."""
+    top = tag("tr", *(tag("th", cell, scope="col") for cell in head))
+    lines = [
+        tag("tr", tag("th", first, scope="row"), *(cell if _is_cell(cell) else tag("td", cell) for cell in rest))
+        for first, *rest in rows
+    ]
+    words = tag("caption", caption) if caption else ""
+    whole = tag("table", words, tag("thead", top) if head else "", tag("tbody", *lines), class_=kind)
+    return tag("div", whole, class_="wide", tabindex="0", role="region", aria_label=caption or "table")
+
+
+def _is_cell(cell: object) -> bool:
+    return isinstance(cell, Html) and cell.startswith("<td")
+
+
+def picture(image: Image.Image, alt: str, side: int = 96) -> Html:
+    """Return an inlined picture of at most `side` pixels a side, as PNG or JPEG, whichever is smaller."""
+    small = image.convert("RGB")
+    small.thumbnail((side, side))
+    kinds = {kind: io.BytesIO() for kind in ("png", "jpeg")}
+    for kind, buffer in kinds.items():
+        small.save(buffer, kind, optimize=True, **({"quality": 85} if kind == "jpeg" else {}))
+    kind, data = min(((kind, buffer.getvalue()) for kind, buffer in kinds.items()), key=lambda item: len(item[1]))
+    return Html(f'<img src="{data_uri(data, kind)}" alt="{escape(alt)}" width="{small.width}" height="{small.height}">')
+
+
+def data_uri(data: bytes, kind: str) -> Html:
+    """Return a picture of this kind (png, jpeg) as an address that holds it."""
+    return Html(f"data:image/{kind};base64,{base64.b64encode(data).decode()}")
+
+
+def captioned(image: Image.Image, alt: str, caption: object, side: int = 96) -> Html:
+    """Return a picture with a line of text below it."""
+    return tag("figure", picture(image, alt, side), tag("figcaption", caption))
+
+
+def page(title: str, lead: object, sections: Sequence[Section], contents: bool = True) -> bytes:
+    """Return the whole file. A content security policy forbids all requests, and every script but this page's own."""
+    style, script = (files("selfsup.reports").joinpath(name).read_text("utf-8") for name in ("page.css", "page.js"))
+    allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{allowed}'"
+    links = tag("nav", *(tag("a", s.title, href=f"#{s.name}") for s in sections), aria_label="Contents")
+    body = [
+        tag("section", tag("h2", s.title, id=f"{s.name}-title"), s.body, id=s.name, aria_labelledby=f"{s.name}-title")
+        for s in sections
+    ]
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{escape(title)}</title>
+<style>{style}</style>
+</head>
+<body>
+<header>{tag("h1", title)}{escape(lead)}{links if contents else ""}</header>
+<main>
+{join(body, chr(10))}
+</main>
+<script>{script}</script>
+</body>
+</html>
+""".encode()

@@ -1,0 +1,123 @@
+"""The Parquet file that `embed` writes, read in batches: memory does not grow with the number of rows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from selfsup.errors import UserError
+
+ROWS = 4096  # read at once
+
+
+class VectorFile:
+    """Rows of (path, label, vector); `about` holds what `embed` noted: run, task, encoder, data.
+
+    Raises `UserError` for a file that is missing, no Parquet file, empty, or without the columns `path` (text) and
+    `vector` (lists of float).
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        try:
+            self.file = pq.ParquetFile(self.path, pre_buffer=False)
+        except FileNotFoundError:
+            raise UserError(f"no such file: {path}; `selfsup embed` writes one") from None
+        except (pa.ArrowException, OSError) as error:
+            raise UserError(f"{path} is no Parquet file: {str(error).splitlines()[0]}") from None
+        schema: Any = self.file.schema_arrow
+        columns = {field.name: field.type for field in schema}
+        if not (_is_text(columns.get("path")) and _is_vector(columns.get("vector"))):
+            raise UserError(
+                f"{path} was not written by `selfsup embed`: it needs the columns path (text) and vector (lists of "
+                f"float); it has {', '.join(columns) or 'none'}"
+            )
+        self.has_labels = _is_text(columns.get("label"))
+        self.about = {key.decode(errors="replace"): text.decode(errors="replace") for key, text in _metadata(schema)}
+        if len(self) == 0:
+            raise UserError(f"{path} holds no rows")
+        self.dim = next(self.vectors())[1].shape[1]
+
+    def __len__(self) -> int:
+        return int(self.file.metadata.num_rows)
+
+    def vectors(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Yield the number of the first row and the vectors (b, dim) float32 of each batch.
+
+        Raises `UserError` for vectors that are missing, of different lengths, or not finite.
+        """
+        for start, batch in self._batches(["vector"]):
+            column = batch.column(0)
+            numbers = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
+            dim = getattr(self, "dim", None) or len(numbers) // len(column)
+            lengths = pc.list_value_length(column).to_numpy(zero_copy_only=False)
+            if column.null_count or not (lengths == dim).all() or dim == 0:
+                raise UserError(f"{self.path}: the vectors are missing or not all of one length; embed again")
+            x = numbers.reshape(-1, dim)
+            finite = np.isfinite(x).all(1)
+            if not finite.all():
+                row = start + int(np.argmin(finite))
+                raise UserError(
+                    f"{self.path}: the vector of row {row} holds NaN or infinity; the encoder may have diverged"
+                )
+            yield start, x
+
+    def take(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the vectors (n, dim) of some rows, which are in ascending order."""
+        wanted = np.asarray(rows, np.int64)
+        return np.concatenate([x[_within(wanted, start, len(x)) - start] for start, x in self.vectors()])
+
+    def names(self, rows: Sequence[int] | NDArray[np.int64]) -> list[tuple[str, str | None]]:
+        """Return the paths and labels (None: no label) of some rows, in the given order."""
+        order = np.unique(np.asarray(rows, np.int64))
+        found: dict[int, tuple[str, str | None]] = {}
+        for start, batch in self._batches(["path", "label"] if self.has_labels else ["path"]):
+            inside = _within(order, start, len(batch))
+            few = batch.take(pa.array(inside - start))
+            labels = few.column(1).to_pylist() if self.has_labels else [None] * len(few)
+            for row, path, label in zip(inside, few.column(0).to_pylist(), labels, strict=True):
+                found[int(row)] = (path or "", label)
+        return [found[int(row)] for row in rows]
+
+    def find(self, path: str) -> int | None:
+        """Return the first row of a path, or None."""
+        for start, batch in self._batches(["path"]):
+            place = pc.index(batch.column(0).cast(pa.string()), path).as_py()
+            if place >= 0:
+                return start + int(place)
+        return None
+
+    def _batches(self, columns: list[str]) -> Iterator[tuple[int, Any]]:
+        start = 0
+        try:
+            for batch in self.file.iter_batches(ROWS, columns=columns):
+                yield start, batch.select(columns)
+                start += len(batch)
+        except (pa.ArrowException, OSError) as error:
+            raise UserError(f"{self.path} is damaged: {str(error).splitlines()[0]}") from None
+
+
+def _within(rows: NDArray[np.int64], start: int, count: int) -> NDArray[np.int64]:
+    low, high = np.searchsorted(rows, (start, start + count))
+    return rows[low:high]
+
+
+def _metadata(schema: Any) -> list[tuple[bytes, bytes]]:
+    return [(key, text) for key, text in (schema.metadata or {}).items() if key != b"ARROW:schema"]
+
+
+def _is_text(kind: Any) -> bool:
+    return kind is not None and (pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _is_vector(kind: Any) -> bool:
+    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return kind is not None and any(is_list(kind) for is_list in lists) and pa.types.is_floating(kind.value_type)

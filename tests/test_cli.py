@@ -1,0 +1,245 @@
+"""The command line: help, JSON, the task's options, completion, and how it ends when it is cut off."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+import selfsup
+from selfsup import cli
+from selfsup.cli import COMMANDS, main
+from selfsup.tasks import TASKS, find_task
+
+SMALL = ["--encoder", "convnet", "--steps", "2", "--batch-size", "8", "--quiet"]
+Run = Callable[..., str]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Return a function that runs a command, which must end well, and returns what it printed."""
+
+    def run(*args: object) -> str:
+        assert main([str(arg) for arg in args]) == 0
+        return capsys.readouterr().out
+
+    return run
+
+
+def python(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *args], capture_output=True, text=True, check=False)
+
+
+def seconds(*args: str) -> float:
+    """Return the least processor time of five runs, which other processes disturb less than the time on the wall."""
+    times = []
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert python(*args).returncode == 0
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return min(times)
+
+
+# Help
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_the_text_of_every_option(run: Run, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
+    text = " ".join(run(command, "--help").split())
+    function = cli._function(command)
+    documented = inspect.getdoc(function) or ""
+    assert documented.splitlines()[0] in text
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            continue
+        (line,) = (line for line in documented.splitlines() if line.strip().startswith(f"{name}: "))
+        assert line.partition(": ")[2].strip().rstrip(".") in text, name
+        if "Literal" not in parameter.annotation:  # shown as its choices
+            assert (name.upper() if parameter.kind is parameter.POSITIONAL_ONLY else cli._flag(name)) in text
+
+
+def test_help_lists_every_command(run: Run) -> None:
+    for text in (run("--help"), run("-h"), run()):
+        assert all(command in text for command in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    "words", [["pretrain", "--task", "rotation"], ["show", "rotation"], ["show", "--size", "9", "rotation"]]
+)
+def test_help_of_a_task_shows_its_options_too(run: Run, words: list[str]) -> None:
+    assert "--flip" not in run(words[0], "--help")
+    text = run(*words, "--help")
+    assert "--flip" in text
+    assert "DATA" in text
+
+
+def test_help_is_quick_and_imports_neither_torch_nor_numpy() -> None:
+    for code in ("import selfsup", "from selfsup.cli import main; assert main(['--help']) == 0"):
+        told = python("-c", f"import sys; {code}; print('heavy', sorted({{'torch', 'numpy'}} & set(sys.modules)))")
+        assert told.stdout.splitlines()[-1] == "heavy []", told.stderr
+    assert seconds("-c", "import selfsup") < 0.2
+    assert seconds("-m", "selfsup", "--help") < 0.5
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion(run: Run, shell: str) -> None:
+    script = run("--tyro-print-completion", shell)
+    assert "pretrain" in script
+    assert "--encoder" in script
+    if shell == "bash":
+        assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
+
+
+# Options of the task
+
+
+@pytest.mark.parametrize(
+    "words", [["digits", "--flip", "0"], ["digits", "--flip=0"], ["--flip", "0", "digits"], ["--flip=0", "digits"]]
+)
+def test_options_of_the_task_in_any_place(run: Run, words: list[str]) -> None:
+    run("pretrain", *words, *SMALL, "-o", "run")
+    assert json.loads(Path("run", "recipe.json").read_text())["task"] == {
+        "name": "rotation",
+        "hyperparameters": {"pad": 4, "flip": 0.0, "hidden": 256},
+    }
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["rotation", "digits", "--pad", "1"],
+        ["--pad", "1", "rotation", "digits"],
+        ["--pad=1", "--count", "2", "rotation", "digits"],
+    ],
+)
+def test_options_of_the_task_to_show(run: Run, words: list[str]) -> None:
+    assert run("show", *words, "-o", "x.png") == "x.png\n"
+    assert Path("x.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_options_that_need_not_be_given(run: Run) -> None:
+    run("pretrain", "digits", "--task", "supervised", "--pad", "1", *SMALL, "-o", "run")
+    options = json.loads(Path("run", "recipe.json").read_text())["task"]["hyperparameters"]
+    assert options == {"classes": 10, "pad": 1, "flip": 0.5}
+
+
+OWN = """
+from selfsup.tasks.image.rotation import Rotation
+
+class Mine(Rotation):
+    def __init__(self, encoder, *, mirror: bool = False, bright: bool = True, sizes: tuple[int, int] = (1, 2)):
+        super().__init__(encoder)
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--mirror", "digits"], {"mirror": True, "bright": True, "sizes": [1, 2]}),
+        (["digits", "--no-bright"], {"mirror": False, "bright": False, "sizes": [1, 2]}),
+        (["--sizes", "3", "4", "--mirror", "digits"], {"mirror": True, "bright": True, "sizes": [3, 4]}),
+    ],
+)
+def test_kinds_of_options_of_a_task_of_ones_own(
+    run: Run, monkeypatch: pytest.MonkeyPatch, words: list[str], expected: dict[str, object]
+) -> None:
+    Path("my_task.py").write_text(OWN)
+    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    monkeypatch.delitem(sys.modules, "my_task", raising=False)
+    run("pretrain", *words, "--task", "my_task:Mine", *SMALL, "--out", "run")
+    assert json.loads(Path("run", "recipe.json").read_text())["task"]["hyperparameters"] == expected
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_no_option_of_a_task_hides_one_of_a_command(name: str) -> None:
+    for command in (selfsup.pretrain, selfsup.show):
+        taken = {p.name for p in inspect.signature(command).parameters.values() if p.kind is not p.VAR_KEYWORD}
+        assert not taken & find_task(name).hyperparameters().keys()
+
+
+# Results
+
+
+def test_json_is_one_object_and_nothing_else(run: Run, finished_run: Path) -> None:
+    assert json.loads(run("tasks", "--json"))[0]["name"] == "supervised"
+    assert json.loads(run("--json", "tasks", "rotation"))["options"]["flip"] == 0.5
+    assert json.loads(run("pretrain", "digits", *SMALL[:-1], "--out", "run", "--json"))["done"] is True
+    assert json.loads(run("show", "rotation", "digits", "--json")) == {"path": "show.png"}
+    assert json.loads(run("embed", finished_run, "digits", "--json", "-o", "x.parquet"))["rows"] == 1797
+    assert json.loads(run("export", finished_run, "--json"))["path"] == "encoder.safetensors"
+    evaluate = ["evaluate", finished_run, "--data", "digits", "--shots", "1", "--draws", "2", "--protocol", "linear"]
+    evaluation = json.loads(run(*evaluate, "--no-scratch", "--json"))
+    assert {score["shots"] for score in evaluation["scores"]} == {1}
+
+
+def test_what_a_library_prints_is_no_part_of_the_json(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    find = cli._function("tasks")
+
+    def loud(name: str | None = None, /) -> object:
+        """Print, then list the tasks.
+
+        Args:
+            name: A task.
+        """
+        print("downloading")
+        return find(name)
+
+    monkeypatch.setattr(cli, "_function", lambda command: loud)
+    assert main(["tasks", "rotation", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["name"] == "rotation"
+    assert "downloading" in err
+
+
+def test_paths_are_printed_as_they_are(run: Run, finished_run: Path) -> None:
+    folder = Path("[bold]", "a" * 120)
+    folder.mkdir(parents=True)
+    out = folder / "x.safetensors"
+    assert run("export", finished_run, "--out", out).splitlines()[0] == str(out)
+    with safe_open(out, "numpy") as file:
+        assert json.loads(file.metadata()["selfsup"])["task"] == "rotation"
+
+
+def test_python_m() -> None:
+    assert "pretrain" in python("-m", "selfsup", "--help").stdout
+    told = python("-m", "selfsup", "taks")
+    assert (told.returncode, told.stdout) == (2, "")
+    assert told.stderr == "selfsup: unknown command 'taks'; did you mean 'tasks'?\n"
+
+
+# Cut off
+
+
+@pytest.mark.parametrize("word", ["tasks", "--help"])
+def test_a_closed_pipe_gives_no_traceback(word: str) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    told = subprocess.run([sys.executable, "-m", "selfsup", word], stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert (told.returncode, told.stderr) == (141, b"")
+
+
+def test_control_c(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def stop(name: str | None = None, /) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_function", lambda command: stop)
+    assert main(["tasks"]) == 130
+    assert capsys.readouterr() == ("", "")
