@@ -51,7 +51,9 @@ def fit_probe(x: Features, y: Ids, classes: int, *, penalties: Sequence[float] =
     work = len(features) * min(features.shape) * len(present)
     with few_threads(work):
         mean, scale, z = standardise(features, work)
-        span, axes = row_space(z, max(1, len(z) // (16 * z.shape[1])))  # any basis is exact, a nearly principal one fast
+        span, axes = row_space(
+            z, max(1, len(z) // (16 * z.shape[1]))
+        )  # any basis is exact, a nearly principal one fast
         problem = _Problem(span, target, len(present), features.shape[1])
         start, penalty = problem.choose(path, seed)
         weights = problem.solve(torch.ones_like(span[:, :1]), penalty, start, 1e-7)[:, 0]
