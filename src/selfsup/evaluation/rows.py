@@ -60,8 +60,8 @@ def standardise(x: Tensor, work: int) -> tuple[Tensor, Tensor, Tensor]:
 def row_space(z: Tensor, step: int = 1) -> tuple[Tensor, Tensor]:
     """Return coordinates (n, r + 1) of the rows along r principal axes, a column of ones last, and axes (d, r).
 
-    With a step the axes are those of every step-th row: nearly principal, and much cheaper for n >> d. A linear
-    model with an L2 penalty has its solution in the span of the rows, so nothing is lost for n < d.
+    With a step the axes are those of every step-th row, nearly principal and much cheaper for n >> d. A linear model
+    with an L2 penalty has its solution in the span of the rows, so nothing is lost for n < d.
     """
     if len(z) < z.shape[1]:
         square, rows = torch.linalg.eigh((z @ z.T).double())
