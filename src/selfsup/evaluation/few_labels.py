@@ -65,12 +65,7 @@ def train_on_draws(
     seed: int,
     quiet: bool,
 ) -> list[Score]:
-    """Return the scores of a classifier, the `encoder` and `head` of a fresh task, trained on the drawn labels alone.
-
-    A task that uses unlabelled samples gets the rest of `source` without labels: 400 steps of 64 samples, learning
-    rate 0.002. Any other sees the labelled samples alone: batches of up to 64, 30 passes but at least 200 and at most
-    600 steps, learning rate 0.001. AdamW.
-    """
+    """Return the scores of classifiers that `train_on_labels` trained, one a draw."""
     assert source.labels is not None
     assert test.labels is not None
     scores = []
@@ -78,20 +73,32 @@ def train_on_draws(
         for shots in draws[0]:
             values = []
             for number, draw in enumerate(draws if shots is not None else draws[:1]):
-                torch.manual_seed(seed + number)
-                task: Any = make()
-                few = _only(source, draw[shots]) if task.uses_unlabelled else source.take(draw[shots])
-                batch = min(len(few), 64)
-                steps, lr = int(np.clip(30 * len(few) // batch, 200, 600)), 1e-3
-                if task.uses_unlabelled:
-                    steps, lr = 400, 2e-3
-                plan = Plan(steps=steps, batch_size=batch, lr=lr, seed=seed + number)
-                fit(task, few, task.views(spec), plan, fabric, quiet=True)
-                numbers, logits = extract(nn.Sequential(task.encoder, task.head), test, spec, fabric.device)
+                classifier = train_on_labels(make, source, draw[shots], spec, fabric, seed + number)
+                numbers, logits = extract(classifier, test, spec, fabric.device)
                 values.append(float((logits.argmax(1) == test.labels.ids[numbers]).mean()))
                 advance(1)
             scores.append(_score(name, "trained", shots, values))
     return scores
+
+
+def train_on_labels(
+    make: Callable[[], Task], source: Source, drawn: NDArray[np.int64], spec: Any, fabric: Fabric, seed: int
+) -> nn.Module:
+    """Return a classifier, the `encoder` and `head` of a fresh task, trained on the labels of the drawn samples alone.
+
+    A task that uses unlabelled samples gets the rest of `source` without labels: 400 steps of 64 samples, learning
+    rate 0.002. Any other sees the labelled samples alone: batches of up to 64, 30 passes but at least 200 and at most
+    600 steps, learning rate 0.001. AdamW.
+    """
+    torch.manual_seed(seed)
+    task: Any = make()
+    few = _only(source, drawn) if task.uses_unlabelled else source.take(drawn)
+    batch = min(len(few), 64)
+    steps, lr = int(np.clip(30 * len(few) // batch, 200, 600)), 1e-3
+    if task.uses_unlabelled:
+        steps, lr = 400, 2e-3
+    fit(task, few, task.views(spec), Plan(steps=steps, batch_size=batch, lr=lr, seed=seed), fabric, quiet=True)
+    return nn.Sequential(task.encoder, task.head)
 
 
 def _only(source: Source, drawn: NDArray[np.int64]) -> Source:

@@ -54,9 +54,12 @@ def fit(
     *,
     folder: Path | None = None,
     workers: int | str = "auto",
+    until: int | None = None,
     quiet: bool = False,
 ) -> None:
     """Train `task` in place for `plan.steps` steps; with a `folder`, log, save, and go on where a killed run stopped.
+
+    `until` stops after so many steps of the plan: a later call goes on, as if it had never stopped.
 
     The batch, the views and the noise of a step depend on the seed and the step alone, so a run that was stopped ends
     with the weights of one that was not. Raises `RunFailed` for a loss that is not finite, `Interrupted` after SIGINT
@@ -79,6 +82,7 @@ def fit(
         if checkpoint and fabric.is_global_zero:
             save_tensors(checkpoint, training_state(task, raw_optimizer), {"step": step})
 
+    end = plan.steps if until is None else min(until, plan.steps)
     writes = folder if fabric.is_global_zero else None
     skipped = Skipped(source, writes)
     every = max(1, min(50, plan.steps // 200))
@@ -86,11 +90,11 @@ def fit(
     saved_at, saving, saved_step = time.monotonic(), 0.0, start
     stream = _timed(
         batches(
-            source, views, batch_size=plan.batch_size, seed=plan.seed, start=start, steps=plan.steps, workers=workers,
-            pin=fabric.device.type == "cuda", rank=fabric.global_rank, world=fabric.world_size,
+            source, views, batch_size=plan.batch_size, seed=plan.seed, start=start, steps=max(start, end),
+            workers=workers, pin=fabric.device.type == "cuda", rank=fabric.global_rank, world=fabric.world_size,
         )
     )  # fmt: skip
-    shown = Progress(plan.steps, start, plan.batch_size, quiet=quiet or not fabric.is_global_zero)
+    shown = Progress(end, start, plan.batch_size, quiet=quiet or not fabric.is_global_zero)
     alarm = Alarm(task.encoder)
     with alarm, signals() as interruption, shown as progress, Log(writes, start) as log:
         for step, (fetched, waited) in enumerate(stream, start):
@@ -110,7 +114,7 @@ def fit(
             skipped.add(fetched.skipped)
             progress.wait(waited)
             done = step + 1
-            logs = done % every == 0 or done == plan.steps
+            logs = done % every == 0 or done == end
             due, stop = time.monotonic() - saved_at > max(SAVE_SECONDS, 50 * saving), interruption.signal
             if fabric.world_size > 1:  # clocks and signals differ among processes, and must not part them
                 due, stop = _agreed(due, stop, fabric) if logs else (False, 0)
@@ -122,7 +126,7 @@ def fit(
                 speed = {"samples_per_s": progress.rate, "waiting": progress.waiting}
                 about = {"chance": loss.chance, "lr": plan.lr_at(step), **speed, **alarm.numbers, "alarm": alarm.word}
                 log.write({"step": done, **values, **about})
-            if due or stop or done == plan.steps:
+            if due or stop or done == end:
                 saved_at = time.monotonic()
                 save(done)
                 saved_step, saving = done, time.monotonic() - saved_at
