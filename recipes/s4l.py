@@ -1,6 +1,8 @@
 """S4L with 10 labels per class: one loss for 100 labelled and 3,900 unlabelled digits, beside its alternatives.
 
-python recipes/s4l.py [RUN]
+`python recipes/s4l.py [RUN]`. Measured: seed 0, 5 draws, 400 steps a draw, one CPU thread, 282 CPU seconds in all.
+Accuracy on 1,000 test digits, with 95% intervals over the draws: s4l 0.929 ± 0.015; from scratch 0.903 ± 0.011;
+rotation, frozen, with a linear probe 0.925 ± 0.015.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from selfsup.catalogue import tasks
+    from selfsup.comparing import compare
     from selfsup.embedding import embed
     from selfsup.evaluation import evaluate
     from selfsup.exploring import explore
@@ -18,10 +19,24 @@ if TYPE_CHECKING:
     from selfsup.showing import show
 
 __version__ = "0.1.0"
-__all__ = ["Run", "embed", "evaluate", "explore", "export", "load", "pretrain", "report", "search", "show", "tasks"]
+__all__ = [
+    "Run",
+    "compare",
+    "embed",
+    "evaluate",
+    "explore",
+    "export",
+    "load",
+    "pretrain",
+    "report",
+    "search",
+    "show",
+    "tasks",
+]
 
 _HOME = {
     "Run": "run",
+    "compare": "comparing",
     "embed": "embedding",
     "evaluate": "evaluation",
     "explore": "exploring",

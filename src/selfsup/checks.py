@@ -23,6 +23,7 @@ NUMBERS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "steps": _whole(1, 10**9),
     "epochs": _positive(10**6),
     "minutes": _positive(10**6),
+    "until": _whole(1, 10**9),
     "size": _whole(8, 4096),
     "channels": _whole(1, 64),
     "batch_size": _whole(2, 2**20),
@@ -34,6 +35,7 @@ NUMBERS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "workers": _whole(0, 256),
     "count": _whole(1, 100),
     "k": _whole(1, 10**6),
+    "shots": _whole(1, 10**6),
     "draws": _whole(2, 1000),  # one draw has no interval
 }
 

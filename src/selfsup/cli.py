@@ -23,6 +23,7 @@ COMMANDS = {
     "show": "selfsup.showing:show",
     "pretrain": "selfsup.pretraining:pretrain",
     "evaluate": "selfsup.evaluation:evaluate",
+    "compare": "selfsup.comparing:compare",
     "embed": "selfsup.embedding:embed",
     "search": "selfsup.searching:search",
     "explore": "selfsup.exploring:explore",

@@ -48,6 +48,7 @@ def pretrain(
     steps: int | None = None,
     epochs: float | None = None,
     minutes: float | None = None,
+    until: int | None = None,
     out: Target | None = None,
     labels: str | None = None,
     probe: Data | None = None,
@@ -80,6 +81,7 @@ def pretrain(
         steps: Optimizer steps; or give epochs or minutes. The default is 100 epochs.
         epochs: Passes over the data.
         minutes: Wall-clock time: the speed is measured first and the steps are fixed from it.
+        until: Stop after this step, saved; the same command without it goes on.
         out: The run folder; runs/TASK-ENCODER by default.
         labels: For tasks that need labels: 'folders', a CSV file (path,label) or an .npz file with y.
         probe: Labelled data on which a linear probe is shown while the run goes on; they do not change the run.
@@ -116,8 +118,8 @@ def pretrain(
     from selfsup.train.precision import bfloat16_saving, resolve_precision
 
     check_numbers(
-        steps=steps, epochs=epochs, minutes=minutes, size=size, channels=channels, batch_size=batch_size, lr=lr,
-        weight_decay=weight_decay, warmup=warmup, clip=clip, seed=seed, workers=workers,
+        steps=steps, epochs=epochs, minutes=minutes, until=until, size=size, channels=channels, batch_size=batch_size,
+        lr=lr, weight_decay=weight_decay, warmup=warmup, clip=clip, seed=seed, workers=workers,
     )  # fmt: skip
     budget = _budget(steps, epochs, minutes)
     if optimizer not in OPTIMIZERS:
@@ -183,9 +185,11 @@ def pretrain(
             file=sys.stderr,
         )
     fit(
-        module, source, views, plan, fabric, folder=folder, workers="auto" if workers is None else workers,
+        module, source, views, plan, fabric, folder=folder, workers="auto" if workers is None else workers, until=until,
         look=watched.look if watched else None, quiet=quiet,
     )  # fmt: skip
+    if until is not None and until < count:
+        return Run(folder)
     if fabric.is_global_zero:
         kept: Any = module.representation()
         save_tensors(folder / "encoder.safetensors", kept.state_dict(), {"encoder": encoder, "spec": asdict(spec)})

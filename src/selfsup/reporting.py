@@ -115,20 +115,26 @@ def report(
 def _source(run: Run, data: Any, labels: str | None) -> tuple[Source | None, str]:
     """Return the data to look at, None where they are gone, and what has to be said about them."""
     from selfsup.data import open_data
+    from selfsup.data.open import with_labels
 
     noted = run.recipe.get("data", {})
-    if data is not None:
-        source = open_data(data, labels)
-        other = source.fingerprint() != noted.get("fingerprint")
-        return source, f"The samples below are of {source.name}, not of the data of the run." if other else ""
     try:
-        source = open_data(str(noted.get("name")), labels or noted.get("labels"))
+        source = open_data(str(noted.get("name")) if data is None else data)
     except UserError as error:
-        if labels is not None:
+        if data is not None:
             raise
         return None, f"The data of the run are no longer to be found ({error}). Give them with --data to see samples."
-    changed = source.fingerprint() != noted.get("fingerprint")
-    return source, f"{source.name} has changed since the run was trained on it." if changed else ""
+    try:
+        trained_on = with_labels(source, noted["labels"]) if noted.get("labels") else source
+        same = trained_on.fingerprint() == noted.get("fingerprint")
+    except UserError:
+        trained_on, same = source, False
+    source = with_labels(source, labels) if labels else trained_on if data is None else source
+    if same:
+        return source, ""
+    if data is None:
+        return source, f"{source.name} has changed since the run was trained on it."
+    return source, f"The samples below are of {source.name}, not of the data of the run."
 
 
 def _evaluation(

@@ -127,6 +127,18 @@ class Run(Printable):
         module: nn.Module = encoder.eval()
         return module
 
+    def load_checkpoint(self, task: type[Task]) -> tuple[nn.Module, int]:
+        """Return what the run had learned by its last checkpoint, in evaluation mode, on the CPU; and the step."""
+        from selfsup.train.checkpoint import load_tensors, load_weights
+
+        path = self.folder / "checkpoint" / "latest.safetensors"
+        tensors, about = load_tensors(path)
+        whole = task(self.fresh_encoder(), **self.recipe["task"]["hyperparameters"])
+        load_weights(whole, {k.removeprefix("task."): v for k, v in tensors.items() if k.startswith("task.")}, path)
+        kept: Any = whole.representation()
+        module: nn.Module = kept.eval()
+        return module, int(about["step"])
+
 
 def load(run: str | os.PathLike[str] | Run) -> nn.Module:
     """Return the pretrained encoder of a run, in evaluation mode: (B, C, H, W) normalised float -> (B, dim)."""

@@ -91,12 +91,7 @@ def train_on_draws(
     quiet: bool,
     protocol: str = "trained",
 ) -> list[Score]:
-    """Return the scores of a classifier, the `encoder` and `head` of a fresh task, trained on the drawn labels alone.
-
-    A task that uses unlabelled samples gets the rest of `source` without labels: 400 steps of 64 samples. Any other
-    sees the labelled samples alone: batches of up to 32, 30 passes but at least 200 and at most 400 steps. AdamW,
-    learning rate 0.002, or 0.0005 for `finetune`, whose task holds a pretrained encoder.
-    """
+    """Return the scores of classifiers that `train_on_labels` trained, one a draw."""
     assert source.labels is not None
     assert test.labels is not None
     scores, metrics = [], TARGETS["classes"].metrics
@@ -104,19 +99,38 @@ def train_on_draws(
         for shots in draws[0]:
             values = []
             for number, draw in enumerate(draws if shots is not None else draws[:1]):
-                torch.manual_seed(seed + number)
-                task: Any = make()
-                few = _only(source, draw[shots]) if task.uses_unlabelled else source.take(draw[shots])
-                batch = min(len(few), 64 if task.uses_unlabelled else BATCH)
-                steps = 400 if task.uses_unlabelled else int(np.clip(30 * len(few) // batch, *STEPS))
-                plan = Plan(steps=steps, batch_size=batch, lr=LR[protocol], seed=seed + number)
-                fit(task, few, task.views(spec), plan, fabric, quiet=True)
-                numbers, logits = extract(nn.Sequential(task.encoder, task.head), test, spec, fabric.device)
+                lr = LR[protocol]
+                classifier = train_on_labels(make, source, draw[shots], spec, fabric, seed + number, lr=lr)
+                numbers, logits = extract(classifier, test, spec, fabric.device)
                 wanted, predicted = test.labels.ids[numbers], logits.argmax(1)
                 values.append({metric: measure(wanted, predicted) for metric, measure in metrics.items()})
                 advance(1)
             scores.append(_score(name, protocol, shots, values))
     return scores
+
+
+def train_on_labels(
+    make: Callable[[], Task],
+    source: Source,
+    drawn: NDArray[np.int64],
+    spec: Any,
+    fabric: Fabric,
+    seed: int,
+    lr: float = LR["trained"],
+) -> nn.Module:
+    """Return a classifier, the `encoder` and `head` of a fresh task, trained on the labels of the drawn samples alone.
+
+    A task that uses unlabelled samples gets the rest of `source` without labels: 400 steps of 64 samples. Any other
+    sees the labelled samples alone: batches of up to 32, 30 passes but at least 200 and at most 400 steps. AdamW,
+    learning rate 0.002, or 0.0005 for `finetune`, whose task holds a pretrained encoder.
+    """
+    torch.manual_seed(seed)
+    task: Any = make()
+    few = _only(source, drawn) if task.uses_unlabelled else source.take(drawn)
+    batch = min(len(few), 64 if task.uses_unlabelled else BATCH)
+    steps = 400 if task.uses_unlabelled else int(np.clip(30 * len(few) // batch, *STEPS))
+    fit(task, few, task.views(spec), Plan(steps=steps, batch_size=batch, lr=lr, seed=seed), fabric, quiet=True)
+    return nn.Sequential(task.encoder, task.head)
 
 
 def _only(source: Source, drawn: NDArray[np.int64]) -> Source:

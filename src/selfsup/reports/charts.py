@@ -46,12 +46,14 @@ def chart(
         percent: Whether heights are shares, shown as percent.
     """
     xs = [x for line in lines for x, _ in line.points]
+    lowest, highest = (0.0, 1.0) if percent else (-math.inf, math.inf)
     heights = [y for line in lines for y in _heights(line)] + ([reference[0]] if reference else [])
-    low, high, step = _round_range(min(heights), max(heights))
+    low, high, step = _round_range(max(min(heights), lowest), min(max(heights), highest))
     across = math.log if log else float
     first, last = across(min(xs)), across(max(xs))
 
     def place(x: float, y: float) -> tuple[float, float]:
+        y = min(max(y, low), high)  # an interval may reach beyond what is possible
         share = (across(x) - first) / (last - first) if last > first else 0.5
         return LEFT + share * (WIDE - LEFT - RIGHT), HIGH - BOTTOM - (y - low) / (high - low) * (HIGH - TOP - BOTTOM)
 
@@ -112,6 +114,9 @@ def _round_range(low: float, high: float) -> tuple[float, float, float]:
     power = 10 ** math.floor(math.log10(width / 4))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= width / 5)
     bottom, top = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
+    if top - bottom < 2.5 * step:  # nearly constant: the line belongs in the middle
+        bottom -= step * (low < 0 or bottom >= step)
+        top += step * (high != 1)
     return bottom, max(top, bottom + step), step
 
 

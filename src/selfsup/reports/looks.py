@@ -82,9 +82,9 @@ def nearest_items(items: Items, seed: int) -> Section:
 
 def the_map(items: Items, seed: int) -> Section:
     """Return the samples on a plane."""
-    part = "" if len(items) == items.total else f" drawn at random from {items.total:,}"
+    part = "" if len(items) == items.total else f" of {items.total:,}"
     words = (
-        f"{len(items):,} samples{part}, placed by t-SNE: near means alike, but distances between groups and the sizes "
+        f"{len(items):,}{part} samples, placed by t-SNE: near means alike, but distances between groups and the sizes "
         "of groups mean little. Point at a dot, or touch it, to see the sample."
     )
     return Section(

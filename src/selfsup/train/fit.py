@@ -55,10 +55,13 @@ def fit(
     *,
     folder: Path | None = None,
     workers: int | str = "auto",
+    until: int | None = None,
     look: Callable[[nn.Module, bool], Mapping[str, float]] | None = None,
     quiet: bool = False,
 ) -> None:
     """Train `task` in place for `plan.steps` steps; with a `folder`, log, save, and go on where a killed run stopped.
+
+    `until` stops after so many steps of the plan: a later call goes on, as if it had never stopped.
 
     The batch, the views and the noise of a step depend on the seed and the step alone, so a run that was stopped ends
     with the weights of one that was not. At log points `look` gets the representation, and whether it is the last one;
@@ -82,6 +85,7 @@ def fit(
         if checkpoint and fabric.is_global_zero:
             save_tensors(checkpoint, training_state(task, raw_optimizer), {"step": step})
 
+    end = plan.steps if until is None else min(until, plan.steps)
     writes = folder if fabric.is_global_zero else None
     skipped = Skipped(source, writes)
     every = max(1, min(50, plan.steps // 200))
@@ -91,11 +95,11 @@ def fit(
     saved_at, saving, saved_step = time.monotonic(), 0.0, start
     stream = _timed(
         batches(
-            source, views, batch_size=plan.batch_size, seed=plan.seed, start=start, steps=plan.steps, workers=workers,
-            pin=fabric.device.type == "cuda", rank=fabric.global_rank, world=fabric.world_size,
+            source, views, batch_size=plan.batch_size, seed=plan.seed, start=start, steps=max(start, end),
+            workers=workers, pin=fabric.device.type == "cuda", rank=fabric.global_rank, world=fabric.world_size,
         )
     )  # fmt: skip
-    shown = Progress(plan.steps, start, plan.batch_size, quiet=quiet or not fabric.is_global_zero)
+    shown = Progress(end, start, plan.batch_size, quiet=quiet or not fabric.is_global_zero)
     alarm = Alarm(task.encoder)
     with alarm, signals() as interruption, shown as progress, Log(writes, start) as log:
         for step, (fetched, waited) in enumerate(stream, start):
@@ -115,7 +119,7 @@ def fit(
             skipped.add(fetched.skipped)
             progress.wait(waited)
             done = step + 1
-            logs = done % every == 0 or done == plan.steps
+            logs = done % every == 0 or done == end
             due, stop = time.monotonic() - saved_at > max(SAVE_SECONDS, 50 * saving), interruption.signal
             if fabric.world_size > 1:  # clocks and signals differ among processes, and must not part them
                 due, stop = _agreed(due, stop, fabric) if logs else (False, 0)
@@ -123,13 +127,13 @@ def fit(
                 values = _means(recent, done, plan, saved_step, fabric)
                 recent.clear()
                 alarm.look(values["loss"], loss.chance, done / plan.steps)
-                found = look(representation, done == plan.steps) if look else {}
+                found = look(representation, done == end) if look else {}
                 seen |= found
                 progress.update(done, values | seen, loss.chance, alarm.word)
                 speed = {"samples_per_s": progress.rate, "waiting": progress.waiting}
                 about = {"chance": loss.chance, "lr": plan.lr_at(step), **speed, **alarm.numbers, "alarm": alarm.word}
                 log.write({"step": done, **values, **found, **about})
-            if due or stop or done == plan.steps:
+            if due or stop or done == end:
                 saved_at = time.monotonic()
                 save(done)
                 saved_step, saving = done, time.monotonic() - saved_at

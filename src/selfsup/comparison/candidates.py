@@ -1,0 +1,108 @@
+"""Who takes part: from what was asked for to tasks with their options, and the reasons of those that are left out."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from selfsup.data import Source
+from selfsup.errors import UserError
+from selfsup.pretraining import prepare_task
+from selfsup.task import Task
+from selfsup.tasks import TASKS, find_task
+
+BASELINES = ("raw pixels", "untrained", "from scratch")
+SPEC = re.compile(r"\s*([^,()]+?)\s*(?:\(([^()]*)\))?\s*(?:,|$)")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A task by name or class, and the options that were given to it; `name` as in the table, `folder` for its run."""
+
+    name: str
+    task: str | type[Task]
+    options: dict[str, Any]
+
+    @property
+    def kind(self) -> type[Task]:
+        """The class."""
+        return find_task(self.task) if isinstance(self.task, str) else self.task
+
+    @property
+    def folder(self) -> str:
+        """The name without what does not belong into one of a folder."""
+        return re.sub(r"[^\w.=-]+", "-", self.name).strip("-.")
+
+
+def find_candidates(
+    tasks: str | Sequence[str | type[Task]], source: Source
+) -> tuple[dict[str, Candidate], dict[str, str]]:
+    """Return the candidates by name, and the reasons of those that cannot take part.
+
+    `tasks`: names of the registry or module:Class, with options in brackets where wanted, separated by commas
+    (`rotation(flip=0,pad=3)`); classes; or `all`. Raises `UserError` for unknown names and options and for two alike.
+    """
+    texts = [tasks] if isinstance(tasks, str) else list(tasks)
+    wanted: list[Candidate] = []
+    for text in texts:
+        if not isinstance(text, str):
+            wanted.append(Candidate(text.__name__, text, {}))
+        elif text.strip() == "all":
+            wanted += [Candidate(name, name, {}) for name in TASKS]
+        else:
+            wanted += _parse(text)
+    if not wanted:
+        raise UserError("--tasks names no task; `selfsup tasks` lists them, or give all")
+    found: dict[str, Candidate] = {}
+    left_out: dict[str, str] = {}
+    folders = set()
+    modality = getattr(source, "modality", "image")
+    for candidate in wanted:
+        if candidate.folder in folders or candidate.name in BASELINES:
+            raise UserError(f"--tasks names {candidate.name!r} twice, or it is the name of a baseline")
+        folders.add(candidate.folder)
+        kind = candidate.kind
+        if kind.needs_labels:
+            left_out[candidate.name] = "it needs labels, which the comparison keeps for measuring"
+        elif kind.modality != modality:
+            left_out[candidate.name] = f"it is for {kind.modality}, not {modality}"
+        else:
+            prepare_task(candidate.task, source, candidate.options)
+            found[candidate.name] = candidate
+    return found, left_out
+
+
+def _parse(text: str) -> list[Candidate]:
+    candidates, place = [], 0
+    while place < len(text):
+        match = SPEC.match(text, place)
+        if match is None:
+            raise UserError(f"--tasks takes names separated by commas, options in brackets: a,b(flip=0), not {text!r}")
+        name, options = match[1], (match[2] or "").replace(" ", "")
+        given = dict(_option(name, part) for part in options.split(",") if part)
+        shown = name.rpartition(":")[2] + (f"({options})" if options else "")
+        candidates.append(Candidate(shown, name, given))
+        place = match.end()
+    return candidates
+
+
+def _option(task: str, text: str) -> tuple[str, Any]:
+    key, equals, written = text.partition("=")
+    key = key.replace("-", "_")
+    if not equals or not written:
+        raise UserError(f"an option of {task} is written name=value, not {text!r}")
+    try:
+        value: Any = ast.literal_eval(written)
+    except (ValueError, SyntaxError):
+        value = written
+    parameter = find_task(task).hyperparameters().get(key)
+    if parameter is not None and isinstance(parameter.default, float) and type(value) is int:
+        value = float(value)
+    if parameter is not None and isinstance(parameter.default, int | float | str) and parameter.default is not True:
+        wanted = type(parameter.default)
+        if type(value) is not wanted:
+            raise UserError(f"{task}: {key} takes {wanted.__name__}, not {written!r}")
+    return key, value

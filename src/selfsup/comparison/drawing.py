@@ -1,0 +1,32 @@
+"""The picture of a comparison: what was read at each rung, the baselines as lines."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from selfsup.comparison.candidates import BASELINES
+from selfsup.comparison.judging import accuracy
+from selfsup.comparison.result import Comparison, merit
+
+
+def draw_comparison(comparison: Comparison) -> Figure:
+    """Return a figure: minutes of training across; accuracy with its 95% interval, or RankMe, upwards."""
+    state = comparison.state
+    minutes = [rung["share"] * state.plan["minutes_each"] for rung in state.plan["rungs"]]
+    figure = Figure((7, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for number, name in enumerate(state.plan["candidates"]):
+        reads = state.readings.get(name, [])
+        half = [accuracy(read["select"])[1] if "select" in read else 0.0 for read in reads]
+        nudged = [x + 0.004 * minutes[-1] * number for x in minutes[: len(reads)]]  # so that intervals do not hide
+        axes.errorbar(nudged, [merit(read) for read in reads], half, fmt="o-", markersize=4, capsize=3, label=name)
+    for name, style in zip(BASELINES, (":", "--", "-."), strict=True):
+        if name in state.readings and (comparison.labelled or name != "raw pixels"):
+            axes.axhline(merit(state.readings[name][-1]), color="0.4", linestyle=style, linewidth=1, label=name)
+    shots = state.asked["shots"]
+    axes.set_xlabel("minutes of training, each")
+    axes.set_ylabel(f"accuracy, {shots} labels per class" if comparison.labelled else "RankMe")
+    axes.set_xlim(0, 1.08 * minutes[-1])
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    return figure

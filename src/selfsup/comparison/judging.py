@@ -1,0 +1,163 @@
+"""How a candidate is read at a rung: few-label accuracy where there are labels, else label-free measures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+from torch import nn
+
+from selfsup.data import Source
+from selfsup.errors import UserError
+from selfsup.evaluation.draws import interval, nested_draws
+from selfsup.evaluation.features import extract
+from selfsup.evaluation.few_labels import align, train_on_labels
+from selfsup.evaluation.probe import fit_probe
+from selfsup.task import Task
+
+ITEMS = 2048  # samples for the label-free measures: their cost grows with the cube
+SHARES = {"select": 0.2, "test": 0.2}  # of each class
+
+
+class Parts(NamedTuple):
+    """Three parts without a sample in common: labels are drawn from `pool`, the winner is chosen on `select`, and
+    measured on `test`."""
+
+    pool: Source
+    select: Source
+    test: Source
+
+
+def split_labels(labelled: Source, test: Source | None, seed: int) -> Parts:
+    """Split each class: a fifth to choose on, a fifth to measure on (none if `test` is given), the rest to draw from.
+
+    Samples without a label are left out. Raises `UserError` where a part is empty.
+    """
+    assert labelled.labels is not None
+    ids = labelled.labels.ids
+    generator = np.random.default_rng(seed)
+    part = np.where(ids >= 0, 0, -1)
+    for number in range(len(labelled.labels.classes)):
+        members = generator.permutation(np.flatnonzero(ids == number))
+        for place, name in enumerate(("select",) if test is not None else SHARES, 1):
+            count = min(max(1, round(SHARES[name] * len(members))), max(0, len(members) - place))
+            taken = int((part[members] > 0).sum())
+            part[members[taken : taken + count]] = place
+    chosen = [np.flatnonzero(part == place) for place in range(2 if test is not None else 3)]
+    if not all(len(numbers) for numbers in chosen):
+        raise UserError(
+            f"{labelled.name} has too few labels to choose and to measure on: at least 3 of a class, or --test"
+        )
+    pool, select, *rest = (labelled.take(numbers) for numbers in chosen)
+    held = rest[0] if test is None else test
+    assert pool.labels is not None
+    assert held.labels is not None
+    pool.labels, held.labels = align(pool.labels, held.labels)
+    return Parts(pool, select, held)
+
+
+def draw(pool: Source, shots: int, draws: int, seed: int) -> list[NDArray[np.int64]]:
+    """Return the numbers of the samples of each draw. Raises `UserError` where every draw would be the same."""
+    assert pool.labels is not None
+    most = int(np.bincount(pool.labels.ids).max())
+    if shots >= most:
+        raise UserError(
+            f"--shots {shots}: {most} labels a class are left to draw from once parts are set aside to choose and to "
+            f"measure on, and draws must differ; give --shots {max(1, most // 2)} or fewer, or more labels"
+        )
+    return [one[shots] for one in nested_draws(pool.labels.ids, [shots], draws, seed)]
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Reads by the linear probe on frozen features, or by training from scratch, on the same draws of the labels.
+
+    A reading has `values`, the accuracy of each draw, and `hits`, for each item in how many draws it was right.
+    """
+
+    parts: Parts
+    draws: list[NDArray[np.int64]]
+    spec: Any
+    fabric: Fabric
+
+    @property
+    def classes(self) -> int:
+        """How many there are."""
+        assert self.parts.pool.labels is not None
+        return len(self.parts.pool.labels.classes)
+
+    def read(self, encoder: nn.Module, names: Sequence[str]) -> dict[str, Any]:
+        """Return a reading for each part of `names`."""
+        assert self.parts.pool.labels is not None
+        kept, features = extract(encoder, self.parts.pool, self.spec, self.fabric.device)
+        labels, probes = self.parts.pool.labels.ids[kept], []
+        for drawn in self.draws:
+            rows = np.isin(kept, drawn)
+            probes.append(fit_probe(features[rows], labels[rows], self.classes))
+        readings = {}
+        for name in names:
+            x, truth = self._held_out(encoder, name)
+            readings[name] = reading([np.asarray(probe.predict(x)) == truth for probe in probes])
+        return readings
+
+    def scratch(self, make: Callable[[], Task], number: int, seed: int) -> dict[str, NDArray[np.bool_]]:
+        """Return for one draw which items of `select` and `test` a classifier trained from scratch gets right."""
+        classifier = train_on_labels(make, self.parts.pool, self.draws[number], self.spec, self.fabric, seed + number)
+        right = {}
+        for name in ("select", "test"):
+            logits, truth = self._held_out(classifier, name)
+            right[name] = logits.argmax(1) == truth
+        return right
+
+    def _held_out(self, module: nn.Module, name: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        source: Source = getattr(self.parts, name)
+        assert source.labels is not None
+        seen, x = extract(module, source, self.spec, self.fabric.device)
+        return x, source.labels.ids[seen]
+
+
+@dataclass(frozen=True)
+class LabelFree:
+    """Reads by label-free measures of the features of some samples; ranked by RankMe."""
+
+    source: Source
+    spec: Any
+    fabric: Fabric
+
+    def read(self, encoder: nn.Module, names: Sequence[str]) -> dict[str, Any]:
+        """Return `measures` by name."""
+        from selfsup.evaluation import label_free
+
+        _, x = extract(encoder, self.source, self.spec, self.fabric.device)
+        measures = ("rankme", "alpha_req", "effective_dimension", "uniformity", "normalised_std")
+        found = {name: float(getattr(label_free, name)(torch.from_numpy(x))) for name in measures}
+        return {"measures": {name: value if math.isfinite(value) else None for name, value in found.items()}}
+
+
+def reading(right: Sequence[NDArray[np.bool_]]) -> dict[str, Any]:
+    """Return a reading of draws, each as which items (m,) were right."""
+    return {"values": [float(one.mean()) for one in right], "hits": np.sum(right, 0).tolist()}
+
+
+def accuracy(read: dict[str, Any]) -> tuple[float, float]:
+    """Return the mean of a reading with the half-width of its 95% interval, see `_half`."""
+    return float(np.mean(read["values"])), _half(read["values"], np.array(read["hits"]) / len(read["values"]))
+
+
+def difference(one: dict[str, Any], other: dict[str, Any]) -> tuple[float, float]:
+    """Return the mean of one reading less another on the same draws and items, with the half-width of its interval."""
+    values = np.array(one["values"]) - np.array(other["values"])
+    items = (np.array(one["hits"]) - np.array(other["hits"])) / len(values)
+    return float(values.mean()), _half(values.tolist(), items)
+
+
+def _half(values: Sequence[float], items: NDArray[np.float64]) -> float:
+    """Both the draw of the labels and that of the items vary: their variances add (that of their interaction twice)."""
+    over_items = 1.96**2 * float(items.var(ddof=1)) / len(items) if len(items) > 1 else math.inf
+    return math.sqrt(interval(values).half ** 2 + over_items)

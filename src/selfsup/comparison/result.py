@@ -1,0 +1,228 @@
+"""What a comparison returns: a table, a verdict in words, and the commands that go on."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+
+from selfsup.comparison.candidates import BASELINES
+from selfsup.comparison.judging import accuracy, difference
+from selfsup.comparison.plan import State
+from selfsup.printing import Printable
+
+HALF_TRAINED = (
+    "At a rung all candidates have had the same share of their run, with the learning rate still high: a task that "
+    "begins slowly may have been stopped too early."
+)
+LABEL_FREE = (
+    "RankMe counts directions that carry something, useful or not. It was proposed to compare runs of one method "
+    "(Garrido et al., 2023); between tasks it is weak evidence, and it is no accuracy. So nobody was stopped early. "
+    "Give a few labels (--labels) for an answer."
+)
+
+
+@dataclass(frozen=True)
+class Comparison(Printable):
+    """The candidates in order, each with what was read at its rungs; `commands` go on with a task's run."""
+
+    folder: Path
+    state: State
+    commands: dict[str, str]
+
+    @property
+    def labelled(self) -> bool:
+        """Whether candidates were ranked by accuracy; else by RankMe."""
+        return bool(self.state.asked["labelled"])
+
+    @property
+    def finalists(self) -> list[str]:
+        """The tasks that have had their whole run, best first."""
+        whole = len(self.state.plan["rungs"])
+        names = [n for n in self.state.plan["candidates"] if len(self.state.readings.get(n, [])) == whole]
+        return sorted(names, key=self._merit, reverse=True)
+
+    @property
+    def ranking(self) -> list[str]:
+        """Finalists and baselines, best first by what they were chosen on; without labels the baselines last."""
+        baselines = [name for name in BASELINES if name in self.state.readings]
+        if not self.labelled:  # RankMe depends on the width, and pixels have another one
+            return [*self.finalists, *baselines]
+        return sorted([*self.finalists, *baselines], key=self._merit, reverse=True)
+
+    @property
+    def stopped(self) -> list[str]:
+        """The tasks that did not get a whole run and did not fail, those that got furthest first."""
+        done = {name: self.state.readings.get(name, []) for name in self.state.plan["candidates"]}
+        names = [n for n in done if n not in self.finalists and n not in self.state.failed]
+        return sorted(names, key=lambda n: (len(done[n]), self._merit(n)), reverse=True)
+
+    def _merit(self, name: str) -> float:
+        return merit(self.state.readings[name][-1])
+
+    def verdict(self) -> list[str]:
+        """Return the findings, a sentence or two each."""
+        return self._verdict_with_labels() if self.labelled else self._verdict_without_labels()
+
+    def _verdict_with_labels(self) -> list[str]:
+        first, second, *_ = self.ranking
+        asked, plan, test = self.state.asked, self.state.plan, {n: self._test(n) for n in self.ranking}
+        best_task, best_baseline = (
+            next(n for n in self.ranking if (n in BASELINES) == wanted) for wanted in (False, True)
+        )
+        lines = []
+        if first in BASELINES:
+            lines.append(f"No task helps here: {first}, a baseline, comes first. The best task is {best_task}.")
+        lines.append(
+            f"{first} was chosen on {plan['parts']['select']:,} labelled samples. With {asked['shots']} labels per class "
+            f"it is right on {_percent(accuracy(test[first]))} of {len(test[first]['hits']):,} test samples, which took "
+            "part in no choice."
+        )
+        rivals = dict.fromkeys((second, best_task if first in BASELINES else best_baseline))
+        for rival in rivals:
+            by, half = difference(test[first], test[rival])
+            if by > half:
+                lines.append(f"It is ahead of {rival} ({_percent(accuracy(test[rival]))}) by {_points(by, half)}.")
+            else:
+                lines.append(
+                    f"{first} and {rival} ({_percent(accuracy(test[rival]))}) cannot be told apart with these labels: "
+                    f"the difference is {_points(by, half)}."
+                )
+        return lines
+
+    def _verdict_without_labels(self) -> list[str]:
+        best, *_ = self.finalists
+        lines = [f"{best} has the highest RankMe of the tasks, {self._merit(best):.1f}."]
+        untrained = self._merit("untrained")
+        if untrained >= self._merit(best):
+            lines.append(f"The untrained encoder has {untrained:.1f}: nothing here shows that training helped.")
+        return [*lines, LABEL_FREE]
+
+    def _test(self, name: str) -> dict[str, Any]:
+        test: dict[str, Any] = self.state.readings[name][-1]["test"]
+        return test
+
+    def notes(self) -> list[str]:
+        """Return what a reader has to know to trust the numbers as far as they go."""
+        asked, plan = self.state.asked, self.state.plan
+        lines = []
+        if self.labelled:
+            lines.append(
+                "±: 95% interval over draws of the labels and over held-out samples; not over pretraining seeds. Rungs "
+                f"are read on {plan['parts']['select']:,} samples to choose by, {asked['draws']} draws."
+            )
+            if asked["test"] is None:
+                lines.append(
+                    "Pretraining saw the held-out samples, without their labels; --test measures on unseen ones."
+                )
+            if plan["copies"]:
+                lines.append(f"{plan['copies']:,} test samples are copies of samples to draw from or choose by.")
+        if len(plan["rungs"]) > 1:
+            lines.append(HALF_TRAINED)
+        return lines
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return plain values: for each candidate its state, steps, seconds a step and readings."""
+        whole = len(self.state.plan["rungs"])
+        rows = []
+        for name in [*self.ranking, *self.stopped, *self.state.failed]:
+            planned = self.state.plan["candidates"].get(name, {})
+            reads = self.state.readings.get(name, [])
+            state = "baseline" if name in BASELINES else "failed" if name in self.state.failed else "whole run"
+            if name in self.stopped:
+                state = f"stopped after {len(reads)} of {whole} rungs"
+            steps = planned["steps"][len(reads) - 1] if planned and reads else 0
+            seconds = planned.get("seconds_per_step")
+            rows.append(
+                {"candidate": name, "state": state, "steps": steps, "seconds_per_step": seconds, "read": _plain(reads)}
+            )
+        return rows
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain values: the ranking, the rows, the verdict and the plan."""
+        return {
+            "folder": str(self.folder), "asked": self.state.asked, "plan": self.state.plan, "ranking": self.ranking,
+            "rows": self.rows(), "failed": self.state.failed, "verdict": self.verdict(), "notes": self.notes(),
+            "commands": self.commands,
+        }  # fmt: skip
+
+    def __rich__(self) -> Group:
+        shares = [rung["share"] for rung in self.state.plan["rungs"]]
+        what = f"accuracy with {self.state.asked['shots']} labels per class" if self.labelled else "RankMe"
+        table = Table(title=f"{what}, {self.state.asked['minutes']:g} minutes of training in all")
+        table.add_column("candidate")
+        table.add_column("steps", justify="right")
+        measures = [] if self.labelled else ["alpha_req", "effective_dimension", "uniformity"]
+        ends = ["test"] if self.labelled else measures
+        for column in [*(f"{share:g} of the run" if share < 1 else "whole run" for share in shares), *ends]:
+            table.add_column(column.replace("_", " "), justify="right")
+        table.add_column("")
+        for row in self.rows():
+            reads = row["read"]
+            cells = [_cell(read) for read in reads]
+            if row["state"] == "baseline":
+                cells = [""] * (len(shares) - 1) + cells
+            cells += [""] * (len(shares) - len(cells))
+            last = reads[-1] if reads else {}
+            cells += [_cell(last, "test")] if self.labelled else [_number(last.get(measure)) for measure in measures]
+            table.add_row(row["candidate"], f"{row['steps']:,}" if row["steps"] else "", *cells, row["state"])
+        lines = ["", *self.verdict(), *self.notes()]
+        lines += [f"{name} failed: {reason}" for name, reason in self.state.failed.items()]
+        lines += [f"{name} was left out: {reason}" for name, reason in self.state.plan["left_out"].items()]
+        lines += ["", f"In {self.folder}/: compare.json compare.png, and a run folder for each task."]
+        for name, command in self.commands.items():
+            lines.append(f"{'Go on with ' + name if name in self.stopped else 'The run of ' + name}: {command}")
+        return Group(table, *lines)
+
+
+def merit(read: dict[str, Any]) -> float:
+    """Return the number by which a reading is ranked."""
+    return accuracy(read["select"])[0] if "select" in read else float(read["measures"]["rankme"])
+
+
+def command(data: str, task: str, options: dict[str, Any], rest: dict[str, Any]) -> str:
+    """Return the ordinary command of a candidate's run."""
+    words = ["selfsup", "pretrain", data, "--task", task]
+    for key, value in {**options, **rest}.items():
+        flag = key.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        elif value is not None:
+            words += [f"--{flag}", str(value)]
+    return shlex.join(words)
+
+
+def _plain(reads: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    plain = []
+    for read in reads:
+        if "measures" in read:
+            plain.append(read["measures"])
+            continue
+        parts = {}
+        for part, found in read.items():
+            mean, half = accuracy(found)
+            parts[part] = {"mean": mean, "half": half, "values": found["values"]}
+        plain.append(parts)
+    return plain
+
+
+def _cell(read: dict[str, Any], part: str = "select") -> str:
+    if "rankme" in read:
+        return f"{read['rankme']:.1f}"
+    return f"{read[part]['mean']:.3f} ±{read[part]['half']:.3f}" if part in read else ""
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _percent(value: tuple[float, float]) -> str:
+    return f"{100 * value[0]:.1f}% ±{100 * value[1]:.1f}"
+
+
+def _points(by: float, half: float) -> str:
+    return f"{100 * by:.1f} ±{100 * half:.1f} points"
