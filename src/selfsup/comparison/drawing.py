@@ -28,5 +28,5 @@ def draw_comparison(comparison: Comparison) -> Figure:
     axes.set_ylabel(f"accuracy, {shots} labels per class" if comparison.labelled else "RankMe")
     axes.set_xlim(0, 1.08 * minutes[-1])
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    figure.legend(fontsize="small", loc="outside right upper")
     return figure

@@ -71,7 +71,8 @@ class Race:
         names = tasks if isinstance(tasks, str) else [t if isinstance(t, str) else t.__name__ for t in tasks]
         asked = {
             "data": _about(labelled, labels), "test": held_out and _about(held_out, test_labels),
-            "labelled": has_labels, "tasks": names, "minutes": minutes, "shots": shots, "draws": draws, "precision": precision, **options,
+            "labelled": has_labels, "tasks": names, "minutes": minutes, "shots": shots, "draws": draws,
+            "precision": precision, **options,
         }  # fmt: skip
         self.judge: Accuracy | LabelFree
         if has_labels:
@@ -169,8 +170,8 @@ class Race:
         try:
             run = pretrain(
                 self.source, task=candidate.task, steps=steps[-1], until=steps[rung],
-                out=self.folder / candidate.folder, precision=self.state.plan["precision"], device=self.device, quiet=self.quiet, **self.options,
-                **candidate.options,
+                out=self.folder / candidate.folder, precision=self.state.plan["precision"], device=self.device,
+                quiet=self.quiet, **self.options, **candidate.options,
             )  # fmt: skip
             encoder, step = run.load_checkpoint(candidate.kind)
             if step != steps[rung]:

@@ -77,10 +77,10 @@ class Comparison(Printable):
         lines = []
         if first in BASELINES:
             lines.append(f"No task helps here: {first}, a baseline, comes first. The best task is {best_task}.")
+        items, right = len(test[first]["hits"]), _percent(accuracy(test[first]))
         lines.append(
-            f"{first} was chosen on {plan['parts']['select']:,} labelled samples. With {asked['shots']} labels per class "
-            f"it is right on {_percent(accuracy(test[first]))} of {len(test[first]['hits']):,} test samples, which took "
-            "part in no choice."
+            f"{first} was chosen on {plan['parts']['select']:,} labelled samples. With {asked['shots']} labels per "
+            f"class it is right on {right} of {items:,} test samples, which took part in no choice."
         )
         rivals = dict.fromkeys((second, best_task if first in BASELINES else best_baseline))
         for rival in rivals:

@@ -150,7 +150,7 @@ def _matrix(counts: NDArray[np.int64], classes: tuple[str, ...]) -> Html:
         ))
         for r, name in enumerate(classes)
     ]  # fmt: skip
-    return tag("div", table(["true ↓ answer →", *classes], rows, "Confusion matrix"), class_="confusion")
+    return tag("div", table(["true", *classes], rows, "Times that each class got each answer"), class_="confusion")
 
 
 def _pairs(counts: NDArray[np.int64], classes: tuple[str, ...]) -> Html:

@@ -1,0 +1,538 @@
+"""compare: one equal budget, halving, parts without overlap, verdicts, and going on after a kill."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import selfsup
+from selfsup.cli import main
+from selfsup.comparison import race
+from selfsup.comparison.candidates import find_candidates
+from selfsup.comparison.judging import Accuracy, accuracy, difference, draw, reading, split_labels
+from selfsup.comparison.plan import State, plan_steps, rungs, whole_runs
+from selfsup.comparison.result import Comparison
+from selfsup.data import Arrays, Labels, open_data
+from selfsup.errors import RunFailed, UserError
+from selfsup.task import Loss, Task
+from selfsup.tasks.image.rotation import Rotation
+from selfsup.train import fit as fit_module
+from selfsup.train.signals import Interrupted
+
+SMALL = {"encoder": "convnet", "batch_size": 16, "quiet": True, "precision": "float32", "shots": 3}
+
+
+class Plain(Rotation):
+    """Rotation on pictures that are neither shifted nor flipped."""
+
+    def __init__(self, encoder):
+        super().__init__(encoder, pad=0, flip=0.0)
+
+
+class Collapsing(Rotation):
+    """Makes all features the same, which no probe can read."""
+
+    def loss(self, batch):
+        return Loss(self.encoder(batch["x"]).square().mean())
+
+
+class Exploding(Rotation):
+    """Its loss becomes NaN at the third step."""
+
+    def loss(self, batch):
+        loss = super().loss(batch)
+        return loss._replace(value=loss.value * float("nan")) if self.progress > 2.5 / 8 else loss
+
+
+class Broken(Rotation):
+    """Cannot take a step."""
+
+    def loss(self, batch):
+        raise ValueError("no\nway")
+
+
+class Sound(Rotation):
+    """Not for pictures."""
+
+    modality = "audio"
+
+
+TOYS = (Plain, Rotation, Collapsing)
+
+
+@pytest.fixture(scope="module")
+def source() -> Arrays:
+    whole = open_data("digits")
+    assert isinstance(whole, Arrays)
+    return whole.take(np.arange(600))
+
+
+@pytest.fixture(autouse=True)
+def equal_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every task takes 0.15 s a step, so that 0.1 minutes are 20 steps for each of two, whatever the machine does."""
+
+    def seconds(task: Task, source: Arrays, views: object, *_: object) -> float:
+        task(views.finish(views.fetch(source, np.arange(4), 0, 0).batch))  # type: ignore[attr-defined]
+        return 0.15
+
+    monkeypatch.setattr(race, "step_seconds", seconds)
+
+
+@pytest.fixture
+def quick_scratch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From scratch takes hundreds of steps a draw; here it is right by chance."""
+
+    def scratch(self: Accuracy, make: object, number: int, seed: int) -> dict:
+        generator = np.random.default_rng([seed, number])
+        return {name: generator.random(len(getattr(self.parts, name))) < 0.1 for name in ("select", "test")}
+
+    monkeypatch.setattr(Accuracy, "scratch", scratch)
+
+
+# The budget
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 8, 13])
+def test_rungs_halve_until_two_have_whole_runs(count: int) -> None:
+    stages = rungs(count, halving=True)
+    counts, shares = zip(*stages, strict=True)
+    assert counts[0] == count
+    assert counts[-1] == min(count, 2)
+    assert shares[-1] == 1
+    assert all(after == 2 * before for before, after in pairwise(shares))
+    assert all(after >= before / 2 for before, after in pairwise(counts))
+    assert rungs(count, halving=False) == [(count, 1.0)]
+
+
+def test_minutes_are_shared_equally_and_not_exceeded() -> None:
+    cost = {"a": 0.1, "b": 0.01, "c": 0.033, "d": 0.2, "e": 0.05}
+    plan = plan_steps(cost, 3.0, halving=True)
+    for name, entry in plan["candidates"].items():
+        spent = entry["steps"][-1] * cost[name] / 60
+        assert plan["minutes_each"] - cost[name] / 60 <= spent <= plan["minutes_each"], "an equal time for each"
+        assert entry["steps"] == sorted(set(entry["steps"]))
+    stages = [(rung["candidates"], rung["share"]) for rung in plan["rungs"]]
+    assert whole_runs(stages) * plan["minutes_each"] == pytest.approx(3.0)
+
+
+def test_too_few_minutes_say_how_many_are_enough() -> None:
+    with pytest.raises(UserError, match=r"--minutes 0.01 leave 0 steps .* for b; give at least") as error:
+        plan_steps({"a": 0.001, "b": 2.0, "c": 0.1}, 0.01, halving=True)
+    enough = float(re.search(r"at least ([0-9.e+]+)", str(error.value))[1])
+    assert plan_steps({"a": 0.001, "b": 2.0, "c": 0.1}, enough, halving=True)["candidates"]["b"]["steps"][0] >= 1
+
+
+# Stopping at a rung
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_stopping_at_rungs_and_going_on_equals_never_stopping(source: Arrays, tmp_path: Path, optimizer: str) -> None:
+    options = {"encoder": "convnet", "batch_size": 16, "steps": 12, "seed": 3, "quiet": True, "optimizer": optimizer}
+    whole = selfsup.pretrain(source, **options, out=tmp_path / "whole")
+    for until in (3, 3, 7):
+        run = selfsup.pretrain(source, **options, until=until, out=tmp_path / "stopped")
+        assert not run.done
+        assert run.load_checkpoint(Rotation)[1] == until
+    assert selfsup.pretrain(source, **options, until=2, out=tmp_path / "stopped").load_checkpoint(Rotation)[1] == 7
+    run = selfsup.pretrain(source, **options, out=tmp_path / "stopped")
+    assert run.done
+    names = ("encoder.safetensors", "checkpoint/latest.safetensors")
+    for name in names:
+        assert (run.folder / name).read_bytes() == (whole.folder / name).read_bytes(), name
+    lines = [[json.loads(line) for line in (r.folder / "metrics.jsonl").open()] for r in (whole, run)]
+    assert [line["step"] for line in lines[1]] == list(range(1, 13)), "each step is logged once"
+    assert [line["lr"] for line in lines[0]] == [line["lr"] for line in lines[1]], "the schedule is of the whole run"
+    assert selfsup.pretrain(source, **options, until=12, out=tmp_path / "to the end").done
+
+
+# The parts and the intervals
+
+
+def test_parts_have_no_sample_in_common_and_all_classes(source: Arrays) -> None:
+    parts = split_labels(source, None, seed=1)
+    pixels = [{x.tobytes() for x in part.x} for part in parts]  # type: ignore[attr-defined]
+    assert sum(map(len, parts)) == len(source)
+    assert len(pixels[0] | pixels[1] | pixels[2]) == sum(map(len, pixels)), "no digit is in two parts"
+    for part in parts:
+        assert part.labels is not None
+        assert set(part.labels.ids) == set(range(10))
+    assert len(parts.select) == pytest.approx(0.2 * len(source), abs=10)
+
+
+def test_a_test_set_of_its_own_leaves_its_share_to_draw_from(source: Arrays) -> None:
+    test = source.take(np.arange(50))
+    parts = split_labels(source, test, seed=1)
+    assert parts.test is test
+    assert len(parts.pool) + len(parts.select) == len(source)
+
+
+def test_draws_that_would_all_be_the_same_are_refused() -> None:
+    pool = Arrays(np.zeros((12, 8, 8), np.uint8), Labels.of(["a", "b"] * 6))
+    with pytest.raises(UserError, match=r"6 labels a class are left to draw from.*give --shots 3 or fewer"):
+        draw(pool, 6, 5, 0)
+    drawn = draw(pool, 3, 5, 0)
+    assert len({tuple(one) for one in drawn}) > 1
+    assert all(np.bincount(pool.labels.ids[one]).tolist() == [3, 3] for one in drawn)
+
+
+def test_intervals_cover_new_draws_and_new_items() -> None:
+    """Draws and items both vary, and so does the difference of two that are equally good."""
+    generator = np.random.default_rng(0)
+    covered = apart = 0
+    for _ in range(300):
+        luck, ease = generator.normal(0, 0.3, (5, 1)), generator.normal(0, 1, 80)
+        right = generator.random((2, 5, 80)) < 1 / (1 + np.exp(-(luck + ease)))
+        one, other = (reading(list(r)) for r in right)
+        mean, half = accuracy(one)
+        covered += abs(mean - 0.5) < half
+        by, half = difference(one, other)
+        apart += abs(by) > half
+    assert covered / 300 > 0.92
+    assert apart / 300 < 0.07
+
+
+# Who takes part
+
+
+def test_tasks_are_parsed_with_their_options(source: Arrays) -> None:
+    found, _ = find_candidates("rotation, rotation( flip=0, pad=3 )", source)
+    assert [(c.name, c.folder, c.options) for c in found.values()] == [
+        ("rotation", "rotation", {}),
+        ("rotation(flip=0,pad=3)", "rotation-flip=0-pad=3", {"flip": 0.0, "pad": 3}),
+    ]
+    found, left_out = find_candidates("all", source)
+    assert "rotation" in found
+    assert left_out["supervised"].startswith("it needs labels")
+    assert find_candidates([Sound, Plain], source)[1] == {"Sound": "it is for audio, not image"}
+
+
+@pytest.mark.parametrize(
+    ("tasks", "message"),
+    [
+        ("rotaton", "unknown task 'rotaton'; did you mean 'rotation'"),
+        ("rotation,rotation", "names 'rotation' twice"),
+        ("rotation(flop=1)", "unknown option of rotation 'flop'; did you mean 'flip'"),
+        ("rotation(flip)", "written name=value, not 'flip'"),
+        ("rotation(pad=x)", "pad takes int, not 'x'"),
+        ("rotation(pad=3", "names separated by commas"),
+        ("", "names no task"),
+        ("supervised", "supervised: it needs labels"),
+    ],
+)
+def test_bad_tasks_are_refused_before_anything_is_written(tasks: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        selfsup.compare("digits", tasks=tasks, out=tmp_path / "c", **SMALL)
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"draws": 4}, "--draws must be at least 5"),
+        ({"minutes": 0}, "--minutes must be more than 0"),
+        ({"shots": 0}, "--shots must be a whole number from 1"),
+        ({"shots": 500}, "--shots 500: .* are left to draw from"),
+        ({"test_labels": "folders"}, "--test-labels are of --test"),
+        ({"batch_size": 5000}, "--batch-size must be at most 1797"),
+        ({"minutes": 1e-5}, "give at least"),
+    ],
+)
+def test_bad_options(options: dict, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        selfsup.compare("digits", tasks="rotation", out=tmp_path / "c", **{**SMALL, **options})
+    assert not (tmp_path / "c").exists()
+
+
+# The whole
+
+
+def test_with_labels(source: Arrays, tmp_path: Path, quick_scratch: None) -> None:
+    result = selfsup.compare(source, tasks=TOYS, minutes=0.2, out=tmp_path / "c", **SMALL)
+    assert (tmp_path / "c" / "compare.png").read_bytes()[:4] == b"\x89PNG"
+    assert set(result.ranking) == {*result.finalists, "raw pixels", "untrained", "from scratch"}
+    assert len(result.finalists) == 2
+    assert len(result.stopped) == 1
+    rungs_read = {name: len(result.state.readings[name]) for name in ("Plain", "Rotation", "Collapsing")}
+    assert sorted(rungs_read.values()) == [1, 2, 2]
+    for name in rungs_read:
+        run = selfsup.Run(tmp_path / "c" / name)
+        assert run.done == (name in result.finalists)
+        steps = result.state.plan["candidates"][name]["steps"]
+        assert run.recipe["plan"]["steps"] == steps[-1], "every run is planned for the whole"
+        assert run.load_checkpoint({kind.__name__: kind for kind in TOYS}[name])[1] == steps[rungs_read[name] - 1]
+    weakest = min(rungs_read, key=lambda name: accuracy(result.state.readings[name][0]["select"])[0])
+    assert result.stopped == [weakest], "the one with the lowest accuracy was stopped"
+    means = [accuracy(result.state.readings[name][-1]["select"])[0] for name in result.ranking]
+    assert means == sorted(means, reverse=True)
+    text = str(result)
+    assert "took part in no choice" in " ".join(text.split())
+    assert "±" in text
+    json.dumps(result.as_json())
+
+    before = (tmp_path / "c" / "compare.json").read_bytes()
+    again = selfsup.compare(source, tasks=TOYS, minutes=0.2, out=tmp_path / "c", **SMALL)
+    assert again.as_json() == result.as_json()
+    assert (tmp_path / "c" / "compare.json").read_bytes() == before, "a finished comparison is left alone"
+    with pytest.raises(UserError, match=r"holds another comparison.*minutes: 0\.2 here, 0\.3 asked"):
+        selfsup.compare(source, tasks=TOYS, minutes=0.3, out=tmp_path / "c", **SMALL)
+
+
+def test_results_follow_from_the_plan(source: Arrays, tmp_path: Path, quick_scratch: None) -> None:
+    """A rung's reading is that of an ordinary run, and the printed command's options give the same weights."""
+    tasks = (Plain, Rotation)
+    result = selfsup.compare(source, tasks=tasks, minutes=0.05, out=tmp_path / "c", **SMALL)
+    steps = result.state.plan["candidates"]["Plain"]["steps"][-1]
+    options = {key: SMALL[key] for key in ("encoder", "batch_size", "quiet", "precision")}
+    alone = selfsup.pretrain(source, task=Plain, steps=steps, out=tmp_path / "alone", **options)
+    files = [(folder / "encoder.safetensors").read_bytes() for folder in (alone.folder, tmp_path / "c" / "Plain")]
+    assert files[0] == files[1]
+
+
+def test_the_printed_commands_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_scratch: None) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = {**SMALL, "size": 8}
+    tasks = "rotation(flip=0,pad=0),rotation(pad=1),rotation"
+    result = selfsup.compare("digits", tasks=tasks, minutes=0.1, out="c", **options)
+    assert set(result.commands) == set(tasks.replace("),", ")|").split("|"))
+    for name, command in result.commands.items():
+        assert main([*shlex.split(command)[1:], "--quiet"]) == 0
+        run = selfsup.Run(Path("c") / race.Candidate(name, name, {}).folder)
+        assert run.done
+    monkeypatch.setattr(race, "pretrain", lambda *_, **__: pytest.fail("nothing is trained again"))
+    assert selfsup.compare("digits", tasks=tasks, minutes=0.1, out="c", **options).as_json() == result.as_json()
+
+
+def test_without_labels_nobody_is_stopped_and_the_output_says_how_far_to_trust(source: Arrays, tmp_path: Path) -> None:
+    bare = Arrays(source.x)
+    result = selfsup.compare(bare, tasks=TOYS, minutes=0.05, out=tmp_path / "c", **SMALL)
+    assert len(result.finalists) == 3
+    assert result.stopped == []
+    ranks = [result.state.readings[name][-1]["measures"]["rankme"] for name in result.finalists]
+    assert ranks == sorted(ranks, reverse=True)
+    text = " ".join(str(result).split())
+    assert "weak evidence" in text
+    assert "RankMe" in text
+    assert "accuracy with" not in text
+    assert "from scratch" not in result.state.readings
+    assert (tmp_path / "c" / "compare.png").exists()
+    with pytest.raises(UserError, match="--test is of no use without labels"):
+        selfsup.compare(bare, tasks=TOYS, test="digits", out=tmp_path / "d", **SMALL)
+
+
+def test_what_fails_is_reported_and_does_not_stop_the_others(
+    source: Arrays, tmp_path: Path, quick_scratch: None
+) -> None:
+    tasks = (Exploding, Plain, Broken)
+    result = selfsup.compare(source, tasks=tasks, minutes=0.04, out=tmp_path / "c", **SMALL)
+    assert result.finalists == ["Plain"]
+    assert result.state.plan["left_out"] == {"Broken": "ValueError: no way"}
+    assert "the loss is nan" in result.state.failed["Exploding"]
+    assert "Exploding failed: the loss is nan" in " ".join(str(result).split())
+    with pytest.raises(RunFailed, match="no task came through: Exploding: the loss is nan"):
+        selfsup.compare(source, tasks=(Exploding,), minutes=0.02, out=tmp_path / "d", **SMALL)
+    with pytest.raises(UserError, match="no task of --tasks can run on digits: Broken: ValueError: no way"):
+        selfsup.compare(source, tasks=(Broken,), minutes=0.02, out=tmp_path / "e", **SMALL)
+    assert not (tmp_path / "e").exists()
+
+
+def test_a_run_that_was_gone_on_with_meanwhile_is_not_compared(
+    source: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_scratch: None
+) -> None:
+    options = {**SMALL, "minutes": 0.1, "out": tmp_path / "c"}
+    with monkeypatch.context() as patch:
+        stop_after(patch, 8)
+        with pytest.raises(Interrupted):
+            selfsup.compare(source, tasks=TOYS, **options)
+    plan = json.loads((tmp_path / "c" / "compare.json").read_text())["plan"]
+    selfsup.pretrain(
+        source, task=Plain, steps=plan["candidates"]["Plain"]["steps"][-1], out=tmp_path / "c" / "Plain",
+        **{key: SMALL[key] for key in ("encoder", "batch_size", "quiet", "precision")},
+    )  # fmt: skip
+    result = selfsup.compare(source, tasks=TOYS, **options)
+    assert "gone on with" in result.state.failed["Plain"]
+
+
+def test_copies_between_the_parts_are_counted(tmp_path: Path, source: Arrays, quick_scratch: None) -> None:
+    test = source.take(np.arange(30))
+    result = selfsup.compare(source, tasks=(Plain,), test=test, minutes=0.01, out=tmp_path / "c", **SMALL)
+    assert result.state.plan["copies"] == 30
+    assert "30 test samples are copies" in " ".join(str(result).split())
+    assert "Pretraining saw" not in str(result)
+
+
+# The verdict
+
+
+def verdict(tmp_path: Path, **right: float) -> str:
+    """Return the verdict where each is right with these probabilities on 400 items, in five draws."""
+    generator = np.random.default_rng(0)
+    ease = generator.random(400)
+    readings = {
+        name.replace("_", " "): [
+            {
+                part: reading([generator.random(400) * 0.2 + 0.8 * ease < p for _ in range(5)])
+                for part in ("select", "test")
+            }
+        ]
+        for name, p in right.items()
+    }
+    plan = {
+        "rungs": [{"candidates": 2, "share": 1.0}], "parts": {"select": 400}, "copies": 0,
+        "candidates": {name: {"steps": [4], "seconds_per_step": 1} for name in ("a", "b")}, "left_out": {},
+    }  # fmt: skip
+    asked = {"labelled": True, "shots": 5, "draws": 5, "test": None, "minutes": 1}
+    return " ".join(Comparison(tmp_path, State(tmp_path, asked, plan, readings), {}).verdict())
+
+
+BASELINES = {"raw_pixels": 0.3, "untrained": 0.35, "from_scratch": 0.4}
+
+
+def test_a_clear_winner(tmp_path: Path) -> None:
+    text = verdict(tmp_path, a=0.9, b=0.7, **BASELINES)
+    assert text.startswith("a was chosen on 400")
+    assert "ahead of b" in text
+    assert "ahead of from scratch" in text, "the best baseline is always named"
+    assert "cannot be told apart" not in text
+
+
+def test_two_that_cannot_be_told_apart(tmp_path: Path) -> None:
+    text = verdict(tmp_path, a=0.80, b=0.80, **BASELINES)
+    assert re.search("(a and b|b and a) .* cannot be told apart with these labels", text)
+    assert "ahead of from scratch" in text
+
+
+def test_a_baseline_that_wins_is_said_plainly(tmp_path: Path) -> None:
+    text = verdict(tmp_path, a=0.6, b=0.5, **{**BASELINES, "raw_pixels": 0.9})
+    assert text.startswith("No task helps here: raw pixels, a baseline, comes first. The best task is a.")
+    assert "ahead of a" in text
+
+
+# Interrupted
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Send this process SIGTERM during the given step, counted over all tasks."""
+    done = 0
+
+    def after_step(task: Rotation) -> None:
+        nonlocal done
+        done += 1
+        if done == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Rotation, "after_step", after_step)
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    names = [folder / "compare.json", *sorted(folder.glob("*/encoder.safetensors"))]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in names}
+
+
+def test_interrupted_in_any_rung_goes_on_to_the_same_result(
+    source: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_scratch: None
+) -> None:
+    options = {**SMALL, "minutes": 0.1}
+    selfsup.compare(source, tasks=TOYS, out=tmp_path / "whole", **options)
+    for step in (3, 9, 21, 4):
+        with monkeypatch.context() as patch:
+            stop_after(patch, step)
+            with pytest.raises(Interrupted, match="the same command goes on"):
+                selfsup.compare(source, tasks=TOYS, out=tmp_path / "stopped", **options)
+    selfsup.compare(source, tasks=TOYS, out=tmp_path / "stopped", **options)
+    assert everything(tmp_path / "stopped") == everything(tmp_path / "whole")
+
+
+def test_from_scratch_goes_on_at_the_next_draw(
+    source: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_scratch: None
+) -> None:
+    trained: list[int] = []
+    quick = Accuracy.scratch
+
+    def stopping(self: Accuracy, make: object, number: int, seed: int) -> dict:
+        trained.append(number)
+        if trained == [0, 1, 2]:
+            raise Interrupted(signal.SIGINT, 7, 200, None)
+        return quick(self, make, number, seed)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Accuracy, "scratch", stopping)
+    options = {**SMALL, "minutes": 0.01, "out": tmp_path / "c"}
+    with pytest.raises(Interrupted, match=r"stopped at step 2 of 5 by SIGINT: saved in .*; the same command goes on"):
+        selfsup.compare(source, tasks=(Plain,), **options)
+    result = selfsup.compare(source, tasks=(Plain,), **options)
+    assert trained == [0, 1, 2, 2, 3, 4]
+    assert len(result.state.readings["from scratch"][0]["test"]["values"]) == 5
+
+
+def test_from_scratch_is_trained_and_read(source: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = fit_module.Plan
+    monkeypatch.setattr(
+        "selfsup.evaluation.few_labels.Plan", lambda steps, **rest: real(steps=min(steps, 100), **rest)
+    )  # enough to be better than chance
+    result = selfsup.compare(source, tasks=(Plain,), minutes=0.01, out=tmp_path / "c", **SMALL)
+    mean, half = accuracy(result.state.readings["from scratch"][-1]["test"])
+    assert mean - half > 0.1
+
+
+def test_killed_at_random_goes_on_to_the_same_result(tmp_path: Path, source: Arrays) -> None:
+    np.savez(tmp_path / "data.npz", x=source.x, y=source.labels.ids)
+    code = f"""
+import sys
+sys.path[:0] = [{str(Path(__file__).parent)!r}]
+import numpy as np
+import selfsup.train.fit as fit
+from selfsup.comparison import race
+from selfsup.comparison.judging import Accuracy
+from selfsup.cli import main
+fit.SAVE_SECONDS = 0.0
+race.step_seconds = lambda *_: 0.15
+Accuracy.scratch = lambda self, make, number, seed: {{
+    name: np.random.default_rng(number).random(len(getattr(self.parts, name))) < 0.1 for name in ("select", "test")
+}}
+sys.exit(main())
+"""
+    words = ["compare", str(tmp_path / "data.npz"), "--tasks", "rotation,rotation(pad=0),rotation(pad=1)", "--quiet"]
+    words += [
+        "--minutes",
+        "0.2",
+        "--encoder",
+        "convnet",
+        "--batch-size",
+        "16",
+        "--precision",
+        "float32",
+        "--shots",
+        "3",
+        "--out",
+    ]
+    command = [sys.executable, "-c", code, *words]
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, stdout=subprocess.DEVNULL)
+    out, killed = tmp_path / "killed", 0
+    for delay in (0.1, 0.5, 0.9):
+        process = subprocess.Popen([*command, str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while not list(out.glob("*/metrics.jsonl")) and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        killed += process.wait() == -signal.SIGKILL
+    assert killed
+    subprocess.run([*command, str(out)], check=True, stdout=subprocess.DEVNULL)
+    assert everything(out) == everything(tmp_path / "whole")
+
+
+def test_a_folder_that_is_no_comparison_and_a_damaged_file(tmp_path: Path, source: Arrays) -> None:
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "mine.txt").write_text("hello")
+    with pytest.raises(UserError, match="holds no comparison"):
+        selfsup.compare(source, tasks=(Plain,), out=tmp_path / "c", **SMALL)
+    (tmp_path / "c" / "compare.json").write_text('{"asked": 3}')
+    with pytest.raises(UserError, match=r"compare\.json is damaged"):
+        selfsup.compare(source, tasks=(Plain,), out=tmp_path / "c", **SMALL)
