@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from selfsup.data import Source
+    from selfsup.evaluation.result import Evaluation
     from selfsup.reports.items import Items
     from selfsup.reports.page import Html, Section
 
@@ -146,14 +147,14 @@ def _evaluation(
     seed: int,
     device: str,
     quiet: bool,
-) -> tuple[dict[str, Any] | None, str]:
+) -> tuple[Evaluation | None, str]:
     """Return the numbers of the few-label evaluation, as saved or as measured now, or why there are none."""
     from selfsup.evaluation import evaluate
-    from selfsup.reports.few_labels import read_evaluation
+    from selfsup.evaluation.result import Evaluation
 
     path = run.folder / "evaluation.json"
-    saved = read_evaluation(path)
-    if not asked or source is None or (saved and saved["about"].get("data", {}).get("name") == source.name):
+    saved = Evaluation.load(path) if path.exists() else None
+    if not asked or source is None or (saved and saved.about.get("data", {}).get("name") == source.name):
         return saved, "" if saved else "Few-label numbers were not measured: give labelled data with --data."
     if not run.done:
         return saved, "" if saved else "Few-label numbers were not measured: the run is unfinished."
@@ -162,7 +163,7 @@ def _evaluation(
     result = evaluate(run, data=source, test=test, scratch=scratch, seed=seed, device=device, quiet=quiet)
     if saved is None:
         result.save(path)
-    return result.as_json(), ""
+    return result, ""
 
 
 def _looks(
@@ -202,7 +203,7 @@ def _halves(items: Items, test: Items | None, seed: int) -> tuple[Items, Items]:
     return replace(items, classes=own.classes), replace(test, ids=others.ids, classes=others.classes)
 
 
-def _lead(run: Run, saved: dict[str, Any] | None) -> Html:
+def _lead(run: Run, saved: Evaluation | None) -> Html:
     from selfsup.reports.few_labels import headline
     from selfsup.reports.page import join, tag
 
@@ -211,6 +212,9 @@ def _lead(run: Run, saved: dict[str, Any] | None) -> Html:
     for name, accuracy, words in headline(saved):
         cards.append(tag("div", tag("dt", name), tag("dd", accuracy, tag("small", words))))
     folder = tag(
-        "p", f"Run folder {run.folder}. ", "Accuracies are on held-out samples." if saved else "", class_="soft"
+        "p",
+        f"Run folder {run.folder}. ",
+        f"{saved.about['metric'].capitalize()} on held-out samples." if saved else "",
+        class_="soft",
     )
     return join([folder, tag("dl", *cards, class_="cards")])

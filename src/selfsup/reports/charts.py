@@ -63,8 +63,12 @@ def chart(
         y = place(min(xs), height)[1]
         parts.append(_stroke("grid", [(LEFT, y), (WIDE - RIGHT, y)]))
         parts.append(_text(LEFT - 6, y + 4, _number(height, percent, step), "end"))
-    for x, word in ticks or _round_ticks(min(xs), max(xs)):
-        parts.append(_text(place(x, low)[0], HIGH - BOTTOM + 18, word, "middle"))
+    free = math.inf
+    for x, word in reversed(ticks or _round_ticks(min(xs), max(xs))):
+        at = place(x, low)[0]
+        if at + 4 * len(word) < free:  # of words that would overlap the last one stays
+            free = at - 4 * len(word) - 6
+            parts.append(_text(at, HIGH - BOTTOM + 18, word, "middle"))
     parts.append(_text((LEFT + WIDE - RIGHT) / 2, HIGH - 5, below, "middle"))
     parts.append(tag("text", title, x=6, y=15, class_="title"))
     if reference:

@@ -26,6 +26,7 @@ def layout(features: NDArray[np.float32], seed: int = 0) -> NDArray[np.float64]:
     Fewer than 5 samples, or samples that are all alike, are placed by their principal components alone.
     """
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
     x = np.asarray(features, np.float64)
     x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
@@ -37,7 +38,8 @@ def layout(features: NDArray[np.float32], seed: int = 0) -> NDArray[np.float64]:
     if len(x) >= 5 and size[0] > 1e-6 * math.sqrt(len(x)) and parts.shape[1] > 1:
         start = places / places[:, 0].std() * 1e-4
         perplexity = min(30.0, (len(x) - 1) / 3)
-        places = TSNE(perplexity=perplexity, init=start, random_state=seed).fit_transform(parts).astype(np.float64)
+        with threadpool_limits(1):  # on a busy machine its threads wait for each other many times longer
+            places = TSNE(perplexity=perplexity, init=start, random_state=seed).fit_transform(parts).astype(np.float64)
     spread = places.max(0) - places.min(0)
     inside: NDArray[np.float64] = (places - places.min(0)) / np.where(spread > 0, spread, 1)
     return inside

@@ -2,121 +2,116 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from selfsup.errors import UserError
 from selfsup.reports.charts import Line, chart, legend
 from selfsup.reports.page import Html, Section, join, table, tag
 
-READ_BY = {"linear": "linear probe", "knn": "nearest neighbours", "trained": "trained", "finetune": "fine-tuning"}
+if TYPE_CHECKING:
+    from selfsup.evaluation.result import Evaluation, Score
+
+READ_BY = {
+    "linear": "linear probe", "knn": "nearest neighbours", "attentive": "attentive probe",
+    "trained": "trained", "finetune": "fine-tuned",
+}  # fmt: skip
+TRAINED = ("trained", "finetune")  # no readers of frozen features: shown beside each of those
 
 
-def read_evaluation(path: Path) -> dict[str, Any] | None:
-    """Return what `Evaluation.save` wrote, None where there is none. Raises `UserError` for anything else."""
-    try:
-        saved: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        for score in saved["scores"]:
-            shots, half = score["shots"], score["half"]
-            sound = math.isfinite(score["mean"]) and (half is None or math.isfinite(half))
-            if not (sound and (shots is None or shots > 0) and score["representation"] and score["protocol"]):
-                raise ValueError(f"the score {score} is impossible")
-        if not saved["scores"] or not isinstance(saved["about"], dict):
-            raise ValueError("it has no scores")
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is no evaluation: {error}; remove it, or evaluate again") from None
-    return saved
-
-
-def few_labels(saved: Mapping[str, Any] | None, why: str) -> Section:
-    """Return accuracy against labels per class, with baselines and intervals, as curves and a table, or `why` not."""
+def few_labels(evaluation: Evaluation | None, why: str) -> Section:
+    """Return the metric by number of labels, with baselines and intervals, as curves and a table, or `why` not."""
     title = "With few labels"
-    if saved is None:
+    if evaluation is None:
         return Section("labels", title, tag("p", why))
-    about, scores = saved["about"], saved["scores"]
-    names = list(dict.fromkeys(score["representation"] for score in scores))
-    protocols = list(dict.fromkeys(score["protocol"] for score in scores))
-    counts = sorted({score["shots"] for score in scores if score["shots"] is not None})
-    places: dict[int | None, float] = {count: float(count) for count in counts} | {None: _all(about, counts)}
-    frozen = [protocol for protocol in protocols if protocol != "trained"] or protocols
-    majority = about.get("majority")
-    reference = (majority, "always the largest class") if isinstance(majority, float) else None
-    charts = []
-    for protocol in frozen:
-        lines = []
-        for colour, name in enumerate(names):
-            own = [s for s in scores if s["representation"] == name and s["protocol"] in (protocol, "trained")]
-            own.sort(key=lambda score: places[score["shots"]])
-            if own:
-                points = [(places[score["shots"]], score["mean"]) for score in own]
-                lines.append(Line(name, points, [score["half"] or 0.0 for score in own], colour, marks=True))
-        ticks = _ticks([*counts, *([None] if any(score["shots"] is None for score in scores) else [])], places)
-        charts.append(
-            chart(
-                f"accuracy, {READ_BY.get(protocol, protocol)}", lines, below="labels per class", ticks=ticks,
-                reference=reference, log=True, percent=True,
-            )
-        )  # fmt: skip
+    about, scores = evaluation.about, evaluation.scores
+    rows = list(dict.fromkeys((score.representation, score.protocol) for score in scores))
+    names = list(dict.fromkeys(_name(*row) for row in rows))
+    places = {score.shots: evaluation.labels(score.shots) for score in scores}
+    order = sorted(places, key=lambda shots: (places[shots], shots is None))
+    ticks = [(places[shots], _shots(shots)) for shots in order]
+    chance = about.get("chance")
+    charts = [
+        chart(
+            f"{about['metric']}, {READ_BY.get(reader, reader)}",
+            [_line(evaluation, row, names, places) for row in rows if row[1] in (reader, *TRAINED)],
+            below=about["unit"], ticks=ticks, log=True, percent=about["metric"] != "R²",
+            reference=(chance["value"], chance["words"]) if chance else None,
+        )
+        for reader in dict.fromkeys(protocol for _, protocol in rows if protocol not in TRAINED)
+    ]  # fmt: skip
+    cells = {(score.representation, score.protocol, score.shots): _cell(evaluation, score) for score in scores}
+    lines = [
+        (row[0], READ_BY.get(row[1], row[1]), *(tag("td", cells.get((*row, shots), ""), class_="n") for shots in order))
+        for row in rows
+    ]
+    head = ["representation", "read by", *map(_shots, order)]
     parts = [
-        tag("p", _explained(about)),
+        tag("p", tag("strong", evaluation.headline)) if evaluation.headline else "",
+        tag("p", _explained(evaluation)),
+        *(tag("p", tag("strong", "Warning: ", class_="bad"), line) for line in about.get("warnings", ())),
         legend([(f"s{colour % 10}", name) for colour, name in enumerate(names)]),
         tag("div", *charts, class_="two"),
-        _numbers(scores, names, protocols, [*counts, None]),
+        table(head, lines, f"{about['metric']} by {about['unit']}, ± 95% interval"),
+        _readings(evaluation),
     ]
     return Section("labels", title, join(parts))
 
 
-def headline(saved: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
-    """Return (name, accuracy, explanation) of each representation at about 10 labels per class, best protocol first."""
-    if saved is None:
+def headline(evaluation: Evaluation | None) -> list[tuple[str, str, str]]:
+    """Return (name, score, explanation) of each representation near 10 labels, by the first reader or trained."""
+    if evaluation is None:
         return []
-    counts = {score["shots"] for score in saved["scores"]} - {None}
+    counts = [score.shots for score in evaluation.scores if score.shots is not None]
     shots = min(counts, key=lambda count: abs(math.log(count / 10))) if counts else None
-    first = saved["scores"][0]["protocol"]
-    chosen = [s for s in saved["scores"] if s["shots"] == shots and s["protocol"] in (first, "trained")]
-    words = "all labels" if shots is None else f"{shots} label{'s' * (shots > 1)} per class"
-    return [(s["representation"], _cell(s), f"{READ_BY.get(s['protocol'], s['protocol'])}, {words}") for s in chosen]
+    first, unit = evaluation.scores[0].protocol, evaluation.about["unit"]
+    words = "all labels" if shots is None else f"{shots} {unit}"
+    return [
+        (_name(s.representation, s.protocol), _cell(evaluation, s), f"{READ_BY.get(s.protocol, s.protocol)}, {words}")
+        for s in evaluation.scores
+        if s.shots == shots and s.protocol in (first, *TRAINED)
+    ]
 
 
-def _explained(about: Mapping[str, Any]) -> str:
-    data, test = about.get("data", {}), about.get("test", {})
+def _line(evaluation: Evaluation, row: tuple[str, str], names: list[str], places: dict[int | None, float]) -> Line:
+    own = [score for score in evaluation.scores if (score.representation, score.protocol) == row]
+    own.sort(key=lambda score: places[score.shots])
+    points = [(places[score.shots], score.mean) for score in own]
+    half = [0.0 if math.isnan(score.half) else score.half for score in own]
+    return Line(_name(*row), points, half, names.index(_name(*row)), marks=True)
+
+
+def _explained(evaluation: Evaluation) -> str:
+    about = evaluation.about
+    data, test = about.get("data", {}), about["test"]
     apart = " set aside first" if test.get("held out") else ""
     return (
-        f"Labels drawn from {data.get('name')} ({data.get('samples', 0):,} samples, {about.get('classes')} classes), "
-        f"measured on {test.get('samples', 0):,} samples of {test.get('name')}{apart}. Mean and 95% interval over "
-        f"{about.get('draws')} draws of the labels, seed {about.get('seed')}. Every choice is made on the drawn labels."
+        f"Labels drawn from {data.get('name')} ({data.get('samples')} samples), measured on {test['samples']:,} samples "
+        f"of {test.get('name')}{apart}. Mean and 95% interval over {about['draws']} draws of the labels, seed "
+        f"{about.get('seed')}. Every choice is made on the drawn labels."
     )
 
 
-def _all(about: Mapping[str, Any], counts: Sequence[int]) -> float:
-    """Return where 'all' lies: the mean number of labels per class, right of the other counts."""
-    samples, classes = about.get("data", {}).get("samples", 0), about.get("classes") or 1
-    return float(max(samples / classes, 1.5 * counts[-1] if counts else 1.0))
-
-
-def _ticks(counts: Sequence[int | None], places: Mapping[int | None, float]) -> list[tuple[float, str]]:
-    return [(places[count], "all" if count is None else f"{count:,}") for count in counts]
-
-
-def _numbers(
-    scores: Sequence[Mapping[str, Any]], names: Sequence[str], protocols: Sequence[str], counts: Sequence[int | None]
-) -> Html:
-    cells = {(s["representation"], s["protocol"], s["shots"]): _cell(s) for s in scores}
-    counts = [count for count in counts if any(score["shots"] == count for score in scores)]
+def _readings(evaluation: Evaluation) -> Html:
+    names = list(dict.fromkeys(name for row in evaluation.readings.values() for name in row))
+    if not names:
+        return Html()
+    readings = evaluation.readings.values()
     rows = [
-        (name, READ_BY.get(reader, reader), *(tag("td", cells.get((name, reader, c), ""), class_="n") for c in counts))
+        (name, *(tag("td", f"{row[name]:.3g}" if name in row else "", class_="n") for row in readings))
         for name in names
-        for reader in protocols
-        if any((name, reader, count) in cells for count in counts)
     ]
-    head = ["representation", "read by", *("all" if count is None else count for count in counts)]
-    return table(head, rows, "Accuracy by labels per class, ± 95% interval")
+    return table(["reading", *evaluation.readings], rows, "More readings of the test samples")
 
 
-def _cell(score: Mapping[str, Any]) -> str:
-    return f"{score['mean']:.1%}" + (f" ±{100 * score['half']:.1f}" if score["half"] is not None else "")
+def _name(representation: str, protocol: str) -> str:
+    return f"{representation}, fine-tuned" if protocol == "finetune" else representation
+
+
+def _shots(shots: int | None) -> str:
+    return "all" if shots is None else f"{shots:,}"
+
+
+def _cell(evaluation: Evaluation, score: Score) -> str:
+    if evaluation.about["metric"] == "R²":
+        return f"{score.mean:.2f}" + ("" if math.isnan(score.half) else f" ±{score.half:.2f}")
+    return f"{score.mean:.1%}" + ("" if math.isnan(score.half) else f" ±{100 * score.half:.1f}")

@@ -98,6 +98,9 @@ def confusion(train: Items, test: Items) -> Section:
     used, seen = train.ids >= 0, test.ids >= 0
     if not seen.any() or len(np.unique(train.ids[used])) < 2:
         return Section("confusion", title, tag("p", "There are no labels of two classes, so nothing can be confused."))
+    if 2 * len(train.classes) > used.sum():
+        words = f"{len(train.classes):,} classes among {used.sum():,} labelled samples are too many for a probe."
+        return Section("confusion", title, tag("p", words))
     predicted = fit_probe(train.features[used], train.ids[used], len(train.classes)).predict(test.features[seen])
     truth = test.ids[seen]
     counts = np.zeros((len(train.classes),) * 2, np.int64)
