@@ -85,8 +85,8 @@ def _explained(evaluation: Evaluation) -> str:
     data, test = about.get("data", {}), about["test"]
     apart = " set aside first" if test.get("held out") else ""
     return (
-        f"Labels drawn from {data.get('name')} ({data.get('samples')} samples), measured on {test['samples']:,} samples "
-        f"of {test.get('name')}{apart}. Mean and 95% interval over {about['draws']} draws of the labels, seed "
+        f"Labels drawn from {data.get('name')} ({data.get('samples')} samples), measured on {test['samples']:,} "
+        f"samples of {test.get('name')}{apart}. Mean and 95% interval over {about['draws']} draws of the labels, seed "
         f"{about.get('seed')}. Every choice is made on the drawn labels."
     )
 
