@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import selfsup
 from selfsup.cli import main
@@ -21,8 +22,11 @@ from selfsup.comparison.candidates import find_candidates
 from selfsup.comparison.judging import Accuracy, accuracy, difference, draw, reading, split_labels
 from selfsup.comparison.plan import State, plan_steps, rungs, whole_runs
 from selfsup.comparison.result import Comparison
+from selfsup.comparison.speed import step_seconds
 from selfsup.data import Arrays, Labels, open_data
+from selfsup.encoders import build_encoder
 from selfsup.errors import RunFailed, UserError
+from selfsup.pretraining import make_fabric
 from selfsup.task import Loss, Task
 from selfsup.tasks.image.rotation import Rotation
 from selfsup.train import fit as fit_module
@@ -129,6 +133,20 @@ def test_too_few_minutes_say_how_many_are_enough() -> None:
         plan_steps({"a": 0.001, "b": 2.0, "c": 0.1}, 0.01, halving=True)
     enough = float(re.search(r"at least ([0-9.e+]+)", str(error.value))[1])
     assert plan_steps({"a": 0.001, "b": 2.0, "c": 0.1}, enough, halving=True)["candidates"]["b"]["steps"][0] >= 1
+
+
+def test_the_measured_speed_is_that_of_the_loop(source: Arrays) -> None:
+    """A task that waits after each step is charged for it, and stays as it was."""
+
+    class Slow(Rotation):
+        def after_step(self) -> None:
+            time.sleep(0.05)
+
+    task = Slow(build_encoder("convnet", source.spec()))
+    before = {key: value.clone() for key, value in task.state_dict().items()}
+    seconds = step_seconds(task, source, task.views(source.spec()), make_fabric("cpu", "float32"), 16, 0)
+    assert 0.05 < seconds < 1
+    assert all(torch.equal(value, before[key]) for key, value in task.state_dict().items())
 
 
 # Stopping at a rung

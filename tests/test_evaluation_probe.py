@@ -123,7 +123,7 @@ def test_many_samples_choose_the_penalty_on_a_part(monkeypatch):
     x, y = make(900, 5, 40, apart=0.4)
     queries, truth = make(2000, 5, 40, seed=1, apart=0.4)
     whole = fit_probe(x, y, 5)
-    monkeypatch.setattr("selfsup.evaluate.probe.LARGE", 300)
+    monkeypatch.setattr("selfsup.evaluation.probe.LARGE", 300)
     part = fit_probe(x, y, 5)
     assert abs(np.log10(part.penalty / whole.penalty)) <= 1.01
     assert np.mean(part.predict(queries) == truth) == pytest.approx(np.mean(whole.predict(queries) == truth), abs=0.02)

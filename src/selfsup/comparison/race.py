@@ -19,6 +19,7 @@ from selfsup.comparison.candidates import Candidate, find_candidates
 from selfsup.comparison.judging import ITEMS, Accuracy, LabelFree, draw, split_labels
 from selfsup.comparison.plan import open_state, plan_steps
 from selfsup.comparison.result import Comparison, command, merit
+from selfsup.comparison.speed import step_seconds
 from selfsup.data import Broken, Source, open_data
 from selfsup.encoders import build_encoder
 from selfsup.errors import RunFailed, UserError
@@ -27,7 +28,7 @@ from selfsup.pretraining import make_fabric, prepare_task, pretrain
 from selfsup.run import versions
 from selfsup.task import Task
 from selfsup.tasks.supervised import Supervised
-from selfsup.train.precision import resolve_precision, step_seconds
+from selfsup.train.precision import resolve_precision
 from selfsup.train.signals import Interrupted
 
 
@@ -135,6 +136,8 @@ class Race:
                 seconds[name] = step_seconds(
                     task, source, task.views(self.spec), self.fabric, self.options["batch_size"], self.options["seed"]
                 )
+            except Interrupted:
+                raise
             except Exception as error:  # whatever a task does wrong, the others can be compared
                 kind_of = "" if isinstance(error, UserError | RunFailed) else f"{type(error).__name__}: "
                 left_out[name] = kind_of + " ".join(str(error).split())

@@ -83,8 +83,8 @@ def split(
     labelled = ids >= 0
     if not test.any():
         raise UserError(
-            f"no class of {source.name} has two labels, so none can be set aside to measure on: give data for that, or "
-            "are the labels file names?"
+            f"no class of {source.name} has two labels, so none can be set aside to measure on: give --test, or more "
+            "labels of a class; or are the labels file names?"
         )
     return np.flatnonzero(labelled & ~test), np.flatnonzero(labelled & test)
 

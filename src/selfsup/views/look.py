@@ -132,8 +132,10 @@ def _weighers(step: int) -> tuple[Any, Any]:
     return three, six
 
 
+PITCH = 256  # of the padded plane in which views of 96 to 256 pixels are blurred
 _across3, _across6 = _weighers(1)
 _down3, _down6 = _weighers(LANES)
+_below3, _below6 = _weighers(PITCH)
 
 
 @compiled
@@ -169,6 +171,29 @@ def _copy(source, begin, count, target, place):
 
 
 @compiled
+def _blur_rows(plane, size, w, radius, room):
+    """Blur row by row: the rows around it are a constant distance away in the padded plane, and in the first cache."""
+    last = size - 1
+    line, padded = room[: size + 2 * radius], room[size + 2 * radius :]
+    for y in range(size + 2 * radius):
+        inner = max(last - abs(last - abs(y - radius)), 0)
+        padded[y * PITCH : y * PITCH + size] = plane[inner * size : inner * size + size]
+    for y in range(size):
+        out = plane[y * size : y * size + size]
+        if radius == 3:
+            _below3(padded[y * PITCH :], w, line[radius : radius + size])
+        else:
+            _below6(padded[y * PITCH :], w, line[radius : radius + size])
+        for x in range(radius):
+            line[radius - 1 - x] = line[radius + x + 1]
+            line[radius + size + x] = line[radius + last - x - 1]
+        if radius == 3:
+            _across3(line, w, out)
+        else:
+            _across6(line, w, out)
+
+
+@compiled
 def _blur(plane, size, sigma, room):
     """Blur a plane (size * size) with a Gaussian cut at 3 sigma; the border reflects without repeating the edge."""
     reach = min(math.ceil(3 * sigma), size - 1)
@@ -181,6 +206,9 @@ def _blur(plane, size, sigma, room):
         w[k] = math.exp(-0.5 * (k / sigma) ** 2)
         total += w[k] if k == 0 else 2 * w[k]
     w /= f32(total)
+    if radius <= 6 and 96 <= size <= PITCH:
+        _blur_rows(plane, size, w, radius, room)
+        return
     # columns first, in strips of 16 so that the neighbours above and below are a constant distance away
     high, pitch, last = size + 2 * radius, size + 2 * radius + LANES, size - 1
     strip, done, rows = room[: high * LANES], room[high * LANES : 2 * high * LANES], room[2 * high * LANES :]

@@ -1,0 +1,37 @@
+"""How long a step takes in the loop itself."""
+
+from __future__ import annotations
+
+import copy
+import time
+
+from lightning_fabric import Fabric
+
+from selfsup.data import Source
+from selfsup.task import Task
+from selfsup.train.fit import Plan, fit
+from selfsup.views import Views
+
+SECONDS = 3.0  # of measuring, apart from the first steps
+FEW, MOST = 3, 200  # steps
+
+
+def step_seconds(task: Task, source: Source, views: Views, fabric: Fabric, batch_size: int, seed: int) -> float:
+    """Return the mean seconds of a step, everything included: data, optimizer, `after_step`, what is logged.
+
+    The mean over some seconds, where `train.precision.step_seconds` takes the fastest step without its update: budgets
+    are equal only if all that a task costs counts. `task` stays as it is. Raises what `fit` raises.
+    """
+
+    def spent(steps: int) -> float:
+        plan = Plan(steps=10**6, batch_size=batch_size, seed=seed)
+        measured = copy.deepcopy(task)
+        began = time.perf_counter()
+        fit(measured, source, views, plan, fabric, until=steps, quiet=True)
+        return time.perf_counter() - began
+
+    spent(FEW)  # compiles and allocates
+    few = spent(FEW)
+    steps = max(FEW, min(MOST, int(SECONDS / few * FEW)))
+    more = spent(FEW + steps)
+    return max(more - few, more / 10) / steps  # what both have, setting up, cancels; noise must not make it negative
