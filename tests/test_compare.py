@@ -159,8 +159,8 @@ def test_stopping_at_rungs_and_going_on_equals_never_stopping(source: Arrays, tm
     for until in (3, 3, 7):
         run = selfsup.pretrain(source, **options, until=until, out=tmp_path / "stopped")
         assert not run.done
-        assert run.load_checkpoint(Rotation)[1] == until
-    assert selfsup.pretrain(source, **options, until=2, out=tmp_path / "stopped").load_checkpoint(Rotation)[1] == 7
+        assert run.load_task(Rotation)[1] == until
+    assert selfsup.pretrain(source, **options, until=2, out=tmp_path / "stopped").load_task(Rotation)[1] == 7
     run = selfsup.pretrain(source, **options, out=tmp_path / "stopped")
     assert run.done
     names = ("encoder.safetensors", "checkpoint/latest.safetensors")
@@ -286,7 +286,7 @@ def test_with_labels(source: Arrays, tmp_path: Path, quick_scratch: None) -> Non
         assert run.done == (name in result.finalists)
         steps = result.state.plan["candidates"][name]["steps"]
         assert run.recipe["plan"]["steps"] == steps[-1], "every run is planned for the whole"
-        assert run.load_checkpoint({kind.__name__: kind for kind in TOYS}[name])[1] == steps[rungs_read[name] - 1]
+        assert run.load_task({kind.__name__: kind for kind in TOYS}[name])[1] == steps[rungs_read[name] - 1]
     weakest = min(rungs_read, key=lambda name: accuracy(result.state.readings[name][0]["select"])[0])
     assert result.stopped == [weakest], "the one with the lowest accuracy was stopped"
     means = [accuracy(result.state.readings[name][-1]["select"])[0] for name in result.ranking]

@@ -133,7 +133,7 @@ class Bright(Task):
     def after_step(self):
         self.steps += 1
 
-    def panels(self, batch):
+    def panels(self, batch, guess=False):
         return [[Panel(z, f"{z.mean():.2f}")] for z in batch["z"]]
 
 

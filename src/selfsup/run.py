@@ -117,27 +117,33 @@ class Run(Printable):
         if task is None and self.task in TASKS:
             task = find_task(self.task)
         if task is not None:
-            options = self.recipe["task"]["hyperparameters"]
-            try:
-                encoder = task(encoder, **options).representation()
-            except (TypeError, ValueError, RuntimeError) as error:
-                reason = str(error).splitlines()[0]
-                raise UserError(f"{self.folder}: {self.task} cannot be made with {options}: {reason}") from None
+            encoder = self._task(task, encoder).representation()
         load_weights(encoder, load_tensors(path)[0], path)
         module: nn.Module = encoder.eval()
         return module
 
-    def load_checkpoint(self, task: type[Task]) -> tuple[nn.Module, int]:
-        """Return what the run had learned by its last checkpoint, in evaluation mode, on the CPU; and the step."""
+    def load_task(self, task: type[Task] | None = None) -> tuple[Task, int]:
+        """Return the whole task as of the last checkpoint, in evaluation mode, on the CPU; and the step.
+
+        A `task` outside of the registry is given as its class: a recipe never names code to import.
+        """
         from selfsup.train.checkpoint import load_tensors, load_weights
 
         path = self.folder / "checkpoint" / "latest.safetensors"
+        if not path.exists():
+            raise UserError(f"{self.folder} has no checkpoint yet: run the same `selfsup pretrain` command again")
         tensors, about = load_tensors(path)
-        whole = task(self.fresh_encoder(), **self.recipe["task"]["hyperparameters"])
+        whole = self._task(task or find_task(self.task), self.fresh_encoder())
         load_weights(whole, {k.removeprefix("task."): v for k, v in tensors.items() if k.startswith("task.")}, path)
-        kept: Any = whole.representation()
-        module: nn.Module = kept.eval()
-        return module, int(about["step"])
+        return whole.eval(), int(about["step"])
+
+    def _task(self, task: type[Task], encoder: Any) -> Task:
+        options = self.recipe["task"]["hyperparameters"]
+        try:
+            return task(encoder, **options)
+        except (TypeError, ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{self.folder}: {self.task} cannot be made with {options}: {reason}") from None
 
 
 def load(run: str | os.PathLike[str] | Run) -> nn.Module:

@@ -48,6 +48,7 @@ def show(
     /,
     *,
     views: str | None = None,
+    run: Target | None = None,
     out: Target = "show.png",
     labels: str | None = None,
     size: int | None = None,
@@ -61,6 +62,7 @@ def show(
         task: A name of `selfsup tasks`, or module:Class for your own. With --views it is left out.
         data: A folder of pictures, a list file, an .npz file, a name or an array.
         views: simclr, mocov2, byol, swav, dino, mae, lejepa or vicreg.
+        run: A run folder of this task: its options, and what it predicts.
         out: The picture to write (.png, .jpg or .webp).
         labels: For tasks that need labels: 'folders', a CSV file (path,label) or an .npz file with y.
         size: Pixels a side of what the encoder gets; by default the data's own, at most 224.
@@ -71,10 +73,13 @@ def show(
     Raises:
         UserError: For anything that is wrong with the arguments.
     """
+    import torch
+
     from selfsup.data import open_data
     from selfsup.encoders import build_encoder
     from selfsup.pretraining import prepare_task
     from selfsup.reports.pictures import draw_panels
+    from selfsup.run import Run
     from selfsup.views.loader import batches
     from selfsup.views.sheet import contact_sheet
 
@@ -91,11 +96,22 @@ def show(
     if data is None:
         raise UserError("selfsup show takes a task and data: selfsup show rotation DATA")
     source = open_data(data, labels)
+    trained = None if run is None else Run(run)
+    if trained is not None:
+        name = task if isinstance(task, str) else task.__name__
+        if trained.task != name:
+            raise UserError(f"{trained.folder} is a run of {trained.task}, not of {name}")
+        if hyperparameters or size is not None:
+            raise UserError("--run brings its own options and size: leave yours out")
+        hyperparameters = trained.recipe["task"]["hyperparameters"]
     _, kind, hyperparameters, source = prepare_task(task, source, hyperparameters)
-    spec = source.spec(size)
-    module = kind(build_encoder("convnet", spec), **hyperparameters)
+    spec = source.spec(size) if trained is None else trained.spec
+    module = kind(build_encoder("convnet", spec), **hyperparameters) if trained is None else trained.load_task(kind)[0]
     seen = module.views(spec)
     count = min(count, len(source))
+    torch.manual_seed(seed)
     fetched = next(iter(batches(source, seen, batch_size=count, seed=seed, start=0, steps=1, workers=0)))
-    draw_panels(module.eval().panels(seen.finish(fetched.batch)), spec).save(path)
+    with torch.no_grad():
+        rows = module.eval().panels(seen.finish(fetched.batch), guess=trained is not None)
+    draw_panels(rows, spec).save(path)
     return Shown(path)

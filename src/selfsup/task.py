@@ -84,8 +84,11 @@ class Task(nn.Module, ABC):
         return encoder
 
     @abstractmethod
-    def panels(self, batch: Batch) -> Sequence[Sequence[Panel]]:
-        """Return the task's picture: one row a sample, what goes in beside its free label."""
+    def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
+        """Return the task's picture: one row a sample, what goes in beside its free label.
+
+        With `guess`, which a trained task is asked for, beside what it predicts too.
+        """
 
     @classmethod
     def hyperparameters(cls) -> dict[str, inspect.Parameter]:

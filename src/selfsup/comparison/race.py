@@ -176,11 +176,12 @@ class Race:
                 out=self.folder / candidate.folder, precision=self.state.plan["precision"], device=self.device,
                 quiet=self.quiet, **self.options, **candidate.options,
             )  # fmt: skip
-            encoder, step = run.load_checkpoint(candidate.kind)
+            task, step = run.load_task(candidate.kind)
+            kept: Any = task.representation()
             if step != steps[rung]:
                 raise UserError(f"its run was gone on with, to step {step:,}, beyond the plan's {steps[rung]:,}")
             last = rung + 1 == len(stages)
-            found = self.judge.read(encoder, ("select", "test") if last else ("select",))
+            found = self.judge.read(kept, ("select", "test") if last else ("select",))
             self.state.readings.setdefault(name, []).append(found)
         except (UserError, RunFailed) as error:
             self.state.failed[name] = str(error)

@@ -18,11 +18,13 @@ import pyarrow.compute as pc
 import pyarrow.csv
 from numpy.typing import NDArray
 
+from selfsup.data import packages
 from selfsup.data.images import SUFFIXES, Broken
 from selfsup.data.sources import BLOCK, Arrays, Files, ImageSpec, Labels, Source, array_spec
 from selfsup.errors import UserError, need, unknown
 
-NAMED = ("digits", "mnist5k", "mnist5k:train", "mnist5k:test", "torchvision:NAME", "torchvision:NAME:PART")
+_PARTS = {kind: (kind, f"{kind}:train", f"{kind}:test") for kind in ("mnist5k", "mnist", "emoji")}
+NAMED = ("digits", *(name for names in _PARTS.values() for name in names), "torchvision:NAME", "torchvision:NAME:PART")
 
 
 def open_data(data: str | os.PathLike[str] | NDArray[np.uint8] | Source, labels: str | None = None) -> Source:
@@ -31,8 +33,8 @@ def open_data(data: str | os.PathLike[str] | NDArray[np.uint8] | Source, labels:
     Args:
         data: A folder of pictures at any depth (names that begin with a dot are left out, links to folders are not
             followed), a list file (.txt or .lst: one path a line, relative to the file or absolute), `.npz` (x uint8
-            or uint16 (N, H, W[, C]), y optional), `digits`, `mnist5k[:train|:test]`, `torchvision:NAME[:PART]`, an
-            array like x, or a source.
+            or uint16 (N, H, W[, C]), y optional), `digits`, `mnist5k[:train|:test]`, `mnist[:train|:test]`,
+            `emoji[:train|:test]`, `torchvision:NAME[:PART]`, an array like x, or a source.
         labels: None (arrays and named data sets keep theirs), or what `with_labels` takes.
 
     Raises:
@@ -77,8 +79,12 @@ def with_labels(source: Source, labels: str) -> Source:
 def _open_named(data: str) -> Source:
     if data == "digits":
         return _digits()
-    if data in ("mnist5k", "mnist5k:train", "mnist5k:test"):
+    if data in _PARTS["mnist5k"]:
         return _mnist5k(data)
+    if data in _PARTS["mnist"]:
+        return packages.mnist(data, cache_folder())
+    if data in _PARTS["emoji"]:
+        return packages.emoji(data, cache_folder())
     if data.startswith("torchvision:"):
         return _torchvision(data)
     if os.path.isdir(data):

@@ -38,6 +38,10 @@ class Supervised(Task):
         metrics = {"accuracy": accuracy(logits, batch["y"])}
         return Loss(F.cross_entropy(logits, batch["y"]), metrics, math.log(self.classes))
 
-    def panels(self, batch: Batch) -> Sequence[Sequence[Panel]]:
-        """Return each picture with the number of its class."""
-        return [[Panel(x, str(int(y)))] for x, y in zip(batch["x"], batch["y"], strict=True)]
+    def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
+        """Return each picture with the number of its class, and of the class that is guessed."""
+        captions = [f"class {y}" for y in batch["y"].tolist()]
+        if guess:
+            guesses = self.head(self.encoder(batch["x"])).argmax(1).tolist()
+            captions = [f"{caption}, guess {y}" for caption, y in zip(captions, guesses, strict=True)]
+        return [[Panel(x, caption)] for x, caption in zip(batch["x"], captions, strict=True)]

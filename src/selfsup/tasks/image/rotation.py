@@ -46,13 +46,15 @@ class Rotation(Task):
         logits = self.head(self.encoder(turned))
         return Loss(F.cross_entropy(logits, label), {"accuracy": accuracy(logits, label)}, math.log(4))
 
-    def panels(self, batch: Batch) -> Sequence[Sequence[Panel]]:
-        """Return the four turns of each picture."""
+    def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
+        """Return the four turns of each picture, with the turn that is guessed."""
         turned, label = all_turns(batch["x"])
+        captions = [f"{90 * turns}°" for turns in label.tolist()]
+        if guess:
+            guesses = self.head(self.encoder(turned)).argmax(1).tolist()
+            captions = [f"{caption}, guess {90 * turns}°" for caption, turns in zip(captions, guesses, strict=True)]
         count = len(batch["x"])
-        return [
-            [Panel(turned[i + k * count], f"{90 * int(label[i + k * count])}°") for k in range(4)] for i in range(count)
-        ]
+        return [[Panel(turned[i], captions[i]) for i in range(row, 4 * count, count)] for row in range(count)]
 
 
 def all_turns(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -98,10 +98,14 @@ class S4L(Task):
         """Update what the pretext updates."""
         self.pretext.after_step()
 
-    def panels(self, batch: Batch) -> Sequence[Sequence[Panel]]:
+    def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
         """Return each labelled picture with the number of its class, beside a row of the pretext."""
-        rows = zip(batch["x_labelled"], batch["y_labelled"], self.pretext.panels(batch), strict=True)
-        return [[Panel(x, f"class {int(y)}"), *row] for x, y, row in rows]
+        captions = [f"class {y}" for y in batch["y_labelled"].tolist()]
+        if guess:
+            guesses = self.head(self.encoder(batch["x_labelled"])).argmax(1).tolist()
+            captions = [f"{caption}, guess {y}" for caption, y in zip(captions, guesses, strict=True)]
+        rows = zip(batch["x_labelled"], captions, self.pretext.panels(batch, guess), strict=True)
+        return [[Panel(x, caption), *row] for x, caption, row in rows]
 
 
 @dataclass(frozen=True)

