@@ -30,6 +30,7 @@ class Encoder(Protocol):
     """A module (B, ...) -> (B, dim). `maps(x)` -> (B, C, H, W) and `tokens(x)` -> (B, N, dim) where it has them."""
 
     dim: int
+    spec: Any  # the samples that it was built for
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the representation."""

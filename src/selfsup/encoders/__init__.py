@@ -23,7 +23,7 @@ def build_encoder(name: str, spec: ImageSpec, pretrained: bool = False) -> ConvN
 
         if pretrained:
             raise UserError("convnet has no pretrained weights")
-        return ConvNet(spec.channels)
+        return ConvNet(spec)
     import timm
 
     if not timm.is_model(name.split(".")[0]):

@@ -7,6 +7,8 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from selfsup.data import ImageSpec
+
 
 class ConvNet(nn.Module):
     """Three 3×3 convolutions with BatchNorm and ReLU, max-pooling after the first two; at least 8 pixels a side.
@@ -15,9 +17,10 @@ class ConvNet(nn.Module):
     (B, 4 * width), so that it keeps roughly where things are.
     """
 
-    def __init__(self, channels: int = 1, width: int = 128) -> None:
+    def __init__(self, spec: ImageSpec, width: int = 128) -> None:
         super().__init__()
-        widths = (channels, width // 4, width // 2, width)
+        self.spec = spec
+        widths = (spec.channels, width // 4, width // 2, width)
         self.blocks = nn.ModuleList(_block(before, after) for before, after in pairwise(widths))
         self.dim = 4 * width
 

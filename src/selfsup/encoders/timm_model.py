@@ -30,6 +30,7 @@ class TimmModel(nn.Module):
         self, name: str, spec: ImageSpec, pretrained: bool = False, weights: dict[str, Tensor] | None = None
     ) -> None:
         super().__init__()
+        self.spec = spec
         try:
             with torch.device("meta"):
                 takes = inspect.signature(type(timm.create_model(name)).__init__).parameters
