@@ -48,7 +48,7 @@ def neighbours(queries: Features, gallery: Features, k: int, *, block: int = 512
     indices = torch.zeros(len(q), k, dtype=torch.int64, device=g.device)
     similarities = torch.full((len(q), k), -torch.inf, device=g.device)
     for start in range(0, len(g), GALLERY):
-        part = F.normalize(g[start : start + GALLERY]).T
+        part = F.normalize(g[start : start + GALLERY]).T.contiguous()  # a fifth faster to multiply with
         for rows in (slice(i, i + block) for i in range(0, len(q), block)):
             value, index = (F.normalize(q[rows].to(g.device)) @ part).topk(min(k, part.shape[1]))
             best, place = torch.cat([similarities[rows], value], 1).topk(k)

@@ -24,8 +24,9 @@ class Rotation(Task):
 
     Batch: `x` (B, C, H, W) float. Published: CIFAR-10, NIN, conv2 features and a conv block, 91.16%.
 
-    Deviation: the head is a perceptron with one hidden layer on the encoder's representation; the paper puts further
+    Deviations: the head is a perceptron with one hidden layer on the encoder's representation; the paper puts further
     convolutions on a feature map, which not every encoder has. It keeps what only serves the turns out of the encoder.
+    `pretrain` takes AdamW and a cosine by default; the paper SGD with Nesterov momentum, 0.1, times 0.2 in three steps.
     """
 
     paper = "Gidaris et al., 2018"
