@@ -11,9 +11,10 @@ from PIL import Image
 
 import selfsup
 from selfsup.data import Arrays, Labels, open_data
-from selfsup.errors import UserError
+from selfsup.errors import RunFailed, UserError
 from selfsup.evaluation import few_labels
 from selfsup.evaluation.few_labels import align
+from selfsup.evaluation.result import Evaluation
 from selfsup.evaluation.targets import split
 
 
@@ -119,3 +120,11 @@ def test_arrays_embed_in_order_with_null_for_no_label(run: selfsup.Run, tmp_path
     table = pq.read_table(selfsup.embed(run, source, out=tmp_path / "e.parquet", quiet=True).path)
     assert table["path"].to_pylist() == [str(i) for i in range(300)]
     assert table["label"].to_pylist() == [None, "a"] * 150
+
+
+def test_the_run_folder_keeps_what_was_measured(run: selfsup.Run, monkeypatch, capsys) -> None:
+    result = selfsup.evaluate(run, data="digits", shots="2", scratch=False, draws=2, quiet=True)
+    assert Evaluation.load(run.folder / "evaluation.json") == result
+    monkeypatch.setattr(Evaluation, "save", lambda *_: (_ for _ in ()).throw(RunFailed("cannot write there")))
+    assert selfsup.evaluate(run, data="digits", shots="2", scratch=False, draws=2, quiet=True) == result
+    assert "cannot write there" in capsys.readouterr().err

@@ -70,5 +70,4 @@ def demo(*, out: str = "runs/demo", epochs: float = 20, seed: int = 0) -> Demo:
     show("rotation", "mnist5k:train", out=folder / "labels.png", pad=3, flip=0.0)
     console.print("3/3  What the encoder is worth on 1,000 other digits, with few labels")
     evaluation = evaluate(run, data="mnist5k:train", test="mnist5k:test", shots="1,5,10,50,all", seed=seed)
-    evaluation.save(folder / "evaluation.json")
     return Demo(run, evaluation, time.monotonic() - began)

@@ -63,9 +63,9 @@ def report(
     """Write what a run did and what it is worth as one HTML file that needs no network.
 
     The few-label numbers are those of the run's evaluation.json; where there is none, or it is of other data, they are
-    measured on the labelled data given here (and noted as evaluation.json if there was none). Pictures, neighbours,
-    map, confusion matrix and label-free measures come from up to 2,000 random samples of these data, else of those
-    that the run was trained on; where they are gone, the report says so.
+    measured on the labelled data given here, as `evaluate` does. Pictures, neighbours, map, confusion matrix and
+    label-free measures come from up to 2,000 random samples of these data, else of those that the run was trained on;
+    where they are gone, the report says so.
 
     Args:
         run: A run folder, finished or not.
@@ -160,10 +160,7 @@ def _evaluation(
         return saved, "" if saved else "Few-label numbers were not measured: the run is unfinished."
     if source.labels is None or not (source.labels.ids >= 0).any():
         return saved, "" if saved else f"Few-label numbers were not measured: {source.name} has no labels."
-    result = evaluate(run, data=source, test=test, scratch=scratch, seed=seed, device=device, quiet=quiet)
-    if saved is None:
-        result.save(path)
-    return result, ""
+    return evaluate(run, data=source, test=test, scratch=scratch, seed=seed, device=device, quiet=quiet), ""
 
 
 def _looks(

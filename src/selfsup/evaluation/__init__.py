@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from selfsup.checks import check_numbers
-from selfsup.errors import UserError, unknown
+from selfsup.errors import RunFailed, UserError, unknown
 from selfsup.run import Run
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ def evaluate(
     The frozen features of the run's encoder, of the same encoder untrained, the raw pixels and their principal
     components are read by a linear probe and by nearest neighbours; the same encoder is trained from scratch on the
     same labels. Whatever a protocol chooses, it chooses on the drawn labels; the test part is only measured. Other data
-    than those of pretraining tell how the encoder transfers. See docs/evaluation.md.
+    than those of pretraining tell how the encoder transfers. The result is also kept as evaluation.json in the run
+    folder, where `report` finds it. See docs/evaluation.md.
 
     Args:
         run: A run folder.
@@ -111,7 +113,12 @@ def evaluate(
         run, encoder, train, held_out, lambda kept: opened.take(np.concatenate([numbers[kept], unlabelled])), kind,
         shots, protocols, wanted, draws, scratch and kind.name == "classes", semi, other, seed, test is None, quiet,
     )  # fmt: skip
-    return measure(request, make_fabric(device, run.recipe["precision"]))
+    result = measure(request, make_fabric(device, run.recipe["precision"]))
+    try:
+        result.save(run.folder / "evaluation.json")
+    except RunFailed as error:  # a run folder that may only be read: the numbers are worth more than the note
+        print(error, file=sys.stderr)
+    return result
 
 
 def _names(option: str, given: str | Sequence[str], known: Sequence[str], target: str) -> tuple[str, ...]:
