@@ -85,7 +85,8 @@ def search(
 
     Args:
         embeddings: A file that `selfsup embed` wrote.
-        query: The number of a row, a path in the file (both without the item itself in the answer), or a picture file.
+        query: The number of a row, a path in the file (both without the item itself in the answer), or what the encoder
+            takes: a picture file; of texts a sentence or a .txt file.
         k: How many items.
         run: The run folder that embeds the picture; by default the one that the file names.
         data: Where the pictures of the contact sheet are; by default the data that the file names.
@@ -157,10 +158,8 @@ def _row(file: VectorFile, query: str) -> int | None:
 def _embed(
     file: VectorFile, picture: str, run: str | os.PathLike[str] | Run | None, device: str
 ) -> NDArray[np.float32]:
-    import pyarrow as pa
-
-    from selfsup.data import Broken, Files
     from selfsup.evaluation.features import extract
+    from selfsup.modalities import modality
     from selfsup.pretraining import make_fabric
 
     if run is None and "run" not in file.about:
@@ -172,12 +171,7 @@ def _embed(
         raise UserError(f"{error}; give the run that embeds {picture!r} with --run") from None
     if int(encoder.dim) != file.dim:
         raise UserError(f"{run.folder} gives vectors of {encoder.dim} numbers, {file.path} holds vectors of {file.dim}")
-    folder, name = os.path.split(os.path.abspath(picture))
-    source = Files(folder, pa.array([os.fsencode(name)], pa.binary()))
-    try:
-        source.read(0)
-    except Broken as error:
-        raise UserError(f"cannot read the picture {picture!r}: {error}") from None
+    source = modality(run.spec).query(picture)
     vector: NDArray[np.float32] = extract(encoder, source, run.spec, make_fabric(device, "float32").device)[1][0]
     return vector
 

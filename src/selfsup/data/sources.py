@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,8 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 @dataclass(frozen=True)
 class ImageSpec:
     """What an encoder gets: square pictures of `size` pixels; values (x / 255 - mean) / std, one pair a channel."""
+
+    kind: ClassVar[str] = "image"  # the modality
 
     size: int
     channels: int
