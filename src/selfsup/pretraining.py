@@ -139,7 +139,9 @@ def pretrain(
         encoder = encoder or kind.default_encoder
     else:
         if pretrained or encoder not in (None, started.encoder_name):
-            raise UserError(f"--init starts from {started.encoder_name} as {started.folder} has it: leave --encoder out")
+            raise UserError(
+                f"--init starts from {started.encoder_name} as {started.folder} has it: leave --encoder out"
+            )
         if not (size is None and channels is None and tokenizer is None):
             raise UserError("--init brings its own size, channels and tokenizer: leave yours out")
         spec, encoder = started.spec, started.encoder_name
@@ -180,7 +182,9 @@ def pretrain(
         "encoder": {"name": encoder, "pretrained": pretrained}
         | ({"init": str(started.folder), "weights": started.weights_digest()} if started else {}),
         "data": {
-            "name": data_source.name, "samples": len(data_source), "fingerprint": data_source.fingerprint(),
+            "name": data_source.name,
+            "samples": len(data_source),
+            "fingerprint": data_source.fingerprint(),
             "labels": labels,
         },
         "spec": {"kind": spec.kind, **asdict(spec)},
@@ -234,6 +238,9 @@ def prepare_task(
     import numpy as np
 
     name, kind = (task, find_task(task)) if isinstance(task, str) else (task.__name__, task)
+    have = getattr(source, "modality", "image")
+    if kind.modality not in ("any", have):
+        raise UserError(f"{name} is for data of the kind {kind.modality}, and {source.name} is of the kind {have}")
     known = kind.hyperparameters()
     for option in given:
         if option not in known:

@@ -86,7 +86,7 @@ class Run(Printable):
         """What the encoder takes: `ImageSpec`, `TextSpec`."""
         return self._spec
 
-    def fresh_encoder(self) -> nn.Module:
+    def fresh_encoder(self) -> Any:
         """Return the same encoder untrained."""
         from selfsup.encoders import build_encoder
 
@@ -141,7 +141,7 @@ class Run(Printable):
 
 
 def load(run: str | os.PathLike[str] | Run) -> nn.Module:
-    """Return the pretrained encoder of a run, in evaluation mode: one sample each as the views make them (pictures: (B, C, H, W) normalised float) -> (B, dim)."""
+    """Return the pretrained encoder of a run, in evaluation mode: (B, …) as the views make samples -> (B, dim)."""
     return (run if isinstance(run, Run) else Run(run)).load()
 
 

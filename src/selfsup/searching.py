@@ -111,7 +111,7 @@ def search(
         Neighbour(int(number), item, label, float(similarity))
         for number, similarity, (item, label) in zip(rows, similarities, file.names(rows), strict=True)
     )
-    shown = name if row is None else f"row {row}: {file.names([row])[0][0]}"
+    shown = _short(name) if row is None else f"row {row}: {file.names([row])[0][0]}"
     if path is None:
         return Found(shown, found)
     return Found(shown, found, path, _draw(path, file, name, row, found, data))
@@ -143,16 +143,19 @@ def nearest(
     return best_rows, best
 
 
+def _short(text: str) -> str:
+    """Return a query in one line of a title."""
+    line = " ".join(text.split())
+    return line if len(line) <= 80 or os.path.isfile(text) else line[:80] + " …"
+
+
 def _row(file: VectorFile, query: str) -> int | None:
-    """Return the row that a query names, None for a picture file."""
+    """Return the row that a query names, None for a sample of its own."""
     if query.isdecimal():
         if int(query) >= len(file):
             raise UserError(f"{file.path} has the rows 0 to {len(file) - 1}, no row {query}")
         return int(query)
-    row = file.find(query)
-    if row is None and not os.path.isfile(query):
-        raise UserError(f"{query!r} is no row number, no path in {file.path} and no picture file")
-    return row
+    return file.find(query)
 
 
 def _embed(

@@ -109,7 +109,11 @@ def show(
     _, kind, hyperparameters, source = prepare_task(task, source, hyperparameters)
     spec = make_spec(source, size=size) if trained is None else trained.spec
     modality(spec).check(source, spec)
-    module = kind(build_encoder(kind.small_encoder, spec), **hyperparameters) if trained is None else trained.load_task(kind)[0]
+    module = (
+        kind(build_encoder(kind.small_encoder, spec), **hyperparameters)
+        if trained is None
+        else trained.load_task(kind)[0]
+    )
     source, seen = module.samples(source), module.views(spec)
     count = min(count, len(source))
     torch.manual_seed(seed)

@@ -8,7 +8,6 @@ import zlib
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import islice
-from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
@@ -26,8 +25,15 @@ from selfsup.data.sources import BLOCK, Arrays, Files, ImageSpec, Labels, Source
 from selfsup.errors import UserError, need, unknown
 
 _PARTS = {kind: (kind, f"{kind}:train", f"{kind}:test") for kind in ("mnist5k", "mnist", "emoji")}
-NAMED = ("digits", *(name for names in _PARTS.values() for name in names), "torchvision:NAME", "torchvision:NAME:PART",
-         "text:FILE", "text:FILE:COLUMN", "hf:NAME")
+NAMED = (
+    "digits",
+    *(name for names in _PARTS.values() for name in names),
+    "torchvision:NAME",
+    "torchvision:NAME:PART",
+    "text:FILE",
+    "text:FILE:COLUMN",
+    "hf:NAME",
+)
 
 
 def open_data(data: str | os.PathLike[str] | NDArray[np.uint8] | Source, labels: str | None = None) -> Source:

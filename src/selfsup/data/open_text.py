@@ -61,7 +61,9 @@ def open_hub(data: str) -> Texts:
     except UserError:
         raise
     except Exception as error:  # whatever the hub, the network or a script of the data set raises
-        raise UserError(f"the Hugging Face hub cannot give {name}: {(str(error) or 'no reason').splitlines()[0]}") from None
+        raise UserError(
+            f"the Hugging Face hub cannot give {name}: {(str(error) or 'no reason').splitlines()[0]}"
+        ) from None
     column = column or "text"
     if column not in found.column_names:
         raise unknown(f"column of {name}", column, found.column_names)

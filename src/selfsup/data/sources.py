@@ -91,8 +91,11 @@ class Source(Protocol):
     def path(self, index: int) -> str:
         """Return what a user knows the sample by: its path, or its number."""
 
-    def spec(self, size: int | None = None, channels: int | None = None) -> Any:
-        """Return the spec of the samples as an encoder gets them (pictures: `ImageSpec`)."""
+    def spec(self, size: int | None = None) -> Any:
+        """Return the spec of the samples as an encoder gets them (pictures: `ImageSpec`, texts: `TextSpec`).
+
+        A source takes further options by name: channels of pictures, the tokenizer of texts.
+        """
 
     def take(self, indices: NDArray[np.int64]) -> Source:
         """Return a source of some of the samples, with their labels, in the given order."""

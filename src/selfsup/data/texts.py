@@ -68,7 +68,7 @@ class Texts:
     the documents by, their numbers where it is None; `rows`: which documents, in which order; `notes`: what was amiss.
     """
 
-    kind = "text"
+    modality = "text"
 
     def __init__(
         self,
@@ -181,7 +181,7 @@ class Pieces:
     Pieces of fewer than `least` tokens are left out. `lengths` lets the loader put pieces of like length in a batch.
     """
 
-    kind = "text"
+    modality = "text"
 
     def __init__(self, source: Texts, spec: TextSpec, sentences: bool = False, least: int = 1) -> None:
         self.source, self.name = source, source.name
@@ -189,7 +189,9 @@ class Pieces:
         ends = tokens.tables(spec.tokenizer)[0]
         places, owners = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         for number, (start, stop) in enumerate(zip(starts.tolist(), stops.tolist(), strict=True)):
-            cuts = np.append(np.flatnonzero(ends[self.ids[start:stop]]) + 1, stop - start) if sentences else [stop - start]
+            cuts = (
+                np.append(np.flatnonzero(ends[self.ids[start:stop]]) + 1, stop - start) if sentences else [stop - start]
+            )
             bounds = np.unique(np.concatenate([[0], cuts]))
             sizes = np.diff(bounds)
             many = -(-sizes // spec.room)
@@ -261,7 +263,9 @@ def stored(documents: Callable[[], Iterator[bytes]], name: str, names: pa.Array 
     if empty == len(lengths) - 1:
         raise UserError(f"{name} holds no text")
     if bad > DAMAGED * int(starts[-1]):
-        raise UserError(f"{bad:,} of {int(starts[-1]):,} characters of {name} are no UTF-8; convert it (iconv -t UTF-8)")
+        raise UserError(
+            f"{bad:,} of {int(starts[-1]):,} characters of {name} are no UTF-8; convert it (iconv -t UTF-8)"
+        )
     digest.update(starts.tobytes())
     content = digest.hexdigest()
     path = cache_folder() / "text" / f"{content}.txt"
@@ -272,7 +276,11 @@ def stored(documents: Callable[[], Iterator[bytes]], name: str, names: pa.Array 
             for raw in documents():
                 file.write(_clean(raw)[0])
         os.replace(aside, path)
-    notes = [(bad, "bytes are no UTF-8 and were replaced"), (nul, "NUL bytes became spaces"), (empty, "documents are empty")]
+    notes = [
+        (bad, "bytes are no UTF-8 and were replaced"),
+        (nul, "NUL bytes became spaces"),
+        (empty, "documents are empty"),
+    ]
     told = tuple(f"{name}: {count:,} {what}" for count, what in notes if count)
     return Texts(np.memmap(path, np.uint8, "r"), starts, content, names, None, name, told)
 

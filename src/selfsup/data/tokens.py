@@ -168,8 +168,8 @@ def tokenise(digest: str, texts: Callable[[], Iterator[str]], count: int, corpus
     if len(starts) != count + 1 or path.stat().st_size != head + int(starts[-1]) * kind.itemsize:
         path.unlink()
         return tokenise(digest, texts, count, corpus, quiet)
-    ids = np.memmap(path, kind, "r", head) if starts[-1] else np.empty(0, kind)
-    return Tokens(ids, starts)
+    mapped: NDArray[Any] = np.memmap(path, kind, "r", head) if starts[-1] else np.empty(0, kind)
+    return Tokens(mapped, starts)
 
 
 def _encoded(made: Any, texts: Iterator[str], advance: Callable[[int], None]) -> Iterator[tuple[int, list[int]]]:
@@ -182,7 +182,9 @@ def _encoded(made: Any, texts: Iterator[str], advance: Callable[[int], None]) ->
             owners.append(document)
             size += len(part)
             if size > GROUP:
-                for owner, encoding in zip(owners, made.encode_batch_fast(group, add_special_tokens=False), strict=True):
+                for owner, encoding in zip(
+                    owners, made.encode_batch_fast(group, add_special_tokens=False), strict=True
+                ):
                     yield owner, encoding.ids
                 group, owners, size = [], [], 0
         advance(1)

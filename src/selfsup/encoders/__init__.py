@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
 
-
-def build_encoder(name: str, spec: Any, pretrained: bool = False) -> nn.Module:
+def build_encoder(name: str, spec: Any, pretrained: bool = False) -> Any:
     """Return a fresh encoder (see `selfsup.task.Encoder`) for samples of this spec.
 
     `name`, for pictures: `convnet`, or any image model of timm; for texts: bert-tiny, bert-mini, bert-small, gpt-tiny,

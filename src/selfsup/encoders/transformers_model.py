@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from selfsup.data import TextSpec
@@ -18,10 +17,10 @@ POOLINGS = {"mean": "the mean over the tokens", "cls": "the first token"}
 class TransformersModel(nn.Module):
     """A transformers model without a head: (B, T) int64 -> (B, dim), the mean over all tokens but padding.
 
-    `name`: a preset, or a model whose configuration is on this machine (a folder, or in the Hugging Face cache); NAME:cls
-    takes the first token in place of the mean. What is longer than `spec.size` is read in windows of that size, as
-    `TextViews` makes them, and the mean is over all of them (cls: over their first tokens). `causal`: whether a token
-    sees those before it alone. Segments are told by [SEP], so ids are all that a model needs.
+    `name`: a preset, or a model whose configuration is on this machine (a folder, or in the Hugging Face cache);
+    NAME:cls takes the first token in place of the mean. What is longer than `spec.size` is read in windows of that
+    size, as `TextViews` makes them, and the mean is over all of them (cls: over their first tokens). `causal`: whether
+    a token sees those before it alone. Segments are told by [SEP], so ids are all that a model needs.
     """
 
     def __init__(self, name: str, spec: TextSpec, pretrained: bool = False) -> None:
@@ -40,7 +39,7 @@ class TransformersModel(nn.Module):
         if places is not None and spec.size > places:
             raise UserError(f"{name} takes at most {places} tokens, not {spec.size}: give a smaller --size")
         self.causal = bool(getattr(config, "is_decoder", False)) or config.model_type in _CAUSAL
-        self.segments = config.model_type == "bert" and config.type_vocab_size > 1
+        self.segments = getattr(config, "type_vocab_size", 0) > 1
         self.dim = int(config.hidden_size)
         if self.causal and self.pooling == "cls":
             raise UserError(f"the first token of {name} sees no other one: leave :cls out")

@@ -77,7 +77,9 @@ def _read(
     pooled = [pooling for pooling in train if pooling != "tokens"]
     numbers = y.ndim > 1 or y.dtype.kind == "f"
     fitted: dict[str, Any] = {
-        pooling: fit_ridge(train[pooling][rows], y) if numbers else fit_probe(train[pooling][rows], y, classes, alike=alike)
+        pooling: fit_ridge(train[pooling][rows], y)
+        if numbers
+        else fit_probe(train[pooling][rows], y, classes, alike=alike)
         for pooling in pooled
     }
     best = pooled[0]

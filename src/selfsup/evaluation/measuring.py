@@ -80,7 +80,9 @@ def measure(asked: Request, fabric: Fabric) -> Evaluation:
     copies: tuple[dict[str, int], list[str]] = ({}, [])
     for name, module, mine, x, test_x in _frozen(asked, (train, test), (pixels[0], pixels[1]), fabric):
         readers = tuple(p for p in frozen if p != "attentive" or "tokens" in x)
-        scores += read_features(name, x, test_x, y, wanted, classes, draws, readers, target, kind.alike or name != kind.baseline)
+        scores += read_features(
+            name, x, test_x, y, wanted, classes, draws, readers, target, kind.alike or name != kind.baseline
+        )
         if asked.readings and module is not None:
             several = None
             if "label-free" in asked.readings:

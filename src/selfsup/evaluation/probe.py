@@ -40,7 +40,7 @@ def fit_probe(
         classes: how many classes there are.
         penalties: the candidates; a single one is taken as it is.
         seed: draws the folds.
-        alike: whether each feature is divided by its own deviation, or all by their mean one: their scale means something.
+        alike: whether each feature is divided by its own deviation, or all by one, because their scale means something.
 
     Raises:
         UserError: features that are not finite or not (n, d), ids out of range, samples of one class only.

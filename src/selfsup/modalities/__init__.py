@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 
 from selfsup.errors import UserError
@@ -37,7 +38,7 @@ class Modality(Protocol):
     def check(self, source: Any, spec: Any) -> None:
         """Raise `UserError` for a source whose samples the encoder cannot take."""
 
-    def build_encoder(self, name: str, spec: Any, pretrained: bool) -> nn.Module:
+    def build_encoder(self, name: str, spec: Any, pretrained: bool) -> Any:
         """Return a fresh encoder."""
 
     def plain_views(self, spec: Any) -> Views:
@@ -51,6 +52,9 @@ class Modality(Protocol):
 
     def features(self, parts: tuple[Any, Any], spec: Any, quiet: bool) -> list[tuple[NDArray[Any], NDArray[Any]]]:
         """Return of both parts the numbers of the samples that can be read, and the features of the baseline."""
+
+    def draw(self, x: Tensor, spec: Any) -> tuple[Image.Image | None, str]:
+        """Return one sample of the plain views for the eye: its picture, if it has one, and its words."""
 
     def example(self, spec: Any) -> tuple[Tensor, dict[int, Any]]:
         """Return two samples as the encoder gets them, and which dimensions an exported program leaves open."""
@@ -77,7 +81,7 @@ def by_kind(kind: str) -> Modality:
 
 
 def make_spec(source: Any, **asked: Any) -> Any:
-    """Return the spec of a source with the options that were given; `UserError` for one that its samples do not have."""
+    """Return the spec of a source with the options that were given; `UserError` for one that it does not take."""
     import inspect
 
     given = {key: value for key, value in asked.items() if value is not None}

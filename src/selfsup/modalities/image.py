@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 
 from selfsup.data import Broken, Files, ImageSpec
@@ -54,11 +55,11 @@ class Images:
 
     def check(self, source: Any, spec: ImageSpec) -> None:
         """Raise `UserError` for channels that cannot be made, and for what are no pictures."""
-        if getattr(source, "kind", "image") != "image":
+        if getattr(source, "modality", "image") != "image":
             raise UserError(f"{source.name} holds no pictures, which this encoder takes")
         source.spec(spec.size, spec.channels)
 
-    def build_encoder(self, name: str, spec: ImageSpec, pretrained: bool) -> nn.Module:
+    def build_encoder(self, name: str, spec: ImageSpec, pretrained: bool) -> Any:
         """Return `convnet`, or any image model of timm."""
         if name == "convnet":
             from selfsup.encoders.convnet import ConvNet
@@ -98,6 +99,12 @@ class Images:
 
         return [extract(Pixels(), part, spec, quiet=quiet) for part in parts]
 
+    def draw(self, x: Tensor, spec: ImageSpec) -> tuple[Image.Image | None, str]:
+        """Return the picture."""
+        from selfsup.reports.pictures import to_picture
+
+        return to_picture(x, spec), ""
+
     def example(self, spec: ImageSpec) -> tuple[Tensor, dict[int, Any]]:
         """Return black pictures; any number of them."""
         return torch.zeros(2, spec.channels, spec.size, spec.size), {0: torch.export.Dim("batch", min=1)}
@@ -119,6 +126,8 @@ class Images:
         """Return the picture file."""
         import os
 
+        if not os.path.isfile(text):
+            raise UserError(f"{text!r} is no row number, no path of the file and no picture file")
         folder, name = os.path.split(os.path.abspath(text))
         source = Files(folder, pa.array([os.fsencode(name)], pa.binary()))
         try:

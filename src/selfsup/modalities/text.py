@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 
 from selfsup.data import Texts, TextSpec, tokens
-from selfsup.errors import UserError
+from selfsup.errors import UserError, need
 from selfsup.views import Views
 from selfsup.views.text import TextViews
 
+SHOWN = 200  # characters
 WORDS = 20_000  # that TF-IDF counts, at most
 
 
@@ -59,10 +61,10 @@ class Text:
 
     def check(self, source: Any, spec: TextSpec) -> None:
         """Raise `UserError` for what are no texts."""
-        if getattr(source, "kind", "image") != "text":
+        if getattr(source, "modality", "image") != "text":
             raise UserError(f"{source.name} holds no texts, which this encoder takes")
 
-    def build_encoder(self, name: str, spec: TextSpec, pretrained: bool) -> nn.Module:
+    def build_encoder(self, name: str, spec: TextSpec, pretrained: bool) -> Any:
         """Return a transformers model."""
         from selfsup.encoders.transformers_model import TransformersModel
 
@@ -99,6 +101,11 @@ class Text:
             found.append((read, x.toarray()))
         return found
 
+    def draw(self, x: Tensor, spec: TextSpec) -> tuple[Image.Image | None, str]:
+        """Return the beginning of the text."""
+        words: str = tokens.tokenizer(spec.tokenizer).decode(x[: spec.size].tolist(), skip_special_tokens=True)
+        return None, words if len(words) <= SHOWN else words[:SHOWN] + " …"
+
     def example(self, spec: TextSpec) -> tuple[Tensor, dict[int, Any]]:
         """Return two texts of different length; any number of texts up to the encoder's length."""
         x = torch.full((2, min(12, spec.size)), spec.vocabulary - 1)
@@ -109,13 +116,12 @@ class Text:
         self, encoder: nn.Module, spec: TextSpec, name: str, format: str, path: Path, about: dict[str, Any]
     ) -> str:
         """Write a folder that transformers loads: model and tokenizer."""
-        from transformers import PreTrainedTokenizerFast
-
+        hf: Any = need("transformers", "text")
         module: Any = encoder
         module.model.save_pretrained(path)
         made = tokens.tokenizer(spec.tokenizer)
         called = {f"{what}_token": made.id_to_token(tokens.special(spec.tokenizer, what)) for what in tokens.SPECIAL}
-        fast = PreTrainedTokenizerFast(
+        fast = hf.PreTrainedTokenizerFast(
             tokenizer_object=_framed(made, spec), model_max_length=spec.size, padding_side="right", **called
         )
         fast.save_pretrained(path)

@@ -14,7 +14,10 @@ class WordHead(nn.Module):
 
     def __init__(self, encoder: Any) -> None:
         super().__init__()
-        self.dense, self.norm = nn.Linear(encoder.dim, encoder.embedding.shape[1]), nn.LayerNorm(encoder.embedding.shape[1])
+        self.dense, self.norm = (
+            nn.Linear(encoder.dim, encoder.embedding.shape[1]),
+            nn.LayerNorm(encoder.embedding.shape[1]),
+        )
         self.bias = nn.Parameter(torch.zeros(len(encoder.embedding)))
         nn.init.normal_(self.dense.weight, std=0.02)
 

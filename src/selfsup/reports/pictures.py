@@ -18,9 +18,10 @@ SIDE, MARGIN, CAPTION = 128, 8, 20  # pixels
 
 def draw_panels(rows: Sequence[Sequence[Panel]], spec: Any) -> Image.Image:
     """Return one picture: each row of panels below the one before, captions under the pictures."""
-    if any(isinstance(panel.image, str) for row in rows for panel in row):
-        return _draw_texts([panel for row in rows for panel in row])
-    return draw_sheet([[(to_picture(panel.image, spec), panel.caption) for panel in row] for row in rows])
+    panels = [panel for row in rows for panel in row]
+    if any(isinstance(panel.image, str) for panel in panels):
+        return _draw_texts(panels)
+    return draw_sheet([[(to_picture(torch.as_tensor(p.image), spec), p.caption) for p in row] for row in rows])
 
 
 def _draw_texts(panels: Sequence[Panel]) -> Image.Image:

@@ -22,6 +22,7 @@ class Supervised(Task):
     """
 
     section = "baselines"
+    modality = "any"
     needs_labels = True
 
     def __init__(self, encoder: Encoder, *, classes: int, pad: int = 4, flip: float = 0.5) -> None:

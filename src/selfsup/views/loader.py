@@ -52,10 +52,11 @@ def batches(
     if workers == "auto":
         workers = 0 if isinstance(source, Arrays) else available_cores()
     threads = int(workers)
+    order = lru_cache(maxsize=2)(lambda epoch: _order(seed, epoch, source, batch_size))
 
     def fetch(step: int) -> Fetched:
         epoch, place = divmod(step, per_epoch)
-        rows = _order(seed, epoch, source, batch_size)[place * batch_size : (place + 1) * batch_size]
+        rows = order(epoch)[place * batch_size : (place + 1) * batch_size]
         try:
             fetched = views.fetch(source, rows[rank::world], seed, epoch)
         except (UserError, RunFailed):
@@ -89,7 +90,6 @@ def _ahead(fetch: Callable[[int], Fetched], todo: range, workers: int) -> Iterat
 _POOL = 50  # batches among which samples of like length are brought together
 
 
-@lru_cache(maxsize=2)
 def _order(seed: int, epoch: int, source: Source, batch_size: int) -> NDArray[np.int64]:
     """Return the order of an epoch. Samples that have `lengths` share a batch with others of like length.
 

@@ -95,7 +95,7 @@ class TextViews:
         self, ids: NDArray[Any], starts: tuple[NDArray[np.int64], ...], sizes: tuple[NDArray[np.int64], ...]
     ) -> NDArray[np.int64]:
         """Return [CLS] segment [SEP] segment [SEP] …, padded; no [SEP] after an empty segment."""
-        total = 1 + sum(size + (size > 0) for size in sizes)
+        total = 1 + np.sum([size + (size > 0) for size in sizes], 0)
         x = np.full((len(total), total.max()), self.spec.pad, np.int64)
         x[:, 0] = self.spec.cls
         begin = np.ones(len(total), np.int64)
@@ -130,7 +130,7 @@ class TextViews:
     def _after_sentence(
         self, ids: NDArray[Any], starts: NDArray[np.int64], sizes: NDArray[np.int64], u: NDArray[np.float64]
     ) -> NDArray[np.int64]:
-        """Return a number of tokens after which a sentence ends and another goes on, any one; all where there is none."""
+        """Return after how many tokens a sentence ends and another begins, any such place; all tokens for none."""
         row, inside = _ragged(sizes)
         ends = tokens.tables(self.spec.tokenizer)[0][ids[starts[row] + inside]] & (inside < sizes[row] - 1)
         before = np.concatenate([[0], np.cumsum(ends)])

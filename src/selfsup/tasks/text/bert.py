@@ -31,8 +31,8 @@ class Bert(Task):
     [0, 1), from (seed, epoch, index): which tokens are hidden, how, and by what.
     Published: GLUE, BERT-Tiny/Mini/Small 64.2/65.8/71.2 (Turc et al., 2019).
 
-    Deviations: each token is hidden by itself, not exactly 15% of a piece; whether B follows is read off the mean of the
-    tokens where the encoder's representation is that, not off the first token.
+    Deviations: each token is hidden by itself, not exactly 15% of a piece; whether B follows is read off the mean of
+    the tokens where the encoder's representation is that, not off the first token.
     """
 
     paper = "Devlin et al., 2019"
@@ -40,6 +40,8 @@ class Bert(Task):
     modality = "text"
     default_encoder = "bert-tiny"
     small_encoder = "bert-tiny"
+
+    goes_on: Tensor  # (V,), whether a token goes on with the word before it
 
     def __init__(
         self,
@@ -81,7 +83,8 @@ class Bert(Task):
         """Return the cross-entropy of the hidden tokens plus that of what follows."""
         x, asked = self._hide(batch)
         states = self.encoder.tokens(x)
-        value, chance, metrics = states.sum() * 0, 0.0, {}
+        value, chance = states.sum() * 0, 0.0
+        metrics: dict[str, Tensor] = {}
         if self.hidden:
             logits, target = self.words(states[asked], self.encoder.embedding), batch["x"][asked]
             word = F.cross_entropy(logits, target, reduction="sum") / max(len(target), 1)
@@ -135,7 +138,9 @@ class Bert(Task):
                 caption.append(_FOLLOWS[int(batch["next"][row])])
             if follows is not None:
                 caption.append(f"guess: {_FOLLOWS[follows[row]]}")
-            rows.append([Panel(" ".join(made.id_to_token(number) for number in kept).replace(" ##", ""), "; ".join(caption))])
+            rows.append(
+                [Panel(" ".join(made.id_to_token(number) for number in kept).replace(" ##", ""), "; ".join(caption))]
+            )
         return rows
 
 
