@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -56,7 +55,7 @@ class NextWord(Task):
         spec: TextSpec = self.encoder.spec
         target = batch["x"][:, 1:]
         asked = (target != spec.pad) & (target != spec.sep)
-        logits, target = self._logits(batch["x"])[asked], target[asked]
+        logits, target = self._logits(batch["x"], asked), target[asked]
         value = F.cross_entropy(logits, target)
         metrics = {
             "accuracy": accuracy(logits, target),
@@ -78,7 +77,8 @@ class NextWord(Task):
             rows.append([Panel(made.decode(x[:place].tolist(), skip_special_tokens=True) + " …", caption)])
         return rows
 
-    def _logits(self, x: Tensor) -> Tensor:
+    def _logits(self, x: Tensor, asked: Tensor | None = None) -> Tensor:
+        """(B, T) -> (B, T - 1, V), or (n, V) of the n places that are asked for."""
         hidden: Tensor = self.encoder.tokens(x)[:, :-1]
-        logits: Tensor = self.head(hidden, self.encoder.embedding)
-        return logits if torch.is_grad_enabled() else logits.float()
+        logits: Tensor = self.head(hidden if asked is None else hidden[asked], self.encoder.embedding)
+        return logits
