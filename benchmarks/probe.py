@@ -67,7 +67,7 @@ def main() -> None:
     print(f"{platform.machine()} {platform.processor()}, {args.threads} threads, Python {platform.python_version()}")
     print(packages)
     if "knn" in args.only:
-        compare_knn(*(2_000, 500, 200) if args.small else (200_000, 50_000, 2_000), args.repeats)
+        compare_knn(*(2_000, 500, 200) if args.small else (200_000, 50_000, 6_000), args.repeats)
     for classes in args.classes:
         data = features(
             3_000 if args.small else 50_000,
