@@ -119,4 +119,6 @@ def _items(file: VectorFile, data: str | None, seed: int) -> tuple[Items, str]:
         if data is not None:
             raise UserError(f"none of the pictures is in {data!r}: give --data with what was embedded")
         missing = "The pictures were not found: give --data with what was embedded."
-    return Items(file.take(rows), pictures, list(paths), labels.ids, labels.classes, len(file)), missing
+    return Items(
+        file.take(rows), pictures, [""] * len(rows), list(paths), labels.ids, labels.classes, len(file)
+    ), missing

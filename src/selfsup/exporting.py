@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from selfsup.checks import check_new_file
+from selfsup.checks import check_new_file, check_new_folder
 from selfsup.errors import UserError, need, unknown
 from selfsup.printing import Printable
 from selfsup.run import Run
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 else:
     RunName = Target = str  # what the command line can give
 
-Format = Literal["safetensors", "timm", "torch", "onnx"]
-SUFFIX = {"safetensors": ".safetensors", "timm": ".safetensors", "torch": ".pt2", "onnx": ".onnx"}
+Format = Literal["safetensors", "timm", "transformers", "torch", "onnx"]
 
 
 @dataclass(frozen=True)
@@ -44,42 +43,41 @@ def export(run: RunName, /, *, format: Format = "safetensors", out: Target | Non
 
     Args:
         run: A run folder.
-        format: safetensors (a state dict), timm (a state dict with timm's names), torch (a torch.export program) or
-            onnx. The programs take (B, C, H, W) normalised float32 with any B and return (B, dim).
-        out: The file to write; by default encoder.SUFFIX (timm: encoder-timm.safetensors) in the current folder.
+        format: safetensors (a state dict), timm (a state dict with timm's names), transformers (a folder with the model
+            and its tokenizer), torch (a torch.export program) or onnx. The programs take (B, C, H, W) normalised
+            float32, or of texts ids (B, T), with any B and return (B, dim).
+        out: The file (transformers: the folder) to write; by default encoder.SUFFIX (timm: encoder-timm.safetensors)
+            in the current folder.
 
     Raises:
         UserError: For an encoder that the format cannot hold, or a missing package.
     """
     import torch
 
-    from selfsup.encoders.timm_model import TimmModel
+    from selfsup.modalities import modality
     from selfsup.train.checkpoint import save_tensors, write_atomically
 
     if format not in get_args(Format):
         raise unknown("format", format, get_args(Format))
     run = run if isinstance(run, Run) else Run(run)
-    stem = "encoder-timm" if format == "timm" else "encoder"
-    path = Path(out) if out is not None else Path(stem + SUFFIX[format])
-    check_new_file(path)
-    encoder: Any = run.load()
     spec = run.spec
+    kind = modality(spec)
+    if format not in kind.formats:
+        raise UserError(f"{run.encoder_name} cannot be exported as {format}; give --format {', '.join(kind.formats)}")
+    suffix = kind.formats[format]
+    own = format not in ("safetensors", "torch", "onnx")
+    path = Path(out) if out is not None else Path((f"encoder-{format}" if own else "encoder") + suffix)
+    (check_new_file if suffix else check_new_folder)(path)
+    encoder: Any = run.load()
     about = {"encoder": run.encoder_name, "task": run.task, **asdict(spec)}
-    example = torch.zeros(2, spec.channels, spec.size, spec.size)
+    if own:
+        return Exported(path, kind.export(encoder, spec, run.encoder_name, format, path, about))
+    example, open_dims = kind.example(spec)
     if format == "safetensors":
         save_tensors(path, encoder.state_dict(), about)
         return Exported(path, "load: selfsup.load(run), or safetensors.torch.load_file(path) into the same encoder")
-    if format == "timm":
-        if not isinstance(encoder, TimmModel):
-            raise UserError(f"{run.encoder_name} is no timm model; export it as safetensors, torch or onnx")
-        save_tensors(path, encoder.model.state_dict(), about)
-        note = "" if encoder.stem == "standard" else "; its stem is the small one, see docs/encoders.md"
-        return Exported(
-            path, f"load: timm.create_model({run.encoder_name!r}, num_classes=0, in_chans={spec.channels}){note}"
-        )
-    batch = {0: torch.export.Dim("batch", min=1)}
     if format == "torch":
-        program = torch.export.export(encoder, (example,), dynamic_shapes=(batch,))
+        program = torch.export.export(encoder, (example,), dynamic_shapes=(open_dims,))
         program_bytes = _program_bytes(program, about)
         write_atomically(path, program_bytes)
         return Exported(path, f"load: torch.export.load({str(path)!r}).module()")
@@ -87,12 +85,12 @@ def export(run: RunName, /, *, format: Format = "safetensors", out: Target | Non
     need("onnxscript", "onnx")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        made: Any = torch.onnx.export(encoder, (example,), dynamo=True, dynamic_shapes=(batch,), verbose=False)
+        made: Any = torch.onnx.export(encoder, (example,), dynamo=True, dynamic_shapes=(open_dims,), verbose=False)
     proto = made.model_proto
     entry = proto.metadata_props.add()
     entry.key, entry.value = "selfsup", json.dumps(about)
     write_atomically(path, proto.SerializeToString())
-    return Exported(path, f"load: onnxruntime.InferenceSession({str(path)!r}).run(None, {{'x': pictures}})")
+    return Exported(path, f"load: onnxruntime.InferenceSession({str(path)!r}).run(None, {{'x': x}})")
 
 
 def _program_bytes(program: Any, about: dict[str, Any]) -> bytes:

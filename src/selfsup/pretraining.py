@@ -44,7 +44,7 @@ def pretrain(
     /,
     *,
     task: TaskName = "rotation",
-    encoder: str = "resnet18",
+    encoder: str | None = None,
     steps: int | None = None,
     epochs: float | None = None,
     minutes: float | None = None,
@@ -61,7 +61,9 @@ def pretrain(
     weight_decay: float | None = None,
     warmup: float = 0.05,
     clip: float | None = None,
+    tokenizer: str | None = None,
     pretrained: bool = False,
+    init: Target | None = None,
     seed: int = 0,
     workers: int | None = None,
     cache: str | None = None,
@@ -77,7 +79,8 @@ def pretrain(
     Args:
         data: A folder of pictures, a list file, an .npz file, a name (digits, mnist5k, torchvision:NAME) or an array.
         task: A name of `selfsup tasks`, or module:Class for your own.
-        encoder: convnet, or any image model of timm.
+        encoder: convnet, or any image model of timm; for texts bert-tiny, bert-mini, bert-small, gpt-tiny, gpt-mini
+            or any model of transformers on this machine. The task's own by default, for pictures resnet18.
         steps: Optimizer steps; or give epochs or minutes. The default is 100 epochs.
         epochs: Passes over the data.
         minutes: Wall-clock time: the speed is measured first and the steps are fixed from it.
@@ -86,7 +89,7 @@ def pretrain(
         labels: For tasks that need labels: 'folders', a CSV file (path,label) or an .npz file with y.
         probe: Labelled data on which a linear probe is shown while the run goes on; they do not change the run.
         probe_labels: Where the labels of these data are, like labels.
-        size: Pixels a side of what the encoder gets; by default the data's own, at most 224.
+        size: Pixels a side of what the encoder gets, by default the data's own, at most 224; of texts tokens, 128.
         channels: Channels of what the encoder gets; by default the data's own, 3 for files.
         batch_size: Samples a step, over all processes.
         optimizer: adamw, sgd or lars.
@@ -94,7 +97,9 @@ def pretrain(
         weight_decay: By default 0.05 for adamw, 0.0005 for sgd, 0.000001 for lars.
         warmup: Share of the steps in which the learning rate rises; then it falls along a cosine.
         clip: Largest norm of the gradient.
-        pretrained: Start from timm's pretrained weights.
+        tokenizer: Of texts: wordpiece or bpe, trained on the data (8,000 tokens; wordpiece:SIZE), or a tokenizer.json.
+        pretrained: Start from the pretrained weights of timm or transformers.
+        init: A finished run whose encoder to start from, with its size, channels or tokenizer.
         seed: Seed of everything.
         workers: Threads that load data; by default chosen from the data. The result does not depend on it.
         cache: Keep the decoded pictures of files: 'memory', or a file to map (at most 8 GiB).
@@ -112,7 +117,8 @@ def pretrain(
     from selfsup.data import open_data
     from selfsup.encoders import build_encoder
     from selfsup.evaluation.online import OnlineProbe
-    from selfsup.train.checkpoint import save_tensors, write_atomically
+    from selfsup.modalities import make_spec, modality
+    from selfsup.train.checkpoint import load_weights, save_tensors, write_atomically
     from selfsup.train.fit import Plan, fit
     from selfsup.train.optim import OPTIMIZERS
     from selfsup.train.precision import bfloat16_saving, resolve_precision
@@ -127,16 +133,32 @@ def pretrain(
     if out is not None:
         _before(Path(out))  # complains before the data are read
     name, kind, hyperparameters, source = prepare_task(task, open_data(data, labels), hyperparameters)
-    if batch_size > len(source):
-        raise UserError(f"--batch-size must be at most {len(source)} (the number of samples), not {batch_size}")
-    spec = source.spec(size, channels)
+    started = None if init is None else Run(init)
+    if started is None:
+        spec = make_spec(source, size=size, channels=channels, tokenizer=tokenizer)
+        encoder = encoder or kind.default_encoder
+    else:
+        if pretrained or encoder not in (None, started.encoder_name):
+            raise UserError(
+                f"--init starts from {started.encoder_name} as {started.folder} has it: leave --encoder out"
+            )
+        if not (size is None and channels is None and tokenizer is None):
+            raise UserError("--init brings its own size, channels and tokenizer: leave yours out")
+        spec, encoder = started.spec, started.encoder_name
+    modality(spec).check(source, spec)
     fabric = make_fabric(device, precision)
     if batch_size % fabric.world_size:
         raise UserError(f"a batch of {batch_size} cannot be divided among {fabric.world_size} processes")
     watched = OnlineProbe(open_data(probe, probe_labels), spec, fabric.device, seed) if probe is not None else None
     resolved = resolve_precision(precision, fabric.device)
     torch.manual_seed(seed)
-    module = kind(build_encoder(encoder, spec, pretrained), **hyperparameters)
+    built = build_encoder(encoder, spec, pretrained)
+    if started is not None:
+        load_weights(built, started.load().state_dict(), started.folder)
+    module = kind(built, **hyperparameters)
+    data_source, source = source, module.samples(source)
+    if batch_size > len(source):
+        raise UserError(f"--batch-size must be at most {len(source)} (the number of samples), not {batch_size}")
     views = module.views(spec)
 
     folder = Path(out) if out is not None else Path("runs") / f"{name.rpartition(':')[2]}-{encoder}"
@@ -155,12 +177,17 @@ def pretrain(
         clip=clip,
         seed=seed,
     )
-    data_name = source.name
     recipe = {
         "task": {"name": name, "hyperparameters": hyperparameters},
-        "encoder": {"name": encoder, "pretrained": pretrained},
-        "data": {"name": data_name, "samples": len(source), "fingerprint": source.fingerprint(), "labels": labels},
-        "spec": asdict(spec),
+        "encoder": {"name": encoder, "pretrained": pretrained}
+        | ({"init": str(started.folder), "weights": started.weights_digest()} if started else {}),
+        "data": {
+            "name": data_source.name,
+            "samples": len(data_source),
+            "fingerprint": data_source.fingerprint(),
+            "labels": labels,
+        },
+        "spec": {"kind": spec.kind, **asdict(spec)},
         "budget": budget,
         "plan": asdict(plan),
         "precision": resolved,
@@ -174,6 +201,9 @@ def pretrain(
         if before.done:
             return before
     if fabric.is_global_zero and not before:
+        modality(spec).save(spec, folder)
+        for note in getattr(data_source, "notes", ()):
+            print(note, file=sys.stderr)
         write_atomically(folder / "recipe.json", json.dumps(recipe, indent=2).encode())
     if cache is not None:
         source = _cached(source, spec, cache)
@@ -192,7 +222,7 @@ def pretrain(
         return Run(folder)
     if fabric.is_global_zero:
         kept: Any = module.representation()
-        save_tensors(folder / "encoder.safetensors", kept.state_dict(), {"encoder": encoder, "spec": asdict(spec)})
+        save_tensors(folder / "encoder.safetensors", kept.state_dict(), {"encoder": encoder, "spec": recipe["spec"]})
     fabric.barrier()
     return Run(folder)
 
@@ -208,6 +238,9 @@ def prepare_task(
     import numpy as np
 
     name, kind = (task, find_task(task)) if isinstance(task, str) else (task.__name__, task)
+    have = getattr(source, "modality", "image")
+    if kind.modality not in ("any", have):
+        raise UserError(f"{name} is for data of the kind {kind.modality}, and {source.name} is of the kind {have}")
     known = kind.hyperparameters()
     for option in given:
         if option not in known:

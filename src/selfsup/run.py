@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import math
 import os
 import platform
 from collections.abc import Iterator, Mapping
@@ -19,9 +19,6 @@ from selfsup.tasks import TASKS, find_task
 if TYPE_CHECKING:
     from torch import nn
 
-    from selfsup.data import ImageSpec
-    from selfsup.encoders.convnet import ConvNet
-    from selfsup.encoders.timm_model import TimmModel
     from selfsup.task import Task
 
 FREE = ("versions.", "command")  # may differ when a run goes on
@@ -43,14 +40,14 @@ class Run(Printable):
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or "recipe.json is no text"
             raise UserError(f"{self.folder} is no run folder: {reason}; `selfsup pretrain` makes one") from None
+        from selfsup.modalities import by_kind
+
         try:
             self.recipe: dict[str, Any] = json.loads(text)
             self.task, self.encoder_name = self.recipe["task"]["name"], self.recipe["encoder"]["name"]
-            self._size, self._channels, self._mean, self._std = (
-                self.recipe["spec"][key] for key in ("size", "channels", "mean", "std")
-            )
+            self._spec = by_kind(self.recipe["spec"].get("kind", "image")).read_spec(self.recipe["spec"], self.folder)
             wrong = self._wrong()
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, UserError) as error:
             wrong = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         if wrong:
             raise UserError(f"{self.folder}/recipe.json is damaged: {wrong}; pretrain again with another --out")
@@ -58,18 +55,13 @@ class Run(Printable):
     def _wrong(self) -> str:
         """Return what is wrong with the recipe's values that are used later, '' if nothing is."""
         recipe = self.recipe
-        if not all(type(number) is int for number in (self._size, self._channels, recipe["plan"]["steps"])):
+        if type(recipe["plan"]["steps"]) is not int:
             return "a size, the channels or the steps are no whole number"
         sound = {
             "task": isinstance(self.task, str) and isinstance(recipe["task"]["hyperparameters"], dict),
             "encoder": isinstance(self.encoder_name, str),
             "plan": recipe["plan"]["steps"] > 0,
             "precision": recipe["precision"] in ("float32", "bfloat16", "float16"),
-            "spec": 0 < self._size <= 4096
-            and 0 < self._channels <= 64
-            and len(self._mean) == len(self._std) == self._channels
-            and all(math.isfinite(value) for value in self._mean)
-            and all(0 < value < math.inf for value in self._std),
         }
         return next((f"it has an impossible {key}" for key, holds in sound.items() if not holds), "")
 
@@ -90,13 +82,11 @@ class Run(Printable):
         return (self.folder / "encoder.safetensors").exists()
 
     @property
-    def spec(self) -> ImageSpec:
-        """What the encoder takes."""
-        from selfsup.data import ImageSpec
+    def spec(self) -> Any:
+        """What the encoder takes: `ImageSpec`, `TextSpec`."""
+        return self._spec
 
-        return ImageSpec(self._size, self._channels, tuple(self._mean), tuple(self._std))
-
-    def fresh_encoder(self) -> ConvNet | TimmModel:
+    def fresh_encoder(self) -> Any:
         """Return the same encoder untrained."""
         from selfsup.encoders import build_encoder
 
@@ -121,6 +111,10 @@ class Run(Printable):
         load_weights(encoder, load_tensors(path)[0], path)
         module: nn.Module = encoder.eval()
         return module
+
+    def weights_digest(self) -> str:
+        """Return a hash of the encoder's weights."""
+        return hashlib.blake2b((self.folder / "encoder.safetensors").read_bytes(), digest_size=8).hexdigest()
 
     def load_task(self, task: type[Task] | None = None) -> tuple[Task, int]:
         """Return the whole task as of the last checkpoint, in evaluation mode, on the CPU; and the step.
@@ -147,7 +141,7 @@ class Run(Printable):
 
 
 def load(run: str | os.PathLike[str] | Run) -> nn.Module:
-    """Return the pretrained encoder of a run, in evaluation mode: (B, C, H, W) normalised float -> (B, dim)."""
+    """Return the pretrained encoder of a run, in evaluation mode: (B, …) as the views make samples -> (B, dim)."""
     return (run if isinstance(run, Run) else Run(run)).load()
 
 

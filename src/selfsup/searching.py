@@ -85,7 +85,8 @@ def search(
 
     Args:
         embeddings: A file that `selfsup embed` wrote.
-        query: The number of a row, a path in the file (both without the item itself in the answer), or a picture file.
+        query: The number of a row, a path in the file (both without the item itself in the answer), or what the encoder
+            takes: a picture file; of texts a sentence or a .txt file.
         k: How many items.
         run: The run folder that embeds the picture; by default the one that the file names.
         data: Where the pictures of the contact sheet are; by default the data that the file names.
@@ -110,7 +111,7 @@ def search(
         Neighbour(int(number), item, label, float(similarity))
         for number, similarity, (item, label) in zip(rows, similarities, file.names(rows), strict=True)
     )
-    shown = name if row is None else f"row {row}: {file.names([row])[0][0]}"
+    shown = _short(name) if row is None else f"row {row}: {file.names([row])[0][0]}"
     if path is None:
         return Found(shown, found)
     return Found(shown, found, path, _draw(path, file, name, row, found, data))
@@ -142,25 +143,26 @@ def nearest(
     return best_rows, best
 
 
+def _short(text: str) -> str:
+    """Return a query in one line of a title."""
+    line = " ".join(text.split())
+    return line if len(line) <= 80 or os.path.isfile(text) else line[:80] + " …"
+
+
 def _row(file: VectorFile, query: str) -> int | None:
-    """Return the row that a query names, None for a picture file."""
+    """Return the row that a query names, None for a sample of its own."""
     if query.isdecimal():
         if int(query) >= len(file):
             raise UserError(f"{file.path} has the rows 0 to {len(file) - 1}, no row {query}")
         return int(query)
-    row = file.find(query)
-    if row is None and not os.path.isfile(query):
-        raise UserError(f"{query!r} is no row number, no path in {file.path} and no picture file")
-    return row
+    return file.find(query)
 
 
 def _embed(
     file: VectorFile, picture: str, run: str | os.PathLike[str] | Run | None, device: str
 ) -> NDArray[np.float32]:
-    import pyarrow as pa
-
-    from selfsup.data import Broken, Files
     from selfsup.evaluation.features import extract
+    from selfsup.modalities import modality
     from selfsup.pretraining import make_fabric
 
     if run is None and "run" not in file.about:
@@ -172,12 +174,7 @@ def _embed(
         raise UserError(f"{error}; give the run that embeds {picture!r} with --run") from None
     if int(encoder.dim) != file.dim:
         raise UserError(f"{run.folder} gives vectors of {encoder.dim} numbers, {file.path} holds vectors of {file.dim}")
-    folder, name = os.path.split(os.path.abspath(picture))
-    source = Files(folder, pa.array([os.fsencode(name)], pa.binary()))
-    try:
-        source.read(0)
-    except Broken as error:
-        raise UserError(f"cannot read the picture {picture!r}: {error}") from None
+    source = modality(run.spec).query(picture)
     vector: NDArray[np.float32] = extract(encoder, source, run.spec, make_fabric(device, "float32").device)[1][0]
     return vector
 

@@ -27,16 +27,17 @@ else:
 
 @dataclass(frozen=True)
 class Shown(Printable):
-    """The picture that `show` wrote."""
+    """The picture that `show` wrote; `text`: what it shows, where that can be read."""
 
     path: Path
+    text: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Return the same as plain values."""
-        return {"path": str(self.path)}
+        return {"path": str(self.path), "text": self.text}
 
     def __rich__(self) -> str:
-        return str(self.path)
+        return f"{self.text}\n{self.path}".lstrip()
 
     def _repr_png_(self) -> bytes:
         return self.path.read_bytes()
@@ -77,6 +78,7 @@ def show(
 
     from selfsup.data import open_data
     from selfsup.encoders import build_encoder
+    from selfsup.modalities import make_spec, modality
     from selfsup.pretraining import prepare_task
     from selfsup.reports.pictures import draw_panels
     from selfsup.run import Run
@@ -105,13 +107,19 @@ def show(
             raise UserError("--run brings its own options and size: leave yours out")
         hyperparameters = trained.recipe["task"]["hyperparameters"]
     _, kind, hyperparameters, source = prepare_task(task, source, hyperparameters)
-    spec = source.spec(size) if trained is None else trained.spec
-    module = kind(build_encoder("convnet", spec), **hyperparameters) if trained is None else trained.load_task(kind)[0]
-    seen = module.views(spec)
+    spec = make_spec(source, size=size) if trained is None else trained.spec
+    modality(spec).check(source, spec)
+    module = (
+        kind(build_encoder(kind.small_encoder, spec), **hyperparameters)
+        if trained is None
+        else trained.load_task(kind)[0]
+    )
+    source, seen = module.samples(source), module.views(spec)
     count = min(count, len(source))
     torch.manual_seed(seed)
     fetched = next(iter(batches(source, seen, batch_size=count, seed=seed, start=0, steps=1, workers=0)))
     with torch.no_grad():
         rows = module.eval().panels(seen.finish(fetched.batch), guess=trained is not None)
     draw_panels(rows, spec).save(path)
-    return Shown(path)
+    told = [f"{panel.image}\n    {panel.caption}" for row in rows for panel in row if isinstance(panel.image, str)]
+    return Shown(path, "\n".join(told))

@@ -38,9 +38,9 @@ class Encoder(Protocol):
 
 
 class Panel(NamedTuple):
-    """One picture of `selfsup show`: what the encoder sees, (C, H, W) as normalised by the views, and its label."""
+    """One picture of `selfsup show`: what the encoder sees, (C, H, W) as normalised by the views or text; its label."""
 
-    image: Tensor
+    image: Tensor | str
     caption: str
 
 
@@ -56,6 +56,8 @@ class Task(nn.Module, ABC):
     modality: ClassVar[str] = "image"
     needs_labels: ClassVar[bool] = False
     uses_unlabelled: ClassVar[bool] = False  # with needs_labels: samples without a label (-1) are kept, not left out
+    default_encoder: ClassVar[str] = "resnet18"
+    small_encoder: ClassVar[str] = "convnet"  # one that is built at once: for pictures of what a task does
     progress: float = 0.0  # step / total, written by fit alone
 
     def __init__(self, encoder: Encoder) -> None:
@@ -63,6 +65,10 @@ class Task(nn.Module, ABC):
         if not isinstance(encoder, nn.Module):
             raise UserError(f"an encoder is a torch module, not {type(encoder).__name__}")
         self.encoder: Any = encoder
+
+    def samples(self, source: Any) -> Any:
+        """Return the source that the task learns from, made of what the user gave: other cuts of long samples."""
+        return source
 
     @abstractmethod
     def views(self, spec: Any) -> Views:

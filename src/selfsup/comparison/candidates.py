@@ -67,7 +67,7 @@ def find_candidates(
         kind = candidate.kind
         if kind.needs_labels:
             left_out[candidate.name] = "it needs labels, which the comparison keeps for measuring"
-        elif kind.modality != modality:
+        elif kind.modality not in ("any", modality):
             left_out[candidate.name] = f"it is for {kind.modality}, not {modality}"
         else:
             prepare_task(candidate.task, source, candidate.options)

@@ -24,6 +24,7 @@ from selfsup.data import Broken, Source, open_data
 from selfsup.encoders import build_encoder
 from selfsup.errors import RunFailed, UserError
 from selfsup.evaluation.duplicates import same_bytes
+from selfsup.modalities import make_spec
 from selfsup.pretraining import make_fabric, prepare_task, pretrain
 from selfsup.run import versions
 from selfsup.task import Task
@@ -67,7 +68,7 @@ class Race:
             raise UserError(f"--test is of no use without labels of {labelled.name}: give --labels")
         candidates, left_out = find_candidates(tasks, self.source)
         self.fabric = make_fabric(device, precision)
-        spec, held_out = self.source.spec(options["size"]), _open_test(test, test_labels)
+        spec, held_out = make_spec(self.source, size=options["size"]), _open_test(test, test_labels)
         self.spec = spec
         names = tasks if isinstance(tasks, str) else [t if isinstance(t, str) else t.__name__ for t in tasks]
         asked = {

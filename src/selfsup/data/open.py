@@ -8,7 +8,6 @@ import zlib
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import islice
-from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
@@ -19,12 +18,22 @@ import pyarrow.csv
 from numpy.typing import NDArray
 
 from selfsup.data import packages
+from selfsup.data.folders import cache_folder
 from selfsup.data.images import SUFFIXES, Broken
+from selfsup.data.open_text import PREFIX, open_hub, open_text, text_files
 from selfsup.data.sources import BLOCK, Arrays, Files, ImageSpec, Labels, Source, array_spec
 from selfsup.errors import UserError, need, unknown
 
 _PARTS = {kind: (kind, f"{kind}:train", f"{kind}:test") for kind in ("mnist5k", "mnist", "emoji")}
-NAMED = ("digits", *(name for names in _PARTS.values() for name in names), "torchvision:NAME", "torchvision:NAME:PART")
+NAMED = (
+    "digits",
+    *(name for names in _PARTS.values() for name in names),
+    "torchvision:NAME",
+    "torchvision:NAME:PART",
+    "text:FILE",
+    "text:FILE:COLUMN",
+    "hf:NAME",
+)
 
 
 def open_data(data: str | os.PathLike[str] | NDArray[np.uint8] | Source, labels: str | None = None) -> Source:
@@ -34,7 +43,9 @@ def open_data(data: str | os.PathLike[str] | NDArray[np.uint8] | Source, labels:
         data: A folder of pictures at any depth (names that begin with a dot are left out, links to folders are not
             followed), a list file (.txt or .lst: one path a line, relative to the file or absolute), `.npz` (x uint8
             or uint16 (N, H, W[, C]), y optional), `digits`, `mnist5k[:train|:test]`, `mnist[:train|:test]`,
-            `emoji[:train|:test]`, `torchvision:NAME[:PART]`, an array like x, or a source.
+            `emoji[:train|:test]`, `torchvision:NAME[:PART]`, an array like x, or a source. Texts: a folder of .txt,
+            `text:FILE` (a document a line), `text:FILE[:COLUMN[:LABELS]]` (.jsonl, .csv, .parquet; the column `text`
+            by default), `hf:NAME[:SPLIT[:COLUMN]]`.
         labels: None (arrays and named data sets keep theirs), or what `with_labels` takes.
 
     Raises:
@@ -87,6 +98,10 @@ def _open_named(data: str) -> Source:
         return packages.emoji(data, cache_folder())
     if data.startswith("torchvision:"):
         return _torchvision(data)
+    if data.startswith(PREFIX):
+        return open_text(data)
+    if data.startswith("hf:"):
+        return open_hub(data)
     if os.path.isdir(data):
         return _folder(data)
     if data.endswith(".npz") and os.path.isfile(data):
@@ -210,11 +225,6 @@ class _Torchvision:
         return f"{self.name}:{len(self)}" + (f":{self.labels.digest().hex()}" if self.labels else "")
 
 
-def cache_folder() -> Path:
-    """Return where downloads go: $SELFSUP_CACHE, else ~/.cache/selfsup."""
-    return Path(os.environ.get("SELFSUP_CACHE", Path.home() / ".cache" / "selfsup"))
-
-
 def _read_npz(path: str, name: str) -> NDArray[Any] | None:
     """Return an array of an .npz file, None where there is none of that name. Nothing is unpickled."""
     try:
@@ -260,10 +270,13 @@ def _npz_labels(source: Source, path: str) -> Labels:
 
 
 def _folder(root: str) -> Source:
-    paths = _pack(_walk(os.fsencode(root)))
-    if not len(paths):
-        raise UserError(f"no pictures below {root!r} (looked for {' '.join(sorted(SUFFIXES))})")
-    return Files(root, paths)
+    paths = _pack(_walk(os.fsencode(root), SUFFIXES))
+    if len(paths):
+        return Files(root, paths)
+    paths = _pack(_walk(os.fsencode(root), [".txt"]))
+    if len(paths):
+        return text_files(root, paths)
+    raise UserError(f"no pictures below {root!r}, and no texts (looked for {' '.join(sorted(SUFFIXES))} .txt)")
 
 
 def _pack(paths: Iterable[bytes]) -> pa.Array:
@@ -275,9 +288,9 @@ def _pack(paths: Iterable[bytes]) -> pa.Array:
     return pa.concat_arrays(blocks)
 
 
-def _walk(root: bytes) -> Iterator[bytes]:
-    """Yield the relative paths of the pictures folder by folder, sorted, so that a sample keeps its number."""
-    suffixes = tuple(os.fsencode(suffix) for suffix in SUFFIXES)
+def _walk(root: bytes, endings: Iterable[str]) -> Iterator[bytes]:
+    """Yield the relative paths of such files folder by folder, sorted, so that a sample keeps its number."""
+    suffixes = tuple(os.fsencode(ending) for ending in endings)
     start = len(os.path.join(root, b""))
     for folder, below, names in os.walk(root, onerror=_unreadable):
         below[:] = sorted(name for name in below if not name.startswith(b"."))
@@ -318,14 +331,15 @@ def _paths(source: Source) -> pa.Array:
 
 
 def _folder_labels(source: Source) -> Labels:
-    if not isinstance(source, Files):
+    if isinstance(source, Arrays | _Torchvision):
         raise UserError(
             f"{source.name} has no folders to take labels from; give a CSV file (path,label) or .npz with y"
         )
-    first = pc.replace_substring_regex(source.paths, pattern="(?s)/.*", replacement="")
-    labels = Labels.of(pc.if_else(pc.match_substring(source.paths, "/"), first, pa.scalar(b"", pa.large_binary())))
+    paths = _paths(source)
+    first = pc.replace_substring_regex(paths, pattern="(?s)/.*", replacement="")
+    labels = Labels.of(pc.if_else(pc.match_substring(paths, "/"), first, pa.scalar(b"", pa.large_binary())))
     if not labels.classes:
-        raise UserError(f"the pictures of {source.name} lie in no folders below it that could name their classes")
+        raise UserError(f"the files of {source.name} lie in no folders below it that could name their classes")
     return labels
 
 

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,8 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 @dataclass(frozen=True)
 class ImageSpec:
     """What an encoder gets: square pictures of `size` pixels; values (x / 255 - mean) / std, one pair a channel."""
+
+    kind: ClassVar[str] = "image"  # the modality
 
     size: int
     channels: int
@@ -89,8 +91,11 @@ class Source(Protocol):
     def path(self, index: int) -> str:
         """Return what a user knows the sample by: its path, or its number."""
 
-    def spec(self, size: int | None = None, channels: int | None = None) -> Any:
-        """Return the spec of the samples as an encoder gets them (pictures: `ImageSpec`)."""
+    def spec(self, size: int | None = None) -> Any:
+        """Return the spec of the samples as an encoder gets them (pictures: `ImageSpec`, texts: `TextSpec`).
+
+        A source takes further options by name: channels of pictures, the tokenizer of texts.
+        """
 
     def take(self, indices: NDArray[np.int64]) -> Source:
         """Return a source of some of the samples, with their labels, in the given order."""

@@ -1,33 +1,17 @@
-"""Encoders by name: the reference `convnet`, and every image model of timm."""
+"""Encoders by name: those of the modality that a spec belongs to."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from selfsup.errors import UserError, unknown
-
-if TYPE_CHECKING:
-    from selfsup.data import ImageSpec
-    from selfsup.encoders.convnet import ConvNet
-    from selfsup.encoders.timm_model import TimmModel
+from typing import Any
 
 
-def build_encoder(name: str, spec: ImageSpec, pretrained: bool = False) -> ConvNet | TimmModel:
-    """Return a fresh encoder (see `selfsup.task.Encoder`) for pictures of this spec.
+def build_encoder(name: str, spec: Any, pretrained: bool = False) -> Any:
+    """Return a fresh encoder (see `selfsup.task.Encoder`) for samples of this spec.
 
-    `name`: `convnet`, or any image model of timm. Raises `UserError` for an unknown name (the nearest is suggested) and
-    for a model that cannot take pictures of this size.
+    `name`, for pictures: `convnet`, or any image model of timm; for texts: bert-tiny, bert-mini, bert-small, gpt-tiny,
+    gpt-mini, or any model of transformers that is on this machine. Raises `UserError` for an unknown name (the nearest
+    is suggested) and for a model that cannot take such samples.
     """
-    if name == "convnet":
-        from selfsup.encoders.convnet import ConvNet
+    from selfsup.modalities import modality
 
-        if pretrained:
-            raise UserError("convnet has no pretrained weights")
-        return ConvNet(spec)
-    import timm
-
-    if not timm.is_model(name.split(".")[0]):
-        raise unknown("encoder", name, ["convnet", *timm.list_models()])
-    from selfsup.encoders.timm_model import TimmModel
-
-    return TimmModel(name, spec, pretrained)
+    return modality(spec).build_encoder(name, spec, pretrained)

@@ -12,6 +12,7 @@ from torch import nn
 
 from selfsup.data import Broken, Source
 from selfsup.errors import RunFailed
+from selfsup.modalities import modality
 from selfsup.progress import counting
 from selfsup.train.log import Skipped
 from selfsup.views import plain_views
@@ -24,9 +25,9 @@ def feature_batches(
     """Yield the numbers (b,) and features (b, dim) float32 of the samples, in order; those that cannot be read are
     left out. The encoder is in evaluation mode, and computes in float32.
 
-    Raises `UserError` for pictures whose channels the encoder cannot take, `RunFailed` when more than half are broken.
+    Raises `UserError` for samples that the encoder cannot take, `RunFailed` when more than half are broken.
     """
-    source.spec(spec.size, spec.channels)
+    modality(spec).check(source, spec)
     skipped = Skipped(source, None)
     views = plain_views(spec).for_device(torch.device(device))
     encoder = encoder.to(device).eval()

@@ -42,10 +42,12 @@ def read_features(
     draws: Draws,
     protocols: Sequence[str],
     target: Target = TARGETS["classes"],
+    alike: bool = True,
 ) -> list[Score]:
     """Return the scores of frozen features: those of `train` (n, d) with `labels` (n,), of `test` (m, d) with `truth`.
 
-    A reader sees the drawn labels alone, and chooses its hyper-parameter and the pooling on them.
+    A reader sees the drawn labels alone, and chooses its hyper-parameter and the pooling on them. `alike`: whether the
+    linear one puts all features on one scale.
     """
     scores = []
     for protocol in protocols:
@@ -53,14 +55,20 @@ def read_features(
             values = []
             for draw in draws if shots is not None else draws[:1]:  # there is only one way to take them all
                 rows = draw[shots]
-                predicted = _read(protocol, train, test, rows, labels[rows], classes)
+                predicted = _read(protocol, train, test, rows, labels[rows], classes, alike)
                 values.append({metric: measure(truth, predicted) for metric, measure in target.metrics.items()})
             scores.append(_score(name, protocol, shots, values))
     return scores
 
 
 def _read(
-    protocol: str, train: Poolings, test: Poolings, rows: NDArray[np.int64], y: NDArray[Any], classes: int
+    protocol: str,
+    train: Poolings,
+    test: Poolings,
+    rows: NDArray[np.int64],
+    y: NDArray[Any],
+    classes: int,
+    alike: bool,
 ) -> NDArray[Any]:
     if protocol == "knn":
         return fit_knn(train["own"][rows], y, classes).predict(test["own"])
@@ -69,7 +77,9 @@ def _read(
     pooled = [pooling for pooling in train if pooling != "tokens"]
     numbers = y.ndim > 1 or y.dtype.kind == "f"
     fitted: dict[str, Any] = {
-        pooling: fit_ridge(train[pooling][rows], y) if numbers else fit_probe(train[pooling][rows], y, classes)
+        pooling: fit_ridge(train[pooling][rows], y)
+        if numbers
+        else fit_probe(train[pooling][rows], y, classes, alike=alike)
         for pooling in pooled
     }
     best = pooled[0]

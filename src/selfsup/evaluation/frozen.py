@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from selfsup.data import Source
 from selfsup.errors import UserError
 from selfsup.evaluation.features import extract
+from selfsup.modalities import modality
 
 PIXELS = 32  # a side of what the pixel baselines see, at most
 COMPONENTS = 64
@@ -93,7 +94,7 @@ def encode_tokens(
     if not has(encoder, "tokens"):
         raise UserError("--protocol attentive needs an encoder with tokens; take a transformer, or linear")
     with torch.no_grad():
-        shape = encoder.to(device).tokens(torch.zeros(1, spec.channels, spec.size, spec.size, device=device)).shape[1:]
+        shape = encoder.to(device).tokens(modality(spec).example(spec)[0].to(device)).shape[1:]
     if shape.numel() * sum(map(len, parts)) > TOKEN_NUMBERS:
         raise UserError(
             f"--protocol attentive holds {shape[0]} tokens of {shape[1]} numbers a sample: give at most "

@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from torch import nn
 
 from selfsup.data import Source
-from selfsup.evaluation.features import extract
 from selfsup.evaluation.few_labels import FROZEN, read_features, train_on_draws
-from selfsup.evaluation.frozen import Pixels, Poolings, encode, encode_tokens, has, principal_components
+from selfsup.evaluation.frozen import Poolings, encode, encode_tokens, has, principal_components
 from selfsup.evaluation.labels_saved import Saved, labels_saved
 from selfsup.evaluation.problems import about_classes, check_classes, overlap
 from selfsup.evaluation.readings import take_readings, task_views, view_features
 from selfsup.evaluation.reference import Reference
 from selfsup.evaluation.result import Evaluation, Score
 from selfsup.evaluation.targets import Target, chance, draw_labels, read_shots, truth
+from selfsup.modalities import modality
 from selfsup.run import Run
 from selfsup.task import Task
 from selfsup.tasks import TASKS, find_task
@@ -57,8 +57,11 @@ def measure(asked: Request, fabric: Fabric) -> Evaluation:
     pixels: list[NDArray[np.float32]] = []
     parts: list[Source] = []
     read: list[NDArray[np.int64]] = []
+    kind = modality(spec)
     for part in (asked.train, asked.test):
-        numbers, features = extract(Pixels(), part, spec, fabric.device, asked.quiet)
+        kind.check(part, spec)
+    found = kind.features((asked.train, asked.test), spec, asked.quiet)
+    for part, (numbers, features) in zip((asked.train, asked.test), found, strict=True):
         parts.append(part.take(numbers))
         read.append(numbers)
         pixels.append(features)
@@ -77,7 +80,9 @@ def measure(asked: Request, fabric: Fabric) -> Evaluation:
     copies: tuple[dict[str, int], list[str]] = ({}, [])
     for name, module, mine, x, test_x in _frozen(asked, (train, test), (pixels[0], pixels[1]), fabric):
         readers = tuple(p for p in frozen if p != "attentive" or "tokens" in x)
-        scores += read_features(name, x, test_x, y, wanted, classes, draws, readers, target)
+        scores += read_features(
+            name, x, test_x, y, wanted, classes, draws, readers, target, kind.alike or name != kind.baseline
+        )
         if asked.readings and module is not None:
             several = None
             if "label-free" in asked.readings:
@@ -106,7 +111,7 @@ def measure(asked: Request, fabric: Fabric) -> Evaluation:
             for k, rows in draws[0].items()
         },
         "unreadable": unreadable, "duplicates": copies[0], "chance": {"value": level, "words": guess},
-        "warnings": warnings, "protocols": _PROTOCOLS,
+        "warnings": warnings, "protocols": _PROTOCOLS | dict(kind.about),
     }  # fmt: skip
     if target.name == "classes":
         about["majority"] = level
@@ -124,8 +129,6 @@ _PROTOCOLS = {
     "trained": "AdamW 0.002, batch up to 32, 30 passes, 200 to 400 steps, the views of the run; "
     "s4l: 400 steps of 64 samples and 64 labelled ones, all upright, with the pretext of the run",
     "finetune": "as trained, from the pretrained encoder, AdamW 0.0005",
-    "raw pixels": "averaged down to at most 32 × 32",
-    "PCA": "the first 64 principal components of those pixels, from the training part without its labels",
 }
 
 
@@ -165,7 +168,7 @@ def _frozen(
             x, test_x = {**x, "tokens": tokens[0]}, {**test_x, "tokens": tokens[1]}
         yield name, encoder, mine, x, test_x
     yield "PCA", None, spec, *principal_components(*pixels)
-    yield "raw pixels", Pixels(), spec, {"own": pixels[0]}, {"own": pixels[1]}
+    yield modality(spec).baseline, None, spec, {"own": pixels[0]}, {"own": pixels[1]}
 
 
 def _trained(asked: Request, classes: int) -> Iterator[tuple[str, str, Callable[[], Task]]]:

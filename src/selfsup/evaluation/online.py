@@ -14,6 +14,7 @@ from selfsup.errors import RunFailed, UserError
 from selfsup.evaluation.draws import nested_subsets
 from selfsup.evaluation.probe import fit_probe
 from selfsup.evaluation.targets import split
+from selfsup.modalities import modality
 from selfsup.views import plain_views
 
 SAMPLES = 500  # half to fit, half to measure
@@ -45,7 +46,7 @@ class OnlineProbe:
             raise UserError(
                 f"--probe {source.name} has no labels: give --probe-labels folders, a CSV file or an .npz file"
             )
-        source.spec(spec.size, spec.channels)
+        modality(spec).check(source, spec)
         count = min(SAMPLES, len(labelled))
         drawn = nested_subsets(len(labelled), [count], 1, seed)[0][count]
         some = source.take(labelled[drawn])

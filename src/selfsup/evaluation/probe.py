@@ -21,7 +21,9 @@ LARGE = 10_000  # so many samples, and one fold of them, tell enough about the p
 ROUNDS = 10  # of 40 steps
 
 
-def fit_probe(x: Features, y: Ids, classes: int, *, penalties: Sequence[float] = PENALTIES, seed: int = 0) -> Probe:
+def fit_probe(
+    x: Features, y: Ids, classes: int, *, penalties: Sequence[float] = PENALTIES, seed: int = 0, alike: bool = True
+) -> Probe:
     """Solve the linear probe on features that a frozen encoder gave.
 
     Minimises Σ cross-entropy + ½ · penalty · d · ‖weights‖² over weights and free biases, on features standardised by
@@ -38,6 +40,7 @@ def fit_probe(x: Features, y: Ids, classes: int, *, penalties: Sequence[float] =
         classes: how many classes there are.
         penalties: the candidates; a single one is taken as it is.
         seed: draws the folds.
+        alike: whether each feature is divided by its own deviation, or all by one, because their scale means something.
 
     Raises:
         UserError: features that are not finite or not (n, d), ids out of range, samples of one class only.
@@ -53,6 +56,9 @@ def fit_probe(x: Features, y: Ids, classes: int, *, penalties: Sequence[float] =
     work = len(features) * min(features.shape) * len(present)
     with few_threads(work):
         mean, scale, z = standardise(features, work)
+        if not alike:
+            one = (features - mean).square().mean().sqrt().clamp_min(1e-12)
+            scale, z = torch.full_like(scale, float(one)), (features - mean) / one
         # Any full basis is exact; one that is nearly principal makes the solver fast.
         span, axes = row_space(z, max(1, len(z) // (16 * z.shape[1])))
         problem = _Problem(span, target, len(present), features.shape[1])

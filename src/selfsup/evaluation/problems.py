@@ -74,7 +74,8 @@ def _items(source: Source) -> Iterator[Item]:
             with open(os.path.join(source.root, source.paths[index].as_py()), "rb") as file:
                 yield file.read()
         else:
-            yield source.read(index)
+            item = source.read(index)
+            yield item.encode() if isinstance(item, str) else item
 
 
 def _names(labels: Labels, classes: Sequence[int]) -> str:

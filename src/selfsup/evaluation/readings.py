@@ -13,7 +13,8 @@ from selfsup.data import Source
 from selfsup.evaluation.clustering import cluster
 from selfsup.evaluation.label_free import alignment, alpha_req, effective_dimension, lidar, rankme, uniformity
 from selfsup.evaluation.retrieval import retrieval
-from selfsup.views import Crop, ImageViews, Views
+from selfsup.modalities import modality
+from selfsup.views import ImageViews, Views
 
 READINGS = ("retrieval", "clustering", "label-free")
 SAMPLES = 1000  # of which several views are made
@@ -60,7 +61,7 @@ def task_views(task: Any, spec: Any) -> tuple[Views, str]:
     views = task.views(spec) if task is not None else None
     if isinstance(views, ImageViews) and "x" in views.groups:
         return views, "the views of pretraining"
-    return ImageViews(spec, {"x": Crop(spec.size, scale=(0.5, 1.0))}), "random crops of half to all of the picture"
+    return modality(spec).several_views(spec)
 
 
 @torch.no_grad()
@@ -76,6 +77,6 @@ def view_features(
         for chosen in np.array_split(numbers, -(-len(numbers) // 128)):
             batch = views.fetch(source, chosen, seed, epoch).batch
             x = views.finish({key: value.to(device) for key, value in batch.items()})["x"]
-            done.append(encoder(x if x.ndim == 4 else x[:, 0]).float().cpu().numpy())
+            done.append(encoder(x[:, 0] if x.ndim == 5 else x).float().cpu().numpy())
         rows.append(np.concatenate(done))
     return np.stack(rows, 1)

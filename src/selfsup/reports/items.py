@@ -12,8 +12,8 @@ from PIL import Image
 from torch import nn
 
 from selfsup.data import Source
+from selfsup.modalities import modality
 from selfsup.progress import counting
-from selfsup.reports.pictures import to_picture
 from selfsup.views import plain_views
 
 MOST = 2000  # samples: more make the map unreadable and the file large
@@ -22,13 +22,14 @@ SIDE = 96  # pixels of a kept picture
 
 @dataclass(frozen=True)
 class Items:
-    """n samples: features (n, d) float32, pictures, paths, label ids (n,) with -1 for none, names of the classes.
+    """n samples: features (n, d) float32, pictures, words, paths, label ids (n,), -1 for none, names of the classes.
 
-    `total` is how many samples the data have.
+    `words`: what can be read of a sample, '' of a picture; `total`: how many samples the data have.
     """
 
     features: NDArray[np.float32]
     pictures: list[Image.Image | None]
+    words: list[str]
     paths: list[str]
     ids: NDArray[np.int64]
     classes: tuple[str, ...]
@@ -40,8 +41,9 @@ class Items:
     def take(self, chosen: NDArray[np.bool_]) -> Items:
         """Return some of the samples."""
         numbers = np.flatnonzero(chosen).tolist()
-        pictures, paths = [self.pictures[i] for i in numbers], [self.paths[i] for i in numbers]
-        return Items(self.features[chosen], pictures, paths, self.ids[chosen], self.classes, self.total)
+        pictures, words = [self.pictures[i] for i in numbers], [self.words[i] for i in numbers]
+        paths = [self.paths[i] for i in numbers]
+        return Items(self.features[chosen], pictures, words, paths, self.ids[chosen], self.classes, self.total)
 
     def label(self, number: int) -> str:
         """Return the name of a sample's class, '' where it has none."""
@@ -65,7 +67,7 @@ def gather(
         chosen = np.sort(np.random.default_rng(seed).choice(len(source), most, replace=False))
     views = plain_views(spec)
     encoder = encoder.to(device).eval()
-    features, pictures, kept = [], list[Image.Image | None](), []
+    features, pictures, words, kept = [], list[Image.Image | None](), list[str](), []
     with counting("reading samples for the report", len(chosen), quiet) as advance:
         for start in range(0, len(chosen), 128):
             wanted = chosen[start : start + 128]
@@ -74,13 +76,16 @@ def gather(
             read = fetched.batch["index"].numpy() == wanted  # a broken sample was replaced by another one
             features.append(encoder(x).float().cpu().numpy()[read])
             kept.append(wanted[read])
-            pictures += [_small(to_picture(picture, spec)) for picture in x[torch.from_numpy(read).to(device)]]
+            for picture, said in (modality(spec).draw(sample, spec) for sample in x[torch.from_numpy(read).to(device)]):
+                pictures.append(picture and _small(picture))
+                words.append(said)
             advance(len(wanted))
     numbers = np.concatenate(kept)
     labels = source.labels
     return Items(
         np.concatenate(features),
         pictures,
+        words,
         [source.path(int(number)) for number in numbers],
         labels.ids[numbers] if labels else np.full(len(numbers), -1),
         labels.classes if labels else (),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from selfsup.data import Broken, ImageSpec, Source
+from selfsup.data import Broken, Source
 from selfsup.errors import UserError
 from selfsup.evaluation.knn import neighbours
 from selfsup.evaluation.probe import fit_probe
@@ -50,8 +51,9 @@ def free_labels(run: Run, source: Source, seed: int) -> Section:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             task = kind(run.fresh_encoder(), **run.recipe["task"]["hyperparameters"])
-            views = task.views(run.spec)
-            rows = task.eval().panels(views.finish(views.fetch(source, some, seed, 0).batch))
+            learned, views = task.samples(source.take(some)), task.views(run.spec)
+            first = np.arange(min(PANELS, len(learned)))
+            rows = task.eval().panels(views.finish(views.fetch(learned, first, seed, 0).batch))
     except (Broken, RuntimeError, ValueError, TypeError, IndexError) as error:
         return Section(
             "inputs", title, tag("p", f"The picture cannot be drawn for these data: {str(error).splitlines()[0]}")
@@ -133,7 +135,9 @@ def label_free(items: Items) -> Section:
     return Section("label-free", title, join([tag("p", words), table(["measure", "value", "what it says"], rows)]))
 
 
-def _panel(panel: Panel, spec: ImageSpec) -> Html:
+def _panel(panel: Panel, spec: Any) -> Html:
+    if isinstance(panel.image, str):
+        return tag("figure", tag("p", panel.image), tag("figcaption", panel.caption))
     return captioned(to_picture(panel.image, spec), f"input with the label {panel.caption}", panel.caption)
 
 
@@ -141,7 +145,9 @@ def _item(items: Items, number: int, words: str) -> Html:
     picture = items.pictures[number]
     label = items.label(number)
     caption = join([words, f" · {label}" if label else ""])
-    return captioned(picture, items.name(number), caption) if picture else tag("figure", tag("figcaption", caption))
+    if picture:
+        return captioned(picture, items.name(number), caption)
+    return tag("figure", tag("p", items.words[number]), tag("figcaption", caption))
 
 
 def _matrix(counts: NDArray[np.int64], classes: tuple[str, ...]) -> Html:

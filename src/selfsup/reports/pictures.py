@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -14,9 +16,25 @@ from selfsup.task import Panel
 SIDE, MARGIN, CAPTION = 128, 8, 20  # pixels
 
 
-def draw_panels(rows: Sequence[Sequence[Panel]], spec: ImageSpec) -> Image.Image:
+def draw_panels(rows: Sequence[Sequence[Panel]], spec: Any) -> Image.Image:
     """Return one picture: each row of panels below the one before, captions under the pictures."""
-    return draw_sheet([[(to_picture(panel.image, spec), panel.caption) for panel in row] for row in rows])
+    panels = [panel for row in rows for panel in row]
+    if any(isinstance(panel.image, str) for panel in panels):
+        return _draw_texts(panels)
+    return draw_sheet([[(to_picture(torch.as_tensor(p.image), spec), p.caption) for p in row] for row in rows])
+
+
+def _draw_texts(panels: Sequence[Panel]) -> Image.Image:
+    """Return one picture of texts, each above its caption in blue."""
+    lines: list[tuple[str, str]] = []
+    for panel in panels:
+        lines += [(line, "black") for line in textwrap.wrap(str(panel.image), 110)[:12]]
+        lines += [(line, "blue") for line in textwrap.wrap(panel.caption, 110)[:6]] + [("", "black")]
+    sheet = Image.new("RGB", (110 * 8 + 2 * MARGIN, len(lines) * CAPTION + 2 * MARGIN), "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
+    for row, (line, colour) in enumerate(lines):
+        pen.text((MARGIN, MARGIN + row * CAPTION), line, colour, font)
+    return sheet
 
 
 def draw_sheet(rows: Sequence[Sequence[tuple[Image.Image, str]]]) -> Image.Image:

@@ -34,15 +34,19 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 def what_was_done(run: Run, note: str) -> Section:
     """Return the command, task, encoder, data, plan and versions of a run; `note` is about the data's whereabouts."""
+    from selfsup.modalities import modality
+
     recipe = run.recipe
     data, plan = recipe.get("data", {}), recipe["plan"]
     started = ", started from pretrained weights" if recipe["encoder"].get("pretrained") else ""
+    if "init" in recipe["encoder"]:
+        started = f", started from that of {recipe['encoder']['init']}"
     rows: list[tuple[str, object]] = [
         ("task", run.task),
         ("its options", _pairs(recipe["task"]["hyperparameters"])),
         ("encoder", run.encoder_name + started),
         ("data", f"{data.get('name')}: {data.get('samples')} samples, fingerprint {data.get('fingerprint')}"),
-        ("pictures", f"{run.spec.size} × {run.spec.size} pixels, {run.spec.channels} channels"),
+        modality(run.spec).words(run.spec),
         ("plan", _pairs(plan)),
         ("seed", plan.get("seed")),
         ("precision", recipe["precision"]),

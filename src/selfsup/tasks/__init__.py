@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from selfsup.task import Task
 
 TASKS: dict[str, str] = {
+    "bert": "selfsup.tasks.text.bert:Bert",
+    "next_word": "selfsup.tasks.text.next_word:NextWord",
     "rotation": "selfsup.tasks.image.rotation:Rotation",
     "s4l": "selfsup.tasks.semi.s4l:S4L",
+    "simcse": "selfsup.tasks.text.simcse:SimCSE",
     "supervised": "selfsup.tasks.supervised:Supervised",
 }
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch.nn.functional as F
 from torch import nn
 
-from selfsup.data import ImageSpec
+from selfsup.modalities import modality
 from selfsup.nn import accuracy
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
-from selfsup.views import Crop, ImageViews
+from selfsup.views import Views
 
 
 class Supervised(Task):
@@ -21,6 +22,7 @@ class Supervised(Task):
     """
 
     section = "baselines"
+    modality = "any"
     needs_labels = True
 
     def __init__(self, encoder: Encoder, *, classes: int, pad: int = 4, flip: float = 0.5) -> None:
@@ -28,9 +30,9 @@ class Supervised(Task):
         self.classes, self.pad, self.flip = classes, pad, flip
         self.head = nn.Linear(encoder.dim, classes)
 
-    def views(self, spec: ImageSpec) -> ImageViews:
-        """Return shifted, flipped pictures and their labels."""
-        return ImageViews(spec, {"x": Crop(spec.size, pad=self.pad, flip=self.flip)}, labels=True)
+    def views(self, spec: Any) -> Views:
+        """Return samples (pictures shifted and flipped) and their labels."""
+        return modality(spec).labelled_views(spec, self.pad, self.flip)
 
     def loss(self, batch: Batch) -> Loss:
         """Return the cross-entropy of the labels."""

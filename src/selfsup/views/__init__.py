@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from selfsup.data.sources import ImageSpec, Source
+from selfsup.data.sources import Source
 from selfsup.task import Batch
 from selfsup.views.crop import PRESETS, Crop, centre, patches, preset
 from selfsup.views.images import Fetched, ImageViews, read_or_substitute
@@ -27,9 +27,11 @@ __all__ = [
 ]
 
 
-def plain_views(spec: ImageSpec) -> ImageViews:
-    """Return the views that evaluation, embedding and export use: the key `x`, the centre of the picture, unchanged."""
-    return ImageViews(spec, {"x": centre(spec.size)})
+def plain_views(spec: Any) -> Views:
+    """Return the views that evaluation, embedding and export use: the key `x`, unchanged."""
+    from selfsup.modalities import modality
+
+    return modality(spec).plain_views(spec)
 
 
 class Views(Protocol):

@@ -52,10 +52,11 @@ def batches(
     if workers == "auto":
         workers = 0 if isinstance(source, Arrays) else available_cores()
     threads = int(workers)
+    order = lru_cache(maxsize=2)(lambda epoch: _order(seed, epoch, source, batch_size))
 
     def fetch(step: int) -> Fetched:
         epoch, place = divmod(step, per_epoch)
-        rows = _order(seed, epoch, len(source))[place * batch_size : (place + 1) * batch_size]
+        rows = order(epoch)[place * batch_size : (place + 1) * batch_size]
         try:
             fetched = views.fetch(source, rows[rank::world], seed, epoch)
         except (UserError, RunFailed):
@@ -86,9 +87,23 @@ def _ahead(fetch: Callable[[int], Fetched], todo: range, workers: int) -> Iterat
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-@lru_cache(maxsize=2)
-def _order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
-    return permutation(seed, epoch, count)
+_POOL = 50  # batches among which samples of like length are brought together
+
+
+def _order(seed: int, epoch: int, source: Source, batch_size: int) -> NDArray[np.int64]:
+    """Return the order of an epoch. Samples that have `lengths` share a batch with others of like length.
+
+    Which they are is drawn anew in every epoch, and the batches are in a random order.
+    """
+    order = permutation(seed, epoch, len(source))
+    lengths = getattr(source, "lengths", None)
+    if lengths is None:
+        return order
+    whole = order[: len(order) // batch_size * batch_size]
+    pools = [whole[at : at + _POOL * batch_size] for at in range(0, len(whole), _POOL * batch_size)]
+    whole = np.concatenate([pool[np.argsort(lengths[pool], kind="stable")] for pool in pools])
+    shuffled = permutation(seed, epoch, len(whole) // batch_size)
+    return whole.reshape(-1, batch_size)[shuffled].reshape(-1)
 
 
 def available_cores() -> int:
