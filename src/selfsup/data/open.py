@@ -113,6 +113,11 @@ def _open_named(data: str) -> Source:
         return _list_file(data)
     if os.path.exists(data):
         raise UserError(f"cannot read {data!r} as data; give a folder, a list file (.txt) or an .npz file")
+    head, _, part = data.partition(":")
+    if part and head in NAMED:
+        raise UserError(
+            f"{head} has no part {part!r}; did you mean {' or '.join(map(repr, _PARTS.get(head, (head,))))}?"
+        )
     raise unknown("data", data, [*NAMED, *_neighbours(data)])
 
 
