@@ -167,8 +167,8 @@ def _embed(
 
     if run is None and "run" not in file.about:
         raise UserError(
-            f"{picture!r} is no row number, no path in {file.path}, and that does not say which run wrote it: give --run "
-            "RUN to embed something new"
+            f"{picture!r} is no row number, no path in {file.path}, and that does not say which run wrote it: give "
+            "--run RUN to embed something new"
         )
     try:
         run = run if isinstance(run, Run) else Run(file.about["run"] if run is None else run)
