@@ -4,7 +4,8 @@
 
 The same BERT-Tiny, pieces, batch size, AdamW, precision (float32) and threads; no next sentences; interleaved rounds in
 one process, the median counts. The Trainer gets its DataCollatorForLanguageModeling, which pads and masks. Only tokens
-that are no padding are counted. Both sides start with a warm-up that is not measured.
+that are no padding are counted. Both sides start with a warm-up that is not measured. The
+Trainer needs `pip install accelerate`.
 """
 
 import argparse

@@ -166,7 +166,10 @@ def _embed(
     from selfsup.pretraining import make_fabric
 
     if run is None and "run" not in file.about:
-        raise UserError(f"{file.path} does not say which run wrote it: give --run RUN to embed {picture!r}")
+        raise UserError(
+            f"{picture!r} is no row number, no path in {file.path}, and that does not say which run wrote it: give "
+            "--run RUN to embed something new"
+        )
     try:
         run = run if isinstance(run, Run) else Run(file.about["run"] if run is None else run)
         encoder: Any = run.load()

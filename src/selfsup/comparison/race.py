@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from selfsup.comparison.candidates import Candidate, find_candidates
+from selfsup.comparison.candidates import BASELINES, Candidate, find_candidates
 from selfsup.comparison.judging import ITEMS, Accuracy, LabelFree, draw, split_labels
 from selfsup.comparison.plan import open_state, plan_steps
 from selfsup.comparison.result import Comparison, command, merit
@@ -69,6 +69,10 @@ class Race:
         candidates, left_out = find_candidates(tasks, self.source)
         self.fabric = make_fabric(device, precision)
         spec, held_out = make_spec(self.source, size=options["size"]), _open_test(test, test_labels)
+        if modality(spec).baseline not in BASELINES:
+            raise UserError(
+                f"compare has no baseline for {modality(spec).words(spec)[0]} yet; evaluate each run by itself"
+            )
         self.spec = spec
         names = tasks if isinstance(tasks, str) else [t if isinstance(t, str) else t.__name__ for t in tasks]
         asked = {
