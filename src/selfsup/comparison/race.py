@@ -24,7 +24,7 @@ from selfsup.data import Broken, Source, open_data
 from selfsup.encoders import build_encoder
 from selfsup.errors import RunFailed, UserError
 from selfsup.evaluation.duplicates import same_bytes
-from selfsup.modalities import make_spec
+from selfsup.modalities import make_spec, modality
 from selfsup.pretraining import make_fabric, prepare_task, pretrain
 from selfsup.run import versions
 from selfsup.task import Task
