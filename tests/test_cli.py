@@ -179,7 +179,7 @@ def test_json_is_one_object_and_nothing_else(run: Run, finished_run: Path) -> No
     assert json.loads(run("tasks", "--json"))[0]["name"] == "supervised"
     assert json.loads(run("--json", "tasks", "rotation"))["options"]["flip"] == 0.5
     assert json.loads(run("pretrain", "digits", *SMALL[:-1], "--out", "run", "--json"))["done"] is True
-    assert json.loads(run("show", "rotation", "digits", "--json")) == {"path": "show.png"}
+    assert json.loads(run("show", "rotation", "digits", "--json")) == {"path": "show.png", "text": ""}
     assert json.loads(run("embed", finished_run, "digits", "--json", "-o", "x.parquet"))["rows"] == 1797
     assert json.loads(run("export", finished_run, "--json"))["path"] == "encoder.safetensors"
     evaluate = ["evaluate", finished_run, "--data", "digits", "--shots", "1", "--draws", "2", "--protocol", "linear"]

@@ -14,7 +14,7 @@ from torch import nn
 
 from selfsup.data import Source
 from selfsup.evaluation.few_labels import FROZEN, read_features, train_on_draws
-from selfsup.evaluation.frozen import Poolings, encode, encode_tokens, has, principal_components
+from selfsup.evaluation.frozen import Pixels, Poolings, encode, encode_tokens, has, principal_components
 from selfsup.evaluation.labels_saved import Saved, labels_saved
 from selfsup.evaluation.problems import about_classes, check_classes, overlap
 from selfsup.evaluation.readings import take_readings, task_views, view_features
@@ -168,7 +168,14 @@ def _frozen(
             x, test_x = {**x, "tokens": tokens[0]}, {**test_x, "tokens": tokens[1]}
         yield name, encoder, mine, x, test_x
     yield "PCA", None, spec, *principal_components(*pixels)
-    yield modality(spec).baseline, None, spec, {"own": pixels[0]}, {"own": pixels[1]}
+    kind = modality(spec)
+    yield (
+        kind.baseline,
+        Pixels() if kind.baseline == "raw pixels" else None,
+        spec,
+        {"own": pixels[0]},
+        {"own": pixels[1]},
+    )
 
 
 def _trained(asked: Request, classes: int) -> Iterator[tuple[str, str, Callable[[], Task]]]:
