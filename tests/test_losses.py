@@ -2,9 +2,10 @@
 
 import math
 
+import pytest
 import torch
 
-from selfsup.losses import info_nce
+from selfsup.losses import info_nce, nt_xent
 
 
 def test_info_nce_is_minus_the_log_share_of_the_positive() -> None:
@@ -16,3 +17,28 @@ def test_info_nce_is_minus_the_log_share_of_the_positive() -> None:
 
 def test_info_nce_of_equal_keys_is_chance() -> None:
     assert math.isclose(info_nce(torch.randn(7, 4), torch.ones(7, 4)).item(), math.log(7), rel_tol=1e-6)
+
+
+def test_info_nce_in_parts_is_the_loss_and_the_gradient_of_the_formula(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("selfsup.losses._ROOM", 40)  # two queries at a time
+    generator = torch.Generator().manual_seed(0)
+    query = torch.randn(13, 5, generator=generator, dtype=torch.float64, requires_grad=True)
+    key = torch.randn(20, 5, generator=generator, dtype=torch.float64, requires_grad=True)
+    positive, exclude = torch.randint(10, (13,), generator=generator), 10 + torch.arange(13) % 10
+    logits = (query @ key.T / 0.5).scatter(1, exclude[:, None], -torch.inf)
+    expected = torch.nn.functional.cross_entropy(logits, positive)
+    loss = info_nce(query, key, 0.5, positive=positive, exclude=exclude)
+    torch.testing.assert_close(loss, expected)
+    for mine, direct in zip(
+        torch.autograd.grad(2 * loss, (query, key)), torch.autograd.grad(2 * expected, (query, key)), strict=True
+    ):
+        torch.testing.assert_close(mine, direct)
+
+
+def test_nt_xent_is_equation_1_of_simclr() -> None:
+    generator = torch.Generator().manual_seed(0)
+    first, second = torch.randn(2, 6, 4, generator=generator, dtype=torch.float64)
+    z = torch.nn.functional.normalize(torch.cat([first, second]))
+    weight = torch.exp(z @ z.T / 0.2).fill_diagonal_(0)
+    expected = -torch.log(weight[torch.arange(12), torch.arange(12).roll(6)] / weight.sum(1)).mean()
+    torch.testing.assert_close(nt_xent(first, second, 0.2), expected)

@@ -1,17 +1,77 @@
-"""Losses that tasks share: pure functions of tensors."""
+"""Losses that tasks share: pure functions of tensors of the global batch, computed in float32 at least."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+_ROOM = 1 << 22  # logits that `info_nce` holds at once: 16 MiB
 
-def info_nce(query: Tensor, key: Tensor, temperature: float = 1.0) -> Tensor:
-    """Return the cross-entropy of finding `key[i]` among all keys by `query[i]` (CPC, van den Oord et al., eq. 4).
 
-    `query` and `key` are (B, d) and compared by their scalar product over `temperature`: normalise them for cosines.
-    Every other key of the batch is a negative, so chance is ln B. Computed in float32 whatever the precision is.
+def info_nce(
+    query: Tensor,
+    key: Tensor,
+    temperature: float = 1.0,
+    *,
+    positive: Tensor | None = None,
+    exclude: Tensor | None = None,
+) -> Tensor:
+    """Return the cross-entropy of finding `key[positive[i]]` among all keys by `query[i]` (CPC, eq. 4).
+
+    `query` (B, d) and `key` (N, d) are compared by their scalar product over `temperature`: normalise them for cosines.
+    `positive` (B,) int64 is 0..B-1 by default; key number `exclude[i]` is no candidate for query i. Chance is ln of the
+    number of candidates.
+
+    Memory is O((B + N) d): logits are made for a few queries at a time, with their exact log-sum-exp, and turned into
+    the gradient at once, so that neither they nor their softmax are kept.
     """
-    logits = query.float() @ key.float().T / temperature
-    return F.cross_entropy(logits, torch.arange(len(query), device=query.device))
+    query, key = (x if x.dtype == torch.float64 else x.float() for x in (query, key))
+    if positive is None:
+        positive = torch.arange(len(query), device=query.device)
+    with torch.autocast(query.device.type, enabled=False):
+        loss: Tensor = _InfoNCE.apply(query, key, 1 / temperature, positive, exclude)
+    return loss
+
+
+def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
+    """Return SimCLR's loss (Chen et al., 2020, eq. 1) of two views (B, d), whose rows are normalised here.
+
+    Each of the 2B embeddings finds its other view among the 2B - 1 others: chance is ln(2B - 1).
+    """
+    z = torch.cat([first, second])
+    z = F.normalize(z if z.dtype == torch.float64 else z.float())
+    own = torch.arange(len(z), device=z.device)
+    return info_nce(z, z, temperature, positive=own.roll(len(first)), exclude=own)
+
+
+class _InfoNCE(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, scale: float, positive: Tensor, exclude: Tensor | None) -> Tensor:
+        total = query.new_zeros(())
+        learns = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
+        to_query, to_key = torch.empty_like(query), torch.zeros_like(key)
+        step = max(1, _ROOM // len(key))
+        for begin in range(0, len(query), step):
+            part = slice(begin, begin + step)
+            q, right = query[part] * scale, positive[part, None]
+            logits = q @ key.T
+            if exclude is not None:
+                logits.scatter_(1, exclude[part, None], -torch.inf)
+            found = logits.gather(1, right)
+            lse = logits.logsumexp(1, keepdim=True)
+            total += (lse - found).sum()
+            if learns:
+                wrong = logits.sub_(lse).exp_()  # softmax - one-hot: the gradient of the logits
+                wrong.scatter_add_(1, right, wrong.new_full((1, 1), -1).expand_as(right))
+                torch.mm(wrong, key, out=to_query[part])
+                to_key.addmm_(wrong.T, q)
+        ctx.save_for_backward(to_query.mul_(scale / len(query)), to_key.div_(len(query)))
+        return total / len(query)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        to_query, to_key = ctx.saved_tensors
+        return grads[0] * to_query, grads[0] * to_key, None, None, None

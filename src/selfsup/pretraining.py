@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from selfsup.data import Source
     from selfsup.task import Task
+    from selfsup.train.fit import Plan
     from selfsup.views import Views
 
     Data = str | os.PathLike[str] | NDArray[np.uint8] | Source
@@ -55,11 +56,12 @@ def pretrain(
     probe_labels: str | None = None,
     size: int | None = None,
     channels: int | None = None,
-    batch_size: int = 128,
-    optimizer: str = "adamw",
+    batch_size: int | None = None,
+    micro_batch: int | None = None,
+    optimizer: str | None = None,
     lr: float | None = None,
     weight_decay: float | None = None,
-    warmup: float = 0.05,
+    warmup: float | None = None,
     clip: float | None = None,
     tokenizer: str | None = None,
     pretrained: bool = False,
@@ -91,11 +93,13 @@ def pretrain(
         probe_labels: Where the labels of these data are, like labels.
         size: Pixels a side of what the encoder gets, by default the data's own, at most 224; of texts tokens, 128.
         channels: Channels of what the encoder gets; by default the data's own, 3 for files.
-        batch_size: Samples a step, over all processes.
-        optimizer: adamw, sgd or lars.
-        lr: Peak learning rate; by default 0.002 for adamw, 0.05 for sgd, 0.15 for lars.
-        weight_decay: By default 0.05 for adamw, 0.0005 for sgd, 0.000001 for lars.
-        warmup: Share of the steps in which the learning rate rises; then it falls along a cosine.
+        batch_size: Samples a step, over all processes; 128, or the task's own default.
+        micro_batch: Samples that are in memory at once: the gradient is that of the whole batch, for more time.
+        optimizer: adamw, sgd or lars; adamw, or the task's own default.
+        lr: Peak learning rate; by default the task's own, or for 128 samples 0.002 for adamw, 0.05 for sgd, 0.15 for
+            lars, times the batch over 128 (adamw: its square root).
+        weight_decay: By default the task's own, or 0.05 for adamw, 0.0005 for sgd, 0.000001 for lars.
+        warmup: Share of the steps in which the learning rate rises; then it falls along a cosine; 0.05 by default.
         clip: Largest norm of the gradient.
         tokenizer: Of texts: wordpiece or bpe, trained on the data (8,000 tokens; wordpiece:SIZE), or a tokenizer.json.
         pretrained: Start from the pretrained weights of timm or transformers.
@@ -119,16 +123,16 @@ def pretrain(
     from selfsup.evaluation.online import OnlineProbe
     from selfsup.modalities import make_spec, modality
     from selfsup.train.checkpoint import load_weights, save_tensors, write_atomically
-    from selfsup.train.fit import Plan, fit
+    from selfsup.train.fit import fit
     from selfsup.train.optim import OPTIMIZERS
     from selfsup.train.precision import bfloat16_saving, resolve_precision
 
     check_numbers(
         steps=steps, epochs=epochs, minutes=minutes, until=until, size=size, channels=channels, batch_size=batch_size,
-        lr=lr, weight_decay=weight_decay, warmup=warmup, clip=clip, seed=seed, workers=workers,
+        micro_batch=micro_batch, lr=lr, weight_decay=weight_decay, warmup=warmup, clip=clip, seed=seed, workers=workers,
     )  # fmt: skip
     budget = _budget(steps, epochs, minutes)
-    if optimizer not in OPTIMIZERS:
+    if optimizer is not None and optimizer not in OPTIMIZERS:
         raise unknown("optimizer", optimizer, OPTIMIZERS)
     if out is not None:
         _before(Path(out))  # complains before the data are read
@@ -147,6 +151,10 @@ def pretrain(
         spec, encoder = started.spec, started.encoder_name
     modality(spec).check(source, spec)
     fabric = make_fabric(device, precision)
+    if batch_size is None:
+        batch_size = min(
+            kind.defaults.get("batch_size", 128), max(1, len(source) // fabric.world_size) * fabric.world_size
+        )
     if batch_size % fabric.world_size:
         raise UserError(f"a batch of {batch_size} cannot be divided among {fabric.world_size} processes")
     watched = OnlineProbe(open_data(probe, probe_labels), spec, fabric.device, seed) if probe is not None else None
@@ -166,17 +174,9 @@ def pretrain(
     if before and before.recipe.get("budget") == budget:
         count = int(before.recipe["plan"]["steps"])
     else:
-        count = fabric.broadcast(_steps(budget, module, source, views, fabric, batch_size, seed))
-    plan = Plan(
-        steps=count,
-        batch_size=batch_size,
-        optimizer=optimizer,
-        lr=LR[optimizer] if lr is None else lr,
-        weight_decay=WEIGHT_DECAY[optimizer] if weight_decay is None else weight_decay,
-        warmup=warmup,
-        clip=clip,
-        seed=seed,
-    )
+        count = fabric.broadcast(_steps(budget, module, source, views, fabric, batch_size, micro_batch, seed))
+    given = {"optimizer": optimizer, "lr": lr, "weight_decay": weight_decay, "warmup": warmup, "clip": clip}
+    plan = make_plan(kind, batch_size, given, steps=count, micro_batch=micro_batch, seed=seed)
     recipe = {
         "task": {"name": name, "hyperparameters": hyperparameters},
         "encoder": {"name": encoder, "pretrained": pretrained}
@@ -232,8 +232,8 @@ def prepare_task(
 ) -> tuple[str, type[Task], dict[str, Any], Source]:
     """Return a task's name and class, all its hyper-parameters (given, else the default), and the samples it can use.
 
-    `classes` comes from the labels where it was not given. Raises `UserError` for an option that the task does not
-    have, and for labels that it needs and are not there.
+    `classes` comes from the labels where it was not given, and `items`, the number of samples, from the source. Raises
+    `UserError` for an option that the task does not have, and for labels that it needs and are not there.
     """
     import numpy as np
 
@@ -265,6 +265,8 @@ def prepare_task(
             )
         if not kind.uses_unlabelled and (labels.ids < 0).any():
             source = source.take(np.flatnonzero(labels.ids >= 0))
+    if values.get("items") is inspect.Parameter.empty:
+        values["items"] = len(source)
     missing = [key for key, value in values.items() if value is inspect.Parameter.empty]
     if missing:
         raise UserError(f"{name} needs --{missing[0].replace('_', '-')}")
@@ -328,8 +330,32 @@ def _budget(steps: int | None, epochs: float | None, minutes: float | None) -> d
     return given or {"epochs": 100}
 
 
+def make_plan(kind: type[Task], batch_size: int, given: dict[str, Any], **rest: Any) -> Plan:
+    """Return how to train: what was given (not None), else the task's defaults, else the general ones."""
+    from selfsup.train.fit import Plan
+
+    given = {key: value for key, value in given.items() if value is not None}
+    values = dict(kind.defaults) | given
+    if given.get("optimizer", kind.defaults.get("optimizer")) != kind.defaults.get("optimizer"):
+        values = given  # the task's rates are for its own optimizer
+    optimizer = values.setdefault("optimizer", "adamw")
+    ratio = batch_size / values.pop("batch_size", 128)
+    scale = math.sqrt(ratio) if optimizer == "adamw" else ratio
+    if "lr" not in given:
+        values["lr"] = values.get("lr", LR[optimizer]) * scale
+    values.setdefault("weight_decay", WEIGHT_DECAY[optimizer])
+    return Plan(batch_size=batch_size, **values, **rest)
+
+
 def _steps(
-    budget: dict[str, float], task: Task, source: Source, views: Views, fabric: Fabric, batch_size: int, seed: int
+    budget: dict[str, float],
+    task: Task,
+    source: Source,
+    views: Views,
+    fabric: Fabric,
+    batch_size: int,
+    micro_batch: int | None,
+    seed: int,
 ) -> int:
     from selfsup.train.precision import step_seconds
 
@@ -338,4 +364,6 @@ def _steps(
         return int(amount)
     if unit == "epochs":
         return max(1, int(amount * (len(source) // batch_size)))
-    return max(1, int(amount * 60 / step_seconds(task, source, views, fabric, batch_size, seed)))
+    return max(
+        1, int(amount * 60 / step_seconds(task, source, views, fabric, batch_size, seed, micro_batch=micro_batch))
+    )

@@ -58,6 +58,8 @@ class Task(nn.Module, ABC):
     uses_unlabelled: ClassVar[bool] = False  # with needs_labels: samples without a label (-1) are kept, not left out
     default_encoder: ClassVar[str] = "resnet18"
     small_encoder: ClassVar[str] = "convnet"  # one that is built at once: for pictures of what a task does
+    defaults: ClassVar[Mapping[str, Any]] = {}  # of `train.fit.Plan`, where they suit the task better than the general
+    coupled: ClassVar[bool] = True  # False: the loss is a mean over samples, each of which is a function of it alone
     progress: float = 0.0  # step / total, written by fit alone
 
     def __init__(self, encoder: Encoder) -> None:
@@ -84,6 +86,10 @@ class Task(nn.Module, ABC):
 
     def after_step(self) -> None:
         """Update what no gradient updates (momentum encoder, queue, centre), once after each optimizer step."""
+
+    def lr_of(self, child: str, scheduled: float, peak: float) -> float:
+        """Return the learning rate of the parameters of a child module, by its name; by default the scheduled one."""
+        return scheduled
 
     def representation(self) -> Encoder:
         """Return what is kept, probed and exported."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from selfsup.errors import UserError
+from selfsup.nn.norm import BatchNorm
 
 
 def mlp(*dims: int) -> nn.Sequential:
@@ -19,7 +20,7 @@ def mlp(*dims: int) -> nn.Sequential:
         raise UserError(f"a layer of a head has at least 1 unit, not {min(dims)}: give another --hidden")
     layers: list[nn.Module] = []
     for before, after in pairwise(dims[:-1]):
-        layers += [nn.Linear(before, after, bias=False), nn.BatchNorm1d(after), nn.ReLU(inplace=True)]
+        layers += [nn.Linear(before, after, bias=False), BatchNorm(after), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers, nn.Linear(dims[-2], dims[-1]))
 
 

@@ -20,6 +20,7 @@ from selfsup.task import Loss, Task
 from selfsup.train.alarm import Alarm
 from selfsup.train.checkpoint import load_tensors, restore, save_tensors, training_state
 from selfsup.train.log import Log, Skipped
+from selfsup.train.micro import forward_backward
 from selfsup.train.optim import build_optimizer, warmup_cosine
 from selfsup.train.signals import Interrupted, signals
 from selfsup.views import Fetched, Views
@@ -30,7 +31,11 @@ SAVE_SECONDS = 30.0  # between checkpoints; more where writing one takes long, s
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how to train. `batch_size` is the global one; `lr` the peak; `clip` the largest gradient norm."""
+    """How long and how to train.
+
+    `batch_size` is the global one; `lr` the peak; `clip` the largest gradient norm; `betas` are AdamW's; `micro_batch`
+    is how many samples a process holds in memory at once (see `train.micro`).
+    """
 
     steps: int
     batch_size: int = 128
@@ -39,6 +44,8 @@ class Plan:
     weight_decay: float = 0.05
     warmup: float = 0.05
     clip: float | None = None
+    betas: tuple[float, float] = (0.9, 0.999)
+    micro_batch: int | None = None
     seed: int = 0
 
     def lr_at(self, step: int) -> float:
@@ -70,7 +77,7 @@ def fit(
     """
     checkpoint = folder / "checkpoint" / "latest.safetensors" if folder else None
     task.to(memory_format=torch.channels_last)
-    raw_optimizer = build_optimizer(task, plan.optimizer, plan.lr, plan.weight_decay)
+    raw_optimizer = build_optimizer(task, plan.optimizer, plan.lr, plan.weight_decay, plan.betas)
     model, optimizer = fabric.setup(task, raw_optimizer)
     task.train()
 
@@ -105,17 +112,18 @@ def fit(
         for step, (fetched, waited) in enumerate(stream, start):
             task.progress = step / plan.steps
             for group in optimizer.param_groups:
-                group["lr"] = plan.lr_at(step)
+                group["lr"] = task.lr_of(group["child"], plan.lr_at(step), plan.lr)
             torch.manual_seed(_noise_seed(plan.seed, step, fabric.global_rank))
-            loss: Loss = model(views.finish(fabric.to_device(fetched.batch)))
-            fabric.backward(loss.value)
+            loss = forward_backward(
+                model, task, views.finish(fabric.to_device(fetched.batch)), fabric, plan.micro_batch
+            )
             if plan.clip is not None:
                 fabric.clip_gradients(model, optimizer, max_norm=plan.clip)
             optimizer.step()
             optimizer.zero_grad()
             task.after_step()
 
-            recent.append(Loss(loss.value.detach(), loss.metrics, loss.chance))
+            recent.append(loss)
             skipped.add(fetched.skipped)
             progress.wait(waited)
             done = step + 1

@@ -11,18 +11,22 @@ from torch import nn
 OPTIMIZERS = ("adamw", "sgd", "lars")
 
 
-def build_optimizer(module: nn.Module, name: str, lr: float, weight_decay: float) -> torch.optim.Optimizer:
-    """Return the optimizer of a module's trained parameters.
+def build_optimizer(
+    module: nn.Module, name: str, lr: float, weight_decay: float, betas: tuple[float, float] = (0.9, 0.999)
+) -> torch.optim.Optimizer:
+    """Return the optimizer of a module's trained parameters, with groups for each `child` of the module.
 
-    `adamw`; `sgd` with Nesterov momentum 0.9; `lars` (You et al., 2017) with momentum 0.9. Vectors (biases, BatchNorm)
-    get no weight decay, and under LARS no trust ratio (Grill et al., 2020, section 3.2).
+    `adamw` with `betas`; `sgd` with Nesterov momentum 0.9; `lars` (You et al., 2017) with momentum 0.9. Vectors
+    (biases, BatchNorm) get no weight decay, and under LARS no trust ratio (Grill et al., 2020, section 3.2).
     """
-    trained = [p for p in module.parameters() if p.requires_grad]
+    parts: dict[tuple[str, bool], list[nn.Parameter]] = {}
+    for key, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            parts.setdefault((key.partition(".")[0], parameter.ndim > 1), []).append(parameter)
     groups: list[dict[str, Any]] = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": parameters, "weight_decay": weight_decay if matrices else 0.0, "child": child}
+        for (child, matrices), parameters in parts.items()
     ]
-    groups = [group for group in groups if group["params"]]
     if name == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True)
     if name == "lars":
@@ -30,7 +34,7 @@ def build_optimizer(module: nn.Module, name: str, lr: float, weight_decay: float
 
         lars: torch.optim.Optimizer = Lars(groups, lr=lr, momentum=0.9)
         return lars
-    return torch.optim.AdamW(groups, lr=lr)
+    return torch.optim.AdamW(groups, lr=lr, betas=betas)
 
 
 def warmup_cosine(progress: float, warmup: float) -> float:

@@ -11,6 +11,7 @@ from lightning_fabric import Fabric
 from selfsup.data import Source
 from selfsup.errors import unknown
 from selfsup.task import Task
+from selfsup.train.micro import forward_backward
 from selfsup.views import Views
 from selfsup.views.loader import batches
 from selfsup.views.random import permutation
@@ -36,22 +37,29 @@ def _cpu_has_bfloat16() -> bool:
 
 
 def step_seconds(
-    task: Task, source: Source, views: Views, fabric: Fabric, batch_size: int, seed: int, patience: float = 5.0
+    task: Task,
+    source: Source,
+    views: Views,
+    fabric: Fabric,
+    batch_size: int,
+    seed: int,
+    patience: float = 5.0,
+    micro_batch: int | None = None,
 ) -> float:
     """Return the seconds that a training step takes, data included, measured for about `patience` seconds.
 
     It is measured on a copy: `task` stays as it is.
     """
-    model = fabric.setup_module(copy.deepcopy(task).to(memory_format=torch.channels_last))
+    measured = copy.deepcopy(task).to(memory_format=torch.channels_last)
+    model = fabric.setup_module(measured)
     views = views.for_device(fabric.device)
     stream = batches(source, views, batch_size=batch_size, seed=seed, start=0, steps=6, workers=0)
     seconds: list[float] = []
     began = time.monotonic()
     with torch.random.fork_rng(devices=[]):
         for fetched in stream:
-            loss = model(views.finish(fabric.to_device(fetched.batch)))
-            fabric.backward(loss.value)
-            float(loss.value.detach())  # waits for the device
+            batch = views.finish(fabric.to_device(fetched.batch))
+            float(forward_backward(model, measured, batch, fabric, micro_batch).value)  # waits for the device
             seconds.append(time.monotonic() - began - sum(seconds))
             if sum(seconds) > patience:
                 break

@@ -20,7 +20,7 @@ from selfsup.task import Batch
 from selfsup.views import reference
 from selfsup.views.crop import Crop
 from selfsup.views.draw import PLAIN, Places, draws, looks, places
-from selfsup.views.random import uniform
+from selfsup.views.random import keys, uniform
 
 engine: Any = reference  # without numba, or with one that cannot compile here: the same pixels, slower
 with contextlib.suppress(ImportError):
@@ -55,7 +55,8 @@ class _Pictures(NamedTuple):
 class ImageViews:
     """Views of pictures: one batch key a group, (B, count, C, H, W), or (B, C, H, W) for a group of one.
 
-    Further keys: `index` (B,) int64, the sample's number; `y` (B,) int64 with `labels` (-1: none). All views are
+    Further keys: `index` (B,) int64, the sample's number; `y` (B,) int64 with `labels` (-1: none); with `noise` also
+    `noise` (B,) int64, the key from which a task draws what it does to the sample (`selfsup.nn.noise`). All are
     functions of (seed, epoch, index) alone, whatever `output` is:
 
     - `uint8`: finished pixels, channels last in memory, normalised by `finish`: right for a GPU and for processes.
@@ -67,6 +68,7 @@ class ImageViews:
     spec: ImageSpec
     groups: Mapping[str, Crop] = field(default_factory=dict)
     labels: bool = False
+    noise: bool = False
     output: Literal["uint8", "float32", "crops"] = "uint8"
 
     def for_device(self, device: torch.device | str, appearance_on_device: bool = False) -> ImageViews:
@@ -99,6 +101,8 @@ class ImageViews:
             if source.labels is None:
                 raise UserError(f"{source.name} has no labels; give them with labels=")
             batch["y"] = torch.from_numpy(source.labels.ids[used])
+        if self.noise:
+            batch["noise"] = torch.from_numpy(keys(seed, epoch, used))
         return Fetched(batch, tuple(skipped))
 
     def finish(self, batch: Batch) -> Batch:

@@ -15,6 +15,14 @@ def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return x ^ (x >> np.uint64(31))
 
 
+def keys(seed: int, epoch: int, index: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return (B,) numbers of 64 random bits, one for each sample."""
+    with np.errstate(over="ignore"):
+        key = _mix(np.array([seed], dtype=np.int64).view(np.uint64) + _GOLDEN)
+        key = _mix((key ^ np.uint64(epoch)) + _GOLDEN)
+        return _mix((key ^ index.astype(np.uint64)) + _GOLDEN).view(np.int64)
+
+
 def uniform(
     seed: int, epoch: int, index: NDArray[np.int64], count: int, first: int | NDArray[np.int64] = 0
 ) -> NDArray[np.float64]:
@@ -23,9 +31,7 @@ def uniform(
     The columns count from `first`, a number or one for each row.
     """
     with np.errstate(over="ignore"):
-        key = _mix(np.array([seed], dtype=np.int64).view(np.uint64) + _GOLDEN)
-        key = _mix((key ^ np.uint64(epoch)) + _GOLDEN)
-        rows = _mix((key ^ index.astype(np.uint64)) + _GOLDEN)
+        rows = keys(seed, epoch, index).view(np.uint64)
         columns = np.add.outer(np.atleast_1d(first), np.arange(1, count + 1)).astype(np.uint64)
         bits = _mix(rows[:, None] + columns * _GOLDEN)
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53

@@ -31,6 +31,7 @@ class Rotation(Task):
 
     paper = "Gidaris et al., 2018"
     section = "images: distortion"
+    coupled = False
 
     def __init__(self, encoder: Encoder, *, pad: int = 4, flip: float = 0.5, hidden: int = 256) -> None:
         super().__init__(encoder)

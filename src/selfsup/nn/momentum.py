@@ -1,0 +1,44 @@
+"""A slow copy of a module, and a queue of past outputs: what changes in `Task.after_step` alone."""
+
+from __future__ import annotations
+
+import copy
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def frozen_copy(module: M) -> M:
+    """Return a copy that no gradient reaches."""
+    return copy.deepcopy(module).requires_grad_(False)
+
+
+@torch.no_grad()
+def follow(slow: nn.Module, fast: nn.Module, momentum: float) -> None:
+    """Set slow = momentum * slow + (1 - momentum) * fast, for the parameters; buffers (BatchNorm's) stay its own."""
+    slows: list[Tensor] = [p.detach() for p in slow.parameters()]
+    fasts = [p.detach() for p in fast.parameters()]
+    torch._foreach_lerp_(slows, fasts, 1 - momentum)
+
+
+class Queue(nn.Module):
+    """The last `size` rows that were put in, of unit length; random directions until then."""
+
+    rows: Tensor
+    at: Tensor
+
+    def __init__(self, size: int, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("rows", nn.functional.normalize(torch.randn(size, dim), dim=1))
+        self.register_buffer("at", torch.zeros((), dtype=torch.long))
+
+    @torch.no_grad()
+    def put(self, rows: Tensor) -> None:
+        """Replace the oldest rows by these (B, dim); of more than `size` the last ones are kept."""
+        rows = rows[-len(self.rows) :]
+        place = (self.at + torch.arange(len(rows), device=rows.device)) % len(self.rows)
+        self.rows[place] = rows.to(self.rows.dtype)
+        self.at.copy_((self.at + len(rows)) % len(self.rows))

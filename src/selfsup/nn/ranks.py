@@ -1,0 +1,73 @@
+"""What crosses processes. Each function is a no-op in a single process, and gives N processes the gradient of one.
+
+A process has rows rank::world of the global batch, and DDP takes the mean of the processes' gradients. So a loss is
+exact if it is the mean over the process's own samples (`global_mean` where their number differs among processes), or if
+every process computes the same loss of the global batch from `gather`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def world_size() -> int:
+    """Return the number of processes that train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def gather(x: Tensor) -> Tensor:
+    """(B, ...) of each process -> (B * world, ...) in the order of the global batch, the same in every process.
+
+    Gradients arrive if every process computes the same loss from it.
+    """
+    if world_size() == 1:
+        return x
+    gathered: Tensor = _Gather.apply(x)
+    return gathered
+
+
+def sum_over_ranks(x: Tensor) -> Tensor:
+    """Return the sum of a tensor over the processes; its gradient is the sum of theirs."""
+    if world_size() == 1:
+        return x
+    total: Tensor = _Sum.apply(x)
+    return total
+
+
+def global_mean(values: Tensor, weights: Tensor) -> Tensor:
+    """Return sum(values * weights) / sum(weights), the latter over all processes' samples; 0 where it is 0.
+
+    It is scaled so that its mean over the processes is the mean over the global batch.
+    """
+    total = sum_over_ranks(weights.detach().sum().to(values.dtype))
+    return (values * weights).sum() * world_size() / total.clamp_min(torch.finfo(values.dtype).tiny)
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.stack(parts, 1).flatten(0, 1)  # the loader deals samples out one by one
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return grads[0][dist.get_rank() :: dist.get_world_size()] * dist.get_world_size()
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        x = x.clone()
+        dist.all_reduce(x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        grad = grads[0].clone()
+        dist.all_reduce(grad)
+        return grad

@@ -1,0 +1,108 @@
+"""Large batches on small machines: the gradient of the whole batch, a micro-batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import wraps
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from selfsup.task import Batch, Loss, Task
+
+
+def forward_backward(model: nn.Module, task: Task, batch: Batch, fabric: Fabric, micro_batch: int | None) -> Loss:
+    """Compute the loss of a batch and its gradient, and return the loss, detached.
+
+    Where the loss is a mean over samples (`task.coupled` is False) the gradients of micro-batches are added up. Where
+    it couples samples, the encoder runs on a micro-batch at a time and forgets all but its output; what it forgot is
+    computed again when the gradient of that output is known (the gradient cache of Gao et al., 2021). The rest of the
+    task sees the whole batch. Both are exact but for BatchNorm, whose statistics in the encoder (without coupling: in
+    the head too) are those of a micro-batch.
+    """
+    size = len(next(iter(batch.values())))
+    if micro_batch is None or micro_batch >= size:
+        loss: Loss = model(batch)
+        fabric.backward(loss.value)
+        return Loss(loss.value.detach(), loss.metrics, loss.chance)
+    if task.coupled:
+        with encoders_in_parts(task, micro_batch):
+            return forward_backward(model, task, batch, fabric, None)
+    parts: list[tuple[int, Loss]] = []
+    for begin in range(0, size, micro_batch):
+        part = {key: value[begin : begin + micro_batch] for key, value in batch.items()}
+        count = min(micro_batch, size - begin)
+        with fabric.no_backward_sync(model, enabled=begin + micro_batch < size):  # type: ignore[arg-type]
+            loss = model(part)
+            fabric.backward(loss.value * (count / size))
+        parts.append((count, Loss(loss.value.detach(), loss.metrics, loss.chance)))
+
+    def mean(values: list[Tensor]) -> Tensor:
+        return torch.stack([value * (n / size) for (n, _), value in zip(parts, values, strict=True)]).sum(0)
+
+    metrics = {key: mean([loss.metrics[key] for _, loss in parts]) for key in parts[-1][1].metrics}
+    return Loss(mean([loss.value for _, loss in parts]), metrics, parts[-1][1].chance)
+
+
+@contextmanager
+def encoders_in_parts(task: Task, micro_batch: int) -> Iterator[None]:
+    """Let the task's encoder and its copies run on `micro_batch` samples at a time, and keep no activations."""
+    encoders = [module for module in task.modules() if type(module) is type(task.encoder)]
+    norms = [module for module in task.encoder.modules() if isinstance(module, _BatchNorm)]
+    names = [name for name in ("forward", "tokens", "maps") if hasattr(task.encoder, name)]
+
+    def in_parts(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        @wraps(method)
+        def run(x: Tensor, *rest: Any, **more: Any) -> Tensor:
+            outputs = []
+            for begin in range(0, len(x), micro_batch):
+                part = slice(begin, begin + micro_batch)
+                arguments = [_cut(value, part, len(x)) for value in (x, *rest)]
+                options = {key: _cut(value, part, len(x)) for key, value in more.items()}
+                if torch.is_grad_enabled():
+                    outputs.append(
+                        checkpoint(
+                            method,
+                            *arguments,
+                            use_reentrant=False,
+                            context_fn=lambda: (nullcontext(), _same_statistics(norms)),
+                            **options,
+                        )
+                    )
+                else:
+                    outputs.append(method(*arguments, **options))
+            return torch.cat(outputs)
+
+        return run
+
+    for encoder in encoders:
+        for name in names:
+            setattr(encoder, name, in_parts(getattr(encoder, name)))
+    try:
+        yield
+    finally:
+        for encoder in encoders:
+            for name in names:
+                delattr(encoder, name)
+
+
+def _cut(value: Any, part: slice, size: int) -> Any:
+    return value[part] if isinstance(value, Tensor) and value.ndim and len(value) == size else value
+
+
+@contextmanager
+def _same_statistics(norms: list[_BatchNorm]) -> Iterator[None]:
+    """Let a second pass leave BatchNorm's running statistics as the first one left them."""
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, (momentum, tracked) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, tracked

@@ -1,0 +1,78 @@
+"""A micro-batch at a time: the gradient is that of the whole batch."""
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from selfsup.losses import nt_xent
+from selfsup.task import Loss, Task
+from selfsup.train.micro import forward_backward
+
+
+class Small(nn.Module):
+    """Without BatchNorm unless asked for; counts the samples that it holds at once."""
+
+    def __init__(self, norm: bool = False) -> None:
+        super().__init__()
+        self.dim, self.spec, self.largest = 8, None, 0
+        self.layers = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8) if norm else nn.Identity(), nn.Tanh())
+
+    def forward(self, x):
+        self.largest = max(self.largest, len(x))
+        return self.layers(x)
+
+
+class Pairs(Task):
+    """Two views attract each other."""
+
+    def views(self, spec): ...
+
+    def panels(self, batch, guess=False): ...
+
+    def loss(self, batch):
+        first, second = (self.encoder(batch["x"][:, view]) for view in range(2))
+        value = nt_xent(first, second, 0.2)
+        return Loss(value, {"twice": 2 * value.detach()})
+
+
+class Sizes(Pairs):
+    """A mean over samples."""
+
+    coupled = False
+
+    def loss(self, batch):
+        value = self.encoder(batch["x"][:, 0]).square().mean()
+        return Loss(value, {"twice": 2 * value.detach()})
+
+
+@pytest.mark.parametrize("kind", [Pairs, Sizes])
+@pytest.mark.parametrize("micro", [3, 4])
+def test_gradient_equals_that_of_the_whole_batch(kind: type[Task], micro: int) -> None:
+    torch.manual_seed(0)
+    task = kind(Small()).double()
+    fabric, x = Fabric(accelerator="cpu"), torch.randn(16, 2, 6, dtype=torch.float64)
+    found = []
+    for size in (None, micro):
+        task.zero_grad()
+        task.encoder.largest = 0
+        loss = forward_backward(fabric.setup_module(task), task, {"x": x}, fabric, size)
+        found.append([loss.value, loss.metrics["twice"], *(p.grad.clone() for p in task.parameters())])
+    assert task.encoder.largest == micro
+    assert "forward" not in vars(task.encoder), "the encoder is as it was"
+    for whole, parts in zip(*found, strict=True):
+        torch.testing.assert_close(parts, whole, rtol=1e-10, atol=1e-12)
+
+
+def test_computing_again_leaves_the_running_statistics_alone() -> None:
+    torch.manual_seed(0)
+    task, twin = Pairs(Small(norm=True)), Pairs(Small(norm=True))
+    twin.load_state_dict(task.state_dict())
+    fabric, x = Fabric(accelerator="cpu"), torch.randn(8, 2, 6)
+    forward_backward(fabric.setup_module(task), task, {"x": x}, fabric, 4)
+    with torch.no_grad():
+        for view in range(2):
+            for begin in (0, 4):
+                twin.encoder(x[begin : begin + 4, view])
+    for key, value in task.state_dict().items():
+        torch.testing.assert_close(value, twin.state_dict()[key])
