@@ -20,6 +20,7 @@ from selfsup.views.text import TextViews
 
 pytest.importorskip("transformers")
 DOCUMENTS = [topics[key] for key in sorted(topics)][:40]
+PARTS = ("select", "test")
 QUICK = ["--steps", "2", "--batch-size", "8", "--size", "32", "--tokenizer", "wordpiece:600", "--precision", "float32"]
 
 
@@ -251,6 +252,30 @@ def test_every_command_on_texts(run: Path, folder: Path, tmp_path: Path, capsys:
     page = (run / "report.html").read_text()
     assert "of a vocabulary of" in page
     assert "hidden:" in page
+
+
+def test_compare_ranks_tasks_beside_tfidf(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from selfsup.comparison import race
+    from selfsup.comparison.judging import Accuracy
+
+    def scratch(self: Accuracy, make: object, number: int, seed: int) -> dict:
+        return {name: np.random.default_rng(number).random(len(getattr(self.parts, name))) < 0.5 for name in PARTS}
+
+    monkeypatch.setattr(race, "step_seconds", lambda *_: 0.15)
+    monkeypatch.setattr(Accuracy, "scratch", scratch)
+    result = selfsup.compare(
+        folder, tasks="bert,simcse(pieces=True),next_word,rotation", labels="folders", minutes=0.02, shots=2,
+        batch_size=8, size=32, out=tmp_path / "compared", quiet=True,
+    )  # fmt: skip
+    assert set(result.ranking) == {"bert", "simcse(pieces=True)", "TF-IDF", "untrained", "from scratch"}
+    left_out = result.state.plan["left_out"]
+    assert "does not see what comes" in left_out["next_word"]
+    assert left_out["rotation"] == "it is for image, not text"
+    assert "--encoder bert-tiny" in result.commands["bert"]
+    bare = selfsup.compare(
+        folder, tasks="simcse", minutes=0.01, batch_size=8, size=32, out=tmp_path / "bare", quiet=True
+    )
+    assert bare.ranking == ["simcse", "TF-IDF", "untrained"]
 
 
 def test_export_loads_back(run: Path, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def compare(
     labels: str | None = None,
     test: Data | None = None,
     test_labels: str | None = None,
-    encoder: str = "resnet18",
+    encoder: str | None = None,
     shots: int = 10,
     draws: int = 5,
     out: Target = "runs/compare",
@@ -45,7 +45,7 @@ def compare(
     device: str = "auto",
     quiet: bool = False,
 ) -> Comparison:
-    """Train each task under one equal budget and rank them, beside raw pixels, the untrained encoder and from scratch.
+    """Train each task under one equal budget and rank them, beside raw data, the untrained encoder and from scratch.
 
     With labels: successive halving by few-label accuracy; the winner is chosen on one held-out part and measured on
     another. Without: whole runs, ranked by label-free measures, which is weak evidence. Called again with the same
@@ -58,11 +58,11 @@ def compare(
         labels: Where the labels of the data are: 'folders', a CSV file (path,label) or an .npz file with y.
         test: Labelled data to measure on; by default a fifth of every class of the data, set aside first.
         test_labels: The same as labels, for the test data.
-        encoder: convnet, or any image model of timm.
+        encoder: One for all tasks, as `pretrain` takes it; by default that of the first task, for pictures resnet18.
         shots: Labels per class.
         draws: How many times the labels are drawn, at least 5.
         out: The folder of the comparison: compare.json, compare.png and a run folder for each task.
-        size: Pixels a side of what the encoder gets; by default the data's own, at most 224.
+        size: Pixels a side of what the encoder gets; by default the data's own, at most 224; of texts tokens, 128.
         batch_size: Samples a step.
         precision: auto (bfloat16 where the processor has it), float32, bfloat16 or float16.
         seed: Seed of everything.

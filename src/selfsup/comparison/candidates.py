@@ -10,11 +10,13 @@ from typing import Any
 
 from selfsup.data import Source
 from selfsup.errors import UserError
+from selfsup.modalities import MODALITIES, by_kind
 from selfsup.pretraining import prepare_task
 from selfsup.task import Task
 from selfsup.tasks import TASKS, find_task
 
-BASELINES = ("raw pixels", "untrained", "from scratch")
+DATA = tuple(by_kind(kind).baseline for kind in MODALITIES)  # the samples themselves, as features
+BASELINES = (*DATA, "untrained", "from scratch")
 SPEC = re.compile(r"\s*([^,()]+?)\s*(?:\(([^()]*)\))?\s*(?:,|$)")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from selfsup.comparison.candidates import BASELINES
+from selfsup.comparison.candidates import BASELINES, DATA
 from selfsup.comparison.judging import accuracy
 from selfsup.comparison.result import Comparison, merit
 
@@ -20,8 +20,9 @@ def draw_comparison(comparison: Comparison) -> Figure:
         half = [accuracy(read["select"])[1] if "select" in read else 0.0 for read in reads]
         nudged = [x + 0.004 * minutes[-1] * number for x in minutes[: len(reads)]]  # so that intervals do not hide
         axes.errorbar(nudged, [merit(read) for read in reads], half, fmt="o-", markersize=4, capsize=3, label=name)
-    for name, style in zip(BASELINES, (":", "--", "-."), strict=True):
-        if name in state.readings and (comparison.labelled or name != "raw pixels"):
+    lines = (name for name in BASELINES if name in state.readings)
+    for name, style in zip(lines, (":", "--", "-."), strict=False):
+        if comparison.labelled or name not in DATA:
             axes.axhline(merit(state.readings[name][-1]), color="0.4", linestyle=style, linewidth=1, label=name)
     shots = state.asked["shots"]
     axes.set_xlabel("minutes of training, each")

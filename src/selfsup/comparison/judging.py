@@ -19,6 +19,7 @@ from selfsup.evaluation.draws import interval, nested_draws
 from selfsup.evaluation.features import extract
 from selfsup.evaluation.few_labels import align, train_on_labels
 from selfsup.evaluation.probe import fit_probe
+from selfsup.modalities import modality
 from selfsup.task import Task
 
 ITEMS = 2048  # samples for the label-free measures: their cost grows with the cube
@@ -94,32 +95,46 @@ class Accuracy:
 
     def read(self, encoder: nn.Module, names: Sequence[str]) -> dict[str, Any]:
         """Return a reading for each part of `names`."""
-        assert self.parts.pool.labels is not None
-        kept, features = extract(encoder, self.parts.pool, self.spec, self.fabric.device)
-        labels, probes = self.parts.pool.labels.ids[kept], []
+        parts = ("pool", *names)
+        return self._probe({n: extract(encoder, self._part(n), self.spec, self.fabric.device) for n in parts})
+
+    def read_data(self) -> dict[str, Any]:
+        """Return readings of `select` and `test`, of the samples themselves."""
+        kind = modality(self.spec)
+        found = kind.features(tuple(self.parts), self.spec, True)
+        return self._probe(dict(zip(Parts._fields, found, strict=True)), kind.alike)
+
+    def _probe(
+        self, features: dict[str, tuple[NDArray[np.int64], NDArray[np.float32]]], alike: bool = True
+    ) -> dict[str, Any]:
+        """Return readings of all parts but `pool`, on which the probes are fitted, a draw each."""
+        (kept, x), labels = features.pop("pool"), self._ids("pool")
+        probes = []
         for drawn in self.draws:
             rows = np.isin(kept, drawn)
-            probes.append(fit_probe(features[rows], labels[rows], self.classes))
+            probes.append(fit_probe(x[rows], labels[kept[rows]], self.classes, alike=alike))
         readings = {}
-        for name in names:
-            x, truth = self._held_out(encoder, name)
-            readings[name] = reading([np.asarray(probe.predict(x)) == truth for probe in probes])
+        for name, (seen, x) in features.items():
+            readings[name] = reading([np.asarray(probe.predict(x)) == self._ids(name)[seen] for probe in probes])
         return readings
+
+    def _part(self, name: str) -> Source:
+        part: Source = getattr(self.parts, name)
+        return part
+
+    def _ids(self, name: str) -> NDArray[np.int64]:
+        labels = self._part(name).labels
+        assert labels is not None
+        return labels.ids
 
     def scratch(self, make: Callable[[], Task], number: int, seed: int) -> dict[str, NDArray[np.bool_]]:
         """Return for one draw which items of `select` and `test` a classifier trained from scratch gets right."""
         classifier = train_on_labels(make, self.parts.pool, self.draws[number], self.spec, self.fabric, seed + number)
         right = {}
         for name in ("select", "test"):
-            logits, truth = self._held_out(classifier, name)
-            right[name] = logits.argmax(1) == truth
+            seen, logits = extract(classifier, self._part(name), self.spec, self.fabric.device)
+            right[name] = logits.argmax(1) == self._ids(name)[seen]
         return right
-
-    def _held_out(self, module: nn.Module, name: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        source: Source = getattr(self.parts, name)
-        assert source.labels is not None
-        seen, x = extract(module, source, self.spec, self.fabric.device)
-        return x, source.labels.ids[seen]
 
 
 @dataclass(frozen=True)
@@ -132,9 +147,15 @@ class LabelFree:
 
     def read(self, encoder: nn.Module, names: Sequence[str]) -> dict[str, Any]:
         """Return `measures` by name."""
+        return self._measure(extract(encoder, self.source, self.spec, self.fabric.device)[1])
+
+    def read_data(self) -> dict[str, Any]:
+        """Return the same of the samples themselves."""
+        return self._measure(modality(self.spec).features((self.source,), self.spec, True)[0][1])
+
+    def _measure(self, x: NDArray[np.float32]) -> dict[str, Any]:
         from selfsup.evaluation import label_free
 
-        _, x = extract(encoder, self.source, self.spec, self.fabric.device)
         measures = ("rankme", "alpha_req", "effective_dimension", "uniformity", "normalised_std")
         found = {name: float(getattr(label_free, name)(torch.from_numpy(x))) for name in measures}
         return {"measures": {name: value if math.isfinite(value) else None for name, value in found.items()}}

@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from selfsup.comparison.candidates import BASELINES, Candidate, find_candidates
+from selfsup.comparison.candidates import Candidate, find_candidates
 from selfsup.comparison.judging import ITEMS, Accuracy, LabelFree, draw, split_labels
 from selfsup.comparison.plan import open_state, plan_steps
 from selfsup.comparison.result import Comparison, command, merit
@@ -68,12 +68,12 @@ class Race:
             raise UserError(f"--test is of no use without labels of {labelled.name}: give --labels")
         candidates, left_out = find_candidates(tasks, self.source)
         self.fabric = make_fabric(device, precision)
-        spec, held_out = make_spec(self.source, size=options["size"]), _open_test(test, test_labels)
-        if modality(spec).baseline not in BASELINES:
-            raise UserError(
-                f"compare has no baseline for {modality(spec).words(spec)[0]} yet; evaluate each run by itself"
-            )
-        self.spec = spec
+        if options["encoder"] is None and candidates:
+            options["encoder"] = next(iter(candidates.values())).kind.default_encoder
+        self.spec = spec = make_spec(self.source, size=options["size"])
+        held_out = _open_test(test, test_labels)
+        if held_out is not None:
+            modality(spec).check(held_out, spec)
         names = tasks if isinstance(tasks, str) else [t if isinstance(t, str) else t.__name__ for t in tasks]
         asked = {
             "data": _about(labelled, labels), "test": held_out and _about(held_out, test_labels),
@@ -101,9 +101,10 @@ class Race:
         """Run what is left, baselines included."""
         torch.manual_seed(self.options["seed"])  # the weights with which the candidates begin
         untrained: nn.Module = build_encoder(self.options["encoder"], self.spec)
-        for name, module in {"raw pixels": nn.Flatten(), "untrained": untrained}.items():
+        for name in (modality(self.spec).baseline, "untrained"):
             if name not in self.state.readings:
-                self.state.readings[name] = [self.judge.read(module, ("select", "test"))]
+                read = self.judge.read(untrained, ("select", "test")) if name == "untrained" else self.judge.read_data()
+                self.state.readings[name] = [read]
                 self.state.save()
         for rung in range(len(self.state.plan["rungs"])):
             running = self._running(rung)
@@ -139,8 +140,9 @@ class Race:
                 torch.manual_seed(self.options["seed"])
                 task = kind(build_encoder(self.options["encoder"], self.spec), **values)
                 seconds[name] = step_seconds(
-                    task, source, task.views(self.spec), self.fabric, self.options["batch_size"], self.options["seed"]
-                )
+                    task, task.samples(source), task.views(self.spec), self.fabric, self.options["batch_size"],
+                    self.options["seed"],
+                )  # fmt: skip
             except Interrupted:
                 raise
             except Exception as error:  # whatever a task does wrong, the others can be compared
@@ -272,7 +274,8 @@ def _copies(judge: Accuracy) -> int:
     def items(source: Source) -> Iterator[Any]:
         for index in range(len(source)):
             with contextlib.suppress(Broken):
-                yield source.read(index)
+                item = source.read(index)
+                yield item.encode() if isinstance(item, str) else item
 
     parts = judge.parts
     return len(same_bytes(chain(items(parts.pool), items(parts.select)), items(parts.test)))

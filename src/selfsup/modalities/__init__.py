@@ -50,8 +50,11 @@ class Modality(Protocol):
     def several_views(self, spec: Any) -> tuple[Views, str]:
         """Return views of which several are made of a sample (key `x`), and what they are."""
 
-    def features(self, parts: tuple[Any, Any], spec: Any, quiet: bool) -> list[tuple[NDArray[Any], NDArray[Any]]]:
-        """Return of both parts the numbers of the samples that can be read, and the features of the baseline."""
+    def features(self, parts: tuple[Any, ...], spec: Any, quiet: bool) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+        """Return of each part the numbers of the samples that can be read, and the features of the baseline.
+
+        Whatever the features have to know of the data they learn from the first part, without its labels.
+        """
 
     def draw(self, x: Tensor, spec: Any) -> tuple[Image.Image | None, str]:
         """Return one sample of the plain views for the eye: its picture, if it has one, and its words."""

@@ -91,7 +91,7 @@ class Images:
         )
 
     def features(
-        self, parts: tuple[Any, Any], spec: ImageSpec, quiet: bool
+        self, parts: tuple[Any, ...], spec: ImageSpec, quiet: bool
     ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """Return the pixels."""
         from selfsup.evaluation.features import extract

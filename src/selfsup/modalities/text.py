@@ -83,7 +83,7 @@ class Text:
         return TextViews(spec, "one"), "windows at random places of the document"
 
     def features(
-        self, parts: tuple[Any, Any], spec: TextSpec, quiet: bool
+        self, parts: tuple[Any, ...], spec: TextSpec, quiet: bool
     ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """Return TF-IDF of words and pairs of words."""
         from sklearn.feature_extraction.text import TfidfVectorizer
