@@ -74,6 +74,7 @@ def compare(
         RunFailed: If no task can be run.
     """
     from selfsup.comparison.race import Race
+    from selfsup.writing import only_here
 
     check_numbers(minutes=minutes, shots=shots, draws=draws, size=size, batch_size=batch_size, seed=seed)
     if draws < 5:
@@ -85,12 +86,13 @@ def compare(
     folder = Path(out)
     check_new_folder(folder)
     options: dict[str, Any] = {"encoder": encoder, "size": size, "batch_size": batch_size, "seed": seed}
-    race = Race(
-        data, folder, options, labels=labels, test=test, test_labels=test_labels, tasks=tasks, minutes=minutes,
-        shots=shots, draws=draws, precision=precision, device=device, quiet=quiet,
-    )  # fmt: skip
-    race.run()
-    if not race.result.finalists:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in race.state.failed.items())
-        raise RunFailed(f"no task came through: {reasons}")
-    return race.finish()
+    with only_here(folder):
+        race = Race(
+            data, folder, options, labels=labels, test=test, test_labels=test_labels, tasks=tasks, minutes=minutes,
+            shots=shots, draws=draws, precision=precision, device=device, quiet=quiet,
+        )  # fmt: skip
+        race.run()
+        if not race.result.finalists:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in race.state.failed.items())
+            raise RunFailed(f"no task came through: {reasons}")
+        return race.finish()

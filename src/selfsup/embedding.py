@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfsup.checks import check_new_file
-from selfsup.errors import RunFailed
 from selfsup.printing import Printable
 from selfsup.run import Run
 
@@ -77,6 +76,7 @@ def embed(
     from selfsup.evaluation.features import feature_batches
     from selfsup.pretraining import make_fabric
     from selfsup.progress import counting
+    from selfsup.writing import whole_file
 
     run = run if isinstance(run, Run) else Run(run)
     path = Path(out)
@@ -88,24 +88,21 @@ def embed(
     schema = pa.schema([("path", pa.string()), ("label", pa.string()), ("vector", pa.list_(pa.float32(), dim))])
     about = {"run": str(run.folder), "task": run.task, "encoder": run.encoder_name, "data": source.name}
     schema = schema.with_metadata({key: os.fsencode(text) for key, text in about.items()})
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
     rows = 0
     placed = make_fabric(device, "float32").device
-    try:
-        with pq.ParquetWriter(aside, schema) as writer, counting("embedding", len(source), quiet) as advance:
-            for numbers, x in feature_batches(encoder, source, run.spec, device=placed):
-                ids = names.ids[numbers] if names is not None else [-1] * len(numbers)
-                columns = [
-                    pa.array([os.fsencode(source.path(int(i))).decode(errors="backslashreplace") for i in numbers]),
-                    pa.array([names.classes[i] if names and i >= 0 else None for i in ids], pa.string()),
-                    pa.FixedSizeListArray.from_arrays(pa.array(x.reshape(-1)), dim),
-                ]
-                writer.write_batch(pa.record_batch(columns, schema=schema))
-                rows += len(numbers)
-                advance(len(numbers))
-        os.replace(aside, path)
-    except OSError as error:
-        raise RunFailed(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        aside.unlink(missing_ok=True)
+    with (
+        whole_file(path) as file,
+        pq.ParquetWriter(file, schema) as writer,
+        counting("embedding", len(source), quiet) as advance,
+    ):
+        for numbers, x in feature_batches(encoder, source, run.spec, device=placed):
+            ids = names.ids[numbers] if names is not None else [-1] * len(numbers)
+            columns = [
+                pa.array([os.fsencode(source.path(int(i))).decode(errors="backslashreplace") for i in numbers]),
+                pa.array([names.classes[i] if names and i >= 0 else None for i in ids], pa.string()),
+                pa.FixedSizeListArray.from_arrays(pa.array(x.reshape(-1)), dim),
+            ]
+            writer.write_batch(pa.record_batch(columns, schema=schema))
+            rows += len(numbers)
+            advance(len(numbers))
     return Embedded(path, rows, dim, len(source) - rows)

@@ -62,8 +62,8 @@ def explore(
     """
     from selfsup.reports.embedding_map import draw_map, layout
     from selfsup.reports.page import Section, join, page, tag
-    from selfsup.train.checkpoint import write_atomically
     from selfsup.vectors import VectorFile
+    from selfsup.writing import write_atomically
 
     check_numbers(seed=seed)
     file = VectorFile(embeddings)

@@ -55,7 +55,8 @@ def export(run: RunName, /, *, format: Format = "safetensors", out: Target | Non
     import torch
 
     from selfsup.modalities import modality
-    from selfsup.train.checkpoint import save_tensors, write_atomically
+    from selfsup.train.checkpoint import save_tensors
+    from selfsup.writing import write_atomically
 
     if format not in get_args(Format):
         raise unknown("format", format, get_args(Format))

@@ -10,6 +10,7 @@ import os
 import shlex
 import sys
 import warnings
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 else:
     Data = Target = TaskName = str  # what the command line can give
 
+BEGUN = {".lock", ".recipe.json.part", "tokenizer.json", ".tokenizer.json.part"}  # left by a kill before the recipe
 DEVICES = ("auto", "cpu", "cuda", "mps")
 LR = {"adamw": 2e-3, "sgd": 0.05, "lars": 0.15}
 WEIGHT_DECAY = {"adamw": 0.05, "sgd": 5e-4, "lars": 1e-6}
@@ -122,10 +124,11 @@ def pretrain(
     from selfsup.encoders import build_encoder
     from selfsup.evaluation.online import OnlineProbe
     from selfsup.modalities import make_spec, modality
-    from selfsup.train.checkpoint import load_weights, save_tensors, write_atomically
+    from selfsup.train.checkpoint import load_weights, save_tensors
     from selfsup.train.fit import fit
     from selfsup.train.optim import OPTIMIZERS
     from selfsup.train.precision import bfloat16_saving, resolve_precision
+    from selfsup.writing import only_here, write_atomically
 
     check_numbers(
         steps=steps, epochs=epochs, minutes=minutes, until=until, size=size, channels=channels, batch_size=batch_size,
@@ -170,61 +173,65 @@ def pretrain(
     views = module.views(spec)
 
     folder = Path(out) if out is not None else Path("runs") / f"{name.rpartition(':')[2]}-{encoder}"
-    before = _before(folder)
-    if before and before.recipe.get("budget") == budget:
-        count = int(before.recipe["plan"]["steps"])
-    else:
-        count = fabric.broadcast(_steps(budget, module, source, views, fabric, batch_size, micro_batch, seed))
-    given = {"optimizer": optimizer, "lr": lr, "weight_decay": weight_decay, "warmup": warmup, "clip": clip}
-    plan = make_plan(kind, batch_size, given, steps=count, micro_batch=micro_batch, seed=seed)
-    recipe = {
-        "task": {"name": name, "hyperparameters": hyperparameters},
-        "encoder": {"name": encoder, "pretrained": pretrained}
-        | ({"init": str(started.folder), "weights": started.weights_digest()} if started else {}),
-        "data": {
-            "name": data_source.name,
-            "samples": len(data_source),
-            "fingerprint": data_source.fingerprint(),
-            "labels": labels,
-        },
-        "spec": {"kind": spec.kind, **asdict(spec)},
-        "budget": budget,
-        "plan": asdict(plan),
-        "precision": resolved,
-        "versions": versions(),
-        "command": shlex.join(sys.argv),
-    }
-    if before:
-        different = differences(before.recipe, json.loads(json.dumps(recipe)))
-        if different:
-            raise UserError(f"{folder} holds another run; give another --out. " + "; ".join(different))
-        if before.done:
-            return before
-    if fabric.is_global_zero and not before:
-        modality(spec).save(spec, folder)
-        for note in getattr(data_source, "notes", ()):
-            print(note, file=sys.stderr)
-        write_atomically(folder / "recipe.json", json.dumps(recipe, indent=2).encode())
-    if cache is not None:
-        source = _cached(source, spec, cache)
-    quiet = quiet or not fabric.is_global_zero
-    if not quiet and not before and resolved == "bfloat16" and precision == "auto":
-        saving = bfloat16_saving(module, source, views, fabric, batch_size, seed)
-        print(
-            f"precision bfloat16: {saving:.1f} × the speed of float32 here; --precision float32 to compare",
-            file=sys.stderr,
-        )
-    fit(
-        module, source, views, plan, fabric, folder=folder, workers="auto" if workers is None else workers, until=until,
-        look=watched.look if watched else None, quiet=quiet,
-    )  # fmt: skip
-    if until is not None and until < count:
+    ended = (folder / "encoder.safetensors").exists()
+    with only_here(folder) if fabric.is_global_zero and not ended else nullcontext():
+        before = _before(folder)
+        if before and before.recipe.get("budget") == budget:
+            count = int(before.recipe["plan"]["steps"])
+        else:
+            count = fabric.broadcast(_steps(budget, module, source, views, fabric, batch_size, micro_batch, seed))
+        given = {"optimizer": optimizer, "lr": lr, "weight_decay": weight_decay, "warmup": warmup, "clip": clip}
+        plan = make_plan(kind, batch_size, given, steps=count, micro_batch=micro_batch, seed=seed)
+        recipe = {
+            "task": {"name": name, "hyperparameters": hyperparameters},
+            "encoder": {"name": encoder, "pretrained": pretrained}
+            | ({"init": str(started.folder), "weights": started.weights_digest()} if started else {}),
+            "data": {
+                "name": data_source.name,
+                "samples": len(data_source),
+                "fingerprint": data_source.fingerprint(),
+                "labels": labels,
+            },
+            "spec": {"kind": spec.kind, **asdict(spec)},
+            "budget": budget,
+            "plan": asdict(plan),
+            "precision": resolved,
+            "versions": versions(),
+            "command": shlex.join(sys.argv),
+        }
+        if before:
+            different = differences(before.recipe, json.loads(json.dumps(recipe)))
+            if different:
+                raise UserError(f"{folder} holds another run; give another --out. " + "; ".join(different))
+            if before.done:
+                return before
+        if fabric.is_global_zero and not before:
+            modality(spec).save(spec, folder)
+            for note in getattr(data_source, "notes", ()):
+                print(note, file=sys.stderr)
+            write_atomically(folder / "recipe.json", json.dumps(recipe, indent=2).encode())
+        if cache is not None:
+            source = _cached(source, spec, cache)
+        quiet = quiet or not fabric.is_global_zero
+        if not quiet and not before and resolved == "bfloat16" and precision == "auto":
+            saving = bfloat16_saving(module, source, views, fabric, batch_size, seed)
+            print(
+                f"precision bfloat16: {saving:.1f} × the speed of float32 here; --precision float32 to compare",
+                file=sys.stderr,
+            )
+        fit(
+            module, source, views, plan, fabric, folder=folder, workers="auto" if workers is None else workers,
+            until=until, look=watched.look if watched else None, quiet=quiet,
+        )  # fmt: skip
+        if until is not None and until < count:
+            return Run(folder)
+        if fabric.is_global_zero:
+            kept: Any = module.representation()
+            save_tensors(
+                folder / "encoder.safetensors", kept.state_dict(), {"encoder": encoder, "spec": recipe["spec"]}
+            )
+        fabric.barrier()
         return Run(folder)
-    if fabric.is_global_zero:
-        kept: Any = module.representation()
-        save_tensors(folder / "encoder.safetensors", kept.state_dict(), {"encoder": encoder, "spec": recipe["spec"]})
-    fabric.barrier()
-    return Run(folder)
 
 
 def prepare_task(
@@ -317,7 +324,7 @@ def make_fabric(device: str, precision: str) -> Fabric:
 def _before(folder: Path) -> Run | None:
     if (folder / "recipe.json").exists():
         return Run(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and not (folder.is_dir() and {path.name for path in folder.iterdir()} <= BEGUN):
         raise UserError(f"{folder} exists and is no run folder; give another --out")
     check_new_folder(folder)
     return None

@@ -89,7 +89,7 @@ def report(
     from selfsup.reports.few_labels import few_labels
     from selfsup.reports.looks import free_labels, no_data
     from selfsup.reports.page import page
-    from selfsup.train.checkpoint import write_atomically
+    from selfsup.writing import write_atomically
 
     check_numbers(seed=seed)
     run = run if isinstance(run, Run) else Run(run)

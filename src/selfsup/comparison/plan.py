@@ -11,7 +11,7 @@ from typing import Any
 
 from selfsup.errors import UserError
 from selfsup.run import differences
-from selfsup.train.checkpoint import write_atomically
+from selfsup.writing import LOCK, part_name, write_atomically
 
 
 def rungs(candidates: int, halving: bool) -> list[tuple[int, float]]:
@@ -90,7 +90,7 @@ def open_state(path: Path, asked: dict[str, Any]) -> State:
     """
     asked = json.loads(json.dumps(asked))
     if not path.exists():
-        if path.parent.exists() and any(path.parent.iterdir()):
+        if path.parent.exists() and not {other.name for other in path.parent.iterdir()} <= {LOCK, part_name(path.name)}:
             raise UserError(f"{path.parent} holds no comparison; give another --out")
         return State(path, asked)
     try:

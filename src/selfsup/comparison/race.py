@@ -31,6 +31,7 @@ from selfsup.task import Task
 from selfsup.tasks.supervised import Supervised
 from selfsup.train.precision import resolve_precision
 from selfsup.train.signals import Interrupted
+from selfsup.writing import whole_file
 
 
 class Race:
@@ -120,14 +121,8 @@ class Race:
 
         result = self.result
         path = self.folder / "compare.png"
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            draw_comparison(result).savefig(aside, format="png", dpi=150)
-            os.replace(aside, path)
-        except OSError as error:
-            raise RunFailed(f"cannot write {path}: {error.strerror}") from error
-        finally:
-            aside.unlink(missing_ok=True)
+        with whole_file(path) as file:
+            draw_comparison(result).savefig(file, format="png", dpi=150)
         return result
 
     def _plan(self, candidates: dict[str, Candidate], left_out: dict[str, str], precision: str) -> None:

@@ -117,7 +117,7 @@ def _unpack(package: str, version: str, sha512: str, folder: str) -> Iterable[tu
 
 def _kept(path: Path, make: Callable[[], dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
     """Return the arrays of a file of the cache, which is made if it is not there."""
-    from selfsup.train.checkpoint import write_atomically
+    from selfsup.writing import write_atomically
 
     if not path.exists():
         data = io.BytesIO()

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group
 from rich.table import Table
 
-from selfsup.errors import RunFailed, UserError, need
+from selfsup.errors import UserError, need
 from selfsup.evaluation.labels_saved import Saved, sentence
 from selfsup.printing import Printable
+from selfsup.writing import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -78,10 +79,7 @@ class Evaluation(Printable):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `as_json` to a file, which `load` reads. Raises `RunFailed` where it cannot be written."""
-        try:
-            Path(path).write_text(json.dumps(self.as_json(), indent=2), encoding="utf-8")
-        except OSError as error:
-            raise RunFailed(f"cannot write {path}: {error.strerror}") from error
+        write_atomically(Path(path), json.dumps(self.as_json(), indent=2).encode())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Evaluation:

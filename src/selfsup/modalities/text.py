@@ -51,7 +51,7 @@ class Text:
 
     def save(self, spec: TextSpec, folder: Path) -> None:
         """Write the tokenizer."""
-        from selfsup.train.checkpoint import write_atomically
+        from selfsup.writing import write_atomically
 
         write_atomically(folder / "tokenizer.json", tokens.tokenizer_json(spec.tokenizer).encode())
 

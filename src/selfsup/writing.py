@@ -1,0 +1,123 @@
+"""Files that are whole whatever happens while they are written, and folders that one process at a time may write.
+
+Both rest on locks that the kernel drops when a process ends, however it ends: what a killed one left is written over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from selfsup.errors import RunFailed, UserError
+
+LOCK = ".lock"
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # of file systems without locks: nobody is refused
+
+
+def part_name(name: str) -> str:
+    """Return the name under which a file is written before it is renamed."""
+    return f".{name}.part"
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """Yield a file that takes the place of `path` when the block ends well: a reader sees the old content or the new.
+
+    Raises `RunFailed` if the disk is full or may not be written, or another process is writing the same file.
+    """
+    part = path.with_name(part_name(path.name))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _claimed(part) as file:
+            try:
+                file.truncate(0)
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                os.replace(part, path)
+            except BaseException:
+                part.unlink(missing_ok=True)
+                raise
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except _Busy:
+        raise RunFailed(f"cannot write {path}: another process is writing it") from None
+    except OSError as error:
+        raise RunFailed(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a `whole_file`."""
+    with whole_file(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def only_here(folder: Path) -> Iterator[None]:
+    """Make a folder and keep other processes from it; if it was made here and nothing came into it, it goes again.
+
+    Raises `UserError` if another process has it, or it may not be written.
+    """
+    made, lock = not folder.exists(), folder / LOCK
+    with contextlib.ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(_claimed(lock))
+        except _Busy:
+            raise UserError(f"{folder} is in use by {_owner(lock)}; wait for it, or give another --out") from None
+        except OSError as error:
+            raise UserError(f"cannot write in {folder}: {error.strerror}; give another --out") from None
+        try:
+            with contextlib.suppress(OSError):  # on a full disk the refusal of others names nobody
+                file.truncate(0)
+                file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
+                file.flush()
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                lock.unlink()
+            if made:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+
+
+class _Busy(Exception):
+    """Another process has the lock."""
+
+
+def _owner(lock: Path) -> str:
+    try:
+        return lock.read_text(errors="replace") or "another process"
+    except OSError:
+        return "another process"
+
+
+@contextmanager
+def _claimed(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file, made if it is not there, and lock it. Raises `_Busy` if another process has it."""
+    while True:
+        with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "wb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise _Busy from None
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+            try:
+                current = os.path.samestat(os.stat(path), os.fstat(file.fileno()))
+            except FileNotFoundError:
+                current = False
+            if current:  # not one that its owner has just renamed or removed
+                yield file
+                return
