@@ -59,6 +59,9 @@ class Task(nn.Module, ABC):
     default_encoder: ClassVar[str] = "resnet18"
     small_encoder: ClassVar[str] = "convnet"  # one that is built at once: for pictures of what a task does
     defaults: ClassVar[Mapping[str, Any]] = {}  # of `train.fit.Plan`, where they suit the task better than the general
+    counters: ClassVar[
+        Mapping[str, Mapping[str, Any]]
+    ] = {}  # cue of `audit` -> options that hide it: {"rim": {"gap": 4}}
     coupled: ClassVar[bool] = True  # False: the loss is a mean over samples, each of which is a function of it alone
     progress: float = 0.0  # step / total, written by fit alone
 
