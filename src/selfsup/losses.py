@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from selfsup.nn.ranks import global_mean
+
 _ROOM = 1 << 22  # logits that `info_nce` holds at once: 16 MiB
 
 
@@ -34,6 +36,11 @@ def info_nce(
     with torch.autocast(query.device.type, enabled=False):
         loss: Tensor = _InfoNCE.apply(query, key, 1 / temperature, positive, exclude)
     return loss
+
+
+def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Return the mean cross-entropy of the rows (n, K) of all processes, whose numbers may differ; 0 for no row."""
+    return global_mean(F.cross_entropy(logits.float(), target, reduction="none"), torch.ones_like(target).float())
 
 
 def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from selfsup.data.folders import cache_folder
 from selfsup.errors import UserError, need, unknown
@@ -130,6 +131,12 @@ def tables(digest: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     byte_level = any(word.startswith("Ġ") for word in words)
     on = [word[:1].isalnum() and byte_level if not word.startswith("##") else True for word in words]
     return ends, np.array(on)
+
+
+def seen(digest: str, ids: Tensor) -> str:
+    """Return ids (T,) as text for the eye, in which special tokens but padding are seen; pieces of a word joined."""
+    made, pad = tokenizer(digest), special(digest, "pad")
+    return " ".join(made.id_to_token(number) for number in ids.tolist() if number != pad).replace(" ##", "")
 
 
 def parts(text: str) -> Iterator[str]:

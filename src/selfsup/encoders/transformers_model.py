@@ -69,18 +69,21 @@ class TransformersModel(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, T) ids -> (B, dim)."""
         if x.shape[1] <= self.spec.size:
-            total, count = self._sums(x)
-            return total / count
+            return self.pool(x, self.tokens(x))
         windows = x.reshape(-1, self.spec.size)
         full = (windows[:, 0] != self.spec.pad).nonzero()[:, 0]
-        total, count = self._sums(windows[full])
+        total, count = self._sums(windows[full], self.tokens(windows[full]))
         owner = full // (x.shape[1] // self.spec.size)
         whole = total.new_zeros(len(x), self.dim).index_add(0, owner, total)
         return whole / count.new_zeros(len(x), 1).index_add(0, owner, count)
 
-    def _sums(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def pool(self, x: Tensor, states: Tensor) -> Tensor:
+        """(B, T) ids, T at most `spec.size`, and what `tokens` makes of them -> the representation (B, dim)."""
+        total, count = self._sums(x, states)
+        return total / count
+
+    def _sums(self, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Return the sum (B, dim) of the tokens that count, and how many they are (B, 1)."""
-        hidden = self.tokens(x)
         if self.pooling == "cls":
             return hidden[:, 0], hidden.new_ones(len(x), 1)
         there = (x != self.spec.pad).unsqueeze(2).to(hidden.dtype)

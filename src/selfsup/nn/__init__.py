@@ -26,5 +26,5 @@ def mlp(*dims: int) -> nn.Sequential:
 
 @torch.no_grad()
 def accuracy(logits: Tensor, label: Tensor) -> Tensor:
-    """Return the share of rows of `logits` (B, K) whose largest entry is `label` (B,)."""
-    return (logits.argmax(1) == label).float().mean()
+    """Return the share of rows of `logits` (B, K) whose largest entry is `label` (B,); 0 for no row."""
+    return (logits.argmax(1) == label).float().sum() / max(len(label), 1)

@@ -1,4 +1,4 @@
-"""From the states of an encoder of texts to the words of its vocabulary."""
+"""What tasks on texts share: hiding words, and from the states of an encoder to the words of its vocabulary."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from selfsup.data import TextSpec
+from selfsup.nn.noise import uniform
 
 
 class WordHead(nn.Module):
@@ -24,3 +27,22 @@ class WordHead(nn.Module):
     def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
         """Return the logits."""
         return F.linear(self.norm(F.gelu(self.dense(hidden))), embedding, self.bias)
+
+
+def hide(
+    x: Tensor, noise: Tensor, share: float, spec: TextSpec, goes_on: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return ids (B, T) of which a share is hidden, and where (B, T) they are asked for (BERT, section 3.1).
+
+    Of what is asked for 80% become [MASK], 10% another token, 10% stay. `noise` (B,) int64: the keys of the samples.
+    `goes_on` (V,) tells the tokens that go on with the word before them: then all tokens of a word are hidden together.
+    """
+    which, how, other = (uniform(noise, x.shape[1], stream=stream) for stream in range(3))
+    if goes_on is not None:  # all tokens of a word share the draw of its first
+        begins = ~goes_on[x]
+        first = torch.arange(x.shape[1], device=x.device).mul(begins).cummax(1).values
+        which, how = which.gather(1, first), how.gather(1, first)
+    frame = (x == spec.pad) | (x == spec.cls) | (x == spec.sep)
+    asked = (which < share) & ~frame
+    changed = torch.where(how < 0.8, spec.mask, torch.where(how < 0.9, (other * spec.vocabulary).long(), x))
+    return torch.where(asked, changed, x), asked

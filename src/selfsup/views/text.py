@@ -13,10 +13,9 @@ from selfsup.data import Source, TextSpec, tokens
 from selfsup.errors import UserError
 from selfsup.task import Batch
 from selfsup.views.images import Fetched
-from selfsup.views.random import uniform
+from selfsup.views.random import keys, uniform
 
 WINDOWS = 16  # of a document that evaluation reads
-DRAWS = 3  # columns of `draws` for each token
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,8 @@ class TextViews:
     epoch, index); `pairs`, [CLS] A [SEP] B [SEP] of a piece that is cut after one of its sentences, where B goes on
     after A or, by `swap`, is from another document. Then also `next` (B,) int64: 1, 0, or -1 for a piece that is one
     sentence and stands alone. `short`: the share of samples cut to a length drawn below theirs.
-    With `labels` also `y` (B,) int64; with `noise` also `draws` (B, 3, T) float32 in [0, 1), for masks.
+    With `labels` also `y` (B,) int64; with `noise` also `noise` (B,) int64, the keys of
+    `selfsup.nn.noise`.
     """
 
     spec: TextSpec
@@ -61,8 +61,7 @@ class TextViews:
             batch["next"] = torch.from_numpy(follows)
         batch["x"] = torch.from_numpy(x)
         if self.noise:
-            drawn = uniform(seed, epoch, indices, DRAWS * x.shape[1], first=8)
-            batch["draws"] = torch.from_numpy(drawn.astype(np.float32).reshape(len(x), DRAWS, -1))
+            batch["noise"] = torch.from_numpy(keys(seed, epoch, indices))
         if self.labels:
             if source.labels is None:
                 raise UserError(f"{source.name} has no labels; give them with labels=")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from selfsup.data import Pieces, Texts, TextSpec, tokens
 from selfsup.errors import UserError
+from selfsup.losses import cross_entropy
 from selfsup.nn import accuracy
 from selfsup.nn.words import WordHead
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
@@ -56,7 +56,7 @@ class NextWord(Task):
         target = batch["x"][:, 1:]
         asked = (target != spec.pad) & (target != spec.sep)
         logits, target = self._logits(batch["x"], asked), target[asked]
-        value = F.cross_entropy(logits, target)
+        value = cross_entropy(logits, target)
         metrics = {
             "accuracy": accuracy(logits, target),
             "bits_a_byte": value.detach() / math.log(2) / spec.bytes_a_token,

@@ -13,6 +13,7 @@ from selfsup.data import Pieces, Texts, TextSpec, tokens
 from selfsup.errors import UserError
 from selfsup.losses import info_nce
 from selfsup.nn import accuracy
+from selfsup.nn.ranks import gather
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
 from selfsup.views.text import TextViews
 
@@ -53,7 +54,7 @@ class SimCSE(Task):
 
     def loss(self, batch: Batch) -> Loss:
         """Return InfoNCE of the two encodings."""
-        first, second = self._encode(batch["x"]), self._encode(batch["x"])
+        first, second = gather(self._encode(batch["x"])), gather(self._encode(batch["x"]))
         logits = first @ second.T
         return Loss(
             info_nce(first, second, self.temperature),
