@@ -40,7 +40,9 @@ def info_nce(
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     """Return the mean cross-entropy of the rows (n, K) of all processes, whose numbers may differ; 0 for no row."""
-    return global_mean(F.cross_entropy(logits.float(), target, reduction="none"), torch.ones_like(target).float())
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    losses = F.cross_entropy(logits, target, reduction="none")
+    return global_mean(losses, torch.ones_like(losses))
 
 
 def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
