@@ -15,11 +15,13 @@ if TYPE_CHECKING:
 
 TASKS: dict[str, str] = {
     "bert": "selfsup.tasks.text.bert:Bert",
+    "denoising": "selfsup.tasks.image.denoising:Denoising",
     "next_word": "selfsup.tasks.text.next_word:NextWord",
     "rotation": "selfsup.tasks.image.rotation:Rotation",
     "s4l": "selfsup.tasks.semi.s4l:S4L",
     "simcse": "selfsup.tasks.text.simcse:SimCSE",
     "supervised": "selfsup.tasks.supervised:Supervised",
+    "vae": "selfsup.tasks.image.vae:VAE",
 }
 
 
