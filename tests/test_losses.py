@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from selfsup.losses import info_nce, nt_xent
+from selfsup.losses import info_nce, koleo, nt_xent, sinkhorn
 
 
 def test_info_nce_is_minus_the_log_share_of_the_positive() -> None:
@@ -42,3 +42,24 @@ def test_nt_xent_is_equation_1_of_simclr() -> None:
     weight = torch.exp(z @ z.T / 0.2).fill_diagonal_(0)
     expected = -torch.log(weight[torch.arange(12), torch.arange(12).roll(6)] / weight.sum(1)).mean()
     torch.testing.assert_close(nt_xent(first, second, 0.2), expected)
+
+
+def test_sinkhorn_shares_samples_out_evenly() -> None:
+    scores = torch.randn(24, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    shares = sinkhorn(scores, 0.5, 100)
+    torch.testing.assert_close(shares.sum(1), torch.ones(24, dtype=torch.float64))
+    torch.testing.assert_close(shares.sum(0), torch.full((6,), 4.0, dtype=torch.float64))
+    log = shares.log() - scores / 0.5  # the optimum is exp(scores / epsilon) times a factor a row and one a column
+    torch.testing.assert_close(log - log[:1] - log[:, :1] + log[0, 0], torch.zeros_like(log), atol=1e-8, rtol=0)
+    assert sinkhorn(1000 * scores.float(), 0.05).isfinite().all()
+    assert sinkhorn(scores[:0], 0.5).shape == (0, 6)
+
+
+def test_koleo_against_all_pairs_in_float64() -> None:
+    z = torch.randn(9, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
+    unit = z / z.norm(dim=1, keepdim=True)
+    distance = torch.cdist(unit, unit) + 9 * torch.eye(9)
+    expected = -distance.min(1).values.log().mean()
+    torch.testing.assert_close(koleo(z), expected, rtol=1e-6, atol=1e-6)
+    assert torch.autograd.grad(koleo(z), z)[0].isfinite().all()
+    assert koleo(torch.ones(3, 4)) > 10

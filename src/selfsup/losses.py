@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selfsup.nn.ranks import global_mean
+from selfsup.nn.ranks import gather, global_mean, sum_over_ranks
 
 _ROOM = 1 << 22  # logits that `info_nce` holds at once: 16 MiB
 
@@ -54,6 +54,34 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     z = F.normalize(z if z.dtype == torch.float64 else z.float())
     own = torch.arange(len(z), device=z.device)
     return info_nce(z, z, temperature, positive=own.roll(len(first)), exclude=own)
+
+
+@torch.no_grad()
+def sinkhorn(scores: Tensor, epsilon: float, iterations: int = 3) -> Tensor:
+    """Return soft assignments (B, K) of samples to prototypes, shared out evenly (Caron et al., 2020, section 3.1).
+
+    Each row sums to 1; each column, over the global batch, nearly to B / K, the nearer the more iterations. `scores`
+    (B, K) are the rows of this process, of which there may be another number in each; smaller `epsilon`, harder ones.
+    """
+    scores = scores if scores.dtype == torch.float64 else scores.float()
+    largest = scores.max() if len(scores) else scores.new_tensor(-torch.inf)
+    shares = ((scores - gather(largest.view(1)).max()) / epsilon).exp()
+    tiny = torch.finfo(shares.dtype).tiny
+    for _ in range(iterations):
+        shares = shares / sum_over_ranks(shares.sum(0)).clamp_min(tiny)
+        shares = shares / shares.sum(1, keepdim=True).clamp_min(tiny)
+    return shares
+
+
+def koleo(z: Tensor) -> Tensor:
+    """Return minus the mean log distance to the nearest other row of the batch (Sablayrolles et al., 2019, eq. 4).
+
+    The rows of (B, d) are normalised here; it is small when they spread over the sphere evenly.
+    """
+    z = F.normalize(z if z.dtype == torch.float64 else z.float())
+    with torch.no_grad():
+        nearest = (z @ z.T).fill_diagonal_(-2).argmax(1)
+    return -(F.pairwise_distance(z, z[nearest], eps=0) + 1e-8).log().mean()
 
 
 class _InfoNCE(torch.autograd.Function):

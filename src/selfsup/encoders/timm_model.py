@@ -7,40 +7,88 @@ from typing import Any
 
 import timm
 import torch
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from selfsup.data import ImageSpec
 from selfsup.errors import UserError
 
 SMALL = 64  # pixels: up to here the stem is the small one
+GRIDS = range(7, 17)  # patches a side of `small_vit`
+VITS = {"vit": (128, 6, 4), "vit-mini": (64, 2, 2)}  # width, blocks, heads
+
+
+def small_vit(name: str, spec: ImageSpec) -> TimmModel:
+    """Return a plain vision transformer for small data: without a class token, the mean of its patches is kept.
+
+    Patches are the largest that cut the picture into at least 7 × 7. The position embedding is learned; it starts as
+    sines and cosines, which short trainings do not have to find first. The last LayerNorm is of each token.
+    """
+    patch = _small_patch(spec.size)
+    if spec.size // patch not in GRIDS:
+        near = [size for size in range(8, 2 * spec.size) if size // _small_patch(size) in GRIDS]
+        fits = min(near, key=lambda size: abs(size - spec.size))
+        raise UserError(f"{name} cannot cut {spec.size} × {spec.size} pixels into patches: give --size {fits}")
+    width, depth, heads = VITS[name]
+    model = TimmModel(
+        "vit_tiny_patch16_224", spec, embed_dim=width, depth=depth, num_heads=heads, patch_size=patch,
+        class_token=False, global_pool="avg", fc_norm=False,
+    )  # fmt: skip
+    with torch.no_grad():
+        model.model.pos_embed.copy_(sines(model.grid, width))
+    return model
+
+
+def sines(grid: int, dim: int) -> Tensor:
+    """Return (1, grid², dim): sines and cosines of the row in one half of the dimensions, of the column in the other.
+
+    As in MAE (He et al., 2022), with wavelengths from 2π to 10,000 · 2π (Vaswani et al., 2017).
+    """
+    if dim % 4:
+        raise UserError(f"the width of a transformer over patches must be a multiple of 4, not {dim}")
+    angle = torch.arange(grid)[:, None] / 10_000 ** (torch.arange(dim // 4) / (dim // 4))
+    one = torch.cat([angle.sin(), angle.cos()], 1)
+    rows, columns = one[:, None].expand(-1, grid, -1), one[None].expand(grid, -1, -1)
+    return torch.cat([rows, columns], 2).reshape(1, grid**2, dim)
 
 
 class TimmModel(nn.Module):
     """A timm model without its classifier: `forward` (B, C, H, W) -> (B, dim), pooled as timm pools it.
 
-    Convolutional models have `maps` (B, C, H, W), transformers `tokens` (B, N, dim) with the prefix tokens first.
+    Convolutional models have `maps` (B, C, H, W), transformers `tokens` (B, N, dim) with the prefix tokens first. Those
+    of timm's plain VisionTransformer can leave tokens out and mask them: `patch` (pixels a side), `grid` (patches a
+    side), `prefix` (tokens that are no patch); for other models these are 0. They take pictures of other sizes than the
+    spec's too, whole patches a side: the position embedding is interpolated.
 
     Pictures of at most 64 pixels get a stem that keeps their detail (`stem` = "small"): the first strided convolution
     becomes 3×3 with stride 1 and the max-pooling behind it goes (Chen et al., 2020, appendix B.9); transformers cut
     at least 7 × 7 patches. Models whose stem cannot be changed so keep their own (`stem` = "standard").
-    `weights` are taken instead of timm's pretrained ones, which it would download.
+    `weights` are taken instead of timm's pretrained ones, which it would download. `more` are options of the model;
+    with a `patch_size` among them the stem is as given.
     """
 
     def __init__(
-        self, name: str, spec: ImageSpec, pretrained: bool = False, weights: dict[str, Tensor] | None = None
+        self,
+        name: str,
+        spec: ImageSpec,
+        pretrained: bool = False,
+        weights: dict[str, Tensor] | None = None,
+        **more: Any,
     ) -> None:
         super().__init__()
-        self.spec = spec
+        self.spec, self.made_by = spec, (name, more)
         try:
             with torch.device("meta"):
                 takes = inspect.signature(type(timm.create_model(name)).__init__).parameters
-            options: dict[str, Any] = {"num_classes": 0, "in_chans": spec.channels}
+            options: dict[str, Any] = {"num_classes": 0, "in_chans": spec.channels} | more
             if weights is not None:
                 pretrained, options["pretrained_cfg_overlay"] = True, {"state_dict": weights}
             if "img_size" in takes:
                 options["img_size"] = spec.size
+            if "dynamic_img_size" in takes:
+                options["dynamic_img_size"] = True
             self.model, self.stem = timm.create_model(name, pretrained=pretrained, **options), "standard"
-            if spec.size <= SMALL and not pretrained:
+            if spec.size <= SMALL and not pretrained and "patch_size" not in more:
                 self._shrink_stem(name, spec, options, takes)
             self.dim, shape = _measure(self.model, spec)
         except (RuntimeError, ValueError, AssertionError, TypeError, OSError, ZeroDivisionError) as error:
@@ -51,6 +99,10 @@ class TimmModel(nn.Module):
                 f"{name} cannot take {spec.size} × {spec.size} pictures: give another --size or --encoder ({reason})"
             ) from error
         self.has_tokens, self.has_maps = len(shape) == 3, len(shape) == 4
+        self.patch = self.grid = self.prefix = 0
+        if type(self.model) is VisionTransformer and isinstance(self.model.patch_drop, nn.Identity):
+            self.patch, self.grid = self.model.patch_embed.patch_size[0], self.model.patch_embed.grid_size[0]
+            self.prefix = self.model.num_prefix_tokens
         self._channels_last = self.has_maps and getattr(self.model, "output_fmt", "NCHW") == "NHWC"
 
     def forward(self, x: Tensor) -> Tensor:
@@ -65,12 +117,39 @@ class TimmModel(nn.Module):
         features: Tensor = self.model.forward_features(x)
         return features.permute(0, 3, 1, 2) if self._channels_last else features
 
-    def tokens(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, N, dim), where the model is a transformer."""
+    def tokens(
+        self, x: Tensor, keep: Tensor | None = None, mask: Tensor | None = None, mask_token: Tensor | None = None
+    ) -> Tensor:
+        """(B, C, H, W) -> (B, prefix + N, dim), where the model is a transformer; after its last LayerNorm.
+
+        `mask` (B, N) bool: the embeddings of these patches are replaced by `mask_token` (dim,) before the position is
+        added. `keep` (B, K) int64: all patches but these are left out before the blocks; the order stays that of keep.
+        """
         if not self.has_tokens:
-            raise UserError("this encoder has no tokens; take a transformer, for example vit_tiny_patch16_224")
-        features: Tensor = self.model.forward_features(x)
-        return features
+            raise UserError("this encoder has no tokens; take a transformer, for example vit")
+        if keep is None and mask is None:
+            features: Tensor = self.model.forward_features(x)
+            return features
+        model: Any = self.model
+        h = model.patch_embed(x)
+        if mask is not None:
+            h = torch.where(mask.view(*h.shape[:-1], 1), mask_token.to(h.dtype), h)
+        h = model._pos_embed(h)
+        if keep is not None:
+            patches = h[:, self.prefix :].gather(1, keep[..., None].expand(-1, -1, h.shape[2]))
+            h = torch.cat([h[:, : self.prefix], patches], 1)
+        seen: Tensor = model.norm(model.blocks(model.norm_pre(h)))
+        return seen
+
+    def pool(self, tokens: Tensor) -> Tensor:
+        """(B, N, dim) -> (B, dim): what `forward` makes of these tokens, as timm pools them."""
+        pooled: Tensor = self.model.forward_head(tokens)
+        return pooled
+
+    def layers(self, x: Tensor, last: int) -> list[Tensor]:
+        """Return the patches after each of the last blocks, without a LayerNorm: `last` times (B, N, dim)."""
+        found: list[Tensor] = self.model.forward_intermediates(x, last, output_fmt="NLC", intermediates_only=True)
+        return found
 
     def _shrink_stem(self, name: str, spec: ImageSpec, options: dict[str, Any], takes: Any) -> None:
         standard = self.model

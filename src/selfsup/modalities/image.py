@@ -60,7 +60,7 @@ class Images:
         source.spec(spec.size, spec.channels)
 
     def build_encoder(self, name: str, spec: ImageSpec, pretrained: bool) -> Any:
-        """Return `convnet`, or any image model of timm."""
+        """Return `convnet`, `vit`, `vit-mini`, or any image model of timm."""
         if name == "convnet":
             from selfsup.encoders.convnet import ConvNet
 
@@ -69,10 +69,14 @@ class Images:
             return ConvNet(spec)
         import timm
 
-        if not timm.is_model(name.split(".")[0]):
-            raise unknown("encoder", name, ["convnet", *timm.list_models()])
-        from selfsup.encoders.timm_model import TimmModel
+        from selfsup.encoders.timm_model import VITS, TimmModel, small_vit
 
+        if name in VITS:
+            if pretrained:
+                raise UserError(f"{name} has no pretrained weights")
+            return small_vit(name, spec)
+        if not timm.is_model(name.split(".")[0]):
+            raise unknown("encoder", name, ["convnet", *VITS, *timm.list_models()])
         return TimmModel(name, spec, pretrained)
 
     def plain_views(self, spec: ImageSpec) -> ImageViews:
@@ -120,7 +124,9 @@ class Images:
             raise UserError(f"{name} is no timm model; export it as safetensors, torch or onnx")
         save_tensors(path, encoder.model.state_dict(), about)
         note = "" if encoder.stem == "standard" else "; its stem is the small one, see docs/encoders.md"
-        return f"load: timm.create_model({name!r}, num_classes=0, in_chans={spec.channels}){note}"
+        made, more = encoder.made_by
+        given = {"num_classes": 0, "in_chans": spec.channels} | ({"img_size": spec.size} | more if more else {})
+        return f"load: timm.create_model({made!r}, {', '.join(f'{k}={v!r}' for k, v in given.items())}){note}"
 
     def query(self, text: str) -> Files:
         """Return the picture file."""

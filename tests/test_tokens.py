@@ -1,0 +1,106 @@
+"""Vision transformers: leaving patches out, masking them, pictures of other sizes."""
+
+import pytest
+import torch
+from timm.models.vision_transformer import VisionTransformer
+
+from selfsup.data import ImageSpec
+from selfsup.encoders import build_encoder
+from selfsup.encoders.timm_model import TimmModel, sines
+from selfsup.errors import UserError
+
+SPEC = ImageSpec.of(32, 3)
+
+
+@pytest.fixture
+def x() -> torch.Tensor:
+    return torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("name", ["vit-mini", "vit_tiny_patch16_224", "deit3_small_patch16_224"])
+def test_all_patches_kept_are_the_features_of_timm(name: str, x: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    encoder = TimmModel(name, SPEC, depth=2) if name != "vit-mini" else build_encoder(name, SPEC)
+    encoder.eval()
+    everything = torch.arange(encoder.grid**2).expand(3, -1)
+    tokens = encoder.tokens(x, everything)
+    assert tokens.shape[1] == encoder.prefix + encoder.grid**2
+    torch.testing.assert_close(tokens, encoder.model.forward_features(x))
+    torch.testing.assert_close(encoder.pool(tokens), encoder(x))
+    assert encoder.patch * encoder.grid == SPEC.size
+
+
+def test_patches_left_out_never_reach_the_blocks(x: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = build_encoder("vit-mini", SPEC)
+    keep = torch.rand(3, 64, generator=torch.Generator().manual_seed(0)).argsort(1)[:, :16]
+    seen = []
+    encoder.model.blocks[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape))
+    before = encoder.tokens(x, keep)
+    assert seen == [(3, 16, 64)]
+    cells = torch.zeros(3, 64).scatter(1, keep, 1).view(3, 1, 8, 8)
+    hidden = torch.where(cells.repeat_interleave(4, 2).repeat_interleave(4, 3) > 0, x, 9.0)
+    torch.testing.assert_close(encoder.tokens(hidden, keep), before)
+    torch.testing.assert_close(encoder.tokens(x, keep.flip(1)), before.flip(1))
+
+
+def test_a_mask_hides_the_pixels_and_keeps_the_place(x: torch.Tensor) -> None:
+    encoder = build_encoder("vit-mini", SPEC)
+    mask = torch.zeros(3, 64, dtype=torch.bool)
+    mask[:, [3, 40]] = True
+    token = torch.randn(64, generator=torch.Generator().manual_seed(0))
+    before = encoder.tokens(x, mask=mask, mask_token=token)
+    changed = x.clone()
+    changed[:, :, :4, 12:16] = 9.0  # patch 3
+    changed[:, :, 20:24, :4] = -9.0  # patch 40
+    torch.testing.assert_close(encoder.tokens(changed, mask=mask, mask_token=token), before)
+    assert not torch.allclose(before[:, 3], before[:, 40])
+    assert not torch.allclose(before, encoder.tokens(x), atol=1e-3)
+
+
+def test_a_smaller_picture_is_cut_into_fewer_patches(x: torch.Tensor) -> None:
+    encoder = build_encoder("vit-mini", SPEC)
+    assert encoder(x[:, :, :12, :12]).shape == (3, 64)
+    assert encoder.tokens(x[:, :, :12, :12]).shape == (3, 9, 64)
+
+
+def test_last_layers_are_those_of_the_blocks(x: torch.Tensor) -> None:
+    encoder = build_encoder("vit-mini", SPEC)
+    first, second = encoder.layers(x, 2)
+    torch.testing.assert_close(encoder.model.blocks[1](first), second)
+    torch.testing.assert_close(encoder.model.norm(second), encoder.tokens(x))
+
+
+@pytest.mark.parametrize(("size", "patch"), [(28, 4), (32, 4), (64, 8), (96, 12), (224, 32)])
+def test_the_small_vit_cuts_at_least_seven_by_seven(size: int, patch: int) -> None:
+    encoder = build_encoder("vit-mini", ImageSpec.of(size, 1))
+    assert isinstance(encoder.model, VisionTransformer)
+    assert (encoder.patch, encoder.grid, encoder.prefix) == (patch, size // patch, 0)
+    torch.testing.assert_close(encoder.model.pos_embed.detach(), sines(encoder.grid, 64))
+
+
+def test_positions_are_sines_of_row_and_column() -> None:
+    table = sines(3, 8)[0]
+    assert table.shape == (9, 8)
+    torch.testing.assert_close(
+        table[5, :4],
+        torch.tensor([1.0, 0.01, 0, 0]).sin() + torch.tensor([0, 0, 1.0, 1]) * torch.tensor([0, 0, 1.0, 0.01]).cos(),
+    )
+    torch.testing.assert_close(
+        table[5, 4:], torch.stack([torch.tensor([2.0, 0.02]).sin(), torch.tensor([2.0, 0.02]).cos()]).flatten()
+    )
+
+
+@pytest.mark.parametrize("size", [31, 62])
+def test_a_size_that_no_patch_divides_is_one_line(size: int) -> None:
+    with pytest.raises(UserError, match="give --size"):
+        build_encoder("vit", ImageSpec.of(size, 3))
+
+
+def test_a_size_that_the_patch_of_timm_does_not_divide_is_one_line() -> None:
+    with pytest.raises(UserError, match="100 × 100 pictures: give another --size"):
+        build_encoder("vit_tiny_patch16_224", ImageSpec.of(100, 3))
+
+
+def test_a_convolutional_encoder_has_no_tokens(x: torch.Tensor) -> None:
+    with pytest.raises(UserError, match="take a transformer, for example vit"):
+        TimmModel("resnet18", SPEC).tokens(x)
