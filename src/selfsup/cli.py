@@ -41,8 +41,12 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
             result = _run(words)
-        _print(result, as_json)
-        sys.stdout.flush()
+        try:
+            _print(result, as_json)
+            sys.stdout.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it exits
+            raise
     except UserError as error:
         return _fail(str(error), 2)
     except RunFailed as error:
@@ -50,16 +54,32 @@ def main(args: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # --help and --tyro-print-completion
         return int(stop.code or 0)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at exit
         return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+    except OSError as error:
+        return _fail(": ".join(str(part) for part in (error.filename, error.strerror or error) if part), 1)
     except Exception as error:
         number = getattr(error, "number", None)  # train.signals.Interrupted, without importing torch to name it
-        if type(error).__name__ != "Interrupted" or number is None:
-            raise
-        return _fail(str(error), 128 + int(number))
+        if type(error).__name__ == "Interrupted" and number is not None:
+            return _fail(str(error), 128 + int(number))
+        return _fail(_machine(error), 1)
     return 0
+
+
+def _machine(error: Exception) -> str:
+    """Return one line for what the machine did, not the program; raise any other error."""
+    if isinstance(error, MemoryError):
+        return f"this computer has no memory left: {error}"
+    if "torch" in sys.modules:
+        from selfsup.train.failures import device_lost, out_of_memory
+
+        first = (str(error).splitlines() or [""])[0]
+        if out_of_memory(error):
+            return f"no memory left: {first}"
+        if device_lost(error):
+            return f"the device failed: {first}"
+    raise error
 
 
 def _run(words: list[str]) -> Any:

@@ -19,6 +19,7 @@ from selfsup.progress import Progress
 from selfsup.task import Loss, Task
 from selfsup.train.alarm import Alarm
 from selfsup.train.checkpoint import load_tensors, restore, save_tensors, training_state
+from selfsup.train.failures import one_line
 from selfsup.train.log import Log, Skipped
 from selfsup.train.micro import forward_backward
 from selfsup.train.optim import build_optimizer, warmup_cosine
@@ -26,7 +27,8 @@ from selfsup.train.signals import Interrupted, signals
 from selfsup.views import Fetched, Views
 from selfsup.views.loader import batches
 
-SAVE_SECONDS = 30.0  # between checkpoints; more where writing one takes long, so that saving costs at most 2%
+SAVE_SECONDS, SAVE_SHARE = 30.0, 0.02  # between checkpoints; more where writing them would take more than this share
+LINES = 20_000  # of metrics.jsonl, at most
 
 
 @dataclass(frozen=True)
@@ -95,11 +97,11 @@ def fit(
     end = plan.steps if until is None else min(until, plan.steps)
     writes = folder if fabric.is_global_zero else None
     skipped = Skipped(source, writes)
-    every = max(1, min(50, plan.steps // 200))
+    every = max(1, min(50, plan.steps // 200), -(-plan.steps // LINES))
     recent: list[Loss] = []
     look, seen = look if fabric.is_global_zero else None, dict[str, float]()
     representation: Any = task.representation()
-    saved_at, saving, saved_step = time.monotonic(), 0.0, start
+    saved_at, saving, saved_step, done = time.monotonic(), 0.0, start, start
     stream = _timed(
         batches(
             source, views, batch_size=plan.batch_size, seed=plan.seed, start=start, steps=max(start, end),
@@ -108,7 +110,19 @@ def fit(
     )  # fmt: skip
     shown = Progress(end, start, plan.batch_size, quiet=quiet or not fabric.is_global_zero)
     alarm = Alarm(task.encoder)
-    with alarm, signals() as interruption, shown as progress, Log(writes, start) as log:
+
+    def state() -> str:
+        kept = f"the checkpoint of step {saved_step} is intact" if checkpoint and saved_step else "nothing was saved"
+        return f"after step {done} of {plan.steps}; {kept}"
+
+    def trial(count: int) -> None:
+        few = {key: value[:count] for key, value in fetched.batch.items()}
+        forward_backward(model, task, views.finish(fabric.to_device(few)), fabric, None)
+        optimizer.step()  # which may allocate; these weights are not kept
+
+    held = min(plan.batch_size, plan.micro_batch or plan.batch_size)
+    explained = one_line(state, held, trial if fabric.world_size == 1 else None)
+    with alarm, signals() as interruption, shown as progress, Log(writes, start) as log, explained:
         for step, (fetched, waited) in enumerate(stream, start):
             task.progress = step / plan.steps
             for group in optimizer.param_groups:
@@ -128,19 +142,20 @@ def fit(
             progress.wait(waited)
             done = step + 1
             logs = done % every == 0 or done == end
-            due, stop = time.monotonic() - saved_at > max(SAVE_SECONDS, 50 * saving), interruption.signal
+            due, stop = time.monotonic() - saved_at > max(SAVE_SECONDS, saving / SAVE_SHARE), interruption.signal
             if fabric.world_size > 1:  # clocks and signals differ among processes, and must not part them
                 due, stop = _agreed(due, stop, fabric) if logs else (False, 0)
             if logs or due or stop:
                 values = _means(recent, done, plan, saved_step, fabric)
-                recent.clear()
                 alarm.look(values["loss"], loss.chance, done / plan.steps)
-                found = look(representation, done == end) if look else {}
+                found = look(representation, done == end) if look and logs else {}
                 seen |= found
                 progress.update(done, values | seen, loss.chance, alarm.word)
                 speed = {"samples_per_s": progress.rate, "waiting": progress.waiting}
                 about = {"chance": loss.chance, "lr": plan.lr_at(step), **speed, **alarm.numbers, "alarm": alarm.word}
-                log.write({"step": done, **values, **found, **about})
+                if logs:
+                    log.write({"step": done, **values, **found, **about})
+                    recent.clear()
             if due or stop or done == end:
                 saved_at = time.monotonic()
                 save(done)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from selfsup.data import Source
 from selfsup.errors import RunFailed
+from selfsup.writing import write_atomically
 
 
 class Log:
@@ -21,31 +25,49 @@ class Log:
 
     def __enter__(self) -> Self:
         if self.folder is not None:
-            from torch.utils.tensorboard.writer import SummaryWriter
-
             path = self.folder / "metrics.jsonl"
-            kept = [line for line in _lines(path) if line["step"] <= self.start]  # later ones are written again
-            path.write_text("".join(json.dumps(line) + "\n" for line in kept))
-            self.file = path.open("a", buffering=1)
-            self.events: Any = SummaryWriter(str(self.folder), purge_step=self.start + 1)
+            kept = [line for line in _lines(path, step=int) if line["step"] <= self.start]  # later ones come again
+            write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+            self.file, self.events = _Appended(path), Events(self.folder, self.start + 1)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         if self.folder is not None:
             self.file.close()
-            self.events.close()
+            self.events.file.close()
 
     def write(self, line: Mapping[str, int | float | str | None]) -> None:
-        """Write one line; `step` and whatever numbers belong to it."""
-        if self.folder is None:
-            return
-        try:
-            self.file.write(json.dumps({k: round(v, 6) if isinstance(v, float) else v for k, v in line.items()}) + "\n")
-        except OSError as error:
-            raise RunFailed(f"cannot write {self.folder / 'metrics.jsonl'}: {error.strerror}") from error
-        for name, value in line.items():
-            if isinstance(value, float):
-                self.events.add_scalar(name, value, line["step"])
+        """Write one line; `step` and whatever numbers belong to it. Raises `RunFailed` where it cannot be written."""
+        if self.folder is not None:
+            rounded = {key: round(value, 6) if isinstance(value, float) else value for key, value in line.items()}
+            self.file.write(json.dumps(rounded).encode() + b"\n")
+            self.events.write(int(line["step"] or 0), {k: v for k, v in line.items() if isinstance(v, float)})
+
+
+class Events:
+    """TensorBoard's file of numbers by step; those of a former file from `start` on no longer count.
+
+    Written at once and without a thread, so that an error is noticed where it happens.
+    """
+
+    def __init__(self, folder: Path, start: int) -> None:
+        from tensorboard.compat.proto import event_pb2, summary_pb2
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        self.event, self.summary = event_pb2.Event, summary_pb2.Summary
+        name = f"events.out.tfevents.{time.time():010.0f}.{socket.gethostname()}.{os.getpid()}"
+        self.file = _Appended(folder / name)
+        self.records = RecordWriter(self.file)
+        self._add(file_version="brain.Event:2")
+        self._add(step=start, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
+
+    def write(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Write the numbers of a step."""
+        values = [self.summary.Value(tag=name, simple_value=number) for name, number in numbers.items()]
+        self._add(step=step, summary=self.summary(value=values))
+
+    def _add(self, **content: Any) -> None:
+        self.records.write(self.event(wall_time=time.time(), **content).SerializeToString())
 
 
 class Skipped:
@@ -53,7 +75,11 @@ class Skipped:
 
     def __init__(self, source: Source, folder: Path | None) -> None:
         self.source, self.path = source, folder / "skipped.jsonl" if folder else None
-        self.reasons = {line["path"]: line["reason"] for line in _lines(self.path)} if self.path else {}
+        self.reasons: dict[str, str] = {}
+        if self.path and self.path.exists():
+            lines = list(_lines(self.path, path=str, reason=str))
+            self.reasons = {line["path"]: line["reason"] for line in lines}
+            write_atomically(self.path, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
     def add(self, skipped: Iterable[tuple[int, str]]) -> None:
         """Note samples by number and reason. Raises `RunFailed` when more than half of the data are broken."""
@@ -63,8 +89,9 @@ class Skipped:
                 continue
             self.reasons[path] = reason
             if self.path:
-                with self.path.open("a") as file:
-                    file.write(json.dumps({"path": path, "reason": reason}) + "\n")
+                file = _Appended(self.path)
+                file.write(json.dumps({"path": path, "reason": reason}).encode() + b"\n")
+                file.close()
             if len(self.reasons) * 2 > len(self.source):
                 raise RunFailed(f"more than half of {self.source.name} cannot be read ({self.summary()})")
 
@@ -73,13 +100,37 @@ class Skipped:
         return ", ".join(f"{count} {reason}" for reason, count in Counter(self.reasons.values()).most_common())
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """Return the whole lines of a JSON-lines file; the last one may have been cut off by a kill."""
-    lines = []
-    if path.exists():
-        for text in path.read_text().splitlines():
-            try:
-                lines.append(json.loads(text))
-            except ValueError:
-                continue
-    return lines
+class _Appended:
+    """A file to whose end everything is written at once and whole: closing it has nothing left to fail at."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.file = path.open("ab", buffering=0)
+        except OSError as error:
+            raise RunFailed(f"cannot write {path}: {error.strerror}") from error
+
+    def write(self, data: bytes) -> None:
+        """Write. Raises `RunFailed` if the disk is full or may not be written."""
+        try:
+            while data:
+                data = data[self.file.write(data) :]
+        except OSError as error:
+            raise RunFailed(f"cannot write {self.path}: {error.strerror}") from error
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
+
+
+def _lines(file: Path, **kinds: type) -> Iterator[dict[str, Any]]:
+    """Yield the lines of a JSON-lines file that have these entries; the last one may have been cut off by a kill."""
+    if not file.exists():
+        return
+    for text in file.read_text(errors="replace").split("\n"):
+        try:
+            line = json.loads(text)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(line, dict) and all(isinstance(line.get(key), kind) for key, kind in kinds.items()):
+            yield line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -29,7 +30,11 @@ class Interruption:
 
 @contextmanager
 def signals() -> Iterator[Interruption]:
-    """Note SIGINT and SIGTERM instead of dying of them. In a thread other than the main one nothing is changed."""
+    """Note SIGINT and SIGTERM instead of dying of them. In a thread other than the main one nothing is changed.
+
+    Under a launcher of several processes a second one is an echo: it passes on what the terminal has sent already, and
+    kills what does not end in time.
+    """
     interruption = Interruption()
     if threading.current_thread() is not threading.main_thread():
         yield interruption
@@ -37,8 +42,10 @@ def signals() -> Iterator[Interruption]:
 
     def note(number: int, frame: FrameType | None) -> None:
         interruption.signal = number
-        signal.signal(number, signal.SIG_DFL)
+        if not launched:
+            signal.signal(number, signal.SIG_DFL)
 
+    launched = int(os.environ.get("WORLD_SIZE", 1)) > 1
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield interruption

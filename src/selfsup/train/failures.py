@@ -1,0 +1,81 @@
+"""What a machine does to a run: no memory left, a device that is gone, a process that is gone. One line each."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+from selfsup.errors import RunFailed
+
+_MEMORY = ("out of memory", "can't allocate memory")
+_DEVICE = ("CUDA error", "CUDA driver error", "cuBLAS", "CUBLAS_STATUS", "cuDNN error", "CUDNN_STATUS", "MPS backend")
+_OTHERS = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a device or the computer has no memory left."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or _says(error, _MEMORY)
+
+
+def device_lost(error: BaseException) -> bool:
+    """Whether a device failed in a way after which nothing can be asked of it."""
+    return isinstance(error, getattr(torch, "AcceleratorError", ())) or _says(error, _DEVICE)
+
+
+def others_lost(error: BaseException) -> bool:
+    """Whether the connection to the other processes of a run broke or timed out."""
+    return isinstance(error, torch.distributed.DistError) or _says(error, _OTHERS)
+
+
+def _says(error: BaseException, words: tuple[str, ...]) -> bool:
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+
+
+@contextmanager
+def one_line(state: Callable[[], str], batch_size: int, trial: Callable[[int], None] | None) -> Iterator[None]:
+    """Turn these errors into a `RunFailed` that says what to do; others pass.
+
+    `state` tells where the run is and what was saved. When memory runs out, `trial` tries a step with fewer samples,
+    half as many each time, to name a number that fits.
+    """
+    try:
+        yield
+        return
+    except (RuntimeError, MemoryError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        if device_lost(error) and not out_of_memory(error):
+            raise RunFailed(f"the device failed {state()}, and the same command goes on: {first}") from error
+        if others_lost(error):
+            raise RunFailed(
+                f"another process of this run ended or hangs, so this one ends {state()}, and the same command goes on:"
+                f" {first}"
+            ) from error
+        if not out_of_memory(error):
+            raise
+        traceback.clear_frames(error.__traceback__)  # which hold the memory that the trials need
+    fits = _largest(batch_size, trial) if trial else None
+    advice = "not even 2 samples fit: give a smaller --encoder or --size"
+    if trial is None:
+        advice = "give a smaller --micro-batch or --batch-size, and another --out"
+    elif fits:
+        advice = f"{fits} fit: give --micro-batch {fits}, or --batch-size {fits}, and another --out"
+    raise RunFailed(f"out of memory with {batch_size} samples at once {state()}; {advice}")
+
+
+def _largest(batch_size: int, trial: Callable[[int], None]) -> int | None:
+    """Return the first of batch_size / 2, / 4, … with which a trial succeeds."""
+    while (batch_size := batch_size // 2) >= 2:
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        try:
+            trial(batch_size)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            traceback.clear_frames(error.__traceback__)
+        else:
+            return batch_size
+    return None
