@@ -1,0 +1,224 @@
+"""Kill -9 at random moments, the same command again until done: does it end with the very same bytes?
+
+    python tests/torture/kill.py --times 200 [--tasks rotation,moco] [--workers 0,2] [--seed 0]
+
+Commands are run by `selfsup.cli.main` in forked copies of this process, which has imported torch already, so that a
+kill costs a second and not ten. The moment is uniform over 1.5 times what the command takes when nobody kills it. To
+meet many checkpoints they are written all the time; the plan of `compare`, which comes from measured speed, is fixed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+import numpy as np
+from PIL import Image
+
+import selfsup.comparison.race
+import selfsup.embedding
+import selfsup.evaluation.measuring
+import selfsup.evaluation.online
+import selfsup.pretraining
+from selfsup.cli import main as selfsup_main
+from selfsup.tasks import TASKS
+from selfsup.train import fit
+from selfsup.train.checkpoint import load_tensors
+
+KNOWN = {
+    "rotation": "",
+    "moco": "--queue 64",
+    "dino": "",
+    "bigan": "",
+    "deepcluster": "",
+}
+FILES = (
+    "run/encoder.safetensors", "run/checkpoint/latest.safetensors", "run/skipped.jsonl", "run/evaluation.json",
+    "embeddings.parquet", "compare/compare.json",
+)  # fmt: skip
+
+
+class Broken(Exception):
+    """A promise that was not kept."""
+
+
+def commands(task: str, workers: int, compare: bool) -> dict[str, str]:
+    options = KNOWN.get(task, "")
+    chosen = {
+        "pretrain": f"pretrain pictures --task {task} {options} --encoder convnet --epochs 8 --batch-size 16 --out run "
+        f"--workers {workers} --seed 3 --quiet",
+        "embed": "embed run pictures --labels folders -o embeddings.parquet --quiet",
+        "evaluate": "evaluate run --data pictures --labels folders --shots 2,5 --draws 2 --no-scratch --quiet",
+    }
+    if compare:
+        chosen["compare"] = (
+            f"compare pictures --labels folders --tasks {task},rotation --encoder convnet --minutes 0.05 "
+            "--batch-size 16 --shots 2 --out compare --quiet"
+        )
+    return chosen
+
+
+def make_pictures(folder: Path) -> None:
+    """Write 60 pictures of two classes, and a broken one."""
+    generator = np.random.default_rng(0)
+    for number in range(60):
+        label = folder / ("dark" if number % 2 else "light")
+        label.mkdir(parents=True, exist_ok=True)
+        pixels = generator.integers(0, 128, (16, 16, 3)) + (0 if number % 2 else 100)
+        Image.fromarray(pixels.astype(np.uint8)).save(label / f"{number:02d}.png")
+    (folder / "dark" / "broken.png").write_bytes(b"no picture")
+
+
+def start(words: str, place: Path) -> int:
+    """Run a command in a forked process group of its own, and return its process id."""
+    child = os.fork()
+    if child:
+        return child
+    try:
+        os.setsid()
+        os.chdir(place)
+        said = os.open("said.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(said, 1)
+        os.dup2(said, 2)
+        fit.SAVE_SECONDS, fit.SAVE_SHARE = 0.0, 0.5
+        selfsup.comparison.race.step_seconds = lambda *_: 0.02
+        sys.argv = ["selfsup", *words.split()]
+        status = selfsup_main()
+    except BaseException:
+        traceback.print_exc()
+        status = 99
+    sys.stdout.flush()
+    os._exit(status)
+
+
+def wait(child: int, seconds: float) -> int | None:
+    """Return the exit status, or None when the time is over."""
+    end = time.monotonic() + seconds
+    while True:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() >= end:
+            return None
+        time.sleep(min(0.001, max(0.0, end - time.monotonic())))
+
+
+def whole(words: str, place: Path) -> float:
+    """Run a command to its end, and return its seconds."""
+    began = time.monotonic()
+    status = wait(start(words, place), 600)
+    if status != 0:
+        raise Broken(f"{words}: ended with {status}: {(place / 'said.txt').read_text()}")
+    return time.monotonic() - began
+
+
+def check_half_way(place: Path) -> Counter[str]:
+    """Check that what a kill left can be read, and return what it met half-way."""
+    checkpoint = place / "run" / "checkpoint" / "latest.safetensors"
+    if checkpoint.exists():
+        load_tensors(checkpoint)
+    for name in ("run/recipe.json", "run/evaluation.json", "compare/compare.json"):
+        if (place / name).exists():
+            json.loads((place / name).read_text())
+    return Counter(path.name for path in place.rglob(".*.part"))
+
+
+def check_end(place: Path, reference: Path) -> None:
+    """Check that a life that was killed again and again ended as the one that was not."""
+    for name in FILES:
+        if (reference / name).exists() and (place / name).read_bytes() != (reference / name).read_bytes():
+            raise Broken(f"{place / name} differs from that of the run that was never stopped")
+    steps = [json.loads(line)["step"] for line in (place / "run" / "metrics.jsonl").read_text().splitlines()]
+    expected = [json.loads(line)["step"] for line in (reference / "run" / "metrics.jsonl").read_text().splitlines()]
+    if steps != expected:
+        raise Broken(f"{place}: metrics.jsonl has the steps {steps}")
+    left = [str(path) for path in place.rglob(".*")]
+    if left:
+        raise Broken(f"left behind: {left}")
+
+
+def live(task: str, workers: int, seconds: dict[str, float], place: Path, chance: random.Random) -> Counter[str]:
+    """Run all commands of a life under kills, and count those."""
+    counted: Counter[str] = Counter()
+    for name, words in commands(task, workers, "compare" in seconds).items():
+        while True:
+            child = start(words, place)
+            status = wait(child, chance.uniform(0, 1.5 * seconds[name]))
+            if status is None:
+                os.killpg(child, signal.SIGKILL)
+                _, code = os.waitpid(child, 0)
+                if os.waitstatus_to_exitcode(code) == -signal.SIGKILL:
+                    counted[name] += 1
+                    counted.update(f"during {part}" for part in check_half_way(place).elements())
+                    continue
+                status = os.waitstatus_to_exitcode(code)
+            if status != 0:
+                raise Broken(f"{words}: ended with {status}: {(place / 'said.txt').read_text()}")
+            break
+    return counted
+
+
+def torture(times: int, tasks: Sequence[str], workers: Sequence[int], compare: bool, seed: int, root: Path) -> None:
+    chance = random.Random(seed)
+    make_pictures(root / "pictures")
+    lives = [(task, count) for task in tasks for count in workers]
+    seconds: dict[tuple[str, int], dict[str, float]] = {}
+    total: Counter[str] = Counter()
+    kills = rounds = 0
+    while kills < times:
+        task, count = lives[rounds % len(lives)]
+        reference, place = root / f"{task}-{count}", root / "life"
+        if not reference.exists():
+            reference.mkdir()
+            (reference / "pictures").symlink_to(root / "pictures")
+            seconds[task, count] = {
+                name: whole(words, reference) for name, words in commands(task, count, compare).items()
+            }
+        place.mkdir()
+        (place / "pictures").symlink_to(root / "pictures")
+        counted = live(task, count, seconds[task, count], place, chance)
+        check_end(place, reference)
+        shutil.rmtree(place)
+        total += counted
+        kills = sum(number for name, number in total.items() if not name.startswith("during"))
+        rounds += 1
+        print(f"{kills} kills, {rounds} lives; {task}, {count} workers: {dict(counted)}", flush=True)
+    print(f"{kills} kills in {rounds} lives, each ended with the bytes of the one never stopped: {dict(total)}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--times", type=int, default=200, help="kills, at least")
+    parser.add_argument("--tasks", default=",".join(task for task in KNOWN if task in TASKS))
+    parser.add_argument("--workers", default="0,2")
+    parser.add_argument("--no-compare", action="store_true", help="leave compare, the slowest command, out")
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            torture(
+                asked.times, asked.tasks.split(","), [int(count) for count in asked.workers.split(",")],
+                not asked.no_compare, asked.seed, Path(folder),
+            )  # fmt: skip
+        except Broken as error:
+            print(f"BROKEN: {error}", file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
