@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from selfsup.losses import info_nce, koleo, nt_xent, sinkhorn
+from selfsup.losses import barlow_twins, info_nce, koleo, nt_xent, sigreg, sinkhorn, vicreg_terms
 
 
 def test_info_nce_is_minus_the_log_share_of_the_positive() -> None:
@@ -63,3 +63,48 @@ def test_koleo_against_all_pairs_in_float64() -> None:
     torch.testing.assert_close(koleo(z), expected, rtol=1e-6, atol=1e-6)
     assert torch.autograd.grad(koleo(z), z)[0].isfinite().all()
     assert koleo(torch.ones(3, 4)) > 10
+
+
+def test_barlow_twins_is_its_sum_over_pairs_of_dimensions() -> None:
+    first, second = torch.randn(2, 20, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    a, b = ((x - x.mean(0)) / (x.var(0, correction=0) + 1e-5).sqrt() for x in (first, second))
+    expected = 0.0
+    for i in range(4):
+        for j in range(4):
+            c = (a[:, i] * b[:, j]).mean().item()
+            expected += (1 - c) ** 2 if i == j else 0.01 * c**2
+    assert barlow_twins(first, second, 0.01).item() == pytest.approx(expected)
+    assert barlow_twins(a, a, 0.0).item() == pytest.approx(0, abs=1e-8)
+
+
+def test_vicreg_terms_are_0_for_equal_views_of_independent_dimensions_with_deviation_1() -> None:
+    x = torch.linalg.qr(torch.randn(64, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))[0]
+    x = x - x.mean(0)
+    x = torch.linalg.qr(x)[0] * 63**0.5  # centred, orthogonal, variance 1
+    invariance, variance, covariance = vicreg_terms(x, x)
+    assert invariance == 0
+    assert variance < 1e-4
+    assert covariance < 1e-20
+    collapsed = vicreg_terms(torch.ones(8, 3), torch.ones(8, 3))
+    assert collapsed[1].item() == pytest.approx(1 - 1e-2)  # √ε is left of the deviation
+
+
+def test_vicreg_covariance_is_the_sum_of_squares_off_the_diagonal() -> None:
+    first, second = torch.randn(2, 30, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    expected = sum((torch.cov(x.T) - torch.diag(x.var(0))).square().sum() / 5 for x in (first, second))
+    torch.testing.assert_close(vicreg_terms(first, second)[2], expected)
+
+
+def test_sigreg_is_about_1_for_a_gaussian_of_any_size_and_grows_for_anything_else() -> None:
+    generator = torch.Generator().manual_seed(0)
+    directions = torch.nn.functional.normalize(torch.randn(16, 256, generator=generator), dim=0)
+    for count in (256, 4096):
+        assert sigreg(torch.randn(count, 16, generator=generator), directions).item() == pytest.approx(1.06, abs=0.6)
+    n = 1024
+    for other in (torch.zeros(n, 16), 3 * torch.randn(n, 16), torch.randn(n, 1).expand(n, 16), torch.randn(n, 16) + 1):
+        assert sigreg(other, directions) > 10
+    z = torch.randn(50, 2, dtype=torch.float64)
+    t = torch.linspace(-3, 3, 33, dtype=torch.float64)
+    phi = torch.exp(1j * z[:, :1] * t).mean(0) - torch.exp(-t.square() / 2)
+    expected = 50 * torch.trapezoid(phi.abs().square() * torch.exp(-t.square() / 2), t)
+    torch.testing.assert_close(sigreg(z, torch.eye(2, dtype=torch.float64)[:, :1]), expected)

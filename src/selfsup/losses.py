@@ -10,6 +10,17 @@ from torch import Tensor
 
 from selfsup.nn.ranks import gather, global_mean, sum_over_ranks
 
+
+def full(x: Tensor) -> Tensor:
+    """Return the tensor in float32, or in float64 if it is that already: sums over a batch need more than 16 bits."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def unit(x: Tensor) -> Tensor:
+    """Return the rows (..., d) at unit length, in full precision."""
+    return F.normalize(full(x), dim=-1)
+
+
 _ROOM = 1 << 22  # logits that `info_nce` holds at once: 16 MiB
 
 
@@ -30,7 +41,7 @@ def info_nce(
     Memory is O((B + N) d): logits are made for a few queries at a time, with their exact log-sum-exp, and turned into
     the gradient at once, so that neither they nor their softmax are kept.
     """
-    query, key = (x if x.dtype == torch.float64 else x.float() for x in (query, key))
+    query, key = full(query), full(key)
     if positive is None:
         positive = torch.arange(len(query), device=query.device)
     with torch.autocast(query.device.type, enabled=False):
@@ -40,7 +51,7 @@ def info_nce(
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     """Return the mean cross-entropy of the rows (n, K) of all processes, whose numbers may differ; 0 for no row."""
-    logits = logits if logits.dtype == torch.float64 else logits.float()
+    logits = full(logits)
     losses = F.cross_entropy(logits, target, reduction="none")
     return global_mean(losses, torch.ones_like(losses))
 
@@ -50,8 +61,7 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
 
     Each of the 2B embeddings finds its other view among the 2B - 1 others: chance is ln(2B - 1).
     """
-    z = torch.cat([first, second])
-    z = F.normalize(z if z.dtype == torch.float64 else z.float())
+    z = unit(torch.cat([first, second]))
     own = torch.arange(len(z), device=z.device)
     return info_nce(z, z, temperature, positive=own.roll(len(first)), exclude=own)
 
@@ -63,7 +73,7 @@ def sinkhorn(scores: Tensor, epsilon: float, iterations: int = 3) -> Tensor:
     Each row sums to 1; each column, over the global batch, nearly to B / K, the nearer the more iterations. `scores`
     (B, K) are the rows of this process, of which there may be another number in each; smaller `epsilon`, harder ones.
     """
-    scores = scores if scores.dtype == torch.float64 else scores.float()
+    scores = full(scores)
     largest = scores.max() if len(scores) else scores.new_tensor(-torch.inf)
     shares = ((scores - gather(largest.view(1)).max()) / epsilon).exp()
     tiny = torch.finfo(shares.dtype).tiny
@@ -78,7 +88,7 @@ def koleo(z: Tensor) -> Tensor:
 
     The rows of (B, d) are normalised here; it is small when they spread over the sphere evenly.
     """
-    z = F.normalize(z if z.dtype == torch.float64 else z.float())
+    z = unit(z)
     with torch.no_grad():
         nearest = (z @ z.T).fill_diagonal_(-2).argmax(1)
     return -(F.pairwise_distance(z, z[nearest], eps=0) + 1e-8).log().mean()
@@ -112,3 +122,54 @@ class _InfoNCE(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         to_query, to_key = ctx.saved_tensors
         return grads[0] * to_query, grads[0] * to_key, None, None, None
+
+
+def barlow_twins(first: Tensor, second: Tensor, redundancy: float) -> Tensor:
+    """Return Σ (1 - C_ii)² + `redundancy` · Σ C_ij² (i ≠ j) of the cross-correlation C of two views (B, d).
+
+    Zbontar et al., 2021, equations 1 and 2.
+    """
+    first, second = (standardise(x) for x in (first, second))
+    correlation = first.T @ second / len(first)
+    diagonal = correlation.diagonal()
+    off = correlation.square().sum() - diagonal.square().sum()
+    return (1 - diagonal).square().sum() + redundancy * off
+
+
+def standardise(x: Tensor, eps: float = 1e-5) -> Tensor:
+    """Return (B, d) with mean 0 and variance 1 in each column, as BatchNorm without weights computes it."""
+    x = full(x)
+    x = x - x.mean(0)
+    return x * (x.square().mean(0) + eps).rsqrt()
+
+
+def vicreg_terms(first: Tensor, second: Tensor, eps: float = 1e-4) -> tuple[Tensor, Tensor, Tensor]:
+    """Return invariance, variance and covariance of two views (B, d): Bardes et al., 2022, equations 5, 1 and 3.
+
+    As in its code, variance and covariance are averaged and added, respectively, over the two views.
+    """
+    first, second = full(first), full(second)
+    variance, covariance = first.new_zeros(()), first.new_zeros(())
+    for z in (first, second):
+        variance = variance + F.relu(1 - (z.var(0) + eps).sqrt()).mean() / 2
+        z = z - z.mean(0)
+        matrix = z.T @ z / (len(z) - 1)
+        covariance = covariance + (matrix.square().sum() - matrix.diagonal().square().sum()) / z.shape[1]
+    return F.mse_loss(first, second), variance, covariance
+
+
+def sigreg(z: Tensor, directions: Tensor, knots: int = 17, reach: float = 3.0) -> Tensor:
+    """Return how far the rows of (N, d) are from a standard normal: LeJEPA's SIGReg (Balestriero & LeCun, 2025).
+
+    The rows are projected on unit `directions` (d, M); each projection is compared with N(0, 1) by the Epps-Pulley
+    statistic, N ∫ |φ_N(t) - exp(-t²/2)|² exp(-t²/2) dt, by the trapezoid rule on `knots` points of [0, `reach`],
+    doubled for the other half line; the mean over the directions. For rows of a standard normal it is 1.06 for any N.
+    """
+    z = full(z)
+    t = torch.linspace(0, reach, knots, dtype=z.dtype, device=z.device)
+    weight = torch.full_like(t, 2 * reach / (knots - 1))
+    weight[[0, -1]] /= 2
+    normal = torch.exp(-t.square() / 2)
+    angle = (z @ directions.to(z.dtype))[:, :, None] * t
+    error = (angle.cos().mean(0) - normal).square() + angle.sin().mean(0).square()
+    return len(z) * (error @ (weight * normal)).mean()

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from selfsup.errors import UserError
 from selfsup.nn.norm import BatchNorm
 
+__all__ = ["BatchNorm", "accuracy", "mlp"]
+
 
 def mlp(*dims: int) -> nn.Sequential:
     """Return a perceptron dims[0] -> ... -> dims[-1] with BatchNorm and ReLU between its linear layers.

@@ -22,6 +22,8 @@ class BatchNorm(nn.BatchNorm1d):
         if self.track_running_stats and self.momentum is not None:
             assert self.running_mean is not None
             assert self.running_var is not None
+            if self.num_batches_tracked is not None:
+                self.num_batches_tracked.add_(1)
             self.running_mean.lerp_(mean.detach().to(self.running_mean.dtype), self.momentum)
             self.running_var.lerp_((var.detach() * count / (count - 1)).to(self.running_var.dtype), self.momentum)
         x = (x - mean) * (var + self.eps).rsqrt()

@@ -14,14 +14,25 @@ if TYPE_CHECKING:
     from selfsup.task import Task
 
 TASKS: dict[str, str] = {
+    "barlow": "selfsup.tasks.image.barlow:Barlow",
     "bert": "selfsup.tasks.text.bert:Bert",
     "denoising": "selfsup.tasks.image.denoising:Denoising",
+    "byol": "selfsup.tasks.image.byol:BYOL",
+    "deepcluster": "selfsup.tasks.image.deepcluster:DeepCluster",
+    "instance": "selfsup.tasks.image.instance:Instance",
+    "lejepa": "selfsup.tasks.image.lejepa:LeJEPA",
+    "moco": "selfsup.tasks.image.moco:MoCo",
+    "mocov3": "selfsup.tasks.image.mocov3:MoCoV3",
     "next_word": "selfsup.tasks.text.next_word:NextWord",
     "rotation": "selfsup.tasks.image.rotation:Rotation",
     "s4l": "selfsup.tasks.semi.s4l:S4L",
+    "simclr": "selfsup.tasks.image.simclr:SimCLR",
     "simcse": "selfsup.tasks.text.simcse:SimCSE",
+    "simsiam": "selfsup.tasks.image.simsiam:SimSiam",
     "supervised": "selfsup.tasks.supervised:Supervised",
     "vae": "selfsup.tasks.image.vae:VAE",
+    "swav": "selfsup.tasks.image.swav:SwAV",
+    "vicreg": "selfsup.tasks.image.vicreg:VICReg",
 }
 
 

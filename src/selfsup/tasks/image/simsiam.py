@@ -1,0 +1,61 @@
+"""SimSiam (Chen and He, 2021): predict the other view's embedding, and stop its gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from selfsup.data import ImageSpec
+from selfsup.losses import unit
+from selfsup.nn import BatchNorm, mlp
+from selfsup.nn.pairs import each_view, view_panels
+from selfsup.task import Batch, Encoder, Loss, Panel, Task
+from selfsup.views import ImageViews, preset
+
+
+class SimSiam(Task):
+    """Maximise the cosine of a prediction and the other view's fixed projection (Chen and He, 2021, algorithm 1).
+
+    The loss lies between -1 and 1; -1 with a `std` (of the normalised projection, times √out) near 0 is a collapse
+    (section 4.1). The last BatchNorm of the projector has no weights, the predictor none at its end, and its learning
+    rate stays constant (section 4.2). No chance value.
+
+    Batch: `x` (B, 2, C, H, W) float. Published: ImageNet, ResNet-50, 100 epochs, linear, 68.1%; CIFAR-10, ResNet-18,
+    1,000 epochs, 90.5%.
+
+    Deviations: heads suit small data (the paper: projector 2048³, predictor 2048-512-2048).
+    """
+
+    paper = "Chen and He, 2021"
+    section = "images: distillation"
+
+    def __init__(self, encoder: Encoder, *, hidden: int = 512, out: int = 512) -> None:
+        super().__init__(encoder)
+        self.projector = nn.Sequential(mlp(encoder.dim, hidden, out), BatchNorm(out, affine=False))
+        self.predictor = mlp(out, max(1, out // 4), out)
+
+    def views(self, spec: ImageSpec) -> ImageViews:
+        """Return MoCo v2's two views (section 4)."""
+        return ImageViews(spec, preset("mocov2", spec.size))
+
+    def embed(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, out): the projection."""
+        z: Tensor = self.projector(self.encoder(x))
+        return z
+
+    def loss(self, batch: Batch) -> Loss:
+        """Return -cos(prediction, fixed projection of the other view), averaged over both ways."""
+        z1, z2 = each_view(self.embed, batch["x"])
+        p1, p2 = self.predictor(z1), self.predictor(z2)
+        fixed1, fixed2 = unit(z1.detach()), unit(z2.detach())
+        cosine = ((unit(p1) * fixed2).sum(1) + (unit(p2) * fixed1).sum(1)) / 2
+        return Loss(-cosine.mean(), {"std": fixed1.std(0).mean() * fixed1.shape[1] ** 0.5})
+
+    def lr_of(self, child: str, scheduled: float, peak: float) -> float:
+        """Return the peak for the predictor, always."""
+        return peak if child == "predictor" else scheduled
+
+    def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
+        """Return the two views of each picture."""
+        return view_panels(batch["x"], embed=self.embed if guess else None)

@@ -1,0 +1,81 @@
+"""N processes compute the loss, the gradient and the buffers of one, for the same global batch."""
+
+import copy
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import nn
+
+from selfsup.data import Arrays
+from selfsup.encoders import build_encoder
+from selfsup.pretraining import prepare_task
+from selfsup.tasks import TASKS, find_task
+from test_contract import OPTIONS, SPEC, first_batch, pictures, texts
+
+
+def without_batch_norm(encoder: nn.Module) -> nn.Module:
+    """Replace BatchNorm, whose statistics would be those of a process, and dropout, which is drawn by place."""
+    for name, module in list(encoder.named_modules()):
+        parent = encoder.get_submodule(name.rpartition(".")[0])
+        if isinstance(module, nn.BatchNorm2d):
+            setattr(parent, name.rpartition(".")[2], nn.GroupNorm(1, module.num_features))
+        elif isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return encoder
+
+
+def built(name: str, source):
+    torch.manual_seed(0)
+    _, kind, options, _ = prepare_task(name, source, OPTIONS.get(name, {}))
+    spec = SPEC if isinstance(source, Arrays) else source.spec(32, "wordpiece:400")
+    return kind(without_batch_norm(build_encoder(kind.small_encoder, spec)), **options)
+
+
+def step(task, batch):
+    """Return the loss, the gradients and, after `after_step`, the buffers; as DDP does, the mean over the processes."""
+    task = copy.deepcopy(task).double().train()
+    task.progress = 0.5
+    batch = {key: value.double() if value.is_floating_point() else value for key, value in batch.items()}
+    value = task.loss(batch).value
+    value.backward()
+    found = {"loss": value.detach()} | {k: p.grad for k, p in task.named_parameters() if p.grad is not None}
+    if dist.is_initialized():
+        for tensor in found.values():
+            dist.all_reduce(tensor.div_(dist.get_world_size()))
+    task.after_step()
+    return found | {f"buffer {k}": b for k, b in task.named_buffers()}
+
+
+def work(rank: int, world: int, port: int, jobs, wanted, failures) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
+    for name, (task, batch) in jobs.items():
+        found = step(task, {key: value[rank::world] for key, value in batch.items()})
+        for key, value in wanted[name].items():
+            error = (found[key].double() - value.double()).abs().max() / value.double().abs().max().clamp_min(1e-6)
+            if found.keys() != wanted[name].keys() or error > 1e-5:
+                failures.put(f"{name}, {world} processes, {key}: off by {error:.1e} of the largest")
+                break
+    dist.destroy_process_group()
+
+
+__all__ = ["pictures"]  # the fixture, by its name
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_n_processes_are_one(world: int, pictures: Arrays) -> None:
+    jobs, wanted = {}, {}
+    for name in TASKS:
+        source = texts() if find_task(name).modality == "text" else pictures
+        task = built(name, source)
+        jobs[name] = task, dict(first_batch(task, source, 16))
+        wanted[name] = step(*jobs[name])
+    context = mp.get_context("spawn")
+    failures = context.SimpleQueue()
+    mp.spawn(work, (world, 29500 + world, jobs, wanted, failures), world)
+    told = []
+    while not failures.empty():
+        told.append(failures.get())
+    assert not told, "\n".join(told)
