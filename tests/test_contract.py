@@ -7,7 +7,6 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
-from lightning_fabric import Fabric
 
 import selfsup
 from selfsup.data import Arrays, ImageSpec, Labels, Source, Texts
@@ -16,7 +15,7 @@ from selfsup.modalities import modality
 from selfsup.pretraining import prepare_task
 from selfsup.task import Task
 from selfsup.tasks import TASKS, find_task
-from selfsup.train.fit import Plan, fit
+from selfsup.train.optim import build_optimizer
 from selfsup.views.loader import batches
 
 SPEC = ImageSpec.of(32, 3)
@@ -80,34 +79,20 @@ def test_loss_at_the_start_is_near_its_chance_value(name: str, source: Source) -
         assert abs(loss.value.item() - loss.chance) < 0.5 * loss.chance
 
 
-@torch.no_grad()
-def found(task: Task, batch) -> float:
-    """Return the share of pictures whose second view, or the picture turned by 90°, is the nearest to the first."""
-    x = batch["x"] if batch["x"].ndim == 5 else torch.stack([batch["x"], batch["x"].rot90(1, (2, 3))], 1)
-    first, second = (torch.nn.functional.normalize(task.eval().embed(x[:, view]), dim=1) for view in range(2))
-    task.train()
-    return float(((first @ second.T).argmax(1) == torch.arange(len(x))).float().mean())
-
-
 @pytest.mark.parametrize("name", TASKS)
 def test_loss_falls_on_toy_data(name: str, source: Source) -> None:
+    """One batch, again and again; without `after_step`, so that what a slow encoder or a queue asks stays the same."""
     task = make(name, source)
     batch = first_batch(task, source)
-    before = task.loss(batch).value.item()
-    found_before = found(task, batch) if hasattr(task, "embed") else 0.0
-    fit(
-        task,
-        task.samples(source),
-        task.views(spec_of(source)),
-        Plan(steps=40, batch_size=32),
-        Fabric(accelerator="cpu"),
-        quiet=True,
-    )
-    task.train()
-    if hasattr(task, "embed"):  # the targets move with the task, and the loss may rise: the other view is found
-        assert found(task, batch) > max(found_before, 8 / len(batch["x"]))
-    else:
-        assert task.loss(batch).value.item() < 0.8 * before
+    optimizer = build_optimizer(task, "adamw", 2e-3, 0.0)
+    losses = []
+    for _ in range(30):
+        optimizer.zero_grad()
+        loss = task.loss(batch).value
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.8 * losses[0]
 
 
 @pytest.mark.parametrize("name", TASKS)

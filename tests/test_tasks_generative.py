@@ -93,7 +93,7 @@ def test_constant_pictures_have_a_finite_loss_and_gradient(kind) -> None:
 def test_impossible_options_are_one_clear_line() -> None:
     with pytest.raises(UserError, match="amount"):
         Denoising(encoder(), amount=1.5)
-    with pytest.raises(UserError, match="did you mean 'masking'|masking"):
+    with pytest.raises(UserError, match="masking"):
         Denoising(encoder(), corruption="maskin")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="latent"):
         VAE(encoder(), latent=0)
