@@ -19,7 +19,10 @@ from selfsup.train.optim import build_optimizer
 from selfsup.views.loader import batches
 
 SPEC = ImageSpec.of(32, 3)
-OPTIONS: dict[str, dict[str, object]] = {}  # smaller than the default where 40 steps on 64 pictures are too few for it
+OPTIONS: dict[str, dict[str, object]] = {  # smaller than the default where 40 steps on 64 pictures are too few for it
+    "jigsaw": {"permutations": "8", "scale": 1.0},
+    "relative_position": {"scale": 1.0},
+}
 
 
 def texts() -> Texts:

@@ -1,0 +1,101 @@
+"""Patches of pictures, cut and changed a whole batch at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.utils import make_grid
+
+from selfsup.data import ImageSpec
+from selfsup.errors import UserError
+
+LEAST = 8  # pixels of a patch that the smallest encoders take
+
+
+def pixels(share: float, side: int) -> int:
+    """Return a share of a side in pixels, at least 1 where it is not 0."""
+    return max(1, round(share * side)) if share else 0
+
+
+def room(spec: ImageSpec, need: int, given: bool) -> int:
+    """Return the side of the picture that patches are cut from: `need` pixels where the spec has fewer.
+
+    Raises `UserError` where the patch's size was `given` and does not fit.
+    """
+    if given and need > spec.size:
+        raise UserError(
+            f"the patches and what is between them need {need} pixels and the pictures have {spec.size}: "
+            "give a smaller --patch or a larger --size"
+        )
+    return max(need, spec.size)
+
+
+def cut(x: Tensor, top: Tensor, left: Tensor, side: int) -> Tensor:
+    """Cut patches out of (B, C, H, W) at corners (B, N), or (B, N, C) one a channel -> (B, N, C, side, side)."""
+    steps = torch.arange(side, device=x.device)
+    top, left = (corner.view(*corner.shape[:2], -1, 1, 1) for corner in (top, left))
+    sample = torch.arange(len(x), device=x.device).view(-1, 1, 1, 1, 1)
+    channel = torch.arange(x.shape[1], device=x.device).view(-1, 1, 1)
+    return x[sample, channel, top + steps[:, None], left + steps]
+
+
+def standardised(patches: Tensor) -> Tensor:
+    """Return patches (..., h, w), each channel of each with mean 0 and deviation 1; a constant one becomes 0."""
+    var, mean = torch.var_mean(patches, (-2, -1), correction=0, keepdim=True)
+    return (patches - mean) * (var + 1e-4).rsqrt()
+
+
+def one_colour(patches: Tensor, kept: Tensor, noise: Tensor) -> Tensor:
+    """Keep channel `kept` (B, N) of patches (B, N, C, h, w); the others become `noise` of 1/100 of its deviation."""
+    channel = torch.arange(patches.shape[2], device=patches.device).view(-1, 1, 1)
+    kept = kept[..., None, None, None]
+    deviation = patches.gather(2, kept.expand(-1, -1, 1, *patches.shape[3:])).std((3, 4), keepdim=True)
+    return torch.where(channel == kept, patches, noise * deviation / 100)
+
+
+def resizer(before: int, after: int, mode: str = "bilinear") -> Tensor:
+    """Return the matrix (after, before) that resizes a line; A @ x @ A.mT resizes pictures, each with its own A.
+
+    `mode`: bilinear or bicubic, both antialiased, area or nearest.
+    """
+    smooth = mode in ("bilinear", "bicubic")
+    options: dict[str, Any] = {"antialias": True, "align_corners": False} if smooth else {}
+    return F.interpolate(torch.eye(before)[None, None], size=(after, before), mode=mode, **options)[0, 0]
+
+
+def resamplers(side: int, least: int) -> Tensor:
+    """Return matrices (K, side, side) that shrink a line to least, … pixels and enlarge it again; the last does not."""
+    return torch.stack([resizer(k, side) @ resizer(side, k) for k in range(least, side)] + [torch.eye(side)])
+
+
+def side_for(encoder: Any, side: int) -> int:
+    """Return `side` if the encoder takes patches of so many pixels, else the side that it was built for."""
+    spec: ImageSpec = encoder.spec
+    device = next(iter(encoder.parameters()), torch.empty(0)).device
+    training = encoder.training
+    try:
+        with torch.no_grad():
+            encoder.eval()(torch.zeros(1, spec.channels, side, side, device=device))
+        return side
+    except (RuntimeError, ValueError, AssertionError):
+        return spec.size
+    finally:
+        encoder.train(training)
+
+
+def encode(encoder: nn.Module, patches: Tensor, side: int) -> Tensor:
+    """Encode each patch of (B, N, C, h, w), resized to `side` where it is of another -> (B, N, dim)."""
+    x = patches.flatten(0, 1)
+    if x.shape[-1] != side:
+        x = F.interpolate(x, size=(side, side), mode="bilinear", antialias=True)
+    encoded: Tensor = encoder(x.contiguous(memory_format=torch.channels_last))
+    return encoded.view(*patches.shape[:2], -1)
+
+
+def mosaic(patches: Tensor, columns: int) -> Tensor:
+    """Lay patches (N, C, h, w) in rows -> one picture (C, H, W), with a line of one pixel between them."""
+    picture: Tensor = make_grid(patches, nrow=columns, padding=1, pad_value=-2.0)
+    return picture if patches.shape[1] > 1 else picture[:1]

@@ -1,0 +1,120 @@
+"""Sets of permutations that are far apart in Hamming distance: the classes of a jigsaw puzzle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from itertools import permutations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from selfsup.errors import UserError
+
+Permutations = NDArray[np.int64]  # (K, n): row k puts item p[k, i] into place i
+
+
+def permutation_set(name: str, items: int = 9) -> Permutations:
+    """Return a set by its name: a number for `greedy`, or one of `OPTIMAL` for 9 items.
+
+    Raises `UserError` for another name, and for more permutations than there are.
+    """
+    if name in OPTIMAL:
+        if items != 9:
+            raise UserError(f"the set {name} is of 9 items, not {items}: give a number of permutations instead")
+        return OPTIMAL[name]()
+    most = len(_first_fixed(items)) * items
+    if not name.isdecimal() or not 2 <= int(name) <= most:
+        raise UserError(
+            f"permutations are a number from 2 to {most:,}, or for 9 items {', '.join(OPTIMAL)}, not {name!r}"
+        )
+    return greedy(int(name), items)
+
+
+@cache
+def greedy(count: int, items: int = 9, seed: int = 0) -> Permutations:
+    """Return permutations, each with the largest mean Hamming distance to those before (Noroozi & Favaro, 2016).
+
+    Of a permutation all its cyclic shifts of values are taken, which differ from each other everywhere: after them
+    each value was as often in each place, so that every permutation is a next one of largest mean distance. Of these
+    the one whose block has the largest least distance to all before is taken, at equals the first in a random order.
+    """
+    fixed = np.random.default_rng(seed).permutation(_first_fixed(items))
+    columns = np.ascontiguousarray(fixed.T)
+    chosen = [0]
+    most_alike = np.zeros(len(fixed), dtype=np.int64)  # places in which a shift of it equals one that is chosen
+    while len(chosen) * items < count:
+        shifts = 1 << 4 * ((np.arange(items) - fixed[chosen[-1], :, None]) % items)  # by place and value
+        alike = sum(column_shifts[column] for column_shifts, column in zip(shifts, columns, strict=True))
+        for shift in range(items):  # of each shift 4 bits count the places
+            np.maximum(most_alike, alike >> 4 * shift & 15, out=most_alike)
+        chosen.append(int(most_alike.argmin()))
+    blocks = (fixed[chosen][:, None] + np.arange(items)[:, None]) % items
+    return _kept(blocks.reshape(-1, items)[:count])
+
+
+@cache
+def agl9() -> Permutations:
+    """Return x -> ax + b over GF(9), a ≠ 0: 72 permutations at distance 8 or more."""
+    add, multiply = _field9()
+    return _kept(add[multiply[1:, None], np.arange(9)[:, None]].reshape(-1, 9))
+
+
+@cache
+def pgl8() -> Permutations:
+    """Return x -> (ax + b) / (cx + d) on GF(8) and infinity, ad ≠ bc: 504 permutations at distance 7 or more."""
+    multiply = _field8()
+    a, b, c, d = np.indices((8, 8, 8, 8)).reshape(4, -1, 1)
+    inverse = np.argmax(multiply == 1, axis=1)
+    over, under = (np.concatenate([multiply[m, np.arange(8)] ^ n, m], 1) for m, n in ((a, b), (c, d)))
+    image = np.where(under == 0, 8, multiply[over, inverse[under]])
+    return _kept(np.unique(image[(multiply[a, d] != multiply[b, c])[:, 0]], axis=0))
+
+
+@cache
+def pgammal8() -> Permutations:
+    """Return those of `pgl8`, each also after x -> x² and x -> x⁴: 1,512 permutations at distance 6 or more."""
+    square = np.append(np.diagonal(_field8()), 8)
+    return _kept(np.concatenate([pgl8(), pgl8()[:, square], pgl8()[:, square[square]]]))
+
+
+OPTIMAL: dict[str, Callable[[], Permutations]] = {"agl9": agl9, "pgl8": pgl8, "pgammal8": pgammal8}
+
+
+def hamming(perms: Permutations) -> NDArray[np.int64]:
+    """Return the Hamming distances (K, K) of permutations (K, n)."""
+    one_hot = np.eye(perms.shape[1], dtype=np.float32)[perms].reshape(len(perms), -1)
+    same: Permutations = np.rint(one_hot @ one_hot.T).astype(np.int64)
+    return perms.shape[1] - same
+
+
+def _field9() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the tables of sums and products (9, 9) of GF(9): x + iy with i² = -1 over GF(3), as the number x + 3y."""
+    x, y = (part[:, None] for part in (np.arange(9) % 3, np.arange(9) // 3))
+    return (x + x.T) % 3 + 3 * ((y + y.T) % 3), (x * x.T - y * y.T) % 3 + 3 * ((x * y.T + y * x.T) % 3)
+
+
+def _field8() -> NDArray[np.int64]:
+    """Return the table of products (8, 8) of GF(8): polynomials over GF(2) modulo x³ + x + 1, as bits."""
+    x = np.arange(8)
+    product = np.zeros((8, 8), dtype=np.int64)
+    for bit in range(3):
+        np.bitwise_xor(product, (x[:, None] << bit) * (x >> bit & 1), out=product)
+    for bit in (4, 3):
+        np.bitwise_xor(product, (product >> bit & 1) * (0b1011 << bit - 3), out=product)
+    return product
+
+
+@cache
+def _first_fixed(items: int) -> Permutations:
+    """Return the permutations that leave item 0 in its place."""
+    if items > 9:
+        raise UserError(f"there are too many permutations of {items} items to choose from: at most 9")
+    rest = np.array(list(permutations(range(1, items))), dtype=np.int64)
+    return np.insert(rest, 0, 0, axis=1)
+
+
+def _kept(perms: Permutations) -> Permutations:
+    perms = np.ascontiguousarray(perms, dtype=np.int64)
+    perms.setflags(write=False)  # it is in the cache
+    return perms

@@ -1,0 +1,39 @@
+"""Strong random changes of colours, a whole batch at a time (Dosovitskiy et al., 2014, section 2.1)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def recoloured(x: Tensor, u: Tensor) -> Tensor:
+    """Change the colours of patches (B, C, h, w) in 0..1 by draws `u` (B, 10) in -1..1.
+
+    Contrast along the principal components of a patch's colours, then saturation and value, then hue. Patches of other
+    than 3 channels have no saturation and hue, and one contrast: their channels are changed as the value is.
+    """
+    middle = x.mean((2, 3), keepdim=True)
+    colours = (x - middle).flatten(2)
+    u = u[:, :, None, None]
+    if x.shape[1] != 3:
+        x = (2 ** u[:, :1] * (x - middle) + middle).clamp(0, 1)
+        return _powered(x, u[:, 3:6]).clamp(0, 1)
+    axes = torch.linalg.eigh(colours @ colours.mT)[1]
+    stretched = axes @ (2 ** u[:, :3, 0] * (axes.mT @ colours))
+    x = (stretched.view_as(x) + middle).clamp(0, 1)
+    r, g, b = x.unbind(1)
+    value = x.amax(1)
+    chroma = value - x.amin(1)
+    per = 1 / chroma.clamp(min=1e-9)
+    hue = torch.where(value == g, (b - r) * per + 2, (r - g) * per + 4)
+    hue = torch.where(value == r, (g - b) * per, hue) + 0.6 * u[:, 9]
+    saturation = _powered(chroma / value.clamp(min=1e-9), u[:, 6:9, 0]).clamp(0, 1) * (chroma > 1e-3)
+    k = (hue[:, None] + torch.tensor([5.0, 3.0, 1.0], device=x.device).view(3, 1, 1)).remainder(6)  # in sixths
+    value = _powered(value, u[:, 3:6, 0]).clamp(0, 1)
+    return value[:, None] * (1 - saturation[:, None] * torch.minimum(k, 4 - k).clamp(0, 1))
+
+
+def _powered(x: Tensor, u: Tensor) -> Tensor:
+    """Raise (B, ...) to a power of 1/4 to 4, times 0.7 to 1.4, plus -0.1 to 0.1."""
+    power, factor, plus = (u[:, i : i + 1].reshape(-1, *[1] * (x.ndim - 1)) for i in range(3))
+    return 0.99 * 2 ** (factor / 2) * x ** (4**power) + 0.1 * plus

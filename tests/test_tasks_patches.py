@@ -1,0 +1,200 @@
+"""Tasks on patches: what makes their labels, and what keeps cheap cues out."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from selfsup.data import ImageSpec
+from selfsup.encoders import build_encoder
+from selfsup.errors import UserError
+from selfsup.nn import patches
+from selfsup.nn.permutations import OPTIMAL, greedy, hamming, permutation_set
+from selfsup.nn.recolour import recoloured
+from selfsup.tasks import find_task
+
+SPEC = ImageSpec.of(32, 3)
+
+
+def make(name: str, spec: ImageSpec = SPEC, encoder: str = "convnet", **options):
+    torch.manual_seed(0)
+    return find_task(name)(build_encoder(encoder, spec), **options)
+
+
+def batch_for(task, count: int = 16, channels: int = 3):
+    """Pictures whose channels tell the row, the column, and their sum."""
+    size = next(iter(task.views(SPEC).groups.values())).size
+    line = torch.linspace(-1, 1, size)
+    x = torch.stack([line[:, None].expand(size, size), line.expand(size, size), line[:, None] + line])[:channels]
+    return {"x": x.repeat(count, 1, 1, 1), "noise": torch.arange(count) * 7919, "index": torch.arange(count)}
+
+
+# Permutations
+
+
+@pytest.mark.parametrize(("name", "size", "least"), [("agl9", 72, 8), ("pgl8", 504, 7), ("pgammal8", 1512, 6)])
+def test_optimal_sets_have_their_size_and_least_distance(name: str, size: int, least: int) -> None:
+    perms = OPTIMAL[name]()
+    assert perms.shape == (size, 9)
+    assert (np.sort(perms, 1) == np.arange(9)).all()
+    distances = hamming(perms)
+    assert distances[~np.eye(size, dtype=bool)].min() == least
+    assert size == math.factorial(9) // math.factorial(least - 1) or name == "pgammal8"
+
+
+@pytest.mark.parametrize(("count", "least"), [(100, 6), (701, 5), (1000, 5)])
+def test_greedy_sets_are_far_apart(count: int, least: int) -> None:
+    perms = greedy(count)
+    assert perms.shape == (count, 9)
+    assert (np.sort(perms, 1) == np.arange(9)).all()
+    distances = hamming(perms)[~np.eye(count, dtype=bool)]
+    assert distances.mean() >= 8
+    assert distances.min() >= least
+    assert greedy(count) is perms
+
+
+def test_hamming_counts_places_that_differ() -> None:
+    assert hamming(np.array([[0, 1, 2], [0, 2, 1], [1, 2, 0]])).tolist() == [[0, 2, 3], [2, 0, 2], [3, 2, 0]]
+
+
+@pytest.mark.parametrize("name", ["1", "25", "-3", "agl9", "some"])
+def test_sets_that_there_are_not_give_one_line(name: str) -> None:
+    with pytest.raises(UserError, match="permutations"):
+        permutation_set(name, 4)
+    assert len(permutation_set("24", 4)) == 24
+
+
+# Patches
+
+
+def test_patches_are_cut_at_their_corners_channel_by_channel() -> None:
+    x = torch.arange(2 * 3 * 8 * 8).view(2, 3, 8, 8)
+    top, left = torch.tensor([[0, 5], [1, 2]]), torch.tensor([[2, 3], [0, 1]])
+    found = patches.cut(x, top, left, 3)
+    assert torch.equal(found[0, 1], x[0, :, 5:8, 3:6])
+    assert torch.equal(found[1, 0], x[1, :, 1:4, 0:3])
+    apart = left[..., None] + torch.tensor([0, 1, 2])
+    assert torch.equal(patches.cut(x, top, apart, 3)[0, 0, 2], x[0, 2, 0:3, 4:7])
+
+
+def test_standardised_patches_have_no_mean_and_constant_ones_are_zero() -> None:
+    x = torch.rand(4, 3, 8, 8) * 5 + 2
+    x[0, 0] = 0.7
+    y = patches.standardised(x)
+    torch.testing.assert_close(y.mean((2, 3)), torch.zeros(4, 3), atol=1e-3, rtol=0)
+    assert y[0, 0].abs().max() < 1e-3
+    assert y[1].std() == pytest.approx(1, abs=0.02)
+
+
+def test_one_colour_leaves_no_trace_of_the_others() -> None:
+    x = torch.randn(5, 2, 3, 8, 8)
+    other = x.clone()
+    kept, noise = torch.arange(10).view(5, 2) % 3, torch.randn(5, 2, 3, 8, 8)
+    other[torch.arange(3).view(3, 1, 1).ne(kept[..., None, None, None]).expand_as(x)] = 9
+    assert torch.equal(patches.one_colour(x, kept, noise), patches.one_colour(other, kept, noise))
+    assert torch.equal(patches.one_colour(x, kept, noise)[0, 1, 1], x[0, 1, 1])
+
+
+def test_resizing_matrices_are_those_of_interpolate() -> None:
+    x = torch.rand(2, 3, 12, 12)
+    a = patches.resizer(12, 5)
+    wanted = torch.nn.functional.interpolate(x, size=(5, 5), mode="bilinear", antialias=True)
+    torch.testing.assert_close(a @ x @ a.mT, wanted)
+    kept = patches.resamplers(12, 6)
+    assert kept.shape == (7, 12, 12)
+    torch.testing.assert_close(kept.sum(2), torch.ones(7, 12))
+    assert torch.equal(kept[-1], torch.eye(12))
+
+
+def test_encoders_of_one_size_get_enlarged_patches() -> None:
+    vit = build_encoder("vit_tiny_patch16_224", SPEC)
+    assert patches.side_for(vit, 8) == 32
+    assert patches.side_for(build_encoder("convnet", SPEC), 8) == 8
+    assert patches.encode(vit, torch.zeros(2, 3, 3, 8, 8), 32).shape == (2, 3, vit.dim)
+
+
+# Relative position
+
+
+def test_the_neighbour_lies_where_its_label_says() -> None:
+    task = make("relative_position", normalise=False, drop=False, resample=0.0)
+    pairs, labels = task.pairs(batch_for(task, 64))
+    assert len(set(labels.tolist())) == 8
+    for (middle, neighbour), label in zip(pairs.mean((3, 4)), labels.tolist(), strict=True):
+        cell = label + (label >= 4)
+        step = torch.sign(((neighbour - middle)[:2] / 0.4).round())  # further apart than jitter alone
+        assert step.tolist() == [cell // 3 - 1, cell % 3 - 1]
+
+
+def test_options_take_effect_and_patches_that_do_not_fit_give_one_line() -> None:
+    task = make("relative_position", gap=0.0, jitter=0.0)
+    assert task.extent == 3 * task.patch
+    with pytest.raises(UserError, match="--patch"):
+        make("relative_position", patch=10)
+    assert make("relative_position", spec=ImageSpec.of(8, 1)).size > 24  # small pictures are enlarged
+
+
+# Jigsaw
+
+
+@pytest.mark.parametrize("grid", [2, 3])
+def test_the_puzzle_is_solved_by_its_permutation(grid: int) -> None:
+    task = make("jigsaw", grid=grid, permutations="20", normalise=False, channel_jitter=0.0)
+    batch = batch_for(task)
+    tiles, labels = task.puzzles(batch)
+    assert len(set(labels.tolist())) > 4
+    for mixed, label in zip(tiles, labels, strict=True):
+        place = mixed[task.orders[label].argsort()].mean((2, 3)).view(grid, grid, 3)
+        assert (place[1:, :, 0] > place[:-1, :, 0]).all()
+        assert (place[:, 1:, 1] > place[:, :-1, 1]).all()
+
+
+def test_tiles_are_jittered_each_on_its_own_and_their_channels_too() -> None:
+    task = make("jigsaw", normalise=False)
+    tiles, labels = task.puzzles(batch_for(task))
+    corner = tiles[0][task.orders[labels[0]].argsort()][:, 0, 0, 0].view(3, 3)
+    assert len(set(corner[0].tolist())) > 1  # without jitter the tiles of a row begin in the same row
+    tops, sums = tiles[:, :, :2, 0, 0].sum(2), tiles[:, :, 2, 0, 0]
+    assert (tops - sums).abs().max() > 0.01  # the third channel is the sum of the others where none is moved
+    still, _ = make("jigsaw", normalise=False, channel_jitter=0.0).puzzles(batch_for(task))
+    torch.testing.assert_close(still[:, :, :2].sum(2), still[:, :, 2])
+
+
+# Exemplar
+
+
+def test_seeds_lie_where_the_gradient_is_and_stay_there() -> None:
+    task = make("exemplar", patch=8)
+    batch = batch_for(task, 64)
+    batch["x"] = torch.zeros(64, 3, 32, 32)
+    batch["x"][:, :, 20:24, 4:8] = 1  # the only edges
+    seeds = task.seeds(batch)
+    corners = ((seeds + 1) * 32 - 8) / 2
+    assert (corners[:, 0] < 9).all()
+    assert (corners[:, 1] > 11).all()
+    assert len(set(map(tuple, corners.tolist()))) > 5
+    assert torch.equal(seeds, task.seeds({**batch, "noise": batch["noise"] + 1}))
+
+
+def test_transformations_keep_the_patch_where_they_are_off() -> None:
+    task = make("exemplar", patch=8, shift=0.0, zoom=1.0, turn=0.0, colour=False)
+    batch = batch_for(task)
+    left, top = ((task.seeds(batch) + 1) * 32 - 8).div(2).round().long().T[..., None]
+    torch.testing.assert_close(
+        task.samples_of(batch, 1), patches.cut(batch["x"], top, left, 8)[:, 0], atol=1e-4, rtol=0
+    )
+
+
+def test_colours_change_within_their_range_and_gray_stays_gray() -> None:
+    x, u = torch.rand(8, 3, 6, 6), torch.rand(8, 12) * 2 - 1
+    u[:, 3:9] = 0
+    u[:, 4] = u[:, 7] = torch.log2(torch.tensor(1 / 0.99)) * 2
+    u[:, :3] = u[:, 9] = 0
+    torch.testing.assert_close(recoloured(x, u), x, atol=1e-4, rtol=1e-4)
+    changed = recoloured(x, torch.rand(8, 12) * 2 - 1)
+    assert 0 <= changed.min() < changed.max() <= 1
+    assert (changed - x).abs().mean() > 0.05
+    gray = recoloured(x[:, :1].expand(-1, 3, -1, -1), torch.rand(8, 12) * 2 - 1)
+    torch.testing.assert_close(gray[:, 0], gray[:, 2], atol=1e-4, rtol=0)
+    assert recoloured(x[:, :1], u).shape == (8, 1, 6, 6)
