@@ -170,7 +170,7 @@ def test_explore_writes_a_page(embedded: Path, tmp_path: Path, pictures: Path) -
     assert "data:image/jpeg" in text
     shutil.rmtree(pictures)
     page = selfsup.explore(embedded, out=tmp_path / "y.html")
-    assert "pictures were not found" in page.note
+    assert "samples were not found" in page.note
     assert "data:image" not in page.path.read_text()
 
 

@@ -53,7 +53,7 @@ def explore(
     Args:
         embeddings: A file that `selfsup embed` wrote.
         out: The page to write; explore.html where embedding-atlas is not installed.
-        data: Where the pictures of the page are; by default the data that the file names.
+        data: Where the samples are that the page shows; by default the data that the file names.
         seed: Which rows the page shows.
 
     Raises:
@@ -95,11 +95,11 @@ def _serve(path: Path) -> None:
 
 
 def _items(file: VectorFile, data: str | None, seed: int) -> tuple[Items, str]:
-    """Return random rows with their pictures, and what to say where there are none."""
+    """Return random rows with their samples, and what to say where there are none."""
     import numpy as np
 
     from selfsup.data import Labels
-    from selfsup.reports.finding import find_pictures
+    from selfsup.reports.finding import find_samples
     from selfsup.reports.items import MOST, SIDE, Items
 
     rows = np.arange(len(file))
@@ -108,17 +108,17 @@ def _items(file: VectorFile, data: str | None, seed: int) -> tuple[Items, str]:
     paths, names = zip(*file.names(rows), strict=True)
     labels = Labels.of(list(names))
     where, missing = data or file.about.get("data"), ""
-    pictures: list[Any] = [None] * len(rows)
+    found: list[Any] = [None] * len(rows)
     try:
         if where:
-            pictures = find_pictures(where, paths, SIDE)
+            found = find_samples(where, paths, SIDE)
     except UserError:
         if data is not None:
             raise
-    if not any(pictures):
+    if not any(found):
         if data is not None:
-            raise UserError(f"none of the pictures is in {data!r}: give --data with what was embedded")
-        missing = "The pictures were not found: give --data with what was embedded."
-    return Items(
-        file.take(rows), pictures, [""] * len(rows), list(paths), labels.ids, labels.classes, len(file)
-    ), missing
+            raise UserError(f"none of the samples is in {data!r}: give --data with what was embedded")
+        missing = "The samples were not found: give --data with what was embedded."
+    pictures = [None if isinstance(sample, str) else sample for sample in found]
+    words = [sample if isinstance(sample, str) else "" for sample in found]
+    return Items(file.take(rows), pictures, words, list(paths), labels.ids, labels.classes, len(file)), missing

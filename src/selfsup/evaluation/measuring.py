@@ -14,7 +14,7 @@ from torch import nn
 
 from selfsup.data import Source
 from selfsup.evaluation.few_labels import FROZEN, read_features, train_on_draws
-from selfsup.evaluation.frozen import Pixels, Poolings, encode, encode_tokens, has, principal_components
+from selfsup.evaluation.frozen import Poolings, encode, encode_tokens, has, principal_components
 from selfsup.evaluation.labels_saved import Saved, labels_saved
 from selfsup.evaluation.problems import about_classes, check_classes, overlap
 from selfsup.evaluation.readings import take_readings, task_views, view_features
@@ -169,13 +169,7 @@ def _frozen(
         yield name, encoder, mine, x, test_x
     yield "PCA", None, spec, *principal_components(*pixels)
     kind = modality(spec)
-    yield (
-        kind.baseline,
-        Pixels() if kind.baseline == "raw pixels" else None,
-        spec,
-        {"own": pixels[0]},
-        {"own": pixels[1]},
-    )
+    yield kind.baseline, kind.baseline_module(), spec, {"own": pixels[0]}, {"own": pixels[1]}
 
 
 def _trained(asked: Request, classes: int) -> Iterator[tuple[str, str, Callable[[], Task]]]:

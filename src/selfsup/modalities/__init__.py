@@ -56,6 +56,9 @@ class Modality(Protocol):
         Whatever the features have to know of the data they learn from the first part, without its labels.
         """
 
+    def baseline_module(self) -> nn.Module | None:
+        """Return what makes the features of the baseline of a batch, where one sample's do not depend on others."""
+
     def draw(self, x: Tensor, spec: Any) -> tuple[Image.Image | None, str]:
         """Return one sample of the plain views for the eye: its picture, if it has one, and its words."""
 

@@ -99,9 +99,14 @@ class Images:
     ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """Return the pixels."""
         from selfsup.evaluation.features import extract
+
+        return [extract(self.baseline_module(), part, spec, quiet=quiet) for part in parts]
+
+    def baseline_module(self) -> nn.Module:
+        """Return the pixels."""
         from selfsup.evaluation.frozen import Pixels
 
-        return [extract(Pixels(), part, spec, quiet=quiet) for part in parts]
+        return Pixels()
 
     def draw(self, x: Tensor, spec: ImageSpec) -> tuple[Image.Image | None, str]:
         """Return the picture."""

@@ -101,6 +101,9 @@ class Text:
             found.append((read, x.toarray()))
         return found
 
+    def baseline_module(self) -> None:
+        """Return none: how much a word weighs depends on the other documents."""
+
     def draw(self, x: Tensor, spec: TextSpec) -> tuple[Image.Image | None, str]:
         """Return the beginning of the text."""
         words: str = tokens.tokenizer(spec.tokenizer).decode(x[: spec.size].tolist(), skip_special_tokens=True)
@@ -117,6 +120,7 @@ class Text:
     ) -> str:
         """Write a folder that transformers loads: model and tokenizer."""
         hf: Any = need("transformers", "text")
+        hf.utils.logging.disable_progress_bar()
         module: Any = encoder
         module.model.save_pretrained(path)
         made = tokens.tokenizer(spec.tokenizer)

@@ -53,7 +53,7 @@ def draw_map(items: Items, places: NDArray[np.float64]) -> Html:
     colours = _colours(items)
     dots = []
     for number, (x, y) in enumerate(MARGIN + places * (SIDE - 2 * MARGIN)):
-        name = tag("title", items.name(number))
+        name = tag("title", "\n".join(filter(None, (items.name(number), items.words[number]))))
         dots.append(
             tag("circle", name, cx=f"{x:.0f}", cy=f"{y:.0f}", r=7, class_=colours.get(int(items.ids[number]), "other"))
         )

@@ -1,9 +1,10 @@
-"""The pictures behind the rows of an embedding file, where they can still be found."""
+"""The samples behind the rows of an embedding file, where they can still be found."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,25 +13,38 @@ from PIL import Image
 from selfsup.data import Broken, Files, Source, open_data
 from selfsup.data.images import to_channels
 
+LETTERS = 200  # of a text
+
 
 def find_pictures(data: str, paths: Sequence[str], side: int) -> list[Image.Image | None]:
     """Return the picture of each path of an embedding file, at most `side` pixels a side; None where there is none.
 
     `data` is what was embedded: a folder, a list file, an .npz file or a name. Raises `UserError` where it is none.
     """
+    return [found if isinstance(found, Image.Image) else None for found in find_samples(data, paths, side)]
+
+
+def find_samples(data: str, paths: Sequence[str], side: int) -> list[Image.Image | str | None]:
+    """Return the same, and the beginnings of texts."""
     if os.path.isdir(data):
-        source: Source = Files(data, pa.array([os.fsencode(path) for path in paths], pa.binary()))
-        return [_read(source, number, side) for number in range(len(paths))]
-    source = open_data(data)
+        files = Files(data, pa.array([os.fsencode(path) for path in paths], pa.binary()))
+        found = [_read(files, number, side) for number in range(len(paths))]
+        if any(found):
+            return found
+    source: Any = open_data(data)
     if isinstance(source, Files):
-        return find_pictures(os.fsdecode(source.root), paths, side)
-    return [_read(source, int(path), side) if path.isdigit() and int(path) < len(source) else None for path in paths]
+        root = os.fsdecode(source.root)
+        return [None] * len(paths) if root == data else find_samples(root, paths, side)
+    places = {source.path(number): number for number in range(len(source))}
+    return [_read(source, places[path], side) if path in places else None for path in paths]
 
 
-def _read(source: Source, number: int, side: int) -> Image.Image | None:
+def _read(source: Source, number: int, side: int) -> Image.Image | str | None:
     try:
-        pixels = source.read(number)
-        colours = to_channels(pixels[..., :3] if pixels.shape[-1] > 3 else pixels, 3)
+        sample: Any = source.read(number)
+        if isinstance(sample, str):
+            return sample if len(sample) <= LETTERS else sample[:LETTERS] + " …"
+        colours = to_channels(sample[..., :3] if sample.shape[-1] > 3 else sample, 3)
     except Broken:
         return None
     picture = Image.fromarray(np.ascontiguousarray(colours))

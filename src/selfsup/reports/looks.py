@@ -52,8 +52,8 @@ def free_labels(run: Run, source: Source, seed: int) -> Section:
             torch.manual_seed(seed)
             task = kind(run.fresh_encoder(), **run.recipe["task"]["hyperparameters"])
             learned, views = task.samples(source.take(some)), task.views(run.spec)
-            first = np.arange(min(PANELS, len(learned)))
-            rows = task.eval().panels(views.finish(views.fetch(learned, first, seed, 0).batch))
+            apart = np.linspace(0, len(learned) - 1, min(PANELS, len(learned))).astype(np.int64)
+            rows = task.eval().panels(views.finish(views.fetch(learned, apart, seed, 0).batch))
     except (Broken, RuntimeError, ValueError, TypeError, IndexError) as error:
         return Section(
             "inputs", title, tag("p", f"The picture cannot be drawn for these data: {str(error).splitlines()[0]}")
@@ -137,7 +137,7 @@ def label_free(items: Items) -> Section:
 
 def _panel(panel: Panel, spec: Any) -> Html:
     if isinstance(panel.image, str):
-        return tag("figure", tag("p", panel.image), tag("figcaption", panel.caption))
+        return tag("figure", tag("p", panel.image), tag("figcaption", panel.caption), class_="words")
     return captioned(to_picture(panel.image, spec), f"input with the label {panel.caption}", panel.caption)
 
 
@@ -147,7 +147,7 @@ def _item(items: Items, number: int, words: str) -> Html:
     caption = join([words, f" · {label}" if label else ""])
     if picture:
         return captioned(picture, items.name(number), caption)
-    return tag("figure", tag("p", items.words[number]), tag("figcaption", caption))
+    return tag("figure", tag("p", items.words[number]), tag("figcaption", caption), class_="words")
 
 
 def _matrix(counts: NDArray[np.int64], classes: tuple[str, ...]) -> Html:

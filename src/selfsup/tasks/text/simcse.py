@@ -61,7 +61,7 @@ class SimCSE(Task):
             {
                 "accuracy": accuracy(logits, torch.arange(len(logits), device=logits.device)),
                 "cosine": logits.diagonal().mean().detach(),
-                "chance": logits.new_tensor(math.log(len(logits))),
+                "ln_batch": logits.new_tensor(math.log(len(logits))),
             },
         )
 
