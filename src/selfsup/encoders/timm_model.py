@@ -133,6 +133,7 @@ class TimmModel(nn.Module):
         model: Any = self.model
         h = model.patch_embed(x)
         if mask is not None:
+            assert mask_token is not None, "a mask needs a mask token"
             h = torch.where(mask.view(*h.shape[:-1], 1), mask_token.to(h.dtype), h)
         h = model._pos_embed(h)
         if keep is not None:
