@@ -23,6 +23,7 @@ OPTIONS: dict[str, dict[str, object]] = {  # smaller than the default where 40 s
     "jigsaw": {"permutations": "8", "scale": 1.0},
     "relative_position": {"scale": 1.0},
 }
+GAMES = {"bigan"}  # the sum of two players' losses has no reason to fall
 
 
 def texts() -> Texts:
@@ -82,7 +83,7 @@ def test_loss_at_the_start_is_near_its_chance_value(name: str, source: Source) -
         assert abs(loss.value.item() - loss.chance) < 0.5 * loss.chance
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", sorted(TASKS.keys() - GAMES))
 def test_loss_falls_on_toy_data(name: str, source: Source) -> None:
     """One batch, again and again; without `after_step`, so that what a slow encoder or a queue asks stays the same."""
     task = make(name, source)
@@ -136,8 +137,9 @@ def test_views_pickle_and_do_not_depend_on_workers(name: str, source: Source) ->
 @pytest.mark.parametrize("name", TASKS)
 def test_loss_changes_no_buffer_except_of_batch_norm(name: str, source: Source) -> None:
     task = make(name, source)
+    batch = first_batch(task, source)
     before = {key: value.clone() for key, value in task.named_buffers()}
-    task.loss(first_batch(task, source))
+    task.loss(batch)
     for key, value in task.named_buffers():
         if not key.endswith(("running_mean", "running_var", "num_batches_tracked")):
             assert torch.equal(before[key], value), key

@@ -8,6 +8,9 @@ from selfsup.encoders import build_encoder
 from selfsup.errors import UserError
 from selfsup.nn import noise
 from selfsup.nn.detached import detached
+from selfsup.tasks.image.bigan import BiGAN
+from selfsup.tasks.image.combined import Combined
+from selfsup.tasks.image.context_encoder import ContextEncoder
 from selfsup.tasks.image.denoising import Denoising
 from selfsup.tasks.image.vae import VAE
 
@@ -81,7 +84,114 @@ def test_the_representation_of_the_vae_is_the_mean() -> None:
     torch.testing.assert_close(kept(data["x"]), task.posterior(data["x"])[0])
 
 
-@pytest.mark.parametrize("kind", [Denoising, VAE])
+def gradients(task, value: torch.Tensor, child: str) -> list[torch.Tensor]:
+    return torch.autograd.grad(value, list(getattr(task, child).parameters()), retain_graph=True)
+
+
+def test_the_players_of_bigan_get_the_gradients_of_their_own_losses_alone() -> None:
+    task, data = BiGAN(encoder(), latent=4, hidden=16, width=4), batch()
+    z = task.draw(data["noise"])
+    codes, pictures = task.code(task.encoder(data["x"])), task.generate(z)
+    real, fake = task.discriminator(data["x"], codes), task.discriminator(pictures, z)
+    told = -(torch.sigmoid(real).log() + (1 - torch.sigmoid(fake)).log()).mean()
+    fooled = -((1 - torch.sigmoid(real)).log() + torch.sigmoid(fake).log()).mean()
+    value = task.loss(data).value
+    torch.testing.assert_close(value, told + fooled)
+    for child, own in (("discriminator", told), ("generator", fooled), ("code", fooled), ("encoder", fooled)):
+        for mine, expected in zip(gradients(task, value, child), gradients(task, own, child), strict=True):
+            torch.testing.assert_close(mine, expected, rtol=1e-3, atol=1e-6)
+
+
+def test_bigan_draws_codes_from_the_cube_and_generates_pixels() -> None:
+    task, data = BiGAN(encoder(), latent=50), batch(64)
+    z = task.draw(data["noise"])
+    assert -1 < z.min() < -0.99
+    assert 0.99 < z.max() < 1
+    made = pixels(task.generate(z))
+    assert made.min() >= -1e-5
+    assert made.max() <= 1 + 1e-5
+    assert task.representation().dim == 50
+
+
+def test_the_permutation_invariant_bigan_does_not_know_the_order_of_pixels() -> None:
+    order = torch.randperm(3 * 16 * 16, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    task, data = BiGAN(build_encoder("mlp", SPEC), latent=4, hidden=16, dense=True).eval(), batch()
+    before = task.encoder(data["x"])
+    with torch.no_grad():
+        task.encoder.layers[1].weight.copy_(task.encoder.layers[1].weight[:, order])
+    torch.testing.assert_close(task.encoder(data["x"].flatten(1)[:, order].view_as(data["x"])), before)
+    assert not any(isinstance(module, torch.nn.Conv2d) for module in task.modules())
+
+
+def test_the_players_of_the_context_encoder_get_the_gradients_of_their_own_losses_alone() -> None:
+    task, data = ContextEncoder(encoder(), adversarial=0.5, width=4), batch()
+    region, hole = task.regions(data["noise"])
+    filled = task.decoder(task.encoder(data["x"] * (1 - hole)))
+    weight = region * (10 - 9 * hole)
+    error = ((weight * (filled - data["x"]).square()).sum((1, 2, 3)) / (3 * region.sum((1, 2, 3)))).mean()
+    real, fake = task.discriminator(region * data["x"]), task.discriminator(region * filled)
+    generator = 0.5 * error - 0.5 * torch.sigmoid(fake).log().mean()
+    told = -(torch.sigmoid(real).log() + (1 - torch.sigmoid(fake)).log()).mean()
+    value = task.loss(data).value
+    torch.testing.assert_close(value, generator + told)
+    for child, own in (("discriminator", told), ("decoder", generator), ("encoder", generator)):
+        for mine, expected in zip(gradients(task, value, child), gradients(task, own, child), strict=True):
+            torch.testing.assert_close(mine, expected, rtol=1e-3, atol=1e-5)
+    assert task.lr_of("discriminator", 0.5, 1.0) == 0.05
+    assert task.lr_of("decoder", 0.5, 1.0) == 0.5
+
+
+def test_regions_are_the_centre_or_a_quarter_of_any_shape_with_a_band_around_the_hole() -> None:
+    key = batch(20)["noise"]
+    region, hole = ContextEncoder(encoder()).regions(key)
+    assert region.mean().item() == 0.25
+    assert hole[0].sum().item() == 6 * 6, "a band of one pixel within the eight"
+    region, hole = ContextEncoder(encoder(), region="random").regions(key)
+    torch.testing.assert_close(hole.mean((1, 2, 3)), torch.full((20,), 0.25), atol=0.01, rtol=0)
+    assert (hole <= region).all()
+    assert len({tuple(row.flatten().tolist()) for row in region}) == 20
+
+
+def test_the_context_encoder_does_not_see_what_is_in_the_hole() -> None:
+    task, data = ContextEncoder(encoder()).eval(), batch()
+    _, hole = task.regions(data["noise"])
+    other = {**data, "x": data["x"] + 5 * hole}
+    seen = [task.panels(d)[0][0].image for d in (data, other)]
+    torch.testing.assert_close(*seen)
+
+
+def test_combined_is_the_weighted_sum_of_its_parts_and_makes_equal_views_once() -> None:
+    options = {"rotation.pad": 0, "rotation.flip": 0.0}
+    task = Combined(encoder(), items=4, tasks="rotation, denoising", weights="1,3", options=options).eval()
+    assert list(task.views(SPEC).made.groups) == ["rotation.x"]
+    data = batch()
+    got = task.loss({"rotation.x": data["x"], "denoising.x": data["x"], "noise": data["noise"]})
+    parts = [task.parts[name].loss(data).value for name in ("rotation", "denoising")]
+    torch.testing.assert_close(got.value, parts[0] + 3 * parts[1])
+    assert got.metrics["rotation_accuracy"] >= 0
+    apart = Combined(encoder(), items=4).views(SPEC)
+    assert len(apart.made.groups) == 2, "rotation shifts and flips, denoising does not"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tasks": "rotation"}, "two or more"),
+        ({"tasks": "rotation,rotatoin"}, "rotation"),
+        ({"tasks": "rotation,supervised"}, "supervised"),
+        ({"tasks": "rotation,context_encoder"}, "learning rate"),
+        ({"tasks": "rotation,split_brain"}, "changes its encoder"),
+        ({"weights": "1"}, "2 positive numbers"),
+        ({"options": {"rotation.pda": 1}}, "rotation.pad"),
+    ],
+)
+def test_what_cannot_be_combined_is_one_clear_line(options, message) -> None:
+    with pytest.raises(UserError, match=message):
+        Combined(encoder(), items=4, **options)
+
+
+@pytest.mark.parametrize("kind", [BiGAN, ContextEncoder, Denoising, VAE])
 def test_constant_pictures_have_a_finite_loss_and_gradient(kind) -> None:
     task, data = kind(encoder()), batch()
     loss = task.loss({**data, "x": torch.zeros_like(data["x"])})

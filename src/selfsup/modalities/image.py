@@ -60,13 +60,14 @@ class Images:
         source.spec(spec.size, spec.channels)
 
     def build_encoder(self, name: str, spec: ImageSpec, pretrained: bool) -> Any:
-        """Return `convnet`, `vit`, `vit-mini`, or any image model of timm."""
-        if name == "convnet":
+        """Return `convnet`, `mlp`, `vit`, `vit-mini`, or any image model of timm."""
+        if name in ("convnet", "mlp"):
             from selfsup.encoders.convnet import ConvNet
+            from selfsup.encoders.mlp import Mlp
 
             if pretrained:
-                raise UserError("convnet has no pretrained weights")
-            return ConvNet(spec)
+                raise UserError(f"{name} has no pretrained weights")
+            return ConvNet(spec) if name == "convnet" else Mlp(spec)
         import timm
 
         from selfsup.encoders.timm_model import VITS, TimmModel, small_vit
@@ -76,7 +77,7 @@ class Images:
                 raise UserError(f"{name} has no pretrained weights")
             return small_vit(name, spec)
         if not timm.is_model(name.split(".")[0]):
-            raise unknown("encoder", name, ["convnet", *VITS, *timm.list_models()])
+            raise unknown("encoder", name, ["convnet", "mlp", *VITS, *timm.list_models()])
         return TimmModel(name, spec, pretrained)
 
     def plain_views(self, spec: ImageSpec) -> ImageViews:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 TASKS: dict[str, str] = {
     "barlow": "selfsup.tasks.image.barlow:Barlow",
     "bert": "selfsup.tasks.text.bert:Bert",
+    "bigan": "selfsup.tasks.image.bigan:BiGAN",
+    "colorization": "selfsup.tasks.image.colorization:Colorization",
+    "combined": "selfsup.tasks.image.combined:Combined",
+    "context_encoder": "selfsup.tasks.image.context_encoder:ContextEncoder",
     "denoising": "selfsup.tasks.image.denoising:Denoising",
     "byol": "selfsup.tasks.image.byol:BYOL",
     "deepcluster": "selfsup.tasks.image.deepcluster:DeepCluster",
@@ -32,6 +36,7 @@ TASKS: dict[str, str] = {
     "simclr": "selfsup.tasks.image.simclr:SimCLR",
     "simcse": "selfsup.tasks.text.simcse:SimCSE",
     "simsiam": "selfsup.tasks.image.simsiam:SimSiam",
+    "split_brain": "selfsup.tasks.image.split_brain:SplitBrain",
     "supervised": "selfsup.tasks.supervised:Supervised",
     "vae": "selfsup.tasks.image.vae:VAE",
     "swav": "selfsup.tasks.image.swav:SwAV",

@@ -1,0 +1,156 @@
+"""CIE Lab (D65) on any device, and the ab plane in bins (Zhang et al., 2016, section 2)."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from selfsup.data import Broken, ImageSpec, Source
+from selfsup.errors import UserError
+from selfsup.views import ImageViews, centre
+
+_XYZ = ((0.4124564, 0.3575761, 0.1804375), (0.2126729, 0.7151522, 0.0721750), (0.0193339, 0.1191920, 0.9503041))
+STEP = 10  # of the bins
+_FINE, _REACH = 2, 110  # steps of the grid on which soft labels are looked up, and how far it goes: beyond all of sRGB
+GREY = 5.0  # a picture whose a and b are all smaller has no colour
+
+
+def to_light(x: Tensor, spec: ImageSpec) -> Tensor:
+    """Undo the normalisation and sRGB's curve: (B, 3, H, W) -> linear light in 0..1."""
+    mean, std = (x.new_tensor(values).view(-1, 1, 1) for values in (spec.mean, spec.std))
+    value = (x * std + mean).float().clamp(0, 1)
+    return torch.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+
+
+def from_light(light: Tensor, spec: ImageSpec) -> Tensor:
+    """Return linear light, clamped to what sRGB can show, as the spec normalises it."""
+    light = light.clamp(0, 1)
+    value = torch.where(light <= 0.0031308, 12.92 * light, 1.055 * light.clamp_min(0.0031308) ** (1 / 2.4) - 0.055)
+    mean, std = (light.new_tensor(values).view(-1, 1, 1) for values in (spec.mean, spec.std))
+    return (value - mean) / std
+
+
+def luminance(light: Tensor) -> Tensor:
+    """(B, 3, H, W) -> (B, 1, H, W): Y, of which L is a function."""
+    weights = light.new_tensor(_XYZ[1])
+    return (light * weights.view(3, 1, 1)).sum(1, keepdim=True)
+
+
+def to_lab(light: Tensor) -> Tensor:
+    """(B, 3, H, W) linear light -> L in 0..100, a and b."""
+    matrix = light.new_tensor(_XYZ)
+    xyz = torch.einsum("ij,bjhw->ibhw", matrix / matrix.sum(1, keepdim=True), light)
+    x, y, z = torch.where(xyz > (6 / 29) ** 3, xyz.clamp_min(1e-6) ** (1 / 3), xyz * (841 / 108) + 4 / 29)
+    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], 1)
+
+
+def from_lab(lab: Tensor) -> Tensor:
+    """Return linear light, which may lie outside of what sRGB can show."""
+    y = (lab[:, 0] + 16) / 116
+    f = torch.stack([y + lab[:, 1] / 500, y, y - lab[:, 2] / 200])
+    xyz = torch.where(f > 6 / 29, f**3, (f - 4 / 29) * (108 / 841))
+    matrix = lab.new_tensor(_XYZ)
+    inverse = torch.linalg.inv(matrix / matrix.sum(1, keepdim=True))
+    return torch.einsum("ij,jbhw->bihw", inverse, xyz)
+
+
+@lru_cache
+def ab_bins() -> Tensor:
+    """Return the points (Q, 2) of the grid of step 10 to which some sRGB colour is nearest: Q = 261.
+
+    They are found on the faces of the cube of 8-bit colours. The list that was published with the paper, of 313, has a
+    rim of points besides that no colour comes near to.
+    """
+    level = torch.linspace(0, 1, 256)
+    one, two = torch.meshgrid(level, level, indexing="ij")
+    faces = [torch.stack([one, two, torch.full_like(one, end)]).roll(turn, 0) for end in (0, 1) for turn in range(3)]
+    ab = to_lab(to_light(torch.stack(faces), ImageSpec(256, 3, (0.0,) * 3, (1.0,) * 3)))[:, 1:]
+    nearest: Tensor = torch.unique((ab.permute(0, 2, 3, 1).reshape(-1, 2) / STEP).round(), dim=0)
+    return nearest * STEP
+
+
+@lru_cache
+def _soft_labels(neighbours: int, sigma: float) -> tuple[Tensor, Tensor]:
+    """Return for each point of the fine grid its nearest bins (G, neighbours) and their shares."""
+    axis = torch.arange(-_REACH, _REACH + 1, _FINE).float()
+    squared, near = torch.cdist(torch.cartesian_prod(axis, axis), ab_bins()).square().topk(neighbours, largest=False)
+    return near, torch.softmax(-squared / (2 * sigma**2), 1)
+
+
+class AbBins(nn.Module):
+    """Colours as soft labels over the bins: the `neighbours` nearest, weighted by a Gaussian of their distance.
+
+    The labels are looked up in a table of the ab plane in steps of 2, instead of searched for at each pixel.
+    """
+
+    centres: Tensor
+    near: Tensor
+    share: Tensor
+
+    def __init__(self, neighbours: int = 10, sigma: float = 5.0) -> None:
+        super().__init__()
+        near, share = _soft_labels(neighbours, sigma)
+        for name, value in (("centres", ab_bins()), ("near", near), ("share", share)):
+            self.register_buffer(name, value.clone(), persistent=False)
+
+    def places(self, ab: Tensor) -> Tensor:
+        """(B, 2, H, W) -> (B, H, W): rows of the table."""
+        a, b = ((ab / _FINE).round().long() + _REACH // _FINE).clamp(0, 2 * _REACH // _FINE).unbind(1)
+        return a * (2 * _REACH // _FINE + 1) + b
+
+    def cross_entropy(self, logits: Tensor, places: Tensor) -> Tensor:
+        """(B, Q, H, W) logits and places of the true colours -> (B, H, W)."""
+        logits = logits.float()
+        near, share = (table[places].permute(0, 3, 1, 2) for table in (self.near, self.share))
+        return logits.logsumexp(1) - (logits.gather(1, near) * share).sum(1)
+
+    def frequencies(self, places: Tensor) -> Tensor:
+        """Return how often each bin occurs (Q,), smoothed by the soft labels."""
+        count = torch.bincount(places.flatten(), minlength=len(self.near)).float()
+        return count.new_zeros(len(self.centres)).index_add(
+            0, self.near.flatten(), (self.share * count[:, None]).flatten()
+        )
+
+    def annealed_mean(self, logits: Tensor, temperature: float = 0.38) -> Tensor:
+        """(B, Q, H, W) -> (B, 2, H, W): between the mode and the mean of the predicted colours (section 2.3)."""
+        return torch.einsum("bqhw,qc->bchw", (logits.float() / temperature).softmax(1), self.centres)
+
+
+def coloured(ab: Tensor) -> Tensor:
+    """(B, 2, H, W) -> (B,) float: 1 for pictures that have a colour, 0 for grey ones."""
+    return (ab.abs().flatten(1).amax(1) > GREY).float()
+
+
+def ab_at(light: Tensor, side: int) -> Tensor:
+    """Return a and b (B, 2, side, side) of the light averaged over cells."""
+    return to_lab(nn.functional.adaptive_avg_pool2d(light, side))[:, 1:]
+
+
+@torch.no_grad()
+def ab_samples(source: Source, spec: ImageSpec, side: int, count: int = 1024) -> Tensor:
+    """Return a and b (N, 2, side, side) of up to `count` pictures, evenly spaced in the data, without the grey ones.
+
+    Raises `UserError` where all are grey.
+    """
+    numbers, found = np.linspace(0, len(source) - 1, min(count, len(source))).astype(np.int64), []
+    plain = ImageViews(spec, {"x": centre(spec.size)})
+    try:
+        for begin in range(0, len(numbers), 128):
+            batch = plain.finish(plain.fetch(source, numbers[begin : begin + 128], 0, 0).batch)
+            ab = ab_at(to_light(batch["x"], spec), side)
+            found.append(ab[coloured(ab) > 0])
+    except Broken as error:
+        raise UserError(str(error)) from error
+    colours = torch.cat(found)
+    if not len(colours):
+        raise UserError(f"all of {len(numbers)} pictures of {source.name} are grey: take a task that needs no colour")
+    return colours
+
+
+def check_colour(name: str, spec: ImageSpec) -> None:
+    """Raise `UserError` for pictures that are not red, green and blue."""
+    if spec.channels != 3:
+        raise UserError(f"{name} needs pictures of 3 channels (red, green, blue), not {spec.channels}")
