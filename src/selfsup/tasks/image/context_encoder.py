@@ -26,10 +26,11 @@ class ContextEncoder(Task):
 
     What is asked for is the centre square of half the side, or a `random` region of any shape. The hole in it, filled
     with the mean colour, is `overlap` of the side narrower all around (a random one is a quarter of the picture): in
-    this band, which is seen, the error weighs 10 times (section 4). The loss is 0.999 · L2 + `adversarial` · the loss of a generator whose picture of
-    the region should be taken for real (eq. 3). In the same step the discriminator, which sees regions without their
-    context, learns at a tenth of the learning rate, from detached pictures; the generator's loss sees its parameters as
-    constants. `discriminator` at 1.386 is one that cannot tell; `explained` is the share of the variance in the region.
+    this band, which is seen, the error weighs 10 times (section 4). The loss is 0.999 · L2 + `adversarial` · that of a
+    generator whose picture of the region should be taken for real (eq. 3). In the same step the discriminator, which
+    sees regions without their context, learns at a tenth of the rate, from detached pictures; the generator's loss sees
+    its parameters as constants. `discriminator` at 1.386 is one that cannot tell; `explained` is the share of the
+    variance in the region.
 
     Batch: `x` (B, C, H, W) float; `noise` (B,) int64, the key of the region.
     Published: VOC classification, detection, segmentation 56.5 / 44.5 / 29.7.
