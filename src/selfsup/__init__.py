@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from selfsup.auditing import audit
     from selfsup.catalogue import tasks
     from selfsup.comparing import compare
     from selfsup.embedding import embed
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "Run",
+    "audit",
     "compare",
     "embed",
     "evaluate",
@@ -36,6 +38,7 @@ __all__ = [
 
 _HOME = {
     "Run": "run",
+    "audit": "auditing",
     "compare": "comparing",
     "embed": "embedding",
     "evaluate": "evaluation",

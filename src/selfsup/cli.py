@@ -22,6 +22,7 @@ COMMANDS = {
     "tasks": "selfsup.catalogue:tasks",
     "show": "selfsup.showing:show",
     "pretrain": "selfsup.pretraining:pretrain",
+    "audit": "selfsup.auditing:audit",
     "evaluate": "selfsup.evaluation:evaluate",
     "compare": "selfsup.comparing:compare",
     "embed": "selfsup.embedding:embed",

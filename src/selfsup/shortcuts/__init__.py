@@ -1,0 +1,1 @@
+"""The shortcut audit: can a free label be read off a cue that says nothing about what a picture shows?"""

@@ -1,0 +1,143 @@
+"""What an audit found: a table, words, JSON and a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from rich.console import Group
+from rich.table import Table
+
+from selfsup.printing import Printable
+
+LARGE = 0.5  # of what an encoder gains over a blind guess: from here on a cue is a shortcut, below it a trace
+
+
+@dataclass(frozen=True)
+class Row:
+    """A cheater on held-out puzzles: `score` ± `half` (95%); `share` is its gain over a blind guess in the encoder's.
+
+    `verdict`: "shortcut", "trace", or "" where the interval reaches a blind guess. `counter`: options of the task that
+    take the cue away; `with_counter`: the same cheater with them (None: not tried), and `why_not`.
+    """
+
+    cue: str
+    about: str
+    score: float
+    half: float
+    share: float
+    verdict: str
+    counter: Mapping[str, Any]
+    with_counter: Row | None = None
+    why_not: str = ""
+
+
+@dataclass(frozen=True)
+class Audit(Printable):
+    """Every cheater beside a blind guess and a small encoder; `kind` is what the scores are."""
+
+    task: str
+    data: str
+    kind: str
+    chance: float
+    encoder: str
+    encoder_score: float
+    encoder_half: float
+    rows: tuple[Row, ...]
+    left_out: tuple[str, ...]
+    steps: int
+    encoder_steps: int
+    held_out: int
+    picture: Path | None = None
+
+    @property
+    def found(self) -> list[Row]:
+        """The cues that tell the label, the strongest first."""
+        return sorted((row for row in self.rows if row.verdict), key=lambda row: -row.share)
+
+    @property
+    def verdict(self) -> str:
+        """The finding in words, a line a cue."""
+        if not self.found:
+            return f"No cue solves {self.task} on {self.data}: no cheater does better than a blind guess."
+        return "\n".join(self._told(row) for row in self.found)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the same as plain values."""
+        picture = None if self.picture is None else str(self.picture)
+        return asdict(self) | {"verdict": self.verdict, "picture": picture}
+
+    def __rich__(self) -> Group:
+        unit = {"accuracy": "accuracy, %", "retrieval": "own other view found, %", "loss": "loss"}[self.kind]
+        title = f"{self.task} on {self.data}: {unit}, on {self.held_out:,} held-out pictures"
+        table = Table(title=title, title_justify="left")
+        for column in ("seen", "score", "share of the encoder's gain", "verdict", "with the counter-measure"):
+            table.add_column(column)
+        table.add_row("nothing (chance)", self._number(self.chance), "", "", "")
+        for row in self.rows:
+            after = row.with_counter
+            countered = "" if after is None else f"{self._number(after.score, after.half)} {_options(row.counter)}"
+            share = f"{100 * row.share:.0f}%" if row.verdict else ""
+            table.add_row(row.cue, self._number(row.score, row.half), share, row.verdict or "no", countered)
+        table.add_row(f"all: {self.encoder}", self._number(self.encoder_score, self.encoder_half), "100%", "", "")
+        notes = [f"{note}" for note in self.left_out]
+        where = [] if self.picture is None else [str(self.picture)]
+        return Group(self.verdict, "", table, *notes, f"{self.steps} steps of a cheater", *where)
+
+    def draw(self) -> Figure:
+        """Return a picture: the scores with their intervals, beside a blind guess and the encoder."""
+        scale = 1 if self.kind == "loss" else 100
+        names = [row.cue for row in self.rows]
+        figure = Figure((7, 1.2 + 0.4 * len(names)), layout="constrained")
+        axes = figure.subplots()
+        for offset, rows, word in (
+            (0.12, list(self.rows), "as it is"),
+            (-0.12, [row.with_counter for row in self.rows], "with the counter-measure"),
+        ):
+            shown = [(place, row) for place, row in enumerate(rows) if row is not None]
+            if shown:
+                places, scores = [p + offset for p, _ in shown], [scale * row.score for _, row in shown]
+                axes.errorbar(scores, places, xerr=[scale * r.half for _, r in shown], fmt="o", capsize=3, label=word)
+        axes.axvline(scale * self.chance, color="0.5", linestyle=":", label="blind guess")
+        axes.axvline(scale * self.encoder_score, color="C2", linestyle="--", label=self.encoder)
+        axes.set_yticks(range(len(names)), names)
+        axes.invert_yaxis()
+        axes.set_xlabel("loss" if self.kind == "loss" else f"{self.kind}, %")
+        axes.set_title(f"{self.task} on {self.data}", fontsize="medium")
+        figure.legend(loc="outside lower center", ncols=4, fontsize="small")
+        return figure
+
+    def _number(self, value: float, half: float | None = None) -> str:
+        digits, scale = (3, 1) if self.kind == "loss" else (1, 100)
+        return f"{scale * value:.{digits}f}" + ("" if half is None else f" ±{scale * half:.{digits}f}")
+
+    def _told(self, row: Row) -> str:
+        percent = "" if self.kind == "loss" else "%"
+        told = (
+            f"{row.cue} ({row.about}): {self._number(row.score, row.half)}{percent} where a blind guess gives "
+            f"{self._number(self.chance)}{percent} and {self.encoder} {self._number(self.encoder_score)}{percent}: "
+            f"a {row.verdict}."
+        )
+        if not row.counter:
+            return f"{told} No option of {self.task} counters it: it is in the pictures."
+        options = _options(row.counter)
+        if row.with_counter is None:
+            return f"{told} {options} counters it{': ' + row.why_not if row.why_not else ''}."
+        after = f"{self._number(row.with_counter.score, row.with_counter.half)}{percent}"
+        left = {"": "nothing is left", "trace": "a trace is left", "shortcut": "it is still there"}
+        return f"{told} {options} counters it: with it {after}, {left[row.with_counter.verdict]}."
+
+
+def _options(values: Mapping[str, Any]) -> str:
+    words = []
+    for name, value in values.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            several = value if isinstance(value, list | tuple) else [value]
+            words.append(" ".join([f"--{flag}", *map(str, several)]))
+    return " ".join(words)

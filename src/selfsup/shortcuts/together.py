@@ -1,0 +1,110 @@
+"""Copies of a task, each with an encoder of its own, learn from the same batches; then they are asked about others."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from selfsup.data import Source
+from selfsup.task import Batch, Loss, Panel, Task
+from selfsup.views import Views
+
+PICTURES = 1000  # that are held out at most, and puzzles that are asked for at least
+
+
+class Together(Task):
+    """The sum of the losses of several copies of a task: no gradient of one reaches another. Batch: as theirs."""
+
+    def __init__(self, tasks: Mapping[str, Task]) -> None:
+        first = next(iter(tasks.values()))
+        super().__init__(first.encoder)
+        self.tasks = nn.ModuleDict(tasks)
+        self._first = [first]  # in a list: not registered a second time
+
+    def views(self, spec: Any) -> Views:
+        """Return the task's views."""
+        return self._first[0].views(spec)
+
+    def samples(self, source: Any) -> Any:
+        """Show each copy the source."""
+        return [task.samples(source) for task in self._each()][-1]
+
+    def loss(self, batch: Batch) -> Loss:
+        """Return the sum."""
+        for task in self._each():
+            task.progress = self.progress
+        return Loss(torch.stack([task.loss(batch).value for task in self._each()]).sum())
+
+    def after_step(self) -> None:
+        """Update each copy."""
+        for task in self._each():
+            task.after_step()
+
+    def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
+        """Return the task's picture."""
+        return self._first[0].panels(batch, guess)
+
+    def _each(self) -> list[Any]:
+        return list(self.tasks.values())
+
+
+class Answers(NamedTuple):
+    """`scores` (parts,) of each copy, on parts of the held-out samples; what they are; a blind guess by the formula."""
+
+    scores: dict[str, NDArray[np.float64]]
+    kind: str  # "accuracy", "retrieval" or "loss"
+    chance: float | None
+
+
+def split(count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the numbers of the samples to learn from, and of a quarter (at most 1,000) that is held out."""
+    order = np.random.default_rng(seed).permutation(count)
+    held = min(PICTURES, count // 4)
+    return np.sort(order[held:]), order[:held]  # the parts of those held out are alike, whatever the order of the data
+
+
+@torch.no_grad()
+def ask(
+    together: Together, source: Source, views: Views, indices: NDArray[np.int64], device: torch.device, seed: int
+) -> Answers:
+    """Score every copy on the held-out samples, in about 20 parts; few samples are asked about several times.
+
+    The score is the metric `accuracy` of the task's loss where it has one. Else, where a sample has several views, the
+    share of samples whose first view is nearest to their own second view among those of the part; else the loss.
+    """
+    together.eval()
+    views = views.for_device(device)
+    size = max(4, min(64, len(indices) // 20))
+    parts = indices[: len(indices) // size * size].reshape(-1, size)
+    times = math.ceil(PICTURES / len(indices))
+    found: dict[str, list[list[float]]] = {name: [] for name in together.tasks}
+    kind, chance = "", None
+    for part in parts:
+        for values in found.values():
+            values.append([])
+        for epoch in range(times):
+            fetched = views.fetch(source, part, seed, 10**6 + epoch)  # views that no training has seen
+            batch = views.finish({key: value.to(device) for key, value in fetched.batch.items()})
+            for name, task in together.tasks.items():
+                kind, score, chance = _score(task, batch)  # type: ignore[arg-type]
+                found[name][-1].append(float(score))
+    return Answers({name: np.array(values).mean(1) for name, values in found.items()}, kind, chance)
+
+
+def _score(task: Task, batch: Batch) -> tuple[str, Tensor, float | None]:
+    loss = task.loss(batch)
+    if "accuracy" in loss.metrics:
+        return "accuracy", loss.metrics["accuracy"], None if loss.chance is None else math.exp(-loss.chance)
+    x = batch.get("x")
+    if x is None or x.ndim < 5:
+        return "loss", loss.value, None
+    seen: Any = task.representation()
+    first, second = (nn.functional.normalize(seen(x[:, place]), dim=1) for place in (0, 1))
+    nearest = (first @ second.T).argmax(1)
+    return "retrieval", (nearest == torch.arange(len(x), device=x.device)).float().mean(), 1 / len(x)

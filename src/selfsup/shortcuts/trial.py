@@ -1,0 +1,142 @@
+"""The experiment: cheaters and a small encoder learn the same task for a while, and answer held-out puzzles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from selfsup.data import Source
+from selfsup.encoders import build_encoder
+from selfsup.errors import UserError
+from selfsup.evaluation.draws import interval
+from selfsup.modalities import make_spec, modality
+from selfsup.pretraining import make_fabric, prepare_task
+from selfsup.shortcuts.cues import CUES, Cheater, nothing
+from selfsup.shortcuts.result import LARGE, Audit, Row
+from selfsup.shortcuts.together import Answers, Together, ask, split
+from selfsup.task import Task
+from selfsup.train.fit import Plan, fit
+from selfsup.train.precision import step_seconds
+
+BATCH, LEAST = 64, 64  # samples of a step, and that an audit needs
+BLIND = "nothing"
+
+
+class Trial:
+    """What stays the same for every copy of the task. With `minutes` the steps come from the speed measured here."""
+
+    def __init__(
+        self,
+        task: str | type[Task],
+        source: Source,
+        hyperparameters: Mapping[str, Any],
+        *,
+        size: int | None,
+        channels: int | None,
+        seed: int,
+        device: str,
+        quiet: bool,
+        steps: int | None,
+        minutes: float | None,
+    ) -> None:
+        self.name, self.kind, values, source = prepare_task(task, source, dict(hyperparameters))
+        if self.kind.modality == "text" or getattr(source, "modality", "image") != "image":
+            raise UserError(f"audit looks for cues in pictures; {source.name} and {self.name} are not of that kind")
+        if len(source) < LEAST:
+            raise UserError(f"an audit needs at least {LEAST} pictures, and {source.name} has {len(source)}")
+        self.spec = make_spec(source, size=size, channels=channels)
+        modality(self.spec).check(source, self.spec)
+        learn, self.held = split(len(source), seed)
+        if "items" in values:  # a class a picture: what is held out are other views of the same ones
+            self.learnt = self.asked = source
+        else:
+            self.learnt, self.asked = source.take(learn), source.take(self.held)
+            self.held = np.arange(len(self.held))
+        self.given = dict(hyperparameters)
+        self.data, self.seed, self.quiet, self.steps, self.minutes = source.name, seed, quiet, steps, minutes
+        self.fabric = make_fabric(device, "float32")
+
+    def run(self, cues: Sequence[str]) -> Audit:
+        """Return the finding about these cues."""
+        left_out = [cue for cue in cues if CUES[cue].channels > self.spec.channels]
+        cues = [cue for cue in cues if cue not in left_out]
+        small = self.kind.small_encoder
+        encoder, encoder_steps = self.learn({small: lambda: build_encoder(small, self.spec)}, {}, 0.4)
+        answers, steps = self.learn(self.cheaters(cues), {}, 0.4)
+        best, blind = encoder.scores[small], answers.scores[BLIND]
+        rows = [self.row(cue, answers, best, blind) for cue in cues]
+        counters = {cue: self.counter(cue) for cue in cues}
+        wanted = {key: value for row in rows if row.verdict for key, value in counters[row.cue].items()}
+        if wanted:
+            rows = self.countered(rows, wanted, best)
+        chance = float(blind.mean()) if answers.chance is None else answers.chance
+        mean, half, _ = interval(best.tolist())
+        notes = [f"{cue} is left out: the pictures have {self.spec.channels} of {CUES[cue].channels} channels"
+                 for cue in left_out]  # fmt: skip
+        return Audit(
+            self.name, self.data, answers.kind, chance, small, mean, half, tuple(rows), tuple(notes), steps,
+            encoder_steps, len(self.held),
+        )  # fmt: skip
+
+    def cheaters(self, cues: Sequence[str]) -> dict[str, Callable[[], nn.Module]]:
+        """Return how each cheater is made, and the one that sees nothing."""
+        seen = {cue: CUES[cue].see for cue in cues} | {BLIND: nothing}
+        return {name: lambda see=see: Cheater(see, self.spec) for name, see in seen.items()}  # type: ignore[misc]
+
+    def learn(
+        self, encoders: Mapping[str, Callable[[], nn.Module]], changed: Mapping[str, Any], share: float
+    ) -> tuple[Answers, int]:
+        """Train a copy of the task with each encoder, for `share` of the time, and return its answers and the steps."""
+        _, _, values, _ = prepare_task(self.kind, self.learnt, self.given | dict(changed))
+        copies = {}
+        for name, build in encoders.items():
+            torch.manual_seed(self.seed)
+            encoder: Any = build()
+            copies[name] = self.kind(encoder, **values)
+        together = Together(copies)
+        source, views = together.samples(self.learnt), together.views(self.spec)
+        size, steps = min(BATCH, len(source)), self.steps
+        if steps is None:
+            assert self.minutes is not None
+            patience = min(5.0, 3 * self.minutes)
+            seconds = step_seconds(together, source, views, self.fabric, size, self.seed, patience)
+            steps = max(1, int(60 * self.minutes * share / seconds))
+        plan = Plan(steps=steps, batch_size=size, seed=self.seed)
+        fit(together, source, views, plan, self.fabric, quiet=self.quiet)
+        return ask(together, self.asked, views, self.held, self.fabric.device, self.seed), steps
+
+    def row(self, cue: str, answers: Answers, best: NDArray[np.float64], blind: NDArray[np.float64]) -> Row:
+        """Judge a cheater by its gain over a blind guess, part by part, and by the encoder's."""
+        sign = -1.0 if answers.kind == "loss" else 1.0
+        guess = blind if answers.chance is None else answers.chance
+        gain, whole = (interval((sign * (scores - guess)).tolist()) for scores in (answers.scores[cue], best))
+        share = gain.mean / whole.mean if whole.mean > whole.half else float("inf")
+        found = gain.mean > gain.half
+        score = interval(answers.scores[cue].tolist())
+        verdict = "" if not found else "shortcut" if share >= LARGE else "trace"
+        return Row(cue, CUES[cue].about, score.mean, score.half, share, verdict, self.kind.counters.get(cue, {}))
+
+    def counter(self, cue: str) -> dict[str, Any]:
+        """Return the options that take the cue away and are not on yet."""
+        defaults = {name: parameter.default for name, parameter in self.kind.hyperparameters().items()}
+        now = defaults | self.given
+        return {key: value for key, value in self.kind.counters.get(cue, {}).items() if now[key] != value}
+
+    def countered(self, rows: Sequence[Row], wanted: Mapping[str, Any], best: NDArray[np.float64]) -> list[Row]:
+        """Return the rows with what the cheaters that were found reach once the options are on, all together."""
+        tried = [row.cue for row in rows if row.verdict and self.counter(row.cue)]
+        try:
+            answers, _ = self.learn(self.cheaters(tried), wanted, 0.2)
+        except UserError as error:
+            return [replace(row, why_not=str(error)) if row.cue in tried else row for row in rows]
+        blind = answers.scores[BLIND]
+        return [
+            replace(row, with_counter=self.row(row.cue, answers, best, blind)) if row.cue in tried else row
+            for row in rows
+        ]
