@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +19,8 @@ LARGE = 0.5  # of what an encoder gains over a blind guess: from here on a cue i
 
 @dataclass(frozen=True)
 class Row:
-    """A cheater on held-out puzzles: `score` ± `half` (95%); `share` is its gain over a blind guess in the encoder's.
+    """A cheater on held-out puzzles: `score` ± `half` (95%); `share` is its gain over a blind guess in the encoder's
+    (None: the encoder gains nothing).
 
     `verdict`: "shortcut", "trace", or "" where the interval reaches a blind guess. `counter`: options of the task that
     take the cue away; `with_counter`: the same cheater with them (None: not tried), and `why_not`.
@@ -28,7 +30,7 @@ class Row:
     about: str
     score: float
     half: float
-    share: float
+    share: float | None
     verdict: str
     counter: Mapping[str, Any]
     with_counter: Row | None = None
@@ -56,7 +58,9 @@ class Audit(Printable):
     @property
     def found(self) -> list[Row]:
         """The cues that tell the label, the strongest first."""
-        return sorted((row for row in self.rows if row.verdict), key=lambda row: -row.share)
+        return sorted(
+            (row for row in self.rows if row.verdict), key=lambda row: -math.inf if row.share is None else -row.share
+        )
 
     @property
     def verdict(self) -> str:
@@ -80,7 +84,7 @@ class Audit(Printable):
         for row in self.rows:
             after = row.with_counter
             countered = "" if after is None else f"{self._number(after.score, after.half)} {_options(row.counter)}"
-            share = f"{100 * row.share:.0f}%" if row.verdict else ""
+            share = f"{100 * row.share:.0f}%" if row.verdict and row.share is not None else ""
             table.add_row(row.cue, self._number(row.score, row.half), share, row.verdict or "no", countered)
         table.add_row(f"all: {self.encoder}", self._number(self.encoder_score, self.encoder_half), "100%", "", "")
         notes = [f"{note}" for note in self.left_out]

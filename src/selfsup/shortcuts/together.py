@@ -15,7 +15,7 @@ from selfsup.data import Source
 from selfsup.task import Batch, Loss, Panel, Task
 from selfsup.views import Views
 
-PICTURES = 1000  # that are held out at most, and puzzles that are asked for at least
+PICTURES, PUZZLES = 1000, 500  # that are held out at most, that are asked at least
 
 
 class Together(Task):
@@ -82,7 +82,7 @@ def ask(
     views = views.for_device(device)
     size = max(4, min(64, len(indices) // 20))
     parts = indices[: len(indices) // size * size].reshape(-1, size)
-    times = math.ceil(PICTURES / len(indices))
+    times = math.ceil(PUZZLES / len(indices))
     found: dict[str, list[list[float]]] = {name: [] for name in together.tasks}
     kind, chance = "", None
     for part in parts:

@@ -116,10 +116,10 @@ class Trial:
         sign = -1.0 if answers.kind == "loss" else 1.0
         guess = blind if answers.chance is None else answers.chance
         gain, whole = (interval((sign * (scores - guess)).tolist()) for scores in (answers.scores[cue], best))
-        share = gain.mean / whole.mean if whole.mean > whole.half else float("inf")
+        share = gain.mean / whole.mean if whole.mean > whole.half else None
         found = gain.mean > gain.half
         score = interval(answers.scores[cue].tolist())
-        verdict = "" if not found else "shortcut" if share >= LARGE else "trace"
+        verdict = "" if not found else "shortcut" if share is None or share >= LARGE else "trace"
         return Row(cue, CUES[cue].about, score.mean, score.half, share, verdict, self.kind.counters.get(cue, {}))
 
     def counter(self, cue: str) -> dict[str, Any]:

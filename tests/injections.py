@@ -1,0 +1,60 @@
+"""Textures that tell nothing, and what optics, files and people add to pictures: each gives a place or a turn away."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+
+Pictures = NDArray[np.uint8]  # (N, S, S, 3)
+
+
+def textures(count: int = 640, size: int = 72) -> Pictures:
+    """Return coloured noise with a spectrum of 1 / f but for the coarsest part: alike everywhere and turned."""
+    generator = np.random.default_rng(0)
+    f = np.fft.fftfreq(size)
+    fall = 1 / np.maximum(np.hypot(f[:, None], f), 6 / size)
+    shared, own = generator.normal(size=(count, size, size, 1)), generator.normal(size=(count, size, size, 3))
+    spectrum = np.fft.fft2(shared + 0.3 * own, axes=(1, 2)) * fall[:, :, None]
+    x = np.fft.ifft2(spectrum, axes=(1, 2)).real
+    x = x / x.std((1, 2), keepdims=True)
+    return (128 + 45 * x).clip(0, 255).astype(np.uint8)
+
+
+def aberration(x: Pictures, strength: float = 0.05) -> Pictures:
+    """Enlarge red and shrink blue about the middle, as a lens does."""
+    channels = []
+    for channel, scale in enumerate((1 - strength, 1.0, 1 + strength)):
+        grid = F.affine_grid(torch.eye(2, 3)[None] * scale, [1, 1, *x.shape[1:3]], align_corners=False)
+        plane = torch.from_numpy(x[..., channel]).float()[:, None]
+        moved = F.grid_sample(plane, grid.expand(len(x), -1, -1, -1), padding_mode="reflection", align_corners=False)
+        channels.append(moved[:, 0])
+    return torch.stack(channels, -1).round().clamp(0, 255).to(torch.uint8).numpy()
+
+
+def frame(x: Pictures, width: int = 4) -> Pictures:
+    """Blacken the border."""
+    framed = x.copy()
+    framed[:, :width] = framed[:, -width:] = framed[:, :, :width] = framed[:, :, -width:] = 0
+    return framed
+
+
+def vignette(x: Pictures) -> Pictures:
+    """Darken towards the corners."""
+    place = np.linspace(-1, 1, x.shape[1])
+    dark = 1 - 0.4 * (place[:, None] ** 2 + place**2)
+    return (x * dark[:, :, None]).astype(np.uint8)
+
+
+def jpeg(x: Pictures, quality: int = 15) -> Pictures:
+    """Store as JPEG, in blocks of 8 × 8 pixels, and read again."""
+    stored = np.empty_like(x)
+    for number, picture in enumerate(x):
+        file = io.BytesIO()
+        Image.fromarray(picture).save(file, "JPEG", quality=quality, subsampling=0)
+        stored[number] = np.asarray(Image.open(file))
+    return stored

@@ -1,0 +1,146 @@
+"""The shortcut audit: what it finds, what it says, and that its counter-measures work."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import selfsup
+from selfsup.cli import main
+from selfsup.data import Arrays, ImageSpec
+from selfsup.errors import UserError
+from selfsup.shortcuts.cues import CUES, Cheater, nothing
+from selfsup.shortcuts.together import Together, split
+from selfsup.tasks import TASKS, find_task
+from selfsup.tasks.image.rotation import Rotation
+
+sys.path.insert(0, str(Path(__file__).parent))
+import injections
+
+SPEC = ImageSpec.of(24, 3)
+
+
+@pytest.fixture(scope="module")
+def barred() -> Arrays:
+    """Textures with a black bar at the bottom, which tells how they were turned."""
+    x = injections.textures(192, 24)
+    x[:, -3:] = 0
+    return Arrays(x, name="barred")
+
+
+@pytest.mark.parametrize("name", [*CUES, "nothing"])
+@pytest.mark.parametrize("size", [8, 13, 40])
+def test_a_cue_is_a_vector_whatever_the_size(name: str, size: int) -> None:
+    see = CUES[name].see if name in CUES else nothing
+    x = torch.randn(5, 3, size, size)
+    found = see(x)
+    assert found.shape == (5, see(torch.zeros(1, 3, 32, 32)).shape[1])
+    assert found.isfinite().all()
+    assert see(torch.zeros(2, 3, size, size)).isfinite().all()
+    torch.testing.assert_close(see(x[2:3]), found[2:3])  # of each patch alone
+    cheater = Cheater(see, SPEC)
+    assert cheater(x[..., :5, :5]).shape == (5, cheater.dim)
+    assert cheater.maps(x).shape == (5, cheater.dim, size // 4, size // 4)
+
+
+def test_cues_measure_what_they_are_named_for() -> None:
+    edges = torch.randn(64, 1, 24, 24).cumsum(3)
+    shifted = torch.cat([edges[..., 1:-1], edges[..., :-2], edges[..., 2:]], 1)[:, :, 1:-1]
+    found = CUES["aberration"].see(shifted).view(64, 5, 5, 2).mean(0)
+    assert found[..., 0].argmax() == 2 * 5 + 1  # red lies one pixel to the left of green
+    assert found[..., 1].argmax() == 2 * 5 + 0  # and blue another one
+    blocks = torch.kron(torch.randn(64, 3, 3, 3), torch.ones(8, 8)) + 0.01 * torch.randn(64, 3, 24, 24)
+    assert (CUES["residual"].see(blocks)[:, :16].reshape(-1, 8).argmax(1) == 7).float().mean() > 0.9
+    framed = torch.randn(64, 3, 24, 24)
+    framed[:, :, :2] = -1
+    flat = CUES["border"].see(framed).view(64, 4, 4).mean(0)  # lines from the border inwards, sides
+    assert flat[:2, 0].max() < flat[2:].min() - 1
+    assert flat[:, 1:].min() > flat[:2, 0].max() + 1
+
+
+def test_copies_that_learn_together_learn_as_if_alone(barred: Arrays) -> None:
+    batch = {"x": torch.randn(16, 3, 24, 24)}
+    tasks = {}
+    for name in ("rim", "colours"):
+        torch.manual_seed(0)
+        tasks[name] = Rotation(Cheater(CUES[name].see, SPEC), hidden=16)
+    together = Together(tasks)
+    together.loss(batch).value.backward()
+    for task in tasks.values():
+        gradients = [p.grad.clone() for p in task.parameters()]
+        task.zero_grad()
+        task.loss(batch).value.backward()
+        for gradient, parameter in zip(gradients, task.parameters(), strict=True):
+            torch.testing.assert_close(gradient, parameter.grad)
+
+
+def test_what_is_held_out_was_not_learnt() -> None:
+    learn, held = split(100, 3)
+    assert sorted([*learn, *held]) == list(range(100))
+    assert len(held) == 25
+
+
+def test_the_finding_in_words_json_and_a_picture(
+    barred: Arrays, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.savez(tmp_path / "barred.npz", x=barred.x)
+    args = ["audit", "rotation", str(tmp_path / "barred.npz"), "--steps", "30", "--pad", "0", "--flip", "0"]
+    assert main([*args, "--cues", "colours,border", "--out", str(tmp_path / "a.png"), "--quiet", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    rows = {row["cue"]: row for row in found["rows"]}
+    assert rows["border"]["verdict"] == "shortcut"
+    assert rows["border"]["score"] - rows["border"]["half"] > 0.5
+    assert rows["colours"]["verdict"] == ""
+    assert abs(rows["colours"]["score"] - 0.25) <= rows["colours"]["half"] + 1e-9
+    assert found["chance"] == pytest.approx(0.25)
+    assert found["kind"] == "accuracy"
+    assert found["held_out"] == 48
+    assert found["verdict"].startswith("border (flat lines along the border, as of frames): ")
+    assert "No option of rotation counters it" in found["verdict"]
+    assert Path(found["picture"]).read_bytes()[:4] == b"\x89PNG"
+
+
+def test_tasks_without_classes_are_judged_by_their_loss(barred: Arrays) -> None:
+    found = selfsup.audit("denoising", barred, steps=20, cues="colours", quiet=True)
+    (row,) = found.rows
+    assert found.kind == "loss"
+    assert row.score < found.chance  # a mean colour helps, and is far from all that there is
+    assert "share of the encoder's gain" in str(found)
+    assert str(found).startswith("colours (each patch's mean colour): " if row.verdict else "No cue solves denoising")
+
+
+def test_grey_pictures_have_no_channels_to_compare(barred: Arrays) -> None:
+    grey = Arrays(barred.x[..., :1], name="grey")
+    found = selfsup.audit("rotation", grey, steps=2, cues="aberration,colours", quiet=True)
+    assert [row.cue for row in found.rows] == ["colours"]
+    assert "aberration is left out: the pictures have 1 of 3 channels" in str(found)
+
+
+def test_bad_input(barred: Arrays, tmp_path: Path) -> None:
+    for options, message in (
+        ({"cues": "rims"}, "did you mean 'rim'"),
+        ({"steps": 3, "minutes": 1.0}, "only one of --minutes and --steps"),
+        ({"steps": 0}, "--steps must be"),
+        ({"out": "x.txt"}, "must end in .png"),
+        ({"out": tmp_path / "no" / "x.png"}, "no such folder"),
+        ({"pda": 3}, "'pad'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            selfsup.audit("rotation", barred, **options)
+    with pytest.raises(UserError, match="at least 64 pictures, and arrays has 63"):
+        selfsup.audit("rotation", barred.x[:63])
+    with pytest.raises(UserError, match="is for data of the kind text"):
+        selfsup.audit("bert", barred)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_counters_are_cues_and_options(name: str) -> None:
+    task = find_task(name)
+    assert task.counters.keys() <= CUES.keys()
+    for options in task.counters.values():
+        assert options.keys() <= task.hyperparameters().keys()
