@@ -85,7 +85,8 @@ def hamming(perms: Permutations) -> NDArray[np.int64]:
     """Return the Hamming distances (K, K) of permutations (K, n)."""
     one_hot = np.eye(perms.shape[1], dtype=np.float32)[perms].reshape(len(perms), -1)
     same: Permutations = np.rint(one_hot @ one_hot.T).astype(np.int64)
-    return perms.shape[1] - same
+    apart: Permutations = perms.shape[1] - same
+    return apart
 
 
 def _field9() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
