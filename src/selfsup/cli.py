@@ -239,7 +239,10 @@ def _plain(framed: str) -> str:
 
 
 def _fail(message: str, status: int) -> int:
-    print("selfsup:", " ".join(message.splitlines()), file=sys.stderr)
+    rank = os.environ.get("RANK", "0")
+    if rank == "0" or status < 128:  # all processes stop together when they are asked to, and one says so
+        who = "selfsup:" if rank == "0" else f"selfsup, process {rank}:"
+        print(who, " ".join(message.splitlines()), file=sys.stderr)
     return status
 
 

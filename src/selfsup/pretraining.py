@@ -12,6 +12,7 @@ import sys
 import warnings
 from contextlib import nullcontext
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,7 @@ else:
     Data = Target = TaskName = str  # what the command line can give
 
 BEGUN = {".lock", ".recipe.json.part", "tokenizer.json", ".tokenizer.json.part"}  # left by a kill before the recipe
+PATIENCE = 600.0  # seconds that processes wait for one another: longer than measuring speed or saving may take
 DEVICES = ("auto", "cpu", "cuda", "mps")
 LR = {"adamw": 2e-3, "sgd": 0.05, "lars": 0.15}
 WEIGHT_DECAY = {"adamw": 0.05, "sgd": 5e-4, "lars": 1e-6}
@@ -292,16 +294,19 @@ def _cached(source: Source, spec: Any, cache: str) -> Source:
 def make_fabric(device: str, precision: str) -> Fabric:
     """Return Lightning Fabric on a device (auto, cpu, cuda, mps), in as many processes as torchrun started.
 
+    They wait for each other for at most `PATIENCE` seconds: then one of them hangs, and the run ends.
+
     Raises `UserError` where the device is not there.
     """
     from lightning_fabric import Fabric
+    from lightning_fabric.strategies.ddp import DDPStrategy
 
     from selfsup.train.precision import PRECISIONS, resolve_precision
 
     world, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     if device not in DEVICES:
         raise unknown("device", device, DEVICES)
-    strategy = "ddp" if world > 1 else "auto"
+    strategy = DDPStrategy(timeout=timedelta(seconds=PATIENCE)) if world > 1 else "auto"
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
