@@ -1,0 +1,142 @@
+"""Every method under one budget of processor time: few labels, retrieval across styles, rank, seconds, memory.
+
+    python benchmarks/methods.py --tasks simclr,byol,mae --cpu-minutes 5 --out methods.jsonl
+
+Data: three-style emoji (`emoji:train` without labels, `emoji:test` for the test), 8 categories. Labels are drawn by
+base emoji, all three styles of which count as one label; 5 draws; the linear probe chooses its penalty on the drawn
+labels. R@1: how often the nearest other picture of the test part is the same emoji in another style. Beside the methods
+stand raw pixels, the untrained encoder and training from scratch on the same labels. Each method runs in a process of its
+own, the number of steps comes from the processor time of a few, and a row that is in --out is not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import selfsup
+from selfsup.data import Arrays, open_data
+from selfsup.encoders import build_encoder
+from selfsup.evaluation.draws import interval, nested_draws
+from selfsup.evaluation.features import extract
+from selfsup.evaluation.few_labels import train_on_labels
+from selfsup.evaluation.frozen import Pixels
+from selfsup.evaluation.label_free import rankme
+from selfsup.evaluation.metrics import accuracy
+from selfsup.evaluation.probe import fit_probe
+from selfsup.evaluation.retrieval import retrieval
+from selfsup.pretraining import make_fabric
+from selfsup.tasks import TASKS, find_task
+from selfsup.tasks.supervised import Supervised
+
+SHOTS, DRAWS, STYLES = (1, 5, 20), 5, 3
+ROWS = ("raw pixels", "untrained", "untrained vit", "from scratch")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--tasks", default="all")
+    parser.add_argument("--cpu-minutes", type=float, default=5.0)
+    parser.add_argument("--encoder", help="by default convnet, or the small one that the method needs")
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("methods.jsonl"))
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        row = baseline(args) if args.one in ROWS else method(args)
+        with args.out.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        return
+    images = [name for name in TASKS if find_task(name).modality == "image" and not find_task(name).needs_labels]
+    wanted = [*ROWS, *images] if args.tasks == "all" else args.tasks.split(",")
+    done = [json.loads(line)["name"] for line in args.out.read_text().splitlines()] if args.out.exists() else []
+    for name in wanted:
+        if name not in done:
+            subprocess.run([sys.executable, *sys.argv, "--one", name], check=False)
+    for line in args.out.read_text().splitlines():
+        show(json.loads(line))
+
+
+def method(args: argparse.Namespace) -> dict[str, object]:
+    encoder = args.encoder or find_task(args.one).small_encoder
+    with tempfile.TemporaryDirectory() as folder:
+
+        def train(steps: int) -> tuple[selfsup.Run, float]:
+            before = time.process_time()
+            run = selfsup.pretrain(
+                "emoji:train", task=args.one, encoder=encoder, steps=steps, size=args.size, seed=args.seed,
+                out=f"{folder}/{steps}", workers=0, quiet=True,
+            )  # fmt: skip
+            return run, time.process_time() - before
+
+        few, more = train(3)[1], train(9)[1]
+        steps = max(10, int(args.cpu_minutes * 60 / max((more - few) / 6, 1e-3)))
+        began = time.monotonic()
+        run, seconds = train(steps)
+        wall = time.monotonic() - began
+        row = measured(run.load(), run.spec)
+        about = {"encoder": encoder, "steps": steps, "batch": run.recipe["plan"]["batch_size"], "size": args.size}
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"name": args.one, **about, "cpu_s": seconds, "wall_s": wall, "mb": memory, "seed": args.seed, **row}
+
+
+def baseline(args: argparse.Namespace) -> dict[str, object]:
+    train = open_data("emoji:train")
+    spec = train.spec(args.size)
+    torch.manual_seed(args.seed)
+    if args.one == "raw pixels":
+        return {"name": args.one, **measured(Pixels(), spec)}
+    name = "vit" if args.one.endswith("vit") else args.encoder or "convnet"
+    if args.one != "from scratch":
+        return {"name": args.one, "encoder": name, **measured(build_encoder(name, spec), spec)}
+    test, fabric = open_data("emoji:test"), make_fabric("cpu", "float32")
+    scores: dict[int, list[float]] = {}
+    for number, drawn in enumerate(draws(train)):
+        for shots, rows in drawn.items():
+            classifier = train_on_labels(
+                lambda: Supervised(build_encoder(name, spec), classes=len(train.labels.classes)),
+                train, rows, spec, fabric, args.seed + number,
+            )  # fmt: skip
+            logits = extract(classifier, test, spec)[1]
+            scores.setdefault(shots, []).append(accuracy(test.labels.ids, logits.argmax(1)))
+    return {"name": args.one, "encoder": name, "accuracy": scores}
+
+
+def draws(train: Arrays) -> list[dict[int, np.ndarray]]:
+    """Return draws of base emoji, as the numbers of their pictures."""
+    drawn = nested_draws(train.labels.ids[::STYLES], SHOTS, DRAWS, 0)
+    return [{k: (STYLES * rows[:, None] + np.arange(STYLES)).ravel() for k, rows in draw.items()} for draw in drawn]
+
+
+def measured(encoder: torch.nn.Module, spec: object) -> dict[str, object]:
+    train, test = open_data("emoji:train"), open_data("emoji:test")
+    (_, x), (_, test_x) = (extract(encoder, part, spec) for part in (train, test))
+    y, test_y, classes = train.labels.ids, test.labels.ids, len(train.labels.classes)
+    scores: dict[int, list[float]] = {}
+    for draw in draws(train):
+        for shots, rows in draw.items():
+            probe = fit_probe(x[rows], y[rows], classes)
+            scores.setdefault(shots, []).append(accuracy(test_y, probe.predict(test_x)))
+    found = retrieval(test_x, np.arange(len(test_x)) // STYLES, ks=(1,))
+    return {"accuracy": scores, "r1": found.recall[1], "rankme": rankme(test_x)}
+
+
+def show(row: dict[str, object]) -> None:
+    cells = [interval(values) for values in row["accuracy"].values()]
+    text = "  ".join(f"{100 * cell.mean:5.1f} ±{100 * cell.half:4.1f}" for cell in cells)
+    more = "".join(f"  {key} {row[key]:.3g}" for key in ("r1", "rankme", "steps", "cpu_s", "mb") if key in row)
+    print(f"{row['name']:18} {text}{more}")
+
+
+if __name__ == "__main__":
+    main()
