@@ -5,8 +5,8 @@
 Data: three-style emoji (`emoji:train` without labels, `emoji:test` for the test), 8 categories. Labels are drawn by
 base emoji, all three styles of which count as one label; 5 draws; the linear probe chooses its penalty on the drawn
 labels. R@1: how often the nearest other picture of the test part is the same emoji in another style. Beside the methods
-stand raw pixels, the untrained encoder and training from scratch on the same labels. Each method runs in a process of its
-own, the number of steps comes from the processor time of a few, and a row that is in --out is not measured again.
+stand raw pixels, the untrained encoder and training from scratch on the same labels. Each method runs in a process of
+its own, the number of steps comes from the processor time of a few, and a row that is in --out is not measured again.
 """
 
 from __future__ import annotations

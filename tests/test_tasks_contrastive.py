@@ -1,0 +1,129 @@
+"""What is particular to the methods that compare views."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+import selfsup
+from selfsup.data import Arrays, ImageSpec
+from selfsup.encoders import build_encoder
+from selfsup.nn.kmeans import spherical_kmeans
+from selfsup.nn.pairs import cosine_schedule, each_view
+from selfsup.tasks import find_task
+
+SPEC = ImageSpec.of(16, 3)
+
+
+def make(name: str, **options: object):
+    torch.manual_seed(0)
+    return find_task(name)(build_encoder("convnet", SPEC), **options)
+
+
+def two_views(size: int = 8) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "x": torch.randn(size, 2, 3, 16, 16, generator=generator),
+        "noise": torch.randint(-(2**62), 2**62, (size,), generator=generator),
+        "index": torch.arange(size),
+    }
+
+
+def test_the_positive_of_moco_is_never_among_its_negatives() -> None:
+    task = make("moco", queue=24)
+    for _ in range(5):
+        before = task.queue.rows.clone()
+        task.loss(two_views())
+        positive = task.keys
+        assert positive is not None
+        assert torch.equal(task.queue.rows, before), "the keys of a batch are not in the queue before its loss"
+        assert (positive @ before.T).max() < 1 - 1e-6 or task.queue.at != 0
+        task.after_step()
+        torch.testing.assert_close(task.queue.rows[(task.queue.at - 8) % 24], positive[0])
+
+
+def test_moco_computes_keys_in_parts_but_returns_them_in_order() -> None:
+    task = make("moco", splits=2)
+    for module in task.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.eval()  # so that the parts do not differ
+    batch = two_views()
+    keys = task.slow_keys(batch["x"][:, 1], batch["noise"].argsort())
+    torch.testing.assert_close(keys, torch.nn.functional.normalize(task.slow(batch["x"][:, 1]), dim=1))
+
+
+def test_the_slow_encoder_follows_and_the_momentum_ends_at_1() -> None:
+    task = make("byol", momentum=0.5)
+    before = [p.clone() for p in task.slow.parameters()]
+    with torch.no_grad():
+        for parameter in task.encoder.parameters():
+            parameter.add_(1)
+    task.after_step()
+    moved = [float((p - b).mean()) for p, b in zip(task.slow[0].parameters(), before, strict=False)]
+    assert moved == pytest.approx([0.5] * len(moved), abs=1e-5)
+    assert cosine_schedule(0.99, 1.0, 0.0) == pytest.approx(0.99)
+    assert cosine_schedule(0.99, 1.0, 0.5) == pytest.approx(0.995)
+    assert cosine_schedule(0.99, 1.0, 1.0) == 1.0
+
+
+def test_each_view_keeps_samples_and_views_apart() -> None:
+    x = torch.arange(12.0).view(3, 2, 2)
+    assert torch.equal(each_view(lambda flat: 2 * flat, x), 2 * x.transpose(0, 1))
+
+
+def test_a_patch_embedding_stays_in_mocov3() -> None:
+    torch.manual_seed(0)
+    task = find_task("mocov3")(build_encoder("vit", SPEC))
+    frozen = [name for name, p in task.encoder.named_parameters() if not p.requires_grad]
+    assert frozen
+    assert all("patch_embed" in name for name in frozen)
+
+
+def test_the_prototypes_have_unit_length_after_a_step_and_wait_at_first() -> None:
+    task = make("swav", prototypes=10, queue=16)
+    with torch.no_grad():
+        task.prototypes.weight.mul_(3)
+    task.after_step()
+    torch.testing.assert_close(task.prototypes.weight.norm(dim=1), torch.ones(10))
+    task.progress = 0.0
+    assert task.lr_of("prototypes", 0.1, 0.2) == 0.0
+    assert task.lr_of("encoder", 0.1, 0.2) == 0.1
+    task.progress = 0.5
+    assert task.lr_of("prototypes", 0.1, 0.2) == 0.1
+
+
+def test_the_memory_moves_towards_the_embedding() -> None:
+    task = make("instance", items=20, momentum=0.5)
+    batch = two_views() | {"x": two_views()["x"][:, 0]}
+    before = task.bank.clone()
+    loss = task.loss(batch)
+    assert loss.chance == pytest.approx(math.log(20))
+    assert task.seen is not None
+    expected = torch.nn.functional.normalize(before[:8] + task.seen[1], dim=1)
+    task.after_step()
+    torch.testing.assert_close(task.bank[:8], expected)
+    assert torch.equal(task.bank[8:], before[8:])
+
+
+def test_kmeans_finds_clusters_and_leaves_none_empty() -> None:
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.nn.functional.normalize(torch.randn(6, 16, generator=generator), dim=1)
+    truth = torch.arange(240) % 6
+    x = torch.nn.functional.normalize(centres[truth] + 0.05 * torch.randn(240, 16, generator=generator), dim=1)
+    found, label = spherical_kmeans(x, 12, seed=0)
+    assert len(label.unique()) == 12
+    torch.testing.assert_close(found.norm(dim=1), torch.ones(12))
+    for cluster in range(12):
+        assert len(truth[label == cluster].unique()) == 1
+
+
+@pytest.mark.parametrize("name", ["instance", "moco", "swav", "deepcluster"])
+def test_queues_and_memories_resume_bit_for_bit(name: str, tmp_path: Path) -> None:
+    x = torch.randint(0, 255, (40, 16, 16, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8).numpy()
+    common = {"task": name, "encoder": "convnet", "steps": 8, "batch_size": 16, "quiet": True}
+    whole = selfsup.pretrain(Arrays(x, None, "noise"), out=tmp_path / "whole", **common)
+    for until in (3, None):
+        run = selfsup.pretrain(Arrays(x, None, "noise"), out=tmp_path / "parts", until=until, **common)
+    for file in ("encoder.safetensors", "checkpoint/latest.safetensors"):
+        assert (run.folder / file).read_bytes() == (whole.folder / file).read_bytes(), file
