@@ -6,10 +6,11 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 from selfsup import __version__
 from selfsup.errors import UserError
@@ -32,6 +33,8 @@ class Run(Printable):
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
+        if outside := leads_out(self.folder):
+            raise UserError(f"{outside}, so it is not opened; put files of its own into {self.folder}")
         try:
             text = (self.folder / "recipe.json").read_text(encoding="utf-8")
         except FileNotFoundError:
@@ -47,7 +50,7 @@ class Run(Printable):
             self.task, self.encoder_name = self.recipe["task"]["name"], self.recipe["encoder"]["name"]
             self._spec = by_kind(self.recipe["spec"].get("kind", "image")).read_spec(self.recipe["spec"], self.folder)
             wrong = self._wrong()
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, UserError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError, UserError) as error:
             wrong = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         if wrong:
             raise UserError(f"{self.folder}/recipe.json is damaged: {wrong}; pretrain again with another --out")
@@ -98,16 +101,20 @@ class Run(Printable):
         A `task` outside of the registry is given as its class where its representation is more than the encoder:
         a recipe never names code to import.
         """
-        from selfsup.train.checkpoint import load_tensors, load_weights
+        from selfsup.train.checkpoint import check_fit, load_tensors, load_weights
 
         path = self.folder / "encoder.safetensors"
         if not path.exists():
             raise UserError(f"{self.folder} is unfinished: run the same `selfsup pretrain` command again")
-        encoder: Any = self.fresh_encoder()
         if task is None and self.task in TASKS:
             task = find_task(self.task)
-        if task is not None:
-            encoder = self._task(task, encoder).representation()
+
+        def build() -> Any:
+            encoder = self.fresh_encoder()
+            return encoder if task is None else self._task(task, encoder).representation()
+
+        check_fit(build, path)
+        encoder = build()
         load_weights(encoder, load_tensors(path)[0], path)
         module: nn.Module = encoder.eval()
         return module
@@ -121,23 +128,67 @@ class Run(Printable):
 
         A `task` outside of the registry is given as its class: a recipe never names code to import.
         """
-        from selfsup.train.checkpoint import load_tensors, load_weights
+        from selfsup.train.checkpoint import check_fit, load_tensors, load_weights, step_of
 
         path = self.folder / "checkpoint" / "latest.safetensors"
         if not path.exists():
             raise UserError(f"{self.folder} has no checkpoint yet: run the same `selfsup pretrain` command again")
+        if task is None and self.task not in TASKS:
+            raise UserError(f"{self.task} is not a task of selfsup itself: give its class")
+        kind = task or find_task(self.task)
+        check_fit(lambda: self._task(kind, self.fresh_encoder()), path, "task.")
         tensors, about = load_tensors(path)
-        whole = self._task(task or find_task(self.task), self.fresh_encoder())
+        whole = self._task(kind, self.fresh_encoder())
         load_weights(whole, {k.removeprefix("task."): v for k, v in tensors.items() if k.startswith("task.")}, path)
-        return whole.eval(), int(about["step"])
+        return whole.eval(), step_of(about, path)
 
     def _task(self, task: type[Task], encoder: Any) -> Task:
         options = self.recipe["task"]["hyperparameters"]
+        known = task.hyperparameters()
         try:
+            for name, value in options.items():
+                if name in known and not fits(value, known[name].annotation):
+                    raise ValueError(f"{name} is {value!r}")
             return task(encoder, **options)
-        except (TypeError, ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
+        except (TypeError, ValueError, RuntimeError, OverflowError, ArithmeticError, MemoryError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             raise UserError(f"{self.folder}: {self.task} cannot be made with {options}: {reason}") from None
+
+
+def leads_out(folder: Path) -> str:
+    """Return what in a run folder is a link out of it, or neither file nor folder; '' if nothing is.
+
+    A folder that others made would otherwise let `evaluate`, `report` or a run that goes on write elsewhere, or wait
+    for ever on a pipe.
+    """
+    home = folder.resolve()
+    for place in (folder, folder / "checkpoint"):
+        if not place.is_dir():
+            continue
+        for path in place.iterdir():
+            if path.is_symlink() and not path.resolve().is_relative_to(home):
+                return f"{path} is a link that leads out of the run folder"
+            if path.exists() and not (path.is_file() or path.is_dir()):
+                return f"{path} is neither a file nor a folder"
+    return ""
+
+
+def fits(value: Any, kind: Any) -> bool:
+    """Return whether a value out of JSON can be an argument that is annotated with `kind`."""
+    parts = get_args(kind)
+    if get_origin(kind) in (Union, UnionType):
+        return any(fits(value, part) for part in parts)
+    if get_origin(kind) is Literal:
+        return value in parts
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 53
+    if kind in (bool, str, type(None), None):
+        return isinstance(value, type(None) if kind is None else kind)
+    if (get_origin(kind) or kind) in (tuple, list, Sequence):
+        return isinstance(value, list)
+    return True
 
 
 def load(run: str | os.PathLike[str] | Run) -> nn.Module:

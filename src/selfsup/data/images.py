@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import io
+import os
+import stat
 import warnings
+from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from selfsup.data import buffers
+from selfsup.data.patience import patiently
 
 try:
     import simplejpeg
@@ -17,7 +22,12 @@ except ImportError:  # Pillow decodes to the same pixels, in about 1.5 times the
     simplejpeg = None
 
 SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"])
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # what Pillow may try, whatever the suffix says
 MAX_PIXELS = 200_000_000  # refused from the header alone, before memory is taken
+MAX_BYTES = 1 << 30  # of a file
+MAX_WORK = 20 * MAX_PIXELS  # pixels times scans of a JPEG: a few bytes of a scan can cost a pass over all pixels
+
+T = TypeVar("T")
 
 # EXIF orientation 1 to 8 -> swap the axes, then mirror left and right, then top and bottom
 _TURNS = ((0, 0, 0), (0, 0, 0), (0, 1, 0), (0, 1, 1), (0, 0, 1), (1, 0, 0), (1, 1, 0), (1, 1, 1), (1, 0, 1))
@@ -33,16 +43,38 @@ def read_image(path: str | bytes, channels: int) -> NDArray[np.uint8]:
     16-bit pictures keep their high byte, transparency is laid over white, palettes and CMYK become RGB.
     Raises `Broken` for anything that is no readable picture of at most `MAX_PIXELS` pixels.
     """
+    return decode_image(read_bytes(path), channels)
+
+
+def read_bytes(path: str | bytes) -> bytes:
+    """Return what is in a regular file of at most `MAX_BYTES`; raise `Broken` for anything else."""
     try:
-        with open(path, "rb") as file:
-            data = file.read()
+        with open(path, "rb", opener=_without_waiting) as file:
+            about = os.fstat(file.fileno())
+            if not stat.S_ISREG(about.st_mode):
+                raise Broken("not a regular file")
+            if about.st_size > MAX_BYTES:
+                raise Broken("file too large")
+            return file.read()
     except FileNotFoundError:
         raise Broken("missing file") from None
     except PermissionError:
         raise Broken("no permission") from None
     except OSError as error:
         raise Broken(f"cannot be read: {error.strerror}") from None
-    return decode_image(data, channels)
+    except ValueError:
+        raise Broken("no file can have this name") from None
+    except MemoryError:
+        raise Broken("too large for the memory") from None
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait for someone who writes to it
+
+
+def image_size(path: str | bytes) -> tuple[int, int]:
+    """Return the width and height that a picture file's header promises, or raise `Broken`."""
+    return _by_pillow(read_bytes(path), lambda image: image.size)
 
 
 def decode_image(data: bytes, channels: int) -> NDArray[np.uint8]:
@@ -54,19 +86,37 @@ def decode_image(data: bytes, channels: int) -> NDArray[np.uint8]:
             return _jpeg(data, channels)
         except ValueError:  # what the fast decoder doubts Pillow decides, so that both ways accept the same files
             pass
-    try:
+    return _by_pillow(data, lambda image: _pixels(ImageOps.exif_transpose(image), channels))
+
+
+def _by_pillow(data: bytes, use: Callable[[Image.Image], T]) -> T:
+    """Return what `use` makes of a picture, or raise `Broken`, also for a decoder that does not come to an end."""
+
+    def work() -> T:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data)) as image:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise Broken("too many pixels")
-                return _pixels(ImageOps.exif_transpose(image), channels)
+                if image.format in ("JPEG", "MPO"):
+                    _check_scans(data, image.width * image.height)
+                return use(image)
+
+    try:
+        return patiently(work)
+    except TimeoutError:
+        raise Broken("takes too long to decode") from None
     except UnidentifiedImageError:
         raise Broken("not a picture") from None
     except Image.DecompressionBombError:
         raise Broken("too many pixels") from None
     except Exception as error:  # Pillow's readers raise whatever their parsing trips over
         raise _reason(error) from None
+
+
+def _check_scans(data: bytes, pixels: int) -> None:
+    if pixels * data.count(b"\xff\xda") > MAX_WORK:
+        raise Broken("too many scans")
 
 
 def _reason(error: Exception) -> Broken:
@@ -82,6 +132,7 @@ def _jpeg(data: bytes, channels: int) -> NDArray[np.uint8]:
     high, wide, colours, _ = simplejpeg.decode_jpeg_header(data)
     if high * wide > MAX_PIXELS:
         raise Broken("too many pixels")
+    _check_scans(data, high * wide)
     if colours not in ("Gray", "YCbCr") or (colours != "Gray" and channels == 1):
         raise ValueError(colours)
     turned = _orientation(data)

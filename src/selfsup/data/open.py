@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 import zlib
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import islice
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from selfsup.data import packages
 from selfsup.data.folders import cache_folder
 from selfsup.data.images import SUFFIXES, Broken
+from selfsup.data.index import find_files, pack
 from selfsup.data.open_text import PREFIX, open_hub, open_text, text_files
-from selfsup.data.sources import BLOCK, Arrays, Files, ImageSpec, Labels, Source, array_spec
+from selfsup.data.sources import Arrays, Files, ImageSpec, Labels, Source, array_spec
 from selfsup.errors import UserError, need, unknown
 
+EASY, DENSE = 1 << 30, 100  # bytes that are always unpacked; beyond them, so many times what they are packed in
 _PARTS = {kind: (kind, f"{kind}:train", f"{kind}:test") for kind in ("mnist5k", "mnist", "emoji")}
 NAMED = (
     "digits",
@@ -233,15 +237,36 @@ class _Torchvision:
 def _read_npz(path: str, name: str) -> NDArray[Any] | None:
     """Return an array of an .npz file, None where there is none of that name. Nothing is unpickled."""
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if not isinstance(loaded, np.lib.npyio.NpzFile):
-            raise ValueError("it is a single array; save it with numpy.savez(path, x=pictures)")
-        with loaded as file:
-            found: NDArray[Any] | None = file.get(name)
-            return found
+        with open(path, "rb") as file:
+            if file.read(len(npy.MAGIC_PREFIX)) == npy.MAGIC_PREFIX:
+                raise ValueError("it is a single array; save it with numpy.savez(path, x=pictures)")
+        with ZipFile(path) as archive:
+            member = f"{name}.npy"
+            if member not in archive.NameToInfo:
+                return None
+            _check_npy(archive, archive.getinfo(member))
+            with archive.open(member) as stored:
+                found: NDArray[Any] = npy.read_array(stored, allow_pickle=False)
+                return found
     except _NPZ_ERRORS as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"{path} is no readable .npz file: {reason}") from None
+
+
+def _check_npy(archive: ZipFile, about: ZipInfo) -> None:
+    """Raise `ValueError` for an array that promises more than its file can hold, before memory is taken for it."""
+    with archive.open(about) as file:
+        version = npy.read_magic(file)
+        if version not in ((1, 0), (2, 0)):
+            raise ValueError(f"it has an array of the format {version}")
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, _, dtype = read(file)
+    promised = math.prod(shape) * max(dtype.itemsize, 1)
+    size = os.path.getsize(archive.filename or "")
+    packed = min(about.compress_size, size)
+    most = packed if about.compress_type == ZIP_STORED else max(packed * DENSE, EASY)
+    if promised > most:
+        raise ValueError(f"it promises an array of {shape} {dtype} in {size:,} bytes")
 
 
 # all that numpy and zipfile raise for a file that is damaged, or holds what they do not read
@@ -275,46 +300,19 @@ def _npz_labels(source: Source, path: str) -> Labels:
 
 
 def _folder(root: str) -> Source:
-    paths = _pack(_walk(os.fsencode(root), SUFFIXES))
+    paths = find_files(root, SUFFIXES)
     if len(paths):
         return Files(root, paths)
-    paths = _pack(_walk(os.fsencode(root), [".txt"]))
+    paths = find_files(root, [".txt"])
     if len(paths):
         return text_files(root, paths)
     raise UserError(f"no pictures below {root!r}, and no texts (looked for {' '.join(sorted(SUFFIXES))} .txt)")
 
 
-def _pack(paths: Iterable[bytes]) -> pa.Array:
-    """Return paths as one Arrow array, of which only a block is Python objects at a time."""
-    rest = iter(paths)
-    blocks = [pa.array([], pa.large_binary())]
-    while block := list(islice(rest, BLOCK)):
-        blocks.append(pa.array(block, pa.large_binary()))
-    return pa.concat_arrays(blocks)
-
-
-def _walk(root: bytes, endings: Iterable[str]) -> Iterator[bytes]:
-    """Yield the relative paths of such files folder by folder, sorted, so that a sample keeps its number."""
-    suffixes = tuple(os.fsencode(ending) for ending in endings)
-    start = len(os.path.join(root, b""))
-    for folder, below, names in os.walk(root, onerror=_unreadable):
-        below[:] = sorted(name for name in below if not name.startswith(b"."))
-        prefix = os.path.join(folder, b"")[start:]
-        for name in sorted(names):
-            if name.lower().endswith(suffixes) and not name.startswith(b"."):
-                yield prefix + name
-
-
-def _unreadable(error: OSError) -> None:
-    raise UserError(
-        f"cannot read the folder {os.fsdecode(error.filename)!r}: {error.strerror}; a list file can leave it out"
-    )
-
-
 def _list_file(path: str) -> Source:
     try:
         with open(path, "rb") as file:
-            paths = _pack(_lines(file))
+            paths = pack(_lines(file))
     except OSError as error:
         raise UserError(f"cannot read the list file {path!r}: {error.strerror}") from None
     if not len(paths):
@@ -332,7 +330,7 @@ def _lines(file: Iterable[bytes]) -> Iterator[bytes]:
 def _paths(source: Source) -> pa.Array:
     if isinstance(source, Files):
         return source.paths
-    return _pack(os.fsencode(source.path(i)) for i in range(len(source)))
+    return pack(os.fsencode(source.path(i)) for i in range(len(source)))
 
 
 def _folder_labels(source: Source) -> Labels:

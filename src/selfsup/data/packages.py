@@ -124,7 +124,7 @@ def _kept(path: Path, make: Callable[[], dict[str, NDArray[Any]]]) -> dict[str, 
         np.savez(data, allow_pickle=False, **make())
         write_atomically(path, data.getvalue())
     try:
-        with np.load(path) as file:
+        with np.load(path, allow_pickle=False) as file:
             return dict(file)
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is damaged: delete it, and it is downloaded again ({error})") from error

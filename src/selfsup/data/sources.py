@@ -14,10 +14,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from selfsup.data.images import Broken, read_image
+from selfsup.data.index import BLOCK
 from selfsup.errors import UserError
 
 MAX_CHANNELS = 64
-BLOCK = 65_536  # paths that are Python objects at a time
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 

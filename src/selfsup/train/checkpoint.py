@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +25,52 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `save_tensors` wrote. Raises `UserError` for anything else."""
+    with _opened(path) as file:
+        about = json.loads((file.metadata() or {})["selfsup"])
+        if not isinstance(about, dict):
+            raise ValueError("its description is no JSON object")
+        return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as file:
-            about: dict[str, Any] = json.loads((file.metadata() or {})["selfsup"])
-            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
+            yield file
     except FileNotFoundError:
         raise UserError(f"no such file: {path}") from None
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
+    except (SafetensorError, KeyError, ValueError, TypeError, RecursionError, OSError) as error:
         raise UserError(f"{path} is no file of this program: {error}") from None
+
+
+def check_fit(build: Callable[[], nn.Module], path: Path, prefix: str = "") -> None:
+    """Raise `UserError` unless a file's tensors (those whose names begin with `prefix`) are those of what is built.
+
+    Both are compared by their shapes alone: a recipe that asks for more than its weights have takes no memory.
+    """
+    with _opened(path) as file:
+        names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
+        there = {name.removeprefix(prefix): tuple(file.get_slice(name).get_shape()) for name in names}
+    try:
+        with torch.device("meta"):
+            own = {name: tuple(tensor.shape) for name, tensor in build().state_dict().items()}
+    except (RuntimeError, UserError) as error:
+        if "meta" in str(error):  # a module that computes with its weights where it is made
+            return
+        raise
+    _compare(own, there, path)
+
+
+def _compare(own: Mapping[str, tuple[int, ...]], there: Mapping[str, tuple[int, ...]], where: object) -> None:
+    wrong = sorted(own.keys() ^ there.keys()) or [name for name in own if own[name] != there[name]]
+    if wrong:
+        raise UserError(f"{where} does not fit this model: {len(wrong)} tensors differ, for example {wrong[0]!r}")
 
 
 def load_weights(module: nn.Module, weights: Mapping[str, Tensor], where: object) -> None:
     """Load weights by name; raise `UserError` unless the names and shapes are those of the module."""
-    own = module.state_dict()
-    wrong = sorted(own.keys() ^ weights.keys()) or [name for name in own if own[name].shape != weights[name].shape]
-    if wrong:
-        raise UserError(f"{where} does not fit this model: {len(wrong)} tensors differ, for example {wrong[0]!r}")
+    own, there = ({name: tuple(t.shape) for name, t in some.items()} for some in (module.state_dict(), weights))
+    _compare(own, there, where)
     module.load_state_dict(weights)
 
 
@@ -58,9 +89,21 @@ def restore(tensors: Mapping[str, Tensor], task: nn.Module, optimizer: torch.opt
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):
-            _, number, key = name.split(".", 2)
+            _, number, key = (*name.split(".", 2), "", "")[:3]
+            if not (number.isdecimal() and int(number) < len(parameters) and key):
+                raise UserError(f"{where} does not fit this optimizer: {name!r} belongs to none of its parameters")
             parameter = parameters[int(number)]
+            if tensor.shape not in ((), parameter.shape):
+                raise UserError(f"{where} does not fit this optimizer: {name!r} has the shape {tuple(tensor.shape)}")
             if tensor.shape == parameter.shape:
                 tensor = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
             state.setdefault(int(number), {})[key] = tensor
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def step_of(about: Mapping[str, Any], where: object) -> int:
+    """Return the step that a checkpoint was saved after."""
+    step = about.get("step")
+    if not isinstance(step, int) or step < 0:
+        raise UserError(f"{where} does not say of which step it is")
+    return step

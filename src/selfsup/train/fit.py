@@ -18,7 +18,7 @@ from selfsup.errors import RunFailed
 from selfsup.progress import Progress
 from selfsup.task import Loss, Task
 from selfsup.train.alarm import Alarm
-from selfsup.train.checkpoint import load_tensors, restore, save_tensors, training_state
+from selfsup.train.checkpoint import load_tensors, restore, save_tensors, step_of, training_state
 from selfsup.train.failures import one_line
 from selfsup.train.log import Log, Skipped
 from selfsup.train.micro import forward_backward
@@ -88,7 +88,7 @@ def fit(
     if checkpoint and checkpoint.exists():
         tensors, about = load_tensors(checkpoint)
         restore(tensors, task, raw_optimizer, checkpoint)
-        start = int(about["step"])
+        start = step_of(about, checkpoint)
 
     def save(step: int) -> None:
         if checkpoint and fabric.is_global_zero:

@@ -7,9 +7,8 @@ import os
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from selfsup.data.images import Broken, to_channels
+from selfsup.data.images import Broken, image_size, to_channels
 from selfsup.data.sources import Files, ImageSpec, Source
 from selfsup.errors import UserError
 
@@ -93,7 +92,7 @@ class Decoded:
 def _area(source: Files, index: int) -> int:
     """Return the number of pixels that a file's header promises; 0 for a broken file."""
     try:
-        with Image.open(os.path.join(os.fsdecode(source.root), source.path(index))) as image:
-            return int(image.width * image.height)
-    except Exception:  # whatever is wrong with it, `read` says it again when the sample is wanted
+        wide, high = image_size(os.path.join(source.root, source.paths[index].as_py()))
+    except Broken:  # `read` says it again when the sample is wanted
         return 0
+    return wide * high

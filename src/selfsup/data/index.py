@@ -1,0 +1,172 @@
+"""Which files lie below a folder: walked once, kept in the cache, and listed again only where folders changed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import time
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from selfsup.data.folders import cache_folder
+from selfsup.errors import UserError
+
+BLOCK = 65_536  # paths that are Python objects at a time
+WORTH = 20_000  # files: fewer are walked as quickly as their index is read
+SETTLED = 2_000_000_000  # ns: a folder that has just changed may change again without another time
+VERSION = b"selfsup index 1\n"
+
+Stamp = tuple[int, int, int]  # of a folder: inode, times of modification and of change; 0 where they say too little
+
+
+class _Index(NamedTuple):
+    """What was found: the files of folder i, in the order of the walk, are files[starts[i] : starts[i + 1]]."""
+
+    folders: pa.Array
+    stamps: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    files: pa.Array
+
+
+def find_files(root: str, endings: Iterable[str]) -> pa.Array:
+    """Return the paths, relative to the root, of all files below it with one of these endings, as Arrow binary.
+
+    Folder by folder, sorted, so that a sample keeps its number; names that begin with a dot are left out, and links to
+    folders are not followed. The paths of many files are kept in the cache folder and mapped from there, shared by all
+    who read them: later starts look at the folders alone, and list those again whose inode or times differ.
+
+    Raises `UserError` for a folder that cannot be listed.
+    """
+    suffixes = tuple(sorted(os.fsencode(ending) for ending in endings))
+    top = os.path.realpath(os.fsencode(root))
+    name = hashlib.blake2b(b"\0".join((top, *suffixes)), digest_size=16).hexdigest()
+    path = cache_folder() / "index" / f"{name}.arrow"
+    known = _load(path)
+    if known is not None and _unchanged(top, known):
+        return known.files
+    folders: list[bytes] = []
+    stamps: list[Stamp] = []
+    starts = [0]
+
+    def paths() -> Iterator[bytes]:
+        for folder, stamp, files in _walk(top, suffixes, known):
+            folders.append(folder)
+            stamps.append(stamp)
+            starts.append(starts[-1] + len(files))
+            yield from files
+
+    found = pack(paths())
+    if len(found) >= WORTH:
+        _save(path, _Index(pack(folders), np.array(stamps, np.int64), np.array(starts, np.int64), found))
+    return found
+
+
+def pack(paths: Iterable[bytes]) -> pa.Array:
+    """Return paths as one Arrow array, of which only a block is Python objects at a time."""
+    rest = iter(paths)
+    blocks = [pa.array([], pa.large_binary())]
+    while block := list(islice(rest, BLOCK)):
+        blocks.append(pa.array(block, pa.large_binary()))
+    return pa.concat_arrays(blocks)
+
+
+def _unchanged(top: bytes, known: _Index) -> bool:
+    for folder, stamp in zip(known.folders.to_pylist(), known.stamps.tolist(), strict=True):
+        try:
+            about = os.stat(os.path.join(top, folder))
+        except OSError:
+            return False
+        if [about.st_ino, about.st_mtime_ns, about.st_ctime_ns] != stamp:
+            return False
+    return True
+
+
+def _walk(top: bytes, suffixes: tuple[bytes, ...], known: _Index | None) -> Iterator[tuple[bytes, Stamp, list[bytes]]]:
+    """Yield each folder with its stamp and the paths of its files; an unchanged one as it is known."""
+    folders: list[bytes] = known.folders.to_pylist() if known is not None else []
+    number = {folder: i for i, folder in enumerate(folders)}
+    inside: dict[bytes, list[bytes]] = {}
+    for folder in folders[1:]:
+        inside.setdefault(os.path.dirname(folder), []).append(folder)
+    waiting = [b""]
+    while waiting:
+        folder = waiting.pop()
+        try:
+            about, now = os.stat(os.path.join(top, folder)), time.time_ns()
+            stamp = about.st_ino, about.st_mtime_ns, about.st_ctime_ns
+            i = number.get(folder)
+            if known is not None and i is not None and tuple(known.stamps[i].tolist()) == stamp:
+                below, files = inside.get(folder, []), known.files[known.starts[i] : known.starts[i + 1]].to_pylist()
+            else:
+                below, files = _list(top, folder, suffixes)
+        except OSError as error:
+            raise UserError(
+                f"cannot read the folder {os.fsdecode(os.path.join(top, folder))!r}: {error.strerror}; a list file can "
+                "leave it out"
+            ) from None
+        waiting += reversed(below)
+        yield folder, stamp if now - max(stamp[1:]) > SETTLED else (0, 0, 0), files
+
+
+def _list(top: bytes, folder: bytes, suffixes: tuple[bytes, ...]) -> tuple[list[bytes], list[bytes]]:
+    """Return the paths of the folders and of the files in a folder, each sorted."""
+    below, files = [], []
+    with os.scandir(os.path.join(top, folder)) as entries:
+        for entry in entries:
+            name = entry.name
+            if name.startswith(b"."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                below.append(name)
+            elif name.lower().endswith(suffixes) and not (entry.is_symlink() and os.path.isdir(entry.path)):
+                files.append(name)
+    prefix = os.path.join(folder, b"") if folder else b""
+    return [prefix + name for name in sorted(below)], [prefix + name for name in sorted(files)]
+
+
+def _save(path: Path, index: _Index) -> None:
+    """Keep an index: an Arrow file with one row, and a digest of it, by which a damaged one is known."""
+    lists = {
+        "folders": index.folders,
+        "stamps": pa.array(index.stamps.reshape(-1)),
+        "starts": pa.array(index.starts),
+        "files": index.files,
+    }
+    row = [pa.LargeListArray.from_arrays(pa.array([0, len(values)], pa.int64()), values) for values in lists.values()]
+    batch = pa.record_batch(row, names=list(lists))
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with pa.OSFile(str(aside), "wb") as file, pa.ipc.new_file(file, batch.schema) as writer:
+            writer.write_batch(batch)
+        with open(aside, "r+b") as file:
+            digest = hashlib.file_digest(file, "blake2b").digest()
+            file.seek(0, os.SEEK_END)
+            file.write(digest + VERSION)
+        os.replace(aside, path)
+    except OSError:  # without it the next start takes longer, and nothing else
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+
+
+def _load(path: Path) -> _Index | None:
+    """Return a kept index, mapped into memory; None where there is none that is whole."""
+    try:
+        with pa.memory_map(str(path)) as file:
+            whole = file.read_buffer()
+        end = len(whole) - len(VERSION) - hashlib.blake2b().digest_size
+        content, trailer = whole[: max(end, 0)], whole[max(end, 0) :].to_pybytes()
+        if trailer != hashlib.blake2b(content).digest() + VERSION:
+            return None
+        batch = pa.ipc.open_file(content).get_batch(0)
+        folders, stamps, starts, files = (batch[name].values for name in ("folders", "stamps", "starts", "files"))
+    except (OSError, pa.ArrowException):
+        return None
+    return _Index(folders, stamps.to_numpy().reshape(-1, 3), starts.to_numpy(), files)

@@ -1,0 +1,63 @@
+"""Work that may never come to an end, cut off: it runs in a thread that is left behind when its time is over."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+SECONDS = 60  # counted one by one, so that a process that was stopped for a while does not find them gone
+
+_idle: list[_Helper] = []
+
+
+def patiently(work: Callable[[], T]) -> T:
+    """Return work(), done in another thread; raise `TimeoutError` where that takes more than `SECONDS`.
+
+    Nothing can end a thread in a decoder that hangs: it is left behind, and ends when its work or the process does.
+    """
+    try:
+        helper = _idle.pop()
+    except IndexError:
+        helper = _Helper()
+        helper.start()
+    helper.tasks.put(work)
+    for _ in range(SECONDS):
+        try:
+            value, error = helper.answers.get(timeout=1)
+        except Empty:
+            continue
+        _idle.append(helper)
+        if error is None:
+            found: T = value
+            return found
+        try:
+            raise error
+        finally:
+            del error  # or it would hold this frame and itself
+    helper.tasks.put(None)
+    raise TimeoutError
+
+
+class _Helper(threading.Thread):
+    def __init__(self) -> None:
+        super().__init__(name="patience", daemon=True)
+        self.tasks: SimpleQueue[Callable[[], Any] | None] = SimpleQueue()
+        self.answers: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
+
+    def run(self) -> None:
+        while (work := self.tasks.get()) is not None:
+            try:
+                answer: tuple[Any, BaseException | None] = work(), None
+            except BaseException as error:
+                answer = None, error
+            self.answers.put(answer)
+            del work, answer  # or the last picture would be kept until the next one comes
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_idle.clear)  # threads do not come along

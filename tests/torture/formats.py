@@ -1,0 +1,288 @@
+"""What `fuzz.py` mutates: for each format a function that makes a valid file and returns one case."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from fuzz import dumps, json_text, mutate_bytes, mutate_json
+from PIL import Image
+
+import selfsup
+from selfsup.data import Broken, open_data
+from selfsup.data.images import decode_image
+from selfsup.errors import UserError
+from selfsup.run import Run, differences
+
+Case = Callable[[random.Random], object]
+
+
+def _run(folder: Path) -> Path:
+    run = folder / "run"
+    selfsup.pretrain("digits", encoder="convnet", steps=2, batch_size=16, out=run, device="cpu", quiet=True)
+    return run
+
+
+def recipe(folder: Path) -> Case:
+    """recipe.json of a run folder: opened, shown, loaded, told in the report."""
+    from selfsup.reports import story
+
+    run = _run(folder)
+    plain = json.loads((run / "recipe.json").read_text())
+
+    def case(rng: random.Random) -> None:
+        (run / "recipe.json").write_bytes(json_text(plain, rng))
+        found = Run(run)
+        str(found), repr(found), json.dumps(found.as_json()), differences(found.recipe, plain)
+        story.what_was_done(found, "")
+        story.training(found, story.read_lines(run / "metrics.jsonl"))
+        found.load()
+        found.load_task()
+
+    return case
+
+
+def checkpoint(folder: Path) -> Case:
+    """encoder.safetensors and the checkpoint: loaded, and put back into a task and its optimizer."""
+    from selfsup.tasks import find_task
+    from selfsup.train.checkpoint import load_tensors, restore, step_of
+    from selfsup.train.optim import build_optimizer
+
+    run = _run(folder)
+    paths = [run / "encoder.safetensors", run / "checkpoint" / "latest.safetensors"]
+    whole = [path.read_bytes() for path in paths]
+    words = (
+        b'"F32"',
+        b'"F64"',
+        b'"shape":[',
+        b"[0]",
+        b"[999999999999]",
+        b'"data_offsets":[0,',
+        b'"task.',
+        b"optimizer.9",
+    )
+    task = find_task("rotation")(Run(run).fresh_encoder())
+    optimizer = build_optimizer(task, "adamw", 1e-3, 0.05)
+
+    def case(rng: random.Random) -> None:
+        for path, data in zip(paths, whole, strict=True):
+            head = 8 + int.from_bytes(data[:8], "little")
+            if rng.random() < 0.7:  # only the header can do harm
+                header = mutate_bytes(data[8:head], rng, words)
+                size = len(header) if rng.random() < 0.8 else rng.choice((0, 1, 2**32, 2**63, len(data)))
+                path.write_bytes(size.to_bytes(8, "little") + header + data[head:])
+            else:
+                path.write_bytes(mutate_bytes(data, rng, words))
+        found = Run(run)
+        if rng.random() < 0.5:
+            found.load()
+        elif rng.random() < 0.5:
+            found.load_task()
+        tensors, about = load_tensors(paths[1])
+        step_of(about, paths[1])
+        restore(tensors, task, optimizer, paths[1])
+
+    return case
+
+
+def parquet(folder: Path) -> Case:
+    """An embedding file: searched, its rows named, its pictures looked for."""
+    from selfsup.reports.finding import find_pictures
+    from selfsup.searching import nearest
+    from selfsup.vectors import VectorFile
+
+    run = _run(folder)
+    path = folder / "x.parquet"
+    selfsup.embed(run, open_data("digits").take(np.arange(300)), out=path, device="cpu", quiet=True)
+    kinds = [path.read_bytes()]
+    table = pq.read_table(path)
+    for options in ({"compression": "none", "use_dictionary": False}, {"compression": "gzip"}, {"version": "1.0"}):
+        pq.write_table(table, path, row_group_size=100, **options)
+        kinds.append(path.read_bytes())
+
+    def case(rng: random.Random) -> None:
+        data = rng.choice(kinds)
+        footer = int.from_bytes(data[-8:-4], "little") + 8
+        if rng.random() < 0.6:
+            tail = mutate_bytes(data[-footer:-8], rng, (b"vector", b"path", b"digits"))
+            size = len(tail) if rng.random() < 0.8 else rng.choice((0, 1, 2**31, 2**32 - 1))
+            data = data[:-footer] + tail + size.to_bytes(4, "little") + b"PAR1"
+        else:
+            data = mutate_bytes(data, rng)
+        path.write_bytes(data)
+        file = VectorFile(path)
+        names = file.names([0, len(file) - 1])
+        nearest(file, np.ones(file.dim, np.float32), 3)
+        file.find(names[0][0])
+        find_pictures("digits", [name for name, _ in names], 8)
+
+    return case
+
+
+def npz(folder: Path) -> Case:
+    """Pictures and labels in an .npz file."""
+    generator = np.random.default_rng(0)
+    x, path = generator.integers(0, 256, (9, 8, 8), dtype=np.uint8), folder / "a.npz"
+    kinds = []
+    for y in (np.arange(9) % 3, np.array(list("abcabcabc")), np.linspace(0, 2, 9).round()):
+        for save in (np.savez, np.savez_compressed):
+            save(path, x=x, y=y)
+            kinds.append(path.read_bytes())
+    words = (
+        b"'shape': (",
+        b"999999999999,",
+        b"'<U99999999'",
+        b"'|O'",
+        b"'|u1'",
+        b"False",
+        b"PK\x03\x04",
+        b"PK\x01\x02",
+        b"[('a', '|O')]",
+    )
+
+    def case(rng: random.Random) -> None:
+        path.write_bytes(mutate_bytes(rng.choice(kinds), rng, words))
+        source = open_data(path)
+        source.read(0), source.spec(), source.fingerprint(), source.path(0)
+        open_data(x, str(path))
+
+    return case
+
+
+def lists(folder: Path) -> Case:
+    """A list file: its paths are read as pictures, and name classes."""
+    for number in range(4):
+        (folder / "a").mkdir(exist_ok=True)
+        Image.new("RGB", (9, 9), (number, 0, 0)).save(folder / "a" / f"{number}.png")
+    os.mkfifo(folder / "pipe.png")
+    path, whole = folder / "list.txt", b"".join(b"a/%d.png\n" % number for number in range(4)) * 2
+    words = (
+        b"/dev/zero\n",
+        b"/dev/stdin\n",
+        b"pipe.png\n",
+        b"\0",
+        b"../",
+        b"/",
+        b"\xff\n",
+        b"a/" * 3000,
+        b"\r\n",
+        b"\xef\xbb\xbf",
+        b"/proc/self/mem\n",
+    )
+
+    def case(rng: random.Random) -> None:
+        path.write_bytes(mutate_bytes(whole, rng, words))
+        source = open_data(path)
+        source.fingerprint(), source.spec()
+        for index in range(len(source)):
+            source.path(index)
+            try:
+                source.read(index)
+            except Broken:
+                continue
+        open_data(path, "folders")
+
+    return case
+
+
+def labels(folder: Path) -> Case:
+    """A CSV file of labels."""
+    x, path = np.zeros((9, 8, 8), np.uint8), folder / "labels.csv"
+    text = io.StringIO()
+    csv.writer(text).writerows([("path", "label"), *((str(i), str(i % 3)) for i in range(9))])
+    whole = text.getvalue().encode()
+    words = (b'"', b",", b"\n", b"\0", b"\xff", b'""', b"path", b"label", b"9" * 400, b"5,b\n", b",,\n", b"nan", b"\r")
+    from selfsup.evaluation.targets import TARGETS, truth
+
+    def case(rng: random.Random) -> None:
+        path.write_bytes(mutate_bytes(whole, rng, words))
+        source = open_data(x, str(path))
+        assert source.labels is not None
+        source.fingerprint(), str(source.labels.classes)
+        chosen = source.labels.take(np.flatnonzero(source.labels.ids >= 0))
+        for target in TARGETS.values():
+            truth(target, chosen)
+
+    return case
+
+
+def logs(folder: Path) -> Case:
+    """evaluation.json, metrics.jsonl and skipped.jsonl of a run folder: shown, reported, and gone on from."""
+    from selfsup.evaluation.result import Evaluation
+    from selfsup.reports import story
+    from selfsup.reports.few_labels import few_labels, headline
+    from selfsup.train.log import Log, Skipped
+
+    run = _run(folder)
+    selfsup.evaluate(run, data="digits", shots="1,5", draws=2, scratch=True, device="cpu", quiet=True)
+    plain = json.loads((run / "evaluation.json").read_text())
+    metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    metrics.append(metrics[-1] | {"step": 3, "alarm": "collapsed"})
+    skipped = [{"path": "a.png", "reason": "empty file"}, {"path": "b.png", "reason": "not a picture"}]
+    digits = open_data("digits")
+
+    def text(lines: list[Any], rng: random.Random) -> bytes:
+        whole = b"".join(dumps(mutate_json(line, rng) if rng.random() < 0.5 else line) + b"\n" for line in lines)
+        return mutate_bytes(whole, rng) if rng.random() < 0.3 else whole
+
+    def case(rng: random.Random) -> None:
+        (run / "evaluation.json").write_bytes(json_text(plain, rng))
+        (run / "metrics.jsonl").write_bytes(text(metrics, rng))
+        (run / "skipped.jsonl").write_bytes(text(skipped, rng))
+        found = Run(run)
+        story.training(found, story.read_lines(run / "metrics.jsonl"))
+        story.skipped(story.read_lines(run / "skipped.jsonl"))
+        Skipped(digits, run).add([(3, "empty file")])
+        for path in run.glob("events*"):
+            path.unlink()
+        with Log(run, 2) as log:
+            log.write({"step": 3, "loss": 0.5})
+        saved = Evaluation.load(run / "evaluation.json")
+        str(saved), json.dumps(saved.as_json()), few_labels(saved, ""), headline(saved)
+
+    return case
+
+
+def pictures(folder: Path) -> Case:
+    """A picture file, whatever it holds."""
+    kinds = []
+    shape = np.random.default_rng(0).integers(0, 256, (7, 9, 3), dtype=np.uint8)
+    whole = Image.fromarray(shape).resize((45, 35))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for kind, modes, options in (
+        ("JPEG", ("RGB", "L", "CMYK"), {"exif": exif}), ("JPEG", ("RGB",), {"progressive": True}),
+        ("PNG", ("RGB", "L", "LA", "RGBA", "P", "1"), {}), ("WEBP", ("RGB", "RGBA"), {}),
+        ("WEBP", ("RGB",), {"lossless": True}), ("GIF", ("P", "L"), {}), ("BMP", ("RGB", "L", "P", "1"), {}),
+        ("GIF", ("P",), {"save_all": True, "append_images": [whole.rotate(90)]}),
+        ("TIFF", ("RGB", "L", "CMYK", "RGBA"), {}), ("TIFF", ("RGB", "L"), {"compression": "tiff_lzw"}),
+        ("TIFF", ("RGB",), {"compression": "jpeg"}), ("TIFF", ("1",), {"compression": "group4"}),
+        ("PPM", ("RGB", "L", "1"), {}),
+    ):  # fmt: skip
+        for mode in modes:
+            file = io.BytesIO()
+            whole.convert(mode).save(file, kind, **options)
+            kinds.append(file.getvalue())
+
+    def case(rng: random.Random) -> None:
+        data = mutate_bytes(rng.choice(kinds), rng, (b"\xff\xda", b"IDAT", b"IHDR", b"VP8X", b"ANMF", b"\xff\xc4"))
+        try:
+            decode_image(data, rng.choice((1, 3, 4)))
+        except Broken as error:
+            raise UserError(str(error)) from None
+
+    return case
+
+
+FORMATS: dict[str, Callable[[Path], Case]] = {
+    "recipe": recipe, "checkpoint": checkpoint, "parquet": parquet, "npz": npz, "lists": lists, "labels": labels,
+    "logs": logs, "pictures": pictures,
+}  # fmt: skip
