@@ -119,6 +119,8 @@ def _source(run: Run, data: Any, labels: str | None) -> tuple[Source | None, str
     from selfsup.data.open import with_labels
 
     noted = run.recipe.get("data", {})
+    if data is None and str(noted.get("name")).startswith("hf:"):
+        return None, f"The run was trained on {noted['name']}, which is downloaded only where --data names it."
     try:
         source = open_data(str(noted.get("name")) if data is None else data)
     except UserError as error:

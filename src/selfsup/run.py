@@ -63,7 +63,9 @@ class Run(Printable):
         sound = {
             "task": isinstance(self.task, str) and isinstance(recipe["task"]["hyperparameters"], dict),
             "encoder": isinstance(self.encoder_name, str),
-            "plan": recipe["plan"]["steps"] > 0,
+            "plan": 0 < recipe["plan"]["steps"] <= 10**9,
+            "data": isinstance(recipe.get("data", {}), dict),
+            "versions": isinstance(recipe.get("versions", {}), dict),
             "precision": recipe["precision"] in ("float32", "bfloat16", "float16"),
         }
         return next((f"it has an impossible {key}" for key, holds in sound.items() if not holds), "")

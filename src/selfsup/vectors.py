@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from selfsup.errors import UserError
 
 ROWS = 4096  # read at once
+WIDEST = 1 << 16  # numbers of a vector
 
 
 class VectorFile:
@@ -44,10 +45,24 @@ class VectorFile:
         self.about = {key.decode(errors="replace"): text.decode(errors="replace") for key, text in _metadata(schema)}
         if len(self) == 0:
             raise UserError(f"{path} holds no rows")
+        self._check_size()
         self.dim = next(self.vectors())[1].shape[1]
 
     def __len__(self) -> int:
         return int(self.file.metadata.num_rows)
+
+    def _check_size(self) -> None:
+        """Raise `UserError` for more rows or numbers than a file of this size can mean: they may be packed at will."""
+        about, size = self.file.metadata, self.path.stat().st_size
+        numbers = 0
+        try:
+            for group in range(about.num_row_groups):
+                columns = (about.row_group(group).column(i) for i in range(about.num_columns))
+                numbers += sum(column.num_values for column in columns if column.path_in_schema.startswith("vector"))
+        except (pa.ArrowException, OSError, UnicodeError) as error:
+            raise UserError(f"{self.path} is damaged: {str(error).splitlines()[0]}") from None
+        if len(self) > size or not 0 <= numbers <= len(self) * WIDEST:
+            raise UserError(f"{self.path} promises {len(self):,} rows of {numbers:,} numbers in {size:,} bytes")
 
     def vectors(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Yield the number of the first row and the vectors (b, dim) float32 of each batch.

@@ -151,8 +151,6 @@ def _child(name: str, seed: int, count: int, minutes: float) -> int:
     """Run cases one after another; the number of each goes out before it begins, so that a crash has a name."""
     from formats import FORMATS
 
-    from selfsup.errors import RunFailed, UserError
-
     out = os.fdopen(os.dup(1), "w")
     with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as nowhere:
         case: Callable[[random.Random], object] = FORMATS[name](Path(folder))
@@ -168,23 +166,28 @@ def _child(name: str, seed: int, count: int, minutes: float) -> int:
             line: dict[str, Any] = {"seed": number, "seconds": seconds}
             print(json.dumps({"seed": number - 1, "at": number, "seconds": seconds}), file=out, flush=True)
             signal.alarm(HANG)
-            try:
-                with redirect_stdout(nowhere), redirect_stderr(nowhere):
-                    case(random.Random(number))
-                line["read"] = 1
-            except (UserError, RunFailed) as error:
-                line["refused"] = 1
-                if not str(error).strip():
-                    line["failure"] = "an error without words"
-            except BaseException as error:  # that is what must not happen
-                where = traceback.extract_tb(error.__traceback__)
-                own = [frame for frame in where if "selfsup" in frame.filename and "torture" not in frame.filename]
-                place = own[-1] if own else where[-1]
-                said = (str(error).splitlines() or [""])[0][:120]
-                line["failure"] = f"{type(error).__name__} in {Path(place.filename).name}:{place.lineno}: {said}"
+            with redirect_stdout(nowhere), redirect_stderr(nowhere):
+                line |= attempt(case, number)
             signal.alarm(0)
             print(json.dumps(line), file=out, flush=True)
     return 0
+
+
+def attempt(case: Callable[[random.Random], object], seed: int) -> dict[str, Any]:
+    """Run one case; return {"read": 1}, {"refused": 1}, or what went wrong."""
+    from selfsup.errors import RunFailed, UserError
+
+    try:
+        case(random.Random(seed))
+    except (UserError, RunFailed) as error:
+        return {"refused": 1} if str(error).strip() else {"failure": "an error without words"}
+    except BaseException as error:  # that is what must not happen
+        where = traceback.extract_tb(error.__traceback__)
+        own = [frame for frame in where if "selfsup" in frame.filename and "torture" not in frame.filename]
+        place = own[-1] if own else where[-1]
+        said = (str(error).splitlines() or [""])[0][:120]
+        return {"failure": f"{type(error).__name__} in {Path(place.filename).name}:{place.lineno}: {said}"}
+    return {"read": 1}
 
 
 def _bound_memory() -> None:

@@ -35,7 +35,10 @@ class Saved:
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> Saved:
         """Return what `as_json` gave."""
-        return cls(**{key: math.inf if plain[key] is None else float(plain[key]) for key in cls.__dataclass_fields__})
+        one = cls(**{key: math.inf if plain[key] is None else float(plain[key]) for key in cls.__dataclass_fields__})
+        if not (one.shots > 0 and one.needed > 0 and math.isfinite(one.shots) and abs(one.accuracy) < 1e100):
+            raise ValueError("it has impossible labels saved")
+        return one
 
 
 def labels_saved(

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from selfsup.data import Files, Labels, Source
+from selfsup.data import Broken, Files, Labels, Source
+from selfsup.data.images import read_bytes
 from selfsup.errors import UserError
 from selfsup.evaluation.draws import short_classes
 from selfsup.evaluation.duplicates import Item, same_bytes, same_features
@@ -70,12 +71,14 @@ def overlap(
 
 def _items(source: Source) -> Iterator[Item]:
     for index in range(len(source)):
-        if isinstance(source, Files):
-            with open(os.path.join(source.root, source.paths[index].as_py()), "rb") as file:
-                yield file.read()
-        else:
-            item = source.read(index)
-            yield item.encode() if isinstance(item, str) else item
+        try:
+            if isinstance(source, Files):
+                yield read_bytes(os.path.join(source.root, source.paths[index].as_py()))
+            else:
+                item = source.read(index)
+                yield item.encode() if isinstance(item, str) else item
+        except Broken:
+            yield os.fsencode(source.path(index))  # what cannot be read is a copy of nothing
 
 
 def _names(labels: Labels, classes: Sequence[int]) -> str:

@@ -92,12 +92,11 @@ class Evaluation(Printable):
                 name: {key: _number(value) for key, value in row.items()} for name, row in plain["readings"].items()
             }
             about = plain["about"]
-            for key in ("task", "draws", "metric", "unit", "test", "labels"):
-                about[key]
             if not scores:
                 raise ValueError("it has no scores")
+            _check_about(about, scores)
             return cls(about, scores, saved, readings)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
             raise UserError(f"{path} is no saved evaluation: {reason}") from None
 
@@ -179,6 +178,24 @@ class Evaluation(Printable):
         return table
 
 
+def _check_about(about: Mapping[str, Any], scores: tuple[Score, ...]) -> None:
+    """Raise an error unless what is said about a saved evaluation can be shown."""
+    kinds = {"task": str, "draws": int, "metric": str, "unit": str, "test": dict, "labels": dict}
+    wrong = [key for key, kind in kinds.items() if not isinstance(about[key], kind)]
+    wrong += [key for key in ("data",) if not isinstance(about.get(key, {}), dict)]
+    if not isinstance(about["test"]["samples"], int):
+        wrong.append("test")
+    if chance := about.get("chance"):
+        _finite(chance["value"]), str(chance["words"])
+    if not all(isinstance(line, str) for line in about.get("warnings", ())):
+        wrong.append("warnings")
+    for shots in {score.shots for score in scores}:
+        if not 0 < _finite(about["labels"]["all" if shots is None else str(shots)]) < 1e12:
+            wrong.append("labels")
+    if wrong:
+        raise ValueError(f"it has an impossible {wrong[0]}")
+
+
 def _score(plain: Mapping[str, Any]) -> Score:
     also = {name: (_finite(value["mean"]), _number(value["half"])) for name, value in plain["also"].items()}
     values = tuple(map(_finite, plain["values"]))
@@ -189,8 +206,8 @@ def _score(plain: Mapping[str, Any]) -> Score:
 
 
 def _finite(value: Any) -> float:
-    if not math.isfinite(value):
-        raise ValueError("it holds a number that is not finite")
+    if not isinstance(value, int | float) or not abs(value) < 1e100:
+        raise ValueError("it holds what is no number, or one that is not finite")
     return float(value)
 
 

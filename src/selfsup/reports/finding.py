@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from PIL import Image
 
 from selfsup.data import Broken, Files, Source, open_data
@@ -19,7 +20,8 @@ LETTERS = 200  # of a text
 def find_pictures(data: str, paths: Sequence[str], side: int) -> list[Image.Image | None]:
     """Return the picture of each path of an embedding file, at most `side` pixels a side; None where there is none.
 
-    `data` is what was embedded: a folder, a list file, an .npz file or a name. Raises `UserError` where it is none.
+    `data` is what was embedded: a folder, a list file, an .npz file or a name. A path that leads out of the folder, or
+    is not in the list file, has no picture, whatever the embedding file says. Raises `UserError` where `data` is none.
     """
     return [found if isinstance(found, Image.Image) else None for found in find_samples(data, paths, side)]
 
@@ -27,14 +29,17 @@ def find_pictures(data: str, paths: Sequence[str], side: int) -> list[Image.Imag
 def find_samples(data: str, paths: Sequence[str], side: int) -> list[Image.Image | str | None]:
     """Return the same, and the beginnings of texts."""
     if os.path.isdir(data):
-        files = Files(data, pa.array([os.fsencode(path) for path in paths], pa.binary()))
-        found = [_read(files, number, side) for number in range(len(paths))]
+        inside = [not os.path.isabs(path) and ".." not in path.split("/") and "\0" not in path for path in paths]
+        encoded = [path.encode(errors="surrogateescape") for path in paths]
+        files = Files(data, pa.array(encoded, pa.binary()))
+        found = [_read(files, number, side) if inside[number] else None for number in range(len(paths))]
         if any(found):
             return found
     source: Any = open_data(data)
     if isinstance(source, Files):
-        root = os.fsdecode(source.root)
-        return [None] * len(paths) if root == data else find_samples(root, paths, side)
+        wanted = pa.array([path.encode(errors="surrogateescape") for path in paths], pa.large_binary())
+        numbers = pc.index_in(wanted, value_set=source.paths).to_pylist()
+        return [None if number is None else _read(source, number, side) for number in numbers]
     places = {source.path(number): number for number in range(len(source))}
     return [_read(source, places[path], side) if path in places else None for path in paths]
 

@@ -59,7 +59,7 @@ def what_was_done(run: Run, note: str) -> Section:
 
 def training(run: Run, lines: Sequence[Mapping[str, Any]]) -> Section:
     """Return the training curves, each with the value of a blind guess where there is one."""
-    lines = [line for line in lines if isinstance(line.get("step"), int)]
+    lines = [line for line in lines if isinstance(line.get("step"), int) and 0 <= line["step"] <= 10**9]
     if not lines:
         return Section("training", "Training", tag("p", "The run has not written any metrics yet."))
     last, steps = lines[-1], run.recipe["plan"]["steps"]
@@ -108,7 +108,7 @@ _TITLES = {
 def _blind(name: str, chance: float | None) -> tuple[float, str] | None:
     if chance is None or name not in ("loss", "accuracy"):
         return None
-    return (chance, "chance") if name == "loss" else (math.exp(-chance), "chance")
+    return (chance, "chance") if name == "loss" else (math.exp(-max(chance, 0.0)), "chance")
 
 
 def _pairs(values: Mapping[str, Any]) -> str:
@@ -116,7 +116,8 @@ def _pairs(values: Mapping[str, Any]) -> str:
 
 
 def _finite(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+    """Return a number that can be drawn, None for anything else."""
+    return float(value) if isinstance(value, int | float) and abs(value) < 1e100 else None
 
 
 def _thin(points: list[tuple[int, float]]) -> list[tuple[float, float]]:
