@@ -1,0 +1,308 @@
+"""Our methods beside lightly's own modules: few-label accuracy with everything else equal, and seconds a step.
+
+    pip install 'selfsup[bench]'
+    python benchmarks/peers_accuracy.py --steps 300                       # accuracy, then speed; resumes from --out
+    python benchmarks/peers_accuracy.py --methods simclr --only speed
+
+Accuracy: the same encoder from the same seed, the same views (ours feed both sides, batch by batch), steps, optimizer
+and loop; only heads and loss are lightly's, of the same width. Linear probe on the frozen features, labels drawn as in
+benchmarks/methods.py, several seeds of pretraining. Speed: our loop as `pretrain` runs it, against lightly's modules in
+a plain loop with lightly's transforms and a DataLoader of two workers; rounds in turn, float32 on both sides, and in
+our default precision where it differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import platform
+import time
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from lightly import loss as lightly_loss
+from lightly import transforms as lightly_transforms
+from lightly.models import modules as lightly_modules
+from lightly.models import utils as lightly_utils
+from lightly.utils.scheduler import cosine_schedule
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from methods import measured
+from selfsup.data import open_data
+from selfsup.encoders import build_encoder
+from selfsup.evaluation.draws import interval
+from selfsup.pretraining import make_fabric, make_plan, prepare_task
+from selfsup.task import Loss, Task
+from selfsup.tasks import find_task
+from selfsup.train.fit import fit
+from selfsup.train.precision import resolve_precision, step_seconds
+
+
+class Peer(Task):
+    """lightly's heads and loss for one method, on the views of ours."""
+
+    def __init__(self, encoder: Any, ours: Task) -> None:
+        super().__init__(encoder)
+        self.views_of, self.slow = [ours], None
+        self.build(encoder.dim)
+
+    def build(self, dim: int) -> None: ...
+
+    def views(self, spec: Any) -> Any:
+        return self.views_of[0].views(spec)
+
+    def panels(self, batch: Any, guess: bool = False) -> Any: ...
+
+    def loss(self, batch: Any) -> Loss:
+        crops = [*batch["x"].unbind(1), *(batch["local"].unbind(1) if "local" in batch else ())]
+        return Loss(self.of_crops(crops))
+
+    def slowly(self, *modules: nn.Module) -> list[nn.Module]:
+        slow = [copy.deepcopy(module).requires_grad_(False) for module in modules]
+        self.slow, self.fast = nn.ModuleList(slow), [modules]
+        return slow
+
+    def after_step(self) -> None:
+        if self.slow is not None:
+            momentum = cosine_schedule(round(self.progress * 1000), 1001, 0.99, 1.0)
+            for slow, fast in zip(self.slow, self.fast[0], strict=True):
+                lightly_utils.update_momentum(fast, slow, momentum)
+
+
+class PeerSimCLR(Peer):
+    def build(self, dim: int) -> None:
+        self.head = lightly_modules.SimCLRProjectionHead(dim, 512, 128)
+        self.criterion = lightly_loss.NTXentLoss(temperature=0.2)
+
+    def of_crops(self, crops: list[torch.Tensor]) -> torch.Tensor:
+        return self.criterion(*(self.head(self.encoder(x)) for x in crops))
+
+
+class PeerBarlow(PeerSimCLR):
+    def build(self, dim: int) -> None:
+        self.head = lightly_modules.BarlowTwinsProjectionHead(dim, 1024, 1024)
+        self.criterion = lightly_loss.BarlowTwinsLoss()
+
+
+class PeerVICReg(PeerSimCLR):
+    def build(self, dim: int) -> None:
+        self.head = lightly_modules.VICRegProjectionHead(dim, 1024, 1024, 3)
+        self.criterion = lightly_loss.VICRegLoss()
+
+
+class PeerBYOL(Peer):
+    def build(self, dim: int) -> None:
+        self.head = lightly_modules.BYOLProjectionHead(dim, 512, 128)
+        self.predictor = lightly_modules.BYOLPredictionHead(128, 512, 128)
+        self.criterion = lightly_loss.NegativeCosineSimilarity()
+        self.slowly(self.encoder, self.head)
+
+    def of_crops(self, crops: list[torch.Tensor]) -> torch.Tensor:
+        predictions = [self.predictor(self.head(self.encoder(x))) for x in crops]
+        with torch.no_grad():
+            targets = [self.slow[1](self.slow[0](x)) for x in crops]
+        return (self.criterion(predictions[0], targets[1]) + self.criterion(predictions[1], targets[0])) / 2
+
+
+class PeerSwAV(Peer):
+    def build(self, dim: int) -> None:
+        self.head = lightly_modules.SwaVProjectionHead(dim, 512, 128)
+        self.prototypes = lightly_modules.SwaVPrototypes(128, 300)
+        self.criterion = lightly_loss.SwaVLoss()
+
+    def of_crops(self, crops: list[torch.Tensor]) -> torch.Tensor:
+        self.prototypes.normalize()
+        scores = [self.prototypes(nn.functional.normalize(self.head(self.encoder(x)), dim=1)) for x in crops]
+        return self.criterion(scores[:2], scores[2:])
+
+
+class PeerDINO(Peer):
+    def build(self, dim: int) -> None:
+        self.head = lightly_modules.DINOProjectionHead(dim, 512, 128, 1024)
+        self.criterion = lightly_loss.DINOLoss(1024, teacher_temp=0.07, warmup_teacher_temp_epochs=0)
+        self.slowly(self.encoder, self.head)
+
+    def of_crops(self, crops: list[torch.Tensor]) -> torch.Tensor:
+        with torch.no_grad():
+            targets = [self.slow[1](self.slow[0](x)) for x in crops[:2]]
+        return self.criterion(targets, [self.head(self.encoder(x)) for x in crops], teacher_temp=0.07)
+
+
+class PeerMAE(Peer):
+    def build(self, dim: int) -> None:
+        vit, width = self.encoder.model, 64
+        self.vit = lightly_modules.MaskedVisionTransformerTIMM(vit)
+        tokens = self.vit.sequence_length
+        self.embed = nn.Linear(dim, width)
+        self.decoder = lightly_modules.MaskedVisionTransformerDecoderTIMM(
+            num_patches=tokens - vit.num_prefix_tokens, embed_dim=width, depth=2, num_heads=2,
+            num_prefix_tokens=vit.num_prefix_tokens,
+        )  # fmt: skip
+        self.patch = self.encoder.patch
+        self.predict = nn.Linear(width, self.patch**2 * self.encoder.spec.channels)
+
+    def loss(self, batch: Any) -> Loss:
+        return Loss(self.of_crops([batch["x"]]))
+
+    def of_crops(self, crops: list[torch.Tensor]) -> torch.Tensor:
+        x, size, prefix = crops[0], self.vit.sequence_length, self.vit.vit.num_prefix_tokens
+        keep, mask = lightly_utils.random_token_mask((len(x), size), 0.75, mask_class_token=not prefix, device=x.device)
+        tokens = self.embed(self.vit.encode(x, idx_keep=keep))
+        masked = lightly_utils.repeat_token(self.decoder.mask_token, (len(x), size)).to(tokens.dtype)
+        masked = lightly_utils.set_at_index(masked, keep, tokens)
+        out = self.predict(lightly_utils.get_at_index(self.decoder(masked), mask))
+        target = lightly_utils.get_at_index(lightly_utils.patchify(x, self.patch), mask - prefix)
+        mean, var = target.mean(-1, keepdim=True), target.var(-1, keepdim=True)
+        return ((out - (target - mean) / (var + 1e-6).sqrt()) ** 2).mean()
+
+
+PEERS = {
+    "simclr": (PeerSimCLR, lambda size: lightly_transforms.SimCLRTransform(size, cj_strength=0.5, gaussian_blur=0.0)),
+    "byol": (
+        PeerBYOL,
+        lambda size: lightly_transforms.BYOLTransform(
+            lightly_transforms.BYOLView1Transform(size, gaussian_blur=0.0),
+            lightly_transforms.BYOLView2Transform(size, gaussian_blur=0.0),
+        ),
+    ),
+    "barlow": (
+        PeerBarlow,
+        lambda size: lightly_transforms.BYOLTransform(
+            lightly_transforms.BYOLView1Transform(size, gaussian_blur=0.0),
+            lightly_transforms.BYOLView2Transform(size, gaussian_blur=0.0),
+        ),
+    ),
+    "vicreg": (PeerVICReg, lambda size: lightly_transforms.VICRegTransform(size, gaussian_blur=0.0)),
+    "swav": (
+        PeerSwAV,
+        lambda size: lightly_transforms.SwaVTransform((size, round(size * 96 / 224)), (2, 6), gaussian_blur=0.0),
+    ),
+    "dino": (
+        PeerDINO,
+        lambda size: lightly_transforms.DINOTransform(
+            size, local_crop_size=round(size * 96 / 224), gaussian_blur=(0.0, 0.0, 0.0)
+        ),
+    ),
+    "mae": (PeerMAE, lambda size: lightly_transforms.MAETransform(size)),
+}
+
+
+class Pictures(Dataset):  # type: ignore[type-arg]
+    def __init__(self, x: np.ndarray, transform: Any) -> None:
+        self.x, self.transform = x, transform
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.transform(Image.fromarray(self.x[index]))
+
+
+def pair(name: str, encoder: str, spec: Any, source: Any, seed: int) -> tuple[Task, Task]:
+    """Return ours and lightly's task on encoders with the same weights."""
+    _, kind, options, _ = prepare_task(name, source, {})
+    torch.manual_seed(seed)
+    first = build_encoder(encoder, spec)
+    second = copy.deepcopy(first)
+    ours = kind(first, **options)
+    torch.manual_seed(seed)
+    return ours, PEERS[name][0](second, ours)
+
+
+def encoder_of(name: str) -> str:
+    return "vit" if name == "mae" else "convnet"
+
+
+def accuracy(args: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
+    source = open_data("emoji:train")
+    spec = source.spec(args.size)
+    plan = make_plan(find_task(name), args.batch_size, {}, steps=args.steps, micro_batch=None, seed=seed)
+    row: dict[str, Any] = {"method": name, "seed": seed, "steps": args.steps, "size": args.size}
+    for side, task in zip(("ours", "lightly"), pair(name, encoder_of(name), spec, source, seed), strict=True):
+        fabric = make_fabric("cpu", "float32")
+        fit(task, source, task.views(spec), plan, fabric, workers=0, quiet=True)
+        row[side] = measured(task.encoder.eval(), spec)["accuracy"]
+    return row
+
+
+def speed(args: argparse.Namespace, name: str) -> None:
+    source = open_data("emoji:train")
+    spec = source.spec(args.size)
+    ours, theirs = pair(name, encoder_of(name), spec, source, 0)
+    views, fabric = ours.views(spec), make_fabric("cpu", "float32")
+    fast = resolve_precision("auto", torch.device("cpu"))
+    optimizer = torch.optim.AdamW(theirs.parameters(), lr=1e-3)
+    dataset = Pictures(source.x, PEERS[name][1](args.size))
+
+    def forever() -> Any:
+        while True:
+            yield from DataLoader(dataset, args.batch_size, shuffle=True, drop_last=True, num_workers=2)
+
+    stream = forever()
+
+    def their_step() -> float:
+        began = time.perf_counter()
+        value = theirs.of_crops(list(next(stream)[0] if isinstance(dataset[0], tuple) else next(stream)))
+        value.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        theirs.after_step()
+        return time.perf_counter() - began
+
+    their_step()
+    ratios: list[float] = []
+    better: list[float] = []
+    for _ in range(args.rounds):
+        lightly = median(their_step() for _ in range(3))
+        mine = step_seconds(ours, source, views, fabric, args.batch_size, 0, patience=60.0)
+        ratios.append(mine / lightly)
+        if fast != "float32":
+            quick = step_seconds(ours, source, views, make_fabric("cpu", fast), args.batch_size, 0, patience=60.0)
+            better.append(quick / lightly)
+    more = f"; {fast}: {median(better):.2f}" if better else ""
+    spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+    print(f"{name:8} seconds a step, ours / lightly, float32: {median(ratios):.2f} ({spread}){more}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--methods", default=",".join(PEERS))
+    parser.add_argument("--only", choices=["accuracy", "speed"])
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--size", type=int, default=32)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--out", type=Path, default=Path("peers.jsonl"))
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    warnings.filterwarnings("ignore")
+    packages = ", ".join(f"{p} {version(p)}" for p in ("torch", "torchvision", "lightly", "timm"))
+    print(f"{platform.machine()} {platform.processor()}, {args.threads} threads; {packages}; emoji, {args.size} pixels")
+    done = [json.loads(line) for line in args.out.read_text().splitlines()] if args.out.exists() else []
+    for name in args.methods.split(","):
+        for seed in range(args.seeds if args.only != "speed" else 0):
+            row = next((row for row in done if (row["method"], row["seed"]) == (name, seed)), None)
+            if row is None:
+                row = json.loads(json.dumps(accuracy(args, name, seed)))
+                with args.out.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+            for side in ("ours", "lightly"):
+                cells = [interval(values) for values in row[side].values()]
+                shown = "  ".join(f"{100 * cell.mean:5.1f} ±{100 * cell.half:4.1f}" for cell in cells)
+                print(f"{name:8} seed {seed} {side:8} {shown}", flush=True)
+        if args.only != "accuracy":
+            speed(args, name)
+
+
+if __name__ == "__main__":
+    main()
