@@ -47,7 +47,7 @@ def test_a_mask_hides_the_pixels_and_keeps_the_place(x: torch.Tensor) -> None:
     encoder = build_encoder("vit-mini", SPEC)
     mask = torch.zeros(3, 64, dtype=torch.bool)
     mask[:, [3, 40]] = True
-    token = torch.randn(64, generator=torch.Generator().manual_seed(0))
+    token = torch.randn(1, 64, generator=torch.Generator().manual_seed(0))
     before = encoder.tokens(x, mask=mask, mask_token=token)
     changed = x.clone()
     changed[:, :, :4, 12:16] = 9.0  # patch 3

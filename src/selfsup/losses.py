@@ -94,6 +94,18 @@ def koleo(z: Tensor) -> Tensor:
     return -(F.pairwise_distance(z, z[nearest], eps=0) + 1e-8).log().mean()
 
 
+def cross_view_entropy(targets: Tensor, logits: Tensor, temperature: float) -> Tensor:
+    """Return the mean cross-entropy of each view under the targets of every other one (Caron et al., 2021, eq. 3).
+
+    `targets` (T, B, K) are probabilities of the first T views; `logits` (V, B, K) of all are divided by `temperature`.
+    Chance is ln K.
+    """
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    log = F.log_softmax(logits / temperature, 2)
+    pairs = len(targets) * (len(logits) - 1) * logits.shape[1]
+    return ((targets * log[: len(targets)]).sum() - (targets.sum(0) * log.sum(0)).sum()) / pairs
+
+
 class _InfoNCE(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, scale: float, positive: Tensor, exclude: Tensor | None) -> Tensor:

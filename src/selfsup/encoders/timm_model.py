@@ -57,8 +57,8 @@ class TimmModel(nn.Module):
 
     Convolutional models have `maps` (B, C, H, W), transformers `tokens` (B, N, dim) with the prefix tokens first. Those
     of timm's plain VisionTransformer can leave tokens out and mask them: `patch` (pixels a side), `grid` (patches a
-    side), `prefix` (tokens that are no patch); for other models these are 0. They take pictures of other sizes than the
-    spec's too, whole patches a side: the position embedding is interpolated.
+    side), `prefix` (tokens that are no patch), `depth` (blocks); for other models these are 0. They take pictures of
+    other sizes than the spec's too, of whole patches: the position embedding is interpolated.
 
     Pictures of at most 64 pixels get a stem that keeps their detail (`stem` = "small"): the first strided convolution
     becomes 3×3 with stride 1 and the max-pooling behind it goes (Chen et al., 2020, appendix B.9); transformers cut
@@ -99,10 +99,10 @@ class TimmModel(nn.Module):
                 f"{name} cannot take {spec.size} × {spec.size} pictures: give another --size or --encoder ({reason})"
             ) from error
         self.has_tokens, self.has_maps = len(shape) == 3, len(shape) == 4
-        self.patch = self.grid = self.prefix = 0
+        self.patch = self.grid = self.prefix = self.depth = 0
         if type(self.model) is VisionTransformer and isinstance(self.model.patch_drop, nn.Identity):
             self.patch, self.grid = self.model.patch_embed.patch_size[0], self.model.patch_embed.grid_size[0]
-            self.prefix = self.model.num_prefix_tokens
+            self.prefix, self.depth = self.model.num_prefix_tokens, len(self.model.blocks)
         self._channels_last = self.has_maps and getattr(self.model, "output_fmt", "NCHW") == "NHWC"
 
     def forward(self, x: Tensor) -> Tensor:
@@ -122,8 +122,8 @@ class TimmModel(nn.Module):
     ) -> Tensor:
         """(B, C, H, W) -> (B, prefix + N, dim), where the model is a transformer; after its last LayerNorm.
 
-        `mask` (B, N) bool: the embeddings of these patches are replaced by `mask_token` (dim,) before the position is
-        added. `keep` (B, K) int64: all patches but these are left out before the blocks; the order stays that of keep.
+        `mask` (B, N) bool: the embeddings of these patches are replaced by `mask_token` (1, dim) before the position
+        is added. `keep` (B, K) int64: all patches but these are left out before the blocks; the order is that of keep.
         """
         if not self.has_tokens:
             raise UserError("this encoder has no tokens; take a transformer, for example vit")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from selfsup.data.sources import Source
 from selfsup.task import Batch
-from selfsup.views.crop import PRESETS, Crop, centre, patches, preset
+from selfsup.views.crop import PRESETS, Crop, centre, multi_crop, patches, preset
 from selfsup.views.images import Fetched, ImageViews, read_or_substitute
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "ImageViews",
     "Views",
     "centre",
+    "multi_crop",
     "patches",
     "plain_views",
     "preset",

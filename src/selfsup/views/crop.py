@@ -129,3 +129,18 @@ def preset(name: str, size: int = 224) -> dict[str, Crop]:
     if size <= 64:
         groups = {key: replace(crop, blur=0.0) for key, crop in groups.items()}
     return groups
+
+
+def multi_crop(size: int, local: int, patch: int = 0) -> dict[str, Crop]:
+    """Return DINO's groups with `local` small crops (0: none), for a transformer of whole patches, at least two a side.
+
+    Raises `UserError` for a single small crop, whose batch would have another shape.
+    """
+    if local < 0 or local == 1:
+        raise UserError(f"--local is 0 or at least 2 small crops, not {local}")
+    groups = preset("dino", size)
+    if not local:
+        return {"x": groups["x"]}
+    small = groups["local"].size
+    small = max(2, round(small / patch)) * patch if patch else small
+    return groups | {"local": replace(groups["local"], count=local, size=small)}

@@ -1,0 +1,69 @@
+"""A student and a slow teacher that sort views into prototypes: parts of DINO and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from selfsup.errors import UserError
+from selfsup.nn.masks import only
+from selfsup.task import Batch, Panel
+
+
+def bottleneck(dim: int, hidden: int, out: int) -> nn.Sequential:
+    """Return the head without its last layer: three linear layers with GELU, no BatchNorm (Caron et al., 2021)."""
+    layers: list[nn.Module] = [nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU()]
+    for module in (head := nn.Sequential(*layers, nn.Linear(hidden, out))):
+        if isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            nn.init.zeros_(module.bias)
+    return head
+
+
+class Prototypes(nn.Module):
+    """(B, dim) -> (B, K): the cosine to each of K directions."""
+
+    def __init__(self, dim: int, count: int) -> None:
+        super().__init__()
+        if count < 2:
+            raise UserError(f"--prototypes must be at least 2, not {count}")
+        self.weight = nn.Parameter(nn.init.trunc_normal_(torch.empty(count, dim), std=0.02))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Return the cosines, in float32 at least."""
+        z = z if z.dtype.itemsize == 8 else z.float()
+        return F.linear(F.normalize(z, dim=-1), F.normalize(self.weight.to(z.dtype), dim=1))
+
+
+def risen(first: float, last: float, progress: float, until: float) -> float:
+    """Return a value that rises from `first` to `last` in a straight line until the share `until` of the training."""
+    return first + (last - first) * min(1.0, progress / until) if until > 0 else last
+
+
+def masked_entropy(targets: Tensor, logits: Tensor, temperature: float, mask: Tensor) -> Tensor:
+    """Return the mean cross-entropy of hidden patches, all masked crops with one weight (Zhou et al., 2022, eq. 2).
+
+    `mask` (B, N) bool, true at n places in half of its rows; `targets` and `logits` (n, K) are those of its true places
+    in reading order. Chance is ln K.
+    """
+    losses = -(targets * (logits / temperature).log_softmax(1)).sum(1)
+    share = (mask / mask.sum(1, keepdim=True).clamp_min(1))[mask]
+    return (losses * share).sum() * 2 / len(mask)
+
+
+def crop_panels(batch: Batch, mask: Tensor | None = None, names: Sequence[str] = ()) -> list[list[Panel]]:
+    """Return a row a picture: its large crops, less what `mask` hides, and the small ones; `names` in that order."""
+    large = batch["x"].transpose(0, 1).flatten(0, 1)
+    shown = [*(large if mask is None else only(large, ~mask))]
+    shown += [*batch["local"].transpose(0, 1).flatten(0, 1)] if "local" in batch else []
+    hidden = [0] * len(large) if mask is None else mask.sum(1).tolist()
+    count, panels = len(batch["x"]), []
+    for place, image in enumerate(shown):
+        words = [f"large {place // count + 1}" if place < len(large) else f"small {place // count - 1}"]
+        words += [f"{hidden[place]} patches hidden"] if place < len(large) and hidden[place] else []
+        words += [names[place]] if place < len(names) else []
+        panels.append(Panel(image, ", ".join(words)))
+    return [panels[row::count] for row in range(count)]
