@@ -100,8 +100,7 @@ def cross_view_entropy(targets: Tensor, logits: Tensor, temperature: float) -> T
     `targets` (T, B, K) are probabilities of the first T views; `logits` (V, B, K) of all are divided by `temperature`.
     Chance is ln K.
     """
-    logits = logits if logits.dtype == torch.float64 else logits.float()
-    log = F.log_softmax(logits / temperature, 2)
+    log = F.log_softmax(full(logits) / temperature, 2)
     pairs = len(targets) * (len(logits) - 1) * logits.shape[1]
     return ((targets * log[: len(targets)]).sum() - (targets.sum(0) * log.sum(0)).sum()) / pairs
 

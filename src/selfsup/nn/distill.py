@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selfsup.errors import UserError
+from selfsup.losses import unit
 from selfsup.nn.masks import only
 from selfsup.task import Batch, Panel
 
@@ -34,8 +35,7 @@ class Prototypes(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Return the cosines, in float32 at least."""
-        z = z if z.dtype.itemsize == 8 else z.float()
-        return F.linear(F.normalize(z, dim=-1), F.normalize(self.weight.to(z.dtype), dim=1))
+        return F.linear(unit(z), unit(self.weight))
 
 
 def risen(first: float, last: float, progress: float, until: float) -> float:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from selfsup.data import ImageSpec
 from selfsup.errors import UserError
+from selfsup.losses import full
 from selfsup.nn.masks import covered_first, grid_of, mask_of, only, rectangles
 from selfsup.nn.momentum import follow, frozen_copy
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
@@ -81,13 +82,13 @@ class Data2Vec(Task):
         """Return (B · masks, N, dim) predicted and wanted, and the patches kept (B · masks, kept)."""
         keep = self._choose(batch["noise"])
         with torch.no_grad():
-            layers = [layer.float().transpose(1, 2) for layer in self.slow.layers(batch["x"], self.last)]
+            layers = [full(layer).transpose(1, 2) for layer in self.slow.layers(batch["x"], self.last)]
             target = torch.stack([F.instance_norm(layer) for layer in layers]).mean(0).transpose(1, 2)
         tokens = self.encoder.tokens(batch["x"].repeat_interleave(self.masks, 0), keep)[:, self.encoder.prefix :]
         place = keep[..., None].expand(-1, -1, tokens.shape[2])
         grid = tokens.new_zeros(len(tokens), self.grid**2, tokens.shape[2]).scatter(1, place, tokens)
         filled = self.decoder(grid.transpose(1, 2).unflatten(2, (self.grid, self.grid))).flatten(2).transpose(1, 2)
-        return self.out(filled).float(), target.repeat_interleave(self.masks, 0), keep
+        return full(self.out(filled)), target.repeat_interleave(self.masks, 0), keep
 
     def _choose(self, key: Tensor) -> Tensor:
         """Return the patches that each mask keeps: blocks, as many as it takes."""

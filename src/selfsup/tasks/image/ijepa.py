@@ -10,6 +10,7 @@ from torch import Tensor
 
 from selfsup.data import ImageSpec
 from selfsup.errors import UserError
+from selfsup.losses import full
 from selfsup.nn import noise
 from selfsup.nn.fill import Fill
 from selfsup.nn.masks import grid_of, mask_of, only, places_of, rectangles, take
@@ -80,11 +81,11 @@ class IJEPA(Task):
         x = batch["x"]
         keep, asked = self._choose(batch["noise"])
         with torch.no_grad():
-            states = self.slow.tokens(x)[:, self.encoder.prefix :].float()
+            states = full(self.slow.tokens(x)[:, self.encoder.prefix :])
             target = F.layer_norm(take(states, asked.flatten(1)), states.shape[2:])
         tokens = self.encoder.tokens(x, keep)
         each = (part.repeat_interleave(self.targets, 0) for part in (tokens, keep))
-        predicted = self.predictor(*each, asked.flatten(0, 1)).float()
+        predicted = full(self.predictor(*each, asked.flatten(0, 1)))
         return predicted.view(target.shape), target, keep, asked
 
     def _choose(self, key: Tensor) -> tuple[Tensor, Tensor]:

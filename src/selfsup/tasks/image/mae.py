@@ -8,6 +8,7 @@ from torch import Tensor
 
 from selfsup.data import ImageSpec
 from selfsup.errors import UserError
+from selfsup.losses import full
 from selfsup.nn import noise
 from selfsup.nn.fill import Fill
 from selfsup.nn.masks import grid_of, mask_of, only, patchify, take, unpatchify
@@ -69,7 +70,7 @@ class MAE(Task):
         pixels = take(patchify(batch["x"], self.encoder.patch), hidden)
         mean, deviation = self._scale(pixels)
         target = (pixels - mean) / deviation
-        value = (painted.float() - target).square().mean()
+        value = (full(painted) - target).square().mean()
         blind = (target - target.mean()).square().mean()
         return Loss(value, {"explained": 1 - value.detach() / blind}, 1.0 if self.normalise else None)
 
@@ -92,7 +93,7 @@ class MAE(Task):
             patches = patchify(x, self.encoder.patch)
             mean, deviation = self._scale(take(patches, hidden))
             place = hidden[..., None].expand(-1, -1, patches.shape[2])
-            full = patches.scatter(1, place, painted.float() * deviation + mean)
-            pictures += [(unpatchify(full, x.shape[1]), "painted")]
+            whole = patches.scatter(1, place, full(painted) * deviation + mean)
+            pictures += [(unpatchify(whole, x.shape[1]), "painted")]
         pictures += [(x, "the picture")]
-        return [[Panel(images[row], caption) for images, caption in pictures] for row in range(len(x))]
+        return [[Panel(images[row], words) for images, words in pictures] for row in range(len(x))]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from selfsup.data import ImageSpec
 from selfsup.errors import UserError
+from selfsup.losses import full
 from selfsup.nn import noise
 from selfsup.nn.masks import grid_of, lowest, only, patchify, unpatchify
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
@@ -66,7 +67,7 @@ class SimMIM(Task):
         """Return the error of the hidden pixels."""
         painted, mask = self._paint(batch)
         pixels = patchify(batch["x"], self.encoder.patch)[mask]
-        value = (painted.float()[mask] - pixels).abs().mean()
+        value = (full(painted)[mask] - pixels).abs().mean()
         return Loss(value, {"blind": pixels.abs().mean()})
 
     def _paint(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -83,7 +84,7 @@ class SimMIM(Task):
         painted, mask = self._paint(batch)
         pictures = [(only(x, ~mask), f"{int(mask[0].sum())} of {mask.shape[1]} patches hidden")]
         if guess:
-            full = torch.where(mask[..., None], painted.float(), patchify(x, self.encoder.patch))
-            pictures += [(unpatchify(full, x.shape[1]), "painted")]
+            whole = torch.where(mask[..., None], full(painted), patchify(x, self.encoder.patch))
+            pictures += [(unpatchify(whole, x.shape[1]), "painted")]
         pictures += [(x, "the picture")]
-        return [[Panel(images[row], caption) for images, caption in pictures] for row in range(len(x))]
+        return [[Panel(images[row], words) for images, words in pictures] for row in range(len(x))]
