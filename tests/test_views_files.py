@@ -4,13 +4,17 @@ import io
 import os
 import resource
 import struct
+import subprocess
+import sys
+import threading
+import time
 import zlib
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from selfsup.data import Broken, images
+from selfsup.data import Broken, images, patience
 from selfsup.data.images import MAX_PIXELS, decode_image, read_image
 
 
@@ -151,3 +155,71 @@ def test_mutated_files_neither_crash_nor_leak():
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert min(outcomes.values()) > 0
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 900_000  # a few may promise many pixels
+
+
+def test_only_regular_files_are_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")  # would be waited for
+    (tmp_path / "zero.jpg").symlink_to("/dev/zero")  # would never end
+    with (tmp_path / "huge.jpg").open("wb") as file:
+        file.truncate(1 << 40)
+    for name, reason in {
+        "pipe.jpg": "not a regular",
+        "zero.jpg": "not a regular",
+        "huge.jpg": "file too large",
+    }.items():
+        with pytest.raises(Broken, match=reason):
+            read_image(str(tmp_path / name), 3)
+        with pytest.raises(Broken, match=reason):
+            images.image_size(str(tmp_path / name))
+    with pytest.raises(Broken, match="no file can have this name"):
+        read_image(b"a\0b.jpg", 3)
+    with pytest.raises(Broken, match="cannot be read"):
+        read_image(b"a" * 5000, 3)
+
+
+def test_what_pillow_would_give_to_other_programs_is_no_picture():
+    with pytest.raises(Broken, match="not a picture"):
+        decode_image(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", 3)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_jpeg_of_endless_scans_is_refused(fast, monkeypatch):
+    if not fast:
+        monkeypatch.setattr(images, "simplejpeg", None)
+    data = encoded(Image.new("RGB", (3000, 2000)), "JPEG", progressive=True)
+    assert decode_image(data, 3).shape == (2000, 3000, 3)
+    last = data.rindex(b"\xff\xda")
+    with pytest.raises(Broken, match="too many scans"):
+        decode_image(data[:-2] + data[last:-2] * 10_000 + data[-2:], 3)
+
+
+def test_a_decoder_that_hangs_is_cut_off_and_the_next_picture_is_read(monkeypatch):
+    wait, pixels = threading.Event(), images._pixels
+    monkeypatch.setattr(patience, "SECONDS", 1)
+    monkeypatch.setattr(images, "_pixels", lambda image, channels: wait.wait(60))
+    began = time.monotonic()
+    with pytest.raises(Broken, match="takes too long"):
+        decode_image(encoded(picture(), "PNG"), 3)
+    assert time.monotonic() - began < 30
+    monkeypatch.setattr(images, "_pixels", pixels)
+    assert decode_image(encoded(picture(), "PNG"), 3).shape == (40, 60, 3)
+    wait.set()
+
+
+def test_a_process_does_not_wait_for_a_decoder_that_hangs():
+    code = (
+        "import time; from selfsup.data import patience; patience.SECONDS = 1\n"
+        "try: patience.patiently(lambda: time.sleep(1000))\n"
+        "except TimeoutError: print('cut off')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout == "cut off\n"
+
+
+def test_decoders_share_few_threads_and_keep_no_picture():
+    data = encoded(picture(), "PNG")
+    for _ in range(50):
+        decode_image(data, 3)
+        with pytest.raises(Broken):
+            decode_image(data[:60], 3)
+    assert len([thread for thread in threading.enumerate() if thread.name == "patience"]) <= 4

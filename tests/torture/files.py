@@ -119,8 +119,8 @@ def damaged(data: bytes, kind: str, how: str, rng: random.Random) -> bytes:
     return bytes(out)
 
 
-def survive(folder: Path, root: Path) -> list[dict[str, Any]]:
-    """Run every command on `root`; return a line for each: seconds, growth, and what is wrong."""
+def survive(folder: Path, root: Path, only: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    """Run every command on `root`, or some; return a line for each: seconds, growth, and what is wrong."""
     import selfsup
     from selfsup.data import Broken, open_data
 
@@ -169,7 +169,7 @@ def survive(folder: Path, root: Path) -> list[dict[str, Any]]:
     commands: dict[str, Callable[[], list[str]]] = {
         "read": learn, "pretrain": pretrain, "embed": embed, "evaluate": evaluate, "show": show,
     }  # fmt: skip
-    lines = [_watched(name, command) for name, command in commands.items()]
+    lines = [_watched(name, command) for name, command in commands.items() if not only or name in only]
     lines[0] |= {"files": len(source), "broken": len(broken), "reasons": Counter(broken.values())}
     return lines
 
