@@ -20,7 +20,7 @@ def without_batch_norm(encoder: nn.Module) -> nn.Module:
     for name, module in list(encoder.named_modules()):
         parent = encoder.get_submodule(name.rpartition(".")[0])
         if isinstance(module, nn.BatchNorm2d):
-            setattr(parent, name.rpartition(".")[2], nn.GroupNorm(1, module.num_features))
+            setattr(parent, name.rpartition(".")[2], nn.GroupNorm(4, module.num_features))
         elif isinstance(module, nn.Dropout):
             module.p = 0.0
     return encoder

@@ -8,6 +8,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from selfsup.data import ImageSpec
+from selfsup.nn.norm import BatchNormMaps
 
 
 class Decoder(nn.Module):
@@ -35,4 +36,4 @@ class Decoder(nn.Module):
 
 
 def _norm(channels: int) -> list[nn.Module]:
-    return [nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
+    return [BatchNormMaps(channels), nn.ReLU(inplace=True)]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from selfsup.data import Broken, ImageSpec, Source
 from selfsup.errors import UserError
+from selfsup.losses import full
 from selfsup.views import ImageViews, centre
 
 _XYZ = ((0.4124564, 0.3575761, 0.1804375), (0.2126729, 0.7151522, 0.0721750), (0.0193339, 0.1191920, 0.9503041))
@@ -21,7 +22,7 @@ GREY = 5.0  # a picture whose a and b are all smaller has no colour
 def to_light(x: Tensor, spec: ImageSpec) -> Tensor:
     """Undo the normalisation and sRGB's curve: (B, 3, H, W) -> linear light in 0..1."""
     mean, std = (x.new_tensor(values).view(-1, 1, 1) for values in (spec.mean, spec.std))
-    value = (x * std + mean).float().clamp(0, 1)
+    value = full(x * std + mean).clamp(0, 1)
     return torch.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
 
 
@@ -103,13 +104,13 @@ class AbBins(nn.Module):
 
     def cross_entropy(self, logits: Tensor, places: Tensor) -> Tensor:
         """(B, Q, H, W) logits and places of the true colours -> (B, H, W)."""
-        logits = logits.float()
+        logits = full(logits)
         near, share = (table[places].permute(0, 3, 1, 2) for table in (self.near, self.share))
         return logits.logsumexp(1) - (logits.gather(1, near) * share).sum(1)
 
     def frequencies(self, places: Tensor) -> Tensor:
         """Return how often each bin occurs (Q,), smoothed by the soft labels."""
-        count = torch.bincount(places.flatten(), minlength=len(self.near)).float()
+        count = torch.bincount(places.flatten(), minlength=len(self.near)).to(self.share.dtype)
         return count.new_zeros(len(self.centres)).index_add(
             0, self.near.flatten(), (self.share * count[:, None]).flatten()
         )

@@ -13,18 +13,29 @@ class BatchNorm(nn.BatchNorm1d):
 
     def forward(self, input: Tensor) -> Tensor:
         """(B, C) -> (B, C)."""
-        if not self.training or world_size() == 1:
-            return super().forward(input)
-        x = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
-        count = len(x) * world_size()
-        mean = sum_over_ranks(x.sum(0)) / count
-        var = sum_over_ranks((x - mean).square().sum(0)) / count
-        if self.track_running_stats and self.momentum is not None:
-            assert self.running_mean is not None
-            assert self.running_var is not None
-            if self.num_batches_tracked is not None:
-                self.num_batches_tracked.add_(1)
-            self.running_mean.lerp_(mean.detach().to(self.running_mean.dtype), self.momentum)
-            self.running_var.lerp_((var.detach() * count / (count - 1)).to(self.running_var.dtype), self.momentum)
-        x = (x - mean) * (var + self.eps).rsqrt()
-        return (x * self.weight + self.bias if self.affine else x).to(input.dtype)
+        return super().forward(input) if not self.training or world_size() == 1 else _normalised(self, input)
+
+
+class BatchNormMaps(nn.BatchNorm2d):
+    """The same for maps (B, C, H, W)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        return super().forward(input) if not self.training or world_size() == 1 else _normalised(self, input)
+
+
+def _normalised(norm: BatchNorm | BatchNormMaps, input: Tensor) -> Tensor:
+    x = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
+    dims, shape = (0, *range(2, x.ndim)), (1, -1, *[1] * (x.ndim - 2))
+    count = x.numel() // x.shape[1] * world_size()
+    mean = sum_over_ranks(x.sum(dims)) / count
+    var = sum_over_ranks((x - mean.view(shape)).square().sum(dims)) / count
+    if norm.track_running_stats and norm.momentum is not None:
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        if norm.num_batches_tracked is not None:
+            norm.num_batches_tracked.add_(1)
+        norm.running_mean.lerp_(mean.detach().to(norm.running_mean.dtype), norm.momentum)
+        norm.running_var.lerp_((var.detach() * count / (count - 1)).to(norm.running_var.dtype), norm.momentum)
+    x = (x - mean.view(shape)) * (var.view(shape) + norm.eps).rsqrt()
+    return (x * norm.weight.view(shape) + norm.bias.view(shape) if norm.affine else x).to(input.dtype)

@@ -77,7 +77,7 @@ class BiGAN(Task):
 
     def loss(self, batch: Batch) -> Loss:
         """Return the sum of both players' losses, each with the other's parameters constant."""
-        x, z = batch["x"], self.draw(batch["noise"])
+        x, z = batch["x"], self.draw(batch["noise"]).to(batch["x"].dtype)
         pictures, codes = torch.cat([x, self.generate(z)]), torch.cat([self.code(self.encoder(x)), z])
         encoded, generated = self.discriminator(pictures.detach(), codes.detach()).chunk(2)
         told = (F.softplus(-encoded) + F.softplus(generated)).mean()

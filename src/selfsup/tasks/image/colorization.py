@@ -23,6 +23,7 @@ from selfsup.nn.lab import (
     to_lab,
     to_light,
 )
+from selfsup.nn.norm import BatchNormMaps
 from selfsup.nn.places import by_place, shape_by_place
 from selfsup.nn.ranks import global_mean
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
@@ -71,7 +72,7 @@ class Colorization(Task):
         self.bins = AbBins(neighbours, sigma)
         self.register_buffer("weight", torch.ones(len(self.bins.centres)))
         self.before = nn.Sequential(
-            nn.Conv2d(shape[0], hidden, 3, padding=1, bias=False), nn.BatchNorm2d(hidden), nn.ReLU(inplace=True)
+            nn.Conv2d(shape[0], hidden, 3, padding=1, bias=False), BatchNormMaps(hidden), nn.ReLU(inplace=True)
         )
         self.head = nn.Conv2d(hidden, len(self.bins.centres), 1)
 

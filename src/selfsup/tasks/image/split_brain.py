@@ -10,8 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selfsup.data import ImageSpec, Source
+from selfsup.losses import full
 from selfsup.nn.halves import Halves
 from selfsup.nn.lab import AbBins, ab_samples, check_colour, coloured, from_lab, from_light, to_lab, to_light
+from selfsup.nn.norm import BatchNormMaps
 from selfsup.nn.ranks import global_mean
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
 from selfsup.views import Crop, ImageViews
@@ -74,7 +76,7 @@ class SplitBrain(Task):
         there = coloured(lab[:, 1:])
         level = (lab[:, 0] / (100 / LEVELS)).long().clamp(0, LEVELS - 1)
         to_ab = self.bins.cross_entropy(ab_logits, self.bins.places(lab[:, 1:])).mean((1, 2))
-        to_l = F.cross_entropy(l_logits.float(), level, reduction="none").mean((1, 2))
+        to_l = F.cross_entropy(full(l_logits), level, reduction="none").mean((1, 2))
         ab_loss, l_loss = global_mean(to_ab, there), global_mean(to_l, there)
         metrics = {"ab": ab_loss.detach(), "lightness": l_loss.detach(), "grey": 1 - there.mean()}
         return Loss(ab_loss + l_loss, metrics, math.log(len(self.bins.centres)) + math.log(LEVELS))
@@ -107,7 +109,7 @@ def head(channels: int, hidden: int, classes: int) -> nn.Sequential:
     """Return a 3 × 3 convolution and a classifier of each place."""
     return nn.Sequential(
         nn.Conv2d(channels, hidden, 3, padding=1, bias=False),
-        nn.BatchNorm2d(hidden),
+        BatchNormMaps(hidden),
         nn.ReLU(inplace=True),
         nn.Conv2d(hidden, classes, 1),
     )

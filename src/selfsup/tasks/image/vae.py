@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from selfsup.data import ImageSpec
 from selfsup.errors import UserError
+from selfsup.losses import full
 from selfsup.nn import noise
 from selfsup.nn.coded import Coded
 from selfsup.nn.decoder import Decoder
@@ -57,7 +58,7 @@ class VAE(Task):
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean and the log-variance of q(z|x), (B, latent) each."""
         features = self.encoder(x)
-        return self.mean(features).float(), self.log_variance(features).float()
+        return full(self.mean(features)), full(self.log_variance(features))
 
     def loss(self, batch: Batch) -> Loss:
         """Return the negative evidence bound, with `beta`."""
