@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,9 @@ from selfsup.cli import main
 from selfsup.data import Arrays, ImageSpec
 from selfsup.errors import UserError
 from selfsup.shortcuts.cues import CUES, Cheater, nothing
+from selfsup.shortcuts.result import options
 from selfsup.shortcuts.together import Together, split
+from selfsup.shortcuts.trial import Trial
 from selfsup.tasks import TASKS, find_task
 from selfsup.tasks.image.rotation import Rotation
 
@@ -122,7 +125,7 @@ def test_grey_pictures_have_no_channels_to_compare(barred: Arrays) -> None:
 
 
 def test_bad_input(barred: Arrays, tmp_path: Path) -> None:
-    for options, message in (
+    for given, message in (
         ({"cues": "rims"}, "did you mean 'rim'"),
         ({"steps": 3, "minutes": 1.0}, "only one of --minutes and --steps"),
         ({"steps": 0}, "--steps must be"),
@@ -131,16 +134,45 @@ def test_bad_input(barred: Arrays, tmp_path: Path) -> None:
         ({"pda": 3}, "'pad'"),
     ):
         with pytest.raises(UserError, match=message):
-            selfsup.audit("rotation", barred, **options)
+            selfsup.audit("rotation", barred, **given)
     with pytest.raises(UserError, match="at least 64 pictures, and arrays has 63"):
         selfsup.audit("rotation", barred.x[:63])
     with pytest.raises(UserError, match="is for data of the kind text"):
         selfsup.audit("bert", barred)
 
 
+OFF = {"patch": 16, "gap": 0.19, "jitter": 0.0, "normalise": False, "drop": False, "resample": 0.0, "scale": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("cue", "inject", "counter"),
+    [
+        ("aberration", injections.aberration, "--drop"),
+        ("border", injections.frame, "--margin 0.1"),
+        ("colours", injections.vignette, "--normalise"),
+        ("residual", injections.jpeg, "--resample 0.33 --scale 0.5 --jitter 0.25"),
+    ],
+)
+def test_injected_cues_are_found_and_fall_to_chance_once_countered(
+    cue: str, inject: Callable[[injections.Pictures], injections.Pictures], counter: str
+) -> None:
+    pictures = Arrays(inject(injections.textures(480)), name=cue)
+    trial = Trial("relative_position", pictures, OFF, seed=0, device="cpu", quiet=True, steps=60)
+    answers, _ = trial.learn(trial.cheaters([cue]), {}, 1)
+    blind = answers.scores["nothing"]
+    row = trial.row(cue, answers, blind, blind)  # the encoder is left out: it takes as long as all the rest
+    assert row.verdict == "shortcut"
+    assert row.score - row.half > 1 / 8
+    assert options(row.counter) == counter
+    (row,) = trial.countered([row], row.counter, blind)
+    assert row.with_counter is not None
+    assert row.with_counter.verdict == ""
+    assert row.with_counter.score - row.with_counter.half <= 1 / 8
+
+
 @pytest.mark.parametrize("name", TASKS)
 def test_counters_are_cues_and_options(name: str) -> None:
     task = find_task(name)
     assert task.counters.keys() <= CUES.keys()
-    for options in task.counters.values():
-        assert options.keys() <= task.hyperparameters().keys()
+    for counter in task.counters.values():
+        assert counter.keys() <= task.hyperparameters().keys()

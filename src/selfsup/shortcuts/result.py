@@ -83,7 +83,7 @@ class Audit(Printable):
         table.add_row("nothing (chance)", self._number(self.chance), "", "", "")
         for row in self.rows:
             after = row.with_counter
-            countered = "" if after is None else f"{self._number(after.score, after.half)} {_options(row.counter)}"
+            countered = "" if after is None else f"{self._number(after.score, after.half)} {options(row.counter)}"
             share = f"{100 * row.share:.0f}%" if row.verdict and row.share is not None else ""
             table.add_row(row.cue, self._number(row.score, row.half), share, row.verdict or "no", countered)
         table.add_row(f"all: {self.encoder}", self._number(self.encoder_score, self.encoder_half), "100%", "", "")
@@ -127,15 +127,16 @@ class Audit(Printable):
         )
         if not row.counter:
             return f"{told} No option of {self.task} counters it: it is in the pictures."
-        options = _options(row.counter)
+        counter = options(row.counter)
         if row.with_counter is None:
-            return f"{told} {options} counters it{': ' + row.why_not if row.why_not else ''}."
+            return f"{told} {counter} counters it{': ' + row.why_not if row.why_not else ''}."
         after = f"{self._number(row.with_counter.score, row.with_counter.half)}{percent}"
         left = {"": "nothing is left", "trace": "a trace is left", "shortcut": "it is still there"}
-        return f"{told} {options} counters it: with it {after}, {left[row.with_counter.verdict]}."
+        return f"{told} {counter} counters it: with it {after}, {left[row.with_counter.verdict]}."
 
 
-def _options(values: Mapping[str, Any]) -> str:
+def options(values: Mapping[str, Any]) -> str:
+    """Return them as on the command line."""
     words = []
     for name, value in values.items():
         flag = name.replace("_", "-")

@@ -37,13 +37,13 @@ class Trial:
         source: Source,
         hyperparameters: Mapping[str, Any],
         *,
-        size: int | None,
-        channels: int | None,
         seed: int,
         device: str,
         quiet: bool,
-        steps: int | None,
-        minutes: float | None,
+        size: int | None = None,
+        channels: int | None = None,
+        steps: int | None = None,
+        minutes: float | None = None,
     ) -> None:
         self.name, self.kind, values, source = prepare_task(task, source, dict(hyperparameters))
         if self.kind.modality == "text" or getattr(source, "modality", "image") != "image":

@@ -31,7 +31,7 @@ class RelativePosition(Task):
     against lines that go on across the rim; `drop` keeps one channel of a patch, and the others become noise, against
     chromatic aberration; `normalise` each channel of each patch to mean 0 and deviation 1, against colours that are
     alike; `resample` is the share of patches that are shrunk to as little as half a side and enlarged again, against
-    what shows the resolution.
+    what shows the resolution. `margin`, a share of the side, is left out all around, against frames.
 
     Batch: `x` (B, C, H, W) float, `noise` (B,) int64. Published: VOC 2007 classification 65.3, detection 51.1.
 
@@ -46,7 +46,8 @@ class RelativePosition(Task):
         "rim": {"gap": 0.5, "jitter": 0.07},
         "colours": {"normalise": True},
         "aberration": {"drop": True},
-        "residual": {"resample": 0.33},
+        "residual": {"resample": 0.33, "scale": 0.5, "jitter": 0.25},
+        "border": {"margin": 0.1},
     }
     coupled = False
     operators: Tensor
@@ -62,13 +63,15 @@ class RelativePosition(Task):
         normalise: bool = True,
         resample: float = 0.33,
         scale: float = 0.5,
+        margin: float = 0.0,
         hidden: int = 256,
     ) -> None:
         super().__init__(encoder)
         self.patch = patch or max(LEAST, encoder.spec.size // 4)
         self.gap, self.jitter = pixels(gap, self.patch), pixels(jitter, self.patch)
         self.extent = 3 * self.patch + 2 * self.gap + 2 * self.jitter
-        self.size = room(encoder.spec, self.extent, given=patch > 0)
+        self.margin = pixels(margin, encoder.spec.size)
+        self.size = room(encoder.spec, self.extent + 2 * self.margin, given=patch > 0)
         self.drop, self.normalise, self.resample, self.scale = drop, normalise, resample, scale
         self.side = side_for(encoder, self.patch)
         self.register_buffer("operators", resamplers(self.patch, math.ceil(self.patch / 2)), persistent=False)
@@ -84,7 +87,7 @@ class RelativePosition(Task):
         label = integers(key, len(NAMES))
         cell = torch.stack([torch.full_like(label, 4), label + (label >= 4).long()], 1)
         moved = integers(key, 2 * self.jitter + 1, 2, 2, stream=1)
-        first = integers(key, self.size - self.extent + 1, 2, stream=2)
+        first = self.margin + integers(key, self.size - self.extent - 2 * self.margin + 1, 2, stream=2)
         step = self.patch + self.gap
         top, left = (first[:, None, i] + place * step + moved[:, i] for i, place in enumerate((cell // 3, cell % 3)))
         pair = cut(x, top, left, self.patch)
