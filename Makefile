@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test check format clean
+.PHONY: help demo test check torture format clean
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
@@ -23,6 +23,15 @@ check: .venv/installed ## Lint, types and tests with coverage
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=90
+
+TIMES ?= 200
+torture: .venv/installed ## Kill, fill disks, lose processes: TIMES=200 (docs/reliability.md)
+	$(BIN)/python tests/torture/kill.py --times $(TIMES)
+	$(BIN)/python tests/torture/disk.py --times $(TIMES)
+	$(BIN)/python tests/torture/ranks.py
+	$(BIN)/python tests/torture/long.py
+	$(BIN)/python tests/torture/files.py
+	$(BIN)/python tests/torture/fuzz.py
 
 format: .venv/installed ## Format and fix what can be fixed
 	$(BIN)/ruff format .

@@ -131,10 +131,14 @@ def test_lines_that_a_kill_cut_off(tmp_path: Path) -> None:
     source = Arrays(np.zeros((8, 12, 12, 1), np.uint8))
     with Log(tmp_path, 1) as log:
         log.write({"step": 2, "loss": 1.5})
-    noted = Skipped(source, tmp_path)
-    noted.add([(3, "not a picture")])
+    noted, beside = Skipped(source, tmp_path), Skipped(source, tmp_path)
+    for process in (noted, beside):
+        process.add([(3, "not a picture")])
+    beside.add([(4, "empty")])
     assert [json.loads(line)["step"] for line in metrics.read_text().splitlines()] == [1, 2]
-    assert [json.loads(line)["path"] for line in skipped.read_text().splitlines()] == ["a.png", source.path(3)]
+    named = ["a.png", source.path(3), source.path(4)]
+    assert [json.loads(line)["path"] for line in skipped.read_text().splitlines()] == named
+    assert list(Skipped(source, tmp_path).reasons) == named
 
 
 def test_tensorboard_reads_the_events_and_forgets_the_steps_that_come_again(tmp_path: Path) -> None:

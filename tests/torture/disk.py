@@ -21,7 +21,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from kill import Broken, check_end, check_half_way, commands, make_pictures, start, wait, warm_up, whole
+from kill import check_end, check_half_way, commands, start, wait, warm_up, whole
+from pictures import Broken, make_pictures
 
 ROOM = 64 << 20
 NOBODY = 65534

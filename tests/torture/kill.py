@@ -30,8 +30,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
-import numpy as np
-from PIL import Image
+from pictures import Broken, make_pictures
 
 import selfsup.comparison.race
 from selfsup.cli import main as selfsup_main
@@ -53,17 +52,13 @@ FILES = (
 )  # fmt: skip
 
 
-class Broken(Exception):
-    """A promise that was not kept."""
-
-
 def commands(task: str, workers: int, compare: bool) -> dict[str, str]:
     options = KNOWN.get(task, "")
     chosen = {
         "pretrain": f"pretrain pictures --task {task} {options} --encoder convnet --epochs 8 --batch-size 16 --out run "
         f"--workers {workers} --seed 3 --quiet",
         "embed": "embed run pictures --labels folders -o embeddings.parquet --quiet",
-        "evaluate": "evaluate run --data pictures --labels folders --shots 2 --draws 2 --quiet",
+        "evaluate": "evaluate run --data pictures --labels folders --shots 2 --draws 2 --protocol knn --quiet",
     }
     if compare:
         other = "" if task == "rotation" else ",rotation"
@@ -85,17 +80,6 @@ def warm_up(place: Path) -> None:
     threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
     if sum("jemalloc" not in name for name in threads) > 1:  # pyarrow's allocator knows how to be copied
         raise Broken(f"a process with the threads {threads} cannot be copied")
-
-
-def make_pictures(folder: Path) -> None:
-    """Write 60 pictures of two classes, and a broken one."""
-    generator = np.random.default_rng(0)
-    for number in range(60):
-        label = folder / ("dark" if number % 2 else "light")
-        label.mkdir(parents=True, exist_ok=True)
-        pixels = generator.integers(0, 128, (16, 16, 3)) + (0 if number % 2 else 100)
-        Image.fromarray(pixels.astype(np.uint8)).save(label / f"{number:02d}.png")
-    (folder / "dark" / "broken.png").write_bytes(b"no picture")
 
 
 def start(words: str, place: Path, log: Path | None = None, limit: int | None = None, user: int = 0) -> int:
@@ -202,21 +186,19 @@ def torture(times: int, tasks: Sequence[str], workers: Sequence[int], compare: b
     make_pictures(root / "pictures")
     warm_up(root)
     lives = [(task, count) for task in tasks for count in workers]
-    seconds: dict[tuple[str, int], dict[str, float]] = {}
+    seconds: dict[str, dict[str, float]] = {}
     total: Counter[str] = Counter()
     kills = rounds = 0
     while kills < times:
         task, count = lives[rounds % len(lives)]
-        reference, place = root / f"{task}-{count}", root / "life"
+        reference, place = root / task, root / "life"
         if not reference.exists():
             reference.mkdir()
             (reference / "pictures").symlink_to(root / "pictures")
-            seconds[task, count] = {
-                name: whole(words, reference) for name, words in commands(task, count, compare).items()
-            }
+            seconds[task] = {name: whole(words, reference) for name, words in commands(task, 0, compare).items()}
         place.mkdir()
         (place / "pictures").symlink_to(root / "pictures")
-        counted = live(task, count, seconds[task, count], place, chance)
+        counted = live(task, count, seconds[task], place, chance)
         check_end(place, reference)
         shutil.rmtree(place)
         total += counted

@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from kill import Broken, make_pictures
+from pictures import Broken, make_pictures
 
 PATIENCE = 15.0
 WORKER = """

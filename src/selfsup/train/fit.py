@@ -96,7 +96,7 @@ def fit(
 
     end = plan.steps if until is None else min(until, plan.steps)
     writes = folder if fabric.is_global_zero else None
-    skipped = Skipped(source, writes)
+    skipped = Skipped(source, folder)
     every = max(1, min(50, plan.steps // 200), -(-plan.steps // LINES))
     recent: list[Loss] = []
     look, seen = look if fabric.is_global_zero else None, dict[str, float]()

@@ -26,7 +26,8 @@ class Log:
     def __enter__(self) -> Self:
         if self.folder is not None:
             path = self.folder / "metrics.jsonl"
-            kept = [line for line in _lines(path, step=int) if line["step"] <= self.start]  # later ones come again
+            before = path.read_bytes() if path.exists() else b""
+            kept = [line for line in _lines(before, step=int) if line["step"] <= self.start]  # later ones come again
             write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
             self.file, self.events = _Appended(path), Events(self.folder, self.start + 1)
         return self
@@ -71,15 +72,19 @@ class Events:
 
 
 class Skipped:
-    """The samples that could not be read: each named once, in skipped.jsonl, with its reason."""
+    """The samples that could not be read: each named once, in skipped.jsonl, with its reason.
+
+    All processes of a run write to that file, and read there what the others have written.
+    """
 
     def __init__(self, source: Source, folder: Path | None) -> None:
-        self.source, self.path = source, folder / "skipped.jsonl" if folder else None
+        self.source, self.path, self.known = source, folder / "skipped.jsonl" if folder else None, 0
         self.reasons: dict[str, str] = {}
         if self.path and self.path.exists():
-            lines = list(_lines(self.path, path=str, reason=str))
-            self.reasons = {line["path"]: line["reason"] for line in lines}
-            write_atomically(self.path, "".join(json.dumps(line) + "\n" for line in lines).encode())
+            content = self.path.read_bytes()
+            if not content.endswith(b"\n"):  # cut off by a kill
+                os.truncate(self.path, content.rfind(b"\n") + 1)
+        self._catch_up()
 
     def add(self, skipped: Iterable[tuple[int, str]]) -> None:
         """Note samples by number and reason. Raises `RunFailed` when more than half of the data are broken."""
@@ -87,13 +92,24 @@ class Skipped:
             path = self.source.path(index)
             if path in self.reasons:
                 continue
-            self.reasons[path] = reason
-            if self.path:
+            self._catch_up()
+            if self.path and path not in self.reasons:
                 file = _Appended(self.path)
                 file.write(json.dumps({"path": path, "reason": reason}).encode() + b"\n")
                 file.close()
+            self.reasons[path] = reason
             if len(self.reasons) * 2 > len(self.source):
                 raise RunFailed(f"more than half of {self.source.name} cannot be read ({self.summary()})")
+
+    def _catch_up(self) -> None:
+        """Take over what was written since."""
+        if self.path is None or not self.path.exists():
+            return
+        with self.path.open("rb") as file:
+            file.seek(self.known)
+            new = file.read()
+        self.known += len(new)
+        self.reasons |= {line["path"]: line["reason"] for line in _lines(new, path=str, reason=str)}
 
     def summary(self) -> str:
         """Return the counts by reason in words."""
@@ -123,11 +139,9 @@ class _Appended:
         self.file.close()
 
 
-def _lines(file: Path, **kinds: type) -> Iterator[dict[str, Any]]:
-    """Yield the lines of a JSON-lines file that have these entries; the last one may have been cut off by a kill."""
-    if not file.exists():
-        return
-    for text in file.read_text(errors="replace").split("\n"):
+def _lines(content: bytes, **kinds: type) -> Iterator[dict[str, Any]]:
+    """Yield the JSON lines that have these entries; the last one may have been cut off by a kill."""
+    for text in content.decode(errors="replace").split("\n"):
         try:
             line = json.loads(text)
         except (ValueError, RecursionError):
