@@ -129,12 +129,31 @@ def test_many_samples_choose_the_penalty_on_a_part(monkeypatch):
     assert np.mean(part.predict(queries) == truth) == pytest.approx(np.mean(whole.predict(queries) == truth), abs=0.02)
 
 
+def test_many_classes_choose_the_penalty_on_some_of_them(monkeypatch):
+    x, y = make(240, 24, 20)
+    queries, truth = make(2000, 24, 20, seed=1)
+    whole = fit_probe(x, y, 24)
+    monkeypatch.setattr("selfsup.evaluation.probe.MANY", 8)
+    some = fit_probe(x, y, 24)
+    assert some.scores(x).shape == (240, 24)
+    assert np.mean(some.predict(queries) == truth) >= np.mean(whole.predict(queries) == truth) - 0.02
+
+
+def test_turned_weights_find_the_same_minimum(monkeypatch):
+    """Large problems keep their own axes and turn the weights instead of the rows."""
+    x, y = make(400, 4, 30, apart=0.5)
+    exact = centred(fit_probe(x, y, 4, penalties=[0.01]).scores(x))
+    monkeypatch.setattr("selfsup.evaluation.probe.LARGE", 300)
+    turned = centred(fit_probe(x, y, 4, penalties=[0.01]).scores(x))
+    assert turned == pytest.approx(exact, abs=float(2e-3 * np.abs(exact).max()))
+
+
 @pytest.mark.parametrize("n", [50, 500])
 def test_the_whole_path_takes_few_evaluations(monkeypatch, n):
     """Counted, not timed: one of them is 1 ms at most, and a plain L-BFGS needs thousands of them."""
     evaluations = []
-    plain = torch.addmm
-    monkeypatch.setattr(torch, "addmm", lambda *args: evaluations.append(1) or plain(*args))
+    plain = torch.Tensor.addmm_
+    monkeypatch.setattr(torch.Tensor, "addmm_", lambda *args: evaluations.append(1) or plain(*args))
     x, y = make(n, 10, 256, apart=0.3)
     assert fit_probe(x, y, 10).penalty <= 0.01  # far along the path, where the problem is ill conditioned
     assert len(evaluations) <= 200
@@ -184,7 +203,7 @@ def test_minimise_solves_unequal_quadratics_at_once():
     found, done = minimise(
         objective,
         torch.zeros(6, 3, 1, dtype=torch.float64),
-        torch.ones(6, 1, 1),
+        torch.clone,
         1e-12,
         floor=torch.zeros(3),
         steps=100,

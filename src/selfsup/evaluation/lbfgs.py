@@ -9,17 +9,18 @@ import torch
 from torch import Tensor
 
 Objective = Callable[[Tensor], tuple[Tensor, Tensor]]
+Inverse = Callable[[Tensor], Tensor]
 
 
 def minimise(
-    objective: Objective, x: Tensor, curvature: Tensor, tolerance: float, *, floor: Tensor, steps: int, memory: int = 10
+    objective: Objective, x: Tensor, inverse: Inverse, tolerance: float, *, floor: Tensor, steps: int, memory: int = 10
 ) -> tuple[Tensor, bool]:
-    """Minimise B independent convex functions by L-BFGS (Liu and Nocedal, 1989) with a diagonal first Hessian.
+    """Minimise B independent convex functions by L-BFGS (Liu and Nocedal, 1989) from a guess of the inverse Hessian.
 
     Args:
         objective: (R, B, K) -> values (B,) float64 and gradients (R, B, K).
         x: where to start, (R, B, K) float32 or float64; a problem is a slice [:, b].
-        curvature: a positive guess of the Hessian's diagonal that broadcasts to x.
+        inverse: (R, B, K) -> (R, B, K), multiplies with a positive definite guess of the inverse Hessian.
         tolerance: a problem is done when its distance from the minimum, as the past steps foretell it, is at most this
             part of its value, plus `floor`.
         floor: (B,); by how much rounding may change a value.
@@ -35,7 +36,7 @@ def minimise(
     going = torch.ones_like(value, dtype=torch.bool)
     past: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=memory)
     for _ in range(steps):
-        direction = _descent(gradient, past, scale, curvature)
+        direction = _descent(gradient, past, scale, inverse)
         slope = _dot(gradient, direction)
         going = going & (slope < -2 * (tolerance * value + floor))
         if not going.any():
@@ -48,10 +49,11 @@ def minimise(
             low = new_value <= value + 1e-4 * step * slope + floor
             if low.all():
                 break
-            step = torch.where(low, step, step / 4)
+            lowest = -slope * step / (2 * (new_value - value - slope * step))  # of the parabola, as a part of the step
+            step = torch.where(low, step, step * lowest.clamp(0.1, 0.5))
         going = going & low
         moved, change = trial - x, new_gradient - gradient
-        bend, size = _dot(moved, change), _dot(change, change / curvature)
+        bend, size = _dot(moved, change), _dot(change, inverse(change))
         curved = going & (bend > torch.finfo(x.dtype).eps * size)
         past.append((moved, change, torch.where(curved, 1 / bend, 0)))
         scale = torch.where(curved, bend / size, scale)
@@ -61,15 +63,15 @@ def minimise(
     return x, False
 
 
-def _descent(gradient: Tensor, past: deque[tuple[Tensor, Tensor, Tensor]], scale: Tensor, curvature: Tensor) -> Tensor:
+def _descent(gradient: Tensor, past: deque[tuple[Tensor, Tensor, Tensor]], scale: Tensor, inverse: Inverse) -> Tensor:
     """Return minus the inverse Hessian, as the past steps show it, times the gradient: the two-loop recursion."""
     q, shares = gradient.clone(), []
-    for moved, change, inverse in reversed(past):
-        shares.append(inverse * _dot(moved, q))
+    for moved, change, easy in reversed(past):
+        shares.append(easy * _dot(moved, q))
         q -= _wide(shares[-1], q) * change
-    q = q * _wide(scale, q) / curvature
-    for (moved, change, inverse), share in zip(past, reversed(shares), strict=True):
-        q += _wide(share - inverse * _dot(change, q), q) * moved
+    q = inverse(q) * _wide(scale, q)
+    for (moved, change, easy), share in zip(past, reversed(shares), strict=True):
+        q += _wide(share - easy * _dot(change, q), q) * moved
     return -q
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,12 +12,27 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from selfsup.errors import UserError
-from selfsup.evaluation.lbfgs import minimise
-from selfsup.evaluation.rows import SMALL, Features, Ids, as_ids, as_matrix, blocks, few_threads, row_space, standardise
+from selfsup.evaluation.lbfgs import Inverse, minimise
+from selfsup.evaluation.rows import (
+    SMALL,
+    Features,
+    Ids,
+    as_ids,
+    as_matrix,
+    blocks,
+    few_threads,
+    principal_axes,
+    row_space,
+    standardise,
+)
 
 PENALTIES = tuple(10.0**power for power in range(2, -5, -1))
 NO_FOLDS = 0.1  # the penalty where no label can be held out
-LARGE = 10_000  # so many samples, and one fold of them, tell enough about the penalty
+LARGE = 10_000  # so many samples tell enough about the penalty
+MANY = 100  # and so many classes
+ONE_FOLD = 100_000  # so many samples times classes, and one fold tells enough
+SOME = 4096  # so many samples tell enough about the curvature
+LENGTHS = (1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.12, 0.06)  # of the first step
 ROUNDS = 10  # of 40 steps
 
 
@@ -28,11 +43,11 @@ def fit_probe(
 
     Minimises Σ cross-entropy + ½ · penalty · d · ‖weights‖² over weights and free biases, on features standardised by
     their own mean and deviation: scikit-learn's `LogisticRegression(C=1 / (penalty * d))`. The penalty is chosen by
-    stratified 5-fold cross-validation on these samples alone (from 10,000 on: by one held-out fifth of at most 20,000
-    of them), along a path from strong to weak that starts each problem where the last one ended and stops once the
-    held-out cross-entropy rises; the lowest wins and is refitted on all samples. With one sample per class nothing can
-    be held out, and the penalty is 0.1. Fewer samples than features are solved in the space that they span, which is
-    exact for this penalty.
+    stratified 5-fold cross-validation on these samples alone (on a part of them where there are many samples or
+    classes: see docs/evaluation.md), along a path from strong to weak that starts each problem where the last one
+    ended and stops once the held-out cross-entropy rises; the lowest wins and is refitted on all samples. With one
+    sample per class nothing can be held out, and the penalty is 0.1. Fewer samples than features are solved in the
+    space that they span, which is exact for this penalty.
 
     Args:
         x: features (n, d), array or tensor; the work is done on its device.
@@ -59,13 +74,20 @@ def fit_probe(
         if not alike:
             one = (features - mean).square().mean().sqrt().clamp_min(1e-12)
             scale, z = torch.full_like(scale, float(one)), (features - mean) / one
-        # Any full basis is exact; one that is nearly principal makes the solver fast.
-        span, axes = row_space(z, max(1, len(z) // (16 * z.shape[1])))
-        problem = _Problem(span, target, len(present), features.shape[1])
+        ones = torch.ones_like(z[:, :1])
+        back, turn = None, len(z) >= LARGE  # there turning all rows costs more than turning the weights now and then
+        if not turn:
+            z, back = row_space(z)
+        span = torch.cat([z, ones], 1)
+        axes = torch.eye(span.shape[1], dtype=z.dtype, device=z.device)
+        if turn:
+            axes[:-1, :-1] = principal_axes(z)
+        problem = _Problem(span, axes, target, len(present), features.shape[1])
         start, penalty, loss = problem.choose(path, seed)
-        tolerance = 1e-7 if work <= SMALL else 1e-6
-        weights = problem.solve(torch.ones_like(span[:, :1]), penalty, start, tolerance)[:, 0]
-    return Probe(mean, scale, axes @ weights[:-1], weights[-1], present, classes, penalty, loss)
+        large = len(z) >= LARGE or len(present) >= 2 * MANY
+        weights = problem.solve(ones, penalty, start, 1e-7 if work <= SMALL else 1e-4 if large else 1e-6)[:, 0]
+        weight = weights[:-1] if back is None else back @ weights[:-1]
+    return Probe(mean, scale, weight, weights[-1], present, classes, penalty, loss)
 
 
 def stratified_folds(target: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:
@@ -113,81 +135,130 @@ class Probe:
 
 @dataclass(frozen=True)
 class _Problem:
-    """Softmax regression in the span of the features, for several subsets of the samples (folds) at once."""
+    """Softmax regression for several subsets of the samples (folds) at once."""
 
-    span: Tensor  # (n, r + 1), ends in a one for the bias
+    span: Tensor  # (n, r + 1), samples in coordinates that keep lengths; ends in a one for the bias
+    axes: Tensor  # (r + 1, r or less + 1), nearly principal axes of the span; the last is the bias
     target: Tensor  # (n,)
     classes: int
     dim: int  # d
 
-    def choose(self, path: Sequence[float], seed: int) -> tuple[Tensor, float, float]:
+    def choose(self, path: Sequence[float], seed: int) -> tuple[Tensor | None, float, float]:
         """Return where the final solution starts, (r + 1, 1, classes), and the penalty and its held-out loss."""
-        start = self.span.new_zeros((self.span.shape[1], 1, self.classes))
         if len(path) == 1:
-            return start, path[0], math.nan
+            return None, path[0], math.nan
+        if self.classes >= 2 * MANY:
+            chosen = torch.from_numpy(np.random.default_rng(seed).permutation(self.classes)[:MANY])
+            place = torch.full((self.classes,), -1).index_put_((chosen,), torch.arange(MANY)).to(self.target.device)
+            return None, *self.part(place[self.target] >= 0, place, MANY).choose(path, seed)[1:]
         if len(self.target) >= 2 * LARGE:
             part = stratified_folds(self.target.cpu().numpy(), len(self.target) // LARGE, seed) == 0
-            rows = torch.from_numpy(part).to(self.target.device)
-            return _Problem(self.span[rows], self.target[rows], self.classes, self.dim).choose(path, seed)
+            same = torch.arange(self.classes, device=self.target.device)
+            return self.part(torch.from_numpy(part).to(same.device), same, self.classes).choose(path, seed)
         counts = torch.bincount(self.target)
         if counts.max() == 1:
-            return start, NO_FOLDS, math.nan
+            return None, NO_FOLDS, math.nan
         folds = min(5, int(counts.max()))
         held = torch.from_numpy(stratified_folds(self.target.cpu().numpy(), folds, seed)).to(self.target.device)
-        tested = torch.arange(1 if len(held) >= LARGE else folds, device=held.device)
+        tested = torch.arange(1 if len(held) * self.classes >= ONE_FOLD else folds, device=held.device)
         used = (held[:, None] != tested).to(self.span.dtype)
-        weights, best = start.expand(-1, len(tested), -1), math.inf
+        weights, best = self.span.new_zeros((self.span.shape[1], len(tested), self.classes)), math.inf
+        start = weights[:, :1]
         for penalty in path:
             weights = self.solve(used, penalty, weights, 1e-3)
             loss = self.held_out(used, weights)
             if loss >= best:
                 break
-            best, chosen, start = loss, penalty, weights.mean(1, keepdim=True)
-        return start, chosen, best / float((1 - used).sum())
+            best, found, start = loss, penalty, weights.mean(1, keepdim=True)
+        return start, found, best / float((1 - used).sum())
 
-    def solve(self, used: Tensor, penalty: float, start: Tensor, tolerance: float) -> Tensor:
+    def part(self, rows: Tensor, place: Tensor, classes: int) -> _Problem:
+        """Return the problem of some samples, of classes that have a new `place` (classes,) in it."""
+        return _Problem(self.span[rows], self.axes, place[self.target[rows]], classes, self.dim)
+
+    def solve(self, used: Tensor, penalty: float, start: Tensor | None, tolerance: float) -> Tensor:
         """Return the weights (r + 1, B, classes) for each subset `used` (n, B); `tolerance` as in `minimise`."""
-        ridge = start.new_full((len(start), 1, 1), penalty * self.dim)
+        ridge = self.span.new_full((self.span.shape[1], 1, 1), penalty * self.dim)
         ridge[-1] = 0
-
-        floor = torch.finfo(start.dtype).eps * used.sum(0).double()
+        floor = torch.finfo(ridge.dtype).eps * used.sum(0).double()
 
         def objective(weights: Tensor) -> tuple[Tensor, Tensor]:
             value = (ridge * weights**2).sum((0, 2)).double() / 2
-            gradient = (ridge * weights).flatten(1).T
-            for rows in blocks(len(self.span), weights[0].numel()):
-                log_p = self.log_softmax(rows, weights)
-                target = self.target[rows, None, None].expand(-1, log_p.shape[1], 1)
+            gradient = (ridge * weights).flatten(1).T.contiguous()
+            for rows, log_p, target in self.log_softmax(weights):
                 value -= (log_p.gather(2, target)[..., 0] * used[rows]).sum(0)
                 p = log_p.exp_().scatter_add_(2, target, log_p.new_full((1, 1, 1), -1).expand_as(target))
-                gradient = torch.addmm(gradient, (p * used[rows, :, None]).flatten(1).T, self.span[rows])
+                gradient.addmm_((p.mul_(used[rows, :, None])).flatten(1).T, self.span[rows])
             return value, gradient.T.reshape(weights.shape)
 
-        weights = start
+        weights = self.discriminant(used, ridge) if start is None else start
         for _ in range(ROUNDS):  # where the curvature has changed on the way, a fresh one is worth more than memory
-            curvature = self.curvature(used, weights) + ridge
-            weights, done = minimise(objective, weights, curvature, tolerance, floor=floor, steps=40)
+            inverse = self.inverse(used, weights, ridge)
+            weights, done = minimise(objective, weights, inverse, tolerance, floor=floor, steps=40)
             if done:
                 break
         return weights
 
-    def curvature(self, used: Tensor, weights: Tensor) -> Tensor:
-        """Return the diagonal of the Hessian of the cross-entropy, (r + 1, B, classes)."""
-        total = weights.new_zeros(weights[0].numel(), len(weights))
-        for rows in blocks(len(self.span), weights[0].numel()):
-            p = self.log_softmax(rows, weights).exp_()
-            total = torch.addmm(total, (p * (1 - p) * used[rows, :, None]).flatten(1).T, self.span[rows] ** 2)
-        return total.T.reshape(weights.shape).clamp_min(1e-9 * float(total.max()))
+    def discriminant(self, used: Tensor, ridge: Tensor) -> Tensor:
+        """Return Newton's step from classes of their own frequency alone, as long as suits the objective best.
+
+        Up to its length it is the linear discriminant, and costs no product with all classes.
+        """
+        sums = self.span.new_zeros(self.classes, *used.shape[1:], self.span.shape[1])
+        for fold, weight in enumerate(used.T):
+            sums[:, fold].index_add_(0, self.target, self.span * weight[:, None])
+        prior = sums[..., -1:] / sums[..., -1:].sum(0)
+        start = self.span.new_zeros(self.span.shape[1], used.shape[1], self.classes)
+        start[-1] = prior[..., 0].T.clamp_min(1e-9).log()
+        gradient = (prior * sums.sum(0) - sums).permute(2, 1, 0)
+        step = -self.inverse(used, start, ridge)(gradient)
+        rows, few = self.few()
+        best = torch.full((used.shape[1],), math.inf, dtype=torch.float64, device=used.device)
+        found = start
+        for length in LENGTHS:
+            trial = start + length * step
+            loss = (ridge * trial**2).sum((0, 2)).double() / 2
+            for block, log_p, target in few.log_softmax(trial):
+                loss -= (log_p.gather(2, target)[..., 0] * used[rows[block]]).sum(0) * (len(used) / len(rows))
+            found = torch.where((loss < best)[:, None], trial, found)
+            best = torch.minimum(loss, best)
+        return found
+
+    def few(self) -> tuple[Tensor, _Problem]:
+        """Return the numbers of at most SOME samples, evenly spread, and their problem."""
+        rows = torch.arange(0, len(self.span), -(-len(self.span) // SOME), device=self.span.device)
+        return rows, self.part(rows, torch.arange(self.classes, device=rows.device), self.classes)
+
+    def inverse(self, used: Tensor, weights: Tensor, ridge: Tensor) -> Inverse:
+        """Return the inverse of a guess of the Hessian: what a class curves times what an axis does, plus the ridge."""
+        rows, few = self.few()
+        by_class, by_axis = torch.zeros_like(weights[:1]), weights.new_zeros(self.axes.shape[1], used.shape[1])
+        for block, log_p, _ in few.log_softmax(weights):
+            p = log_p.exp_()
+            bends = (p * (1 - p)).mul_(used[rows[block], :, None])
+            by_class += bends.sum(0)
+            by_axis += ((few.span[block] @ self.axes) ** 2).T @ bends.sum(2)
+        by_class = (by_class * (len(self.span) / len(rows))).clamp_min(1e-9)
+        by_class = by_class.maximum(0.01 * by_class.mean(2, keepdim=True))
+        by_axis = (by_axis / by_axis[-1]).clamp_min(1e-9)[..., None]
+        curvature = by_class * by_axis + torch.cat([ridge[:1].expand(len(by_axis) - 1, 1, 1), ridge[-1:]])
+
+        def inverse(q: Tensor) -> Tensor:
+            turned: Tensor = (self.axes.T @ q.flatten(1)).view_as(curvature) / curvature
+            return (self.axes @ turned.flatten(1)).view_as(q)
+
+        return inverse
 
     def held_out(self, used: Tensor, weights: Tensor) -> float:
         """Return the summed cross-entropy of the samples that each subset leaves out."""
         loss = 0.0
-        for rows in blocks(len(self.span), weights[0].numel()):
-            log_p = self.log_softmax(rows, weights)
-            target = self.target[rows, None, None].expand(-1, log_p.shape[1], 1)
+        for rows, log_p, target in self.log_softmax(weights):
             loss -= float((log_p.gather(2, target)[..., 0] * (1 - used[rows])).sum())
         return loss
 
-    def log_softmax(self, rows: slice, weights: Tensor) -> Tensor:
+    def log_softmax(self, weights: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Yield, for blocks of samples, their rows, log-probabilities (b, B, classes) and classes (b, B, 1)."""
         columns = weights.flatten(1).T.contiguous()  # the product is twice as fast with few classes laid out like this
-        return (self.span[rows] @ columns.T).view(-1, *weights.shape[1:]).log_softmax(2)
+        for rows in blocks(len(self.span), max(columns.shape), 2**20):
+            log_p = (self.span[rows] @ columns.T).view(-1, *weights.shape[1:]).log_softmax(2)
+            yield rows, log_p, self.target[rows, None, None].expand(-1, log_p.shape[1], 1)

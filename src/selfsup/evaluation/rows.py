@@ -52,29 +52,32 @@ def standardise(x: Tensor, work: int) -> tuple[Tensor, Tensor, Tensor]:
     The scale is the standard deviation; of a constant feature it is infinite, so that the feature counts for nothing.
     """
     x = x.double() if work <= SMALL else x
-    std, mean = torch.std_mean(x, 0, correction=0)
+    mean = x.mean(0)
+    z = x - mean
+    std = torch.linalg.vector_norm(z, dim=0) / len(z) ** 0.5
     scale = torch.where(std > 1e-6 * mean.abs(), std, torch.inf)
-    return mean, scale, (x - mean) / scale
+    return mean, scale, z.div_(scale)
 
 
-def row_space(z: Tensor, step: int = 1) -> tuple[Tensor, Tensor]:
-    """Return coordinates (n, r + 1) of the rows along r principal axes, a column of ones last, and axes (d, r).
+def row_space(z: Tensor) -> tuple[Tensor, Tensor]:
+    """Return coordinates (n, r) of the rows along r axes, and the axes (d, r), nearly the principal ones.
 
-    With a step the axes are those of every step-th row, nearly principal and much cheaper for n >> d. A linear model
-    with an L2 penalty has its solution in the span of the rows, so nothing is lost for n < d.
+    A linear model with an L2 penalty has its solution in the span of the rows, so nothing is lost for n < d.
     """
     if len(z) < z.shape[1]:
         square, rows = torch.linalg.eigh((z @ z.T).double())
         kept = square > square[-1].clamp_min(1e-300) * 4 * len(z) * torch.finfo(z.dtype).eps
         root = square[kept].sqrt()
-        coordinates, axes = (rows[:, kept] * root).to(z.dtype), z.T @ (rows[:, kept] / root).to(z.dtype)
-    else:
-        some = z[
-            :: max(1, len(z) // (16 * z.shape[1]))
-        ]  # any full basis is exact; one that is nearly principal is fast
-        axes = torch.linalg.eigh((some.T @ some).double())[1].to(z.dtype)
-        coordinates = z @ axes
-    return torch.cat([coordinates, torch.ones_like(z[:, :1])], 1), axes
+        return (rows[:, kept] * root).to(z.dtype), z.T @ (rows[:, kept] / root).to(z.dtype)
+    axes = principal_axes(z)
+    return z @ axes, axes
+
+
+def principal_axes(z: Tensor) -> Tensor:
+    """Return the principal axes (d, d) of n >= d rows, nearly: for n >> d those of every k-th row, much cheaper."""
+    some = z[:: max(1, len(z) // (16 * z.shape[1]))]
+    axes: Tensor = torch.linalg.eigh((some.T @ some).double())[1].to(z.dtype)
+    return axes
 
 
 @contextmanager
