@@ -79,8 +79,9 @@ def fit_probe(
         if not turn:
             z, back = row_space(z)
         span = torch.cat([z, ones], 1)
-        axes = torch.eye(span.shape[1], dtype=z.dtype, device=z.device)
+        axes = None
         if turn:
+            axes = torch.eye(span.shape[1], dtype=z.dtype, device=z.device)
             axes[:-1, :-1] = principal_axes(z)
         problem = _Problem(span, axes, target, len(present), features.shape[1])
         start, penalty, loss = problem.choose(path, seed)
@@ -138,7 +139,7 @@ class _Problem:
     """Softmax regression for several subsets of the samples (folds) at once."""
 
     span: Tensor  # (n, r + 1), samples in coordinates that keep lengths; ends in a one for the bias
-    axes: Tensor  # (r + 1, r or less + 1), nearly principal axes of the span; the last is the bias
+    axes: Tensor | None  # (r + 1, r + 1), nearly principal axes, the last for the bias; None where these are the span's
     target: Tensor  # (n,)
     classes: int
     dim: int  # d
@@ -232,18 +233,21 @@ class _Problem:
     def inverse(self, used: Tensor, weights: Tensor, ridge: Tensor) -> Inverse:
         """Return the inverse of a guess of the Hessian: what a class curves times what an axis does, plus the ridge."""
         rows, few = self.few()
-        by_class, by_axis = torch.zeros_like(weights[:1]), weights.new_zeros(self.axes.shape[1], used.shape[1])
+        by_class, by_axis = torch.zeros_like(weights[:1]), weights.new_zeros(len(weights), used.shape[1])
         for block, log_p, _ in few.log_softmax(weights):
             p = log_p.exp_()
             bends = (p * (1 - p)).mul_(used[rows[block], :, None])
             by_class += bends.sum(0)
-            by_axis += ((few.span[block] @ self.axes) ** 2).T @ bends.sum(2)
+            along = few.span[block] if self.axes is None else few.span[block] @ self.axes
+            by_axis += (along**2).T @ bends.sum(2)
         by_class = (by_class * (len(self.span) / len(rows))).clamp_min(1e-9)
         by_class = by_class.maximum(0.01 * by_class.mean(2, keepdim=True))
         by_axis = (by_axis / by_axis[-1]).clamp_min(1e-9)[..., None]
         curvature = by_class * by_axis + torch.cat([ridge[:1].expand(len(by_axis) - 1, 1, 1), ridge[-1:]])
 
         def inverse(q: Tensor) -> Tensor:
+            if self.axes is None:
+                return q / curvature
             turned: Tensor = (self.axes.T @ q.flatten(1)).view_as(curvature) / curvature
             return (self.axes @ turned.flatten(1)).view_as(q)
 
