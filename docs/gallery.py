@@ -1,0 +1,85 @@
+"""Build docs/gallery.md and its pictures: what every task sees, its free labels, and what a trained run predicts.
+
+    python docs/gallery.py [--data emoji:test] [--runs runs/] [--tasks a,b]
+
+A run folder below `--runs` whose recipe names a task shows that task's prediction; other pictures show what goes in.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+
+import selfsup
+from selfsup.catalogue import Entry
+from selfsup.data import open_data
+from selfsup.errors import UserError
+
+HERE = Path(__file__).parent
+LARGEST = 30_000  # bytes of a picture
+
+
+def runs_by_task(folder: Path | None) -> dict[str, Path]:
+    recipes = sorted(folder.rglob("recipe.json")) if folder else []
+    return {json.loads(path.read_text())["task"]["name"]: path.parent for path in recipes}
+
+
+def save_small(picture: Path, out: Path) -> None:
+    image = Image.open(picture).convert("RGB")
+    for quality in (85, 70, 55, 40, 25, 10):
+        image.save(out, quality=quality, method=6)
+        if out.stat().st_size <= LARGEST:
+            return
+
+
+def entry(task: Entry, data: str, run: Path | None, folder: Path) -> list[str]:
+    first, *_ = task.text.splitlines()
+    paper = f" {task.paper}." if task.paper and task.paper[-4:] not in first else ""
+    lines = [f"### {task.name}", "", first + paper, ""]
+    if task.modality == "text":
+        return [*lines, "See [text.md](text.md).", ""]
+    out = folder / f"{task.name}.webp"
+    with tempfile.TemporaryDirectory() as scratch:
+        picture = Path(scratch) / "show.png"
+        try:
+            selfsup.show(task.name, open_data(data), out=picture, count=3, run=run)
+        except UserError as error:
+            return [*lines, f"No picture: {error}.", ""]
+        save_small(picture, out)
+    command = f"selfsup show {task.name} {data}" + (f" --run {run}" if run else "")
+    return [*lines, f"![{task.name}]({folder.name}/{out.name})", "", f"`{command}`", ""]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="emoji:test")
+    parser.add_argument("--runs", type=Path)
+    parser.add_argument("--tasks", help="draw these anew and leave the other pictures as they are")
+    options = parser.parse_args()
+    folder = HERE / "gallery"
+    folder.mkdir(exist_ok=True)
+    page, wanted = HERE / "gallery.md", options.tasks.split(",") if options.tasks else None
+    before = page.read_text() if page.exists() else ""
+    kept = {m[1]: m[0].splitlines() for m in re.finditer(r"### (\w+)\n.*?(?=\n##|\Z)", before, re.DOTALL)}
+    runs = runs_by_task(options.runs)
+    lines = ["# Gallery", "", "Every task on `" + options.data + "`; built by `python docs/gallery.py`.", ""]
+    section = ""
+    for task in selfsup.tasks():
+        if task.section != section:
+            section = task.section
+            lines += [f"## {section[0].upper()}{section[1:]}", ""]
+        if wanted is not None and task.name not in wanted and task.name in kept:
+            lines += [*kept[task.name], ""]
+        else:
+            lines += entry(task, options.data, runs.get(task.name), folder)
+            print(task.name, flush=True)
+    page.write_text(re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).rstrip() + "\n")
+
+
+if __name__ == "__main__":
+    main()
