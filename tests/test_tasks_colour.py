@@ -38,6 +38,14 @@ def test_lab_of_known_colours() -> None:
     torch.testing.assert_close(lab, torch.tensor([*expected, [100, 0, 0], [0, 0, 0], [53.39, 0, 0]]), atol=0.02, rtol=0)
 
 
+def test_lab_is_exact_where_products_are_computed_in_16_bits() -> None:
+    light = to_light(colourful(), SPEC)
+    with torch.autocast("cpu", torch.bfloat16):
+        lab = to_lab(light)
+        torch.testing.assert_close(from_lab(lab), light, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(lab, to_lab(light))
+
+
 def test_lab_and_back_and_grey_of_the_same_lightness() -> None:
     x = colourful()
     light = to_light(x, SPEC)

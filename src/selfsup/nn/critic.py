@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from selfsup.data import ImageSpec
+from selfsup.losses import full
 
 
 class Critic(nn.Module):
@@ -38,4 +39,4 @@ class Critic(nn.Module):
         """Return the logits."""
         features = self.features(x)
         logit: Tensor = self.judge(features if code is None else torch.cat([features, code], 1))
-        return logit[:, 0]
+        return full(logit[:, 0])

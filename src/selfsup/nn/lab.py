@@ -43,7 +43,7 @@ def luminance(light: Tensor) -> Tensor:
 def to_lab(light: Tensor) -> Tensor:
     """(B, 3, H, W) linear light -> L in 0..100, a and b."""
     matrix = light.new_tensor(_XYZ)
-    xyz = torch.einsum("ij,bjhw->ibhw", matrix / matrix.sum(1, keepdim=True), light)
+    xyz = _mixed(matrix / matrix.sum(1, keepdim=True), light)
     x, y, z = torch.where(xyz > (6 / 29) ** 3, xyz.clamp_min(1e-6) ** (1 / 3), xyz * (841 / 108) + 4 / 29)
     return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], 1)
 
@@ -51,11 +51,16 @@ def to_lab(light: Tensor) -> Tensor:
 def from_lab(lab: Tensor) -> Tensor:
     """Return linear light, which may lie outside of what sRGB can show."""
     y = (lab[:, 0] + 16) / 116
-    f = torch.stack([y + lab[:, 1] / 500, y, y - lab[:, 2] / 200])
+    f = torch.stack([y + lab[:, 1] / 500, y, y - lab[:, 2] / 200], 1)
     xyz = torch.where(f > 6 / 29, f**3, (f - 4 / 29) * (108 / 841))
     matrix = lab.new_tensor(_XYZ)
     inverse = torch.linalg.inv(matrix / matrix.sum(1, keepdim=True))
-    return torch.einsum("ij,jbhw->bihw", inverse, xyz)
+    return _mixed(inverse, xyz).transpose(0, 1)
+
+
+def _mixed(matrix: Tensor, x: Tensor) -> Tensor:
+    """(3, 3) and (B, 3, H, W) -> (3, B, H, W): written out, for a matrix product may be computed in 16 bits."""
+    return (matrix[:, None, :, None, None] * x).sum(2)
 
 
 @lru_cache
