@@ -8,10 +8,11 @@ import pytest
 import torch
 
 import selfsup
-from selfsup.data import Arrays
+from selfsup.data import Arrays, ImageSpec
+from selfsup.encoders import build_encoder
 from selfsup.task import Loss
 from selfsup.tasks.image.rotation import Rotation
-from selfsup.train.alarm import spread_and_rank
+from selfsup.train.alarm import Alarm, spread_and_rank
 
 
 def test_spread_and_rank_of_known_cases() -> None:
@@ -53,3 +54,17 @@ def test_the_last_line_of_the_metrics_says_it(task: type[Rotation], word: str, t
     )
     last = json.loads((run.folder / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["alarm"] == word, last
+
+
+def test_an_encoder_asked_for_tokens_is_watched_too() -> None:
+    encoder = build_encoder("vit-mini", ImageSpec.of(16, 1))
+    x = torch.randn(8, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    for word in ("healthy", "collapsed"):
+        alarm = Alarm(encoder)
+        with alarm:
+            encoder.tokens(x, keep=torch.arange(16).expand(8, -1))
+            alarm.look(1.0, None, 1.0)
+        assert alarm.word == word
+        torch.nn.init.zeros_(encoder.model.norm.weight)
+        torch.nn.init.ones_(encoder.model.norm.bias)
+    assert "tokens" not in vars(encoder)

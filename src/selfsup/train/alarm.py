@@ -15,7 +15,7 @@ STUCK_AFTER = 0.2  # of the run: before, a loss at its chance value means nothin
 
 
 class Alarm:
-    """Watches what the encoder returns.
+    """Watches what the encoder returns: its representation or, where a task asks for tokens, their mean.
 
     `collapsed`: the L2-normalised features of a batch hardly differ (their deviation, averaged over the dimensions, is
     below 2% of the 1 / √d of independent directions), or vary along one direction alone (effective rank below 1.5).
@@ -23,8 +23,11 @@ class Alarm:
     whether healthy features are useful ones.
     """
 
-    def __init__(self, encoder: nn.Module) -> None:
+    def __init__(self, encoder: Any) -> None:
         self.features: Tensor | None = None
+        self.encoder, self.tokens = encoder, getattr(encoder, "tokens", None)
+        if self.tokens is not None:
+            encoder.tokens = self._watched
         self.handle = encoder.register_forward_hook(self._keep)
         self.looked_at = 0.0
         self.numbers: dict[str, float] = {}
@@ -33,6 +36,12 @@ class Alarm:
     def _keep(self, module: nn.Module, inputs: Any, output: Any) -> None:
         if isinstance(output, Tensor) and output.ndim == 2:
             self.features = output.detach()
+
+    def _watched(self, *inputs: Any, **more: Any) -> Tensor:
+        assert self.tokens is not None
+        output: Tensor = self.tokens(*inputs, **more)
+        self.features = output.detach().mean(1)
+        return output
 
     def look(self, loss: float, chance: float | None, progress: float) -> None:
         """Set `word`, and `numbers`: `spread` (1 for independent directions, 0 for a point) and `rank`."""
@@ -53,6 +62,8 @@ class Alarm:
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         self.handle.remove()
+        if self.tokens is not None:
+            del self.encoder.tokens
 
 
 def spread_and_rank(features: Tensor) -> tuple[float, float]:

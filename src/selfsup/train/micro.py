@@ -80,15 +80,16 @@ def encoders_in_parts(task: Task, micro_batch: int) -> Iterator[None]:
 
         return run
 
-    for encoder in encoders:
-        for name in names:
-            setattr(encoder, name, in_parts(getattr(encoder, name)))
+    before = [(encoder, name, vars(encoder).get(name)) for encoder in encoders for name in names]
+    for encoder, name, _ in before:
+        setattr(encoder, name, in_parts(getattr(encoder, name)))
     try:
         yield
     finally:
-        for encoder in encoders:
-            for name in names:
-                delattr(encoder, name)
+        for encoder, name, own in before:
+            delattr(encoder, name)
+            if own is not None:  # another one watches
+                setattr(encoder, name, own)
 
 
 def _cut(value: Any, part: slice, size: int) -> Any:

@@ -25,8 +25,8 @@ class IJEPA(Task):
     `targets` blocks, each of the share `scale` of the picture, lie anywhere in it. The encoder sees the patches in
     none of them; a narrow predictor is asked for one block at a time. The slow encoder, which follows with a momentum
     that rises from `momentum` to 1, sees the whole picture; its tokens are normalised by a LayerNorm without weights.
-    Smooth L1. There is no chance value; watch `spread`: 1 for targets that differ among pictures as much as can be, 0
-    when they have become one.
+    Smooth L1. There is no chance value; watch `target_spread`: 1 for targets that differ among pictures as much as can
+    be, 0 when they have become one.
 
     Batch: `x` (B, C, H, W) float; `noise` (B,) int64, from which the blocks are drawn.
     Published: ImageNet linear, ViT-H/14 79.3%.
@@ -74,7 +74,7 @@ class IJEPA(Task):
         """Return the error of the tokens of all blocks."""
         predicted, target, _, _ = self._predict(batch)
         spread = (target.var(0, correction=0).mean() / target.var(correction=0)).sqrt()
-        return Loss(F.smooth_l1_loss(predicted, target), {"spread": spread})
+        return Loss(F.smooth_l1_loss(predicted, target), {"target_spread": spread})
 
     def _predict(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return tokens predicted and those wanted (B, targets · K, dim), the patches seen, and those of the blocks."""
