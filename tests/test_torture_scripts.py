@@ -13,8 +13,8 @@ TORTURE = Path(__file__).parent / "torture"
 @pytest.mark.parametrize(
     "words",
     [
-        "kill.py --times 4 --tasks rotation --no-compare",
-        "disk.py --times 3",
+        "kill.py --times 3 --tasks rotation --no-compare",
+        "disk.py --times 2",
     ],
 )
 def test_the_script_finds_every_promise_kept(words: str) -> None:
