@@ -87,6 +87,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as cache:
             for name, case in cases.items():
                 measured[name].append(run(case, options.root, cache))
+                print(name, measured[name][-1], file=sys.stderr)
     with tempfile.TemporaryDirectory() as cache:
         run(CASES["first start"], options.root, cache)
         changes = {name: change(options.root, name, cache) for name in ("added", "removed", "renamed")}

@@ -65,6 +65,10 @@ def find_files(root: str, endings: Iterable[str]) -> pa.Array:
     found = pack(paths())
     if len(found) >= WORTH:
         _save(path, _Index(pack(folders), np.array(stamps, np.int64), np.array(starts, np.int64), found))
+        if (kept := _load(path)) is not None and len(kept.files) == len(found):
+            del found
+            pa.default_memory_pool().release_unused()
+            return kept.files  # mapped: memory that other processes share, and that the system can take back
     return found
 
 
