@@ -85,8 +85,8 @@ def pretrain(
     Args:
         data: A folder of pictures, a list file, an .npz file, a name (digits, mnist5k, torchvision:NAME) or an array.
         task: A name of `selfsup tasks`, or module:Class for your own.
-        encoder: convnet, or any image model of timm; for texts bert-tiny, bert-mini, bert-small, gpt-tiny, gpt-mini
-            or any model of transformers on this machine. The task's own by default, for pictures resnet18.
+        encoder: convnet, vit, or any image model of timm; for texts bert-tiny, bert-mini, bert-small, gpt-tiny,
+            gpt-mini or any model of transformers on this machine. The task's own by default, for pictures resnet18.
         steps: Optimizer steps; or give epochs or minutes. The default is 100 epochs.
         epochs: Passes over the data.
         minutes: Wall-clock time: the speed is measured first and the steps are fixed from it.
