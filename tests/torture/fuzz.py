@@ -125,7 +125,7 @@ def main() -> int:
 def _format(name: str, options: argparse.Namespace) -> dict[str, Any]:
     seed, spent = options.seed, 0.0
     total: dict[str, Any] = {"format": name, "executions": 0, "read": 0, "refused": 0, "failures": {}}
-    while (left := options.minutes * 60 - spent) > 0 and seed - options.seed < options.count:
+    while (left := options.minutes * 60 - spent) > 1 and seed - options.seed < options.count:
         command = [sys.executable, __file__, "--child", "--format", name, "--seed", str(seed)]
         command += ["--minutes", str(left / 60), "--count", str(options.count - (seed - options.seed))]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
@@ -135,6 +135,8 @@ def _format(name: str, options: argparse.Namespace) -> dict[str, Any]:
             for key in ("read", "refused"):
                 total[key] = total[key] + line.get(key, 0)
             if "failure" in line:
+                if line["failure"] not in total["failures"]:
+                    print(name, line["seed"], line["failure"], file=sys.stderr, flush=True)
                 total["failures"].setdefault(line["failure"], line["seed"])
         total["executions"] = seed - options.seed
         spent += lines[-1]["seconds"] if lines else left  # without those in which the valid files are made
