@@ -21,6 +21,8 @@ TASKS: dict[str, str] = {
     "colorization": "selfsup.tasks.image.colorization:Colorization",
     "combined": "selfsup.tasks.image.combined:Combined",
     "context_encoder": "selfsup.tasks.image.context_encoder:ContextEncoder",
+    "counting": "selfsup.tasks.image.counting:Counting",
+    "cpc": "selfsup.tasks.image.cpc:CPC",
     "data2vec": "selfsup.tasks.image.data2vec:Data2Vec",
     "deepcluster": "selfsup.tasks.image.deepcluster:DeepCluster",
     "denoising": "selfsup.tasks.image.denoising:Denoising",

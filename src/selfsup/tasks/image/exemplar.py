@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selfsup.data import ImageSpec
+from selfsup.losses import full
 from selfsup.nn import mlp
 from selfsup.nn.noise import uniform
 from selfsup.nn.patches import encode, room, side_for
@@ -76,7 +77,7 @@ class Exemplar(Task):
 
     def seeds(self, batch: Batch) -> Tensor:
         """Return the middle (B, 2) of each seed patch: x and y in -1..1."""
-        x, free = batch["x"].float(), self.size - self.patch
+        x, free = batch["x"], self.size - self.patch
         down, across = x.diff(dim=2)[..., :-1], x.diff(dim=3)[:, :, :-1]
         energy = (down.square() + across.square()).sum(1, keepdim=True)
         energy = F.avg_pool2d(energy, max(1, self.patch - 1), stride=1)[:, 0, : free + 1, : free + 1]
@@ -101,7 +102,7 @@ class Exemplar(Task):
 
     def embedded(self, patches: Tensor) -> Tensor:
         """Return embeddings (B, N, dim) of unit length of patches (B, N, C, h, w)."""
-        z = self.head(encode(self.encoder, patches, self.side).flatten(0, 1)).float()
+        z = full(self.head(encode(self.encoder, patches, self.side).flatten(0, 1)))
         return F.normalize(z.view(*patches.shape[:2], -1), dim=2)
 
     def loss(self, batch: Batch) -> Loss:
