@@ -21,7 +21,7 @@ from selfsup.views.loader import batches
 
 SPEC = ImageSpec.of(32, 3)
 OPTIONS: dict[str, dict[str, object]] = {  # smaller than the default where few steps on 64 pictures are too few for it
-    "cpc": {"grid": 4, "steps": 2, "dim": 64, "depth": 2},
+    "cpc": {"ahead": 2, "grid": 4, "dim": 64, "depth": 2},
     "dino": {"prototypes": 64, "hidden": 64, "out": 32},
     "dinov2": {"prototypes": 64, "hidden": 64, "out": 32},
     "ibot": {"prototypes": 64, "hidden": 64, "out": 32},

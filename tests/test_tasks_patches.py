@@ -198,3 +198,63 @@ def test_colours_change_within_their_range_and_gray_stays_gray() -> None:
     gray = recoloured(x[:, :1].expand(-1, 3, -1, -1), torch.rand(8, 12) * 2 - 1)
     torch.testing.assert_close(gray[:, 0], gray[:, 2], atol=1e-4, rtol=0)
     assert recoloured(x[:, :1], u).shape == (8, 1, 6, 6)
+
+
+# Counting
+
+
+def test_the_tiles_and_the_half_are_the_picture() -> None:
+    task = make("counting", filters=False)
+    batch = batch_for(task)
+    parts = task.parts(batch)
+    assert parts.shape == (16, 5, 3, 16, 16)
+    rows = [torch.cat([parts[:, i], parts[:, i + 1]], 3) for i in (1, 3)]
+    assert torch.equal(torch.cat(rows, 2), batch["x"])
+    torch.testing.assert_close(parts[:, 0].mean((2, 3)), batch["x"].mean((2, 3)), atol=1e-4, rtol=0)
+
+
+def test_the_loss_of_counting_is_the_margin_for_nothing_and_0_for_distinct_sums() -> None:
+    task = make("counting", counts=20)
+    batch = batch_for(task)
+    task.counted = lambda parts: torch.zeros(len(parts), 5, 20)
+    assert task.loss(batch).value == task.margin
+    own = 8 * torch.eye(20)[:16]  # each picture has a thing of its own, two in every tile
+    task.counted = lambda parts: torch.cat([own[:, None], own[:, None].expand(-1, 4, -1) / 4], 1)
+    assert task.loss(batch).value == 0
+
+
+# CPC
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_prediction_sees_no_row_below_its_own(version: int) -> None:
+    task = make("cpc", version=version, grid=5, ahead=3, dim=16, depth=3).eval()
+    z = torch.randn(2, 25, 16)
+    guesses, targets = task.predictions(z)
+    changed = z.clone()
+    changed[:, 15:] += 1  # the last two rows
+    moved = (task.predictions(changed)[0] - guesses).abs().amax(1) > 0
+    down = 2 * (3 + 2) * 5  # of the direction down: k = 2 from 3 rows, k = 3 from 2
+    assert not moved[:down].any()
+    assert bool(moved[down:].any()) == (version == 2)
+    assert targets[:15].tolist() == list(range(10, 25))  # two rows below, in the same picture
+    assert (targets[:down] // 25 == torch.tensor([0] * 15 + [1] * 15 + [0] * 10 + [1] * 10)).all()
+
+
+def test_patches_two_rows_apart_share_no_pixel() -> None:
+    task = make("cpc")
+    batch = batch_for(task)
+    batch["x"] = torch.arange(16 * 3 * task.size**2).view(16, 3, task.size, task.size).float()
+    task.drop, task.normalise = 0.0, False
+    found = task.patches(batch)[0].unflatten(0, (task.grid, task.grid))
+    for row in range(task.grid - 2):
+        assert not set(found[row].flatten().tolist()) & set(found[row + 2].flatten().tolist())
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "line"),
+    [("cpc", {"version": 3}, "--version"), ("cpc", {"ahead": 7}, "--ahead"), ("jigsaw", {"grid": 4}, "--grid")],
+)
+def test_options_that_cannot_be_give_one_line(name: str, options: dict, line: str) -> None:
+    with pytest.raises(UserError, match=line):
+        make(name, **options)

@@ -25,7 +25,7 @@ class CPC(Task):
 
     The picture is cut into `grid` × `grid` patches that overlap by half, and each is encoded alone. A masked
     convolutional network makes a context c of the rows above and of the own row; W_k c predicts the patch k rows below,
-    among all patches of all pictures of the global batch, of the same picture too (InfoNCE). `steps`: how far down at
+    among all patches of all pictures of the global batch, of the same picture too (InfoNCE). `ahead`: how far down at
     most; the next row is left out, for it overlaps the context. Pictures in which patches would have less than 8 pixels
     are enlarged. Encoders that take pictures of one size alone get the patches enlarged. Chance is ln of the number of
     patches in the batch.
@@ -60,7 +60,7 @@ class CPC(Task):
         *,
         version: int = 1,
         grid: int = 7,
-        steps: int = 5,
+        ahead: int = 5,
         jitter: int = 2,
         drop: float = 0.25,
         normalise: bool = True,
@@ -70,10 +70,10 @@ class CPC(Task):
         super().__init__(encoder)
         if version not in (1, 2):
             raise UserError(f"there are versions 1 and 2 of CPC: --version is 1 or 2, not {version}")
-        if not 2 <= steps < grid:
-            raise UserError(f"predictions go 2 to {grid - 1} rows down: --steps is one of these, not {steps}")
+        if not 2 <= ahead < grid:
+            raise UserError(f"predictions go 2 to {grid - 1} rows down: --ahead is one of these, not {ahead}")
         spec: ImageSpec = encoder.spec
-        self.version, self.grid, self.steps, self.jitter = version, grid, steps, jitter
+        self.version, self.grid, self.ahead, self.jitter = version, grid, ahead, jitter
         self.drop, self.normalise = drop, normalise
         self.stride = max((LEAST + jitter + 1) // 2, spec.size // (grid + 1))
         self.patch, self.extent = 2 * self.stride - jitter, (grid + 1) * self.stride
@@ -85,7 +85,7 @@ class CPC(Task):
         self.norm = nn.LayerNorm(dim, elementwise_affine=False) if version == 2 else nn.Identity()
         directions = 4 if version == 2 else 1
         self.context = nn.ModuleList(Context(dim, depth, version == 2) for _ in range(directions))
-        self.predict = nn.ModuleList(nn.Conv2d(dim, (steps - 1) * dim, 1, bias=False) for _ in range(directions))
+        self.predict = nn.ModuleList(nn.Conv2d(dim, (ahead - 1) * dim, 1, bias=False) for _ in range(directions))
 
     def views(self, spec: ImageSpec) -> ImageViews:
         """Return flipped squares cut at random."""
@@ -123,7 +123,7 @@ class CPC(Task):
         square = z.transpose(1, 2).unflatten(2, (self.grid, self.grid))  # type: ignore[no-untyped-call]
         guesses, targets = [], []
         for turns, (context, predict) in enumerate(zip(self.context, self.predict, strict=True)):
-            guessed = predict(context(square.rot90(turns, (2, 3)))).chunk(self.steps - 1, 1)
+            guessed = predict(context(square.rot90(turns, (2, 3)))).chunk(self.ahead - 1, 1)
             for k, guess in enumerate(guessed, 2):
                 guesses.append(guess[:, :, :-k].permute(0, 2, 3, 1).flatten(0, 2))
                 targets.append(number.rot90(turns, (2, 3))[:, 0, k:].flatten())
@@ -143,7 +143,8 @@ class CPC(Task):
             [Panel(x, "picture"), Panel(mosaic(p, self.grid), "patches")]
             for x, p in zip(batch["x"], found, strict=True)
         ]
-        from_row, to_row = self.grid // 2, self.grid // 2 + k
+        from_row = (self.grid - k) // 2
+        to_row = from_row + k
         line = [slice(row * self.grid, (row + 1) * self.grid) for row in (from_row, to_row)]
         for b, row in enumerate(rows):
             row.append(Panel(mosaic(found[b, : line[0].stop], self.grid), f"rows 1 to {from_row + 1} tell"))
@@ -180,9 +181,9 @@ class _Block(nn.Module):
         self.across = nn.Conv2d(dim, dim, (1, 3), padding=(0, 1))
         self.down = nn.Conv2d(dim, dim, (2, 1))
         self.out = nn.Conv2d(dim, dim, 1)
-        self.norm = nn.GroupNorm(1, dim) if norms else nn.Identity()
+        self.norm = nn.LayerNorm(dim) if norms else nn.Identity()  # of each place alone: it must not see others
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.across(self.norm(x)))
+        x = F.relu(self.across(self.norm(x.movedim(1, 3)).movedim(3, 1)))
         added: Tensor = self.out(F.relu(self.down(F.pad(x, (0, 0, 1, 0)))))
         return added
