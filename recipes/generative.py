@@ -30,30 +30,44 @@ def measured(task: str, steps: int, **options: Any) -> selfsup.evaluation.Evalua
 
 
 def denoising() -> selfsup.evaluation.Evaluation:
-    """`selfsup pretrain mnist5k:train --task denoising --encoder convnet --steps 600`."""
-    return measured("denoising", 600)
+    """`selfsup pretrain mnist5k:train --task denoising --encoder convnet --width 16 --steps 500`.
+
+    Measured after 120 steps, 59 CPU seconds, by logistic regression of fixed strength: 85.6 ± 1.4%, untrained 83.3 ±
+    4.2%. Not measured at this length yet.
+    """
+    return measured("denoising", 500, width=16)
 
 
 def vae() -> selfsup.evaluation.Evaluation:
-    """`selfsup pretrain mnist5k:train --task vae --encoder convnet --steps 600`."""
-    return measured("vae", 600)
+    """`selfsup pretrain mnist5k:train --task vae --encoder convnet --width 16 --steps 500`.
+
+    Measured after 120 steps, 49 CPU seconds, by logistic regression of fixed strength: μ 59.8 ± 2.7%, the features
+    before it 81.4 ± 1.9%, untrained 83.3 ± 4.2%: so short a training helps nothing. Not measured at this length yet.
+    """
+    return measured("vae", 500, width=16)
 
 
 def context_encoder() -> selfsup.evaluation.Evaluation:
-    """`selfsup pretrain mnist5k:train --task context_encoder --encoder convnet --flip 0 --steps 600`."""
-    return measured("context_encoder", 600, flip=0.0)
+    """`selfsup pretrain mnist5k:train --task context_encoder --encoder convnet --flip 0 --width 16 --steps 500`.
+
+    Not measured yet.
+    """
+    return measured("context_encoder", 500, flip=0.0, width=16)
 
 
 def bigan() -> selfsup.evaluation.Evaluation:
-    """`selfsup pretrain mnist5k:train --task bigan --encoder convnet --steps 1000`."""
-    return measured("bigan", 1000)
+    """`selfsup pretrain mnist5k:train --task bigan --encoder convnet --width 16 --steps 600`.
+
+    Not measured yet.
+    """
+    return measured("bigan", 600, width=16)
 
 
 def combined() -> tuple[selfsup.evaluation.Evaluation, ...]:
     """Rotation and denoising together, and each alone with as many passes of the encoder over as many digits.
 
     `selfsup pretrain mnist5k:train --task combined --tasks rotation,denoising --encoder convnet --steps 400`: a step
-    has five passes over a batch, one of rotation alone has four and one of denoising alone has one.
+    has five passes over a batch, one of rotation alone has four and one of denoising alone has one. Not measured yet.
     """
     options = {"rotation.flip": 0.0, "rotation.pad": 0}
     return (
@@ -67,6 +81,7 @@ def permutation_invariant_mnist(epochs: float = 400, parts: int = 8) -> list[tup
     """Return the accuracy of the nearest neighbour in E(x) on the 10,000 test digits, as one training goes on.
 
     `selfsup pretrain mnist:train --task bigan --encoder mlp --dense --epochs 400`, the paper's budget (97.4%).
+    Not measured yet.
     """
     train, test = open_data("mnist:train"), open_data("mnist:test")
     steps, curve = int(epochs * (len(train) // 128)), []
