@@ -13,8 +13,9 @@ import torch
 
 import selfsup
 from selfsup.cli import main
-from selfsup.data import Arrays, ImageSpec
+from selfsup.data import Arrays, ImageSpec, Labels
 from selfsup.errors import UserError
+from selfsup.shortcuts import together
 from selfsup.shortcuts.cues import CUES, Cheater, nothing
 from selfsup.shortcuts.result import options
 from selfsup.shortcuts.together import Together, split
@@ -72,8 +73,7 @@ def test_copies_that_learn_together_learn_as_if_alone(barred: Arrays) -> None:
     for name in ("rim", "colours"):
         torch.manual_seed(0)
         tasks[name] = Rotation(Cheater(CUES[name].see, SPEC), hidden=16)
-    together = Together(tasks)
-    together.loss(batch).value.backward()
+    Together(tasks).loss(batch).value.backward()
     for task in tasks.values():
         gradients = [p.grad.clone() for p in task.parameters()]
         task.zero_grad()
@@ -168,6 +168,25 @@ def test_injected_cues_are_found_and_fall_to_chance_once_countered(
     assert row.with_counter is not None
     assert row.with_counter.verdict == ""
     assert row.with_counter.score - row.with_counter.half <= 1 / 8
+
+
+@pytest.mark.parametrize("name", [name for name in TASKS if find_task(name).modality == "image"])
+def test_every_task_on_pictures_is_audited_or_says_why_not(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(together, "PUZZLES", 16)
+    labels = Labels.of([f"class {i % 2}" for i in range(64)])
+    trial = Trial(name, Arrays(injections.textures(64, 32), labels), {}, seed=0, device="cpu", quiet=True, steps=1)
+    try:
+        answers, steps = trial.learn(trial.cheaters(["colours"]), {}, 1)
+    except UserError as error:
+        told = str(error)
+        assert "encoder" in told
+        return
+    assert steps == 1
+    assert answers.kind in ("accuracy", "retrieval", "loss")
+    assert all(np.isfinite(scores).all() and len(scores) == 4 for scores in answers.scores.values())
+    if answers.kind != "loss":
+        assert answers.chance is not None
+        assert answers.chance <= 0.5
 
 
 @pytest.mark.parametrize("name", TASKS)

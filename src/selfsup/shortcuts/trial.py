@@ -68,7 +68,10 @@ class Trial:
         cues = [cue for cue in cues if cue not in left_out]
         small = self.kind.small_encoder
         encoder, encoder_steps = self.learn({small: lambda: build_encoder(small, self.spec)}, {}, 0.4)
-        answers, steps = self.learn(self.cheaters(cues), {}, 0.4)
+        try:
+            answers, steps = self.learn(self.cheaters(cues), {}, 0.4)
+        except UserError as error:
+            raise UserError(f"audit has no encoder of a single cue that {self.name} can train: {error}") from error
         best, blind = encoder.scores[small], answers.scores[BLIND]
         rows = [self.row(cue, answers, best, blind) for cue in cues]
         counters = {cue: self.counter(cue) for cue in cues}

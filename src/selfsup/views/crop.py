@@ -92,7 +92,7 @@ def preset(name: str, size: int = 224) -> dict[str, Crop]:
     Raises `UserError` for another name.
     """
     look = Crop(size, flip=0.5, gray=0.2, blur=0.5)
-    local = round(size * 96 / 224)
+    local, least = round(size * 96 / 224), min(size, 8)  # encoders of small pictures take no fewer pixels
     if name == "simclr":
         strength = 1.0 if size > 64 else 0.5
         jitter = (0.8 * strength, 0.8 * strength, 0.8 * strength, 0.2 * strength)
@@ -108,19 +108,19 @@ def preset(name: str, size: int = 224) -> dict[str, Crop]:
         strong = replace(look, jitter=_STRONG)
         groups = {
             "x": replace(strong, count=2, scale=(0.14, 1)),
-            "local": replace(strong, size=local, count=6, scale=(0.05, 0.14)),
+            "local": replace(strong, size=max(local, least), count=6, scale=(0.05, 0.14)),
         }
     elif name == "dino":
         weak = replace(look, bicubic=True, jitter=_WEAK)
         groups = {
             "x": replace(weak, count=2, scale=(0.4, 1), blur=(1.0, 0.1), solarize=(0.0, 0.2)),
-            "local": replace(weak, size=local, count=8, scale=(0.05, 0.4)),
+            "local": replace(weak, size=max(local, least), count=8, scale=(0.05, 0.4)),
         }
     elif name == "lejepa":
         weak = replace(look, jitter=_WEAK, solarize=0.2)
         groups = {
             "x": replace(weak, count=2, scale=(0.3, 1)),
-            "local": replace(weak, size=round(size * 98 / 224), count=6, scale=(0.05, 0.3)),
+            "local": replace(weak, size=max(round(size * 98 / 224), least), count=6, scale=(0.05, 0.3)),
         }
     elif name == "mae":
         groups = {"x": Crop(size, scale=(0.2, 1), bicubic=True, flip=0.5)}
