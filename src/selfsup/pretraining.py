@@ -84,7 +84,8 @@ def pretrain(
 
     Args:
         data: A folder of pictures, a list file, an .npz file, a name (digits, mnist5k, torchvision:NAME) or an array.
-        task: A name of `selfsup tasks`, or module:Class for your own.
+        task: A name of `selfsup tasks`, or module:Class for your own. rotation by default: it is right for any
+            pictures that have an up and a down, any batch and encoder, and cheap; `compare` finds what suits your data.
         encoder: convnet, vit, or any image model of timm; for texts bert-tiny, bert-mini, bert-small, gpt-tiny,
             gpt-mini or any model of transformers on this machine. The task's own by default, for pictures resnet18.
         steps: Optimizer steps; or give epochs or minutes. The default is 100 epochs.
