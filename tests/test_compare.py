@@ -57,11 +57,25 @@ class Exploding(Rotation):
         return loss._replace(value=loss.value * float("nan")) if self.progress > 2.5 / 8 else loss
 
 
+class Breaking(Rotation):
+    """Breaks in a run of its own, past what the speed is measured on."""
+
+    def representation(self):
+        raise IndexError("out of\nrange")
+
+
 class Broken(Rotation):
     """Cannot take a step."""
 
     def loss(self, batch):
         raise ValueError("no\nway")
+
+
+class Context(Rotation):
+    """Has an option without a default."""
+
+    def __init__(self, encoder, *, far):
+        super().__init__(encoder)
 
 
 class Sound(Rotation):
@@ -221,7 +235,7 @@ def test_intervals_cover_new_draws_and_new_items() -> None:
 # Who takes part
 
 
-def test_tasks_are_parsed_with_their_options(source: Arrays) -> None:
+def test_tasks_are_parsed_with_their_options(source: Arrays, monkeypatch: pytest.MonkeyPatch) -> None:
     found, _ = find_candidates("rotation, rotation( flip=0, pad=3 )", source)
     assert [(c.name, c.folder, c.options) for c in found.values()] == [
         ("rotation", "rotation", {}),
@@ -229,8 +243,16 @@ def test_tasks_are_parsed_with_their_options(source: Arrays) -> None:
     ]
     found, left_out = find_candidates("all", source)
     assert "rotation" in found
-    assert left_out["supervised"].startswith("it needs labels")
+    assert left_out["s4l"].startswith("it needs labels")
+    assert not {"bert", "supervised"} & (found.keys() | left_out.keys())  # for texts, and for any data: a baseline
     assert find_candidates([Sound, Plain], source)[1] == {"Sound": "it is for audio, not image"}
+    names = ["context", "rotation"]
+    monkeypatch.setattr("selfsup.comparison.candidates.TASKS", names)
+    monkeypatch.setattr("selfsup.comparison.candidates.find_task", {"context": Context, "rotation": Rotation}.get)
+    monkeypatch.setattr("selfsup.pretraining.find_task", {"context": Context, "rotation": Rotation}.get)
+    assert find_candidates("all", source)[1] == {"context": "context needs --far"}
+    with pytest.raises(UserError, match="context needs --far"):
+        find_candidates("context", source)
 
 
 @pytest.mark.parametrize(
@@ -349,11 +371,12 @@ def test_without_labels_nobody_is_stopped_and_the_output_says_how_far_to_trust(s
 def test_what_fails_is_reported_and_does_not_stop_the_others(
     source: Arrays, tmp_path: Path, quick_scratch: None
 ) -> None:
-    tasks = (Exploding, Plain, Broken)
-    result = selfsup.compare(source, tasks=tasks, minutes=0.04, out=tmp_path / "c", **SMALL)
+    tasks = (Exploding, Plain, Broken, Breaking)
+    result = selfsup.compare(source, tasks=tasks, minutes=0.06, out=tmp_path / "c", **SMALL)
     assert result.finalists == ["Plain"]
     assert result.state.plan["left_out"] == {"Broken": "ValueError: no way"}
     assert "the loss is nan" in result.state.failed["Exploding"]
+    assert result.state.failed["Breaking"] == "IndexError: out of range"
     assert "Exploding failed: the loss is nan" in " ".join(str(result).split())
     with pytest.raises(RunFailed, match="no task came through: Exploding: the loss is nan"):
         selfsup.compare(source, tasks=(Exploding,), minutes=0.02, out=tmp_path / "d", **SMALL)

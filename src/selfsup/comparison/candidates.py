@@ -45,15 +45,19 @@ def find_candidates(
     """Return the candidates by name, and the reasons of those that cannot take part.
 
     `tasks`: names of the registry or module:Class, with options in brackets where wanted, separated by commas
-    (`rotation(flip=0,pad=3)`); classes; or `all`. Raises `UserError` for unknown names and options and for two alike.
+    (`rotation(flip=0,pad=3)`); classes; or `all`, every task of the data's modality, of which those that cannot be set
+    up are left out. Raises `UserError` for unknown names and options and for two alike.
     """
     texts = [tasks] if isinstance(tasks, str) else list(tasks)
+    modality = getattr(source, "modality", "image")
     wanted: list[Candidate] = []
+    offered: list[str] = []  # by us, not by name
     for text in texts:
         if not isinstance(text, str):
             wanted.append(Candidate(text.__name__, text, {}))
         elif text.strip() == "all":
-            wanted += [Candidate(name, name, {}) for name in TASKS]
+            offered += [name for name in TASKS if find_task(name).modality == modality]
+            wanted += [Candidate(name, name, {}) for name in offered]
         else:
             wanted += _parse(text)
     if not wanted:
@@ -61,7 +65,6 @@ def find_candidates(
     found: dict[str, Candidate] = {}
     left_out: dict[str, str] = {}
     folders = set()
-    modality = getattr(source, "modality", "image")
     for candidate in wanted:
         if candidate.folder in folders or candidate.name in BASELINES:
             raise UserError(f"--tasks names {candidate.name!r} twice, or it is the name of a baseline")
@@ -72,7 +75,13 @@ def find_candidates(
         elif kind.modality not in ("any", modality):
             left_out[candidate.name] = f"it is for {kind.modality}, not {modality}"
         else:
-            prepare_task(candidate.task, source, candidate.options)
+            try:
+                prepare_task(candidate.task, source, candidate.options)
+            except UserError as error:
+                if candidate.name not in offered:
+                    raise
+                left_out[candidate.name] = str(error)
+                continue
             found[candidate.name] = candidate
     return found, left_out
 

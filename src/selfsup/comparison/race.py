@@ -141,8 +141,7 @@ class Race:
             except Interrupted:
                 raise
             except Exception as error:  # whatever a task does wrong, the others can be compared
-                kind_of = "" if isinstance(error, UserError | RunFailed) else f"{type(error).__name__}: "
-                left_out[name] = kind_of + " ".join(str(error).split())
+                left_out[name] = _reason(error)
         if not seconds:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
             raise UserError(f"no task of --tasks can run on {self.source.name}: {reasons}")
@@ -185,9 +184,11 @@ class Race:
             last = rung + 1 == len(stages)
             found = self.judge.read(kept, ("select", "test") if last else ("select",))
             self.state.readings.setdefault(name, []).append(found)
-        except (UserError, RunFailed) as error:
-            self.state.failed[name] = str(error)
-            self._say(f"{name} failed: {error}")
+        except Interrupted:
+            raise
+        except Exception as error:  # whatever a task does wrong, the others go on
+            self.state.failed[name] = _reason(error)
+            self._say(f"{name} failed: {self.state.failed[name]}")
         self.state.save()
 
     def _minutes_left(self, rung: int, running: int) -> float:
@@ -248,6 +249,11 @@ class Race:
     def _say(self, text: str) -> None:
         if not self.quiet:
             Console(stderr=True, markup=False, highlight=False).print(text, soft_wrap=True)
+
+
+def _reason(error: Exception) -> str:
+    kind = "" if isinstance(error, UserError | RunFailed) else f"{type(error).__name__}: "
+    return kind + " ".join(str(error).split())
 
 
 def _open_test(test: Any, labels: str | None) -> Source | None:
