@@ -47,5 +47,20 @@ def jigsaw(seed: int = 0) -> selfsup.evaluation.Evaluation:
     return measured("jigsaw", "emoji", 400, seed)
 
 
+def counting(seed: int = 0) -> selfsup.evaluation.Evaluation:
+    """`python recipes/patches.py counting`."""
+    return measured("counting", "mnist5k", 400, seed)
+
+
+def cpc(seed: int = 0) -> selfsup.evaluation.Evaluation:
+    """`python recipes/patches.py cpc`."""
+    return measured("cpc", "mnist5k", 200, seed)
+
+
+def rotation8(seed: int = 0) -> selfsup.evaluation.Evaluation:
+    """`python recipes/patches.py rotation8`."""
+    return measured("rotation", "mnist5k", 150, seed, turns=8, pad=3, flip=0.0)
+
+
 if __name__ == "__main__":
     print(globals()[sys.argv[1]](int(sys.argv[2]) if len(sys.argv) > 2 else 0))
