@@ -153,5 +153,12 @@ def test_encoders_that_cannot_be_cut_are_one_clear_line() -> None:
         SplitBrain(encoder("vit-mini"))
 
 
+@pytest.mark.parametrize("kind", [Colorization, SplitBrain])
+def test_shapes_can_be_had_without_weights(kind) -> None:
+    with torch.device("meta"):
+        shapes = {key: value.shape for key, value in kind(encoder()).state_dict().items()}
+    assert shapes == {key: value.shape for key, value in kind(encoder()).state_dict().items()}
+
+
 def test_colorization_takes_transformers() -> None:
     assert Colorization(encoder("vit-mini")).predict(colourful(2)).shape == (2, 261, 4, 4)

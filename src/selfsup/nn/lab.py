@@ -64,6 +64,7 @@ def _mixed(matrix: Tensor, x: Tensor) -> Tensor:
 
 
 @lru_cache
+@torch.device("cpu")
 def ab_bins() -> Tensor:
     """Return the points (Q, 2) of the grid of step 10 to which some sRGB colour is nearest: Q = 261.
 
@@ -79,6 +80,7 @@ def ab_bins() -> Tensor:
 
 
 @lru_cache
+@torch.device("cpu")
 def _soft_labels(neighbours: int, sigma: float) -> tuple[Tensor, Tensor]:
     """Return for each point of the fine grid its nearest bins (G, neighbours) and their shares."""
     axis = torch.arange(-_REACH, _REACH + 1, _FINE).float()
