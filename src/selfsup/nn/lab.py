@@ -64,28 +64,32 @@ def _mixed(matrix: Tensor, x: Tensor) -> Tensor:
 
 
 @lru_cache
-@torch.device("cpu")
 def ab_bins() -> Tensor:
     """Return the points (Q, 2) of the grid of step 10 to which some sRGB colour is nearest: Q = 261.
 
     They are found on the faces of the cube of 8-bit colours. The list that was published with the paper, of 313, has a
     rim of points besides that no colour comes near to.
     """
-    level = torch.linspace(0, 1, 256)
-    one, two = torch.meshgrid(level, level, indexing="ij")
-    faces = [torch.stack([one, two, torch.full_like(one, end)]).roll(turn, 0) for end in (0, 1) for turn in range(3)]
-    ab = to_lab(to_light(torch.stack(faces), ImageSpec(256, 3, (0.0,) * 3, (1.0,) * 3)))[:, 1:]
-    nearest: Tensor = torch.unique((ab.permute(0, 2, 3, 1).reshape(-1, 2) / STEP).round(), dim=0)
-    return nearest * STEP
+    with torch.device("cpu"):  # whatever the tasks are built on
+        level = torch.linspace(0, 1, 256)
+        one, two = torch.meshgrid(level, level, indexing="ij")
+        faces = [
+            torch.stack([one, two, torch.full_like(one, end)]).roll(turn, 0) for end in (0, 1) for turn in range(3)
+        ]
+        ab = to_lab(to_light(torch.stack(faces), ImageSpec(256, 3, (0.0,) * 3, (1.0,) * 3)))[:, 1:]
+        nearest: Tensor = torch.unique((ab.permute(0, 2, 3, 1).reshape(-1, 2) / STEP).round(), dim=0)
+        return nearest * STEP
 
 
 @lru_cache
-@torch.device("cpu")
 def _soft_labels(neighbours: int, sigma: float) -> tuple[Tensor, Tensor]:
     """Return for each point of the fine grid its nearest bins (G, neighbours) and their shares."""
-    axis = torch.arange(-_REACH, _REACH + 1, _FINE).float()
-    squared, near = torch.cdist(torch.cartesian_prod(axis, axis), ab_bins()).square().topk(neighbours, largest=False)
-    return near, torch.softmax(-squared / (2 * sigma**2), 1)
+    with torch.device("cpu"):
+        axis = torch.arange(-_REACH, _REACH + 1, _FINE).float()
+        squared, near = (
+            torch.cdist(torch.cartesian_prod(axis, axis), ab_bins()).square().topk(neighbours, largest=False)
+        )
+        return near, torch.softmax(-squared / (2 * sigma**2), 1)
 
 
 class AbBins(nn.Module):
