@@ -96,17 +96,17 @@ _CAUSAL = ("gpt2", "gpt_neo", "gpt_neox", "llama", "mistral", "opt", "qwen2", "q
 def _preset(hf: Any, name: str, spec: TextSpec) -> Any:
     family, _, width = name.partition("-")
     layers, dim, heads = _WIDTHS[width]
-    size = max(spec.size, 512)
+    size, spread = max(spec.size, 512), dim**-0.5  # of the initial weights: 0.02, the default, suits a width of 768
     if family == "gpt":
         return hf.GPT2Model(
             hf.GPT2Config(
                 vocab_size=spec.vocabulary, n_positions=size, n_embd=dim, n_layer=layers, n_head=heads,
-                bos_token_id=spec.cls, eos_token_id=spec.sep, pad_token_id=spec.pad,
+                bos_token_id=spec.cls, eos_token_id=spec.sep, pad_token_id=spec.pad, initializer_range=spread,
             )
         )  # fmt: skip
     config = hf.BertConfig(
         vocab_size=spec.vocabulary, hidden_size=dim, num_hidden_layers=layers, num_attention_heads=heads,
-        intermediate_size=4 * dim, max_position_embeddings=size, pad_token_id=spec.pad,
+        intermediate_size=4 * dim, max_position_embeddings=size, pad_token_id=spec.pad, initializer_range=spread,
     )  # fmt: skip
     return hf.BertModel(config, add_pooling_layer=False)
 
