@@ -34,27 +34,30 @@ def measured(task: str, data: str, steps: int, seed: int, **options: Any) -> sel
 
 def exemplar(seed: int = 0) -> selfsup.evaluation.Evaluation:
     """`python recipes/patches.py exemplar`."""
-    return measured("exemplar", "mnist5k", 400, seed)
+    return measured("exemplar", "mnist5k", 150, seed, batch_size=64)
 
 
 def relative_position(seed: int = 0) -> selfsup.evaluation.Evaluation:
     """`python recipes/patches.py relative_position`."""
-    return measured("relative_position", "emoji", 1000, seed)
+    return measured("relative_position", "emoji", 400, seed)
 
 
 def jigsaw(seed: int = 0) -> selfsup.evaluation.Evaluation:
     """`python recipes/patches.py jigsaw`."""
-    return measured("jigsaw", "emoji", 400, seed)
+    return measured("jigsaw", "emoji", 200, seed, batch_size=64)
 
 
 def counting(seed: int = 0) -> selfsup.evaluation.Evaluation:
-    """`python recipes/patches.py counting`."""
-    return measured("counting", "mnist5k", 400, seed)
+    """`python recipes/patches.py counting`.
+
+    Seed 0, 5 draws, 46 CPU seconds of pretraining: 89.7 ± 0.9%; untrained 84.9 ± 1.5%, raw pixels 75.7 ± 2.9%.
+    """
+    return measured("counting", "mnist5k", 100, seed)
 
 
 def cpc(seed: int = 0) -> selfsup.evaluation.Evaluation:
     """`python recipes/patches.py cpc`."""
-    return measured("cpc", "mnist5k", 200, seed)
+    return measured("cpc", "mnist5k", 100, seed)
 
 
 def rotation8(seed: int = 0) -> selfsup.evaluation.Evaluation:
