@@ -72,6 +72,11 @@ class S4L(Task):
         self.tile = tile and isinstance(self.pretext, Rotation)
         self.head = nn.Linear(encoder.dim, classes)
 
+    def samples(self, source: Source) -> Source:
+        """Let the pretext measure the data."""
+        self.pretext.samples(source)
+        return source
+
     def views(self, spec: ImageSpec) -> S4LViews:
         """Return the pretext's views and the labelled companions."""
         plain = ImageViews(spec, {"x_labelled": Crop(spec.size)}, labels=True)
