@@ -22,10 +22,11 @@ from selfsup.views.loader import batches
 SPEC = ImageSpec.of(32, 3)
 OPTIONS: dict[str, dict[str, object]] = {  # smaller than the default where few steps on 64 pictures are too few for it
     "cpc": {"ahead": 2, "grid": 4, "dim": 64, "depth": 2},
-    "dino": {"prototypes": 64, "hidden": 64, "out": 32},
-    "dinov2": {"prototypes": 64, "hidden": 64, "out": 32},
-    "ibot": {"prototypes": 64, "hidden": 64, "out": 32},
+    "dino": {"prototypes": 64, "hidden": 64, "dim": 32},
+    "dinov2": {"prototypes": 64, "hidden": 64, "dim": 32},
+    "ibot": {"prototypes": 64, "hidden": 64, "dim": 32},
     "mae": {"normalise": False},  # of patches of noise
+    "swav": {"prototypes": 100, "queue": 0},
 }
 GAMES = {"bigan"}  # the sum of two players' losses has no reason to fall
 
@@ -64,6 +65,13 @@ def pictures() -> Arrays:
     return Arrays(x.clip(0, 255).astype(np.uint8), Labels.of([f"class {label}" for label in y]), "toy")
 
 
+PLAIN = ("rotation", "bert")  # of the tasks that keep the encoder as it is, these are exported
+
+
+def keeps_the_encoder(name: str) -> bool:
+    return find_task(name).representation is Task.representation
+
+
 def make(name: str, source: Source, seed: int = 0) -> Task:
     torch.manual_seed(seed)
     _, kind, hyperparameters, _ = prepare_task(name, source, OPTIONS.get(name, {}))
@@ -91,10 +99,10 @@ def test_loss_at_the_start_is_near_its_chance_value(name: str, source: Source) -
 def test_loss_falls_on_toy_data(name: str, source: Source) -> None:
     """One batch, again and again; without `after_step`, so that what a slow encoder or a queue asks stays the same."""
     task = make(name, source)
-    batch = first_batch(task, source)
+    batch = first_batch(task, source, 16)
     optimizer = build_optimizer(task, "adamw", 2e-3, 0.0)
-    losses = []
-    for _ in range(30):
+    losses: list[float] = []
+    while len(losses) < 100 and (not losses or losses[-1] >= 0.8 * losses[0]):
         optimizer.zero_grad()
         loss = task.loss(batch).value
         loss.backward()
@@ -159,7 +167,7 @@ def test_micro_order_of_samples_does_not_change_the_loss(name: str, source: Sour
     torch.testing.assert_close(task.loss(batch).value, task.loss(turned).value, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", [name for name in TASKS if name in PLAIN or not keeps_the_encoder(name)])
 def test_exported_encoder_equals_the_eager_one(name: str, source: Source, tmp_path) -> None:
     run = selfsup.pretrain(
         source,

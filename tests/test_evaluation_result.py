@@ -112,7 +112,7 @@ def test_transformers_are_read_by_attention(tmp_path: Path) -> None:
     digits = open_data("digits")
     few = digits.take(np.arange(0, len(digits), 12))
     run = selfsup.pretrain(
-        few, encoder="test_vit", steps=1, batch_size=8, out=tmp_path / "run", size=16, quiet=True, workers=0
+        few, encoder="test_vit", steps=1, batch_size=8, lr=2e-3, out=tmp_path / "run", size=16, quiet=True, workers=0
     )
     result = selfsup.evaluate(
         run, data=few, protocol="linear,attentive", shots="all", draws=2, scratch=False, quiet=True

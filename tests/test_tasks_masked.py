@@ -193,7 +193,7 @@ def test_masked_entropy_weighs_crops_alike() -> None:
 
 @pytest.mark.parametrize("name", ["dino", "ibot"])
 def test_the_centre_follows_in_after_step_alone(name: str, crops) -> None:
-    task = make(name, prototypes=8, hidden=16, out=8, local=3)
+    task = make(name, prototypes=8, hidden=16, dim=8, local=3)
     before = {key: value.clone() for key, value in task.named_buffers()}
     task.loss(crops)
     assert all(torch.equal(before[key], value) for key, value in task.named_buffers())
@@ -205,7 +205,7 @@ def test_the_centre_follows_in_after_step_alone(name: str, crops) -> None:
 
 
 def test_dino_is_its_formula(crops) -> None:
-    task = make("dino", prototypes=8, hidden=16, out=8, local=3)
+    task = make("dino", prototypes=8, hidden=16, dim=8, local=3)
     task.centre.copy_(torch.linspace(-0.2, 0.2, 8))
     task.progress = 0.15
     assert task.loss(crops).chance == pytest.approx(math.log(8))
@@ -229,7 +229,7 @@ def test_prototypes_of_dino_rest_at_first() -> None:
 
 
 def test_dinov2_shares_its_answers_out_evenly(crops) -> None:
-    task = make("dinov2", prototypes=4, hidden=16, out=8, local=0, spread=0.0)
+    task = make("dinov2", prototypes=4, hidden=16, dim=8, local=0, spread=0.0)
     only_large = {key: crops[key] for key in ("x", "noise")}
     loss = task.loss(only_large)
     torch.testing.assert_close(loss.value, loss.metrics["crop_loss"] + loss.metrics["patch_loss"])
@@ -244,7 +244,7 @@ def test_small_crops_are_whole_patches() -> None:
 
 
 def test_dino_takes_a_convolutional_encoder(crops) -> None:
-    task = find_task("dino")(build_encoder("convnet", SPEC), prototypes=8, hidden=16, out=8, local=3)
+    task = find_task("dino")(build_encoder("convnet", SPEC), prototypes=8, hidden=16, dim=8, local=3)
     task.loss(crops).value.backward()
     task.after_step()
 

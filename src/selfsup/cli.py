@@ -84,16 +84,17 @@ def _machine(error: Exception) -> str:
 
 
 def _run(words: list[str]) -> Any:
+    if not words or words[0] in ("-h", "--help"):
+        print(_overview())
+        return None
     import tyro
 
-    if not words or words[0] not in COMMANDS:
-        if words and not words[0].startswith("-"):
+    if words[0] not in COMMANDS:
+        if not words[0].startswith("-"):
             raise unknown("command", words[0], COMMANDS)
         functions = {name: _recorder(_function(name)) for name in COMMANDS}
         with _one_line(words):
-            return tyro.extras.subcommand_cli_from_dict(
-                functions, prog="selfsup", description=_ABOUT, args=words or ["--help"]
-            )
+            return tyro.extras.subcommand_cli_from_dict(functions, prog="selfsup", description=_ABOUT, args=words)
     command, *words = words
     function = _function(command)
     known = _options(function)
@@ -111,6 +112,13 @@ def _run(words: list[str]) -> Any:
     with _one_line(words):
         arguments, options = tyro.cli(_recorder(function, more), prog=f"selfsup {command}", args=words)
     return function(*arguments, **options)
+
+
+def _overview() -> str:
+    """Return what there is, in words; without tyro, which takes longer to import than all of this."""
+    told = {name: (inspect.getdoc(_function(name)) or "").splitlines()[0] for name in COMMANDS}
+    commands = "\n".join(f"  {name:9} {text}" for name, text in told.items())
+    return f"usage: selfsup COMMAND [OPTIONS]\n\n{_ABOUT}\n\n{commands}"
 
 
 def _print(result: Any, as_json: bool) -> None:

@@ -7,7 +7,6 @@ import json
 import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
@@ -200,6 +199,8 @@ def load(run: str | os.PathLike[str] | Run) -> nn.Module:
 
 def versions() -> dict[str, str]:
     """Return the versions that a result depends on."""
+    from importlib.metadata import version
+
     names = ("torch", "torchvision", "timm", "numpy", "pillow", "scikit-learn")
     return {"selfsup": __version__, "python": platform.python_version()} | {name: version(name) for name in names}
 

@@ -201,7 +201,8 @@ def _draw(
     where = data or file.about.get("data")
     if where is None:
         raise UserError(f"{file.path} does not say where the pictures are: give --data")
-    asked = (".", [query]) if row is None else (where, [file.names([row])[0][0]])
+    folder, name = os.path.split(os.path.abspath(query))
+    asked = (folder, [name]) if row is None else (where, [file.names([row])[0][0]])
     try:
         pictures = find_pictures(*asked, SIDE) + find_pictures(where, [item.path for item in found], SIDE)
     except UserError as error:

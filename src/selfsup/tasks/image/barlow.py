@@ -18,7 +18,7 @@ from selfsup.views import ImageViews, preset
 class Barlow(Task):
     """Bring the cross-correlation of two views' embeddings to the identity (Zbontar et al., 2021, equation 1).
 
-    The correlation is over the global batch. No chance value: views that have nothing in common give `out`.
+    The correlation is over the global batch. No chance value: views that have nothing in common give `dim`.
 
     Batch: `x` (B, 2, C, H, W) float. Published: ImageNet, ResNet-50, 1,000 epochs, linear, 73.5%; CIFAR-10, ResNet-18,
     1,000 epochs, 92.1%.
@@ -29,17 +29,17 @@ class Barlow(Task):
     paper = "Zbontar et al., 2021"
     section = "images: contrastive"
 
-    def __init__(self, encoder: Encoder, *, redundancy: float = 0.0051, hidden: int = 1024, out: int = 1024) -> None:
+    def __init__(self, encoder: Encoder, *, redundancy: float = 0.0051, hidden: int = 1024, dim: int = 1024) -> None:
         super().__init__(encoder)
         self.redundancy = redundancy
-        self.projector = mlp(encoder.dim, hidden, hidden, out)
+        self.projector = mlp(encoder.dim, hidden, hidden, dim)
 
     def views(self, spec: ImageSpec) -> ImageViews:
         """Return BYOL's two views (section 2.2)."""
         return ImageViews(spec, preset("byol", spec.size))
 
     def embed(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, out)."""
+        """(B, C, H, W) -> (B, dim)."""
         z: Tensor = self.projector(self.encoder(x))
         return z
 

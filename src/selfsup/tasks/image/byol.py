@@ -32,10 +32,10 @@ class BYOL(Task):
     paper = "Grill et al., 2020"
     section = "images: distillation"
 
-    def __init__(self, encoder: Encoder, *, momentum: float = 0.99, hidden: int = 512, out: int = 128) -> None:
+    def __init__(self, encoder: Encoder, *, momentum: float = 0.99, hidden: int = 512, dim: int = 128) -> None:
         super().__init__(encoder)
         self.momentum = momentum
-        self.projector, self.predictor = mlp(encoder.dim, hidden, out), mlp(out, hidden, out)
+        self.projector, self.predictor = mlp(encoder.dim, hidden, dim), mlp(dim, hidden, dim)
         self.slow = frozen_copy(nn.Sequential(self.encoder, self.projector))
 
     def views(self, spec: ImageSpec) -> ImageViews:
@@ -43,7 +43,7 @@ class BYOL(Task):
         return ImageViews(spec, preset("byol", spec.size))
 
     def embed(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, out): the projection."""
+        """(B, C, H, W) -> (B, dim): the projection."""
         z: Tensor = self.projector(self.encoder(x))
         return z
 

@@ -50,13 +50,13 @@ class DeepCluster(Task):
         heads: int = 3,
         temperature: float = 0.1,
         hidden: int = 512,
-        out: int = 128,
+        dim: int = 128,
     ) -> None:
         super().__init__(encoder)
         self.temperature, clusters = temperature, max(2, min(clusters, items // 2))
-        self.projector = mlp(encoder.dim, hidden, out)
-        self.register_buffer("bank", torch.zeros(2, items, out))
-        self.register_buffer("centroids", unit(torch.randn(heads, clusters, out)))
+        self.projector = mlp(encoder.dim, hidden, dim)
+        self.register_buffer("bank", torch.zeros(2, items, dim))
+        self.register_buffer("centroids", unit(torch.randn(heads, clusters, dim)))
         self.register_buffer("labels", torch.full((heads, items), -1))
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
         self.seen: tuple[Tensor, Tensor] | None = None
@@ -66,12 +66,12 @@ class DeepCluster(Task):
         return ImageViews(spec, preset("swav", spec.size))
 
     def embed(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, out), of unit length."""
+        """(B, C, H, W) -> (B, dim), of unit length."""
         return unit(self.projector(self.encoder(x)))
 
     def loss(self, batch: Batch) -> Loss:
         """Return the cross-entropy of all views with their picture's clusters, averaged over the heads."""
-        z = torch.cat([each_view(self.embed, batch[key]) for key in ("x", "local")])  # (V, B, out)
+        z = torch.cat([each_view(self.embed, batch[key]) for key in ("x", "local")])  # (V, B, dim)
         self.seen = batch["index"], z[:2].detach().transpose(0, 1)
         logits = torch.einsum("vbd,hkd->hvbk", z, self.centroids.to(z.dtype)) / self.temperature
         label = self.labels[:, batch["index"]]  # (heads, B)

@@ -49,7 +49,7 @@ class DINO(Task):
         *,
         prototypes: int = 1024,
         hidden: int = 512,
-        out: int = 128,
+        dim: int = 128,
         local: int = 6,
         student_temperature: float = 0.1,
         teacher_temperature: float = 0.07,
@@ -65,7 +65,7 @@ class DINO(Task):
         self.temperature, self.temperatures = student_temperature, (first_temperature, teacher_temperature)
         self.warm, self.momentum, self.centre_momentum, self.freeze = warm, momentum, centre_momentum, freeze
         self.local = local
-        self.head, self.prototypes = bottleneck(encoder.dim, hidden, out), Prototypes(out, prototypes)
+        self.head, self.prototypes = bottleneck(encoder.dim, hidden, dim), Prototypes(dim, prototypes)
         self.slow = frozen_copy(torch.nn.Sequential(self.encoder, self.head, self.prototypes))
         self.register_buffer("centre", torch.zeros(prototypes))
         self.seen: Tensor | None = None

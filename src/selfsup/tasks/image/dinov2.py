@@ -47,7 +47,7 @@ class DINOv2(Task):
         *,
         prototypes: int = 1024,
         hidden: int = 512,
-        out: int = 128,
+        dim: int = 128,
         local: int = 6,
         least: float = 0.1,
         most: float = 0.5,
@@ -68,7 +68,7 @@ class DINOv2(Task):
         self.temperature, self.temperatures = student_temperature, (first_temperature, teacher_temperature)
         self.warm, self.momentum, self.spread = warm, momentum, spread
         self.head, self.patch_head = (
-            nn.Sequential(bottleneck(encoder.dim, hidden, out), Prototypes(out, prototypes)) for _ in range(2)
+            nn.Sequential(bottleneck(encoder.dim, hidden, dim), Prototypes(dim, prototypes)) for _ in range(2)
         )
         self.mask_token = nn.Parameter(torch.zeros(encoder.dim))
         self.slow, self.slow_head = frozen_copy(self.encoder), frozen_copy(self.head)

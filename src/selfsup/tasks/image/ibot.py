@@ -49,7 +49,7 @@ class IBOT(Task):
         *,
         prototypes: int = 1024,
         hidden: int = 512,
-        out: int = 128,
+        dim: int = 128,
         local: int = 6,
         least: float = 0.1,
         most: float = 0.5,
@@ -69,7 +69,7 @@ class IBOT(Task):
         self.local, self.least, self.most = local, least, most
         self.temperature, self.temperatures = student_temperature, (first_temperature, teacher_temperature)
         self.warm, self.momentum, self.centre_momentum = warm, momentum, centre_momentum
-        self.head = nn.Sequential(bottleneck(encoder.dim, hidden, out), Prototypes(out, prototypes))
+        self.head = nn.Sequential(bottleneck(encoder.dim, hidden, dim), Prototypes(dim, prototypes))
         self.mask_token = nn.Parameter(torch.zeros(encoder.dim))
         self.slow, self.slow_head = frozen_copy(self.encoder), frozen_copy(self.head)
         self.register_buffer("centres", torch.zeros(2, prototypes))

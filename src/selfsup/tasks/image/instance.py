@@ -20,7 +20,7 @@ from selfsup.views import ImageViews, preset
 class Instance(Task):
     """Tell a picture from all `items` others by a memory of their embeddings (Wu et al., 2018, equation 2).
 
-    The memory is updated with `momentum` after each step. Chance is ln `items`. Memory: `items` · `out` · 4 bytes.
+    The memory is updated with `momentum` after each step. Chance is ln `items`. Memory: `items` · `dim` · 4 bytes.
 
     Batch: `x` (B, C, H, W) float; `index` (B,) int64. Published: ImageNet, ResNet-50, linear, 54.0%; CIFAR-10,
     ResNet-18, kNN, 80.8%.
@@ -35,12 +35,12 @@ class Instance(Task):
     bank: Tensor
 
     def __init__(
-        self, encoder: Encoder, *, items: int, temperature: float = 0.1, momentum: float = 0.5, out: int = 128
+        self, encoder: Encoder, *, items: int, temperature: float = 0.1, momentum: float = 0.5, dim: int = 128
     ) -> None:
         super().__init__(encoder)
         self.temperature, self.momentum = temperature, momentum
-        self.projector = nn.Linear(encoder.dim, out)
-        self.register_buffer("bank", unit(torch.randn(items, out)))
+        self.projector = nn.Linear(encoder.dim, dim)
+        self.register_buffer("bank", unit(torch.randn(items, dim)))
         self.seen: tuple[Tensor, Tensor] | None = None
 
     def views(self, spec: ImageSpec) -> ImageViews:
@@ -48,7 +48,7 @@ class Instance(Task):
         return ImageViews(spec, {"x": replace(preset("mocov2", spec.size)["x"], count=1)})
 
     def embed(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, out), of unit length."""
+        """(B, C, H, W) -> (B, dim), of unit length."""
         return unit(self.projector(self.encoder(x)))
 
     def loss(self, batch: Batch) -> Loss:

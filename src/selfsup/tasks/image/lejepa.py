@@ -34,18 +34,18 @@ class LeJEPA(Task):
     section = "images: distillation"
 
     def __init__(
-        self, encoder: Encoder, *, gaussian: float = 0.05, slices: int = 256, hidden: int = 512, out: int = 64
+        self, encoder: Encoder, *, gaussian: float = 0.05, slices: int = 256, hidden: int = 512, dim: int = 64
     ) -> None:
         super().__init__(encoder)
         self.gaussian, self.slices = gaussian, slices
-        self.projector = mlp(encoder.dim, hidden, out)
+        self.projector = mlp(encoder.dim, hidden, dim)
 
     def views(self, spec: ImageSpec) -> ImageViews:
         """Return two large and six small views."""
         return ImageViews(spec, preset("lejepa", spec.size), noise=True)
 
     def embed(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, out)."""
+        """(B, C, H, W) -> (B, dim)."""
         z: Tensor = self.projector(self.encoder(x))
         return z
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from selfsup.data import ImageSpec
 from selfsup.errors import UserError
 from selfsup.losses import unit
-from selfsup.nn import accuracy, mlp
+from selfsup.nn import accuracy
 from selfsup.nn.momentum import Queue, follow, frozen_copy
 from selfsup.nn.pairs import view_panels
 from selfsup.nn.ranks import gather
@@ -48,16 +48,17 @@ class MoCo(Task):
         momentum: float = 0.99,
         temperature: float = 0.2,
         hidden: int = 512,
-        out: int = 128,
+        dim: int = 128,
         splits: int = 4,
     ) -> None:
         super().__init__(encoder)
         if queue < 1 or splits < 1:
             raise UserError(f"--queue and --splits must be at least 1, not {queue} and {splits}")
         self.momentum, self.temperature, self.splits = momentum, temperature, splits
-        self.projector = mlp(encoder.dim, hidden, out) if hidden else nn.Linear(encoder.dim, out)
+        before = [nn.Linear(encoder.dim, hidden), nn.ReLU(inplace=True)] if hidden else []
+        self.projector = nn.Sequential(*before, nn.Linear(hidden or encoder.dim, dim))
         self.slow = frozen_copy(nn.Sequential(self.encoder, self.projector))
-        self.queue = Queue(queue, out)
+        self.queue = Queue(queue, dim)
         self.keys: Tensor | None = None
 
     def views(self, spec: ImageSpec) -> ImageViews:
@@ -65,12 +66,12 @@ class MoCo(Task):
         return ImageViews(spec, preset("mocov2", spec.size), noise=True)
 
     def embed(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, out), of unit length."""
+        """(B, C, H, W) -> (B, dim), of unit length."""
         return unit(self.projector(self.encoder(x)))
 
     @torch.no_grad()
     def slow_keys(self, x: Tensor, order: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, out): computed in parts, in an order that has nothing to do with that of the queries."""
+        """(B, C, H, W) -> (B, dim): computed in parts, in an order that has nothing to do with that of the queries."""
         parts = x[order].tensor_split(min(self.splits, max(1, len(x) // 2)))
         keys = torch.cat([unit(self.slow(part)) for part in parts])
         return torch.empty_like(keys).index_copy_(0, order, keys)

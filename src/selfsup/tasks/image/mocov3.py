@@ -36,15 +36,15 @@ class MoCoV3(Task):
     section = "images: contrastive"
 
     def __init__(
-        self, encoder: Encoder, *, temperature: float = 0.2, momentum: float = 0.99, hidden: int = 512, out: int = 128
+        self, encoder: Encoder, *, temperature: float = 0.2, momentum: float = 0.99, hidden: int = 512, dim: int = 128
     ) -> None:
         super().__init__(encoder)
         self.temperature, self.momentum = temperature, momentum
         for name, module in self.encoder.named_modules():
             if name.endswith("patch_embed"):
                 module.requires_grad_(False)
-        self.projector = nn.Sequential(mlp(encoder.dim, hidden, out), BatchNorm(out, affine=False))
-        self.predictor = nn.Sequential(mlp(out, hidden, out), BatchNorm(out, affine=False))
+        self.projector = nn.Sequential(mlp(encoder.dim, hidden, dim), BatchNorm(dim, affine=False))
+        self.predictor = nn.Sequential(mlp(dim, hidden, dim), BatchNorm(dim, affine=False))
         self.slow = frozen_copy(nn.Sequential(self.encoder, self.projector))
 
     def views(self, spec: ImageSpec) -> ImageViews:
@@ -52,7 +52,7 @@ class MoCoV3(Task):
         return ImageViews(spec, preset("byol", spec.size))
 
     def embed(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, out), of unit length: the query."""
+        """(B, C, H, W) -> (B, dim), of unit length: the query."""
         return unit(self.predictor(self.projector(self.encoder(x))))
 
     def loss(self, batch: Batch) -> Loss:

@@ -33,18 +33,18 @@ class SimCLR(Task):
     section = "images: contrastive"
 
     def __init__(
-        self, encoder: Encoder, *, temperature: float = 0.2, layers: int = 2, hidden: int = 512, out: int = 128
+        self, encoder: Encoder, *, temperature: float = 0.2, layers: int = 2, hidden: int = 512, dim: int = 128
     ) -> None:
         super().__init__(encoder)
         self.temperature = temperature
-        self.projector = mlp(encoder.dim, *[hidden] * (layers - 1), out)
+        self.projector = mlp(encoder.dim, *[hidden] * (layers - 1), dim)
 
     def views(self, spec: ImageSpec) -> ImageViews:
         """Return two crops with the paper's changes of colour (appendix A)."""
         return ImageViews(spec, preset("simclr", spec.size))
 
     def embed(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, out)."""
+        """(B, C, H, W) -> (B, dim)."""
         z: Tensor = self.projector(self.encoder(x))
         return z
 

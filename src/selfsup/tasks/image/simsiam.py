@@ -17,7 +17,7 @@ from selfsup.views import ImageViews, preset
 class SimSiam(Task):
     """Maximise the cosine of a prediction and the other view's fixed projection (Chen and He, 2021, algorithm 1).
 
-    The loss lies between -1 and 1; -1 with a `std` (of the normalised projection, times √out) near 0 is a collapse
+    The loss lies between -1 and 1; -1 with a `std` (of the normalised projection, times √dim) near 0 is a collapse
     (section 4.1). The last BatchNorm of the projector has no weights, the predictor none at its end, and its learning
     rate stays constant (section 4.2). No chance value.
 
@@ -30,17 +30,17 @@ class SimSiam(Task):
     paper = "Chen and He, 2021"
     section = "images: distillation"
 
-    def __init__(self, encoder: Encoder, *, hidden: int = 512, out: int = 512) -> None:
+    def __init__(self, encoder: Encoder, *, hidden: int = 512, dim: int = 512) -> None:
         super().__init__(encoder)
-        self.projector = nn.Sequential(mlp(encoder.dim, hidden, out), BatchNorm(out, affine=False))
-        self.predictor = mlp(out, max(1, out // 4), out)
+        self.projector = nn.Sequential(mlp(encoder.dim, hidden, dim), BatchNorm(dim, affine=False))
+        self.predictor = mlp(dim, max(1, dim // 4), dim)
 
     def views(self, spec: ImageSpec) -> ImageViews:
         """Return MoCo v2's two views (section 4)."""
         return ImageViews(spec, preset("mocov2", spec.size))
 
     def embed(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, out): the projection."""
+        """(B, C, H, W) -> (B, dim): the projection."""
         z: Tensor = self.projector(self.encoder(x))
         return z
 

@@ -37,18 +37,18 @@ class VICReg(Task):
         variance: float = 25.0,
         covariance: float = 1.0,
         hidden: int = 1024,
-        out: int = 1024,
+        dim: int = 1024,
     ) -> None:
         super().__init__(encoder)
         self.weights = invariance, variance, covariance
-        self.expander = mlp(encoder.dim, hidden, hidden, out)
+        self.expander = mlp(encoder.dim, hidden, hidden, dim)
 
     def views(self, spec: ImageSpec) -> ImageViews:
         """Return two views (appendix C.1)."""
         return ImageViews(spec, preset("vicreg", spec.size))
 
     def embed(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, out)."""
+        """(B, C, H, W) -> (B, dim)."""
         z: Tensor = self.expander(self.encoder(x))
         return z
 
