@@ -115,7 +115,7 @@ def test_options_of_the_task_in_any_place(run: Run, words: list[str]) -> None:
     run("pretrain", *words, *SMALL, "-o", "run")
     assert json.loads(Path("run", "recipe.json").read_text())["task"] == {
         "name": "rotation",
-        "hyperparameters": {"pad": 4, "flip": 0.0, "hidden": 256},
+        "hyperparameters": {"turns": 4, "pad": 4, "flip": 0.0, "smooth": 1.0, "hidden": 256},
     }
 
 

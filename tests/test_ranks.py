@@ -12,7 +12,9 @@ from selfsup.data import Arrays
 from selfsup.encoders import build_encoder
 from selfsup.pretraining import prepare_task
 from selfsup.tasks import TASKS, find_task
-from test_contract import OPTIONS, SPEC, first_batch, texts
+from test_contract import OPTIONS, SPEC, first_batch, pictures, texts
+
+__all__ = ["pictures"]  # the fixture, by its name
 
 
 def without_batch_norm(encoder: nn.Module) -> nn.Module:
