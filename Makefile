@@ -25,13 +25,15 @@ check: .venv/installed ## Lint, types and tests with coverage
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 TIMES ?= 200
-torture: .venv/installed ## Kill, fill disks, lose processes: TIMES=200 (docs/reliability.md)
+FILES ?= 10000
+MINUTES ?= 10
+torture: .venv/installed ## Kill, fill disks, break files: TIMES=200 FILES=10000 MINUTES=10 (docs/reliability.md)
 	$(BIN)/python tests/torture/kill.py --times $(TIMES)
 	$(BIN)/python tests/torture/disk.py --times $(TIMES)
 	$(BIN)/python tests/torture/ranks.py
 	$(BIN)/python tests/torture/long.py
-	$(BIN)/python tests/torture/files.py
-	$(BIN)/python tests/torture/fuzz.py
+	$(BIN)/python tests/torture/files.py --count $(FILES)
+	$(BIN)/python tests/torture/fuzz.py --minutes $(MINUTES)
 
 format: .venv/installed ## Format and fix what can be fixed
 	$(BIN)/ruff format .
