@@ -110,8 +110,11 @@ def test_resizing_matrices_are_those_of_interpolate() -> None:
 
 def test_encoders_of_one_size_get_enlarged_patches() -> None:
     vit = build_encoder("vit_tiny_patch16_224", SPEC)
-    assert patches.side_for(vit, 8) in (8, 32)  # timm's transformers take other sizes where they are built to
+    assert patches.side_for(vit, 8) == 8, "timm's transformers are built to take other sizes"
     assert patches.side_for(build_encoder("convnet", SPEC), 8) == 8
+    only_its_own = build_encoder("mlp", SPEC)
+    assert patches.side_for(only_its_own, 8) == 32
+    assert patches.encode(only_its_own, torch.zeros(2, 3, 3, 8, 8), 32).shape == (2, 3, only_its_own.dim)
     assert patches.encode(vit, torch.zeros(2, 3, 3, 8, 8), 32).shape == (2, 3, vit.dim)
 
 

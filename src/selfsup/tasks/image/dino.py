@@ -13,6 +13,7 @@ from selfsup.errors import UserError
 from selfsup.losses import cross_view_entropy
 from selfsup.nn.distill import Prototypes, bottleneck, crop_panels, risen
 from selfsup.nn.momentum import follow, frozen_copy
+from selfsup.nn.pairs import cosine_schedule
 from selfsup.nn.ranks import gather
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
 from selfsup.views import ImageViews, multi_crop
@@ -98,7 +99,7 @@ class DINO(Task):
         self.seen = None
 
     def _momentum(self) -> float:
-        return 1 - (1 - self.momentum) * (1 + math.cos(math.pi * self.progress)) / 2
+        return cosine_schedule(self.momentum, 1.0, self.progress)
 
     def lr_of(self, child: str, scheduled: float, peak: float) -> float:
         """Let the prototypes rest at first."""

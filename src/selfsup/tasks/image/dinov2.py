@@ -14,6 +14,7 @@ from selfsup.losses import cross_view_entropy, koleo, sinkhorn
 from selfsup.nn.distill import Prototypes, bottleneck, crop_panels, masked_entropy, risen
 from selfsup.nn.masks import grid_of, one_of_two_masked
 from selfsup.nn.momentum import follow, frozen_copy
+from selfsup.nn.pairs import cosine_schedule
 from selfsup.nn.ranks import gather
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
 from selfsup.views import ImageViews, multi_crop
@@ -108,7 +109,7 @@ class DINOv2(Task):
 
     def after_step(self) -> None:
         """Let the teacher follow."""
-        momentum = 1 - (1 - self.momentum) * (1 + math.cos(math.pi * self.progress)) / 2
+        momentum = cosine_schedule(self.momentum, 1.0, self.progress)
         for slow, fast in (
             (self.slow, self.encoder),
             (self.slow_head, self.head),
