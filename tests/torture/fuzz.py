@@ -11,6 +11,7 @@ with the seed that repeats it.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import os
 import random
@@ -70,14 +71,15 @@ def mutate_json(value: Any, rng: random.Random) -> Any:
     for _ in range(rng.choice((1, 1, 2, 3))):
         places = list(_places(value))
         if not places:
-            return rng.choice(ODD_VALUES)
+            return copy.deepcopy(rng.choice(ODD_VALUES))
         holder, key = rng.choice(places)
         if rng.random() < 0.15:
             del holder[key]
         elif isinstance(holder, dict) and rng.random() < 0.1:
-            holder[rng.choice(["", "x", "<b>", "step", "kind", "name"])] = rng.choice(ODD_VALUES)
+            name = rng.choice(["", "x", "<b>", "step", "kind", "name"])
+            holder[name] = copy.deepcopy(rng.choice(ODD_VALUES))
         else:
-            holder[key] = rng.choice([*ODD_VALUES, str(holder[key]), [holder[key]]])
+            holder[key] = copy.deepcopy(rng.choice([*ODD_VALUES, str(holder[key]), [holder[key]]]))  # never in itself
     return value
 
 
