@@ -302,6 +302,7 @@ def make_fabric(device: str, precision: str) -> Fabric:
     from lightning_fabric import Fabric
     from lightning_fabric.strategies.ddp import DDPStrategy
 
+    from selfsup.train.memory import keep_memory
     from selfsup.train.precision import PRECISIONS, resolve_precision
 
     world, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
@@ -324,6 +325,8 @@ def make_fabric(device: str, precision: str) -> Fabric:
             fabric.launch()
         except (RuntimeError, ValueError) as error:
             raise UserError(f"cannot use --device {device}: {str(error).splitlines()[0]}") from error
+    if fabric.device.type == "cpu":
+        keep_memory()
     return fabric
 
 
