@@ -6,6 +6,7 @@ One thread a test process: on a machine that is busy, two threads that wait for 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,8 +46,14 @@ def pictures(make_folder: MakeFolder) -> Path:
 
 
 @pytest.fixture(scope="session")
-def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a finished run: rotation, convnet, two steps on digits. Copy it before changing it."""
+def one_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a finished run: rotation, convnet, two steps on digits; never to be written in."""
     folder = tmp_path_factory.mktemp("run") / "rotation"
     selfsup.pretrain("digits", encoder="convnet", steps=2, batch_size=16, out=folder, quiet=True)
     return folder
+
+
+@pytest.fixture
+def finished_run(one_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of that folder."""
+    return shutil.copytree(one_run, tmp_path_factory.mktemp("run") / "rotation")

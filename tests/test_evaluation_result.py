@@ -1,6 +1,7 @@
 """The result object: prints, reads back, becomes a data frame and a picture."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,13 +21,14 @@ from selfsup.evaluation.result import Evaluation
 
 
 @pytest.fixture(scope="module")
-def result(finished_run: Path) -> Iterator[Evaluation]:
+def result(one_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Evaluation]:
+    run = shutil.copytree(one_run, tmp_path_factory.mktemp("evaluated") / "run")
     digits = open_data("digits")
     few = digits.take(np.arange(0, len(digits), 9))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(few_labels, "STEPS", (20, 20))
         yield selfsup.evaluate(
-            finished_run, data=few, test=digits.take(np.arange(1, len(digits), 5)), shots="1,5,all", draws=2,
+            run, data=few, test=digits.take(np.arange(1, len(digits), 5)), shots="1,5,all", draws=2,
             protocol="linear,finetune", readings="retrieval,clustering,label-free", quiet=True,
         )  # fmt: skip
 
