@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 import selfsup
 from selfsup.data import open_data
 from selfsup.errors import UserError
-from selfsup.reports.finding import find_pictures
+from selfsup.reports.finding import find_samples
 from selfsup.reports.page import page
 from selfsup.reports.story import skipped
 from selfsup.run import Run, fits
@@ -206,10 +206,10 @@ def test_an_array_that_packs_well_is_read(tmp_path: Path) -> None:
 def test_pictures_are_found_only_where_the_data_are(tmp_path: Path, make_folder: MakeFolder) -> None:
     inside, secret = make_folder("inside"), make_folder("secret") / "cat" / "0.png"
     paths = ["cat/0.png", str(secret), "../secret/cat/0.png", "cat/../../secret/cat/0.png", "\0", "dog/1.png"]
-    shown = [picture is not None for picture in find_pictures(str(inside), paths, 8)]
+    shown = [picture is not None for picture in find_samples(str(inside), paths, 8)]
     assert shown == [True, False, False, False, False, True]
     (tmp_path / "list.txt").write_text("inside/cat/1.png\n")
-    listed = find_pictures(str(tmp_path / "list.txt"), ["inside/cat/1.png", "inside/cat/0.png", str(secret)], 8)
+    listed = find_samples(str(tmp_path / "list.txt"), ["inside/cat/1.png", "inside/cat/0.png", str(secret)], 8)
     assert [picture is not None for picture in listed] == [True, False, False]
 
 

@@ -7,6 +7,7 @@ from pydoc_data.topics import topics
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import selfsup
 from selfsup.cli import main
@@ -247,6 +248,9 @@ def test_every_command_on_texts(run: Path, folder: Path, tmp_path: Path, capsys:
     text = (folder / "odd" / "3.txt").read_text()
     first = next(line for line in told("search", vectors, text, "--k", 3).splitlines() if "1.0000" in line)
     assert "odd/3.txt" in first
+    told("search", vectors, text, "--k", 3, "--out", tmp_path / "sheet.png", "--data", folder)
+    told("search", vectors, "0", "--k", 5, "--out", tmp_path / "more.png")
+    assert all(Image.open(tmp_path / name).height > 100 for name in ("sheet.png", "more.png"))
     shown = told("show", "bert", folder, "--run", run, "--out", tmp_path / "a.png")
     assert "[MASK]" in shown
     assert "guess" in shown

@@ -192,28 +192,39 @@ def _sheet_path(path: Path) -> Path:
 def _draw(
     path: Path, file: VectorFile, query: str, row: int | None, found: tuple[Neighbour, ...], data: str | None
 ) -> int:
-    """Write the contact sheet and return how many pictures are missing on it."""
+    """Write the contact sheet, of pictures or texts, and return how many are missing on it."""
     from PIL import Image
 
-    from selfsup.reports.finding import find_pictures
-    from selfsup.reports.pictures import SIDE, draw_sheet
+    from selfsup.reports.finding import find_samples
+    from selfsup.reports.pictures import SIDE, draw_panels, draw_sheet
+    from selfsup.task import Panel
 
     where = data or file.about.get("data")
     if where is None:
         raise UserError(f"{file.path} does not say where the pictures are: give --data")
-    folder, name = os.path.split(os.path.abspath(query))
-    asked = (folder, [name]) if row is None else (where, [file.names([row])[0][0]])
     try:
-        pictures = find_pictures(*asked, SIDE) + find_pictures(where, [item.path for item in found], SIDE)
+        samples = find_samples(where, [item.path for item in found], SIDE)
+        if row is not None:
+            samples = find_samples(where, [file.names([row])[0][0]], SIDE) + samples
+        elif os.path.isfile(query):
+            folder, name = os.path.split(os.path.abspath(query))
+            samples = find_samples(folder, [name], SIDE) + samples
+        else:
+            samples = [query, *samples]
     except UserError as error:
         raise UserError(f"{error}; give --data with what was embedded") from None
-    if not any(pictures[1:]):
-        raise UserError(f"none of the pictures is in {where!r}: give --data with what was embedded")
+    if not any(samples[1:]):
+        raise UserError(f"none of the samples is in {where!r}: give --data with what was embedded")
     captions = ["query", *(f"{item.similarity:.3f} {item.label or item.path}" for item in found)]
-    blank = Image.new("RGB", (SIDE, SIDE), "lightgrey")
-    cells = [(picture or blank, caption) for picture, caption in zip(pictures, captions, strict=True)]
+    shown = list(zip(samples, captions, strict=True))
+    if any(isinstance(sample, str) for sample in samples):
+        sheet = draw_panels([[Panel(str(sample or "(not found)"), caption)] for sample, caption in shown], None)
+    else:
+        blank = Image.new("RGB", (SIDE, SIDE), "lightgrey")
+        cells = [(sample if isinstance(sample, Image.Image) else blank, caption) for sample, caption in shown]
+        sheet = draw_sheet([cells[at : at + COLUMNS] for at in range(0, len(cells), COLUMNS)])
     try:
-        draw_sheet([cells[at : at + COLUMNS] for at in range(0, len(cells), COLUMNS)]).save(path)
+        sheet.save(path)
     except OSError as error:
         raise RunFailed(f"cannot write {path}: {error.strerror}") from error
-    return pictures.count(None)
+    return samples.count(None)

@@ -95,7 +95,7 @@ def checkpoint(folder: Path) -> Case:
 
 def parquet(folder: Path) -> Case:
     """An embedding file: searched, its rows named, its pictures looked for."""
-    from selfsup.reports.finding import find_pictures
+    from selfsup.reports.finding import find_samples
     from selfsup.searching import nearest
     from selfsup.vectors import VectorFile
 
@@ -122,7 +122,7 @@ def parquet(folder: Path) -> Case:
         names = file.names([0, len(file) - 1])
         nearest(file, np.ones(file.dim, np.float32), 3)
         file.find(names[0][0])
-        find_pictures("digits", [name for name, _ in names], 8)
+        find_samples("digits", [name for name, _ in names], 8)
 
     return case
 

@@ -17,17 +17,13 @@ from selfsup.data.images import to_channels
 LETTERS = 200  # of a text
 
 
-def find_pictures(data: str, paths: Sequence[str], side: int) -> list[Image.Image | None]:
-    """Return the picture of each path of an embedding file, at most `side` pixels a side; None where there is none.
+def find_samples(data: str, paths: Sequence[str], side: int) -> list[Image.Image | str | None]:
+    """Return the sample of each path of an embedding file: a picture of at most `side` pixels a side, or the beginning
+    of a text; None where there is none.
 
     `data` is what was embedded: a folder, a list file, an .npz file or a name. A path that leads out of the folder, or
-    is not in the list file, has no picture, whatever the embedding file says. Raises `UserError` where `data` is none.
+    is not in the list file, has no sample, whatever the embedding file says. Raises `UserError` where `data` is none.
     """
-    return [found if isinstance(found, Image.Image) else None for found in find_samples(data, paths, side)]
-
-
-def find_samples(data: str, paths: Sequence[str], side: int) -> list[Image.Image | str | None]:
-    """Return the same, and the beginnings of texts."""
     if os.path.isdir(data):
         inside = [not os.path.isabs(path) and ".." not in path.split("/") and "\0" not in path for path in paths]
         encoded = [path.encode(errors="surrogateescape") for path in paths]
