@@ -14,6 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from selfsup.cli import main
+from selfsup.data import open_data
+from selfsup.errors import UserError
+from selfsup.pretraining import prepare_task
 
 MakeFolder = Callable[..., Path]
 Told = Callable[..., str]
@@ -352,3 +355,12 @@ def test_all_broken_is_a_failed_run(told: Told, pictures: Path) -> None:
     spoil(pictures, *(f"{label}/{i}.png" for label in ("cat", "dog") for i in range(4)))
     assert "cannot be read" in told("pretrain", pictures, *SMALL, status=1)
     assert "cannot be read" in told("show", "rotation", pictures, status=1)
+
+
+@pytest.mark.parametrize(("task", "option"), [("moco", "queue"), ("swav", "prototypes"), ("deepcluster", "clusters")])
+def test_more_negatives_or_clusters_than_samples(task: str, option: str) -> None:
+    digits = open_data("digits")
+    with pytest.raises(UserError, match=f"--{option} 5,000 is more than there are samples \\(1,797\\)"):
+        prepare_task(task, digits, {option: 5000})
+    assert prepare_task(task, digits.take(np.arange(70)), {})[2][option] == 70
+    assert prepare_task(task, digits, {option: 1797})[2][option] == 1797

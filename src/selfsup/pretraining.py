@@ -40,6 +40,7 @@ else:
 BEGUN = {".lock", ".recipe.json.part", "tokenizer.json", ".tokenizer.json.part"}  # left by a kill before the recipe
 PATIENCE = 600.0  # seconds that processes wait for one another: longer than measuring speed or saving may take
 DEVICES = ("auto", "cpu", "cuda", "mps")
+AT_MOST_SAMPLES = ("queue", "prototypes", "clusters")  # options
 LR = {"adamw": 2e-3, "sgd": 0.05, "lars": 0.15}
 WEIGHT_DECAY = {"adamw": 0.05, "sgd": 5e-4, "lars": 1e-6}
 
@@ -242,8 +243,10 @@ def prepare_task(
 ) -> tuple[str, type[Task], dict[str, Any], Source]:
     """Return a task's name and class, all its hyper-parameters (given, else the default), and the samples it can use.
 
-    `classes` comes from the labels where it was not given, and `items`, the number of samples, from the source. Raises
-    `UserError` for an option that the task does not have, and for labels that it needs and are not there.
+    `classes` comes from the labels where it was not given, and `items`, the number of samples, from the source. A
+    default `queue`, or number of `prototypes` or `clusters`, is at most that of the samples: a longer queue holds past
+    keys of every picture itself as negatives. Raises `UserError` for one that was given and is larger, for an option
+    that the task does not have, and for labels that it needs and are not there.
     """
     import numpy as np
 
@@ -275,6 +278,12 @@ def prepare_task(
             )
         if not kind.uses_unlabelled and (labels.ids < 0).any():
             source = source.take(np.flatnonzero(labels.ids >= 0))
+    for option in AT_MOST_SAMPLES:
+        count, value = len(source), values.get(option)
+        if isinstance(value, int) and value > count:
+            if option in given:
+                raise UserError(f"--{option} {value:,} is more than there are samples ({count:,}); give fewer")
+            values[option] = count
     if values.get("items") is inspect.Parameter.empty:
         values["items"] = len(source)
     missing = [key for key, value in values.items() if value is inspect.Parameter.empty]
