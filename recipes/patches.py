@@ -33,18 +33,27 @@ def measured(task: str, data: str, steps: int, seed: int, **options: Any) -> sel
 
 
 def exemplar(seed: int = 0) -> selfsup.evaluation.Evaluation:
-    """`python recipes/patches.py exemplar`."""
-    return measured("exemplar", "mnist5k", 150, seed, batch_size=64)
+    """`python recipes/patches.py exemplar`.
+
+    Seed 0, 772 steps, 112 CPU seconds: 92.6 ± 1.9%; untrained 84.9 ± 1.5%, raw pixels 75.7 ± 2.9%.
+    """
+    return measured("exemplar", "mnist5k", 772, seed, batch_size=64)
 
 
 def relative_position(seed: int = 0) -> selfsup.evaluation.Evaluation:
-    """`python recipes/patches.py relative_position`."""
-    return measured("relative_position", "emoji", 400, seed)
+    """`python recipes/patches.py relative_position`.
+
+    Seed 0, 1,573 steps, 204 CPU seconds: 34.0 ± 5.8%; untrained 33.1 ± 2.6%, raw pixels 36.3 ± 4.2%.
+    """
+    return measured("relative_position", "emoji", 1573, seed)
 
 
 def jigsaw(seed: int = 0) -> selfsup.evaluation.Evaluation:
-    """`python recipes/patches.py jigsaw`."""
-    return measured("jigsaw", "emoji", 200, seed, batch_size=64)
+    """`python recipes/patches.py jigsaw`.
+
+    Seed 0, 390 steps, 91 CPU seconds: 31.0 ± 4.7%; untrained 33.1 ± 2.6%, raw pixels 36.3 ± 4.2%.
+    """
+    return measured("jigsaw", "emoji", 390, seed, batch_size=64)
 
 
 def counting(seed: int = 0) -> selfsup.evaluation.Evaluation:
@@ -56,13 +65,19 @@ def counting(seed: int = 0) -> selfsup.evaluation.Evaluation:
 
 
 def cpc(seed: int = 0) -> selfsup.evaluation.Evaluation:
-    """`python recipes/patches.py cpc`."""
-    return measured("cpc", "mnist5k", 100, seed)
+    """`python recipes/patches.py cpc`.
+
+    Seed 0, 112 steps, 108 CPU seconds: 87.5 ± 2.2%; untrained 84.9 ± 1.5%, raw pixels 75.7 ± 2.9%.
+    """
+    return measured("cpc", "mnist5k", 112, seed)
 
 
 def rotation8(seed: int = 0) -> selfsup.evaluation.Evaluation:
-    """`python recipes/patches.py rotation8`."""
-    return measured("rotation", "mnist5k", 150, seed, turns=8, pad=3, flip=0.0)
+    """`python recipes/patches.py rotation8`.
+
+    Seed 0, 57 steps, 59 CPU seconds: 90.4 ± 1.3%; untrained 84.9 ± 1.5%, raw pixels 75.7 ± 2.9%.
+    """
+    return measured("rotation", "mnist5k", 57, seed, turns=8, pad=3, flip=0.0)
 
 
 if __name__ == "__main__":
