@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selfsup.data import ImageSpec
 from selfsup.errors import UserError
 from selfsup.losses import full, info_nce
+from selfsup.nn.context import Context
 from selfsup.nn.noise import integers, uniform
 from selfsup.nn.patches import LEAST, cut, encode, mosaic, side_for, standardised
 from selfsup.nn.ranks import gather
@@ -159,31 +159,3 @@ class CPC(Task):
                 picked = found.flatten(0, 1)[chosen[b]]
                 row.append(Panel(mosaic(picked, self.grid), f"guess: {own} of {self.grid} its own"))
         return rows
-
-
-class Context(nn.Module):
-    """Residual blocks (B, dim, H, W) -> the same; a place sees its own row and those above (Hénaff et al., A.2)."""
-
-    def __init__(self, dim: int, depth: int, norms: bool) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(_Block(dim, norms) for _ in range(depth))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Each block sees one row further up."""
-        for block in self.blocks:
-            x = x + block(x)
-        return x
-
-
-class _Block(nn.Module):
-    def __init__(self, dim: int, norms: bool) -> None:
-        super().__init__()
-        self.across = nn.Conv2d(dim, dim, (1, 3), padding=(0, 1))
-        self.down = nn.Conv2d(dim, dim, (2, 1))
-        self.out = nn.Conv2d(dim, dim, 1)
-        self.norm = nn.LayerNorm(dim) if norms else nn.Identity()  # of each place alone: it must not see others
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.across(self.norm(x.movedim(1, 3)).movedim(3, 1)))
-        added: Tensor = self.out(F.relu(self.down(F.pad(x, (0, 0, 1, 0)))))
-        return added
