@@ -15,12 +15,13 @@ import selfsup
 def bert(data: Path, out: Path = Path("runs/text/bert")) -> selfsup.Run:
     """Learn from 4,874 mails and 1,416 articles without labels.
 
-    `selfsup pretrain DATA/train --task bert --hidden 0.3 --steps 4000 --batch-size 32 --lr 2e-3`
+    `selfsup pretrain DATA/train --task bert --hidden 0.3 --steps 6000 --batch-size 32 --lr 2e-3`
 
-    Measured: not to its end yet.
+    Seed 0, 33 CPU minutes of one thread: 54.5 ± 5.2%, 69.3 ± 4.8%, 79.6 ± 0.8% with 1, 5, 20 labels per class by the
+    linear probe; untrained 23.4 ± 1.4%, 32.6 ± 6.1%, 47.7 ± 4.2%; TF-IDF 53.4 ± 7.8%, 82.7 ± 2.5%, 94.8 ± 0.9%.
     """
     return selfsup.pretrain(
-        data / "train", task="bert", hidden=0.3, steps=4000, batch_size=32, lr=2e-3, seed=0, device="cpu", out=out
+        data / "train", task="bert", hidden=0.3, steps=6000, batch_size=32, lr=2e-3, seed=0, device="cpu", out=out
     )
 
 
@@ -29,7 +30,7 @@ def simcse(data: Path, bert: selfsup.Run, out: Path = Path("runs/text/simcse")) 
 
     `selfsup pretrain DATA/train --task simcse --pieces --init BERT --steps 300 --batch-size 64 --lr 5e-4`
 
-    Measured: not yet.
+    Seed 0, 7 CPU minutes: 54.2 ± 2.4%, 70.3 ± 6.2%, 80.0 ± 1.8% by the linear probe.
     """
     return selfsup.pretrain(
         data / "train", task="simcse", pieces=True, init=bert.folder, steps=300, batch_size=64, lr=5e-4, seed=0,
@@ -42,7 +43,7 @@ def next_word(data: Path, out: Path = Path("runs/text/next_word")) -> selfsup.Ru
 
     `selfsup pretrain DATA/bbc-train --task next_word --tokenizer wordpiece:2000 --steps 4000 --batch-size 16 --lr 2e-3`
 
-    Measured: not yet; the interpolated trigram has 4.118 nats a token.
+    Seed 0, about 20 CPU minutes: 4.301 nats a token on held-out articles; the interpolated trigram has 4.118.
     """
     return selfsup.pretrain(
         data / "bbc-train", task="next_word", tokenizer="wordpiece:2000", steps=4000, batch_size=16, lr=2e-3, seed=0,

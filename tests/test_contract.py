@@ -26,7 +26,8 @@ OPTIONS: dict[str, dict[str, object]] = {  # smaller than the default where few 
     "dinov2": {"prototypes": 64, "hidden": 64, "dim": 32},
     "ibot": {"prototypes": 64, "hidden": 64, "dim": 32},
     "mae": {"normalise": False},  # of patches of noise
-    "swav": {"prototypes": 100, "queue": 0},
+    "moco": {"temperature": 0.4},  # its queue is no longer than the 64 samples
+    "swav": {"prototypes": 60, "queue": 0},
 }
 GAMES = {"bigan"}  # the sum of two players' losses has no reason to fall
 
