@@ -203,14 +203,16 @@ def _draw(
     if where is None:
         raise UserError(f"{file.path} does not say where the pictures are: give --data")
     try:
-        samples = find_samples(where, [item.path for item in found], SIDE)
+        asked: list[Image.Image | str | None] = []
+        wanted = [item.path for item in found]
         if row is not None:
-            samples = find_samples(where, [file.names([row])[0][0]], SIDE) + samples
+            wanted.insert(0, file.names([row])[0][0])
         elif os.path.isfile(query):
             folder, name = os.path.split(os.path.abspath(query))
-            samples = find_samples(folder, [name], SIDE) + samples
+            asked = find_samples(folder, [name], SIDE)
         else:
-            samples = [query, *samples]
+            asked = [query]
+        samples = asked + find_samples(where, wanted, SIDE)
     except UserError as error:
         raise UserError(f"{error}; give --data with what was embedded") from None
     if not any(samples[1:]):
