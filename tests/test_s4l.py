@@ -22,9 +22,10 @@ from selfsup.pretraining import prepare_task
 from selfsup.task import Loss, Panel, Task
 from selfsup.tasks import TASKS
 from selfsup.tasks.image.rotation import Rotation, all_turns
-from selfsup.tasks.semi.s4l import S4L, shifted
+from selfsup.tasks.semi.s4l import S4L
 from selfsup.train.signals import Interrupted
 from selfsup.views import Crop, ImageViews
+from selfsup.views.labelled import shifted
 from selfsup.views.loader import batches
 
 

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
-import numpy as np
-import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from selfsup.data import ImageSpec, Source
 from selfsup.errors import UserError, unknown
@@ -18,8 +14,8 @@ from selfsup.nn import accuracy
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
 from selfsup.tasks import TASKS, find_task
 from selfsup.tasks.image.rotation import Rotation, all_turns
-from selfsup.views import Crop, Fetched, ImageViews, Views
-from selfsup.views.random import uniform
+from selfsup.views import Crop, ImageViews
+from selfsup.views.labelled import LabelledViews
 
 
 class S4L(Task):
@@ -77,10 +73,10 @@ class S4L(Task):
         self.pretext.samples(source)
         return source
 
-    def views(self, spec: ImageSpec) -> S4LViews:
+    def views(self, spec: ImageSpec) -> LabelledViews:
         """Return the pretext's views and the labelled companions."""
         plain = ImageViews(spec, {"x_labelled": Crop(spec.size)}, labels=True)
-        return S4LViews(self.pretext.views(spec), plain, self.pad, self.flip)
+        return LabelledViews(self.pretext.views(spec), plain, self.pad, self.flip)
 
     def loss(self, batch: Batch) -> Loss:
         """Return the cross-entropy of the labels plus the weighted loss of the pretext."""
@@ -111,44 +107,3 @@ class S4L(Task):
             captions = [f"{caption}, guess {y}" for caption, y in zip(captions, guesses, strict=True)]
         rows = zip(batch["x_labelled"], captions, self.pretext.panels(batch, guess), strict=True)
         return [[Panel(x, caption), *row] for x, caption, row in rows]
-
-
-@dataclass(frozen=True)
-class S4LViews:
-    """The pretext's views, and for each sample a labelled picture drawn, with its shift, from (seed, epoch, index)."""
-
-    pretext: Views
-    plain: ImageViews
-    pad: int
-    flip: float
-
-    def for_device(self, device: torch.device) -> S4LViews:
-        """Return the same with the pretext's views as they suit a device; companions stay uint8 until `finish`."""
-        return replace(self, pretext=self.pretext.for_device(device))
-
-    def fetch(self, source: Source, indices: NDArray[np.int64], seed: int, epoch: int) -> Fetched:
-        """Return the pretext's batch with `x_labelled` (B, C, H, W) uint8 and `y_labelled` (B,)."""
-        fetched = self.pretext.fetch(source, indices, seed, epoch)
-        assert source.labels is not None
-        labelled = np.flatnonzero(source.labels.ids >= 0)
-        draws = uniform(~seed, epoch, indices, 4)  # ~: not the numbers that the pretext draws
-        chosen = labelled[(draws[:, 0] * len(labelled)).astype(np.int64)]
-        companions = self.plain.fetch(source.take(chosen), np.arange(len(chosen)), seed, epoch)
-        x = shifted(companions.batch["x_labelled"], draws[:, 1:], self.pad, self.flip)
-        skipped = tuple((int(chosen[place]), reason) for place, reason in companions.skipped)
-        batch = {**fetched.batch, "x_labelled": x, "y_labelled": companions.batch["y"]}
-        return Fetched(batch, fetched.skipped + skipped)
-
-    def finish(self, batch: Batch) -> Batch:
-        """Return both parts as the encoder gets them."""
-        return self.plain.finish(self.pretext.finish(batch))
-
-
-def shifted(x: Tensor, draws: NDArray[np.float64], pad: int, flip: float) -> Tensor:
-    """Shift (B, C, H, W) by up to `pad` pixels over zeros and flip with probability `flip`, by `draws` (B, 3)."""
-    high, wide = x.shape[2:]
-    first = torch.from_numpy((draws[:, :2] * (2 * pad + 1)).astype(np.int64))
-    rows, columns = first[:, :1] + torch.arange(high), first[:, 1:] + torch.arange(wide)
-    columns = torch.where(torch.from_numpy(draws[:, 2:] < flip), columns.flip(1), columns)
-    padded = F.pad(x, (pad, pad, pad, pad)).permute(0, 2, 3, 1)
-    return padded[torch.arange(len(x))[:, None, None], rows[:, :, None], columns[:, None]].permute(0, 3, 1, 2)
