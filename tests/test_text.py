@@ -172,6 +172,50 @@ def test_masks_are_15_percent_80_10_10_and_differ_between_epochs() -> None:
     assert torch.equal(task._hide(alone)[0][0], x[short, :wide]), "masks do not depend on the batch"
 
 
+def test_spans_are_near_each_other_within_one_document() -> None:
+    source = Texts.of(DOCUMENTS)
+    task = make("declutr", source, 66)
+    spec, indices = task.encoder.spec, np.arange(len(source))
+    ids, starts, stops = source.lie(spec.tokenizer)
+    lengths: dict[str, list[int]] = {"x": [], "positive": []}
+    apart = []
+    for epoch in range(30):
+        batch = task.views(spec).fetch(source, indices, 0, epoch).batch
+        for row, (start, stop) in enumerate(zip(starts, stops, strict=True)):
+            places = []
+            for key, long in lengths.items():
+                inside = batch[key][row, 1 : int((batch[key][row] != spec.pad).sum()) - 1].numpy()
+                fits = np.lib.stride_tricks.sliding_window_view(ids[start:stop], len(inside)) == inside
+                found = np.flatnonzero(fits.all(1))
+                assert len(found)
+                places.append((int(found[0]), int(found[0]) + len(inside), len(found) == 1))
+                if stop - start > spec.room:
+                    long.append(len(inside))
+            (begin, end, sure), (other, last, too) = places
+            if sure and too:
+                assert begin - (last - other) <= other <= end
+                apart.append(last <= begin or other >= end)
+    assert abs(np.mean(lengths["x"]) - (4 + 60 * 4 / 6)) < 1.5
+    assert abs(np.mean(lengths["positive"]) - (4 + 60 * 2 / 6)) < 1.5
+    assert 0 < np.mean(apart) < 0.2
+
+
+def test_declutr_with_words_and_without_them() -> None:
+    source = Texts.of(DOCUMENTS)
+    task = make("declutr", source, hidden=0.0).eval()
+    batch = a_batch(task, source, 8)
+    with torch.no_grad():
+        loss = task.loss(batch)
+        first, second = (torch.nn.functional.normalize(task.encoder(batch[key]).double()) for key in ("x", "positive"))
+        expected = torch.nn.functional.cross_entropy(first @ second.T / 0.05, torch.arange(8))
+    torch.testing.assert_close(loss.value.double(), expected, rtol=1e-4, atol=1e-5)
+    assert loss.chance == pytest.approx(np.log(8))
+    with_words = make("declutr", source).loss(batch)
+    assert with_words.chance == pytest.approx(np.log(8) + np.log(task.encoder.spec.vocabulary))
+    with pytest.raises(UserError, match="--hidden 0"):
+        selfsup.pretrain(source, task="declutr", encoder="gpt-tiny", steps=1, size=32, quiet=True, out="no")
+
+
 def test_whole_words_are_hidden_together() -> None:
     source = Texts.of(DOCUMENTS)
     task = make("bert", source, 64, whole_words=True)
@@ -212,7 +256,7 @@ def test_the_representation_does_not_depend_on_padding_and_long_texts_are_averag
             torch.testing.assert_close(encoder(x)[0], mean, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("task", ["bert", "next_word", "simcse"])
+@pytest.mark.parametrize("task", ["bert", "declutr", "next_word", "simcse"])
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(task: str, tmp_path: Path) -> None:
     source = Texts.of(DOCUMENTS)
     options = {"task": task, "steps": 6, "batch_size": 8, "size": 32, "tokenizer": "wordpiece:600", "quiet": True}

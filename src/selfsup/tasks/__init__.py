@@ -24,6 +24,7 @@ TASKS: dict[str, str] = {
     "counting": "selfsup.tasks.image.counting:Counting",
     "cpc": "selfsup.tasks.image.cpc:CPC",
     "data2vec": "selfsup.tasks.image.data2vec:Data2Vec",
+    "declutr": "selfsup.tasks.text.declutr:DeCLUTR",
     "deepcluster": "selfsup.tasks.image.deepcluster:DeepCluster",
     "denoising": "selfsup.tasks.image.denoising:Denoising",
     "dino": "selfsup.tasks.image.dino:DINO",

@@ -26,13 +26,13 @@ class TextViews:
     number for all of the batch (T is then a multiple of the size); `one`, a window of it at a place drawn from (seed,
     epoch, index); `pairs`, [CLS] A [SEP] B [SEP] of a piece that is cut after one of its sentences, where B goes on
     after A or, by `swap`, is from another document. Then also `next` (B,) int64: 1, 0, or -1 for a piece that is one
-    sentence and stands alone. `short`: the share of samples cut to a length drawn below theirs.
-    With `labels` also `y` (B,) int64; with `noise` also `noise` (B,) int64, the keys of
-    `selfsup.nn.noise`.
+    sentence and stands alone; `spans`, an anchor, and as `positive` (B, T') a shorter one near it, as DeCLUTR draws
+    them. `short`: the share of samples cut to a length drawn below theirs. With `labels` also `y` (B,) int64; with
+    `noise` also `noise` (B,) int64, the keys of `selfsup.nn.noise`.
     """
 
     spec: TextSpec
-    what: Literal["windows", "one", "pairs"] = "windows"
+    what: Literal["windows", "one", "pairs", "spans"] = "windows"
     swap: float = 0.0
     short: float = 0.0
     noise: bool = False
@@ -56,6 +56,9 @@ class TextViews:
             sizes = self._cut(np.minimum(stops - starts, self.spec.room), u)
             starts = starts + (u[:, 2] * (stops - starts - sizes + 1)).astype(np.int64)
             x = self._frame(rows.ids, (starts,), (sizes,))
+        elif self.what == "spans":
+            x, positive = self._spans(rows.ids, starts, stops, uniform(seed, epoch, indices, 12))
+            batch["positive"] = torch.from_numpy(positive)
         else:
             x, follows = self._pairs(some, rows.ids, indices, u)
             batch["next"] = torch.from_numpy(follows)
@@ -105,6 +108,20 @@ class TextViews:
             x[some, (begin + size)[some]] = self.spec.sep
             begin = begin + size + (size > 0)
         return x
+
+    def _spans(
+        self, ids: NDArray[Any], starts: NDArray[np.int64], stops: NDArray[np.int64], u: NDArray[np.float64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return anchors and positives: Beta(4, 2) and Beta(2, 4) are the 4th and the 2nd smallest of five uniforms."""
+        least, room = max(1, self.spec.room // 16), self.spec.room
+        shares = np.sort(u[:, :5])[:, 3], np.sort(u[:, 5:10])[:, 1]
+        long, near = (
+            np.minimum(least + (share * (room - least + 1)).astype(np.int64), stops - starts) for share in shares
+        )
+        anchor = starts + (u[:, 10] * (stops - starts - long + 1)).astype(np.int64)
+        low, high = np.maximum(anchor - near, starts), np.minimum(anchor + long, stops - near)
+        positive = low + (u[:, 11] * (high - low + 1)).astype(np.int64)
+        return self._frame(ids, (anchor,), (long,)), self._frame(ids, (positive,), (near,))
 
     def _pairs(
         self, source: Any, ids: NDArray[Any], indices: NDArray[np.int64], u: NDArray[np.float64]
