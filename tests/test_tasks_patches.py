@@ -88,13 +88,18 @@ def test_standardised_patches_have_no_mean_and_constant_ones_are_zero() -> None:
     assert y[1].std() == pytest.approx(1, abs=0.02)
 
 
-def test_one_colour_leaves_no_trace_of_the_others() -> None:
-    x = torch.randn(5, 2, 3, 8, 8)
-    other = x.clone()
-    kept, noise = torch.arange(10).view(5, 2) % 3, torch.randn(5, 2, 3, 8, 8)
-    other[torch.arange(3).view(3, 1, 1).ne(kept[..., None, None, None]).expand_as(x)] = 9
-    assert torch.equal(patches.one_colour(x, kept, noise), patches.one_colour(other, kept, noise))
-    assert torch.equal(patches.one_colour(x, kept, noise)[0, 1, 1], x[0, 1, 1])
+def test_one_colour_stands_in_its_channel_among_noise() -> None:
+    x = torch.randn(5, 3, 12, 12)
+    kept, corner = torch.arange(10).view(5, 2) % 3, torch.randint(0, 4, (5, 2))
+    patch = patches.cut(x, corner, corner, 8, kept)
+    whole = patches.cut(x, corner, corner, 8)
+    assert torch.equal(patch, whole.gather(2, kept[..., None, None, None].expand(-1, -1, 1, 8, 8)))
+    noise = torch.randn(5, 2, 2, 8, 8)
+    found = patches.one_colour(patch, kept, noise)
+    assert torch.equal(found[0, 1, 1], whole[0, 1, 1])
+    deviation = patch.std((3, 4), keepdim=True) / 100
+    others = [[found[i, j, [c for c in range(3) if c != kept[i, j]]] for j in range(2)] for i in range(5)]
+    torch.testing.assert_close(torch.stack([torch.stack(row) for row in others]), noise * deviation)
 
 
 def test_resizing_matrices_are_those_of_interpolate() -> None:

@@ -33,13 +33,16 @@ def room(spec: ImageSpec, need: int, given: bool) -> int:
     return max(need, spec.size)
 
 
-def cut(x: Tensor, top: Tensor, left: Tensor, side: int) -> Tensor:
-    """Cut patches out of (B, C, H, W) at corners (B, N), or (B, N, C) one a channel -> (B, N, C, side, side)."""
+def cut(x: Tensor, top: Tensor, left: Tensor, side: int, channel: Tensor | None = None) -> Tensor:
+    """Cut patches out of (B, C, H, W) at corners (B, N), or (B, N, C) one a channel -> (B, N, C, side, side).
+
+    `channel` (B, N) takes one channel of each alone: (B, N, 1, side, side).
+    """
     steps = torch.arange(side, device=x.device)
     top, left = (corner.view(*corner.shape[:2], -1, 1, 1) for corner in (top, left))
     sample = torch.arange(len(x), device=x.device).view(-1, 1, 1, 1, 1)
-    channel = torch.arange(x.shape[1], device=x.device).view(-1, 1, 1)
-    return x[sample, channel, top + steps[:, None], left + steps]
+    taken = torch.arange(x.shape[1], device=x.device) if channel is None else channel[:, :, None]
+    return x[sample, taken[..., None, None], top + steps[:, None], left + steps]
 
 
 def standardised(patches: Tensor) -> Tensor:
@@ -49,11 +52,14 @@ def standardised(patches: Tensor) -> Tensor:
 
 
 def one_colour(patches: Tensor, kept: Tensor, noise: Tensor) -> Tensor:
-    """Keep channel `kept` (B, N) of patches (B, N, C, h, w); the others become `noise` of 1/100 of its deviation."""
-    channel = torch.arange(patches.shape[2], device=patches.device).view(-1, 1, 1)
-    kept = kept[..., None, None, None]
-    deviation = patches.gather(2, kept.expand(-1, -1, 1, *patches.shape[3:])).std((3, 4), keepdim=True)
-    return torch.where(channel == kept, patches, noise * deviation / 100)
+    """Put the one channel of patches (B, N, 1, h, w) at `kept` (B, N), with `noise` (B, N, C - 1, h, w) as the others.
+
+    The noise gets 1/100 of the deviation of its patch. Returns (B, N, C, h, w).
+    """
+    parts = torch.cat([patches, noise * patches.std((3, 4), keepdim=True) / 100], 2)
+    channel, kept = torch.arange(parts.shape[2], device=kept.device), kept[..., None]
+    source = torch.where(channel == kept, 0, channel + (channel < kept).long())
+    return parts.take_along_dim(source[..., None, None], 2)
 
 
 def resizer(before: int, after: int, mode: str = "bilinear") -> Tensor:

@@ -90,15 +90,16 @@ class RelativePosition(Task):
         first = self.margin + integers(key, self.size - self.extent - 2 * self.margin + 1, 2, stream=2)
         step = self.patch + self.gap
         top, left = (first[:, None, i] + place * step + moved[:, i] for i, place in enumerate((cell // 3, cell % 3)))
-        pair = cut(x, top, left, self.patch)
+        kept = integers(key, 3, 2, stream=5) if self.drop and x.shape[1] == 3 else None
+        pair = cut(x, top, left, self.patch, kept)
         kind = integers(key, len(self.operators), 2, stream=3)
         kind = torch.where(uniform(key, 2, stream=4) < self.resample, kind, len(self.operators) - 1)
         a = self.operators[kind][:, :, None]
         pair = a @ pair @ a.mT
         if self.normalise:
             pair = standardised(pair)
-        if self.drop and pair.shape[2] == 3:
-            pair = one_colour(pair, integers(key, 3, 2, stream=5), normal(key, *pair.shape[1:], stream=6))
+        if kept is not None:
+            pair = one_colour(pair, kept, normal(key, 2, 2, self.patch, self.patch, stream=6))
         return pair, label
 
     def logits(self, pair: Tensor) -> Tensor:
