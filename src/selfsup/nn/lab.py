@@ -21,23 +21,25 @@ GREY = 5.0  # a picture whose a and b are all smaller has no colour
 
 def to_light(x: Tensor, spec: ImageSpec) -> Tensor:
     """Undo the normalisation and sRGB's curve: (B, 3, H, W) -> linear light in 0..1."""
+    x = full(x)
     mean, std = (x.new_tensor(values).view(-1, 1, 1) for values in (spec.mean, spec.std))
-    value = full(x * std + mean).clamp(0, 1)
-    return torch.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+    value = torch.addcmul(mean, x, std).clamp_(0, 1)
+    return torch.where(value <= 0.04045, value / 12.92, value.add(0.055).div_(1.055).pow_(2.4))
 
 
 def from_light(light: Tensor, spec: ImageSpec) -> Tensor:
-    """Return linear light, clamped to what sRGB can show, as the spec normalises it."""
+    """Return linear light (B, 3, H, W), or of grey pictures (B, 1, H, W), clamped to what sRGB can show, normalised."""
     light = light.clamp(0, 1)
-    value = torch.where(light <= 0.0031308, 12.92 * light, 1.055 * light.clamp_min(0.0031308) ** (1 / 2.4) - 0.055)
+    curve = light.clamp_min(0.0031308).pow_(1 / 2.4).mul_(1.055).sub_(0.055)
+    value = torch.where(light <= 0.0031308, 12.92 * light, curve)
     mean, std = (light.new_tensor(values).view(-1, 1, 1) for values in (spec.mean, spec.std))
     return (value - mean) / std
 
 
 def luminance(light: Tensor) -> Tensor:
     """(B, 3, H, W) -> (B, 1, H, W): Y, of which L is a function."""
-    weights = light.new_tensor(_XYZ[1])
-    return (light * weights.view(3, 1, 1)).sum(1, keepdim=True)
+    red, green, blue = light.split(1, 1)
+    return red * _XYZ[1][0] + green * _XYZ[1][1] + blue * _XYZ[1][2]
 
 
 def to_lab(light: Tensor) -> Tensor:
@@ -113,8 +115,8 @@ class AbBins(nn.Module):
         a, b = ((ab / _FINE).round().long() + _REACH // _FINE).clamp(0, 2 * _REACH // _FINE).unbind(1)
         return a * (2 * _REACH // _FINE + 1) + b
 
-    def cross_entropy(self, logits: Tensor, places: Tensor) -> Tensor:
-        """(B, Q, H, W) logits and places of the true colours -> (B, H, W)."""
+    def forward(self, logits: Tensor, places: Tensor) -> Tensor:
+        """(B, Q, H, W) logits and places of the true colours -> the cross-entropy (B, H, W)."""
         logits = full(logits)
         near, share = (table[places].permute(0, 3, 1, 2) for table in (self.near, self.share))
         return logits.logsumexp(1) - (logits.gather(1, near) * share).sum(1)

@@ -100,13 +100,13 @@ class Colorization(Task):
         light = to_light(batch["x"], self.encoder.spec)
         ab = ab_at(light, self.side)
         places, there = self.bins.places(ab), coloured(ab)
-        entropy = self.bins.cross_entropy(self.predict(self.grey(light)), places)
+        entropy = self.bins(self.predict(self.grey(light)), places)
         values = (entropy * self.weight[self.bins.near[:, 0]][places]).mean((1, 2))
         return Loss(global_mean(values, there), {"grey": 1 - there.mean()}, math.log(len(self.weight)))
 
     def grey(self, light: Tensor) -> Tensor:
         """Return the grey pictures of the same lightness (B, 3, H, W), as the encoder gets them."""
-        return from_light(luminance(light).expand(-1, 3, -1, -1), self.encoder.spec)
+        return from_light(luminance(light), self.encoder.spec)
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
         """Return each picture without its colours, and with those of the label and of the guess."""

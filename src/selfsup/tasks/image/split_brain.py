@@ -75,7 +75,7 @@ class SplitBrain(Task):
         lab = self.target(batch["x"])
         there = coloured(lab[:, 1:])
         level = (lab[:, 0] / (100 / LEVELS)).long().clamp(0, LEVELS - 1)
-        to_ab = self.bins.cross_entropy(ab_logits, self.bins.places(lab[:, 1:])).mean((1, 2))
+        to_ab = self.bins(ab_logits, self.bins.places(lab[:, 1:])).mean((1, 2))
         to_l = F.cross_entropy(full(l_logits), level, reduction="none").mean((1, 2))
         ab_loss, l_loss = global_mean(to_ab, there), global_mean(to_l, there)
         metrics = {"ab": ab_loss.detach(), "lightness": l_loss.detach(), "grey": 1 - there.mean()}
