@@ -242,4 +242,4 @@ def test_control_c(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
 
     monkeypatch.setattr(cli, "_function", lambda command: stop)
     assert main(["tasks"]) == 130
-    assert capsys.readouterr() == ("", "")
+    assert capsys.readouterr() == ("", "selfsup: interrupted\n")

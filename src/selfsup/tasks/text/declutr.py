@@ -20,7 +20,7 @@ from selfsup.views.text import TextViews
 
 
 class DeCLUTR(Task):
-    """Find, for an anchor span of each document, the span near it among those of the batch (Giorgi et al., section 3).
+    """Find the span near the anchor of each document among those of the batch (Giorgi et al., 2021, section 3).
 
     Anchors are long (Beta(4, 2) between 1/16 of the encoder's length and all of it), positives short (Beta(2, 4)) and
     adjacent to the anchor, over its edge or inside it (3.1). Cosines are divided by `temperature`; there is no head.
