@@ -42,7 +42,7 @@ from selfsup.train.checkpoint import load_tensors
 
 KNOWN = {
     "rotation": "",
-    "moco": "--queue 64",
+    "moco": "--queue 32",
     "dino": "",
     "bigan": "",
     "deepcluster": "",
