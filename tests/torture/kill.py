@@ -91,10 +91,11 @@ def start(words: str, place: Path, log: Path | None = None, limit: int | None = 
     `log` gets what it says; `limit` bounds the bytes of a file that it writes; root may run it as another `user`.
     """
     child = os.fork()
+    with contextlib.suppress(PermissionError, ProcessLookupError):
+        os.setpgid(child, child)  # on both sides: the parent may kill the group before the child has run at all
     if child:
         return child
     try:
-        os.setsid()
         os.chdir(place)
         said = os.open(log or "said.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(said, 1)
