@@ -177,6 +177,19 @@ def test_a_checkpoint_of_something_else(run: Path) -> None:
         Run(run).load_task()
 
 
+def test_a_checkpoint_that_lacks_a_number_of_the_optimizer(run: Path) -> None:
+    from selfsup.train.checkpoint import load_tensors, restore
+    from selfsup.train.optim import build_optimizer
+
+    path = run / "checkpoint" / "latest.safetensors"
+    tensors, _ = load_tensors(path)
+    task = Run(run).load_task()[0]
+    optimizer = build_optimizer(task, "adamw", 1e-3, 0.05)
+    restore(tensors, task, optimizer, path)
+    with pytest.raises(UserError, match="other numbers of one parameter than of another"):
+        restore({k: v for k, v in tensors.items() if k != "optimizer.0.step"}, task, optimizer, path)
+
+
 # Arrays and tables
 
 
@@ -220,6 +233,19 @@ def test_an_embedding_file_that_promises_too_much(tmp_path: Path) -> None:
     pq.write_table(pa.table({"path": ["a"], "vector": wide}), tmp_path / "wide.parquet")
     with pytest.raises(UserError, match="numbers"):
         VectorFile(tmp_path / "wide.parquet")
+
+
+@pytest.mark.parametrize("promised", [2, 4, 10_000])
+def test_an_embedding_file_with_other_rows_than_it_promises(tmp_path: Path, promised: int) -> None:
+    from selfsup.vectors import VectorFile
+
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"path": ["a", "b", "c"], "vector": [[1.0, 2.0]] * 3}), path)
+    file = VectorFile(path)
+    assert file.names([0, 2]) == [("a", None), ("c", None)]
+    file.__class__ = type("Other", (VectorFile,), {"__len__": lambda self: promised})
+    with pytest.raises(UserError, match=f"3 of its {promised:,} rows are there"):
+        file.names([0, promised - 1])
 
 
 # The report

@@ -30,11 +30,11 @@ class VectorFile:
         self.path = Path(path)
         try:
             self.file = pq.ParquetFile(self.path, pre_buffer=False)
+            schema: Any = self.file.schema_arrow
         except FileNotFoundError:
             raise UserError(f"no such file: {path}; `selfsup embed` writes one") from None
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeError) as error:
             raise UserError(f"{path} is no Parquet file: {str(error).splitlines()[0]}") from None
-        schema: Any = self.file.schema_arrow
         columns = {field.name: field.type for field in schema}
         if not (_is_text(columns.get("path")) and _is_vector(columns.get("vector"))):
             raise UserError(
@@ -116,8 +116,10 @@ class VectorFile:
             for batch in self.file.iter_batches(ROWS, columns=columns):
                 yield start, batch.select(columns)
                 start += len(batch)
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeError) as error:
             raise UserError(f"{self.path} is damaged: {str(error).splitlines()[0]}") from None
+        if start != len(self):
+            raise UserError(f"{self.path} is damaged: {start:,} of its {len(self):,} rows are there")
 
 
 def _within(rows: NDArray[np.int64], start: int, count: int) -> NDArray[np.int64]:

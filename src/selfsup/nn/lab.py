@@ -38,8 +38,8 @@ def from_light(light: Tensor, spec: ImageSpec) -> Tensor:
 
 def luminance(light: Tensor) -> Tensor:
     """(B, 3, H, W) -> (B, 1, H, W): Y, of which L is a function."""
-    red, green, blue = light.split(1, 1)
-    return red * _XYZ[1][0] + green * _XYZ[1][1] + blue * _XYZ[1][2]
+    red, green, blue = light.unbind(1)
+    return (red * _XYZ[1][0] + green * _XYZ[1][1] + blue * _XYZ[1][2]).unsqueeze(1)
 
 
 def to_lab(light: Tensor) -> Tensor:

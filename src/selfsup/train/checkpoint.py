@@ -98,6 +98,9 @@ def restore(tensors: Mapping[str, Tensor], task: nn.Module, optimizer: torch.opt
             if tensor.shape == parameter.shape:
                 tensor = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
             state.setdefault(int(number), {})[key] = tensor
+    kept = next(iter(state.values()), {}).keys()
+    if any(one.keys() != kept for one in state.values()):
+        raise UserError(f"{where} does not fit this optimizer: it keeps other numbers of one parameter than of another")
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
