@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
@@ -233,6 +234,14 @@ def test_an_embedding_file_that_promises_too_much(tmp_path: Path) -> None:
     pq.write_table(pa.table({"path": ["a"], "vector": wide}), tmp_path / "wide.parquet")
     with pytest.raises(UserError, match="numbers"):
         VectorFile(tmp_path / "wide.parquet")
+
+
+def test_what_ends_the_process_ends_a_copy_of_it() -> None:
+    from selfsup.vectors import in_a_copy
+
+    assert in_a_copy(lambda: 3) == 3
+    assert in_a_copy(lambda: os.kill(os.getpid(), signal.SIGKILL)) is None
+    assert in_a_copy(lambda: 1 // 0) is None
 
 
 @pytest.mark.parametrize("promised", [2, 4, 10_000])

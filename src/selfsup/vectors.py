@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,16 +55,17 @@ class VectorFile:
 
     def _check_size(self) -> None:
         """Raise `UserError` for more rows or numbers than a file of this size can mean: they may be packed at will."""
-        about, size = self.file.metadata, self.path.stat().st_size
-        numbers = 0
-        try:
-            for group in range(about.num_row_groups):
-                columns = (about.row_group(group).column(i) for i in range(about.num_columns))
-                numbers += sum(column.num_values for column in columns if column.path_in_schema.startswith("vector"))
-        except (pa.ArrowException, OSError, UnicodeError) as error:
-            raise UserError(f"{self.path} is damaged: {str(error).splitlines()[0]}") from None
+        size, numbers = self.path.stat().st_size, in_a_copy(self._numbers)
+        if numbers is None:
+            raise UserError(f"{self.path} is damaged: what it says of its columns cannot be read")
         if len(self) > size or not 0 <= numbers <= len(self) * WIDEST:
             raise UserError(f"{self.path} promises {len(self):,} rows of {numbers:,} numbers in {size:,} bytes")
+
+    def _numbers(self) -> int:
+        about = self.file.metadata
+        groups = (about.row_group(group) for group in range(about.num_row_groups))
+        columns = (group.column(i) for group in groups for i in range(about.num_columns))
+        return sum(column.num_values for column in columns if column.path_in_schema.startswith("vector"))
 
     def vectors(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Yield the number of the first row and the vectors (b, dim) float32 of each batch.
@@ -120,6 +123,29 @@ class VectorFile:
             raise UserError(f"{self.path} is damaged: {str(error).splitlines()[0]}") from None
         if start != len(self):
             raise UserError(f"{self.path} is damaged: {start:,} of its {len(self):,} rows are there")
+
+
+def in_a_copy(work: Callable[[], int]) -> int | None:
+    """Return what `work` gives in a copy of this process, or None where it fails, or ends the process.
+
+    Arrow aborts at some damaged descriptions of a column. Where processes cannot be copied, the work is done here.
+    """
+    if not hasattr(os, "fork"):
+        return work()
+    reader, writer = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of other threads, on which the work does not wait
+        copy = os.fork()
+    if copy == 0:
+        with contextlib.suppress(Exception):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            os.write(writer, str(work()).encode())
+        os._exit(0)
+    os.close(writer)
+    with open(reader) as file:
+        told = file.read()
+    os.waitpid(copy, 0)
+    return int(told) if told else None
 
 
 def _within(rows: NDArray[np.int64], start: int, count: int) -> NDArray[np.int64]:
