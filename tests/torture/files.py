@@ -195,7 +195,7 @@ def _watched(name: str, command: Callable[[], list[str]]) -> dict[str, Any]:
     if len(notes) >= 40:  # in the first quarter things are still being made
         quarters = np.array(notes)[: len(notes) // 4 * 4].reshape(4, -1, 3)
         grown = quarters[3].min(0) - quarters[1].min(0)
-        line |= {"MB grown": round(float(grown[0]) / 1e6, 1), "files grown": grown[1], "threads grown": grown[2]}
+        line |= {"MB grown": round(float(grown[0]) / 1e6, 1), "files grown": int(grown[1]), "threads grown": int(grown[2])}
         wrong += ["memory grows"] if grown[0] > 100e6 else []
         wrong += ["open files or threads grow"] if grown[1] > 2 or grown[2] > 2 else []
     return line
