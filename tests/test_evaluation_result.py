@@ -57,6 +57,8 @@ def test_damaged_files_are_one_line(result: Evaluation, tmp_path: Path) -> None:
         damaged(lambda p: p["scores"][0].update(shots=-1)),
         damaged(lambda p: p["scores"][0].update(values="x")),
         damaged(lambda p: p["saved"].update(linear=[{}])),
+        damaged(lambda p: p["about"].update(chance=None)),
+        damaged(lambda p: p["about"].update(chance="")),
     ):  # fmt: skip
         path.write_text(text)
         with pytest.raises(UserError, match="is no saved evaluation") as error:

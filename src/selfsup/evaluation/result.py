@@ -185,8 +185,8 @@ def _check_about(about: Mapping[str, Any], scores: tuple[Score, ...]) -> None:
     wrong += [key for key in ("data",) if not isinstance(about.get(key, {}), dict)]
     if not isinstance(about["test"]["samples"], int):
         wrong.append("test")
-    if chance := about.get("chance"):
-        _finite(chance["value"]), str(chance["words"])
+    if "chance" in about:
+        _finite(about["chance"]["value"]), str(about["chance"]["words"])
     if not all(isinstance(line, str) for line in about.get("warnings", ())):
         wrong.append("warnings")
     for shots in {score.shots for score in scores}:
