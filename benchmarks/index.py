@@ -32,12 +32,14 @@ found = sum(1 for folder, _, names in os.walk(root) for name in names if os.stat
     "first start": """
 from selfsup.data import open_data
 begin()
-found = len(open_data(root))
+data = open_data(root)
+found = len(data)
 """,
     "later start": """
 from selfsup.data import open_data
 begin()
-found = len(open_data(root))
+data = open_data(root)
+found = len(data)
 """,
     "fingerprint": """
 from selfsup.data import open_data
@@ -49,12 +51,14 @@ found = len(source)
     "torchvision ImageFolder": """
 from torchvision.datasets import ImageFolder
 begin()
-found = len(ImageFolder(root))
+data = ImageFolder(root)
+found = len(data)
 """,
     "lightly LightlyDataset": """
 from lightly.data import LightlyDataset
 begin()
-found = len(LightlyDataset(root))
+data = LightlyDataset(root)
+found = len(data)
 """,
 }
 FRAME = """
@@ -112,7 +116,9 @@ def run(case: str, root: Path, cache: str) -> dict[str, float]:
 
 def change(root: Path, name: str, cache: str) -> bool:
     """Change one file, start again, and undo it; return whether the paths that were found are the right ones."""
-    old, new = next(root.glob("class50/part00/*.jpg")), root / "class50" / "part00" / "changed.jpg"
+    new = root / "class50" / "part00" / "changed.jpg"
+    new.unlink(missing_ok=True)  # of a run that was stopped
+    old = next(root.glob("class50/part00/*.jpg"))
     listing = f"""
 from selfsup.data import open_data
 source = open_data(root)
