@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selfsup.data import TextSpec
+from selfsup.losses import cross_entropy
+from selfsup.nn import accuracy
 from selfsup.nn.noise import uniform
 
 
@@ -46,3 +48,15 @@ def hide(
     asked = (which < share) & ~frame
     changed = torch.where(how < 0.8, spec.mask, torch.where(how < 0.9, (other * spec.vocabulary).long(), x))
     return torch.where(asked, changed, x), asked
+
+
+def word_loss(
+    head: WordHead, encoder: Any, states: Tensor, x: Tensor, asked: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the cross-entropy of the tokens of x (B, T) that are `asked` for (B, T), and the metrics of it.
+
+    `states` (B, T, dim): what the encoder makes of the tokens with the hidden ones replaced.
+    """
+    logits, target = head(states[asked], encoder.embedding), x[asked]
+    loss = cross_entropy(logits, target)
+    return loss, {"word_loss": loss.detach(), "word_accuracy": accuracy(logits, target)}

@@ -48,7 +48,7 @@ class TextViews:
         rows = some.lie(self.spec.tokenizer)
         indices, skipped = _substitute(rows.stops - rows.starts, np.asarray(indices), seed, epoch, source.name)
         starts, stops = rows.starts[indices], rows.stops[indices]
-        u = uniform(seed, epoch, indices, 8)
+        u = uniform(seed, epoch, indices, 12)
         batch: dict[str, torch.Tensor] = {"index": torch.from_numpy(indices)}
         if self.what == "windows":
             x = self._windows(rows.ids, starts, stops)
@@ -57,7 +57,7 @@ class TextViews:
             starts = starts + (u[:, 2] * (stops - starts - sizes + 1)).astype(np.int64)
             x = self._frame(rows.ids, (starts,), (sizes,))
         elif self.what == "spans":
-            x, positive = self._spans(rows.ids, starts, stops, uniform(seed, epoch, indices, 12))
+            x, positive = self._spans(rows.ids, starts, stops, u)
             batch["positive"] = torch.from_numpy(positive)
         else:
             x, follows = self._pairs(some, rows.ids, indices, u)

@@ -13,7 +13,7 @@ from selfsup.data import Pieces, Texts, TextSpec, tokens
 from selfsup.errors import UserError
 from selfsup.losses import cross_entropy
 from selfsup.nn import accuracy
-from selfsup.nn.words import WordHead, hide
+from selfsup.nn.words import WordHead, hide, word_loss
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
 from selfsup.views.text import TextViews
 
@@ -86,10 +86,8 @@ class Bert(Task):
         value, chance = states.new_zeros(()), 0.0
         metrics: dict[str, Tensor] = {}
         if self.hidden:
-            logits, target = self.words(states[asked], self.encoder.embedding), batch["x"][asked]
-            word = cross_entropy(logits, target)
-            value, chance = value + word, chance + math.log(self.encoder.spec.vocabulary)
-            metrics |= {"word_loss": word.detach(), "word_accuracy": accuracy(logits, target)}
+            word, told = word_loss(self.words, self.encoder, states, batch["x"], asked)
+            value, chance, metrics = value + word, chance + math.log(self.encoder.spec.vocabulary), metrics | told
         if self.next_sentence:
             paired = batch["next"] >= 0
             logits, target = self.follows(self.encoder.pool(x, states))[paired], batch["next"][paired]

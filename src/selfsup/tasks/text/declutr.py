@@ -6,15 +6,13 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from selfsup.data import TextSpec, tokens
 from selfsup.errors import UserError
-from selfsup.losses import cross_entropy, info_nce
+from selfsup.losses import info_nce, unit
 from selfsup.nn import accuracy
 from selfsup.nn.ranks import gather
-from selfsup.nn.words import WordHead, hide
+from selfsup.nn.words import WordHead, hide, word_loss
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
 from selfsup.views.text import TextViews
 
@@ -61,8 +59,8 @@ class DeCLUTR(Task):
         spec: TextSpec = self.encoder.spec
         x, asked = hide(batch["x"], batch["noise"], self.hidden, spec)
         states = self.encoder.tokens(x)
-        anchor = gather(self._unit(self.encoder.pool(x, states)))
-        positive = gather(self._unit(self.encoder(batch["positive"])))
+        anchor = gather(unit(self.encoder.pool(x, states)))
+        positive = gather(unit(self.encoder(batch["positive"])))
         found = info_nce(anchor, positive, self.temperature)
         logits = anchor @ positive.T
         chance = math.log(len(logits))
@@ -72,13 +70,8 @@ class DeCLUTR(Task):
         }
         if not self.hidden:
             return Loss(found, metrics, chance)
-        word_logits, target = self.words(states[asked], self.encoder.embedding), batch["x"][asked]
-        word = cross_entropy(word_logits, target)
-        metrics |= {"word_loss": word.detach(), "word_accuracy": accuracy(word_logits, target)}
-        return Loss(found + word, metrics, chance + math.log(spec.vocabulary))
-
-    def _unit(self, z: Tensor) -> Tensor:
-        return F.normalize(z.float(), dim=1)
+        word, told = word_loss(self.words, self.encoder, states, batch["x"], asked)
+        return Loss(found + word, metrics | told, chance + math.log(spec.vocabulary))
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
         """Return each anchor and its positive, and with `guess` which one is found."""
@@ -86,7 +79,7 @@ class DeCLUTR(Task):
         texts = [made.decode_batch(batch[key].tolist(), skip_special_tokens=True) for key in ("x", "positive")]
         captions = [f"belongs to span {row}" for row in range(len(texts[0]))]
         if guess:
-            cosine = self._unit(self.encoder(batch["x"])) @ self._unit(self.encoder(batch["positive"])).T
+            cosine = unit(self.encoder(batch["x"])) @ unit(self.encoder(batch["positive"])).T
             captions = [f"{told}; guess: span {place}" for told, place in zip(captions, cosine.argmax(1), strict=True)]
         return [
             [Panel(anchor, told), Panel(positive, f"span {row}")]

@@ -6,12 +6,11 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selfsup.data import Pieces, Texts, TextSpec, tokens
 from selfsup.errors import UserError
-from selfsup.losses import info_nce
+from selfsup.losses import info_nce, unit
 from selfsup.nn import accuracy
 from selfsup.nn.ranks import gather
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
@@ -66,7 +65,7 @@ class SimCSE(Task):
         )
 
     def _encode(self, x: Tensor) -> Tensor:
-        return F.normalize(self.head(self.encoder(x)).float(), dim=1)
+        return unit(self.head(self.encoder(x)))
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
         """Return each sentence, and with `guess` the nearest other one."""
