@@ -7,6 +7,7 @@ base emoji, all three styles of which count as one label; 5 draws; the linear pr
 labels. R@1: how often the nearest other picture of the test part is the same emoji in another style. Beside the methods
 stand raw pixels, the untrained encoder and training from scratch on the same labels. Each method runs in a process of
 its own, the number of steps comes from the processor time of a few, and a row that is in --out is not measured again.
+The trained runs stay in --runs, for the gallery.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from selfsup.pretraining import make_fabric
 from selfsup.tasks import TASKS, find_task
 from selfsup.tasks.supervised import Supervised
 
-SHOTS, DRAWS, STYLES = (1, 5, 20), 5, 3
+SHOTS, DRAWS, STYLES = (1, 5, 10, 20), 5, 3
 ROWS = ("raw pixels", "untrained", "untrained vit", "from scratch")
 
 
@@ -50,6 +51,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("methods.jsonl"))
+    parser.add_argument("--runs", type=Path, default=Path("runs/methods"))
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
@@ -69,23 +71,23 @@ def main() -> None:
 
 def method(args: argparse.Namespace) -> dict[str, object]:
     encoder = args.encoder or find_task(args.one).small_encoder
+
+    def train(steps: int, out: Path) -> tuple[selfsup.Run, float]:
+        before = time.process_time()
+        run = selfsup.pretrain(
+            "emoji:train", task=args.one, encoder=encoder, steps=steps, size=args.size, seed=args.seed, out=out,
+            workers=0, quiet=True,
+        )  # fmt: skip
+        return run, time.process_time() - before
+
     with tempfile.TemporaryDirectory() as folder:
-
-        def train(steps: int) -> tuple[selfsup.Run, float]:
-            before = time.process_time()
-            run = selfsup.pretrain(
-                "emoji:train", task=args.one, encoder=encoder, steps=steps, size=args.size, seed=args.seed,
-                out=f"{folder}/{steps}", workers=0, quiet=True,
-            )  # fmt: skip
-            return run, time.process_time() - before
-
-        few, more = train(3)[1], train(9)[1]
-        steps = max(10, int(args.cpu_minutes * 60 / max((more - few) / 6, 1e-3)))
-        began = time.monotonic()
-        run, seconds = train(steps)
-        wall = time.monotonic() - began
-        row = measured(run.load(), run.spec)
-        about = {"encoder": encoder, "steps": steps, "batch": run.recipe["plan"]["batch_size"], "size": args.size}
+        few, more = train(3, Path(folder) / "few")[1], train(9, Path(folder) / "more")[1]
+    steps = max(10, int(args.cpu_minutes * 60 / max((more - few) / 6, 1e-3)))
+    began = time.monotonic()
+    run, seconds = train(steps, args.runs / args.one)
+    wall = time.monotonic() - began
+    row = measured(run.load(), run.spec)
+    about = {"encoder": encoder, "steps": steps, "batch": run.recipe["plan"]["batch_size"], "size": args.size}
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"name": args.one, **about, "cpu_s": seconds, "wall_s": wall, "mb": memory, "seed": args.seed, **row}
 

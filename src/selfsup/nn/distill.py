@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from selfsup.errors import UserError
 from selfsup.losses import unit
-from selfsup.nn.masks import only
+from selfsup.nn.masks import one_of_two_masked, only
 from selfsup.task import Batch, Panel
 
 
@@ -38,9 +38,28 @@ class Prototypes(nn.Module):
         return F.linear(unit(z), unit(self.weight))
 
 
+def prototype_head(dim: int, hidden: int, out: int, prototypes: int) -> nn.Sequential:
+    """Return the whole head: (B, dim) -> (B, prototypes)."""
+    return nn.Sequential(bottleneck(dim, hidden, out), Prototypes(out, prototypes))
+
+
+def check_options(*temperatures: float, least: float = 0.0, most: float = 0.0) -> None:
+    """Raise `UserError` for a temperature that is not above 0, or shares of hidden patches that leave none to see."""
+    if min(temperatures) <= 0:
+        raise UserError("a temperature must be above 0")
+    if not 0 <= least <= most < 1:
+        raise UserError(f"--least {least} to --most {most} is no share of the patches: 0 ≤ least ≤ most < 1")
+
+
 def risen(first: float, last: float, progress: float, until: float) -> float:
     """Return a value that rises from `first` to `last` in a straight line until the share `until` of the training."""
     return first + (last - first) * min(1.0, progress / until) if until > 0 else last
+
+
+def half_hidden(batch: Batch, grid: int, least: float, most: float) -> tuple[Tensor, Tensor]:
+    """Return the large crops (2B, C, H, W), and the patches (2B, N) that are hidden in one of each picture's two."""
+    mask = one_of_two_masked(batch["noise"], grid, least, most)
+    return batch["x"].transpose(0, 1).flatten(0, 1), mask
 
 
 def masked_entropy(targets: Tensor, logits: Tensor, temperature: float, mask: Tensor) -> Tensor:
@@ -67,3 +86,11 @@ def crop_panels(batch: Batch, mask: Tensor | None = None, names: Sequence[str] =
         words += [names[place]] if place < len(names) else []
         panels.append(Panel(image, ", ".join(words)))
     return [panels[row::count] for row in range(count)]
+
+
+def patch_panels(batch: Batch, mask: Tensor, answers: tuple[Tensor, Tensor] | None = None) -> list[list[Panel]]:
+    """Return `crop_panels`; with the `answers` (2B, N, K) of both it says for how many hidden patches they agree."""
+    if answers is None:
+        return crop_panels(batch, mask)
+    mine, told = (cosines.argmax(2) for cosines in answers)
+    return crop_panels(batch, mask, [f"{count} as the teacher" for count in ((mine == told) & mask).sum(1).tolist()])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
@@ -42,3 +43,17 @@ class Fill(nn.Module):
         h = torch.cat([prefix, seen + take(places, keep), self.asked + take(places, asked)], 1)
         filled: Tensor = self.out(self.norm(self.blocks(h))[:, -asked.shape[1] :])
         return filled
+
+
+class Mix(nn.Module):
+    """A grouped 3 × 3 convolution of (B, dim, H, W), LayerNorm over the channels, GELU, added to what came in."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        groups = next(groups for groups in (16, 8, 4, 2, 1) if dim % groups == 0)
+        self.conv, self.norm = nn.Conv2d(dim, dim, 3, padding=1, groups=groups), nn.LayerNorm(dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Keep the shape."""
+        mixed: Tensor = self.norm(self.conv(x).movedim(1, 3)).movedim(3, 1)
+        return x + F.gelu(mixed)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from selfsup.data import ImageSpec
 from selfsup.errors import UserError
 from selfsup.losses import full
+from selfsup.nn.fill import Mix
 from selfsup.nn.masks import covered_first, grid_of, mask_of, only, rectangles
 from selfsup.nn.momentum import follow, frozen_copy
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
@@ -114,17 +115,3 @@ class Data2Vec(Task):
         panels = [Panel(image, caption) for image, caption in zip(only(x, seen), captions, strict=True)]
         whole = [Panel(image, "the picture") for image in batch["x"]]
         return [[whole[row], *panels[self.masks * row : self.masks * (row + 1)]] for row in range(len(whole))]
-
-
-class Mix(nn.Module):
-    """A grouped 3 × 3 convolution of (B, dim, H, W), LayerNorm over the channels, GELU, added to what came in."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        groups = next(groups for groups in (16, 8, 4, 2, 1) if dim % groups == 0)
-        self.conv, self.norm = nn.Conv2d(dim, dim, 3, padding=1, groups=groups), nn.LayerNorm(dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Keep the shape."""
-        mixed: Tensor = self.norm(self.conv(x).movedim(1, 3)).movedim(3, 1)
-        return x + F.gelu(mixed)

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from selfsup.data import ImageSpec
-from selfsup.errors import UserError
 from selfsup.losses import cross_view_entropy
-from selfsup.nn.distill import Prototypes, bottleneck, crop_panels, risen
+from selfsup.nn.distill import Prototypes, bottleneck, check_options, crop_panels, risen
 from selfsup.nn.momentum import follow, frozen_copy
 from selfsup.nn.pairs import cosine_schedule
 from selfsup.nn.ranks import gather
@@ -61,8 +60,7 @@ class DINO(Task):
         freeze: float = 0.01,
     ) -> None:
         super().__init__(encoder)
-        if min(student_temperature, teacher_temperature, first_temperature) <= 0:
-            raise UserError("a temperature must be above 0")
+        check_options(student_temperature, teacher_temperature, first_temperature)
         self.temperature, self.temperatures = student_temperature, (first_temperature, teacher_temperature)
         self.warm, self.momentum, self.centre_momentum, self.freeze = warm, momentum, centre_momentum, freeze
         self.local = local

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from selfsup.data import ImageSpec
-from selfsup.errors import UserError
 from selfsup.losses import cross_view_entropy, koleo, sinkhorn
-from selfsup.nn.distill import Prototypes, bottleneck, crop_panels, masked_entropy, risen
-from selfsup.nn.masks import grid_of, one_of_two_masked
+from selfsup.nn.distill import check_options, half_hidden, masked_entropy, patch_panels, prototype_head, risen
+from selfsup.nn.masks import grid_of
 from selfsup.nn.momentum import follow, frozen_copy
 from selfsup.nn.pairs import cosine_schedule
 from selfsup.nn.ranks import gather
@@ -61,16 +60,11 @@ class DINOv2(Task):
     ) -> None:
         super().__init__(encoder)
         self.grid = grid_of(encoder)
-        if min(student_temperature, teacher_temperature, first_temperature) <= 0:
-            raise UserError("a temperature must be above 0")
-        if not 0 <= least <= most < 1:
-            raise UserError(f"--least {least} to --most {most} is no share of the patches: 0 ≤ least ≤ most < 1")
+        check_options(student_temperature, teacher_temperature, first_temperature, least=least, most=most)
         self.local, self.least, self.most = local, least, most
         self.temperature, self.temperatures = student_temperature, (first_temperature, teacher_temperature)
         self.warm, self.momentum, self.spread = warm, momentum, spread
-        self.head, self.patch_head = (
-            nn.Sequential(bottleneck(encoder.dim, hidden, dim), Prototypes(dim, prototypes)) for _ in range(2)
-        )
+        self.head, self.patch_head = (prototype_head(encoder.dim, hidden, dim, prototypes) for _ in range(2))
         self.mask_token = nn.Parameter(torch.zeros(encoder.dim))
         self.slow, self.slow_head = frozen_copy(self.encoder), frozen_copy(self.head)
         self.slow_patch_head, self.chance = frozen_copy(self.patch_head), 2 * math.log(prototypes)
@@ -81,7 +75,7 @@ class DINOv2(Task):
 
     def loss(self, batch: Batch) -> Loss:
         """Return the cross-entropy of crops plus that of hidden patches."""
-        large, mask = self._large(batch)
+        large, mask = half_hidden(batch, self.grid, self.least, self.most)
         tokens = self.encoder.tokens(large, mask=mask, mask_token=self.mask_token[None])
         pooled = [self.encoder.pool(tokens)]
         if "local" in batch:
@@ -96,11 +90,6 @@ class DINOv2(Task):
         spread = torch.stack([koleo(gather(view)) for view in pooled[0].chunk(2)]).sum()
         metrics = {"crop_loss": crop.detach(), "patch_loss": patch.detach(), "koleo": spread.detach()}
         return Loss(crop + patch + self.spread * spread, metrics, self.chance)
-
-    def _large(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the large crops (2B, C, H, W) and which of their patches are hidden (2B, N)."""
-        mask = one_of_two_masked(batch["noise"], self.grid, self.least, self.most)
-        return batch["x"].transpose(0, 1).flatten(0, 1), mask
 
     def _teacher(self, large: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return the cosines of the crops and of the hidden patches."""
@@ -119,10 +108,9 @@ class DINOv2(Task):
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
         """Return the crops with hidden patches; with `guess` how many the student sorts as the teacher does."""
-        large, mask = self._large(batch)
+        large, mask = half_hidden(batch, self.grid, self.least, self.most)
         if not guess:
-            return crop_panels(batch, mask)
-        tokens = self.encoder.tokens(large, mask=mask, mask_token=self.mask_token[None])
-        mine = self.patch_head(tokens[:, self.encoder.prefix :]).argmax(2)
-        right = (self.slow_patch_head(self.slow.tokens(large)[:, self.encoder.prefix :]).argmax(2) == mine) & mask
-        return crop_panels(batch, mask, [f"{count} as the teacher" for count in right.sum(1).tolist()])
+            return patch_panels(batch, mask)
+        tokens = self.encoder.tokens(large, mask=mask, mask_token=self.mask_token[None]), self.slow.tokens(large)
+        mine, told = (each[:, self.encoder.prefix :] for each in tokens)
+        return patch_panels(batch, mask, (self.patch_head(mine), self.slow_patch_head(told)))

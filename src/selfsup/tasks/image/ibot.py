@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from selfsup.data import ImageSpec
-from selfsup.errors import UserError
 from selfsup.losses import cross_view_entropy
-from selfsup.nn.distill import Prototypes, bottleneck, crop_panels, masked_entropy, risen
-from selfsup.nn.masks import grid_of, one_of_two_masked
+from selfsup.nn.distill import check_options, half_hidden, masked_entropy, patch_panels, prototype_head, risen
+from selfsup.nn.masks import grid_of
 from selfsup.nn.momentum import follow, frozen_copy
 from selfsup.nn.pairs import cosine_schedule
 from selfsup.nn.ranks import sum_over_ranks
@@ -41,7 +40,6 @@ class IBOT(Task):
     default_encoder = "vit"
     small_encoder = "vit-mini"
     defaults = {"lr": 1e-3, "weight_decay": 0.04, "warmup": 0.1, "clip": 3.0}  # noqa: RUF012
-
     centres: Tensor  # (2, K): of crops, of patches
 
     def __init__(
@@ -63,14 +61,11 @@ class IBOT(Task):
     ) -> None:
         super().__init__(encoder)
         self.grid = grid_of(encoder)
-        if min(student_temperature, teacher_temperature, first_temperature) <= 0:
-            raise UserError("a temperature must be above 0")
-        if not 0 <= least <= most < 1:
-            raise UserError(f"--least {least} to --most {most} is no share of the patches: 0 ≤ least ≤ most < 1")
+        check_options(student_temperature, teacher_temperature, first_temperature, least=least, most=most)
         self.local, self.least, self.most = local, least, most
         self.temperature, self.temperatures = student_temperature, (first_temperature, teacher_temperature)
         self.warm, self.momentum, self.centre_momentum = warm, momentum, centre_momentum
-        self.head = nn.Sequential(bottleneck(encoder.dim, hidden, dim), Prototypes(dim, prototypes))
+        self.head = prototype_head(encoder.dim, hidden, dim, prototypes)
         self.mask_token = nn.Parameter(torch.zeros(encoder.dim))
         self.slow, self.slow_head = frozen_copy(self.encoder), frozen_copy(self.head)
         self.register_buffer("centres", torch.zeros(2, prototypes))
@@ -82,7 +77,7 @@ class IBOT(Task):
 
     def loss(self, batch: Batch) -> Loss:
         """Return the cross-entropy of crops plus that of hidden patches."""
-        large, mask = self._large(batch)
+        large, mask = half_hidden(batch, self.grid, self.least, self.most)
         tokens = self.encoder.tokens(large, mask=mask, mask_token=self.mask_token[None])
         pooled = [self.encoder.pool(tokens)]
         if "local" in batch:
@@ -92,19 +87,12 @@ class IBOT(Task):
         with torch.no_grad():
             sharp = risen(*self.temperatures, self.progress, self.warm)
             self.seen = self._teacher(large, mask)
-            of_crops, of_patches = (
-                ((cosines - centre) / sharp).softmax(1) for cosines, centre in zip(self.seen, self.centres, strict=True)
-            )
+            of_crops, of_patches = (((z - c) / sharp).softmax(1) for z, c in zip(self.seen, self.centres, strict=True))
         crop = cross_view_entropy(of_crops.view(2, len(batch["x"]), -1), crops, self.temperature)
         patch = masked_entropy(of_patches, patches, self.temperature, mask)
         entropy = torch.special.entr(of_crops).sum(1).mean()
         metrics = {"crop_loss": crop.detach(), "patch_loss": patch.detach(), "entropy": entropy}
         return Loss(crop + patch, metrics, 2 * math.log(self.centres.shape[1]))
-
-    def _large(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the large crops (2B, C, H, W) and which of their patches are hidden (2B, N)."""
-        mask = one_of_two_masked(batch["noise"], self.grid, self.least, self.most)
-        return batch["x"].transpose(0, 1).flatten(0, 1), mask
 
     def _teacher(self, large: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return the cosines of the crops and of the hidden patches."""
@@ -124,10 +112,9 @@ class IBOT(Task):
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
         """Return the crops with hidden patches; with `guess` how many the student sorts as the teacher does."""
-        large, mask = self._large(batch)
+        large, mask = half_hidden(batch, self.grid, self.least, self.most)
         if not guess:
-            return crop_panels(batch, mask)
-        tokens = self.encoder.tokens(large, mask=mask, mask_token=self.mask_token[None])
-        mine = self.head(tokens[:, self.encoder.prefix :]).argmax(2)
-        right = (self.slow_head(self.slow.tokens(large)[:, self.encoder.prefix :]).argmax(2) == mine) & mask
-        return crop_panels(batch, mask, [f"{count} as the teacher" for count in right.sum(1).tolist()])
+            return patch_panels(batch, mask)
+        tokens = self.encoder.tokens(large, mask=mask, mask_token=self.mask_token[None]), self.slow.tokens(large)
+        mine, told = (each[:, self.encoder.prefix :] for each in tokens)
+        return patch_panels(batch, mask, (self.head(mine), self.slow_head(told)))
