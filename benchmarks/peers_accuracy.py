@@ -126,14 +126,14 @@ class PeerSwAV(Peer):
 
 class PeerDINO(Peer):
     def build(self, dim: int) -> None:
-        self.head = lightly_modules.DINOProjectionHead(dim, 512, 128, 1024)
-        self.criterion = lightly_loss.DINOLoss(1024, teacher_temp=0.07, warmup_teacher_temp_epochs=0)
+        self.head = lightly_modules.DINOProjectionHead(dim, 512, 128, 1024, batch_norm=True)
+        self.criterion = lightly_loss.DINOLoss(1024, teacher_temp=0.04, warmup_teacher_temp_epochs=0)
         self.slowly(self.encoder, self.head)
 
     def of_crops(self, crops: list[torch.Tensor]) -> torch.Tensor:
         with torch.no_grad():
             targets = [self.slow[1](self.slow[0](x)) for x in crops[:2]]
-        return self.criterion(targets, [self.head(self.encoder(x)) for x in crops], teacher_temp=0.07)
+        return self.criterion(targets, [self.head(self.encoder(x)) for x in crops], teacher_temp=0.04)
 
 
 class PeerMAE(Peer):

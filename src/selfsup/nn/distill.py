@@ -10,13 +10,16 @@ from torch import Tensor, nn
 
 from selfsup.errors import UserError
 from selfsup.losses import unit
+from selfsup.nn import BatchNorm
 from selfsup.nn.masks import one_of_two_masked, only
 from selfsup.task import Batch, Panel
 
 
-def bottleneck(dim: int, hidden: int, out: int) -> nn.Sequential:
-    """Return the head without its last layer: three linear layers with GELU, no BatchNorm (Caron et al., 2021)."""
-    layers: list[nn.Module] = [nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU()]
+def bottleneck(dim: int, hidden: int, out: int, norm: bool = False) -> nn.Sequential:
+    """Return the head without its last layer: three linear layers with GELU, with BatchNorm or without."""
+    layers: list[nn.Module] = []
+    for before in (dim, hidden):
+        layers += [nn.Linear(before, hidden), *([BatchNorm(hidden)] if norm else []), nn.GELU()]
     for module in (head := nn.Sequential(*layers, nn.Linear(hidden, out))):
         if isinstance(module, nn.Linear):
             nn.init.trunc_normal_(module.weight, std=0.02)

@@ -23,16 +23,17 @@ class DINO(Task):
 
     The teacher sees two large crops, the student these and `local` small ones. A crop's cosines to the prototypes are
     divided by a temperature and a softmax is taken; the teacher's, sharper, less a slow mean of them (the centre), are
-    the targets of every other crop. The teacher's temperature rises over the first `warm` of the training, its
-    momentum from `momentum` to 1; the prototypes rest for the first `freeze`. Chance is ln K: a loss that stays there
-    has collapsed to one answer for all. `entropy` is that of the teacher's answers, from 0 to ln K.
+    the targets of every other crop. The teacher's temperature rises over the first `warm` of the training from
+    `first_temperature`, its momentum from `momentum` to 1; the prototypes rest for the first `freeze`. Chance is ln K:
+    a loss that stays there has collapsed to one answer for all. `entropy` is that of the teacher's answers, 0 to ln K.
 
     Batch: `x` (B, 2, C, H, W) and `local` (B, L, C, h, w) float.
     Published: ImageNet, ViT-S/16 linear 77.0%, 20-NN 74.5%.
 
     Deviations: 1,024 prototypes and a narrower head for small data (the paper 65,536; 2,048 and 256), 6 small crops,
-    not 8; momentum from 0.99, not 0.996, for trainings of some thousand steps; weight decay does not rise. What the
-    head gets is the encoder's pooled output: the class token where it has one.
+    not 8; momentum from 0.99, not 0.996, for trainings of some thousand steps; weight decay does not rise. BatchNorm in
+    the head (`norm`) and a teacher's temperature of 0.04 to the end, not 0.07: without both short trainings collapse.
+    What the head gets is the encoder's pooled output: the class token where it has one.
     """
 
     paper = "Caron et al., 2021"
@@ -52,19 +53,20 @@ class DINO(Task):
         dim: int = 128,
         local: int = 6,
         student_temperature: float = 0.1,
-        teacher_temperature: float = 0.07,
+        teacher_temperature: float = 0.04,
         first_temperature: float = 0.04,
         warm: float = 0.3,
         momentum: float = 0.99,
         centre_momentum: float = 0.9,
         freeze: float = 0.01,
+        norm: bool = True,
     ) -> None:
         super().__init__(encoder)
         check_options(student_temperature, teacher_temperature, first_temperature)
         self.temperature, self.temperatures = student_temperature, (first_temperature, teacher_temperature)
         self.warm, self.momentum, self.centre_momentum, self.freeze = warm, momentum, centre_momentum, freeze
         self.local = local
-        self.head, self.prototypes = bottleneck(encoder.dim, hidden, dim), Prototypes(dim, prototypes)
+        self.head, self.prototypes = bottleneck(encoder.dim, hidden, dim, norm), Prototypes(dim, prototypes)
         self.slow = frozen_copy(torch.nn.Sequential(self.encoder, self.head, self.prototypes))
         self.register_buffer("centre", torch.zeros(prototypes))
         self.seen: Tensor | None = None
