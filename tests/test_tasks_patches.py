@@ -11,7 +11,7 @@ from selfsup.encoders import build_encoder
 from selfsup.errors import UserError
 from selfsup.nn import patches
 from selfsup.nn.permutations import OPTIMAL, greedy, hamming, permutation_set
-from selfsup.nn.recolour import recoloured
+from selfsup.nn.recolour import new_colours
 from selfsup.tasks import find_task
 from selfsup.tasks.image.rotation import all_turns
 
@@ -200,13 +200,13 @@ def test_colours_change_within_their_range_and_gray_stays_gray() -> None:
     u[:, 3:9] = 0
     u[:, 4] = u[:, 7] = torch.log2(torch.tensor(1 / 0.99)) * 2
     u[:, :3] = u[:, 9] = 0
-    torch.testing.assert_close(recoloured(x, u), x, atol=1e-4, rtol=1e-4)
-    changed = recoloured(x, torch.rand(8, 12) * 2 - 1)
+    torch.testing.assert_close(new_colours(x, u), x, atol=1e-4, rtol=1e-4)
+    changed = new_colours(x, torch.rand(8, 12) * 2 - 1)
     assert 0 <= changed.min() < changed.max() <= 1
     assert (changed - x).abs().mean() > 0.05
-    gray = recoloured(x[:, :1].expand(-1, 3, -1, -1), torch.rand(8, 12) * 2 - 1)
+    gray = new_colours(x[:, :1].expand(-1, 3, -1, -1), torch.rand(8, 12) * 2 - 1)
     torch.testing.assert_close(gray[:, 0], gray[:, 2], atol=1e-4, rtol=0)
-    assert recoloured(x[:, :1], u).shape == (8, 1, 6, 6)
+    assert new_colours(x[:, :1], u).shape == (8, 1, 6, 6)
 
 
 # Counting

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selfsup.errors import UserError
 from selfsup.nn.norm import BatchNorm
+from selfsup.task import Loss
 
-__all__ = ["BatchNorm", "accuracy", "mlp"]
+__all__ = ["BatchNorm", "accuracy", "classified", "mlp"]
 
 
 def mlp(*dims: int) -> nn.Sequential:
@@ -30,3 +33,9 @@ def mlp(*dims: int) -> nn.Sequential:
 def accuracy(logits: Tensor, label: Tensor) -> Tensor:
     """Return the share of rows of `logits` (B, K) whose largest entry is `label` (B,); 0 for no row."""
     return (logits.argmax(1) == label).float().sum() / max(len(label), 1)
+
+
+def classified(logits: Tensor, label: Tensor) -> Loss:
+    """Return the cross-entropy of `label` (B,) under `logits` (B, K), beside the accuracy; chance is ln K."""
+    value = F.cross_entropy(logits, label)
+    return Loss(value, {"accuracy": accuracy(logits, label)}, math.log(logits.shape[1]))

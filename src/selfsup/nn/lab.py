@@ -128,6 +128,13 @@ class AbBins(nn.Module):
             0, self.near.flatten(), (self.share * count[:, None]).flatten()
         )
 
+    def rarity(self, places: Tensor, mix: float) -> Tensor:
+        """Return the weight of each bin (Q,), 1 / ((1 - mix) · p + mix / Q), with a mean of 1 over `places`."""
+        p = self.frequencies(places)
+        p = p / p.sum()
+        weight = 1 / ((1 - mix) * p + mix / len(p))
+        return weight / (p * weight).sum()
+
     def annealed_mean(self, logits: Tensor, temperature: float = 0.38) -> Tensor:
         """(B, Q, H, W) -> (B, 2, H, W): between the mode and the mean of the predicted colours (section 2.3)."""
         return torch.einsum("bqhw,qc->bchw", (logits.float() / temperature).softmax(1), self.centres)

@@ -33,6 +33,28 @@ def room(spec: ImageSpec, need: int, given: bool) -> int:
     return max(need, spec.size)
 
 
+def corners(cells: Tensor, columns: int, step: int, first: Tensor, moved: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the top and the left (B, N) of patches in cells (B, N) or (N,) of a grid, counted in reading order.
+
+    Cells are `step` pixels apart and begin at `first` (B, 2); each patch is `moved` (B, 2, N).
+    """
+    down, across = cells // columns * step, cells % columns * step
+    return first[:, None, 0] + down + moved[:, 0], first[:, None, 1] + across + moved[:, 1]
+
+
+def by_energy(x: Tensor, side: int, u: Tensor) -> Tensor:
+    """Return a corner (B, 2), left and top, of a patch of square pictures, drawn by the gradient's energy in it.
+
+    `u` (B, 1) are draws in 0..1.
+    """
+    down, across, free = x.diff(dim=2)[..., :-1], x.diff(dim=3)[:, :, :-1], x.shape[3] - side + 1
+    energy = (down.square() + across.square()).sum(1, keepdim=True)
+    energy = F.avg_pool2d(energy, max(1, side - 1), stride=1)[:, 0, :free, :free]
+    sums = (energy.flatten(1) + 1e-12).double().cumsum(1)
+    at = torch.searchsorted(sums, u.double() * sums[:, -1:]).clamp(max=sums.shape[1] - 1)
+    return torch.cat([at % energy.shape[2], at // energy.shape[2]], 1)
+
+
 def cut(x: Tensor, top: Tensor, left: Tensor, side: int, channel: Tensor | None = None) -> Tensor:
     """Cut patches out of (B, C, H, W) at corners (B, N), or (B, N, C) one a channel -> (B, N, C, side, side).
 
@@ -105,3 +127,10 @@ def mosaic(patches: Tensor, columns: int) -> Tensor:
     """Lay patches (N, C, h, w) in rows -> one picture (C, H, W), with a line of one pixel between them."""
     picture: Tensor = make_grid(patches, nrow=columns, padding=1, pad_value=-2.0)
     return picture if patches.shape[1] > 1 else picture[:1]
+
+
+def put_together(pair: Tensor, label: int) -> Tensor:
+    """Lay the middle patch and its neighbour (2, C, h, w) in an empty square of 3 × 3."""
+    cells = torch.zeros_like(pair[:1]).repeat(9, 1, 1, 1)
+    cells[4], cells[label + (label >= 4)] = pair
+    return mosaic(cells, 3)

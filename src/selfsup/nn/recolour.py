@@ -5,8 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from selfsup.data import ImageSpec
 
-def recoloured(x: Tensor, u: Tensor) -> Tensor:
+
+def recoloured(x: Tensor, u: Tensor, spec: ImageSpec) -> Tensor:
+    """Return patches (B, C, h, w), normalised as `spec` says before and after, with `new_colours`."""
+    mean, std = (x.new_tensor(values).view(-1, 1, 1) for values in (spec.mean, spec.std))
+    return (new_colours((x * std + mean).clamp(0, 1), u) - mean) / std
+
+
+def new_colours(x: Tensor, u: Tensor) -> Tensor:
     """Change the colours of patches (B, C, h, w) in 0..1 by draws `u` (B, 10) in -1..1.
 
     Contrast along the principal components of a patch's colours, then saturation and value, then hue. Patches of other

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
-import torch.nn.functional as F
 from torch import nn
 
 from selfsup.modalities import modality
-from selfsup.nn import accuracy
+from selfsup.nn import classified
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
 from selfsup.views import Views
 
@@ -27,7 +25,7 @@ class Supervised(Task):
 
     def __init__(self, encoder: Encoder, *, classes: int, pad: int = 4, flip: float = 0.5) -> None:
         super().__init__(encoder)
-        self.classes, self.pad, self.flip = classes, pad, flip
+        self.pad, self.flip = pad, flip
         self.head = nn.Linear(encoder.dim, classes)
 
     def views(self, spec: Any) -> Views:
@@ -36,9 +34,7 @@ class Supervised(Task):
 
     def loss(self, batch: Batch) -> Loss:
         """Return the cross-entropy of the labels."""
-        logits = self.head(self.encoder(batch["x"]))
-        metrics = {"accuracy": accuracy(logits, batch["y"])}
-        return Loss(F.cross_entropy(logits, batch["y"]), metrics, math.log(self.classes))
+        return classified(self.head(self.encoder(batch["x"])), batch["y"])
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
         """Return each picture with the number of its class, and of the class that is guessed."""

@@ -11,18 +11,7 @@ from torch import Tensor, nn
 
 from selfsup.data import ImageSpec, Source
 from selfsup.errors import UserError
-from selfsup.nn.lab import (
-    AbBins,
-    ab_at,
-    ab_samples,
-    check_colour,
-    coloured,
-    from_lab,
-    from_light,
-    luminance,
-    to_lab,
-    to_light,
-)
+from selfsup.nn import lab
 from selfsup.nn.norm import BatchNormMaps
 from selfsup.nn.places import by_place, shape_by_place
 from selfsup.nn.ranks import global_mean
@@ -62,14 +51,14 @@ class Colorization(Task):
         hidden: int = 64,
     ) -> None:
         super().__init__(encoder)
-        check_colour("colorization", encoder.spec)
+        lab.check_colour("colorization", encoder.spec)
         if not 0 < mix <= 1 or neighbours < 1 or sigma <= 0:
             raise UserError(
                 f"--mix lies in 0..1 without 0, --neighbours and --sigma are positive, not {mix}, {neighbours}, {sigma}"
             )
         self.mix, self.pad, self.flip = mix, pad, flip
         self.side, shape = math.ceil(encoder.spec.size / 4), shape_by_place(encoder)
-        self.bins = AbBins(neighbours, sigma)
+        self.bins = lab.AbBins(neighbours, sigma)
         self.register_buffer("weight", torch.ones(len(self.bins.centres)))
         self.before = nn.Sequential(
             nn.Conv2d(shape[0], hidden, 3, padding=1, bias=False), BatchNormMaps(hidden), nn.ReLU(inplace=True)
@@ -78,11 +67,8 @@ class Colorization(Task):
 
     def samples(self, source: Source) -> Source:
         """Measure how often each colour occurs, on up to 1,024 pictures."""
-        ab = ab_samples(source, self.encoder.spec, self.side)
-        p = self.bins.frequencies(self.bins.places(ab.to(self.weight.device)))
-        p = p / p.sum()
-        weight = 1 / ((1 - self.mix) * p + self.mix / len(p))
-        self.weight.copy_(weight / (p * weight).sum())
+        ab = lab.ab_samples(source, self.encoder.spec, self.side)
+        self.weight.copy_(self.bins.rarity(self.bins.places(ab.to(self.weight.device)), self.mix))
         return source
 
     def views(self, spec: ImageSpec) -> ImageViews:
@@ -97,21 +83,21 @@ class Colorization(Task):
 
     def loss(self, batch: Batch) -> Loss:
         """Return the weighted cross-entropy of the colours."""
-        light = to_light(batch["x"], self.encoder.spec)
-        ab = ab_at(light, self.side)
-        places, there = self.bins.places(ab), coloured(ab)
+        light = lab.to_light(batch["x"], self.encoder.spec)
+        ab = lab.ab_at(light, self.side)
+        places, there = self.bins.places(ab), lab.coloured(ab)
         entropy = self.bins(self.predict(self.grey(light)), places)
         values = (entropy * self.weight[self.bins.near[:, 0]][places]).mean((1, 2))
         return Loss(global_mean(values, there), {"grey": 1 - there.mean()}, math.log(len(self.weight)))
 
     def grey(self, light: Tensor) -> Tensor:
         """Return the grey pictures of the same lightness (B, 3, H, W), as the encoder gets them."""
-        return from_light(luminance(light), self.encoder.spec)
+        return lab.from_light(lab.luminance(light), self.encoder.spec)
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
         """Return each picture without its colours, and with those of the label and of the guess."""
-        light = to_light(batch["x"], self.encoder.spec)
-        grey, ab = self.grey(light), ab_at(light, self.side)
+        light = lab.to_light(batch["x"], self.encoder.spec)
+        grey, ab = self.grey(light), lab.ab_at(light, self.side)
         columns = [(grey, "in: lightness"), (self.paint(light, ab), "label")]
         if guess:
             columns.append((self.paint(light, self.bins.annealed_mean(self.predict(grey))), "guess"))
@@ -120,5 +106,5 @@ class Colorization(Task):
     def paint(self, light: Tensor, ab: Tensor) -> Tensor:
         """Return pictures of the lightness of `light` and the colours (B, 2, side, side), normalised."""
         size = self.encoder.spec.size
-        lab = torch.cat([to_lab(light)[:, :1], F.interpolate(ab, (size, size), mode="bilinear")], 1)
-        return from_light(from_lab(lab), self.encoder.spec)
+        both = torch.cat([lab.to_lab(light)[:, :1], F.interpolate(ab, (size, size), mode="bilinear")], 1)
+        return lab.from_light(lab.from_lab(both), self.encoder.spec)

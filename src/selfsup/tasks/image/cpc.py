@@ -13,7 +13,7 @@ from selfsup.errors import UserError
 from selfsup.losses import full, info_nce
 from selfsup.nn.context import Context
 from selfsup.nn.noise import integers, uniform
-from selfsup.nn.patches import LEAST, cut, encode, mosaic, side_for, standardised
+from selfsup.nn.patches import LEAST, corners, cut, encode, mosaic, side_for, standardised
 from selfsup.nn.ranks import gather
 from selfsup.nn.recolour import recoloured
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
@@ -51,8 +51,6 @@ class CPC(Task):
     section = "images: patches"
     defaults = {"batch_size": 64}  # noqa: RUF012
     counters = {"rim": {"jitter": 2}, "colours": {"normalise": True}, "aberration": {"drop": 0.25}}  # noqa: RUF012
-    mean: Tensor
-    std: Tensor
 
     def __init__(
         self,
@@ -79,8 +77,6 @@ class CPC(Task):
         self.patch, self.extent = 2 * self.stride - jitter, (grid + 1) * self.stride
         self.size = max(spec.size, self.extent)
         self.side = side_for(encoder, self.patch)
-        self.register_buffer("mean", torch.tensor(spec.mean).view(-1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(spec.std).view(-1, 1, 1), persistent=False)
         self.project = nn.Linear(encoder.dim, dim)
         self.norm = nn.LayerNorm(dim, elementwise_affine=False) if version == 2 else nn.Identity()
         directions = 4 if version == 2 else 1
@@ -97,16 +93,12 @@ class CPC(Task):
         place = torch.arange(count, device=x.device)
         moved = integers(key, self.jitter + 1, 2, count)
         first = integers(key, self.size - self.extent + 1, 2, stream=1)
-        top, left = (
-            first[:, None, i] + at * self.stride + moved[:, i]
-            for i, at in enumerate((place // self.grid, place % self.grid))
-        )
-        found = cut(x, top, left, self.patch)
+        found = cut(x, *corners(place, self.grid, self.stride, first, moved), self.patch)
         chance = uniform(key, 3, count, 1, 1, 1, stream=2)
         if self.version == 2:
             draws = 2 * uniform(key, count, 10, stream=3).flatten(0, 1) - 1
-            coloured = recoloured((found * self.std + self.mean).clamp(0, 1).flatten(0, 1), draws).view_as(found)
-            found = torch.where(chance[:, 0] < 0.5, (coloured - self.mean) / self.std, found)
+            coloured = recoloured(found.flatten(0, 1), draws, self.encoder.spec).view_as(found)
+            found = torch.where(chance[:, 0] < 0.5, coloured, found)
             found = torch.where(chance[:, 1] < 0.5, found.flip(4), found)
         if found.shape[2] == 3:
             kept = integers(key, 3, count, 1, 1, 1, stream=4).expand(-1, -1, 1, *found.shape[3:])

@@ -13,7 +13,7 @@ from selfsup.data import ImageSpec
 from selfsup.losses import full
 from selfsup.nn import mlp
 from selfsup.nn.noise import uniform
-from selfsup.nn.patches import encode, room, side_for
+from selfsup.nn.patches import by_energy, encode, room, side_for
 from selfsup.nn.ranks import gather
 from selfsup.nn.recolour import recoloured
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
@@ -45,8 +45,6 @@ class Exemplar(Task):
     paper = "Dosovitskiy et al., 2014"
     section = "images: patches"
     counters = {"colours": {"colour": True}}  # noqa: RUF012
-    mean: Tensor
-    std: Tensor
 
     def __init__(
         self,
@@ -67,8 +65,6 @@ class Exemplar(Task):
         self.size = room(spec, self.patch, given=patch > 0)
         self.margin, self.shift, self.zoom, self.turn, self.colour = margin, shift, zoom, turn, colour
         self.side = side_for(encoder, self.patch)
-        self.register_buffer("mean", torch.tensor(spec.mean).view(-1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(spec.std).view(-1, 1, 1), persistent=False)
         self.head = mlp(encoder.dim, hidden, dim)
 
     def views(self, spec: ImageSpec) -> ImageViews:
@@ -77,13 +73,7 @@ class Exemplar(Task):
 
     def seeds(self, batch: Batch) -> Tensor:
         """Return the middle (B, 2) of each seed patch: x and y in -1..1."""
-        x, free = batch["x"], self.size - self.patch
-        down, across = x.diff(dim=2)[..., :-1], x.diff(dim=3)[:, :, :-1]
-        energy = (down.square() + across.square()).sum(1, keepdim=True)
-        energy = F.avg_pool2d(energy, max(1, self.patch - 1), stride=1)[:, 0, : free + 1, : free + 1]
-        sums = (energy.flatten(1) + 1e-12).double().cumsum(1)
-        at = torch.searchsorted(sums, uniform(batch["index"], 1).double() * sums[:, -1:]).clamp(max=sums.shape[1] - 1)
-        corner = torch.cat([at % energy.shape[2], at // energy.shape[2]], 1)
+        corner = by_energy(batch["x"], self.patch, uniform(batch["index"], 1))
         return (2 * corner + self.patch) / self.size - 1
 
     def samples_of(self, batch: Batch, stream: int) -> Tensor:
@@ -96,9 +86,7 @@ class Exemplar(Task):
         turned = torch.stack([torch.stack([cos, -sin], 1), torch.stack([sin, cos], 1), middle], 2)
         grid = F.affine_grid(turned, [len(x), 1, self.patch, self.patch], align_corners=False)
         patches = F.grid_sample(x, grid.to(x.dtype), padding_mode="border", align_corners=False)
-        if not self.colour:
-            return patches
-        return (recoloured(patches * self.std + self.mean, u[:, 4:]) - self.mean) / self.std
+        return recoloured(patches, u[:, 4:], self.encoder.spec) if self.colour else patches
 
     def embedded(self, patches: Tensor) -> Tensor:
         """Return embeddings (B, N, dim) of unit length of patches (B, N, C, h, w)."""

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selfsup.data import ImageSpec
 from selfsup.errors import UserError
-from selfsup.nn import accuracy, mlp
+from selfsup.nn import classified, mlp
 from selfsup.nn.noise import integers
-from selfsup.nn.patches import LEAST, cut, encode, mosaic, pixels, room, side_for, standardised
+from selfsup.nn.patches import LEAST, corners, cut, encode, mosaic, pixels, room, side_for, standardised
 from selfsup.nn.permutations import permutation_set
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
 from selfsup.views import Crop, ImageViews
@@ -80,10 +78,9 @@ class Jigsaw(Task):
         self.margin = pixels(margin, encoder.spec.size)
         self.size = room(encoder.spec, grid * self.cell + 2 * self.margin, given=tile > 0)
         self.side = side_for(encoder, self.tile)
-        orders = torch.tensor(permutation_set(permutations, grid**2))
-        self.register_buffer("orders", orders, persistent=False)
+        self.register_buffer("orders", torch.tensor(permutation_set(permutations, grid**2)), persistent=False)
         self.shared = nn.Sequential(nn.Linear(encoder.dim, hidden // 4), nn.ReLU(inplace=True))
-        self.head = mlp(grid**2 * (hidden // 4), hidden, len(orders))
+        self.head = mlp(grid**2 * (hidden // 4), hidden, len(self.orders))
 
     def views(self, spec: ImageSpec) -> ImageViews:
         """Return squares cut at random, some of them gray."""
@@ -98,11 +95,8 @@ class Jigsaw(Task):
         moved = integers(key, self.jitter + 1, 2, self.grid**2, stream=1)
         apart = integers(key, self.apart + 1, 2, self.grid**2, x.shape[1], stream=2)
         first = self.margin + integers(key, self.size - self.grid * self.cell - 2 * self.margin + 1, 2, stream=3)
-        top, left = (
-            (first[:, None, i] + place * self.cell + moved[:, i])[..., None] + apart[:, i]
-            for i, place in enumerate((cells // self.grid, cells % self.grid))
-        )
-        tiles = cut(x, top, left, self.tile)
+        top, left = (at[..., None] for at in corners(cells, self.grid, self.cell, first, moved))
+        tiles = cut(x, top + apart[:, 0], left + apart[:, 1], self.tile)
         return standardised(tiles) if self.normalise else tiles, label
 
     def logits(self, tiles: Tensor) -> Tensor:
@@ -113,8 +107,7 @@ class Jigsaw(Task):
     def loss(self, batch: Batch) -> Loss:
         """Return the cross-entropy of the permutation."""
         tiles, label = self.puzzles(batch)
-        logits = self.logits(tiles)
-        return Loss(F.cross_entropy(logits, label), {"accuracy": accuracy(logits, label)}, math.log(len(self.orders)))
+        return classified(self.logits(tiles), label)
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
         """Return the picture, the puzzle and its solution, and what the guess makes of it."""

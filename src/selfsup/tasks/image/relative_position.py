@@ -6,13 +6,11 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from selfsup.data import ImageSpec
-from selfsup.nn import accuracy, mlp
+from selfsup.nn import classified, mlp, patches
 from selfsup.nn.noise import integers, normal, uniform
-from selfsup.nn.patches import LEAST, cut, encode, mosaic, one_colour, pixels, resamplers, room, side_for, standardised
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
 from selfsup.views import Crop, ImageViews
 
@@ -67,14 +65,14 @@ class RelativePosition(Task):
         hidden: int = 256,
     ) -> None:
         super().__init__(encoder)
-        self.patch = patch or max(LEAST, encoder.spec.size // 4)
-        self.gap, self.jitter = pixels(gap, self.patch), pixels(jitter, self.patch)
+        self.patch = patch or max(patches.LEAST, encoder.spec.size // 4)
+        self.gap, self.jitter = patches.pixels(gap, self.patch), patches.pixels(jitter, self.patch)
         self.extent = 3 * self.patch + 2 * self.gap + 2 * self.jitter
-        self.margin = pixels(margin, encoder.spec.size)
-        self.size = room(encoder.spec, self.extent + 2 * self.margin, given=patch > 0)
+        self.margin = patches.pixels(margin, encoder.spec.size)
+        self.size = patches.room(encoder.spec, self.extent + 2 * self.margin, given=patch > 0)
         self.drop, self.normalise, self.resample, self.scale = drop, normalise, resample, scale
-        self.side = side_for(encoder, self.patch)
-        self.register_buffer("operators", resamplers(self.patch, math.ceil(self.patch / 2)), persistent=False)
+        self.side = patches.side_for(encoder, self.patch)
+        self.register_buffer("operators", patches.resamplers(self.patch, math.ceil(self.patch / 2)), persistent=False)
         self.head = mlp(2 * encoder.dim, hidden, len(NAMES))
 
     def views(self, spec: ImageSpec) -> ImageViews:
@@ -88,30 +86,28 @@ class RelativePosition(Task):
         cell = torch.stack([torch.full_like(label, 4), label + (label >= 4).long()], 1)
         moved = integers(key, 2 * self.jitter + 1, 2, 2, stream=1)
         first = self.margin + integers(key, self.size - self.extent - 2 * self.margin + 1, 2, stream=2)
-        step = self.patch + self.gap
-        top, left = (first[:, None, i] + place * step + moved[:, i] for i, place in enumerate((cell // 3, cell % 3)))
+        top, left = patches.corners(cell, 3, self.patch + self.gap, first, moved)
         kept = integers(key, 3, 2, stream=5) if self.drop and x.shape[1] == 3 else None
-        pair = cut(x, top, left, self.patch, kept)
+        pair = patches.cut(x, top, left, self.patch, kept)
         kind = integers(key, len(self.operators), 2, stream=3)
         kind = torch.where(uniform(key, 2, stream=4) < self.resample, kind, len(self.operators) - 1)
         a = self.operators[kind][:, :, None]
         pair = a @ pair @ a.mT
         if self.normalise:
-            pair = standardised(pair)
+            pair = patches.standardised(pair)
         if kept is not None:
-            pair = one_colour(pair, kept, normal(key, 2, 2, self.patch, self.patch, stream=6))
+            pair = patches.one_colour(pair, kept, normal(key, 2, 2, self.patch, self.patch, stream=6))
         return pair, label
 
     def logits(self, pair: Tensor) -> Tensor:
         """Return how likely each neighbour is (B, 8)."""
-        found: Tensor = self.head(encode(self.encoder, pair, self.side).flatten(1))
+        found: Tensor = self.head(patches.encode(self.encoder, pair, self.side).flatten(1))
         return found
 
     def loss(self, batch: Batch) -> Loss:
         """Return the cross-entropy of the neighbour."""
         pair, label = self.pairs(batch)
-        logits = self.logits(pair)
-        return Loss(F.cross_entropy(logits, label), {"accuracy": accuracy(logits, label)}, math.log(len(NAMES)))
+        return classified(self.logits(pair), label)
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
         """Return the picture, the two patches, and the neighbour put where it belongs, and where it is guessed."""
@@ -120,15 +116,8 @@ class RelativePosition(Task):
         rows = []
         for x, pair, label, guessed in zip(batch["x"], pairs, labels.tolist(), guesses, strict=True):
             row = [Panel(x, "picture"), Panel(pair[0], "middle"), Panel(pair[1], "neighbour")]
-            row.append(Panel(put_together(pair, label), NAMES[label]))
+            row.append(Panel(patches.put_together(pair, label), NAMES[label]))
             if guessed is not None:
-                row.append(Panel(put_together(pair, guessed), f"guess: {NAMES[guessed]}"))
+                row.append(Panel(patches.put_together(pair, guessed), f"guess: {NAMES[guessed]}"))
             rows.append(row)
         return rows
-
-
-def put_together(pair: Tensor, label: int) -> Tensor:
-    """Lay the middle patch and its neighbour (2, C, h, w) in an empty square of 3 × 3."""
-    cells = torch.zeros_like(pair[:1]).repeat(9, 1, 1, 1)
-    cells[4], cells[label + (label >= 4)] = pair
-    return mosaic(cells, 3)

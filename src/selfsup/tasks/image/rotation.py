@@ -11,7 +11,7 @@ from torch import Tensor
 
 from selfsup.data import ImageSpec
 from selfsup.errors import UserError
-from selfsup.nn import accuracy, mlp
+from selfsup.nn import classified, mlp
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
 from selfsup.views import Crop, ImageViews
 from selfsup.views.reference import blur
@@ -66,8 +66,7 @@ class Rotation(Task):
     def loss(self, batch: Batch) -> Loss:
         """Return the cross-entropy of the turns."""
         turned, label = all_turns(batch["x"], self.turns, self.smooth)
-        logits = self.head(self.encoder(turned))
-        return Loss(F.cross_entropy(logits, label), {"accuracy": accuracy(logits, label)}, math.log(self.turns))
+        return classified(self.head(self.encoder(turned)), label)
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
         """Return the turns of each picture, with the turn that is guessed."""
