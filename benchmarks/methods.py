@@ -40,7 +40,7 @@ from selfsup.tasks import TASKS, find_task
 from selfsup.tasks.supervised import Supervised
 
 SHOTS, DRAWS, STYLES = (1, 5, 10, 20), 5, 3
-ROWS = ("raw pixels", "untrained", "untrained vit", "from scratch")
+ROWS = ("raw pixels", "untrained", "untrained vit-mini", "from scratch")
 
 
 def main() -> None:
@@ -98,7 +98,7 @@ def baseline(args: argparse.Namespace) -> dict[str, object]:
     torch.manual_seed(args.seed)
     if args.one == "raw pixels":
         return {"name": args.one, **measured(Pixels(), spec)}
-    name = "vit" if args.one.endswith("vit") else args.encoder or "convnet"
+    name = "vit-mini" if args.one.endswith("vit-mini") else args.encoder or "convnet"
     if args.one != "from scratch":
         return {"name": args.one, "encoder": name, **measured(build_encoder(name, spec), spec)}
     test, fabric = open_data("emoji:test"), make_fabric("cpu", "float32")
