@@ -81,6 +81,7 @@ def method(args: argparse.Namespace) -> dict[str, object]:
         return run, time.process_time() - before
 
     with tempfile.TemporaryDirectory() as folder:
+        train(3, Path(folder) / "first")  # compiles
         few, more = train(3, Path(folder) / "few")[1], train(9, Path(folder) / "more")[1]
     steps = max(10, int(args.cpu_minutes * 60 / max((more - few) / 6, 1e-3)))
     began = time.monotonic()

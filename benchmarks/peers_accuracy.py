@@ -94,7 +94,7 @@ class PeerBarlow(PeerSimCLR):
 
 class PeerVICReg(PeerSimCLR):
     def build(self, dim: int) -> None:
-        self.head = lightly_modules.VICRegProjectionHead(dim, 1024, 1024, 3)
+        self.head = lightly_modules.heads.VICRegProjectionHead(dim, 1024, 1024, 3)
         self.criterion = lightly_loss.VICRegLoss()
 
 
