@@ -121,12 +121,13 @@ class PeerSwAV(Peer):
     def of_crops(self, crops: list[torch.Tensor]) -> torch.Tensor:
         self.prototypes.normalize()
         scores = [self.prototypes(nn.functional.normalize(self.head(self.encoder(x)), dim=1)) for x in crops]
-        return self.criterion(scores[:2], scores[2:])
+        return self.criterion(scores[:2], scores[2:]).squeeze()  # it is of shape (1,)
 
 
 class PeerDINO(Peer):
     def build(self, dim: int) -> None:
         self.head = lightly_modules.DINOProjectionHead(dim, 512, 128, 1024, batch_norm=True)
+        self.head.last_layer.weight = self.head.last_layer.weight.detach()  # computed by weight_norm: has no copy else
         self.criterion = lightly_loss.DINOLoss(1024, teacher_temp=0.04, warmup_teacher_temp_epochs=0)
         self.slowly(self.encoder, self.head)
 

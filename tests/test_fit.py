@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from itertools import chain
 from pathlib import Path
 
@@ -101,6 +102,20 @@ class Counting(Task):
 
     def panels(self, batch, guess=False):
         return []
+
+
+@pytest.mark.parametrize("shape", [(1,), (2, 2), None])
+def test_a_loss_that_is_no_scalar_is_refused_in_a_line(source: Arrays, shape: tuple[int, ...] | None) -> None:
+    class Odd(Counting):
+        def loss(self, batch):
+            value = super().loss(batch).value
+            return value if shape is None else Loss(value.expand(shape))
+
+    found = "Tensor" if shape is None else str(shape)
+    with pytest.raises(UserError, match=rf"Odd.loss must return a Loss with one scalar tensor, not {re.escape(found)}"):
+        Odd(build_encoder("convnet", ImageSpec.of(12, 1)))(
+            {"x": torch.zeros(4, 1, 12, 12).to(memory_format=torch.channels_last), "index": torch.arange(4)}
+        )
 
 
 def test_the_loop_sets_progress_noise_order_and_after_step(source: Arrays) -> None:

@@ -85,7 +85,11 @@ class Task(nn.Module, ABC):
 
     def forward(self, batch: Batch) -> Loss:
         """`loss`, by the name under which torch's wrappers (autocast, DDP, FSDP) find it."""
-        return self.loss(batch)
+        loss = self.loss(batch)
+        if not isinstance(loss, Loss) or loss.value.ndim:
+            found = tuple(loss.value.shape) if isinstance(loss, Loss) else type(loss).__name__
+            raise UserError(f"{type(self).__name__}.loss must return a Loss with one scalar tensor, not {found}")
+        return loss
 
     def after_step(self) -> None:
         """Update what no gradient updates (momentum encoder, queue, centre), once after each optimizer step."""
