@@ -51,8 +51,16 @@ def entry(task: Entry, data: str, run: Path | None, folder: Path) -> list[str]:
         except UserError as error:
             return [*lines, f"No picture: {error}.", ""]
         save_small(picture, out)
-    command = f"selfsup show {task.name} {data}" + (f" --run {run}" if run else "")
-    return [*lines, f"![{task.name}]({folder.name}/{out.name})", "", f"`{command}`", ""]
+    return [*lines, f"![{task.name}]({folder.name}/{out.name})", "", command(task.name, data, run), ""]
+
+
+def command(task: str, data: str, run: Path | None) -> str:
+    """Return what draws the picture, and how the run was trained."""
+    if run is None:
+        return f"`selfsup show {task} {data}`"
+    recipe = json.loads((run / "recipe.json").read_text())
+    trained = f"{recipe['plan']['steps']:,} steps of {recipe['plan']['batch_size']} on `{recipe['data']['name']}`"
+    return f"`selfsup show {task} {data} --run {run}`, after {trained} with `{recipe['encoder']['name']}`"
 
 
 def main() -> None:

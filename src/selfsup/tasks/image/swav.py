@@ -32,7 +32,7 @@ class SwAV(Task):
 
     Deviations: prototypes, queue and projector suit small data (the paper: 3,000; 3,840 from epoch 15; 2048-128), and
     so does a sharper `epsilon` (the paper: 0.05): with small batches assignments are else nearly uniform, and the loss
-    stays at its chance value.
+    stays at its chance value. In a short training embeddings change too fast for the queue before half of it is over.
     """
 
     paper = "Caron et al., 2020"
@@ -47,7 +47,7 @@ class SwAV(Task):
         epsilon: float = 0.02,
         iterations: int = 3,
         queue: int = 1024,
-        queue_after: float = 0.1,
+        queue_after: float = 0.5,
         freeze: float = 0.01,
         hidden: int = 512,
         dim: int = 128,
