@@ -142,11 +142,17 @@ def test_minutes_are_shared_equally_and_not_exceeded() -> None:
     assert whole_runs(stages) * plan["minutes_each"] == pytest.approx(3.0)
 
 
-def test_too_few_minutes_say_how_many_are_enough() -> None:
-    with pytest.raises(UserError, match=r"--minutes 0.01 leave 0 steps .* for b; give at least") as error:
-        plan_steps({"a": 0.001, "b": 2.0, "c": 0.1}, 0.01, halving=True)
-    enough = float(re.search(r"at least ([0-9.e+]+)", str(error.value))[1])
-    assert plan_steps({"a": 0.001, "b": 2.0, "c": 0.1}, enough, halving=True)["candidates"]["b"]["steps"][0] >= 1
+def test_too_few_minutes_leave_the_slow_out_and_say_how_many_are_enough() -> None:
+    cost = {"a": 0.001, "b": 2.0, "c": 0.1}
+    plan = plan_steps(cost, 0.01, halving=True)
+    assert list(plan["candidates"]) == ["a", "c"], "the others are compared"
+    assert re.match(r"--minutes 0.01 leave 0 steps of 2 s; give at least", plan["left_out"]["b"])
+    stages = [(rung["candidates"], rung["share"]) for rung in plan["rungs"]]
+    assert whole_runs(stages) * plan["minutes_each"] == pytest.approx(0.01), "the time of the slow one is theirs"
+    enough = float(re.search(r"at least ([0-9.e+]+)", plan["left_out"]["b"])[1])
+    assert plan_steps(cost, enough, halving=True)["candidates"]["b"]["steps"][0] >= 1
+    with pytest.raises(UserError, match=r"b: --minutes 1e-06 .*; c: .*; a: .*give at least"):
+        plan_steps(cost, 1e-6, halving=True)
 
 
 def test_the_measured_speed_is_that_of_the_loop(source: Arrays) -> None:

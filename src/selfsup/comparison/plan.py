@@ -40,27 +40,34 @@ def plan_steps(seconds: Mapping[str, float], minutes: float, halving: bool) -> d
 
     Returns:
         `rungs`: how many run to which share; `minutes_each`: of a whole run; `candidates`: by name the seconds a step
-        and `steps`, the last step of each rung.
+        and `steps`, the last step of each rung; `left_out`: why, for those that could not take a step a rung, the
+        dearest first: without it the others have more time.
 
     Raises:
-        UserError: for minutes in which a candidate cannot take a step a rung.
+        UserError: for minutes in which no candidate can take a step a rung.
     """
-    stages = rungs(len(seconds), halving)
-    each = minutes * 60 / whole_runs(stages)
-    planned = {}
-    for name, cost in seconds.items():
-        whole = int(each / cost)
-        steps = [max(1, round(whole * share)) for _, share in stages]
-        if whole < 1 or len(set(steps)) < len(steps):
-            least = 2 ** len(steps) * cost * whole_runs(stages) / 60
-            raise UserError(
-                f"--minutes {minutes:g} leave {whole} steps of {cost:.2g} s for {name}; give at least {least:.2g}"
-            )
-        planned[name] = {"seconds_per_step": cost, "steps": steps}
+    left_out: dict[str, str] = {}
+    while True:
+        names = [name for name in seconds if name not in left_out]
+        stages = rungs(len(names), halving)
+        each = minutes * 60 / whole_runs(stages)
+        whole = {name: int(each / seconds[name]) for name in names}
+        steps = {name: [max(1, round(whole[name] * share)) for _, share in stages] for name in names}
+        slow = [name for name in names if whole[name] < 1 or len(set(steps[name])) < len(stages)]
+        if not slow:
+            break
+        dearest = max(slow, key=lambda name: seconds[name])
+        least = 2 ** len(stages) * seconds[dearest] * whole_runs(stages) / 60
+        left_out[dearest] = (
+            f"--minutes {minutes:g} leave {whole[dearest]} steps of {seconds[dearest]:.2g} s; give at least {least:.2g}"
+        )
+        if len(names) == 1:
+            raise UserError("; ".join(f"{name}: {reason}" for name, reason in left_out.items()))
     return {
         "rungs": [{"candidates": count, "share": share} for count, share in stages],
         "minutes_each": each / 60,
-        "candidates": planned,
+        "candidates": {name: {"seconds_per_step": seconds[name], "steps": steps[name]} for name in names},
+        "left_out": left_out,
     }
 
 

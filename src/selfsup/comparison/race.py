@@ -146,9 +146,10 @@ class Race:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
             raise UserError(f"no task of --tasks can run on {self.source.name}: {reasons}")
         judge = self.judge if isinstance(self.judge, Accuracy) else None
+        plan = plan_steps(seconds, self.state.asked["minutes"], halving=judge is not None)
         self.state.plan = {
-            **plan_steps(seconds, self.state.asked["minutes"], halving=judge is not None),
-            "left_out": left_out,
+            **plan,
+            "left_out": left_out | plan["left_out"],
             "precision": resolve_precision(precision, self.fabric.device),
             "parts": {name: len(part) for name, part in judge.parts._asdict().items()} if judge else {},
             "copies": _copies(judge) if judge else 0,
