@@ -43,17 +43,18 @@ def exemplar(seed: int = 0) -> selfsup.evaluation.Evaluation:
 def relative_position(seed: int = 0) -> selfsup.evaluation.Evaluation:
     """`python recipes/patches.py relative_position`.
 
-    Seed 0, 1,573 steps, 204 CPU seconds: 34.0 ± 5.8%; untrained 33.1 ± 2.6%, raw pixels 36.3 ± 4.2%.
+    Seed 0, 1,200 steps, 74 CPU seconds: 90.1 ± 1.3%; untrained 84.9 ± 1.5%, raw pixels 75.7 ± 2.9%.
     """
-    return measured("relative_position", "emoji", 1573, seed)
+    return measured("relative_position", "mnist5k", 1200, seed)
 
 
 def jigsaw(seed: int = 0) -> selfsup.evaluation.Evaluation:
     """`python recipes/patches.py jigsaw`.
 
-    Seed 0, 390 steps, 91 CPU seconds: 31.0 ± 4.7%; untrained 33.1 ± 2.6%, raw pixels 36.3 ± 4.2%.
+    Seed 0, 600 steps, 78 CPU seconds: 85.8 ± 0.7%; untrained 84.9 ± 1.5%, raw pixels 75.7 ± 2.9%: no gain, with 88% of
+    the puzzles solved.
     """
-    return measured("jigsaw", "emoji", 390, seed, batch_size=64)
+    return measured("jigsaw", "mnist5k", 600, seed, batch_size=64)
 
 
 def counting(seed: int = 0) -> selfsup.evaluation.Evaluation:
