@@ -109,7 +109,7 @@ class IJEPA(Task):
         seen, hidden = only(x, mask_of(keep, count)), only(x, mask_of(asked.flatten(1), count))
         return [
             [
-                Panel(seen[row], f"seen: {self.kept} of {count} patches"),
+                Panel(seen[row], f"sees {self.kept} of {count}"),
                 Panel(hidden[row], f"{blocks}; cosine {value:.2f}" if guess else blocks),
                 Panel(x[row], "the picture"),
             ]

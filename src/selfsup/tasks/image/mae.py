@@ -88,7 +88,7 @@ class MAE(Task):
         """Return what is seen of each picture; what is painted, on the patch's own mean and deviation; the picture."""
         x = batch["x"]
         painted, keep, hidden = self._paint(batch)
-        pictures = [(only(x, mask_of(keep, self.patches)), f"seen: {self.kept} of {self.patches} patches")]
+        pictures = [(only(x, mask_of(keep, self.patches)), f"sees {self.kept} of {self.patches}")]
         if guess:
             patches = patchify(x, self.encoder.patch)
             mean, deviation = self._scale(take(patches, hidden))
