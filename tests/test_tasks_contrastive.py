@@ -127,3 +127,12 @@ def test_queues_and_memories_resume_bit_for_bit(name: str, tmp_path: Path) -> No
         run = selfsup.pretrain(Arrays(x, None, "noise"), out=tmp_path / "parts", until=until, **common)
     for file in ("encoder.safetensors", "checkpoint/latest.safetensors"):
         assert (run.folder / file).read_bytes() == (whole.folder / file).read_bytes(), file
+
+
+@pytest.mark.parametrize("name", ["swav", "deepcluster", "lejepa", "dino"])
+def test_small_crops_suit_a_transformer_of_whole_patches(name: str) -> None:
+    encoder = build_encoder("vit-mini", ImageSpec.of(32, 3))
+    options = {"items": 64} if name == "deepcluster" else {}
+    local = find_task(name)(encoder, **options).views(encoder.spec).groups["local"]
+    assert local.size % encoder.patch == 0
+    assert encoder(torch.zeros(2, 3, local.size, local.size)).shape == (2, encoder.dim)

@@ -141,6 +141,12 @@ def multi_crop(size: int, local: int, patch: int = 0) -> dict[str, Crop]:
     groups = preset("dino", size)
     if not local:
         return {"x": groups["x"]}
-    small = groups["local"].size
-    small = max(2, round(small / patch)) * patch if patch else small
-    return groups | {"local": replace(groups["local"], count=local, size=small)}
+    return whole_patches(groups | {"local": replace(groups["local"], count=local)}, patch)
+
+
+def whole_patches(groups: dict[str, Crop], patch: int) -> dict[str, Crop]:
+    """Return the groups with `local` crops of whole patches of a transformer, at least two a side (`patch` 0: none)."""
+    if not patch or "local" not in groups:
+        return groups
+    small = max(2, round(groups["local"].size / patch)) * patch
+    return groups | {"local": replace(groups["local"], size=small)}
