@@ -36,13 +36,19 @@ def small_vit(name: str, spec: ImageSpec) -> TimmModel:
         "vit_tiny_patch16_224", spec, embed_dim=width, depth=depth, num_heads=heads, patch_size=patch,
         class_token=False, global_pool="avg", fc_norm=False,
     )  # fmt: skip
-    for module in model.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.xavier_uniform_(module.weight)
+    start_linear(model)
     nn.init.xavier_uniform_(model.model.patch_embed.proj.weight.flatten(1))
     with torch.no_grad():
         model.model.pos_embed.copy_(sines(model.grid, width))
     return model
+
+
+def start_linear(module: nn.Module) -> None:
+    """Give the linear layers in a module Xavier's uniform weights and no bias (He et al., 2022, appendix A.1)."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
 
 def sines(grid: int, dim: int) -> Tensor:

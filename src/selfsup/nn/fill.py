@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from selfsup.encoders.timm_model import sines
+from selfsup.encoders.timm_model import sines, start_linear
 from selfsup.errors import UserError
 from selfsup.nn.masks import take
 
@@ -29,10 +29,7 @@ class Fill(nn.Module):
         heads = max(heads for heads in range(1, width // 16 + 1) if width % heads == 0) if width >= 16 else 1
         self.blocks = nn.Sequential(*(Block(width, heads, qkv_bias=True) for _ in range(depth)))
         self.norm, self.out = nn.LayerNorm(width), nn.Linear(width, out)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
+        start_linear(self)
         for parameter in (self.asked, self.out.weight):
             nn.init.normal_(parameter, std=0.02)
 

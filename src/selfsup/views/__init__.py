@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from selfsup.data.sources import Source
 from selfsup.task import Batch
-from selfsup.views.crop import PRESETS, Crop, centre, multi_crop, patches, preset, whole_patches
+from selfsup.views.crop import PRESETS, Crop, centre, multi_crop, patches, preset
 from selfsup.views.images import Fetched, ImageViews, read_or_substitute
 
 __all__ = [
@@ -25,7 +25,6 @@ __all__ = [
     "plain_views",
     "preset",
     "read_or_substitute",
-    "whole_patches",
 ]
 
 

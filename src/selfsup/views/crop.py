@@ -79,8 +79,10 @@ _WEAK = (0.4, 0.4, 0.2, 0.1)
 _STRONG = (0.8, 0.8, 0.8, 0.2)
 
 
-def preset(name: str, size: int = 224) -> dict[str, Crop]:
+def preset(name: str, size: int = 224, patch: int = 0) -> dict[str, Crop]:
     """Return the groups of a published method: `x`, and `local` for multi-crop; local sizes scale with `size`.
+
+    With the `patch` of a transformer, local crops are of whole patches, at least two a side.
 
     - simclr: Chen et al., 2020, appendix A; byol: Grill et al., 2020, appendix B; swav: Caron et al., 2020; mae: He et
       al., 2022; vicreg: Bardes et al., 2022, appendix (symmetric), solarizing after the blur as BYOL does; mocov2: Chen
@@ -128,6 +130,9 @@ def preset(name: str, size: int = 224) -> dict[str, Crop]:
         raise unknown("preset of views", name, PRESETS)
     if size <= 64:
         groups = {key: replace(crop, blur=0.0) for key, crop in groups.items()}
+    if patch and "local" in groups:
+        small = max(2, round(groups["local"].size / patch)) * patch
+        groups["local"] = replace(groups["local"], size=small)
     return groups
 
 
@@ -138,15 +143,7 @@ def multi_crop(size: int, local: int, patch: int = 0) -> dict[str, Crop]:
     """
     if local < 0 or local == 1:
         raise UserError(f"--local is 0 or at least 2 small crops, not {local}")
-    groups = preset("dino", size)
+    groups = preset("dino", size, patch)
     if not local:
         return {"x": groups["x"]}
-    return whole_patches(groups | {"local": replace(groups["local"], count=local)}, patch)
-
-
-def whole_patches(groups: dict[str, Crop], patch: int) -> dict[str, Crop]:
-    """Return the groups with `local` crops of whole patches of a transformer, at least two a side (`patch` 0: none)."""
-    if not patch or "local" not in groups:
-        return groups
-    small = max(2, round(groups["local"].size / patch)) * patch
-    return groups | {"local": replace(groups["local"], size=small)}
+    return groups | {"local": replace(groups["local"], count=local)}

@@ -16,7 +16,7 @@ from selfsup.nn.kmeans import spherical_kmeans
 from selfsup.nn.pairs import each_view, view_panels
 from selfsup.nn.ranks import gather
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
-from selfsup.views import ImageViews, preset, whole_patches
+from selfsup.views import ImageViews, preset
 
 
 class DeepCluster(Task):
@@ -63,7 +63,7 @@ class DeepCluster(Task):
 
     def views(self, spec: ImageSpec) -> ImageViews:
         """Return SwAV's two large and six small views."""
-        return ImageViews(spec, whole_patches(preset("swav", spec.size), getattr(self.encoder, "patch", 0)))
+        return ImageViews(spec, preset("swav", spec.size, getattr(self.encoder, "patch", 0)))
 
     def embed(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, dim), of unit length."""

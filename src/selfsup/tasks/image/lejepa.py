@@ -14,7 +14,7 @@ from selfsup.nn import mlp, noise
 from selfsup.nn.pairs import each_view, view_panels
 from selfsup.nn.ranks import gather, sum_over_ranks
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
-from selfsup.views import ImageViews, preset, whole_patches
+from selfsup.views import ImageViews, preset
 
 
 class LeJEPA(Task):
@@ -42,9 +42,7 @@ class LeJEPA(Task):
 
     def views(self, spec: ImageSpec) -> ImageViews:
         """Return two large and six small views."""
-        return ImageViews(
-            spec, whole_patches(preset("lejepa", spec.size), getattr(self.encoder, "patch", 0)), noise=True
-        )
+        return ImageViews(spec, preset("lejepa", spec.size, getattr(self.encoder, "patch", 0)), noise=True)
 
     def embed(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, dim)."""
