@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 import selfsup
@@ -18,7 +19,7 @@ from selfsup.errors import RunFailed, UserError
 from selfsup.pretraining import make_fabric
 from selfsup.task import Loss, Task
 from selfsup.tasks.image.rotation import Rotation, all_turns
-from selfsup.train.checkpoint import load_tensors, save_tensors
+from selfsup.train.checkpoint import load_tensors, restore, save_tensors, training_state
 from selfsup.train.fit import Plan, fit
 from selfsup.train.optim import build_optimizer, warmup_cosine
 from selfsup.train.precision import resolve_precision
@@ -48,6 +49,26 @@ def test_vectors_get_no_weight_decay() -> None:
             (0.3, True),
             (0.0, False),
         }
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_a_fused_step_is_the_plain_one_in_channels_last_and_after_a_stop(name: str) -> None:
+    def trained(fused: bool) -> Tensor:
+        torch.manual_seed(0)
+        task = Rotation(build_encoder("convnet", ImageSpec.of(12, 3))).to(memory_format=torch.channels_last)
+        saved: dict[str, Tensor] = {}
+        for step in range(6):
+            if step in (0, 3):
+                optimizer = build_optimizer(task, name, 0.01, 0.1, fused=fused)
+                restore(saved or training_state(task, optimizer), task, optimizer, "here")
+            torch.manual_seed(step)
+            task.loss({"x": torch.randn(8, 3, 12, 12)}).value.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            saved = {key: tensor.contiguous() for key, tensor in training_state(task, optimizer).items()}
+        return torch.cat([p.detach().flatten() for p in task.parameters()])
+
+    torch.testing.assert_close(trained(True), trained(False), rtol=1e-4, atol=1e-5)
 
 
 def test_turns_are_exact_and_differ_per_sample() -> None:

@@ -79,7 +79,8 @@ def fit(
     """
     checkpoint = folder / "checkpoint" / "latest.safetensors" if folder else None
     task.to(memory_format=torch.channels_last)
-    raw_optimizer = build_optimizer(task, plan.optimizer, plan.lr, plan.weight_decay, plan.betas)
+    fused = fabric.device.type == "cpu"  # elsewhere it cannot be clipped under float16
+    raw_optimizer = build_optimizer(task, plan.optimizer, plan.lr, plan.weight_decay, plan.betas, fused)
     model, optimizer = fabric.setup(task, raw_optimizer)
     task.train()
 
