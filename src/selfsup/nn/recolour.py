@@ -6,12 +6,21 @@ import torch
 from torch import Tensor
 
 from selfsup.data import ImageSpec
+from selfsup.nn.noise import uniform
 
 
 def recoloured(x: Tensor, u: Tensor, spec: ImageSpec) -> Tensor:
     """Return patches (B, C, h, w), normalised as `spec` says before and after, with `new_colours`."""
     mean, std = (x.new_tensor(values).view(-1, 1, 1) for values in (spec.mean, spec.std))
     return (new_colours((x * std + mean).clamp(0, 1), u) - mean) / std
+
+
+def half_changed(patches: Tensor, key: Tensor, spec: ImageSpec) -> Tensor:
+    """Recolour half of the patches (B, N, C, h, w) of pictures with keys (B,) int64, and flip half of them."""
+    draws = 2 * uniform(key, patches.shape[1], 10, stream=3).flatten(0, 1) - 1
+    chance = uniform(key, 2, patches.shape[1], 1, 1, 1, stream=5)
+    patches = torch.where(chance[:, 0] < 0.5, recoloured(patches.flatten(0, 1), draws, spec).view_as(patches), patches)
+    return torch.where(chance[:, 1] < 0.5, patches.flip(4), patches)
 
 
 def new_colours(x: Tensor, u: Tensor) -> Tensor:

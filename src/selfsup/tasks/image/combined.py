@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
 from torch import nn
 
 from selfsup.data import Source
-from selfsup.errors import UserError, unknown
+from selfsup.errors import UserError
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
-from selfsup.tasks import TASKS, find_task
+from selfsup.tasks.parts import Option, build_part, options_of, weights_of
 from selfsup.views import ImageViews
 from selfsup.views.merged import MergedViews, part_of
-
-Option = int | float | str | bool
 
 
 class Combined(Task):
@@ -49,9 +45,9 @@ class Combined(Task):
         names = [name.strip() for name in tasks.split(",") if name.strip()]
         if len(names) < 2 or len(set(names)) < len(names):
             raise UserError(f"--tasks takes two or more different tasks, separated by commas, not {tasks!r}")
-        given = _options(options or {}, names)
-        self.parts = nn.ModuleDict({name: _part(name, encoder, given[name], items) for name in names})
-        self.weights = dict(zip(names, _weights(weights, len(names)), strict=True))
+        given = options_of(names, options or {})
+        self.parts = nn.ModuleDict({name: build_part(name, encoder, given[name], items) for name in names})
+        self.weights = dict(zip(names, weights_of(weights, len(names)), strict=True))
 
     def _each(self) -> list[tuple[str, Task]]:
         return [(name, cast(Task, part)) for name, part in self.parts.items()]
@@ -66,22 +62,22 @@ class Combined(Task):
     def views(self, spec: Any) -> MergedViews:
         """Return the views of all parts."""
         views = {name: part.views(spec) for name, part in self._each()}
-        plain = {name: view for name, view in views.items() if isinstance(view, ImageViews)}
-        for name in views.keys() - plain.keys():
-            raise UserError(f"{name} makes its own batches and cannot be combined with other tasks")
-        return MergedViews.of(plain)
+        for name, view in views.items():
+            if not isinstance(view, ImageViews):
+                raise UserError(f"{name} makes its own batches and cannot be combined with other tasks")
+        return MergedViews.of(cast(dict[str, ImageViews], views))
 
     def loss(self, batch: Batch) -> Loss:
         """Return the weighted sum of the parts' losses."""
-        values, metrics, chances = [], {}, []
+        losses = {}
         for name, part in self._each():
             part.progress = self.progress
-            loss = part.loss(part_of(batch, name))
-            values.append(self.weights[name] * loss.value)
-            chances.append(self.weights[name] * (math.nan if loss.chance is None else loss.chance))
-            metrics[f"{name}_loss"] = loss.value.detach()
-            metrics |= {f"{name}_{key}": value for key, value in loss.metrics.items()}
-        return Loss(torch.stack(values).sum(), metrics, None if math.isnan(sum(chances)) else sum(chances))
+            losses[name] = part.loss(part_of(batch, name))
+        value = torch.stack([self.weights[name] * loss.value for name, loss in losses.items()]).sum()
+        chances = [self.weights[name] * loss.chance for name, loss in losses.items() if loss.chance is not None]
+        chance = sum(chances) if len(chances) == len(losses) else None
+        each = {name: {"loss": loss.value.detach(), **loss.metrics} for name, loss in losses.items()}
+        return Loss(value, {f"{name}_{key}": x for name, one in each.items() for key, x in one.items()}, chance)
 
     def after_step(self) -> None:
         """Update what the parts update."""
@@ -91,39 +87,3 @@ class Combined(Task):
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
         """Return the pictures of the parts, one part after the other."""
         return [row for name, part in self._each() for row in part.panels(part_of(batch, name), guess)]
-
-
-def _part(name: str, encoder: Encoder, options: dict[str, Option], items: int) -> Task:
-    kind = find_task(name)
-    required = {key for key, p in kind.hyperparameters().items() if p.default is inspect.Parameter.empty}
-    if kind.needs_labels or kind.modality != "image" or kind is Combined:
-        raise UserError(f"{name} does not learn from unlabelled pictures alone and cannot be combined")
-    if kind.lr_of is not Task.lr_of:
-        raise UserError(f"{name} needs a learning rate of its own for a part of it and cannot be combined")
-    part = kind(encoder, **(options | ({"items": items} if "items" in required else {})))
-    if part.encoder is not encoder:
-        raise UserError(f"{name} changes its encoder and cannot be combined with other tasks")
-    return part
-
-
-def _weights(text: str, count: int) -> list[float]:
-    try:
-        values = [float(word) for word in text.split(",")] if text else [1.0] * count
-    except ValueError:
-        values = []
-    if len(values) != count or not all(0 < value < math.inf for value in values):
-        raise UserError(f"--weights takes {count} positive numbers separated by commas, not {text!r}")
-    return values
-
-
-def _options(options: Mapping[str, Option], names: Sequence[str]) -> dict[str, dict[str, Option]]:
-    for name in names:
-        if name not in TASKS:  # no module:Class here: the recipe keeps the name, and never names code to import
-            raise unknown("task", name, TASKS)
-    known = [f"{name}.{option}" for name in names for option in find_task(name).hyperparameters()]
-    for key in options:
-        if key not in known:
-            raise unknown("option of combined", key, known)
-    return {
-        name: {key.partition(".")[2]: v for key, v in options.items() if key.startswith(f"{name}.")} for name in names
-    }

@@ -102,8 +102,7 @@ class Exemplar(Task):
         other = seed[:, None] != seed
         near = distance.diagonal(len(z) // 2).repeat(2)[:, None]
         hinge = F.relu(self.margin + near - distance)[other]
-        right = near.expand_as(distance)[other] < distance[other]
-        return Loss(hinge.mean(), {"triplets_right": right.float().mean()}, self.margin)
+        return Loss(hinge.mean(), {"triplets_right": (near < distance)[other].float().mean()}, self.margin)
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
         """Return each seed's picture beside four of its samples, with the class to which the nearest seed belongs."""

@@ -36,8 +36,8 @@ class Jigsaw(Task):
     Batch: `x` (B, C, H, W) float, `noise` (B,) int64. Published: VOC 2007 67.6, 53.2, segmentation 37.6; ResNet-50 with
     100 permutations, ImageNet, linear: 48.6.
 
-    Deviations: 100 permutations by default; the paper has up to 1,000. A picture is cut up at its own size (255 pixels
-    in the paper, tiles of 64). The shared fully connected layer has `hidden` / 4 units.
+    Deviations: 100 permutations by default (the paper: up to 1,000); a picture is cut up at its own size (255 pixels
+    there, tiles of 64); the shared fully connected layer has `hidden` / 4 units.
     """
 
     paper = "Noroozi & Favaro, 2016"
@@ -73,9 +73,8 @@ class Jigsaw(Task):
         self.grid, self.gray, self.normalise, self.scale = grid, gray, normalise, scale
         self.tile = tile or max(LEAST, 3 * encoder.spec.size // (4 * grid))
         self.apart = pixels(channel_jitter, self.tile) if encoder.spec.channels > 1 else 0
-        self.jitter = pixels(jitter, self.tile)
+        self.jitter, self.margin = pixels(jitter, self.tile), pixels(margin, encoder.spec.size)
         self.cell = self.tile + self.jitter + self.apart
-        self.margin = pixels(margin, encoder.spec.size)
         self.size = room(encoder.spec, grid * self.cell + 2 * self.margin, given=tile > 0)
         self.side = side_for(encoder, self.tile)
         self.register_buffer("orders", torch.tensor(permutation_set(permutations, grid**2)), persistent=False)
@@ -91,11 +90,10 @@ class Jigsaw(Task):
         """Return the mixed tiles (B, grid², C, h, w), and which permutation it was (B,)."""
         x, key = batch["x"], batch["noise"]
         label = integers(key, len(self.orders))
-        cells = self.orders[label]
         moved = integers(key, self.jitter + 1, 2, self.grid**2, stream=1)
         apart = integers(key, self.apart + 1, 2, self.grid**2, x.shape[1], stream=2)
         first = self.margin + integers(key, self.size - self.grid * self.cell - 2 * self.margin + 1, 2, stream=3)
-        top, left = (at[..., None] for at in corners(cells, self.grid, self.cell, first, moved))
+        top, left = (at[..., None] for at in corners(self.orders[label], self.grid, self.cell, first, moved))
         tiles = cut(x, top + apart[:, 0], left + apart[:, 1], self.tile)
         return standardised(tiles) if self.normalise else tiles, label
 
@@ -115,9 +113,7 @@ class Jigsaw(Task):
         found = [("solved", labels)] + ([("guess", self.logits(puzzles).argmax(1))] if guess else [])
         rows = []
         for i, (x, tiles) in enumerate(zip(batch["x"], puzzles, strict=True)):
-            row = [Panel(x, "picture"), Panel(mosaic(tiles, self.grid), f"permutation {int(labels[i])}")]
-            for word, chosen in found:
-                right = tiles[self.orders[chosen[i]].argsort()]
-                row.append(Panel(mosaic(right, self.grid), f"{word}: {int(chosen[i])}"))
-            rows.append(row)
+            ordered = [(f"{word}: {int(chosen[i])}", self.orders[chosen[i]].argsort()) for word, chosen in found]
+            shown = [(f"permutation {int(labels[i])}", torch.arange(len(tiles))), *ordered]
+            rows.append([Panel(x, "picture"), *(Panel(mosaic(tiles[order], self.grid), text) for text, order in shown)])
         return rows

@@ -22,8 +22,8 @@ class RelativePosition(Task):
 
     The middle patch and one of its 8 neighbours pass the same encoder; a head on both representations tells which
     neighbour it was (late fusion, section 3.1). `patch`: pixels, by default a quarter of the picture and at least 8;
-    pictures in which 3 × 3 of these do not fit are enlarged. `scale`: the least share of the picture in which the 3 × 3
-    lie. Encoders that take pictures of one size alone get the patches enlarged. Chance is ln 8.
+    pictures too small for 3 × 3 of these are enlarged, and patches for encoders that take one size alone. `scale`: the
+    least share of the picture in which the 3 × 3 lie. Chance is ln 8.
 
     Counter-measures (section 3.2): `gap` between patches and `jitter` of each by up to so much, shares of a patch,
     against lines that go on across the rim; `drop` keeps one channel of a patch, and the others become noise, against
@@ -33,9 +33,8 @@ class RelativePosition(Task):
 
     Batch: `x` (B, C, H, W) float, `noise` (B,) int64. Published: VOC 2007 classification 65.3, detection 51.1.
 
-    Deviations: one pair of patches a picture and step. Patches are as large for the encoder as in the picture (96
-    pixels in the paper). Pictures of other than 3 channels keep them all. The paper normalises less: its patches lose
-    the mean alone.
+    Deviations: one pair of patches a picture and step, as large for the encoder as in the picture (the paper: 96
+    pixels). Pictures of other than 3 channels keep them all. The paper's patches lose the mean alone.
     """
 
     paper = "Doersch et al., 2015"
@@ -92,9 +91,7 @@ class RelativePosition(Task):
         kind = integers(key, len(self.operators), 2, stream=3)
         kind = torch.where(uniform(key, 2, stream=4) < self.resample, kind, len(self.operators) - 1)
         a = self.operators[kind][:, :, None]
-        pair = a @ pair @ a.mT
-        if self.normalise:
-            pair = patches.standardised(pair)
+        pair = patches.standardised(a @ pair @ a.mT) if self.normalise else a @ pair @ a.mT
         if kept is not None:
             pair = patches.one_colour(pair, kept, normal(key, 2, 2, self.patch, self.patch, stream=6))
         return pair, label
@@ -116,8 +113,7 @@ class RelativePosition(Task):
         rows = []
         for x, pair, label, guessed in zip(batch["x"], pairs, labels.tolist(), guesses, strict=True):
             row = [Panel(x, "picture"), Panel(pair[0], "middle"), Panel(pair[1], "neighbour")]
-            row.append(Panel(patches.put_together(pair, label), NAMES[label]))
+            rows.append([*row, Panel(patches.put_together(pair, label), NAMES[label])])
             if guessed is not None:
-                row.append(Panel(patches.put_together(pair, guessed), f"guess: {NAMES[guessed]}"))
-            rows.append(row)
+                rows[-1].append(Panel(patches.put_together(pair, guessed), f"guess: {NAMES[guessed]}"))
         return rows
