@@ -48,8 +48,13 @@ class Progress:
         """Add time that was spent waiting for data."""
         self.waited += seconds
 
-    def update(self, step: int, values: Mapping[str, float], chance: float | None, alarm: str = "") -> None:
-        """Show the state after `step` steps; `alarm` is one word on the health of the representation."""
+    def update(
+        self, step: int, values: Mapping[str, float], chance: float | None, alarm: str = "", left_out: str = ""
+    ) -> None:
+        """Show the state after `step` steps.
+
+        `alarm` is one word on the health of the representation, `left_out` says which samples could not be read.
+        """
         now = time.monotonic()
         elapsed = max(now - self.began, 1e-9)
         self.rate = (step - self.start) * self.batch_size / elapsed
@@ -60,6 +65,8 @@ class Progress:
         texts += [f"{self.rate:,.0f} samples/s", f"waiting for data {self.waiting:.0%}"]
         if alarm:
             texts.append(f"[{ALARM_COLOURS.get(alarm, 'green')}]{alarm}[/]")
+        if left_out:
+            texts.append(f"[yellow]left out: {left_out}[/]")
         text = " · ".join(texts)
         if self.bar:
             self.bar.update(self.bar_task, completed=step, description=text)

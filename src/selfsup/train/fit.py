@@ -151,7 +151,7 @@ def fit(
                 alarm.look(values["loss"], loss.chance, done / plan.steps)
                 found = look(representation, done == end) if look and logs else {}
                 seen |= found
-                progress.update(done, values | seen, loss.chance, alarm.word)
+                progress.update(done, values | seen, loss.chance, alarm.word, skipped.summary())
                 speed = {"samples_per_s": progress.rate, "waiting": progress.waiting}
                 about = {"chance": loss.chance, "lr": plan.lr_at(step), **speed, **alarm.numbers, "alarm": alarm.word}
                 if logs:
