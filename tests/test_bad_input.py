@@ -325,7 +325,8 @@ def test_some_broken_pictures_are_named_once_and_counted(pictures: Path, capsys:
     spoil(pictures, "cat/0.png", "cat/1.png", "dog/2.png")
     args = ["pretrain", str(pictures), "--encoder", "convnet", "--epochs", "6", "--batch-size", "4", "--out", "run"]
     assert main(args) == 0
-    assert re.search(r"step 12/12 .*left out: (1 (empty file|truncated|not a picture)(, )?){3}\n", capsys.readouterr().err)
+    reason = r"1 (empty file|truncated|not a picture)"
+    assert re.search(rf"step 12/12 .*left out: {reason}, {reason}, {reason}\n", capsys.readouterr().err)
     lines = [json.loads(line) for line in Path("run", "skipped.jsonl").read_text().splitlines()]
     reasons = {line["path"]: line["reason"] for line in lines}
     assert len(lines) == len(reasons) == 3
