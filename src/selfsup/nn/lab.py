@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from selfsup.data import Broken, ImageSpec, Source
 from selfsup.errors import UserError
 from selfsup.losses import full
+from selfsup.nn.scale import mean_std
 from selfsup.views import ImageViews, centre
 
 _XYZ = ((0.4124564, 0.3575761, 0.1804375), (0.2126729, 0.7151522, 0.0721750), (0.0193339, 0.1191920, 0.9503041))
@@ -22,7 +23,7 @@ GREY = 5.0  # a picture whose a and b are all smaller has no colour
 def to_light(x: Tensor, spec: ImageSpec) -> Tensor:
     """Undo the normalisation and sRGB's curve: (B, 3, H, W) -> linear light in 0..1."""
     x = full(x)
-    mean, std = (x.new_tensor(values).view(-1, 1, 1) for values in (spec.mean, spec.std))
+    mean, std = mean_std(spec, x)
     value = torch.addcmul(mean, x, std).clamp_(0, 1)
     return torch.where(value <= 0.04045, value / 12.92, value.add(0.055).div_(1.055).pow_(2.4))
 
@@ -32,7 +33,7 @@ def from_light(light: Tensor, spec: ImageSpec) -> Tensor:
     light = light.clamp(0, 1)
     curve = light.clamp_min(0.0031308).pow_(1 / 2.4).mul_(1.055).sub_(0.055)
     value = torch.where(light <= 0.0031308, 12.92 * light, curve)
-    mean, std = (light.new_tensor(values).view(-1, 1, 1) for values in (spec.mean, spec.std))
+    mean, std = mean_std(spec, light)
     return (value - mean) / std
 
 

@@ -7,11 +7,12 @@ from torch import Tensor
 
 from selfsup.data import ImageSpec
 from selfsup.nn.noise import uniform
+from selfsup.nn.scale import mean_std
 
 
 def recoloured(x: Tensor, u: Tensor, spec: ImageSpec) -> Tensor:
     """Return patches (B, C, h, w), normalised as `spec` says before and after, with `new_colours`."""
-    mean, std = (x.new_tensor(values).view(-1, 1, 1) for values in (spec.mean, spec.std))
+    mean, std = mean_std(spec, x)
     return (new_colours((x * std + mean).clamp(0, 1), u) - mean) / std
 
 

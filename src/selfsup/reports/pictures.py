@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from selfsup.data import ImageSpec
+from selfsup.nn.scale import mean_std
 from selfsup.task import Panel
 
 SIDE, MARGIN, CAPTION = 128, 8, 20  # pixels
@@ -63,7 +64,8 @@ def fit_square(picture: Image.Image, side: int) -> Image.Image:
 
 def to_picture(x: Tensor, spec: ImageSpec) -> Image.Image:
     """Undo the normalisation of (C, H, W) float; more than three channels show their first three."""
-    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (spec.mean, spec.std))
-    pixels = ((x.detach().cpu().float() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+    x = x.detach().cpu().float()
+    mean, std = mean_std(spec, x)
+    pixels = ((x * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
     colours = pixels[:3] if len(pixels) >= 3 else pixels[:1].expand(3, -1, -1)
     return Image.fromarray(colours.permute(1, 2, 0).contiguous().numpy())

@@ -16,6 +16,7 @@ from selfsup.nn.critic import Critic
 from selfsup.nn.decoder import Decoder
 from selfsup.nn.detached import detached
 from selfsup.nn.norm import BatchNorm
+from selfsup.nn.scale import mean_std
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
 from selfsup.views import Crop, ImageViews
 
@@ -72,7 +73,7 @@ class BiGAN(Task):
     def generate(self, z: Tensor) -> Tensor:
         """(B, latent) -> (B, C, H, W): pixels in 0..1, normalised."""
         pixels = torch.sigmoid(self.generator(z))
-        mean, std = (z.new_tensor(values).view(-1, 1, 1) for values in (self.encoder.spec.mean, self.encoder.spec.std))
+        mean, std = mean_std(self.encoder.spec, z)
         return (pixels - mean) / std
 
     def loss(self, batch: Batch) -> Loss:

@@ -13,6 +13,7 @@ from selfsup.data import ImageSpec
 from selfsup.errors import UserError, unknown
 from selfsup.nn import noise
 from selfsup.nn.decoder import Decoder
+from selfsup.nn.scale import mean_std
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
 from selfsup.views import Crop, ImageViews
 
@@ -68,7 +69,7 @@ class Denoising(Task):
             kind = noise.integers(key, 3, stream=2)
         else:
             kind = torch.full_like(key, CORRUPTIONS.index(self.corruption))
-        mean, std = (x.new_tensor(values).view(-1, 1, 1) for values in (spec.mean, spec.std))
+        mean, std = mean_std(spec, x)
         drawn = noise.uniform(key, 1, *x.shape[2:])
         white = drawn < torch.where(kind == 2, self.amount / 2, 0.0).view(-1, 1, 1, 1)
         hidden = torch.where(drawn < self.amount, torch.where(white, (1 - mean) / std, -mean / std), x)
