@@ -5,42 +5,46 @@
 Data: three-style emoji (`emoji:train` without labels, `emoji:test` for the test), 8 categories. Labels are drawn by
 base emoji, all three styles of which count as one label; 5 draws; the linear probe chooses its penalty on the drawn
 labels. R@1: how often the nearest other picture of the test part is the same emoji in another style. Beside the methods
-stand raw pixels, the untrained encoder and training from scratch on the same labels. Each method runs in a process of
-its own, the number of steps comes from the processor time of a few, and a row that is in --out is not measured again.
-The trained runs stay in --runs, for the gallery.
+stand raw pixels, the untrained encoder and training from scratch on the same labels; `METHOD tuned` is training from
+the method's encoder instead, otherwise alike. Each method runs in a process of its own, the number of steps comes from
+the processor time of a few, and a row that is in --out is not measured again. The trained runs stay in --runs, for the
+gallery.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import resource
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 
 import selfsup
-from selfsup.data import Arrays, open_data
+from selfsup.data import Arrays, ImageSpec, open_data
 from selfsup.encoders import build_encoder
 from selfsup.evaluation.draws import interval, nested_draws
 from selfsup.evaluation.features import extract
-from selfsup.evaluation.few_labels import train_on_labels
+from selfsup.evaluation.few_labels import LR, train_on_labels
 from selfsup.evaluation.frozen import Pixels
 from selfsup.evaluation.label_free import rankme
 from selfsup.evaluation.metrics import accuracy
 from selfsup.evaluation.probe import fit_probe
 from selfsup.evaluation.retrieval import retrieval
 from selfsup.pretraining import make_fabric
+from selfsup.task import Encoder
 from selfsup.tasks import TASKS, find_task
 from selfsup.tasks.supervised import Supervised
 
 SHOTS, DRAWS, STYLES = (1, 5, 10, 20), 5, 3
-ROWS = ("raw pixels", "untrained", "untrained vit-mini", "from scratch")
+ROWS, TUNED = ("raw pixels", "untrained", "untrained vit-mini", "from scratch"), " tuned"
 
 
 def main() -> None:
@@ -55,7 +59,7 @@ def main() -> None:
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
-        row = baseline(args) if args.one in ROWS else method(args)
+        row = tuned(args) if args.one.endswith(TUNED) else baseline(args) if args.one in ROWS else method(args)
         with args.out.open("a") as file:
             file.write(json.dumps(row) + "\n")
         return
@@ -102,17 +106,28 @@ def baseline(args: argparse.Namespace) -> dict[str, object]:
     name = "vit-mini" if args.one.endswith("vit-mini") else args.encoder or "convnet"
     if args.one != "from scratch":
         return {"name": args.one, "encoder": name, **measured(build_encoder(name, spec), spec)}
-    test, fabric = open_data("emoji:test"), make_fabric("cpu", "float32")
+    return {"name": args.one, "encoder": name, **trained(lambda: build_encoder(name, spec), spec, args.seed, "trained")}
+
+
+def tuned(args: argparse.Namespace) -> dict[str, object]:
+    run = selfsup.Run(args.runs / args.one.removesuffix(TUNED))
+    encoder, about = run.load(), {"encoder": run.recipe["encoder"]["name"], "steps": run.recipe["plan"]["steps"]}
+    return {"name": args.one, **about, **trained(lambda: copy.deepcopy(encoder), run.spec, args.seed, "finetune")}
+
+
+def trained(make: Callable[[], Encoder], spec: ImageSpec, seed: int, protocol: str) -> dict[str, object]:
+    """Train on the labels alone, from the encoder that `make` returns."""
+    train, test, fabric = open_data("emoji:train"), open_data("emoji:test"), make_fabric("cpu", "float32")
     scores: dict[int, list[float]] = {}
     for number, drawn in enumerate(draws(train)):
         for shots, rows in drawn.items():
             classifier = train_on_labels(
-                lambda: Supervised(build_encoder(name, spec), classes=len(train.labels.classes)),
-                train, rows, spec, fabric, args.seed + number,
+                lambda: Supervised(make(), classes=len(train.labels.classes)), train, rows, spec, fabric, seed + number,
+                lr=LR[protocol],
             )  # fmt: skip
             logits = extract(classifier, test, spec)[1]
             scores.setdefault(shots, []).append(accuracy(test.labels.ids, logits.argmax(1)))
-    return {"name": args.one, "encoder": name, "accuracy": scores}
+    return {"accuracy": scores}
 
 
 def draws(train: Arrays) -> list[dict[int, np.ndarray]]:

@@ -19,7 +19,7 @@ class Mlp(nn.Module):
             nn.Linear(spec.channels * spec.size**2, dim),
             nn.LeakyReLU(0.2),
             nn.Linear(dim, dim, bias=False),
-            BatchNorm(dim),
+            BatchNorm(dim, affine=False),
             nn.LeakyReLU(0.2),
         )
 

@@ -7,13 +7,15 @@ from torch import Tensor, nn
 
 from selfsup.data import ImageSpec
 from selfsup.losses import full
+from selfsup.nn.norm import BatchNorm
 
 
 class Critic(nn.Module):
     """Pictures (B, C, H, W), and with `code` also codes (B, code), -> (B,): the logit that they are real.
 
-    Convolutions of stride 2 down to at most 4 × 4, then a perceptron that sees the code too; `dense`: a perceptron on
-    the pixels as a vector. No normalisation, so that a sample is judged by itself.
+    Convolutions of stride 2 down to at most 4 × 4, then a perceptron that sees the code too; without normalisation, so
+    that a sample is judged by itself. `dense`: a perceptron on the pixels as a vector, with a BatchNorm without
+    parameters (Donahue et al., 2017, section 4.2), which wants real and generated samples in calls of their own.
     """
 
     def __init__(
@@ -30,7 +32,8 @@ class Critic(nn.Module):
         self.judge = nn.Sequential(
             nn.Linear(channels * side**2 + code, hidden),
             nn.LeakyReLU(0.2, inplace=True),
-            nn.Linear(hidden, hidden),
+            nn.Linear(hidden, hidden, bias=not dense),
+            BatchNorm(hidden, affine=False) if dense else nn.Identity(),
             nn.LeakyReLU(0.2, inplace=True),
             nn.Linear(hidden, 1),
         )

@@ -79,10 +79,10 @@ class BiGAN(Task):
     def loss(self, batch: Batch) -> Loss:
         """Return the sum of both players' losses, each with the other's parameters constant."""
         x, z = batch["x"], self.draw(batch["noise"]).to(batch["x"].dtype)
-        pictures, codes = torch.cat([x, self.generate(z)]), torch.cat([self.code(self.encoder(x)), z])
-        encoded, generated = self.discriminator(pictures.detach(), codes.detach()).chunk(2)
+        pairs = (x, self.code(self.encoder(x))), (self.generate(z), z)
+        encoded, generated = (self.discriminator(picture.detach(), code.detach()) for picture, code in pairs)
         told = (F.softplus(-encoded) + F.softplus(generated)).mean()
-        encoded, generated = detached(self.discriminator, pictures, codes).chunk(2)
+        encoded, generated = (detached(self.discriminator, picture, code) for picture, code in pairs)
         fooled = (F.softplus(encoded) + F.softplus(-generated)).mean()
         return Loss(told + fooled, {"discriminator": told.detach(), "generator": fooled.detach()})
 
@@ -104,10 +104,10 @@ def dense_generator(latent: int, hidden: int, spec: ImageSpec) -> nn.Sequential:
     shape = (spec.channels, spec.size, spec.size)
     return nn.Sequential(
         nn.Linear(latent, hidden),
-        nn.LeakyReLU(0.2),
+        nn.ReLU(),
         nn.Linear(hidden, hidden, bias=False),
-        BatchNorm(hidden),
-        nn.LeakyReLU(0.2),
+        BatchNorm(hidden, affine=False),
+        nn.ReLU(),
         nn.Linear(hidden, spec.channels * spec.size**2),
         nn.Unflatten(1, shape),
     )
