@@ -16,9 +16,9 @@ from selfsup.cli import main
 from selfsup.data import Arrays, ImageSpec, Labels
 from selfsup.errors import UserError
 from selfsup.shortcuts import together
-from selfsup.shortcuts.cues import CUES, Cheater, nothing
+from selfsup.shortcuts.cues import BLIND, CUES, Cheater, nothing
 from selfsup.shortcuts.result import options
-from selfsup.shortcuts.together import Together, split
+from selfsup.shortcuts.together import Answers, Together, split
 from selfsup.shortcuts.trial import Trial
 from selfsup.tasks import TASKS, find_task
 from selfsup.tasks.image.rotation import Rotation
@@ -108,6 +108,17 @@ def test_the_finding_in_words_json_and_a_picture(
     assert Path(found["picture"]).read_bytes()[:4] == b"\x89PNG"
 
 
+def test_parts_that_agree_by_chance_prove_nothing() -> None:
+    scores = {"same": np.full(5, 0.011), "right": np.full(5, 0.6), "none": np.zeros(5)}
+    answers = Answers(scores, "accuracy", 0.01, puzzles=460)
+    same, right, none = (answers.gain(name, answers.blind) for name in scores)
+    assert same.mean < same.half < 0.02
+    assert right.mean > right.half > 0
+    assert none.half > 0
+    loss = Answers({"rim": np.array([1.0, 1.2]), BLIND: np.array([2.0, 2.2])}, "loss", None, puzzles=460)
+    assert loss.gain("rim", loss.blind) == pytest.approx((1.0, 0.0, 2))
+
+
 def test_tasks_without_classes_are_judged_by_their_loss(barred: Arrays) -> None:
     found = selfsup.audit("denoising", barred, steps=20, cues="colours", quiet=True)
     (row,) = found.rows
@@ -159,8 +170,8 @@ def test_injected_cues_are_found_and_fall_to_chance_once_countered(
     pictures = Arrays(inject(injections.textures(480)), name=cue)
     trial = Trial("relative_position", pictures, OFF, seed=0, device="cpu", quiet=True, steps=60)
     answers, _ = trial.learn(trial.cheaters([cue]), {}, 1)
-    blind = answers.scores["nothing"]
-    row = trial.row(cue, answers, blind, blind)  # the encoder is left out: it takes as long as all the rest
+    blind = answers._replace(scores={"convnet": answers.scores[BLIND]})  # an encoder takes as long as all the rest
+    row = trial.row(cue, answers, blind)
     assert row.verdict == "shortcut"
     assert row.score - row.half > 1 / 8
     assert options(row.counter) == counter

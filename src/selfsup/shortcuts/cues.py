@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from selfsup.data import ImageSpec
 from selfsup.nn import mlp
 
+BLIND = "nothing"
 _BINS, _DEPTH, _REACH, _PERIOD, _LEAST = 4, 4, 2, 8, 8  # JPEG's blocks have 8 × 8 pixels
 
 

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from selfsup.data import Source
+from selfsup.evaluation.draws import Interval, interval
+from selfsup.shortcuts.cues import BLIND
 from selfsup.task import Batch, Loss, Panel, Task
 from selfsup.views import Views
 
@@ -60,6 +62,25 @@ class Answers(NamedTuple):
     scores: dict[str, NDArray[np.float64]]
     kind: str  # "accuracy", "retrieval" or "loss"
     chance: float | None
+    puzzles: int  # in all parts together
+
+    @property
+    def blind(self) -> NDArray[np.float64] | float:
+        """What a guess that sees nothing reaches: by the formula, else as the cheater did that sees nothing."""
+        return self.scores[BLIND] if self.chance is None else self.chance
+
+    def gain(self, name: str, guess: NDArray[np.float64] | float = 0.0) -> Interval:
+        """Return by how much a copy is above `guess` (a loss: below it), with the 95% interval over the parts.
+
+        Few parts can agree by chance: the interval of a share of right answers is no narrower than that of as many
+        single answers (Agresti & Coull, 1998).
+        """
+        scores = self.scores[name]
+        mean, half, count = interval(((scores - guess) * (-1.0 if self.kind == "loss" else 1.0)).tolist())
+        if self.kind != "loss":
+            share = (scores.mean() * self.puzzles + 2) / (self.puzzles + 4)
+            half = max(half, 1.96 * math.sqrt(share * (1 - share) / (self.puzzles + 4)))
+        return Interval(mean, half, count)
 
 
 def split(count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -94,7 +115,8 @@ def ask(
             for name, task in together.tasks.items():
                 kind, score, chance = _score(task, batch)  # type: ignore[arg-type]
                 found[name][-1].append(float(score))
-    return Answers({name: np.array(values).mean(1) for name, values in found.items()}, kind, chance)
+    scores = {name: np.array(values).mean(1) for name, values in found.items()}
+    return Answers(scores, kind, chance, parts.size * times)
 
 
 def _score(task: Task, batch: Batch) -> tuple[str, Tensor, float | None]:

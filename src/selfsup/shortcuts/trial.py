@@ -8,16 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from selfsup.data import Source
 from selfsup.encoders import build_encoder
 from selfsup.errors import UserError
-from selfsup.evaluation.draws import interval
 from selfsup.modalities import make_spec, modality
 from selfsup.pretraining import make_fabric, prepare_task
-from selfsup.shortcuts.cues import CUES, Cheater, nothing
+from selfsup.shortcuts.cues import BLIND, CUES, Cheater, nothing
 from selfsup.shortcuts.result import LARGE, Audit, Row
 from selfsup.shortcuts.together import Answers, Together, ask, split
 from selfsup.task import Task
@@ -25,7 +23,6 @@ from selfsup.train.fit import Plan, fit
 from selfsup.train.precision import step_seconds
 
 BATCH, LEAST = 64, 64  # samples of a step, and that an audit needs
-BLIND = "nothing"
 
 
 class Trial:
@@ -72,19 +69,17 @@ class Trial:
             answers, steps = self.learn(self.cheaters(cues), {}, 0.4)
         except UserError as error:
             raise UserError(f"audit has no encoder of a single cue that {self.name} can train: {error}") from error
-        best, blind = encoder.scores[small], answers.scores[BLIND]
-        rows = [self.row(cue, answers, best, blind) for cue in cues]
+        rows = [self.row(cue, answers, encoder) for cue in cues]
         counters = {cue: self.counter(cue) for cue in cues}
         wanted = {key: value for row in rows if row.verdict for key, value in counters[row.cue].items()}
         if wanted:
-            rows = self.countered(rows, wanted, best)
-        chance = float(blind.mean()) if answers.chance is None else answers.chance
-        mean, half, _ = interval(best.tolist())
+            rows = self.countered(rows, wanted, encoder)
+        chance = float(np.mean(answers.blind))
         notes = [f"{cue} is left out: the pictures have {self.spec.channels} of {CUES[cue].channels} channels"
                  for cue in left_out]  # fmt: skip
         return Audit(
-            self.name, self.data, answers.kind, chance, small, mean, half, tuple(rows), tuple(notes), steps,
-            encoder_steps, len(self.held),
+            self.name, self.data, answers.kind, chance, small, float(encoder.scores[small].mean()),
+            encoder.gain(small).half, tuple(rows), tuple(notes), steps, encoder_steps, len(self.held),
         )  # fmt: skip
 
     def cheaters(self, cues: Sequence[str]) -> dict[str, Callable[[], nn.Module]]:
@@ -114,16 +109,15 @@ class Trial:
         fit(together, source, views, plan, self.fabric, quiet=self.quiet)
         return ask(together, self.asked, views, self.held, self.fabric.device, self.seed), steps
 
-    def row(self, cue: str, answers: Answers, best: NDArray[np.float64], blind: NDArray[np.float64]) -> Row:
+    def row(self, cue: str, answers: Answers, encoder: Answers) -> Row:
         """Judge a cheater by its gain over a blind guess, part by part, and by the encoder's."""
-        sign = -1.0 if answers.kind == "loss" else 1.0
-        guess = blind if answers.chance is None else answers.chance
-        gain, whole = (interval((sign * (scores - guess)).tolist()) for scores in (answers.scores[cue], best))
+        gain = answers.gain(cue, answers.blind)
+        whole = encoder.gain(self.kind.small_encoder, answers.blind)
         share = gain.mean / whole.mean if whole.mean > whole.half else None
         found = gain.mean > gain.half
-        score = interval(answers.scores[cue].tolist())
+        score, half = float(answers.scores[cue].mean()), answers.gain(cue).half
         verdict = "" if not found else "shortcut" if share is None or share >= LARGE else "trace"
-        return Row(cue, CUES[cue].about, score.mean, score.half, share, verdict, self.kind.counters.get(cue, {}))
+        return Row(cue, CUES[cue].about, score, half, share, verdict, self.kind.counters.get(cue, {}))
 
     def counter(self, cue: str) -> dict[str, Any]:
         """Return the options that take the cue away and are not on yet."""
@@ -131,15 +125,13 @@ class Trial:
         now = defaults | self.given
         return {key: value for key, value in self.kind.counters.get(cue, {}).items() if now[key] != value}
 
-    def countered(self, rows: Sequence[Row], wanted: Mapping[str, Any], best: NDArray[np.float64]) -> list[Row]:
+    def countered(self, rows: Sequence[Row], wanted: Mapping[str, Any], encoder: Answers) -> list[Row]:
         """Return the rows with what the cheaters that were found reach once the options are on, all together."""
         tried = [row.cue for row in rows if row.verdict and self.counter(row.cue)]
         try:
             answers, _ = self.learn(self.cheaters(tried), wanted, 0.2)
         except UserError as error:
             return [replace(row, why_not=str(error)) if row.cue in tried else row for row in rows]
-        blind = answers.scores[BLIND]
         return [
-            replace(row, with_counter=self.row(row.cue, answers, best, blind)) if row.cue in tried else row
-            for row in rows
+            replace(row, with_counter=self.row(row.cue, answers, encoder)) if row.cue in tried else row for row in rows
         ]
