@@ -116,5 +116,5 @@ class CPC(Task):
                 chosen = (predicted[own] @ z.flatten(0, 1).T).argmax(1)
                 right = int((chosen // self.grid**2 == i).sum())
                 picked = found.flatten(0, 1)[chosen]
-                rows[i].append(Panel(mosaic(picked, self.grid), f"guess: {right} of {self.grid} its own"))
+                rows[i].append(Panel(mosaic(picked, self.grid), f"guess: {right} of {self.grid}"))
         return rows
