@@ -3,7 +3,7 @@
     python benchmarks/methods.py --tasks simclr,byol,mae --cpu-minutes 5 --out methods.jsonl
 
 Data: three-style emoji (`emoji:train` without labels, `emoji:test` for the test), 8 categories. Labels are drawn by
-base emoji, all three styles of which count as one label; 5 draws; the linear probe chooses its penalty on the drawn
+base emoji, all three styles of which count as one label; 10 draws; the linear probe chooses its penalty on the drawn
 labels. R@1: how often the nearest other picture of the test part is the same emoji in another style. Beside the methods
 stand raw pixels, the untrained encoder and training from scratch on the same labels; `METHOD tuned` is training from
 the method's encoder instead, otherwise alike. Each method runs in a process of its own, the number of steps comes from
@@ -43,7 +43,7 @@ from selfsup.task import Encoder
 from selfsup.tasks import TASKS, find_task
 from selfsup.tasks.supervised import Supervised
 
-SHOTS, DRAWS, STYLES = (1, 5, 10, 20), 5, 3
+SHOTS, DRAWS, STYLES = (1, 5, 10, 20), 10, 3
 ROWS, TUNED = ("raw pixels", "untrained", "untrained vit-mini", "from scratch"), " tuned"
 
 
