@@ -81,6 +81,8 @@ def test_presets_are_the_published_ones():
     assert (dino["x"].count, dino["local"].count, dino["local"].size) == (2, 8, 96)
     assert (byol["x"].blur, byol["x"].solarize) == ((1.0, 0.1), (0.0, 0.2))
     assert preset("mae")["x"].plain
+    assert preset("swav", scale=0.5)["x"].scale == (0.5, 1)
+    assert preset("swav", scale=0.5)["local"] == preset("swav")["local"]
     assert {name for name in PRESETS if preset(name)} == set(PRESETS)
 
 

@@ -79,10 +79,11 @@ _WEAK = (0.4, 0.4, 0.2, 0.1)
 _STRONG = (0.8, 0.8, 0.8, 0.2)
 
 
-def preset(name: str, size: int = 224, patch: int = 0) -> dict[str, Crop]:
+def preset(name: str, size: int = 224, patch: int = 0, scale: float | None = None) -> dict[str, Crop]:
     """Return the groups of a published method: `x`, and `local` for multi-crop; local sizes scale with `size`.
 
-    With the `patch` of a transformer, local crops are of whole patches, at least two a side.
+    With the `patch` of a transformer, local crops are of whole patches, at least two a side. `scale` is the least share
+    of the picture's area that `x` shows, in place of the published one.
 
     - simclr: Chen et al., 2020, appendix A; byol: Grill et al., 2020, appendix B; swav: Caron et al., 2020; mae: He et
       al., 2022; vicreg: Bardes et al., 2022, appendix (symmetric), solarizing after the blur as BYOL does; mocov2: Chen
@@ -130,6 +131,8 @@ def preset(name: str, size: int = 224, patch: int = 0) -> dict[str, Crop]:
         raise unknown("preset of views", name, PRESETS)
     if size <= 64:
         groups = {key: replace(crop, blur=0.0) for key, crop in groups.items()}
+    if scale is not None:
+        groups["x"] = replace(groups["x"], scale=(scale, 1))
     if patch and "local" in groups:
         small = max(2, round(groups["local"].size / patch)) * patch
         groups["local"] = replace(groups["local"], size=small)

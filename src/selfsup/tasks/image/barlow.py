@@ -19,6 +19,7 @@ class Barlow(Task):
     """Bring the cross-correlation of two views' embeddings to the identity (Zbontar et al., 2021, equation 1).
 
     The correlation is over the global batch. No chance value: views that have nothing in common give `dim`.
+    `scale` is the least share of the picture's area in a view.
 
     Batch: `x` (B, 2, C, H, W) float. Published: ImageNet, ResNet-50, 1,000 epochs, linear, 73.5%; CIFAR-10, ResNet-18,
     1,000 epochs, 92.1%.
@@ -29,14 +30,16 @@ class Barlow(Task):
     paper = "Zbontar et al., 2021"
     section = "images: contrastive"
 
-    def __init__(self, encoder: Encoder, *, redundancy: float = 0.0051, hidden: int = 1024, dim: int = 1024) -> None:
+    def __init__(
+        self, encoder: Encoder, *, redundancy: float = 0.0051, hidden: int = 1024, dim: int = 1024, scale: float = 0.08
+    ) -> None:
         super().__init__(encoder)
-        self.redundancy = redundancy
+        self.redundancy, self.scale = redundancy, scale
         self.projector = mlp(encoder.dim, hidden, hidden, dim)
 
     def views(self, spec: ImageSpec) -> ImageViews:
         """Return BYOL's two views (section 2.2)."""
-        return ImageViews(spec, preset("byol", spec.size))
+        return ImageViews(spec, preset("byol", spec.size, scale=self.scale))
 
     def embed(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, dim)."""

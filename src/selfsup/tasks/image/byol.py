@@ -20,7 +20,8 @@ class BYOL(Task):
     """Predict a slow encoder's embedding of the other view (Grill et al., 2020, equation 2). No chance value.
 
     The loss lies between 0 and 8: 2 - 2 cos, in both directions. It may rise while the representation improves; watch
-    the collapse alarm. `momentum` goes to 1 along a cosine (section 3.2).
+    the collapse alarm. `momentum` goes to 1 along a cosine (section 3.2). `scale` is the least share of
+    the picture's area in a view.
 
     Batch: `x` (B, 2, C, H, W) float. Published: ImageNet, ResNet-50, 1,000 epochs, linear, 74.3%; CIFAR-10, ResNet-18,
     1,000 epochs, 92.6%.
@@ -32,15 +33,17 @@ class BYOL(Task):
     paper = "Grill et al., 2020"
     section = "images: distillation"
 
-    def __init__(self, encoder: Encoder, *, momentum: float = 0.99, hidden: int = 512, dim: int = 128) -> None:
+    def __init__(
+        self, encoder: Encoder, *, momentum: float = 0.99, hidden: int = 512, dim: int = 128, scale: float = 0.08
+    ) -> None:
         super().__init__(encoder)
-        self.momentum = momentum
+        self.momentum, self.scale = momentum, scale
         self.projector, self.predictor = mlp(encoder.dim, hidden, dim), mlp(dim, hidden, dim)
         self.slow = frozen_copy(nn.Sequential(self.encoder, self.projector))
 
     def views(self, spec: ImageSpec) -> ImageViews:
         """Return two views (appendix B)."""
-        return ImageViews(spec, preset("byol", spec.size))
+        return ImageViews(spec, preset("byol", spec.size, scale=self.scale))
 
     def embed(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, dim): the projection."""

@@ -28,7 +28,8 @@ class MoCo(Task):
     is ln(`queue` + 1).
 
     The keys are computed on `splits` random parts of the batch, each with BatchNorm statistics of its own: the
-    statistics that a query shares with its key would give it away (section 3.3, "shuffling BN").
+    statistics that a query shares with its key would give it away (section 3.3, "shuffling BN"). `scale` is the least
+    share of the picture's area in a view.
 
     Batch: `x` (B, 2, C, H, W) float; `noise` (B,) int64. Published: ImageNet, ResNet-50, linear: v1, 200 epochs, 60.8%;
     v2, 200 epochs, 67.5%, 800 epochs, 71.1%. CIFAR-10, ResNet-18, 1,000 epochs: v2+ 92.9%.
@@ -50,11 +51,12 @@ class MoCo(Task):
         hidden: int = 512,
         dim: int = 128,
         splits: int = 4,
+        scale: float = 0.2,
     ) -> None:
         super().__init__(encoder)
         if queue < 1 or splits < 1:
             raise UserError(f"--queue and --splits must be at least 1, not {queue} and {splits}")
-        self.momentum, self.temperature, self.splits = momentum, temperature, splits
+        self.momentum, self.temperature, self.splits, self.scale = momentum, temperature, splits, scale
         before = [nn.Linear(encoder.dim, hidden), nn.ReLU(inplace=True)] if hidden else []
         self.projector = nn.Sequential(*before, nn.Linear(hidden or encoder.dim, dim))
         self.slow = frozen_copy(nn.Sequential(self.encoder, self.projector))
@@ -63,7 +65,7 @@ class MoCo(Task):
 
     def views(self, spec: ImageSpec) -> ImageViews:
         """Return two views as in v2."""
-        return ImageViews(spec, preset("mocov2", spec.size), noise=True)
+        return ImageViews(spec, preset("mocov2", spec.size, scale=self.scale), noise=True)
 
     def embed(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, dim), of unit length."""

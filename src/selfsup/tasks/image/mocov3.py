@@ -23,7 +23,7 @@ class MoCoV3(Task):
 
     Both views are query and key in turn; the loss is multiplied by twice the temperature (section 3). A vision
     transformer's patch embedding stays as it was drawn (section 4.2: training is unstable otherwise). The momentum goes
-    to 1 along a cosine. Chance is 4 · `temperature` · ln B.
+    to 1 along a cosine. `scale` is the least share of the picture's area in a view. Chance is 4 · `temperature` · ln B.
 
     Batch: `x` (B, 2, C, H, W) float. Published: ImageNet, ResNet-50, linear, 100/300/1,000 epochs: 68.9/72.8/74.6%;
     CIFAR-10, ResNet-18, 1,000 epochs, 93.1%.
@@ -36,10 +36,17 @@ class MoCoV3(Task):
     section = "images: contrastive"
 
     def __init__(
-        self, encoder: Encoder, *, temperature: float = 0.2, momentum: float = 0.99, hidden: int = 512, dim: int = 128
+        self,
+        encoder: Encoder,
+        *,
+        temperature: float = 0.2,
+        momentum: float = 0.99,
+        hidden: int = 512,
+        dim: int = 128,
+        scale: float = 0.08,
     ) -> None:
         super().__init__(encoder)
-        self.temperature, self.momentum = temperature, momentum
+        self.temperature, self.momentum, self.scale = temperature, momentum, scale
         for name, module in self.encoder.named_modules():
             if name.endswith("patch_embed"):
                 module.requires_grad_(False)
@@ -49,7 +56,7 @@ class MoCoV3(Task):
 
     def views(self, spec: ImageSpec) -> ImageViews:
         """Return BYOL's two views (section 4)."""
-        return ImageViews(spec, preset("byol", spec.size))
+        return ImageViews(spec, preset("byol", spec.size, scale=self.scale))
 
     def embed(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, dim), of unit length: the query."""

@@ -19,8 +19,9 @@ from selfsup.views import ImageViews, preset
 class SimCLR(Task):
     """Find the other view of a picture among the 2B - 1 others (Chen et al., 2020, equation 1). Chance is ln(2B - 1).
 
-    `layers` of the projector: 2 in the paper, 3 in SimCLR v2 (Chen et al., 2020b, section 2). Take it for photographs
-    and a batch of at least 256; with small batches `moco` and `vicreg` need fewer negatives.
+    `layers` of the projector: 2 in the paper, 3 in SimCLR v2 (Chen et al., 2020b, section 2). `scale` is the least
+    share of the picture's area in a view: more where a picture is one thing that fills it, as an icon is. Take it for
+    photographs and a batch of at least 256; with small batches `moco` and `vicreg` need fewer negatives.
 
     Batch: `x` (B, 2, C, H, W) float. Published: ImageNet, ResNet-50, 1,000 epochs, linear, 69.1% (v2: 71.7%); CIFAR-10,
     ResNet-18, 1,000 epochs, 90.7%.
@@ -33,15 +34,22 @@ class SimCLR(Task):
     section = "images: contrastive"
 
     def __init__(
-        self, encoder: Encoder, *, temperature: float = 0.2, layers: int = 2, hidden: int = 512, dim: int = 128
+        self,
+        encoder: Encoder,
+        *,
+        temperature: float = 0.2,
+        layers: int = 2,
+        hidden: int = 512,
+        dim: int = 128,
+        scale: float = 0.08,
     ) -> None:
         super().__init__(encoder)
-        self.temperature = temperature
+        self.temperature, self.scale = temperature, scale
         self.projector = mlp(encoder.dim, *[hidden] * (layers - 1), dim)
 
     def views(self, spec: ImageSpec) -> ImageViews:
         """Return two crops with the paper's changes of colour (appendix A)."""
-        return ImageViews(spec, preset("simclr", spec.size))
+        return ImageViews(spec, preset("simclr", spec.size, scale=self.scale))
 
     def embed(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, dim)."""

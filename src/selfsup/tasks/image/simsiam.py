@@ -19,7 +19,7 @@ class SimSiam(Task):
 
     The loss lies between -1 and 1; -1 with a `std` (of the normalised projection, times √dim) near 0 is a collapse
     (section 4.1). The last BatchNorm of the projector has no weights, the predictor none at its end, and its learning
-    rate stays constant (section 4.2). No chance value.
+    rate stays constant (section 4.2). `scale` is the least share of the picture's area in a view. No chance value.
 
     Batch: `x` (B, 2, C, H, W) float. Published: ImageNet, ResNet-50, 100 epochs, linear, 68.1%; CIFAR-10, ResNet-18,
     1,000 epochs, 90.5%.
@@ -30,14 +30,15 @@ class SimSiam(Task):
     paper = "Chen and He, 2021"
     section = "images: distillation"
 
-    def __init__(self, encoder: Encoder, *, hidden: int = 512, dim: int = 512) -> None:
+    def __init__(self, encoder: Encoder, *, hidden: int = 512, dim: int = 512, scale: float = 0.2) -> None:
         super().__init__(encoder)
+        self.scale = scale
         self.projector = nn.Sequential(mlp(encoder.dim, hidden, dim), BatchNorm(dim, affine=False))
         self.predictor = mlp(dim, max(1, dim // 4), dim)
 
     def views(self, spec: ImageSpec) -> ImageViews:
         """Return MoCo v2's two views (section 4)."""
-        return ImageViews(spec, preset("mocov2", spec.size))
+        return ImageViews(spec, preset("mocov2", spec.size, scale=self.scale))
 
     def embed(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, dim): the projection."""

@@ -19,6 +19,7 @@ class VICReg(Task):
     """Let two views agree, each dimension vary, and no two correlate (Bardes et al., 2022, equation 6).
 
     All three terms are of the global batch. A `variance` term near 1 is a collapse. No chance value.
+    `scale` is the least share of the picture's area in a view.
 
     Batch: `x` (B, 2, C, H, W) float. Published: ImageNet, ResNet-50, 1,000 epochs, linear, 73.2%; CIFAR-10, ResNet-18,
     1,000 epochs, 92.1%.
@@ -38,14 +39,15 @@ class VICReg(Task):
         covariance: float = 1.0,
         hidden: int = 1024,
         dim: int = 1024,
+        scale: float = 0.08,
     ) -> None:
         super().__init__(encoder)
-        self.weights = invariance, variance, covariance
+        self.weights, self.scale = (invariance, variance, covariance), scale
         self.expander = mlp(encoder.dim, hidden, hidden, dim)
 
     def views(self, spec: ImageSpec) -> ImageViews:
         """Return two views (appendix C.1)."""
-        return ImageViews(spec, preset("vicreg", spec.size))
+        return ImageViews(spec, preset("vicreg", spec.size, scale=self.scale))
 
     def embed(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, dim)."""
