@@ -8,7 +8,7 @@ labels. R@1: how often the nearest other picture of the test part is the same em
 stand raw pixels, the untrained encoder and training from scratch on the same labels; `METHOD tuned` is training from
 the method's encoder instead, otherwise alike. Each method runs in a process of its own, the number of steps comes from
 the processor time of a few, and a row that is in --out is not measured again. The trained runs stay in --runs, for the
-gallery.
+gallery. A method may have options: `--tasks "simclr scale=0.5"`.
 """
 
 from __future__ import annotations
@@ -74,13 +74,15 @@ def main() -> None:
 
 
 def method(args: argparse.Namespace) -> dict[str, object]:
-    encoder = args.encoder or find_task(args.one).small_encoder
+    task, *words = args.one.split()
+    options = {key: json.loads(value) for key, _, value in (word.partition("=") for word in words)}
+    encoder = args.encoder or find_task(task).small_encoder
 
     def train(steps: int, out: Path) -> tuple[selfsup.Run, float]:
         before = time.process_time()
         run = selfsup.pretrain(
-            "emoji:train", task=args.one, encoder=encoder, steps=steps, size=args.size, seed=args.seed, out=out,
-            workers=0, quiet=True,
+            "emoji:train", task=task, encoder=encoder, steps=steps, size=args.size, seed=args.seed, out=out,
+            workers=0, quiet=True, **options,
         )  # fmt: skip
         return run, time.process_time() - before
 
