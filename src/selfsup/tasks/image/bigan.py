@@ -35,7 +35,8 @@ class BiGAN(Task):
     Batch: `x` (B, C, H, W) float; `noise` (B,) int64, the key of z.
     Published: permutation-invariant MNIST, nearest neighbour in E(x): 97.4%; VOC 60.1 / 46.9 / 35.2.
 
-    Deviations: no normalisation in D; weight decay is AdamW's; the learning rate falls along a cosine.
+    Deviations: no normalisation in a convolutional D; weight decay is AdamW's; the learning rate falls along a cosine;
+    the mean and deviation of the spec normalise what D sees (the paper's digits are in 0..1).
     """
 
     paper = "Donahue et al., 2017"
