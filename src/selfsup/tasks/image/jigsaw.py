@@ -113,7 +113,8 @@ class Jigsaw(Task):
         found = [("solved", labels)] + ([("guess", self.logits(puzzles).argmax(1))] if guess else [])
         rows = []
         for i, (x, tiles) in enumerate(zip(batch["x"], puzzles, strict=True)):
-            ordered = [(f"{word}: {int(chosen[i])}", self.orders[chosen[i]].argsort()) for word, chosen in found]
-            shown = [(f"permutation {int(labels[i])}", torch.arange(len(tiles))), *ordered]
-            rows.append([Panel(x, "picture"), *(Panel(mosaic(tiles[order], self.grid), text) for text, order in shown)])
+            rows.append([Panel(x, "picture"), Panel(mosaic(tiles, self.grid), f"permutation {int(labels[i])}")])
+            for word, chosen in found:
+                right = mosaic(tiles[self.orders[chosen[i]].argsort()], self.grid)
+                rows[-1].append(Panel(right, f"{word}: {int(chosen[i])}"))
         return rows

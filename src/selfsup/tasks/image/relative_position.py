@@ -91,7 +91,8 @@ class RelativePosition(Task):
         kind = integers(key, len(self.operators), 2, stream=3)
         kind = torch.where(uniform(key, 2, stream=4) < self.resample, kind, len(self.operators) - 1)
         a = self.operators[kind][:, :, None]
-        pair = patches.standardised(a @ pair @ a.mT) if self.normalise else a @ pair @ a.mT
+        pair = a @ pair @ a.mT
+        pair = patches.standardised(pair) if self.normalise else pair
         if kept is not None:
             pair = patches.one_colour(pair, kept, normal(key, 2, 2, self.patch, self.patch, stream=6))
         return pair, label
