@@ -7,8 +7,8 @@ base emoji, all three styles of which count as one label; 10 draws; the linear p
 labels. R@1: how often the nearest other picture of the test part is the same emoji in another style. Beside the methods
 stand raw pixels, the untrained encoder and training from scratch on the same labels; `METHOD tuned` is training from
 the method's encoder instead, otherwise alike. Each method runs in a process of its own, the number of steps comes from
-the processor time of a few, and a row that is in --out is not measured again. The trained runs stay in --runs, for the
-gallery. A method may have options: `--tasks "simclr scale=0.5"`.
+the processor time of a few, or is that of --epochs, and a row that is in --out is not measured again. The trained runs
+stay in --runs, for the gallery. A method may have options: `--tasks "simclr scale=0.5"`.
 """
 
 from __future__ import annotations
@@ -44,13 +44,15 @@ from selfsup.tasks import TASKS, find_task
 from selfsup.tasks.supervised import Supervised
 
 SHOTS, DRAWS, STYLES = (1, 5, 10, 20), 10, 3
-ROWS, TUNED = ("raw pixels", "untrained", "untrained vit-mini", "from scratch"), " tuned"
+BASELINES, TUNED = ("raw pixels", "untrained", "from scratch"), " tuned"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--tasks", default="all")
     parser.add_argument("--cpu-minutes", type=float, default=5.0)
+    parser.add_argument("--epochs", type=float, help="as many, instead of minutes; with the method's default encoder")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--encoder", help="by default convnet, or the small one that the method needs")
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
@@ -59,12 +61,13 @@ def main() -> None:
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
-        row = tuned(args) if args.one.endswith(TUNED) else baseline(args) if args.one in ROWS else method(args)
+        kind = baseline if args.one.startswith(BASELINES) else tuned if args.one.endswith(TUNED) else method
+        row = kind(args)
         with args.out.open("a") as file:
             file.write(json.dumps(row) + "\n")
         return
     images = [name for name in TASKS if find_task(name).modality == "image" and not find_task(name).needs_labels]
-    wanted = [*ROWS, *images] if args.tasks == "all" else args.tasks.split(",")
+    wanted = [*BASELINES, "untrained vit-mini", *images] if args.tasks == "all" else args.tasks.split(",")
     done = [json.loads(line)["name"] for line in args.out.read_text().splitlines()] if args.out.exists() else []
     for name in wanted:
         if name not in done:
@@ -76,26 +79,32 @@ def main() -> None:
 def method(args: argparse.Namespace) -> dict[str, object]:
     task, *words = args.one.split()
     options = {key: json.loads(value) for key, _, value in (word.partition("=") for word in words)}
-    encoder = args.encoder or find_task(task).small_encoder
+    kind = find_task(task)
+    encoder = args.encoder or (kind.default_encoder if args.epochs else kind.small_encoder)
 
-    def train(steps: int, out: Path) -> tuple[selfsup.Run, float]:
+    def train(out: Path, **budget: float) -> tuple[selfsup.Run, float]:
         before = time.process_time()
         run = selfsup.pretrain(
-            "emoji:train", task=task, encoder=encoder, steps=steps, size=args.size, seed=args.seed, out=out,
-            workers=0, quiet=True, **options,
+            "emoji:train", task=task, encoder=encoder, size=args.size, seed=args.seed, out=out, device=args.device,
+            workers=0 if args.device == "cpu" else None, quiet=True, **budget, **options,
         )  # fmt: skip
         return run, time.process_time() - before
 
-    with tempfile.TemporaryDirectory() as folder:
-        train(3, Path(folder) / "first")  # compiles
-        few, more = train(3, Path(folder) / "few")[1], train(9, Path(folder) / "more")[1]
-    steps = max(10, int(args.cpu_minutes * 60 / max((more - few) / 6, 1e-3)))
+    budget = {"epochs": args.epochs} if args.epochs else {}
+    if not budget:
+        with tempfile.TemporaryDirectory() as folder:
+            train(Path(folder) / "first", steps=3)  # compiles
+            few, more = train(Path(folder) / "few", steps=3)[1], train(Path(folder) / "more", steps=9)[1]
+        budget = {"steps": max(10, int(args.cpu_minutes * 60 / max((more - few) / 6, 1e-3)))}
     began = time.monotonic()
-    run, seconds = train(steps, args.runs / args.one)
+    run, seconds = train(args.runs / args.one, **budget)
     wall = time.monotonic() - began
-    row = measured(run.load(), run.spec)
-    about = {"encoder": encoder, "steps": steps, "batch": run.recipe["plan"]["batch_size"], "size": args.size}
+    row = measured(run.load(), run.spec, args.device)
+    plan = run.recipe["plan"]
+    about = {"encoder": encoder, "steps": plan["steps"], "batch": plan["batch_size"], "size": args.size}
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if args.device == "cuda":
+        memory = torch.cuda.max_memory_allocated() / 2**20
     return {"name": args.one, **about, "cpu_s": seconds, "wall_s": wall, "mb": memory, "seed": args.seed, **row}
 
 
@@ -104,51 +113,60 @@ def baseline(args: argparse.Namespace) -> dict[str, object]:
     spec = train.spec(args.size)
     torch.manual_seed(args.seed)
     if args.one == "raw pixels":
-        return {"name": args.one, **measured(Pixels(), spec)}
-    name = "vit-mini" if args.one.endswith("vit-mini") else args.encoder or "convnet"
-    if args.one != "from scratch":
-        return {"name": args.one, "encoder": name, **measured(build_encoder(name, spec), spec)}
-    return {"name": args.one, "encoder": name, **trained(lambda: build_encoder(name, spec), spec, args.seed, "trained")}
+        return {"name": args.one, **measured(Pixels(), spec, args.device)}
+    what = next(what for what in BASELINES if args.one.startswith(what))
+    name = args.one.removeprefix(what).strip() or args.encoder or "convnet"
+    if what == "untrained":
+        return {"name": args.one, "encoder": name, **measured(build_encoder(name, spec), spec, args.device)}
+    return {"name": args.one, "encoder": name, **trained(lambda: build_encoder(name, spec), spec, args, "trained")}
 
 
 def tuned(args: argparse.Namespace) -> dict[str, object]:
     run = selfsup.Run(args.runs / args.one.removesuffix(TUNED))
     encoder, about = run.load(), {"encoder": run.recipe["encoder"]["name"], "steps": run.recipe["plan"]["steps"]}
-    return {"name": args.one, **about, **trained(lambda: copy.deepcopy(encoder), run.spec, args.seed, "finetune")}
+    return {"name": args.one, **about, **trained(lambda: copy.deepcopy(encoder), run.spec, args, "finetune")}
 
 
-def trained(make: Callable[[], Encoder], spec: ImageSpec, seed: int, protocol: str) -> dict[str, object]:
+def trained(make: Callable[[], Encoder], spec: ImageSpec, args: argparse.Namespace, protocol: str) -> dict[str, object]:
     """Train on the labels alone, from the encoder that `make` returns."""
-    train, test, fabric = open_data("emoji:train"), open_data("emoji:test"), make_fabric("cpu", "float32")
+    train, test, fabric = open_data("emoji:train"), open_data("emoji:test"), make_fabric(args.device, "float32")
     scores: dict[int, list[float]] = {}
     for number, drawn in enumerate(draws(train)):
         for shots, rows in drawn.items():
             classifier = train_on_labels(
-                lambda: Supervised(make(), classes=len(train.labels.classes)), train, rows, spec, fabric, seed + number,
-                lr=LR[protocol],
+                lambda: Supervised(make(), classes=len(train.labels.classes)), train, rows, spec, fabric,
+                args.seed + number, lr=LR[protocol],
             )  # fmt: skip
-            logits = extract(classifier, test, spec)[1]
+            logits = extract(classifier, test, spec, args.device)[1]
             scores.setdefault(shots, []).append(accuracy(test.labels.ids, logits.argmax(1)))
     return {"accuracy": scores}
 
 
-def draws(train: Arrays) -> list[dict[int, np.ndarray]]:
-    """Return draws of base emoji, as the numbers of their pictures."""
-    drawn = nested_draws(train.labels.ids[::STYLES], SHOTS, DRAWS, 0)
-    return [{k: (STYLES * rows[:, None] + np.arange(STYLES)).ravel() for k, rows in draw.items()} for draw in drawn]
+def draws(train: Arrays, together: int = STYLES) -> list[dict[int, np.ndarray]]:
+    """Return draws of base emoji (of as many pictures one after the other), as the numbers of their pictures."""
+    drawn = nested_draws(train.labels.ids[::together], SHOTS, DRAWS, 0)
+    return [{k: (together * rows[:, None] + np.arange(together)).ravel() for k, rows in draw.items()} for draw in drawn]
 
 
-def measured(encoder: torch.nn.Module, spec: object) -> dict[str, object]:
-    train, test = open_data("emoji:train"), open_data("emoji:test")
-    (_, x), (_, test_x) = (extract(encoder, part, spec) for part in (train, test))
+def measured(encoder: torch.nn.Module, spec: object, device: str) -> dict[str, object]:
+    scores, x = probed(encoder, spec, device, "emoji", STYLES)
+    found = retrieval(x, np.arange(len(x)) // STYLES, ks=(1,))
+    return {"accuracy": scores, "r1": found.recall[1], "rankme": rankme(x)}
+
+
+def probed(
+    encoder: torch.nn.Module, spec: object, device: str, data: str, together: int
+) -> tuple[dict[int, list[float]], np.ndarray]:
+    """Return the accuracies of a linear probe by labels per class, and the features of the test part."""
+    train, test = open_data(f"{data}:train"), open_data(f"{data}:test")
+    (_, x), (_, test_x) = (extract(encoder, part, spec, device) for part in (train, test))
     y, test_y, classes = train.labels.ids, test.labels.ids, len(train.labels.classes)
     scores: dict[int, list[float]] = {}
-    for draw in draws(train):
+    for draw in draws(train, together):
         for shots, rows in draw.items():
             probe = fit_probe(x[rows], y[rows], classes)
             scores.setdefault(shots, []).append(accuracy(test_y, probe.predict(test_x)))
-    found = retrieval(test_x, np.arange(len(test_x)) // STYLES, ks=(1,))
-    return {"accuracy": scores, "r1": found.recall[1], "rankme": rankme(test_x)}
+    return scores, test_x
 
 
 def show(row: dict[str, object]) -> None:

@@ -6,9 +6,9 @@
 
 Accuracy: the same encoder from the same seed, the same views (ours feed both sides, batch by batch), steps, optimizer
 and loop; only heads and loss are lightly's, of the same width. Linear probe on the frozen features, labels drawn as in
-benchmarks/methods.py, several seeds of pretraining. Speed: our loop as `pretrain` runs it, against lightly's modules in
-a plain loop with lightly's transforms and a DataLoader of two workers; rounds in turn, float32 on both sides, and in
-our default precision where it differs.
+benchmarks/methods.py (of `--data mnist5k` picture by picture), `--seeds` of pretraining. Speed: our loop as `pretrain`
+runs it, against lightly's modules in a plain loop with lightly's transforms and a DataLoader of two workers; rounds in
+turn, float32 on both sides, and in our default precision where it differs.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from methods import measured
+from methods import STYLES, probed
 from selfsup.data import open_data
 from selfsup.encoders import build_encoder
 from selfsup.evaluation.draws import interval
@@ -223,15 +223,15 @@ def encoder_of(name: str) -> str:
 
 
 def accuracy(args: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
-    source = open_data("emoji:train")
+    source = open_data(f"{args.data}:train")
     spec = source.spec(args.size)
     plan = make_plan(find_task(name), args.batch_size, {}, steps=args.steps, micro_batch=None, seed=seed)
-    row: dict[str, Any] = {"method": name, "seed": seed, "steps": args.steps, "size": args.size}
+    row: dict[str, Any] = {key: getattr(args, key) for key in ("data", "steps", "size", "batch_size")}
     for side, task in zip(("ours", "lightly"), pair(name, encoder_of(name), spec, source, seed), strict=True):
-        fabric = make_fabric("cpu", "float32")
-        fit(task, source, task.views(spec), plan, fabric, workers=0, quiet=True)
-        row[side] = measured(task.encoder.eval(), spec)["accuracy"]
-    return row
+        fabric = make_fabric(args.device, "float32")
+        fit(task, source, task.views(spec), plan, fabric, quiet=True)
+        row[side] = probed(task.encoder.eval(), spec, args.device, args.data, STYLES if args.data == "emoji" else 1)[0]
+    return {"method": name, "seed": seed, **row}
 
 
 def speed(args: argparse.Namespace, name: str) -> None:
@@ -277,6 +277,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--methods", default=",".join(PEERS))
     parser.add_argument("--only", choices=["accuracy", "speed"])
+    parser.add_argument("--data", choices=["emoji", "mnist5k"], default="emoji")
+    parser.add_argument("--device", default="cpu", help="of accuracy")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--size", type=int, default=32)
@@ -288,19 +290,21 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     warnings.filterwarnings("ignore")
     packages = ", ".join(f"{p} {version(p)}" for p in ("torch", "torchvision", "lightly", "timm"))
-    print(f"{platform.machine()} {platform.processor()}, {args.threads} threads; {packages}; emoji, {args.size} pixels")
+    print(f"{platform.machine()}, {args.threads} threads; {packages}; {args.data}, {args.size} pixels")
     done = [json.loads(line) for line in args.out.read_text().splitlines()] if args.out.exists() else []
     for name in args.methods.split(","):
+        rows = []
         for seed in range(args.seeds if args.only != "speed" else 0):
             row = next((row for row in done if (row["method"], row["seed"]) == (name, seed)), None)
             if row is None:
                 row = json.loads(json.dumps(accuracy(args, name, seed)))
                 with args.out.open("a") as file:
                     file.write(json.dumps(row) + "\n")
-            for side in ("ours", "lightly"):
-                cells = [interval(values) for values in row[side].values()]
-                shown = "  ".join(f"{100 * cell.mean:5.1f} ±{100 * cell.half:4.1f}" for cell in cells)
-                print(f"{name:8} seed {seed} {side:8} {shown}", flush=True)
+            rows.append(row)
+        for side in ("ours", "lightly") if rows else ():
+            cells = [interval([v for row in rows for v in row[side][shots]]) for shots in rows[0][side]]
+            shown = "  ".join(f"{100 * cell.mean:5.1f} ±{100 * cell.half:4.1f}" for cell in cells)
+            print(f"{name:8} {args.seeds} seeds {side:8} {shown}", flush=True)
         if args.only != "accuracy":
             speed(args, name)
 

@@ -1,13 +1,25 @@
 """A micro-batch at a time: the gradient is that of the whole batch."""
 
+import copy
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from lightning_fabric import Fabric
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from selfsup import pretrain
+from selfsup.data import Arrays
 from selfsup.losses import nt_xent
 from selfsup.task import Loss, Task
+from selfsup.tasks import TASKS, find_task
 from selfsup.train.micro import forward_backward
+from test_contract import first_batch, pictures, texts
+from test_ranks import built, compare
+
+__all__ = ["pictures"]  # the fixture, by its name
 
 
 class Small(nn.Module):
@@ -76,3 +88,32 @@ def test_computing_again_leaves_the_running_statistics_alone() -> None:
                 twin.encoder(x[begin : begin + 4, view])
     for key, value in task.state_dict().items():
         torch.testing.assert_close(value, twin.state_dict()[key])
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_gradient_of_every_task_equals_that_of_the_whole_batch(name: str, pictures: Arrays) -> None:
+    source = texts() if find_task(name).modality == "text" else pictures
+    task, fabric = built(name, source).double(), Fabric(accelerator="cpu")
+    batch = {k: v.double() if v.is_floating_point() else v for k, v in first_batch(task, source, 16).items()}
+    task.progress, state, found = 0.5, copy.deepcopy(task.state_dict()), []
+    for size in (None, 6):
+        task.load_state_dict(state)
+        task.zero_grad()
+        loss = forward_backward(fabric.setup_module(task), task, batch, fabric, size)
+        found.append(
+            {"loss": loss.value} | {k: p.grad.clone() for k, p in task.named_parameters() if p.grad is not None}
+        )
+    norms = any(isinstance(module, _BatchNorm) for module in task.modules())
+    told = compare(found[1], found[0])
+    assert bool(told) == (norms and not task.coupled), told or "BatchNorm in the head did not see a micro-batch alone"
+
+
+def test_a_run_in_micro_batches_is_that_of_whole_ones(tmp_path: Path, pictures: Arrays) -> None:
+    losses = []
+    for micro in (None, 8):
+        run = pretrain(
+            pictures, task="simclr", encoder="vit-mini", steps=4, batch_size=32, micro_batch=micro, quiet=True,
+            precision="float32", out=tmp_path / str(micro),
+        )  # fmt: skip
+        losses.append([json.loads(line)["loss"] for line in (run.folder / "metrics.jsonl").read_text().splitlines()])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)

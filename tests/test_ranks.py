@@ -3,6 +3,7 @@
 import copy
 import os
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
@@ -10,6 +11,7 @@ from torch import nn
 
 from selfsup.data import Arrays
 from selfsup.encoders import build_encoder
+from selfsup.nn.norm import synchronised
 from selfsup.pretraining import prepare_task
 from selfsup.tasks import TASKS, find_task
 from test_contract import OPTIONS, SPEC, first_batch, pictures, texts
@@ -35,11 +37,12 @@ def built(name: str, source):
     return kind(without_batch_norm(build_encoder(kind.small_encoder, spec)), **options)
 
 
-def step(task, batch):
+def step(task, batch, device: str):
     """Return the loss, the gradients and, after `after_step`, the buffers; as DDP does, the mean over the processes."""
-    task = copy.deepcopy(task).double().train()
+    task = copy.deepcopy(task).double().to(device).train()
+    task.encoder = synchronised(task.encoder, torch.device(device))
     task.progress = 0.5
-    batch = {key: value.double() if value.is_floating_point() else value for key, value in batch.items()}
+    batch = {key: (value.double() if value.is_floating_point() else value).to(device) for key, value in batch.items()}
     value = task.loss(batch).value
     value.backward()
     found = {"loss": value.detach()} | {k: p.grad for k, p in task.named_parameters() if p.grad is not None}
@@ -50,14 +53,14 @@ def step(task, batch):
     return found | {f"buffer {k}": b for k, b in task.named_buffers()}
 
 
-def work(rank: int, jobs, wanted, failures, port: int) -> None:
+def work(rank: int, jobs, wanted, failures, port: int, device: str) -> None:
     torch.set_num_threads(1)
     for world in (4, 2):
         if rank < world:
             address = f"tcp://127.0.0.1:{port + world}"
             dist.init_process_group("gloo", init_method=address, rank=rank, world_size=world)
             for name, (task, batch) in jobs.items():
-                found = step(task, {key: value[rank::world] for key, value in batch.items()})
+                found = step(task, {key: value[rank::world] for key, value in batch.items()}, device)
                 told = compare(found, wanted[name])
                 if told:
                     failures.put(f"{name}, {world} processes, {told}")
@@ -68,22 +71,45 @@ def compare(found, wanted) -> str:
     if found.keys() != wanted.keys():
         return f"other tensors: {sorted(found.keys() ^ wanted.keys())}"
     for key, value in wanted.items():
-        error = (found[key].double() - value.double()).abs().max() / value.double().abs().max().clamp_min(1e-6)
+        error = (found[key].double().cpu() - value.double()).abs().max() / value.double().abs().max().clamp_min(1e-6)
         if error > 1e-5:
             return f"{key}: off by {error:.1e} of the largest"
     return ""
 
 
-def test_n_processes_are_one(pictures: Arrays) -> None:
+ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=ON_GPU)])
+def test_n_processes_are_one(device: str, pictures: Arrays) -> None:
     jobs, wanted = {}, {}
     for name in TASKS:
         source = texts() if find_task(name).modality == "text" else pictures
         task = built(name, source)
         jobs[name] = task, dict(first_batch(task, source, 16))
-        wanted[name] = step(*jobs[name])
+        wanted[name] = on_cpu(step(*jobs[name], device))
+    same_in_processes(jobs, wanted, device)
+
+
+@ON_GPU
+def test_batch_norm_of_encoders_is_of_all_processes(pictures: Arrays) -> None:
+    jobs, wanted = {}, {}
+    for encoder in ("convnet", "resnet18", "efficientnet_b0"):
+        torch.manual_seed(0)
+        task = find_task("simclr")(build_encoder(encoder, SPEC))
+        jobs[encoder] = task, dict(first_batch(task, pictures, 16))
+        wanted[encoder] = on_cpu(step(*jobs[encoder], "cuda"))
+    same_in_processes(jobs, wanted, "cuda")
+
+
+def on_cpu(found):
+    return {key: value.cpu() for key, value in found.items()}
+
+
+def same_in_processes(jobs, wanted, device: str) -> None:
     context = mp.get_context("spawn")
     failures = context.SimpleQueue()
-    mp.spawn(work, (jobs, wanted, failures, 29500 + os.getpid() % 500), 4)
+    mp.spawn(work, (jobs, wanted, failures, 29500 + os.getpid() % 500, device), 4)
     told = []
     while not failures.empty():
         told.append(failures.get())

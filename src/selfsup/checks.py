@@ -27,6 +27,7 @@ NUMBERS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "size": _whole(8, 4096),
     "channels": _whole(1, 64),
     "batch_size": _whole(2, 2**20),
+    "micro_batch": _whole(2, 2**20),
     "lr": _positive(1000),
     "weight_decay": ("from 0 to 1,000", lambda v: bool(0 <= v <= 1000)),
     "warmup": ("at least 0 and less than 1", lambda v: bool(0 <= v < 1)),

@@ -128,6 +128,7 @@ def pretrain(
     from selfsup.encoders import build_encoder
     from selfsup.evaluation.online import OnlineProbe
     from selfsup.modalities import make_spec, modality
+    from selfsup.nn.norm import synchronised
     from selfsup.train.checkpoint import load_weights, save_tensors
     from selfsup.train.fit import fit
     from selfsup.train.optim import OPTIMIZERS
@@ -170,7 +171,7 @@ def pretrain(
     built = build_encoder(encoder, spec, pretrained)
     if started is not None:
         load_weights(built, started.load().state_dict(), started.folder)
-    module = kind(built, **hyperparameters)
+    module = kind(synchronised(built, fabric.device), **hyperparameters)
     data_source, source = source, module.samples(source)
     if batch_size > len(source):
         raise UserError(f"--batch-size must be at most {len(source)} (the number of samples), not {batch_size}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 
 from selfsup.nn.ranks import sum_over_ranks, world_size
@@ -22,6 +23,11 @@ class BatchNormMaps(nn.BatchNorm2d):
     def forward(self, input: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
         return super().forward(input) if not self.training or world_size() == 1 else _normalised(self, input)
+
+
+def synchronised(encoder: nn.Module, device: torch.device) -> nn.Module:
+    """Let BatchNorm in an encoder take the statistics of all processes' samples, where torch can: on a GPU."""
+    return convert_sync_batchnorm(encoder) if world_size() > 1 and device.type == "cuda" else encoder
 
 
 def _normalised(norm: BatchNorm | BatchNormMaps, input: Tensor) -> Tensor:

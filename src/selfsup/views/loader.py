@@ -37,7 +37,7 @@ def batches(
     incomplete last one; a rank takes the rows rank::world. Nothing is replayed to start at a later step.
 
     `workers`: threads that make whole batches ahead of time; 0 makes them when they are asked for; `auto` is 0 for
-    arrays in memory, which are faster than any hand-over, and else the number of cores. Threads, not processes:
+    arrays in memory where the CPU trains too, which are faster than any hand-over, and else the number of cores. Threads, not processes:
     reading, decoding and every kernel release the interpreter's lock, and no batch crosses a process boundary. `pin`
     puts the batches into page-locked memory, for copies to a GPU that overlap with its work.
 
@@ -50,7 +50,7 @@ def batches(
         raise UserError(f"a batch of {batch_size} cannot be divided among {world} processes")
     per_epoch = len(source) // batch_size
     if workers == "auto":
-        workers = 0 if isinstance(source, Arrays) else available_cores()
+        workers = 0 if isinstance(source, Arrays) and not pin else available_cores()
     threads = int(workers)
     order = lru_cache(maxsize=2)(lambda epoch: _order(seed, epoch, source, batch_size))
 
