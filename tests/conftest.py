@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the tests are of the CPU
+if "SELFSUP_TEST_GPU" not in os.environ:  # but for those of the GPU, which are named so: pytest -k gpu
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import selfsup
 

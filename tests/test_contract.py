@@ -12,9 +12,10 @@ import selfsup
 from selfsup.data import Arrays, ImageSpec, Labels, Source, Texts
 from selfsup.encoders import build_encoder
 from selfsup.modalities import modality
-from selfsup.pretraining import prepare_task
+from selfsup.pretraining import make_fabric, prepare_task
 from selfsup.task import Task
 from selfsup.tasks import TASKS, find_task
+from selfsup.train.micro import forward_backward
 from selfsup.train.optim import build_optimizer
 from selfsup.views import PRESETS
 from selfsup.views.loader import batches
@@ -66,6 +67,7 @@ def pictures() -> Arrays:
     return Arrays(x.clip(0, 255).astype(np.uint8), Labels.of([f"class {label}" for label in y]), "toy")
 
 
+HALVES = (torch.bfloat16, torch.float16)
 PLAIN = ("rotation", "bert")  # of the tasks that keep the encoder as it is, these are exported
 
 
@@ -209,3 +211,19 @@ def test_no_task_is_named_outside_of_its_file(request: pytest.FixtureRequest) ->
             continue
         for name in TASKS.keys() - {"supervised", "s4l", *PRESETS}:  # rows of the evaluation; views by name
             assert f'"{name}"' not in path.read_text(), f"{path} names {name}"
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_bfloat16_is_near_float32(name: str, source: Source) -> None:
+    losses = []
+    for precision in ("float32", "bfloat16"):
+        task, fabric = make(name, source), make_fabric("cpu", precision)
+        task.progress = 0.5
+        torch.manual_seed(0)
+        loss = forward_backward(fabric.setup_module(task), task, first_batch(task, source, 16), fabric, None)
+        task.after_step()
+        losses.append(float(loss.value))
+        assert loss.value.dtype == torch.float32
+        tensors = [*task.state_dict().values(), *(p.grad for p in task.parameters() if p.grad is not None)]
+        assert all(tensor.isfinite().all() and tensor.dtype not in HALVES for tensor in tensors)
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)

@@ -80,7 +80,7 @@ def compare(found, wanted) -> str:
 ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
 
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=ON_GPU)])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=ON_GPU, id="gpu")])
 def test_n_processes_are_one(device: str, pictures: Arrays) -> None:
     jobs, wanted = {}, {}
     for name in TASKS:
@@ -92,7 +92,7 @@ def test_n_processes_are_one(device: str, pictures: Arrays) -> None:
 
 
 @ON_GPU
-def test_batch_norm_of_encoders_is_of_all_processes(pictures: Arrays) -> None:
+def test_batch_norm_of_encoders_is_of_all_gpus(pictures: Arrays) -> None:
     jobs, wanted = {}, {}
     for encoder in ("convnet", "resnet18", "efficientnet_b0"):
         torch.manual_seed(0)

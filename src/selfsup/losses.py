@@ -21,7 +21,13 @@ def unit(x: Tensor) -> Tensor:
     return F.normalize(full(x), dim=-1)
 
 
-_ROOM = 1 << 22  # logits that `info_nce` holds at once: 16 MiB
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """Return a @ b in full precision: under autocast it would be of 16 bits, too few for cosines and statistics."""
+    with torch.autocast(a.device.type, enabled=False):
+        return full(a) @ full(b)
+
+
+_ROOM = {"cpu": 1 << 22}  # logits that `info_nce` holds at once: 16 MiB, for the cache; elsewhere 128 MiB
 
 
 def info_nce(
@@ -90,7 +96,7 @@ def koleo(z: Tensor) -> Tensor:
     """
     z = unit(z)
     with torch.no_grad():
-        nearest = (z @ z.T).fill_diagonal_(-2).argmax(1)
+        nearest = product(z, z.T).fill_diagonal_(-2).argmax(1)
     return -(F.pairwise_distance(z, z[nearest], eps=0) + 1e-8).log().mean()
 
 
@@ -111,7 +117,7 @@ class _InfoNCE(torch.autograd.Function):
         total = query.new_zeros(())
         learns = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         to_query, to_key = torch.empty_like(query), torch.zeros_like(key)
-        step = max(1, _ROOM // len(key))
+        step = max(1, _ROOM.get(key.device.type, 1 << 25) // len(key))
         for begin in range(0, len(query), step):
             part = slice(begin, begin + step)
             q, right = query[part] * scale, positive[part, None]
@@ -141,7 +147,7 @@ def barlow_twins(first: Tensor, second: Tensor, redundancy: float) -> Tensor:
     Zbontar et al., 2021, equations 1 and 2.
     """
     first, second = (standardise(x) for x in (first, second))
-    correlation = first.T @ second / len(first)
+    correlation = product(first.T, second) / len(first)
     diagonal = correlation.diagonal()
     off = correlation.square().sum() - diagonal.square().sum()
     return (1 - diagonal).square().sum() + redundancy * off
@@ -164,7 +170,7 @@ def vicreg_terms(first: Tensor, second: Tensor, eps: float = 1e-4) -> tuple[Tens
     for z in (first, second):
         variance = variance + F.relu(1 - (z.var(0) + eps).sqrt()).mean() / 2
         z = z - z.mean(0)
-        matrix = z.T @ z / (len(z) - 1)
+        matrix = product(z.T, z) / (len(z) - 1)
         covariance = covariance + (matrix.square().sum() - matrix.diagonal().square().sum()) / z.shape[1]
     return F.mse_loss(first, second), variance, covariance
 
@@ -181,6 +187,6 @@ def sigreg(z: Tensor, directions: Tensor, knots: int = 17, reach: float = 3.0) -
     weight = torch.full_like(t, 2 * reach / (knots - 1))
     weight[[0, -1]] /= 2
     normal = torch.exp(-t.square() / 2)
-    angle = (z @ directions.to(z.dtype))[:, :, None] * t
+    angle = product(z, directions.to(z.dtype))[:, :, None] * t
     error = (angle.cos().mean(0) - normal).square() + angle.sin().mean(0).square()
-    return len(z) * (error @ (weight * normal)).mean()
+    return len(z) * product(error, weight * normal).mean()

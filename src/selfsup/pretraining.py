@@ -313,7 +313,7 @@ def make_fabric(device: str, precision: str) -> Fabric:
     from lightning_fabric.strategies.ddp import DDPStrategy
 
     from selfsup.train.memory import keep_memory
-    from selfsup.train.precision import PRECISIONS, resolve_precision
+    from selfsup.train.precision import plugin, resolve_precision
 
     world, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     if device not in DEVICES:
@@ -324,13 +324,13 @@ def make_fabric(device: str, precision: str) -> Fabric:
         warnings.simplefilter("ignore")
         try:
             probe = Fabric(accelerator=device, devices=1)
-            kind = PRECISIONS[resolve_precision(precision, probe.device)]
+            arithmetic = plugin(resolve_precision(precision, probe.device), probe.device)
             fabric = Fabric(
                 accelerator=device,
                 devices=local,
                 num_nodes=world // local,
                 strategy=strategy,
-                precision=kind,  # type: ignore[arg-type]
+                plugins=arithmetic,
             )
             fabric.launch()
         except (RuntimeError, ValueError) as error:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selfsup.errors import UserError
-from selfsup.losses import unit
+from selfsup.losses import product, unit
 from selfsup.nn import BatchNorm
 from selfsup.nn.masks import one_of_two_masked, only
 from selfsup.task import Batch, Panel
@@ -38,7 +37,7 @@ class Prototypes(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Return the cosines, in float32 at least."""
-        return F.linear(unit(z), unit(self.weight))
+        return product(unit(z), unit(self.weight).T)
 
 
 def prototype_head(dim: int, hidden: int, out: int, prototypes: int) -> nn.Sequential:

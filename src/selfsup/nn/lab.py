@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from selfsup.data import Broken, ImageSpec, Source
 from selfsup.errors import UserError
 from selfsup.losses import full
-from selfsup.nn.scale import mean_std
+from selfsup.nn.scale import constant, mean_std
 from selfsup.views import ImageViews, centre
 
 _XYZ = ((0.4124564, 0.3575761, 0.1804375), (0.2126729, 0.7151522, 0.0721750), (0.0193339, 0.1191920, 0.9503041))
@@ -45,7 +45,7 @@ def luminance(light: Tensor) -> Tensor:
 
 def to_lab(light: Tensor) -> Tensor:
     """(B, 3, H, W) linear light -> L in 0..100, a and b."""
-    matrix = light.new_tensor(_XYZ)
+    matrix = constant(_XYZ, light)
     xyz = _mixed(matrix / matrix.sum(1, keepdim=True), light)
     x, y, z = torch.where(xyz > (6 / 29) ** 3, xyz.clamp_min(1e-6) ** (1 / 3), xyz * (841 / 108) + 4 / 29)
     return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], 1)
@@ -56,7 +56,7 @@ def from_lab(lab: Tensor) -> Tensor:
     y = (lab[:, 0] + 16) / 116
     f = torch.stack([y + lab[:, 1] / 500, y, y - lab[:, 2] / 200], 1)
     xyz = torch.where(f > 6 / 29, f**3, (f - 4 / 29) * (108 / 841))
-    matrix = lab.new_tensor(_XYZ)
+    matrix = constant(_XYZ, lab)
     inverse = torch.linalg.inv(matrix / matrix.sum(1, keepdim=True))
     return _mixed(inverse, xyz).transpose(0, 1)
 

@@ -26,7 +26,7 @@ def _mix(x: Tensor) -> Tensor:
 def uniform(key: Tensor, *shape: int, stream: int = 0) -> Tensor:
     """Return (B, *shape) float32 in (0, 1) for keys (B,) int64; another `stream` is independent of it."""
     count = math.prod(shape)
-    row = _mix(key ^ _mix(torch.tensor(stream + 1, device=key.device) * _GOLDEN))
+    row = _mix(key ^ int(_mix(torch.tensor(stream + 1) * _GOLDEN)))
     bits = _mix(row[:, None] + torch.arange(1, count + 1, device=key.device) * _GOLDEN)
     return (((bits >> 41) & ((1 << 23) - 1)).float().add_(0.5) * 2.0**-23).view(len(key), *shape)
 

@@ -7,6 +7,7 @@ from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 
 from selfsup.nn.ranks import sum_over_ranks, world_size
+from selfsup.task import Encoder
 
 
 class BatchNorm(nn.BatchNorm1d):
@@ -25,9 +26,10 @@ class BatchNormMaps(nn.BatchNorm2d):
         return super().forward(input) if not self.training or world_size() == 1 else _normalised(self, input)
 
 
-def synchronised(encoder: nn.Module, device: torch.device) -> nn.Module:
+def synchronised(encoder: Encoder, device: torch.device) -> Encoder:
     """Let BatchNorm in an encoder take the statistics of all processes' samples, where torch can: on a GPU."""
-    return convert_sync_batchnorm(encoder) if world_size() > 1 and device.type == "cuda" else encoder
+    converted: Encoder = convert_sync_batchnorm(encoder) if world_size() > 1 and device.type == "cuda" else encoder
+    return converted
 
 
 def _normalised(norm: BatchNorm | BatchNormMaps, input: Tensor) -> Tensor:

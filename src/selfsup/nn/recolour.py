@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from selfsup.data import ImageSpec
+from selfsup.losses import product
 from selfsup.nn.noise import uniform
 from selfsup.nn.scale import mean_std
 
@@ -36,8 +37,8 @@ def new_colours(x: Tensor, u: Tensor) -> Tensor:
     if x.shape[1] != 3:
         x = (2 ** u[:, :1] * (x - middle) + middle).clamp(0, 1)
         return _powered(x, u[:, 3:6]).clamp(0, 1)
-    axes = torch.linalg.eigh(colours @ colours.mT)[1]
-    stretched = axes @ (2 ** u[:, :3, 0] * (axes.mT @ colours))
+    axes = torch.linalg.eigh(product(colours, colours.mT))[1]
+    stretched = product(axes, 2 ** u[:, :3, 0] * product(axes.mT, colours))
     x = (stretched.view_as(x) + middle).clamp(0, 1)
     r, g, b = x.unbind(1)
     value = x.amax(1)
@@ -46,7 +47,7 @@ def new_colours(x: Tensor, u: Tensor) -> Tensor:
     hue = torch.where(value == g, (b - r) * per + 2, (r - g) * per + 4)
     hue = torch.where(value == r, (g - b) * per, hue) + 0.6 * u[:, 9]
     saturation = _powered(chroma / value.clamp(min=1e-9), u[:, 6:9, 0]).clamp(0, 1) * (chroma > 1e-3)
-    k = (hue[:, None] + torch.tensor([5.0, 3.0, 1.0], device=x.device).view(3, 1, 1)).remainder(6)  # in sixths
+    k = (hue[:, None] + torch.arange(5.0, 0.0, -2.0, device=x.device).view(3, 1, 1)).remainder(6)  # in sixths
     value = _powered(value, u[:, 3:6, 0]).clamp(0, 1)
     return value[:, None] * (1 - saturation[:, None] * torch.minimum(k, 4 - k).clamp(0, 1))
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import time
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision, Precision
 
 from selfsup.data import Source
 from selfsup.errors import unknown
@@ -16,7 +18,7 @@ from selfsup.views import Views
 from selfsup.views.loader import batches
 from selfsup.views.random import permutation
 
-PRECISIONS = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
+PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
@@ -28,6 +30,21 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.get_device_capability(device)[0] >= 8 else "float32"
     return "bfloat16" if device.type == "cpu" and _cpu_has_bfloat16() else "float32"
+
+
+class Mixed(MixedPrecision):
+    """Layers compute in 16 bits; pictures stay in float32, because they are targets too (Fabric would convert them)."""
+
+    def convert_input(self, data: Any) -> Any:
+        """Return what the model gets, as it is."""
+        return data
+
+
+def plugin(precision: str, device: torch.device) -> Precision:
+    """Return Fabric's plugin for a resolved precision."""
+    if precision == "float32":
+        return Precision()
+    return Mixed("bf16-mixed" if precision == "bfloat16" else "16-mixed", device.type)
 
 
 def _cpu_has_bfloat16() -> bool:

@@ -16,6 +16,7 @@ from selfsup.data import buffers
 from selfsup.data.images import Broken, to_channels
 from selfsup.data.sources import Arrays, Files, ImageSpec, Source
 from selfsup.errors import UserError
+from selfsup.nn.scale import mean_std
 from selfsup.task import Batch
 from selfsup.views import reference
 from selfsup.views.crop import Crop
@@ -112,8 +113,7 @@ class ImageViews:
             x = batch[key]
             if x.dtype != torch.uint8:
                 continue
-            mean = torch.tensor(self.spec.mean, device=x.device).view(-1, 1, 1)
-            std = torch.tensor(self.spec.std, device=x.device).view(-1, 1, 1)
+            mean, std = mean_std(self.spec, x)
             if f"{key}.looks" in done:
                 flat = x.reshape(-1, *x.shape[-3:]).float() / 255
                 flat = reference.appear(flat, done.pop(f"{key}.looks").flatten(0, 1))

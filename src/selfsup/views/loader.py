@@ -36,10 +36,10 @@ def batches(
     Epoch e goes through `permutation(seed, e, len(source))` in batches of `batch_size` over all ranks and drops an
     incomplete last one; a rank takes the rows rank::world. Nothing is replayed to start at a later step.
 
-    `workers`: threads that make whole batches ahead of time; 0 makes them when they are asked for; `auto` is 0 for
-    arrays in memory where the CPU trains too, which are faster than any hand-over, and else the number of cores. Threads, not processes:
-    reading, decoding and every kernel release the interpreter's lock, and no batch crosses a process boundary. `pin`
-    puts the batches into page-locked memory, for copies to a GPU that overlap with its work.
+    `workers`: threads that make whole batches ahead of time; 0 makes them when they are asked for; `auto` is the number
+    of cores, but 0 for arrays in memory where the CPU trains too: they are faster than any hand-over. Threads, not
+    processes: reading, decoding and every kernel release the interpreter's lock, and no batch crosses a process
+    boundary. `pin` puts the batches into page-locked memory, for copies to a GPU that overlap with its work.
 
     Raises `UserError` for a batch that is larger than the data; `RunFailed` where nothing can be read and, with the
     step, for an error in a worker.

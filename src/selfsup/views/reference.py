@@ -60,7 +60,7 @@ def _turn_hue(x: Tensor, turns: Tensor) -> Tensor:
     per = 1 / chroma.clamp(min=1e-9)
     hue = torch.where(value == g, (b - r) * per + 2, (r - g) * per + 4)
     hue = torch.where(value == r, (g - b) * per, hue) + 6 * turns[:, 0]
-    k = (hue[:, None] + torch.tensor([5.0, 3.0, 1.0], device=x.device).view(1, 3, 1, 1)).remainder_(6)
+    k = (hue[:, None] + torch.arange(5.0, 0.0, -2.0, device=x.device).view(1, 3, 1, 1)).remainder_(6)
     return value[:, None] - chroma[:, None] * torch.minimum(k, 4 - k).clamp_(0, 1)
 
 

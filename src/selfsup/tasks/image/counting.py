@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selfsup.data import ImageSpec
-from selfsup.losses import full
+from selfsup.losses import full, product
 from selfsup.nn import mlp
 from selfsup.nn.noise import integers
 from selfsup.nn.patches import LEAST, encode, mosaic, resizer, side_for
@@ -79,7 +79,7 @@ class Counting(Task):
         x = batch["x"]
         a = self.halving[integers(batch["noise"], len(self.halving))][:, None]
         tiles = x.unfold(2, self.part, self.part).unfold(3, self.part, self.part).flatten(2, 3).transpose(1, 2)
-        return torch.cat([(a @ x @ a.mT)[:, None], tiles], 1)
+        return torch.cat([product(product(a, x), a.mT)[:, None], tiles], 1)
 
     def counted(self, parts: Tensor) -> Tensor:
         """Return the counts of each part (B, 5, counts)."""

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selfsup.data import ImageSpec
-from selfsup.losses import unit
+from selfsup.losses import product, unit
 from selfsup.nn import mlp
 from selfsup.nn.kmeans import spherical_kmeans
 from selfsup.nn.pairs import each_view, view_panels
@@ -73,7 +73,7 @@ class DeepCluster(Task):
         """Return the cross-entropy of all views with their picture's clusters, averaged over the heads."""
         z = torch.cat([each_view(self.embed, batch[key]) for key in ("x", "local")])  # (V, B, dim)
         self.seen = batch["index"], z[:2].detach().transpose(0, 1)
-        logits = torch.einsum("vbd,hkd->hvbk", z, self.centroids.to(z.dtype)) / self.temperature
+        logits = product(z, self.centroids.mT[:, None]) / self.temperature  # (heads, V, B, clusters)
         label = self.labels[:, batch["index"]]  # (heads, B)
         label = torch.where(label < 0, logits[:, 0].argmax(2), label)[:, None].expand(logits.shape[:3])
         value = F.cross_entropy(logits.flatten(0, 2), label.flatten())

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selfsup.data import ImageSpec
-from selfsup.losses import full
+from selfsup.losses import full, product
 from selfsup.nn import mlp
 from selfsup.nn.noise import uniform
 from selfsup.nn.patches import by_energy, encode, room, side_for
@@ -97,7 +97,7 @@ class Exemplar(Task):
         """Return the mean of the triplets' hinge."""
         pairs = torch.stack([self.samples_of(batch, 1), self.samples_of(batch, 2)], 1)
         z = gather(self.embedded(pairs)).transpose(0, 1).flatten(0, 1)
-        distance = 1 - z @ z.T
+        distance = 1 - product(z, z.T)
         seed = torch.arange(len(z), device=z.device) % (len(z) // 2)
         other = seed[:, None] != seed
         near = distance.diagonal(len(z) // 2).repeat(2)[:, None]

@@ -106,7 +106,7 @@ class IBOT(Task):
         follow(self.slow_head, self.head, momentum)
         assert self.seen is not None
         for centre, cosines in zip(self.centres, self.seen, strict=True):
-            count = sum_over_ranks(cosines.new_tensor(len(cosines)))
+            count = sum_over_ranks(cosines.new_full((), len(cosines)))
             centre.lerp_(sum_over_ranks(cosines.sum(0)) / count, 1 - self.centre_momentum)
         self.seen = None
 

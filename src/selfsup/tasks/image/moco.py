@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from selfsup.data import ImageSpec
 from selfsup.errors import UserError
-from selfsup.losses import unit
+from selfsup.losses import product, unit
 from selfsup.nn import accuracy
 from selfsup.nn.momentum import Queue, follow, frozen_copy
 from selfsup.nn.pairs import view_panels
@@ -83,7 +83,7 @@ class MoCo(Task):
         query = self.embed(batch["x"][:, 0])
         self.keys = self.slow_keys(batch["x"][:, 1], batch["noise"].argsort())
         positive = (query * self.keys).sum(1, keepdim=True)
-        logits = torch.cat([positive, query @ self.queue.rows.to(query.dtype).T], 1) / self.temperature
+        logits = torch.cat([positive, product(query, self.queue.rows.T)], 1) / self.temperature
         right = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
         metrics = {"accuracy": accuracy(logits, right)}
         return Loss(F.cross_entropy(logits, right), metrics, math.log(len(self.queue.rows) + 1))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from selfsup.data import ImageSpec
+from selfsup.losses import product
 from selfsup.nn import classified, mlp, patches
 from selfsup.nn.noise import integers, normal, uniform
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
@@ -91,7 +92,7 @@ class RelativePosition(Task):
         kind = integers(key, len(self.operators), 2, stream=3)
         kind = torch.where(uniform(key, 2, stream=4) < self.resample, kind, len(self.operators) - 1)
         a = self.operators[kind][:, :, None]
-        pair = a @ pair @ a.mT
+        pair = product(product(a, pair), a.mT)
         pair = patches.standardised(pair) if self.normalise else pair
         if kept is not None:
             pair = patches.one_colour(pair, kept, normal(key, 2, 2, self.patch, self.patch, stream=6))

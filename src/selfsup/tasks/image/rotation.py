@@ -12,6 +12,7 @@ from torch import Tensor
 from selfsup.data import ImageSpec
 from selfsup.errors import UserError
 from selfsup.nn import classified, mlp
+from selfsup.nn.scale import constant
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
 from selfsup.views import Crop, ImageViews
 from selfsup.views.reference import blur
@@ -97,7 +98,7 @@ def resampled(x: Tensor, degrees: float) -> Tensor:
     """Turn square pictures anticlockwise by any angle; what lies outside of the disc in the middle becomes 0."""
     size, angle = x.shape[-1], math.radians(degrees)
     cos, sin = math.cos(angle), math.sin(angle)
-    matrix = x.new_tensor([[cos, -sin, 0], [sin, cos, 0]]).expand(len(x), -1, -1)
+    matrix = constant(((cos, -sin, 0.0), (sin, cos, 0.0)), x).expand(len(x), -1, -1)
     grid = F.affine_grid(matrix, list(x.shape), align_corners=False)
     turned = F.grid_sample(x, grid, mode="bicubic", padding_mode="reflection", align_corners=False)
     line = torch.arange(size, device=x.device) - (size - 1) / 2

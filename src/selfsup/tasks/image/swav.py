@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selfsup.data import ImageSpec
-from selfsup.losses import full, sinkhorn, unit
+from selfsup.losses import product, sinkhorn, unit
 from selfsup.nn import mlp
 from selfsup.nn.momentum import Queue
 from selfsup.nn.pairs import each_view, view_panels
@@ -69,11 +69,15 @@ class SwAV(Task):
         """(B, C, H, W) -> (B, dim), of unit length."""
         return unit(self.projector(self.encoder(x)))
 
+    def scores(self, z: Tensor) -> Tensor:
+        """(B, dim) -> (B, K): the cosine to each prototype."""
+        return product(z, self.prototypes.weight.T)
+
     def loss(self, batch: Batch) -> Loss:
         """Return the cross-entropy between each large view's assignment and the other views' predictions."""
         z = [gather(view) for key in ("x", "local") for view in each_view(self.embed, batch[key])]
         self.seen = [view.detach() for view in z[:2]]
-        predictions = [F.log_softmax(self.prototypes(view) / self.temperature, 1) for view in z]
+        predictions = [F.log_softmax(self.scores(view) / self.temperature, 1) for view in z]
         losses = []
         for large in range(2):
             code = self.assign(large)
@@ -89,7 +93,7 @@ class SwAV(Task):
             queue = self.queues[large]
             assert isinstance(queue, Queue)
             z = torch.cat([z, queue.rows])
-        return sinkhorn(full(self.prototypes(z)), self.epsilon, self.iterations)[: len(self.seen[large])]
+        return sinkhorn(self.scores(z), self.epsilon, self.iterations)[: len(self.seen[large])]
 
     def lr_of(self, child: str, scheduled: float, peak: float) -> float:
         """Let the prototypes stay at first."""

@@ -60,7 +60,7 @@ class NextWord(Task):
         metrics = {
             "accuracy": accuracy(logits, target),
             "bits_a_byte": value.detach() / math.log(2) / spec.bytes_a_token,
-            "unigram": value.new_tensor(spec.entropy),
+            "unigram": value.new_full((), spec.entropy),
         }
         return Loss(value, metrics, math.log(spec.vocabulary))
 

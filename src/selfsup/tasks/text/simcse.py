@@ -60,7 +60,7 @@ class SimCSE(Task):
             {
                 "accuracy": accuracy(logits, torch.arange(len(logits), device=logits.device)),
                 "cosine": logits.diagonal().mean().detach(),
-                "ln_batch": logits.new_tensor(math.log(len(logits))),
+                "ln_batch": logits.new_full((), math.log(len(logits))),
             },
         )
 
