@@ -185,7 +185,8 @@ def sigreg(z: Tensor, directions: Tensor, knots: int = 17, reach: float = 3.0) -
     z = full(z)
     t = torch.linspace(0, reach, knots, dtype=z.dtype, device=z.device)
     weight = torch.full_like(t, 2 * reach / (knots - 1))
-    weight[[0, -1]] /= 2
+    weight[0] /= 2
+    weight[-1] /= 2
     normal = torch.exp(-t.square() / 2)
     angle = product(z, directions.to(z.dtype))[:, :, None] * t
     error = (angle.cos().mean(0) - normal).square() + angle.sin().mean(0).square()

@@ -79,7 +79,8 @@ def fit(
     """
     checkpoint = folder / "checkpoint" / "latest.safetensors" if folder else None
     task.to(memory_format=torch.channels_last)
-    fused = fabric.device.type == "cpu"  # elsewhere it cannot be clipped under float16
+    scaled = getattr(fabric.strategy.precision, "scaler", None) is not None  # float16, which fused ones cannot clip
+    fused = fabric.device.type in ("cpu", "cuda") and not scaled
     raw_optimizer = build_optimizer(task, plan.optimizer, plan.lr, plan.weight_decay, plan.betas, fused)
     model, optimizer = fabric.setup(task, raw_optimizer)
     task.train()

@@ -25,7 +25,8 @@ def build_optimizer(
     (biases, BatchNorm) get no weight decay, and under LARS no trust ratio (Grill et al., 2020, section 3.2).
 
     `fused` makes AdamW and SGD one pass over memory, on a CPU six times as fast. It wants gradients and moments laid
-    out in memory as their parameters are, which autograd and `restore` see to, and checks nothing.
+    out in memory as their parameters are, which autograd and `restore` see to, and on a CPU checks nothing. Without it
+    torch takes what is best for the device.
     """
     parts: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for key, parameter in module.named_parameters():
@@ -36,13 +37,13 @@ def build_optimizer(
         for (child, matrices), parameters in parts.items()
     ]
     if name == "sgd":
-        return torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True, fused=fused)
+        return torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True, fused=fused or None)
     if name == "lars":
         from timm.optim import Lars
 
         lars: torch.optim.Optimizer = Lars(groups, lr=lr, momentum=0.9)
         return lars
-    return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=fused)
+    return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=fused or None)
 
 
 def warmup_cosine(progress: float, warmup: float) -> float:
