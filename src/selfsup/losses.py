@@ -120,18 +120,18 @@ class _InfoNCE(torch.autograd.Function):
         step = max(1, _ROOM.get(key.device.type, 1 << 25) // len(key))
         for begin in range(0, len(query), step):
             part = slice(begin, begin + step)
-            q, right = query[part] * scale, positive[part, None]
+            q, right = query[part] * scale, positive[part]
             logits = q @ key.T
             if exclude is not None:
                 logits.scatter_(1, exclude[part, None], -torch.inf)
-            found = logits.gather(1, right)
-            lse = logits.logsumexp(1, keepdim=True)
-            total += (lse - found).sum()
-            if learns:
-                wrong = logits.sub_(lse).exp_()  # softmax - one-hot: the gradient of the logits
-                wrong.scatter_add_(1, right, wrong.new_full((1, 1), -1).expand_as(right))
-                torch.mm(wrong, key, out=to_query[part])
-                to_key.addmm_(wrong.T, q)
+            found, largest = logits.gather(1, right[:, None]), logits.amax(1, keepdim=True)
+            softmax = logits.sub_(largest).exp_()  # times `sums`
+            sums = softmax.sum(1, keepdim=True)
+            total += (largest + sums.log() - found).sum()
+            if learns:  # softmax - one-hot is the gradient of the logits
+                torch.mm(softmax, key, out=to_query[part])
+                to_query[part].div_(sums).sub_(key[right])
+                to_key.addmm_(softmax.T, q / sums).index_add_(0, right, q, alpha=-1)
         ctx.save_for_backward(to_query.mul_(scale / len(query)), to_key.div_(len(query)))
         return total / len(query)
 
