@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lightning_fabric.plugins import Precision
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -60,12 +61,12 @@ def test_a_fused_step_is_the_plain_one_in_channels_last_and_after_a_stop(name: s
         for step in range(6):
             if step in (0, 3):
                 optimizer = build_optimizer(task, name, 0.01, 0.1, fused=fused)
-                restore(saved or training_state(task, optimizer), task, optimizer, "here")
+                restore(saved or training_state(task, optimizer, Precision()), task, optimizer, Precision(), "here")
             torch.manual_seed(step)
             task.loss({"x": torch.randn(8, 3, 12, 12)}).value.backward()
             optimizer.step()
             optimizer.zero_grad()
-            saved = {key: tensor.contiguous() for key, tensor in training_state(task, optimizer).items()}
+            saved = {key: tensor.contiguous() for key, tensor in training_state(task, optimizer, Precision()).items()}
         return torch.cat([p.detach().flatten() for p in task.parameters()])
 
     torch.testing.assert_close(trained(True), trained(False), rtol=1e-4, atol=1e-5)

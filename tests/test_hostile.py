@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from lightning_fabric.plugins import Precision
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -186,9 +187,9 @@ def test_a_checkpoint_that_lacks_a_number_of_the_optimizer(run: Path) -> None:
     tensors, _ = load_tensors(path)
     task = Run(run).load_task()[0]
     optimizer = build_optimizer(task, "adamw", 1e-3, 0.05)
-    restore(tensors, task, optimizer, path)
+    restore(tensors, task, optimizer, Precision(), path)
     with pytest.raises(UserError, match="other numbers of one parameter than of another"):
-        restore({k: v for k, v in tensors.items() if k != "optimizer.0.step"}, task, optimizer, path)
+        restore({k: v for k, v in tensors.items() if k != "optimizer.0.step"}, task, optimizer, Precision(), path)
 
 
 # Arrays and tables

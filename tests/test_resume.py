@@ -10,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import selfsup
 from selfsup.errors import UserError
 from selfsup.tasks.image.rotation import Rotation
 from selfsup.train import fit as fit_module
+from selfsup.train.checkpoint import load_tensors, save_tensors
 from selfsup.train.signals import Interrupted
 
 OPTIONS = {"encoder": "convnet", "epochs": 3, "batch_size": 16, "quiet": True, "seed": 5}
@@ -125,3 +127,20 @@ def test_checkpoints_are_written_while_running(pictures: Path, tmp_path: Path, m
     assert saved == sorted(saved)
     assert len(saved) > 3
     assert saved[-1] == 12
+
+
+def test_float16_resumes_with_the_scale_of_its_loss(pictures: Path, tmp_path: Path) -> None:
+    def train(**more):
+        options = {"encoder": "convnet", "size": 16, "batch_size": 4, "steps": 4, "quiet": True, "device": "cpu"}
+        return selfsup.pretrain(pictures, **options, precision="float16", out=tmp_path / "run", **more)
+
+    checkpoint = train(until=2).folder / "checkpoint" / "latest.safetensors"
+    tensors, about = load_tensors(checkpoint)
+    tensors["precision.scale"] = torch.tensor(1024.0)
+    save_tensors(checkpoint, tensors, about)
+    train()
+    assert float(load_tensors(checkpoint)[0]["precision.scale"]) == 1024
+    save_tensors(checkpoint, tensors | {"precision.other": torch.tensor(1)}, about)
+    (tmp_path / "run" / "encoder.safetensors").unlink()
+    with pytest.raises(UserError, match="does not fit this precision"):
+        train()

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 from fuzz import dumps, json_text, mutate_bytes, mutate_json
+from lightning_fabric.plugins import Precision
 from PIL import Image
 
 import selfsup
@@ -88,7 +89,7 @@ def checkpoint(folder: Path) -> Case:
             found.load_task()
         tensors, about = load_tensors(paths[1])
         step_of(about, paths[1])
-        restore(tensors, task, optimizer, paths[1])
+        restore(tensors, task, optimizer, Precision(), paths[1])
 
     return case
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric.plugins import Precision
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -74,15 +75,24 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], where: object
     module.load_state_dict(weights)
 
 
-def training_state(task: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return all that a run needs to go on, as named tensors: `task.*` and `optimizer.<parameter>.*`."""
+def training_state(task: nn.Module, optimizer: torch.optim.Optimizer, precision: Precision) -> dict[str, Tensor]:
+    """Return all that a run needs to go on, as named tensors: `task.*`, `optimizer.<parameter>.*`, `precision.*`.
+
+    The latter is how float16 scales its loss.
+    """
     tensors = {f"task.{name}": tensor for name, tensor in task.state_dict().items()}
     for number, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{number}.{key}": torch.as_tensor(value) for key, value in state.items()}
-    return tensors
+    return tensors | {f"precision.{key}": torch.as_tensor(value) for key, value in precision.state_dict().items()}
 
 
-def restore(tensors: Mapping[str, Tensor], task: nn.Module, optimizer: torch.optim.Optimizer, where: object) -> None:
+def restore(
+    tensors: Mapping[str, Tensor],
+    task: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    precision: Precision,
+    where: object,
+) -> None:
     """Put a `training_state` back, in the memory format that the parameters have (so that sums round the same)."""
     load_weights(task, {k.removeprefix("task."): v for k, v in tensors.items() if k.startswith("task.")}, where)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -102,6 +112,11 @@ def restore(tensors: Mapping[str, Tensor], task: nn.Module, optimizer: torch.opt
     if any(one.keys() != kept for one in state.values()):
         raise UserError(f"{where} does not fit this optimizer: it keeps other numbers of one parameter than of another")
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    scaling = {key.removeprefix("precision."): value for key, value in tensors.items() if key.startswith("precision.")}
+    if scaling:
+        if scaling.keys() != precision.state_dict().keys() or any(value.shape for value in scaling.values()):
+            raise UserError(f"{where} does not fit this precision: it keeps {', '.join(sorted(scaling))}")
+        precision.load_state_dict({key: value.item() for key, value in scaling.items()})
 
 
 def step_of(about: Mapping[str, Any], where: object) -> int:

@@ -79,7 +79,8 @@ def fit(
     """
     checkpoint = folder / "checkpoint" / "latest.safetensors" if folder else None
     task.to(memory_format=torch.channels_last)
-    scaled = getattr(fabric.strategy.precision, "scaler", None) is not None  # float16, which fused ones cannot clip
+    precision = fabric.strategy.precision
+    scaled = getattr(precision, "scaler", None) is not None  # float16, which fused ones cannot clip
     fused = fabric.device.type in ("cpu", "cuda") and not scaled
     raw_optimizer = build_optimizer(task, plan.optimizer, plan.lr, plan.weight_decay, plan.betas, fused)
     model, optimizer = fabric.setup(task, raw_optimizer)
@@ -89,12 +90,12 @@ def fit(
     start = 0
     if checkpoint and checkpoint.exists():
         tensors, about = load_tensors(checkpoint)
-        restore(tensors, task, raw_optimizer, checkpoint)
+        restore(tensors, task, raw_optimizer, precision, checkpoint)
         start = step_of(about, checkpoint)
 
     def save(step: int) -> None:
         if checkpoint and fabric.is_global_zero:
-            save_tensors(checkpoint, training_state(task, raw_optimizer), {"step": step})
+            save_tensors(checkpoint, training_state(task, raw_optimizer, precision), {"step": step})
 
     end = plan.steps if until is None else min(until, plan.steps)
     writes = folder if fabric.is_global_zero else None
