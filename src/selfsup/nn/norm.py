@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
@@ -26,9 +28,15 @@ class BatchNormMaps(nn.BatchNorm2d):
         return super().forward(input) if not self.training or world_size() == 1 else _normalised(self, input)
 
 
-def synchronised(encoder: Encoder, device: torch.device) -> Encoder:
-    """Let BatchNorm in an encoder take the statistics of all processes' samples, where torch can: on a GPU."""
-    converted: Encoder = convert_sync_batchnorm(encoder) if world_size() > 1 and device.type == "cuda" else encoder
+def synchronised(encoder: Any, device: torch.device) -> Encoder:
+    """Let BatchNorm in an encoder take the statistics of all processes' samples: torch's on GPUs, which is fast."""
+    if world_size() > 1 and device.type == "cuda":
+        encoder = convert_sync_batchnorm(encoder)
+    elif world_size() > 1:
+        for module in encoder.modules():
+            if type(module) is nn.BatchNorm2d:
+                module.__class__ = BatchNormMaps
+    converted: Encoder = encoder
     return converted
 
 
