@@ -92,9 +92,10 @@ def test_n_processes_are_one(device: str, pictures: Arrays) -> None:
         jobs[encoder] = task, dict(first_batch(task, pictures, 16))
     for name, job in jobs.items():
         wanted[name] = {key: value.cpu() for key, value in step(*job, device).items()}
-    context = mp.get_context("spawn")
-    failures = context.SimpleQueue()
-    mp.spawn(work, (jobs, wanted, failures, 29500 + os.getpid() % 500, device), 4)
+    start = "fork" if device == "cpu" else "spawn"  # four more imports of everything take longer than the test
+    failures = mp.get_context(start).SimpleQueue()
+    arguments = jobs, wanted, failures, 29500 + os.getpid() % 500, device
+    mp.start_processes(work, arguments, 4, start_method=start)
     told = []
     while not failures.empty():
         told.append(failures.get())
