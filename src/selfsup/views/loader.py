@@ -49,9 +49,7 @@ def batches(
     if batch_size % world:
         raise UserError(f"a batch of {batch_size} cannot be divided among {world} processes")
     per_epoch = len(source) // batch_size
-    if workers == "auto":
-        workers = 0 if isinstance(source, Arrays) and not pin else available_cores()
-    threads = int(workers)
+    threads = threads_for(source, pin) if workers == "auto" else int(workers)
     order = lru_cache(maxsize=2)(lambda epoch: _order(seed, epoch, source, batch_size))
 
     def fetch(step: int) -> Fetched:
@@ -70,6 +68,11 @@ def batches(
         return Fetched({key: value.pin_memory() for key, value in fetched.batch.items()}, fetched.skipped)
 
     return _ahead(fetch, range(start, steps), threads) if threads else map(fetch, range(start, steps))
+
+
+def threads_for(source: Source, pin: bool) -> int:
+    """Return how many threads `auto` is."""
+    return 0 if isinstance(source, Arrays) and not pin else available_cores()
 
 
 def _ahead(fetch: Callable[[int], Fetched], todo: range, workers: int) -> Iterator[Fetched]:
