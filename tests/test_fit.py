@@ -3,8 +3,6 @@
 import json
 import math
 import re
-import time
-from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 
@@ -16,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import selfsup
-from selfsup.data import Arrays, ImageSpec, open_data
+from selfsup.data import Arrays, ImageSpec
 from selfsup.encoders import build_encoder
 from selfsup.errors import RunFailed, UserError
 from selfsup.pretraining import make_fabric
@@ -25,10 +23,7 @@ from selfsup.tasks.image.rotation import Rotation, all_turns
 from selfsup.train.checkpoint import load_tensors, restore, save_tensors, training_state
 from selfsup.train.fit import Plan, fit
 from selfsup.train.optim import build_optimizer, warmup_cosine
-from selfsup.train.precision import resolve_precision, step_seconds
-from selfsup.views import ImageViews
-
-MakeFolder = Callable[..., Path]
+from selfsup.train.precision import resolve_precision
 
 
 @pytest.fixture
@@ -178,22 +173,6 @@ def test_minutes_become_steps_once(source: Arrays, tmp_path: Path) -> None:
     run = selfsup.pretrain(source, **options)
     assert run.recipe["plan"]["steps"] >= 1
     assert selfsup.pretrain(source, **options).recipe["plan"] == run.recipe["plan"]
-
-
-def test_a_step_is_measured_with_the_threads_that_a_run_has(
-    make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Slow(ImageViews):
-        def fetch(self, *arguments):
-            time.sleep(0.4)
-            return super().fetch(*arguments)
-
-    monkeypatch.setattr("selfsup.views.loader.available_cores", lambda: 4)
-    files = open_data(make_folder(count=12))
-    task = Rotation(build_encoder("convnet", files.spec(16)))
-    views = Slow(**vars(task.views(task.encoder.spec)))
-    seconds = step_seconds(task, files, views, make_fabric("cpu", "float32"), 8, 0)
-    assert 0.1 < seconds < 0.4
 
 
 def test_weights_do_not_depend_on_measuring_speed(source: Arrays, tmp_path: Path) -> None:

@@ -65,8 +65,8 @@ def step_seconds(
 ) -> float:
     """Return the seconds that a training step takes, data included, measured for about `patience` seconds.
 
-    A batch is made in one thread here; a run has `threads_for` of them, beside which a GPU computes. It is measured on
-    a copy: `task` stays as it is.
+    A batch is made in one thread here. Beside a GPU a run has `threads_for` of them, and waits for the slower of both;
+    a CPU has to do both itself. It is measured on a copy: `task` stays as it is.
     """
     measured = copy.deepcopy(task).to(memory_format=torch.channels_last)
     model = fabric.setup_module(measured)
@@ -84,8 +84,8 @@ def step_seconds(
             began = time.monotonic()
             if sum(making) + sum(computing) > patience:
                 break
-    made, computed = min(making) / max(1, threads_for(source, gpu)), min(computing)  # the first also compiles
-    return max(made, computed) if gpu else made + computed
+    made, computed = min(making), min(computing)  # the first also compiles
+    return max(made / threads_for(source, pin=True), computed) if gpu else made + computed
 
 
 def bfloat16_saving(task: Task, source: Source, views: Views, fabric: Fabric, batch_size: int, seed: int) -> float:
