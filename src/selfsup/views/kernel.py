@@ -1,7 +1,8 @@
 """The compiled engine: resampling and appearance of pictures, one pass a view, without the interpreter's lock.
 
-Planes are float32 in 0..1. The first use compiles (some seconds, kept on disk by numba's cache). `reference.py` does
-the same with torch alone.
+Planes are float32 in 0..1. The first use compiles (some seconds, kept on disk by numba's cache, which notices a change
+of this file, but not of `look.py`, whose code it keeps in these functions). `reference.py` does the same with torch
+alone.
 """
 
 from __future__ import annotations

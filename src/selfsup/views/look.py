@@ -15,7 +15,13 @@ f32 = np.float32
 
 
 def compiled(function: Callable[..., Any]) -> Any:
-    """Compile on first use; without a writable place for the cache compile in each process."""
+    """Compile on first use; without a writable place for the cache compile in each process.
+
+    A closure takes what it closes over into its name: numba's cache gives one closure the code of another of the same
+    name, where they were compiled in different processes.
+    """
+    for cell in function.__closure__ or ():
+        function.__qualname__ += f"_{cell.cell_contents}"
     options: dict[str, Any] = {"nogil": True, "fastmath": True, "error_model": "numpy"}
     try:
         return njit(cache=True, **options)(function)
