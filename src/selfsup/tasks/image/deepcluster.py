@@ -85,7 +85,7 @@ class DeepCluster(Task):
         if self.seen is None:
             return
         index, z = (gather(part) for part in self.seen)
-        self.bank[:, index] = z.transpose(0, 1).to(self.bank.dtype)
+        self.bank[:, index] = z.transpose(0, 1)
         self.seen = None
         self.steps += 1
         epoch, rest = divmod(int(self.steps), max(1, self.bank.shape[1] // len(index)))

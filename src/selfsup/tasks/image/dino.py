@@ -95,7 +95,7 @@ class DINO(Task):
         follow(self.slow[0], self.encoder, m := self._momentum())
         follow(self.slow[1:], torch.nn.Sequential(self.head, self.prototypes), m)
         assert self.seen is not None
-        self.centre.lerp_(gather(self.seen).mean(0).to(self.centre.dtype), 1 - self.centre_momentum)
+        self.centre.lerp_(gather(self.seen).mean(0), 1 - self.centre_momentum)
         self.seen = None
 
     def _momentum(self) -> float:

@@ -55,14 +55,14 @@ class Instance(Task):
         """Return the cross-entropy of each picture's own place in the memory."""
         z = self.embed(batch["x"])
         self.seen = batch["index"], z.detach()
-        value = info_nce(z, self.bank.to(z.dtype), self.temperature, positive=batch["index"])
+        value = info_nce(z, self.bank, self.temperature, positive=batch["index"])
         return Loss(value, chance=math.log(len(self.bank)))
 
     def after_step(self) -> None:
         """Move the memory of the pictures of the global batch."""
         if self.seen is not None:
             index, z = (gather(part) for part in self.seen)
-            moved = self.momentum * self.bank[index] + (1 - self.momentum) * z.to(self.bank.dtype)
+            moved = self.momentum * self.bank[index] + (1 - self.momentum) * z
             self.bank[index] = unit(moved)
             self.seen = None
 
