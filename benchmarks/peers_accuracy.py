@@ -7,8 +7,9 @@
 Accuracy: the same encoder from the same seed, the same views (ours feed both sides, batch by batch), steps, optimizer
 and loop; only heads and loss are lightly's, of the same width. Linear probe on the frozen features, labels drawn as in
 benchmarks/methods.py (of `--data mnist5k` picture by picture), `--seeds` of pretraining. Speed: our loop as `pretrain`
-runs it, against lightly's modules in a plain loop with lightly's transforms and a DataLoader of two workers; rounds in
-turn, float32 on both sides, and in our default precision where it differs.
+runs it, against lightly's modules in a plain loop with lightly's transforms and a DataLoader of two workers, each in a
+process of its own and in turn, batches made ahead not counted; float32 on both sides, and in our default precision
+where it differs. "With our memory": lightly's process too keeps freed memory (`train.memory`), which no peer does.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import multiprocessing
 import platform
 import time
 import warnings
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -43,7 +46,11 @@ from selfsup.pretraining import make_fabric, make_plan, prepare_task
 from selfsup.task import Loss, Task
 from selfsup.tasks import find_task
 from selfsup.train.fit import fit
-from selfsup.train.precision import resolve_precision, step_seconds
+from selfsup.train.memory import keep_memory
+from selfsup.train.precision import PRECISIONS, resolve_precision
+
+LIGHTLY, KEPT = "lightly", "lightly with our memory"
+WARM, STEPS = 6, 6  # the first batches of a DataLoader were made ahead: two workers hold four
 
 
 class Peer(Task):
@@ -234,43 +241,90 @@ def accuracy(args: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
     return {"method": name, "seed": seed, **row}
 
 
-def speed(args: argparse.Namespace, name: str) -> None:
+def serve(side: str, name: str, args: argparse.Namespace, pipe: Any) -> None:
+    """Train in this process, as a user of `side` would, and send the seconds of `STEPS` steps whenever asked."""
+    torch.set_num_threads(args.threads)
+    warnings.filterwarnings("ignore")
     source = open_data("emoji:train")
     spec = source.spec(args.size)
     ours, theirs = pair(name, encoder_of(name), spec, source, 0)
-    views, fabric = ours.views(spec), make_fabric("cpu", "float32")
-    fast = resolve_precision("auto", torch.device("cpu"))
-    optimizer = torch.optim.AdamW(theirs.parameters(), lr=1e-3)
-    dataset = Pictures(source.x, PEERS[name][1](args.size))
+    run = our_loop(ours, source, spec, side, args) if side in PRECISIONS else their_loop(theirs, source, side, args)
+    pipe.send([])  # ready
+    while pipe.recv():
+        pipe.send(run())
 
-    def forever() -> Any:
-        while True:
-            yield from DataLoader(dataset, args.batch_size, shuffle=True, drop_last=True, num_workers=2)
 
-    stream = forever()
+def our_loop(task: Task, source: Any, spec: Any, precision: str, args: argparse.Namespace) -> Callable[[], list[float]]:
+    fabric = make_fabric("cpu", precision)
+    plan = make_plan(find_task(args.method), args.batch_size, {}, steps=WARM + STEPS, micro_batch=None, seed=0)
+    ended: list[float] = []
+    after_step = task.after_step
 
-    def their_step() -> float:
-        began = time.perf_counter()
-        value = theirs.of_crops(list(next(stream)[0] if isinstance(dataset[0], tuple) else next(stream)))
-        value.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        theirs.after_step()
-        return time.perf_counter() - began
+    def stamped() -> None:
+        after_step()
+        ended.append(time.perf_counter())
 
-    their_step()
-    ratios: list[float] = []
-    better: list[float] = []
+    task.after_step = stamped  # type: ignore[method-assign]
+
+    def run() -> list[float]:
+        ended.clear()
+        fit(task, source, task.views(spec), plan, fabric, quiet=True)
+        return list(np.diff(ended)[-STEPS:])
+
+    return run
+
+
+def their_loop(task: Peer, source: Any, side: str, args: argparse.Namespace) -> Callable[[], list[float]]:
+    if side == KEPT:
+        keep_memory()
+    optimizer = torch.optim.AdamW(task.parameters(), lr=1e-3)
+    dataset = Pictures(source.x, PEERS[args.method][1](args.size))
+
+    def run() -> list[float]:
+        ended: list[float] = []
+        fork = "fork"  # a spawned process would spawn the workers too, which takes longer than the steps
+        for batch in DataLoader(
+            dataset, args.batch_size, True, drop_last=True, num_workers=2, multiprocessing_context=fork
+        ):
+            task.of_crops(list(batch)).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            task.after_step()
+            ended.append(time.perf_counter())
+            if len(ended) == WARM + STEPS:
+                break
+        return list(np.diff(ended)[-STEPS:])
+
+    return run
+
+
+def speed(args: argparse.Namespace, name: str) -> None:
+    """Each side in a process of its own, which rests while the other works."""
+    spawn = multiprocessing.get_context("spawn")
+    args.method = name
+    sides = {}
+    quick = resolve_precision("auto", torch.device("cpu"))
+    for side in dict.fromkeys(("float32", quick, LIGHTLY, KEPT)):
+        here, there = spawn.Pipe()
+        sides[side] = spawn.Process(target=serve, args=(side, name, args, there)), here
+        sides[side][0].start()
+        here.recv()
+    seconds: dict[str, list[float]] = {side: [] for side in sides}
     for _ in range(args.rounds):
-        lightly = median(their_step() for _ in range(3))
-        mine = step_seconds(ours, source, views, fabric, args.batch_size, 0, patience=60.0)
-        ratios.append(mine / lightly)
-        if fast != "float32":
-            quick = step_seconds(ours, source, views, make_fabric("cpu", fast), args.batch_size, 0, patience=60.0)
-            better.append(quick / lightly)
-    more = f"; {fast}: {median(better):.2f}" if better else ""
-    spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
-    print(f"{name:8} seconds a step, ours / lightly, float32: {median(ratios):.2f} ({spread}){more}", flush=True)
+        for side, (_, pipe) in sides.items():
+            pipe.send(True)
+            seconds[side].append(median(pipe.recv()))
+    for process, pipe in sides.values():
+        pipe.send(False)
+        process.join()
+    middle = {side: median(values) for side, values in seconds.items()}
+    told = ", ".join(f"{side} {value:.3f} s" for side, value in middle.items())
+    print(f"{name:8} a step: {told}", flush=True)
+    for side in (side for side in sides if side in PRECISIONS):
+        for peer in (LIGHTLY, KEPT):
+            ratios = [mine / theirs for mine, theirs in zip(seconds[side], seconds[peer], strict=True)]
+            spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+            print(f"{name:8}   {side} / {peer}: {median(ratios):.2f} ({spread})", flush=True)
 
 
 def main() -> None:

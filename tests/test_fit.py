@@ -18,6 +18,7 @@ from selfsup.data import Arrays, ImageSpec
 from selfsup.encoders import build_encoder
 from selfsup.errors import RunFailed, UserError
 from selfsup.pretraining import make_fabric
+from selfsup.progress import Progress
 from selfsup.task import Loss, Task
 from selfsup.tasks.image.rotation import Rotation, all_turns
 from selfsup.train.checkpoint import load_tensors, restore, save_tensors, training_state
@@ -166,6 +167,22 @@ def test_metrics_are_logged_beside_chance(source: Arrays, tmp_path: Path) -> Non
     assert all(line["chance"] == pytest.approx(math.log(4), abs=1e-5) for line in lines)
     assert all({"loss", "accuracy", "lr", "samples_per_s", "waiting"} <= line.keys() for line in lines)
     assert list(run.folder.glob("events.out.tfevents*"))
+
+
+def test_the_time_left_is_not_told_by_the_first_batch(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It waits for compilers: a run of ten minutes must not begin with "an hour left"."""
+    now = [0.0]
+    monkeypatch.setattr("selfsup.progress.time.monotonic", lambda: now[0])
+    with Progress(steps=101, start=0, batch_size=8) as progress:
+        for step, (wait, work) in enumerate([(20.0, 1.0), (0.25, 0.75)], 1):
+            now[0] += wait
+            progress.wait(wait)
+            now[0] += work
+            progress.update(step, {"loss": 1.0}, None)
+    assert capsys.readouterr().err.startswith("step 1/101 · 100 s left · loss 1.000 · 8 samples/s · waiting for data 0%")
+    assert (progress.rate, progress.waiting) == (8.0, 0.125)
 
 
 def test_minutes_become_steps_once(source: Arrays, tmp_path: Path) -> None:

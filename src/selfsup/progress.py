@@ -30,7 +30,7 @@ class Progress:
         self.steps, self.start, self.batch_size, self.quiet = steps, start, batch_size, quiet
         self.console = Console(stderr=True)
         self.began = self.line_at = time.monotonic()
-        self.waited, self.rate, self.waiting = 0.0, 0.0, 0.0
+        self.waited, self.rate, self.waiting, self.fetching = 0.0, 0.0, 0.0, False
         self.bar: RichProgress | None = None
 
     def __enter__(self) -> Self:
@@ -45,8 +45,11 @@ class Progress:
             self.bar.stop()
 
     def wait(self, seconds: float) -> None:
-        """Add time that was spent waiting for data."""
-        self.waited += seconds
+        """Add time that was spent waiting for data; the clock starts with the first batch, which compiles the views."""
+        if self.fetching:
+            self.waited += seconds
+        else:
+            self.fetching, self.began = True, time.monotonic()
 
     def update(
         self, step: int, values: Mapping[str, float], chance: float | None, alarm: str = "", left_out: str = ""

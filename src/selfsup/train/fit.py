@@ -127,6 +127,7 @@ def fit(
     explained = one_line(state, held, trial if fabric.world_size == 1 else None)
     with alarm, signals() as interruption, shown as progress, Log(writes, start) as log, explained:
         for step, (fetched, waited) in enumerate(stream, start):
+            progress.wait(waited)
             task.progress = step / plan.steps
             for group in optimizer.param_groups:
                 group["lr"] = task.lr_of(group["child"], plan.lr_at(step), plan.lr)
@@ -142,7 +143,6 @@ def fit(
 
             recent.append(loss)
             skipped.add(fetched.skipped)
-            progress.wait(waited)
             done = step + 1
             logs = done % every == 0 or done == end
             due, stop = time.monotonic() - saved_at > max(SAVE_SECONDS, saving / SAVE_SHARE), interruption.signal
