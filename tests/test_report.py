@@ -251,7 +251,7 @@ def test_confusion_with_test_data_and_with_many_classes(finished_run: Path, tmp_
 def test_bad_input_is_one_line(finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cases = [
         ([str(tmp_path)], "is no run folder"),
-        ([str(finished_run), "--data", "nowhere/at/all"], "unknown data"),
+        ([str(finished_run), "--data", "nowhere/at/all"], "unknown folder, file or data set"),
         ([str(finished_run), "-o", str(tmp_path / "no" / "r.html")], "no such folder"),
         ([str(finished_run), "-o", str(tmp_path)], "is a folder"),
         ([str(finished_run), "--seed", "-1"], "--seed must be"),

@@ -16,10 +16,13 @@ class RunFailed(Exception):
     """A run that started well and cannot go on: one line that says why. The command line exits with status 1."""
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
-    """Return the error for a name that is not among `known`, with the nearest one suggested."""
+def unknown(kind: str, name: str, known: Iterable[str], others: Iterable[str] = ()) -> UserError:
+    """Return the error for a name that is not among `known`, with the nearest one suggested, which may be of `others`.
+
+    Where none is near, those that are known are listed.
+    """
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, [*known, *others], n=1)
     few = ", ".join(known[:20]) + (", …" if len(known) > 20 else "")
     hint = f"did you mean {near[0]!r}?" if near else f"known: {few}" if known else "there are none"
     return UserError(f"unknown {kind} {name!r}; {hint}")

@@ -121,7 +121,7 @@ def _open_named(data: str) -> Source:
         raise UserError(
             f"{head} has no part {part!r}; did you mean {' or '.join(map(repr, _PARTS.get(head, (head,))))}?"
         )
-    raise unknown("data", data, [*NAMED, *_neighbours(data)])
+    raise unknown("folder, file or data set", data, NAMED, _neighbours(data))
 
 
 def _neighbours(path: str) -> list[str]:
@@ -129,9 +129,10 @@ def _neighbours(path: str) -> list[str]:
     folder = os.path.dirname(path)
     try:
         with os.scandir(folder or ".") as entries:
-            return [os.path.join(folder, entry.name) for entry in islice(entries, 1000)]
+            names = [entry.name for entry in islice(entries, 1000) if not entry.name.startswith(".")]
     except OSError:
         return []
+    return [os.path.join(folder, name) for name in names]
 
 
 def _digits() -> Source:
