@@ -181,7 +181,9 @@ def test_the_time_left_is_not_told_by_the_first_batch(
             progress.wait(wait)
             now[0] += work
             progress.update(step, {"loss": 1.0}, None)
-    assert capsys.readouterr().err.startswith("step 1/101 · 100 s left · loss 1.000 · 8 samples/s · waiting for data 0%")
+    assert capsys.readouterr().err.startswith(
+        "step 1/101 · 100 s left · loss 1.000 · 8 samples/s · waiting for data 0%"
+    )
     assert (progress.rate, progress.waiting) == (8.0, 0.125)
 
 
