@@ -51,6 +51,8 @@ from selfsup.train.precision import PRECISIONS, resolve_precision
 
 LIGHTLY, KEPT = "lightly", "lightly with our memory"
 WARM, STEPS = 6, 6  # the first batches of a DataLoader were made ahead: two workers hold four
+# forked, as is usual on Linux: from a process that was spawned they would be spawned too, for longer than the steps
+LOADER = {"shuffle": True, "drop_last": True, "num_workers": 2, "multiprocessing_context": "fork"}
 
 
 class Peer(Task):
@@ -248,16 +250,18 @@ def serve(side: str, name: str, args: argparse.Namespace, pipe: Any) -> None:
     source = open_data("emoji:train")
     spec = source.spec(args.size)
     ours, theirs = pair(name, encoder_of(name), spec, source, 0)
-    run = our_loop(ours, source, spec, side, args) if side in PRECISIONS else their_loop(theirs, source, side, args)
+    run = (
+        our_loop(ours, name, source, side, args) if side in PRECISIONS else their_loop(theirs, name, source, side, args)
+    )
     pipe.send([])  # ready
     while pipe.recv():
         pipe.send(run())
 
 
-def our_loop(task: Task, source: Any, spec: Any, precision: str, args: argparse.Namespace) -> Callable[[], list[float]]:
+def our_loop(task: Task, name: str, source: Any, precision: str, args: argparse.Namespace) -> Callable[[], list[float]]:
     fabric = make_fabric("cpu", precision)
-    plan = make_plan(find_task(args.method), args.batch_size, {}, steps=WARM + STEPS, micro_batch=None, seed=0)
-    ended: list[float] = []
+    plan = make_plan(find_task(name), args.batch_size, {}, steps=WARM + STEPS, micro_batch=None, seed=0)
+    views, ended = task.views(source.spec(args.size)), list[float]()
     after_step = task.after_step
 
     def stamped() -> None:
@@ -268,24 +272,21 @@ def our_loop(task: Task, source: Any, spec: Any, precision: str, args: argparse.
 
     def run() -> list[float]:
         ended.clear()
-        fit(task, source, task.views(spec), plan, fabric, quiet=True)
+        fit(task, source, views, plan, fabric, quiet=True)
         return list(np.diff(ended)[-STEPS:])
 
     return run
 
 
-def their_loop(task: Peer, source: Any, side: str, args: argparse.Namespace) -> Callable[[], list[float]]:
+def their_loop(task: Peer, name: str, source: Any, side: str, args: argparse.Namespace) -> Callable[[], list[float]]:
     if side == KEPT:
         keep_memory()
     optimizer = torch.optim.AdamW(task.parameters(), lr=1e-3)
-    dataset = Pictures(source.x, PEERS[args.method][1](args.size))
+    dataset = Pictures(source.x, PEERS[name][1](args.size))
 
     def run() -> list[float]:
         ended: list[float] = []
-        fork = "fork"  # a spawned process would spawn the workers too, which takes longer than the steps
-        for batch in DataLoader(
-            dataset, args.batch_size, True, drop_last=True, num_workers=2, multiprocessing_context=fork
-        ):
+        for batch in DataLoader(dataset, args.batch_size, **LOADER):
             task.of_crops(list(batch)).backward()
             optimizer.step()
             optimizer.zero_grad()
@@ -301,14 +302,15 @@ def their_loop(task: Peer, source: Any, side: str, args: argparse.Namespace) -> 
 def speed(args: argparse.Namespace, name: str) -> None:
     """Each side in a process of its own, which rests while the other works."""
     spawn = multiprocessing.get_context("spawn")
-    args.method = name
     sides = {}
     quick = resolve_precision("auto", torch.device("cpu"))
     for side in dict.fromkeys(("float32", quick, LIGHTLY, KEPT)):
         here, there = spawn.Pipe()
-        sides[side] = spawn.Process(target=serve, args=(side, name, args, there)), here
-        sides[side][0].start()
+        process = spawn.Process(target=serve, args=(side, name, args, there))
+        process.start()
+        there.close()  # so that waiting ends when the process does
         here.recv()
+        sides[side] = process, here
     seconds: dict[str, list[float]] = {side: [] for side in sides}
     for _ in range(args.rounds):
         for side, (_, pipe) in sides.items():

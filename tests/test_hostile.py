@@ -8,7 +8,6 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
@@ -30,6 +29,7 @@ from selfsup.reports.finding import find_samples
 from selfsup.reports.page import page
 from selfsup.reports.story import skipped
 from selfsup.run import Run, fits
+from test_report import browser, chromium
 
 MakeFolder = Callable[..., Path]
 SOURCE = Path(selfsup.__file__).parent
@@ -263,20 +263,15 @@ def test_an_embedding_file_with_other_rows_than_it_promises(tmp_path: Path, prom
 NAME = "<script>alert(1)</script>.png"
 
 
+@browser
 def test_every_name_is_text_in_a_browser(tmp_path: Path) -> None:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium here")
     reason = '"><img src=x onerror="document.title=\'harmed\'">'
     written = page("<title>", "</style><script>document.title='harmed'</script>", [
         skipped([{"path": NAME, "reason": reason}, {"path": "\udce9\n&amp;", "reason": "</table>"}])
     ])  # fmt: skip
     path = tmp_path / "report.html"
     path.write_bytes(written)
-    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile"]
-    shown = subprocess.run(
-        [*command, "--dump-dom", path.as_uri()], capture_output=True, text=True, timeout=240, check=True
-    ).stdout
+    shown = chromium(path, "--dump-dom")
     assert "&lt;script&gt;alert(1)&lt;/script&gt;.png" in shown
     assert "<title>&lt;title&gt;</title>" in shown
     assert "<script>alert" not in shown

@@ -22,7 +22,7 @@ def unknown(kind: str, name: str, known: Iterable[str], others: Iterable[str] = 
     Where none is near, those that are known are listed.
     """
     known = sorted(known)
-    near = difflib.get_close_matches(name, [*known, *others], n=1)
+    near = difflib.get_close_matches(name, [*known, *others], n=1, cutoff=0.5)
     few = ", ".join(known[:20]) + (", …" if len(known) > 20 else "")
     hint = f"did you mean {near[0]!r}?" if near else f"known: {few}" if known else "there are none"
     return UserError(f"unknown {kind} {name!r}; {hint}")
