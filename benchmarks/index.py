@@ -30,19 +30,19 @@ import os
 found = sum(1 for folder, _, names in os.walk(root) for name in names if os.stat(os.path.join(folder, name)))
 """,
     "first start": """
-from selfsup.data import open_data
+from selfsup.data.open import open_data
 begin()
 data = open_data(root)
 found = len(data)
 """,
     "later start": """
-from selfsup.data import open_data
+from selfsup.data.open import open_data
 begin()
 data = open_data(root)
 found = len(data)
 """,
     "fingerprint": """
-from selfsup.data import open_data
+from selfsup.data.open import open_data
 source = open_data(root)
 begin()
 source.fingerprint()
@@ -120,7 +120,7 @@ def change(root: Path, name: str, cache: str) -> bool:
     new.unlink(missing_ok=True)  # of a run that was stopped
     old = next(root.glob("class50/part00/*.jpg"))
     listing = f"""
-from selfsup.data import open_data
+from selfsup.data.open import open_data
 source = open_data(root)
 paths, names = set(source.paths.to_pylist()), ({old.name.encode()}, b"changed.jpg")
 found = [len(source), *(b"class50/part00/" + name in paths for name in names)]

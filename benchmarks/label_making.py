@@ -17,15 +17,16 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from selfsup.train.memory import keep_memory
 from torch import Tensor, nn
 
-from selfsup.data import Arrays, Labels
+from selfsup.data.image import Arrays
 from selfsup.encoders import build_encoder
 from selfsup.errors import UserError
 from selfsup.pretraining import prepare_task
+from selfsup.source import Labels
 from selfsup.task import Task
 from selfsup.tasks import TASKS, find_task
-from selfsup.train.memory import keep_memory
 from selfsup.train.optim import build_optimizer
 from selfsup.views.loader import batches
 

@@ -18,9 +18,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from selfsup.data import Arrays, ImageSpec
+from selfsup.data.image import Arrays
 from selfsup.encoders import build_encoder
 from selfsup.pretraining import make_fabric
+from selfsup.spec import ImageSpec
 from selfsup.task import Task
 from selfsup.tasks.image.rotation import Rotation
 from selfsup.train.fit import Plan, fit

@@ -15,8 +15,9 @@ import time
 import numpy as np
 import torch
 
-from selfsup.data import Arrays, ImageSpec
+from selfsup.data.image import Arrays
 from selfsup.encoders import build_encoder
+from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Task
 from selfsup.tasks import find_task
 from selfsup.train.optim import build_optimizer

@@ -28,7 +28,8 @@ import numpy as np
 import torch
 
 import selfsup
-from selfsup.data import Arrays, ImageSpec, open_data
+from selfsup.data.image import Arrays
+from selfsup.data.open import open_data
 from selfsup.encoders import build_encoder
 from selfsup.evaluation.draws import interval, nested_draws
 from selfsup.evaluation.features import extract
@@ -39,9 +40,10 @@ from selfsup.evaluation.metrics import accuracy
 from selfsup.evaluation.probe import fit_probe
 from selfsup.evaluation.retrieval import retrieval
 from selfsup.pretraining import make_fabric
+from selfsup.spec import ImageSpec
 from selfsup.task import Encoder
 from selfsup.tasks import TASKS, find_task
-from selfsup.tasks.supervised import Supervised
+from selfsup.tasks.semi.supervised import Supervised
 
 SHOTS, DRAWS, STYLES = (1, 5, 10, 20), 10, 3
 BASELINES, TUNED = ("raw pixels", "untrained", "from scratch"), " tuned"

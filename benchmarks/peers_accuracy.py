@@ -35,18 +35,18 @@ from lightly.models import modules as lightly_modules
 from lightly.models import utils as lightly_utils
 from lightly.utils.scheduler import cosine_schedule
 from PIL import Image
+from selfsup.train.memory import keep_memory
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from methods import STYLES, probed
-from selfsup.data import open_data
+from selfsup.data.open import open_data
 from selfsup.encoders import build_encoder
 from selfsup.evaluation.draws import interval
 from selfsup.pretraining import make_fabric, make_plan, prepare_task
 from selfsup.task import Loss, Task
 from selfsup.tasks import find_task
 from selfsup.train.fit import fit
-from selfsup.train.memory import keep_memory
 from selfsup.train.precision import PRECISIONS, resolve_precision
 
 LIGHTLY, KEPT = "lightly", "lightly with our memory"

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 import selfsup
-from selfsup.data import open_data
+from selfsup.data.open import open_data
 
 
 def counted(keys, words, vocabulary):

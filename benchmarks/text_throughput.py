@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
-from selfsup.data import open_data, tokens
+from selfsup.data.open import open_data
+from selfsup.data.text import tokens
 from selfsup.encoders import build_encoder
 from selfsup.tasks.text.bert import Bert
 from selfsup.train.fit import Plan, fit

@@ -34,10 +34,12 @@ from albumentations.pytorch import ToTensorV2
 from PIL import Image, ImageOps
 from torch.utils.data import DataLoader, Dataset
 
-from selfsup.data import Arrays, Files, ImageSpec
+from selfsup.data.image import Arrays, Files
+from selfsup.data.image.cache import Decoded
 from selfsup.data.open import cache_folder
-from selfsup.views import Crop, ImageViews, draw, preset
-from selfsup.views.cache import Decoded
+from selfsup.spec import ImageSpec
+from selfsup.views import draw
+from selfsup.views.image import Crop, ImageViews, preset
 from selfsup.views.loader import batches
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))

@@ -16,8 +16,8 @@ from pathlib import Path
 from PIL import Image
 
 import selfsup
-from selfsup.catalogue import Entry
-from selfsup.data import open_data
+from selfsup.commands.tasks import Entry
+from selfsup.data.open import open_data
 from selfsup.errors import UserError
 
 HERE = Path(__file__).parent

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 import selfsup
-from selfsup.data import open_data
+from selfsup.data.open import open_data
 from selfsup.encoders import build_encoder
-from selfsup.nn.lab import ab_at, coloured, to_light
+from selfsup.nn.image.lab import ab_at, coloured, to_light
 from selfsup.tasks.image.colorization import Colorization
 from selfsup.views.loader import batches
 

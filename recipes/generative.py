@@ -15,8 +15,9 @@ from typing import Any
 import torch
 
 import selfsup
-from selfsup.data import Source, open_data
+from selfsup.data.open import open_data
 from selfsup.evaluation.features import extract
+from selfsup.source import Source
 
 
 def measured(task: str, steps: int, **options: Any) -> selfsup.evaluation.Evaluation:

@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from selfsup.train.alarm import Alarm, spread_and_rank
 
 import selfsup
-from selfsup.data import Arrays, ImageSpec
+from selfsup.data.image import Arrays
 from selfsup.encoders import build_encoder
+from selfsup.spec import ImageSpec
 from selfsup.task import Loss
 from selfsup.tasks.image.rotation import Rotation
-from selfsup.train.alarm import Alarm, spread_and_rank
 
 
 def test_spread_and_rank_of_known_cases() -> None:

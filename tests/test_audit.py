@@ -13,13 +13,15 @@ import torch
 
 import selfsup
 from selfsup.cli import main
-from selfsup.data import Arrays, ImageSpec, Labels
+from selfsup.data.image import Arrays
 from selfsup.errors import UserError
 from selfsup.shortcuts import together
 from selfsup.shortcuts.cues import BLIND, CUES, Cheater, nothing
 from selfsup.shortcuts.result import options
 from selfsup.shortcuts.together import Answers, Together, split
 from selfsup.shortcuts.trial import Trial
+from selfsup.source import Labels
+from selfsup.spec import ImageSpec
 from selfsup.tasks import TASKS, find_task
 from selfsup.tasks.image.rotation import Rotation
 

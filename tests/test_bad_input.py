@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from selfsup.cli import main
-from selfsup.data import open_data
+from selfsup.data.open import open_data
 from selfsup.errors import UserError
 from selfsup.pretraining import prepare_task
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import selfsup
-from selfsup.catalogue import SECTIONS
+from selfsup.commands.tasks import SECTIONS
 from selfsup.tasks import TASKS
 
 

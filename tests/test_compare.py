@@ -23,10 +23,12 @@ from selfsup.comparison.judging import Accuracy, accuracy, difference, draw, rea
 from selfsup.comparison.plan import State, plan_steps, rungs, whole_runs
 from selfsup.comparison.result import Comparison
 from selfsup.comparison.speed import step_seconds
-from selfsup.data import Arrays, Labels, open_data
+from selfsup.data.image import Arrays
+from selfsup.data.open import open_data
 from selfsup.encoders import build_encoder
 from selfsup.errors import RunFailed, UserError
 from selfsup.pretraining import make_fabric
+from selfsup.source import Labels
 from selfsup.task import Loss, Task
 from selfsup.tasks.image.rotation import Rotation
 from selfsup.train import fit as fit_module

@@ -7,17 +7,20 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
+from selfsup.modalities import modality
 
 import selfsup
-from selfsup.data import Arrays, ImageSpec, Labels, Source, Texts
+from selfsup.data.image import Arrays
+from selfsup.data.text import Texts
 from selfsup.encoders import build_encoder
-from selfsup.modalities import modality
 from selfsup.pretraining import make_fabric, prepare_task
+from selfsup.source import Labels, Source
+from selfsup.spec import ImageSpec
 from selfsup.task import Task
 from selfsup.tasks import TASKS, find_task
 from selfsup.train.micro import forward_backward
 from selfsup.train.optim import build_optimizer
-from selfsup.views import PRESETS
+from selfsup.views.image import PRESETS
 from selfsup.views.loader import batches
 
 SPEC = ImageSpec.of(32, 3)
@@ -132,7 +135,7 @@ def test_labels_differ_within_a_batch_and_have_a_picture(name: str, source: Sour
         panels = [panel for row in rows for panel in row]
         assert len({panel.caption for panel in panels}) > 1
         for panel in panels:
-            assert panel.image if isinstance(panel.image, str) else panel.image.shape[0] == SPEC.channels
+            assert panel.content if isinstance(panel.content, str) else panel.content.shape[0] == SPEC.channels
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -15,8 +15,11 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from selfsup.data import Arrays, Broken, Files, ImageSpec, Labels, Source, open_data
+from selfsup.data.image import Arrays, Files
+from selfsup.data.open import open_data
 from selfsup.errors import UserError
+from selfsup.source import Broken, Labels, Source
+from selfsup.spec import ImageSpec
 
 MakeFolder = Callable[..., Path]
 X = np.arange(6 * 8 * 8, dtype=np.uint32).reshape(6, 8, 8).astype(np.uint8)

@@ -8,10 +8,12 @@ import pytest
 import torch
 
 import selfsup
-from selfsup.data import Arrays, Labels, open_data
+from selfsup.data.image import Arrays
+from selfsup.data.open import open_data
 from selfsup.errors import UserError
 from selfsup.evaluation import online
 from selfsup.evaluation.online import OnlineProbe
+from selfsup.source import Labels
 from selfsup.train.checkpoint import load_tensors
 
 

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 import selfsup
-from selfsup.data import Arrays, Labels, Source, open_data
+from selfsup.data.image import Arrays
+from selfsup.data.open import open_data
 from selfsup.errors import UserError
 from selfsup.evaluation.problems import about_classes, check_classes, overlap
+from selfsup.source import Labels, Source
 
 
 def digits(per_class: int, skip: int = 0) -> Source:

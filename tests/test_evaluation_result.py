@@ -12,12 +12,14 @@ from matplotlib.figure import Figure
 from safetensors.torch import save_file
 
 import selfsup
-from selfsup.data import Arrays, Labels, open_data
+from selfsup.data.image import Arrays
+from selfsup.data.open import open_data
 from selfsup.errors import RunFailed, UserError
 from selfsup.evaluation import few_labels
 from selfsup.evaluation.attentive import fit_attentive
 from selfsup.evaluation.reference import load_reference
 from selfsup.evaluation.result import Evaluation
+from selfsup.source import Labels
 
 
 @pytest.fixture(scope="module")

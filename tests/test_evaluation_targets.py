@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 import selfsup
-from selfsup.data import Arrays, Labels
+from selfsup.data.image import Arrays
 from selfsup.errors import UserError
 from selfsup.evaluation.draws import nested_subsets
 from selfsup.evaluation.targets import TARGETS, read_shots, split, truth
+from selfsup.source import Labels
 
 
 def bars(count: int = 120) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

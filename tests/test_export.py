@@ -12,9 +12,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 import selfsup
-from selfsup.data import ImageSpec
 from selfsup.encoders import build_encoder
 from selfsup.errors import UserError
+from selfsup.spec import ImageSpec
 
 
 @pytest.fixture(scope="module", params=["convnet", "resnet18", "vit_tiny_patch16_224"])

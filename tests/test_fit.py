@@ -14,11 +14,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import selfsup
-from selfsup.data import Arrays, ImageSpec
+from selfsup.base.progress import Progress
+from selfsup.data.image import Arrays
 from selfsup.encoders import build_encoder
 from selfsup.errors import RunFailed, UserError
 from selfsup.pretraining import make_fabric
-from selfsup.progress import Progress
+from selfsup.spec import ImageSpec
 from selfsup.task import Loss, Task
 from selfsup.tasks.image.rotation import Rotation, all_turns
 from selfsup.train.checkpoint import load_tensors, restore, save_tensors, training_state
@@ -174,7 +175,7 @@ def test_the_time_left_is_not_told_by_the_first_batch(
 ) -> None:
     """It waits for compilers: a run of ten minutes must not begin with "an hour left"."""
     now = [0.0]
-    monkeypatch.setattr("selfsup.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("selfsup.base.progress.time.monotonic", lambda: now[0])
     with Progress(steps=101, start=0, batch_size=8) as progress:
         for step, (wait, work) in enumerate([(20.0, 1.0), (0.25, 0.75)], 1):
             now[0] += wait

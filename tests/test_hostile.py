@@ -23,7 +23,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import selfsup
-from selfsup.data import open_data
+from selfsup.data.open import open_data
 from selfsup.errors import UserError
 from selfsup.reports.finding import find_samples
 from selfsup.reports.page import page
@@ -229,7 +229,7 @@ def test_pictures_are_found_only_where_the_data_are(tmp_path: Path, make_folder:
 
 
 def test_an_embedding_file_that_promises_too_much(tmp_path: Path) -> None:
-    from selfsup.vectors import VectorFile
+    from selfsup.data.vectors import VectorFile
 
     wide = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(1 << 17, np.float32)), 1 << 17)
     pq.write_table(pa.table({"path": ["a"], "vector": wide}), tmp_path / "wide.parquet")
@@ -238,7 +238,7 @@ def test_an_embedding_file_that_promises_too_much(tmp_path: Path) -> None:
 
 
 def test_what_ends_the_process_ends_a_copy_of_it() -> None:
-    from selfsup.vectors import in_a_copy
+    from selfsup.data.vectors import in_a_copy
 
     assert in_a_copy(lambda: 3) == 3
     assert in_a_copy(lambda: os.kill(os.getpid(), signal.SIGKILL)) is None
@@ -247,7 +247,7 @@ def test_what_ends_the_process_ends_a_copy_of_it() -> None:
 
 @pytest.mark.parametrize("promised", [2, 4, 10_000])
 def test_an_embedding_file_with_other_rows_than_it_promises(tmp_path: Path, promised: int) -> None:
-    from selfsup.vectors import VectorFile
+    from selfsup.data.vectors import VectorFile
 
     path = tmp_path / "x.parquet"
     pq.write_table(pa.table({"path": ["a", "b", "c"], "vector": [[1.0, 2.0]] * 3}), path)

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from selfsup.data import index, open_data
-from selfsup.data.images import SUFFIXES
+from selfsup.data import index
+from selfsup.data.image.decode import SUFFIXES
 from selfsup.data.index import find_files
+from selfsup.data.open import open_data
 
 Change = tuple[str, object]
 

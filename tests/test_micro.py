@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from selfsup import pretrain
-from selfsup.data import Arrays
+from selfsup.data.image import Arrays
 from selfsup.losses import nt_xent
 from selfsup.task import Loss, Task
 from selfsup.tasks import TASKS, find_task

@@ -3,7 +3,8 @@
 import torch
 from torch import nn
 
-from selfsup.nn.momentum import Queue, follow, frozen_copy
+from selfsup.nn.ema import ema_update, frozen_copy
+from selfsup.nn.queue import Queue
 
 
 def test_follow_is_the_weighted_mean() -> None:
@@ -12,7 +13,7 @@ def test_follow_is_the_weighted_mean() -> None:
     assert not any(p.requires_grad for p in slow.parameters())
     before = slow.weight.clone()
     nn.init.ones_(fast.weight)
-    follow(slow, fast, 0.9)
+    ema_update(slow, fast, 0.9)
     torch.testing.assert_close(slow.weight, 0.9 * before + 0.1)
 
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from selfsup.data import ImageSpec
-from selfsup.nn.decoder import Decoder
+from selfsup.nn.image.decoder import Decoder
+from selfsup.spec import ImageSpec
 
 
 @pytest.mark.parametrize("size", [8, 28, 33, 64, 224])

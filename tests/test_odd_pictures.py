@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from selfsup.data import Arrays, Labels
+from selfsup.data.image import Arrays
 from selfsup.encoders import build_encoder
 from selfsup.errors import UserError
 from selfsup.pretraining import prepare_task
+from selfsup.source import Labels
 from selfsup.tasks import TASKS, find_task
 from selfsup.views.loader import batches
 

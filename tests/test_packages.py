@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from selfsup.data import open_data, packages
+from selfsup.data import packages
+from selfsup.data.open import open_data
 from selfsup.errors import UserError
 
 

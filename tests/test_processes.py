@@ -8,8 +8,8 @@ import time
 import pytest
 import torch
 
+from selfsup.base.processes import side_by_side
 from selfsup.errors import RunFailed, UserError
-from selfsup.processes import side_by_side
 
 CPU = torch.device("cpu")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="copies are made on Linux alone")

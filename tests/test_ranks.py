@@ -9,7 +9,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
-from selfsup.data import Arrays
+from selfsup.data.image import Arrays
 from selfsup.encoders import build_encoder
 from selfsup.nn.norm import synchronised
 from selfsup.pretraining import prepare_task

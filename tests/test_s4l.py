@@ -15,17 +15,19 @@ import torch.nn.functional as F
 
 import selfsup
 from selfsup.cli import main
-from selfsup.data import Arrays, Labels, open_data
+from selfsup.data.image import Arrays
+from selfsup.data.open import open_data
 from selfsup.encoders import build_encoder
 from selfsup.errors import UserError
 from selfsup.pretraining import prepare_task
+from selfsup.source import Labels
 from selfsup.task import Loss, Panel, Task
 from selfsup.tasks import TASKS
 from selfsup.tasks.image.rotation import Rotation, all_turns
 from selfsup.tasks.semi.s4l import S4L
 from selfsup.train.signals import Interrupted
-from selfsup.views import Crop, ImageViews
-from selfsup.views.labelled import shifted
+from selfsup.views.image import Crop, ImageViews
+from selfsup.views.image.labelled import shifted
 from selfsup.views.loader import batches
 
 
@@ -223,7 +225,7 @@ def test_the_row_s4l_sees_the_drawn_labels_and_every_other_picture_without(
             file.write(f"{saw}\n")
 
     monkeypatch.setattr("selfsup.evaluation.few_labels.fit", record)
-    monkeypatch.setattr("selfsup.tasks.supervised.Supervised.pretext", None, raising=False)
+    monkeypatch.setattr("selfsup.tasks.semi.supervised.Supervised.pretext", None, raising=False)
     source = open_data("digits")
     ids = np.where(np.arange(len(source)) < 1000, source.labels.ids, -1)
     source.labels = Labels(ids, source.labels.classes)

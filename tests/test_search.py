@@ -12,9 +12,9 @@ from PIL import Image
 
 import selfsup
 from selfsup.cli import main
+from selfsup.commands.search import nearest
+from selfsup.data.vectors import VectorFile
 from selfsup.errors import UserError
-from selfsup.searching import nearest
-from selfsup.vectors import VectorFile
 
 X = np.random.default_rng(0).normal(size=(9000, 16)).astype(np.float32)  # more than two batches
 
@@ -183,7 +183,7 @@ def test_explore_takes_random_rows_of_many(file: Path, tmp_path: Path, monkeypat
 
 def test_explore_serves_every_row_where_the_extra_is_installed(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran = []
-    monkeypatch.setattr("selfsup.exploring.find_spec", lambda name: object())
+    monkeypatch.setattr("selfsup.commands.explore.find_spec", lambda name: object())
     monkeypatch.setattr(
         "subprocess.run", lambda command, check: ran.append(command) or type("Done", (), {"returncode": 0})
     )

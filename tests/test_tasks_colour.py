@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from selfsup.data import Arrays, ImageSpec
+from selfsup.data.image import Arrays
 from selfsup.encoders import build_encoder
 from selfsup.errors import UserError
-from selfsup.nn.lab import AbBins, ab_bins, coloured, from_lab, from_light, luminance, to_lab, to_light
+from selfsup.nn.image.lab import AbBins, ab_bins, coloured, from_lab, from_light, luminance, to_lab, to_light
+from selfsup.spec import ImageSpec
 from selfsup.tasks.image.colorization import Colorization
 from selfsup.tasks.image.split_brain import SplitBrain
 

@@ -7,11 +7,13 @@ import pytest
 import torch
 
 import selfsup
-from selfsup.data import Arrays, ImageSpec
+from selfsup.data.image import Arrays
 from selfsup.encoders import build_encoder
-from selfsup.nn.kmeans import spherical_kmeans
-from selfsup.nn.pairs import cosine_schedule, each_view
+from selfsup.nn.ema import cosine_schedule
+from selfsup.nn.image.pairs import each_view
+from selfsup.spec import ImageSpec
 from selfsup.tasks import find_task
+from selfsup.tasks.image.deepcluster_kmeans import spherical_kmeans
 
 SPEC = ImageSpec.of(16, 3)
 

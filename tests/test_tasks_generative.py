@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from selfsup.data import ImageSpec
 from selfsup.encoders import build_encoder
 from selfsup.errors import UserError
 from selfsup.nn import noise
 from selfsup.nn.detached import detached
+from selfsup.spec import ImageSpec
 from selfsup.tasks.image.bigan import BiGAN
 from selfsup.tasks.image.combined import Combined
 from selfsup.tasks.image.context_encoder import ContextEncoder

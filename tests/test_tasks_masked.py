@@ -6,13 +6,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from selfsup.data import ImageSpec
 from selfsup.encoders import build_encoder
 from selfsup.errors import UserError
 from selfsup.losses import cross_view_entropy
 from selfsup.nn import noise
-from selfsup.nn.distill import masked_entropy
-from selfsup.nn.masks import (
+from selfsup.nn.image.masks import (
     blocks,
     covered_first,
     lowest,
@@ -25,9 +23,11 @@ from selfsup.nn.masks import (
     take,
     unpatchify,
 )
+from selfsup.nn.image.self_distillation import masked_entropy
+from selfsup.spec import ImageSpec
 from selfsup.task import Task
 from selfsup.tasks import find_task
-from selfsup.views import multi_crop
+from selfsup.views.image import multi_crop
 
 SPEC = ImageSpec.of(32, 3)
 KEY = torch.arange(1, 41) * 7919

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from selfsup.data import ImageSpec
 from selfsup.encoders import build_encoder
 from selfsup.errors import UserError
 from selfsup.nn import patches
-from selfsup.nn.permutations import OPTIMAL, greedy, hamming, permutation_set
-from selfsup.nn.recolour import new_colours
+from selfsup.nn.image.recolor import new_colours
+from selfsup.spec import ImageSpec
 from selfsup.tasks import find_task
+from selfsup.tasks.image.jigsaw_permutations import OPTIMAL, greedy, hamming, permutation_set
 from selfsup.tasks.image.rotation import all_turns
 
 SPEC = ImageSpec.of(32, 3)

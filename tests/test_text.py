@@ -11,13 +11,16 @@ from PIL import Image
 
 import selfsup
 from selfsup.cli import main
-from selfsup.data import Arrays, Labels, Pieces, Texts, open_data, tokens
+from selfsup.data.image import Arrays
+from selfsup.data.open import open_data
+from selfsup.data.text import Pieces, Texts, tokens
 from selfsup.encoders import build_encoder
 from selfsup.errors import UserError
 from selfsup.pretraining import prepare_task
+from selfsup.source import Labels
 from selfsup.tasks import find_task
 from selfsup.views.loader import batches
-from selfsup.views.text import TextViews
+from selfsup.views.text.views import TextViews
 
 pytest.importorskip("transformers")
 DOCUMENTS = [topics[key] for key in sorted(topics)][:40]

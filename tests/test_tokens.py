@@ -4,10 +4,10 @@ import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
-from selfsup.data import ImageSpec
 from selfsup.encoders import build_encoder
-from selfsup.encoders.timm_model import TimmModel, sines
+from selfsup.encoders.image.timm_model import TimmModel, sines
 from selfsup.errors import UserError
+from selfsup.spec import ImageSpec
 
 SPEC = ImageSpec.of(32, 3)
 

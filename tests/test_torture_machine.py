@@ -11,12 +11,12 @@ import torch
 
 import selfsup
 from selfsup.cli import main
-from selfsup.data import Arrays
+from selfsup.data.image import Arrays
 from selfsup.errors import RunFailed
 from selfsup.tasks.image.rotation import Rotation
 from selfsup.train import fit
 from selfsup.train.log import Log, Skipped
-from selfsup.views import ImageViews
+from selfsup.views.image import ImageViews
 
 WORDS = "digits --encoder convnet --steps 6 --batch-size 32 --quiet --out"
 

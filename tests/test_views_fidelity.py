@@ -11,8 +11,12 @@ import torch
 import torchvision.transforms.v2.functional as F
 
 import views_chain
-from selfsup.data import Arrays, Broken, ImageSpec, Labels
-from selfsup.views import PRESETS, Crop, ImageViews, centre, draw, images, patches, preset, reference
+from selfsup.data.image import Arrays
+from selfsup.source import Broken, Labels
+from selfsup.spec import ImageSpec
+from selfsup.views import draw
+from selfsup.views.image import PRESETS, Crop, ImageViews, centre, patches, preset, reference
+from selfsup.views.image import views as images
 
 LIMIT = 0.006
 
@@ -52,7 +56,7 @@ def smooth(high, wide, channels=3, seed=0):
 CLOSURES = """
 import sys
 import numpy as np
-from selfsup.views.look import compiled
+from selfsup.views.image.color_ops import compiled
 
 def shift(step):
     @compiled

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from selfsup.data import Broken, images, patience
-from selfsup.data.images import MAX_PIXELS, decode_image, read_image
+from selfsup.data import images, patience
+from selfsup.data.image.decode import MAX_PIXELS, decode_image, read_image
+from selfsup.source import Broken
 
 
 def picture(mode="RGB", size=(60, 40)):

@@ -9,14 +9,17 @@ import pytest
 import torch
 from PIL import Image
 
-from selfsup.data import Arrays, ImageSpec, buffers, open_data
+from selfsup.base import buffers
+from selfsup.data.image import Arrays
+from selfsup.data.image.cache import Decoded
+from selfsup.data.open import open_data
 from selfsup.errors import RunFailed, UserError
-from selfsup.views import Crop, ImageViews, preset
-from selfsup.views.bench import bench
-from selfsup.views.cache import Decoded
+from selfsup.spec import ImageSpec
+from selfsup.views.image import Crop, ImageViews, preset
+from selfsup.views.image.bench import bench
+from selfsup.views.image.sheet import contact_sheet
 from selfsup.views.loader import batches
 from selfsup.views.random import permutation
-from selfsup.views.sheet import contact_sheet
 
 
 @pytest.fixture(scope="module")

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 import selfsup
+from selfsup.base.writing import only_here, part_name, whole_file, write_atomically
 from selfsup.errors import RunFailed, UserError
-from selfsup.writing import only_here, part_name, whole_file, write_atomically
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from selfsup.writing import only_here, whole_file
+from selfsup.base.writing import only_here, whole_file
 with {what}(Path(sys.argv[1])) as held:
     if held: held.write(b"half"); held.flush()
     print("held", flush=True)

@@ -6,18 +6,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from selfsup.auditing import audit
-    from selfsup.catalogue import tasks
-    from selfsup.comparing import compare
-    from selfsup.embedding import embed
-    from selfsup.evaluation import evaluate
-    from selfsup.exploring import explore
-    from selfsup.exporting import export
-    from selfsup.pretraining import pretrain
-    from selfsup.reporting import report
+    from selfsup.commands.audit import audit
+    from selfsup.commands.compare import compare
+    from selfsup.commands.embed import embed
+    from selfsup.commands.evaluate import evaluate
+    from selfsup.commands.explore import explore
+    from selfsup.commands.export import export
+    from selfsup.commands.pretrain import pretrain
+    from selfsup.commands.report import report
+    from selfsup.commands.search import search
+    from selfsup.commands.show import show
+    from selfsup.commands.tasks import list_tasks
     from selfsup.run import Run, load
-    from selfsup.searching import search
-    from selfsup.showing import show
 
 __version__ = "0.1.0"
 __all__ = [
@@ -28,35 +28,21 @@ __all__ = [
     "evaluate",
     "explore",
     "export",
+    "list_tasks",
     "load",
     "pretrain",
     "report",
     "search",
     "show",
-    "tasks",
 ]
 
-_HOME = {
-    "Run": "run",
-    "audit": "auditing",
-    "compare": "comparing",
-    "embed": "embedding",
-    "evaluate": "evaluation",
-    "explore": "exploring",
-    "export": "exporting",
-    "load": "run",
-    "pretrain": "pretraining",
-    "report": "reporting",
-    "search": "searching",
-    "show": "showing",
-    "tasks": "catalogue",
-}
+_OTHER = {"Run": "selfsup.run", "load": "selfsup.run", "list_tasks": "selfsup.commands.tasks"}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in __all__:
         raise AttributeError(f"module 'selfsup' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"selfsup.{_HOME[name]}"), name)
+    return getattr(importlib.import_module(_OTHER.get(name, f"selfsup.commands.{name}")), name)
 
 
 def __dir__() -> list[str]:

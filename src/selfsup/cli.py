@@ -17,21 +17,10 @@ from typing import Annotated, Any, Literal
 
 from selfsup.errors import RunFailed, UserError, unknown
 
-COMMANDS = {
-    "demo": "selfsup.demo:demo",
-    "tasks": "selfsup.catalogue:tasks",
-    "show": "selfsup.showing:show",
-    "pretrain": "selfsup.pretraining:pretrain",
-    "audit": "selfsup.auditing:audit",
-    "evaluate": "selfsup.evaluation:evaluate",
-    "compare": "selfsup.comparing:compare",
-    "embed": "selfsup.embedding:embed",
-    "search": "selfsup.searching:search",
-    "explore": "selfsup.exploring:explore",
-    "export": "selfsup.exporting:export",
-    "bench": "selfsup.benching:bench",
-    "report": "selfsup.reporting:report",
-}
+COMMANDS = (
+    "demo", "tasks", "show", "pretrain", "audit", "evaluate", "compare", "embed", "search", "explore", "export",
+    "bench", "report",
+)  # fmt: skip
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -100,15 +89,15 @@ def _run(words: list[str]) -> Any:
     known = _options(function)
     helping = "--help" in words or "-h" in words
     asked = {name for word in words if (name := _option(word))} - {*_accepted(known), "help", "tyro_print_completion"}
-    more: dict[str, inspect.Parameter] = {}
-    if _takes_hyperparameters(function) and (asked or helping):
-        more = _hyperparameters(function, words, explain=not asked)
-    for name in sorted(asked - _accepted(more)):
+    more: dict[str, Option] = {}
+    if _takes_more(function) and (asked or helping):
+        more = _further_options(function, words, explain=not asked)
+    for name in sorted(asked - _accepted({name: option.parameter for name, option in more.items()})):
         raise unknown(f"option of {command}", _flag(name), map(_flag, [*known, *more]))
     if helping:
         words = ["--help"]  # or tyro leaves out the arguments that were given
     else:  # what was not given is left to the task's defaults
-        more = {name: parameter for name, parameter in more.items() if {name, f"no_{name}"} & asked}
+        more = {name: option for name, option in more.items() if {name, f"no_{name}"} & asked}
     with _one_line(words):
         arguments, options = tyro.cli(_recorder(function, more), prog=f"selfsup {command}", args=words)
     return function(*arguments, **options)
@@ -129,7 +118,7 @@ def _print(result: Any, as_json: bool) -> None:
         return
     from rich.console import Console
 
-    from selfsup.printing import WIDTH
+    from selfsup.base.printing import WIDTH
 
     shown, width = result.__rich__(), None if sys.stdout.isatty() else WIDTH
     console = Console(width=width, markup=False, emoji=False, highlight=False)  # a path may hold [brackets]
@@ -139,12 +128,12 @@ def _print(result: Any, as_json: bool) -> None:
 
 
 def _function(command: str) -> Callable[..., Any]:
-    module, _, name = COMMANDS[command].partition(":")
-    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    """Return the function of a command, which has its name, from its file."""
+    function: Callable[..., Any] = getattr(importlib.import_module(f"selfsup.commands.{command}"), command)
     return function
 
 
-def _takes_hyperparameters(function: Callable[..., Any]) -> bool:
+def _takes_more(function: Callable[..., Any]) -> bool:
     return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values())
 
 
@@ -168,11 +157,12 @@ def _flag(name: str) -> str:
 
 
 def _recorder(
-    function: Callable[..., Any], more: Mapping[str, inspect.Parameter] | None = None
+    function: Callable[..., Any], more: Mapping[str, Option] | None = None
 ) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]:
-    """Return a function with the options of `function` (and `more` for **hyperparameters) that returns what it got."""
+    """Return a function with the options of `function` (and `more` for **options) that returns what it got."""
     parameters = inspect.signature(function).parameters.values()
-    shown = [_readable(p, function) for p in parameters if p.kind is not p.VAR_KEYWORD] + list((more or {}).values())
+    shown = [_readable(p, function) for p in parameters if p.kind is not p.VAR_KEYWORD]
+    shown += [_explained(option) for option in (more or {}).values()]
 
     def bound(*arguments: Any, **options: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return arguments, options
@@ -181,6 +171,14 @@ def _recorder(
     bound.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
     bound.__annotations__ = {p.name: p.annotation for p in shown}
     return bound
+
+
+def _explained(option: Option) -> inspect.Parameter:
+    """Return an option of a task or a kind of data with its help."""
+    import tyro
+
+    kind = option.parameter.annotation
+    return option.parameter.replace(annotation=Annotated[kind, tyro.conf.arg(help=option.help or None)])
 
 
 def _readable(parameter: inspect.Parameter, function: Callable[..., Any]) -> inspect.Parameter:
@@ -196,9 +194,14 @@ def _readable(parameter: inspect.Parameter, function: Callable[..., Any]) -> ins
     return parameter.replace(annotation=Annotated[kind, tyro.conf.arg(metavar=shown.upper(), aliases=aliases)])
 
 
-def _hyperparameters(function: Callable[..., Any], words: list[str], explain: bool) -> dict[str, inspect.Parameter]:
-    """Return the options of the task that the words name. To `explain` none, it has to be named."""
+def _further_options(function: Callable[..., Any], words: list[str], explain: bool) -> dict[str, Option]:
+    """Return the options of the task that the words name, and of its kind of data. To `explain` one, it has to be named.
+
+    A command without a task takes those of every kind of data.
+    """
+    from selfsup.data.kinds import spec_help, spec_options
     from selfsup.tasks import TASKS, find_task
+    from selfsup.tasks.options import read_args
 
     known = _options(function)
     default: str = known["task"].default if "task" in known else ""
@@ -209,12 +212,27 @@ def _hyperparameters(function: Callable[..., Any], words: list[str], explain: bo
         elif not word.startswith("-") and (before not in known or known[before].annotation == "bool"):
             values.append(word)  # the command's own, or the value of an option of the task
         before = _option(word) if "=" not in word else ""
-    if "task" not in known:
+    if "task" not in known and "task" in inspect.signature(function).parameters:
         named = next((word for word in values if word in TASKS or ":" in word), values[0] if values else "")
     name = named or default
-    if not name or (explain and not named):
-        return {}
-    return find_task(name).hyperparameters()
+    kind, found = "any", dict[str, Option]()
+    if name and not (explain and not named):
+        task = find_task(name)
+        said, kind = read_args(task.__doc__ or ""), task.kind
+        found = {key: Option(p, said.get(key, "")) for key, p in task.hyperparameters().items()}
+    said = read_args(spec_help(kind))
+    return {key: Option(_keyword(p), said.get(key, "")) for key, p in spec_options(kind).items()} | found
+
+
+class Option(typing.NamedTuple):
+    """An option of a task or of a kind of data, and its help."""
+
+    parameter: inspect.Parameter
+    help: str
+
+
+def _keyword(parameter: inspect.Parameter) -> inspect.Parameter:
+    return parameter.replace(kind=parameter.KEYWORD_ONLY)
 
 
 @contextlib.contextmanager

@@ -12,13 +12,14 @@ from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 from selfsup import __version__
+from selfsup.base.printing import Printable
 from selfsup.errors import UserError
-from selfsup.printing import Printable
 from selfsup.tasks import TASKS, find_task
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from selfsup.spec import Spec
     from selfsup.task import Task
 
 FREE = ("versions.", "command")  # may differ when a run goes on
@@ -42,12 +43,12 @@ class Run(Printable):
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or "recipe.json is no text"
             raise UserError(f"{self.folder} is no run folder: {reason}; `selfsup pretrain` makes one") from None
-        from selfsup.modalities import by_kind
+        from selfsup.spec import read_spec
 
         try:
             self.recipe: dict[str, Any] = json.loads(text)
             self.task, self.encoder_name = self.recipe["task"]["name"], self.recipe["encoder"]["name"]
-            self._spec = by_kind(self.recipe["spec"].get("kind", "image")).read_spec(self.recipe["spec"], self.folder)
+            self._spec = read_spec(self.recipe["spec"], self.folder)
             wrong = self._wrong()
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError, UserError) as error:
             wrong = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
@@ -86,9 +87,13 @@ class Run(Printable):
         return (self.folder / "encoder.safetensors").exists()
 
     @property
-    def spec(self) -> Any:
+    def spec(self) -> Spec:
         """What the encoder takes: `ImageSpec`, `TextSpec`."""
         return self._spec
+
+    def fresh_task(self) -> Task | None:
+        """Return the task with an untrained encoder; None for one that is not in the registry."""
+        return self._task(find_task(self.task), self.fresh_encoder()) if self.task in TASKS else None
 
     def fresh_encoder(self) -> Any:
         """Return the same encoder untrained."""

@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, check_random_
 from selfsup.errors import UserError
 
 if TYPE_CHECKING:
-    from selfsup.data import Labels, Source
+    from selfsup.source import Labels, Source
     from selfsup.task import Task
 
 
@@ -97,7 +97,7 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         """
         import torch
 
-        from selfsup.pretraining import pretrain
+        from selfsup.commands.pretrain import pretrain
         from selfsup.tasks import find_task
 
         source = self._source(X, fitting=True)
@@ -132,9 +132,9 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
     def transform(self, X: Any) -> NDArray[np.float32]:
         """Return the features (N, dim). Raises `InputError` if X is not as the class describes, or cannot be read."""
         check_is_fitted(self)
-        from selfsup.data import Broken
         from selfsup.evaluation.features import extract
-        from selfsup.pretraining import make_fabric
+        from selfsup.source import Broken
+        from selfsup.train.device import make_fabric
 
         source = self._source(X, fitting=False)
         device = make_fabric(self.device, "float32").device
@@ -154,7 +154,7 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         """Return the pictures of X, of which `fit` needs two at least."""
         import pyarrow as pa
 
-        from selfsup.data import Arrays, Files
+        from selfsup.data.image import Arrays, Files
 
         if isinstance(X, str | os.PathLike):
             raise InputError(f"X is one path, {str(X)!r}; give a list of picture files")
@@ -195,7 +195,7 @@ def _are_paths(X: Any) -> bool:
 
 
 def _labels(y: Any, samples: int) -> Labels:
-    from selfsup.data import Labels
+    from selfsup.source import Labels
 
     if y is None:
         raise InputError("this task needs labels: give y, with -1 for samples that have none")

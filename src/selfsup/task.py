@@ -5,14 +5,16 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from selfsup.errors import UserError
-
-if TYPE_CHECKING:
-    from selfsup.views import Views
+from selfsup.source import Source
+from selfsup.spec import Media
 
 Batch = Mapping[str, Tensor]
 """Tensors by name; the first dimension of each is the sample. A task's docstring lists the keys that it reads."""
@@ -26,6 +28,39 @@ class Loss(NamedTuple):
     chance: float | None = None  # the value of a guess that ignores the input, e.g. ln 4; None where there is none
 
 
+class Panel(NamedTuple):
+    """One part of a task's picture: what the encoder sees, and its label.
+
+    A tensor is one sample as the views make it, which the spec draws.
+    """
+
+    content: Tensor | Media
+    caption: str
+
+
+class Fetched(NamedTuple):
+    """A batch, and the samples that could not be read: their number and the reason."""
+
+    batch: Batch
+    skipped: tuple[tuple[int, str], ...] = ()
+
+
+class Views(Protocol):
+    """How samples become a batch: `fetch` in a worker on the CPU, then `finish` on the device.
+
+    Declarative, picklable, without weights or state: what is random is a function of (seed, epoch, index).
+    """
+
+    def for_device(self, device: torch.device) -> Self:
+        """Return the same views, with the division of work between `fetch` and `finish` that suits a device."""
+
+    def fetch(self, source: Source, indices: NDArray[np.int64], seed: int, epoch: int) -> Fetched:
+        """Return the views of the samples, each drawn from (seed, epoch, index) alone."""
+
+    def finish(self, batch: Batch) -> Batch:
+        """Return the batch as the encoder gets it (images: float32, normalized, channels last in memory)."""
+
+
 class Encoder(Protocol):
     """A module (B, ...) -> (B, dim). `maps(x)` -> (B, C, H, W) and `tokens(x)` -> (B, N, dim) where it has them."""
 
@@ -37,13 +72,6 @@ class Encoder(Protocol):
         ...
 
 
-class Panel(NamedTuple):
-    """One picture of `selfsup show`: what the encoder sees, (C, H, W) as normalised by the views or text; its label."""
-
-    image: Tensor | str
-    caption: str
-
-
 class Task(nn.Module, ABC):
     """Base class of every pretext task; keyword-only constructor arguments are its hyper-parameters.
 
@@ -53,8 +81,9 @@ class Task(nn.Module, ABC):
 
     paper: ClassVar[str] = ""
     section: ClassVar[str] = ""
-    modality: ClassVar[str] = "image"
+    kind: ClassVar[str] = "image"  # of data; "any": whatever the labels are of
     needs_labels: ClassVar[bool] = False
+    keeps_samples: ClassVar[bool] = False  # it keeps something of each sample: nothing to ask about others
     uses_unlabelled: ClassVar[bool] = False  # with needs_labels: samples without a label (-1) are kept, not left out
     default_encoder: ClassVar[str] = "resnet18"
     small_encoder: ClassVar[str] = "convnet"  # one that is built at once: for pictures of what a task does
@@ -63,7 +92,8 @@ class Task(nn.Module, ABC):
         Mapping[str, Mapping[str, Any]]
     ] = {}  # cue of `audit` -> options that hide it: {"rim": {"gap": 4}}
     coupled: ClassVar[bool] = True  # False: the loss is a mean over samples, each of which is a function of it alone
-    progress: float = 0.0  # step / total, written by fit alone
+    progress: float = 0.0  # step / steps; both are written by fit alone
+    steps: int = 0  # of the whole run
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
@@ -71,13 +101,21 @@ class Task(nn.Module, ABC):
             raise UserError(f"an encoder is a torch module, not {type(encoder).__name__}")
         self.encoder: Any = encoder
 
-    def samples(self, source: Any) -> Any:
+    @classmethod
+    def resolve(cls, source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the hyper-parameters that depend on the data and were not given: number of items, largest queue.
+
+        Raises `UserError` for given ones that these data do not allow.
+        """
+        return {}
+
+    def samples(self, source: Source) -> Source:
         """Return the source that the task learns from, made of what the user gave: other cuts of long samples."""
         return source
 
     @abstractmethod
     def views(self, spec: Any) -> Views:
-        """Return how a batch is made from samples of this `spec` (for pictures `selfsup.data.ImageSpec`)."""
+        """Return how a batch is made from samples of this `spec`, e.g. `ImageSpec`."""
 
     @abstractmethod
     def loss(self, batch: Batch) -> Loss:
@@ -115,3 +153,17 @@ class Task(nn.Module, ABC):
         """Return the keyword-only arguments of the constructor: the one source of options, recipe and export."""
         parameters = inspect.signature(cls.__init__, eval_str=True).parameters
         return {name: p for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
+
+
+def at_most_samples(source: Source, given: Mapping[str, Any], task: type[Task], *names: str) -> dict[str, Any]:
+    """Return the defaults of options that count samples (a queue, prototypes), cut to how many samples there are.
+
+    A longer queue would hold past keys of each sample itself as negatives. Raises `UserError` for a given one that is
+    larger. For `Task.resolve`.
+    """
+    count, known = len(source), task.hyperparameters()
+    for name in names:
+        if isinstance(given.get(name), int) and given[name] > count:
+            flag = name.replace("_", "-")
+            raise UserError(f"--{flag} {given[name]:,} is more than there are samples ({count:,}); give fewer")
+    return {name: min(known[name].default, count) for name in names if name not in given}

@@ -123,7 +123,8 @@ def damaged(data: bytes, kind: str, how: str, rng: random.Random) -> bytes:
 def survive(folder: Path, root: Path, only: tuple[str, ...] = ()) -> list[dict[str, Any]]:
     """Run every command on `root`, or some; return a line for each: seconds, growth, and what is wrong."""
     import selfsup
-    from selfsup.data import Broken, open_data
+    from selfsup.data.open import open_data
+    from selfsup.source import Broken
 
     source, broken = open_data(root), dict[str, str]()
 

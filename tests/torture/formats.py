@@ -18,10 +18,11 @@ from lightning_fabric.plugins import Precision
 from PIL import Image
 
 import selfsup
-from selfsup.data import Broken, open_data
-from selfsup.data.images import decode_image
+from selfsup.data.image.decode import decode_image
+from selfsup.data.open import open_data
 from selfsup.errors import UserError
 from selfsup.run import Run, differences
+from selfsup.source import Broken
 
 Case = Callable[[random.Random], object]
 
@@ -96,9 +97,9 @@ def checkpoint(folder: Path) -> Case:
 
 def parquet(folder: Path) -> Case:
     """An embedding file: searched, its rows named, its pictures looked for."""
+    from selfsup.commands.search import nearest
+    from selfsup.data.vectors import VectorFile
     from selfsup.reports.finding import find_samples
-    from selfsup.searching import nearest
-    from selfsup.vectors import VectorFile
 
     run = _run(folder)
     path = folder / "x.parquet"

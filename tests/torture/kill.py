@@ -33,7 +33,7 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 from pictures import Broken, make_pictures
 
-import selfsup.comparison.race
+import selfsup.comparison.tournament
 from selfsup.cli import main as selfsup_main
 from selfsup.evaluation import few_labels
 from selfsup.tasks import TASKS
@@ -108,7 +108,7 @@ def start(words: str, place: Path, log: Path | None = None, limit: int | None = 
             os.setgid(user)
             os.setuid(user)
         fit.SAVE_SECONDS, fit.SAVE_SHARE, few_labels.STEPS = 0.0, 0.5, (5, 5)
-        selfsup.comparison.race.step_seconds = lambda *_: 0.02
+        selfsup.comparison.tournament.step_seconds = lambda *_: 0.02
         sys.argv = ["selfsup", *words.split()]
         status = selfsup_main()
     except BaseException:

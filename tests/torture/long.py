@@ -20,8 +20,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from selfsup.data import Arrays, ImageSpec
+from selfsup.data.image import Arrays
 from selfsup.pretraining import make_fabric
+from selfsup.spec import ImageSpec
 from selfsup.tasks.image.rotation import Rotation
 from selfsup.train import fit
 

@@ -8,15 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from selfsup.data import Source
 from selfsup.errors import UserError
-from selfsup.modalities import MODALITIES, by_kind
-from selfsup.pretraining import prepare_task
+from selfsup.evaluation.baselines import baseline_names
+from selfsup.source import Source
 from selfsup.task import Task
 from selfsup.tasks import TASKS, find_task
+from selfsup.tasks.resolve import resolve_task
 
-DATA = tuple(by_kind(kind).baseline for kind in MODALITIES)  # the samples themselves, as features
-BASELINES = (*DATA, "untrained", "from scratch")
+BASELINES = (*baseline_names(), "untrained", "from scratch")
 SPEC = re.compile(r"\s*([^,()]+?)\s*(?:\(([^()]*)\))?\s*(?:,|$)")
 
 
@@ -45,18 +44,17 @@ def find_candidates(
     """Return the candidates by name, and the reasons of those that cannot take part.
 
     `tasks`: names of the registry or module:Class, with options in brackets where wanted, separated by commas
-    (`rotation(flip=0,pad=3)`); classes; or `all`, every task of the data's modality, of which those that cannot be set
+    (`rotation(flip=0,pad=3)`); classes; or `all`, every task for the data's kind, of which those that cannot be set
     up are left out. Raises `UserError` for unknown names and options and for two alike.
     """
     texts = [tasks] if isinstance(tasks, str) else list(tasks)
-    modality = getattr(source, "modality", "image")
     wanted: list[Candidate] = []
     offered: list[str] = []  # by us, not by name
     for text in texts:
         if not isinstance(text, str):
             wanted.append(Candidate(text.__name__, text, {}))
         elif text.strip() == "all":
-            offered += [name for name in TASKS if find_task(name).modality == modality]
+            offered += [name for name in TASKS if find_task(name).kind == source.kind]
             wanted += [Candidate(name, name, {}) for name in offered]
         else:
             wanted += _parse(text)
@@ -72,11 +70,11 @@ def find_candidates(
         kind = candidate.kind
         if kind.needs_labels:
             left_out[candidate.name] = "it needs labels, which the comparison keeps for measuring"
-        elif kind.modality not in ("any", modality):
-            left_out[candidate.name] = f"it is for {kind.modality}, not {modality}"
+        elif kind.kind not in ("any", source.kind):
+            left_out[candidate.name] = f"it is for {kind.kind}, not {source.kind}"
         else:
             try:
-                prepare_task(candidate.task, source, candidate.options)
+                resolve_task(candidate.task, source, candidate.options)
             except UserError as error:
                 if candidate.name not in offered:
                     raise

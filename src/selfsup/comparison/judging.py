@@ -13,13 +13,13 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import nn
 
-from selfsup.data import Source
 from selfsup.errors import UserError
+from selfsup.evaluation.baselines import baseline
 from selfsup.evaluation.draws import interval, nested_draws
 from selfsup.evaluation.features import extract
 from selfsup.evaluation.few_labels import align, train_on_labels
 from selfsup.evaluation.probe import fit_probe
-from selfsup.modalities import modality
+from selfsup.source import Source
 from selfsup.task import Task
 
 ITEMS = 2048  # samples for the label-free measures: their cost grows with the cube
@@ -100,9 +100,9 @@ class Accuracy:
 
     def read_data(self) -> dict[str, Any]:
         """Return readings of `select` and `test`, of the samples themselves."""
-        kind = modality(self.spec)
-        found = kind.features(tuple(self.parts), self.spec, True)
-        return self._probe(dict(zip(Parts._fields, found, strict=True)), kind.alike)
+        own = baseline(self.spec.kind)
+        found = own.features(tuple(self.parts), self.spec, True)
+        return self._probe(dict(zip(Parts._fields, found, strict=True)), own.STANDARDISED)
 
     def _probe(
         self, features: dict[str, tuple[NDArray[np.int64], NDArray[np.float32]]], alike: bool = True
@@ -151,7 +151,7 @@ class LabelFree:
 
     def read_data(self) -> dict[str, Any]:
         """Return the same of the samples themselves."""
-        return self._measure(modality(self.spec).features((self.source,), self.spec, True)[0][1])
+        return self._measure(baseline(self.spec.kind).features((self.source,), self.spec, True)[0][1])
 
     def _measure(self, x: NDArray[np.float32]) -> dict[str, Any]:
         from selfsup.evaluation import label_free

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from selfsup.base.writing import LOCK, part_name, write_atomically
 from selfsup.errors import UserError
 from selfsup.run import differences
-from selfsup.writing import LOCK, part_name, write_atomically
 
 
 def rungs(candidates: int, halving: bool) -> list[tuple[int, float]]:

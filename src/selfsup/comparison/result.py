@@ -10,10 +10,10 @@ from typing import Any
 from rich.console import Group
 from rich.table import Table
 
+from selfsup.base.printing import Printable
 from selfsup.comparison.candidates import BASELINES
 from selfsup.comparison.judging import accuracy, difference
 from selfsup.comparison.plan import State
-from selfsup.printing import Printable
 
 HALF_TRAINED = (
     "At a rung all candidates have had the same share of their run, with the learning rate still high: a task that "

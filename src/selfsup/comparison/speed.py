@@ -7,10 +7,10 @@ import time
 
 from lightning_fabric import Fabric
 
-from selfsup.data import Source
-from selfsup.task import Task
-from selfsup.train.fit import Plan, fit
-from selfsup.views import Views
+from selfsup.source import Source
+from selfsup.task import Task, Views
+from selfsup.train.fit import fit
+from selfsup.train.plan import Plan
 
 SECONDS = 3.0  # of measuring, apart from the first steps
 FEW, MOST = 3, 200  # steps

@@ -1,8 +1,12 @@
-"""Sources of samples and their labels."""
+"""Sources of samples and their labels: what each kind of data brings, and how a user names it."""
 
-from selfsup.data.images import Broken
+from selfsup.data.image import Arrays, Files
+from selfsup.data.kinds import make_spec, open_query, spec_options, split_options
 from selfsup.data.open import open_data
-from selfsup.data.sources import Arrays, Files, ImageSpec, Labels, Source
-from selfsup.data.texts import Pieces, Texts, TextSpec
+from selfsup.data.text import Texts
+from selfsup.source import Broken, Labels, Source
 
-__all__ = ["Arrays", "Broken", "Files", "ImageSpec", "Labels", "Pieces", "Source", "TextSpec", "Texts", "open_data"]
+__all__ = [
+    "Arrays", "Broken", "Files", "Labels", "Source", "Texts", "make_spec", "open_data", "open_query", "spec_options",
+    "split_options",
+]  # fmt: skip

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from selfsup.data.folders import cache_folder
+from selfsup.base.cache import cache_folder
 from selfsup.errors import UserError
 
 BLOCK = 65_536  # paths that are Python objects at a time

@@ -20,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from selfsup.data.sources import Arrays, Labels
+from selfsup.data.image import Arrays
 from selfsup.errors import UserError
+from selfsup.source import Labels
 
 SIDE = 64  # pixels of an emoji
 STYLES = {  # what is downloaded: version, sha512, and where the pictures lie in it
@@ -120,7 +121,7 @@ def kept(path: Path, make: Callable[[], dict[str, NDArray[Any]]]) -> dict[str, N
 
     Raises `UserError` for a damaged file, `RunFailed` where it cannot be written.
     """
-    from selfsup.writing import write_atomically
+    from selfsup.base.writing import write_atomically
 
     if not os.path.exists(path):  # nor may it be looked at
         data = io.BytesIO()

@@ -1,17 +1,20 @@
-"""Encoders by name: those of the modality that a spec belongs to."""
+"""Encoders by name, for each kind of data."""
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
+from selfsup.spec import Spec
 
-def build_encoder(name: str, spec: Any, pretrained: bool = False) -> Any:
+ENCODERS = {"image": "selfsup.encoders.image", "text": "selfsup.encoders.text"}  # modules with `build`
+
+
+def build_encoder(name: str, spec: Spec, pretrained: bool = False) -> Any:
     """Return a fresh encoder (see `selfsup.task.Encoder`) for samples of this spec.
 
-    `name`, for pictures: `convnet`, `vit`, or any image model of timm; for texts: bert-tiny, bert-mini, bert-small,
+    `name`, for images: `convnet`, `vit`, or any image model of timm; for texts: bert-tiny, bert-mini, bert-small,
     gpt-tiny, gpt-mini, or any model of transformers that is on this machine. Raises `UserError` for an unknown name
     (the nearest is suggested) and for a model that cannot take such samples.
     """
-    from selfsup.modalities import modality
-
-    return modality(spec).build_encoder(name, spec, pretrained)
+    return importlib.import_module(ENCODERS[spec.kind]).build(name, spec, pretrained)

@@ -10,10 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from selfsup.data import Broken, Source
+from selfsup.base.progress import counting
 from selfsup.errors import RunFailed
-from selfsup.modalities import modality
-from selfsup.progress import counting
+from selfsup.source import Broken, Source
 from selfsup.train.log import Skipped
 from selfsup.views import plain_views
 
@@ -27,7 +26,7 @@ def feature_batches(
 
     Raises `UserError` for samples that the encoder cannot take, `RunFailed` when more than half are broken.
     """
-    modality(spec).check(source, spec)
+    source = source.conform(spec)
     skipped = Skipped(source, None)
     views = plain_views(spec).for_device(torch.device(device))
     encoder = encoder.to(device).eval()

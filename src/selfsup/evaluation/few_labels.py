@@ -13,7 +13,8 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import nn
 
-from selfsup.data import Labels, Source
+from selfsup.base.processes import side_by_side
+from selfsup.base.progress import counting
 from selfsup.evaluation.attentive import fit_attentive
 from selfsup.evaluation.draws import interval
 from selfsup.evaluation.features import extract
@@ -23,10 +24,10 @@ from selfsup.evaluation.probe import fit_probe
 from selfsup.evaluation.result import Score
 from selfsup.evaluation.ridge import fit_ridge
 from selfsup.evaluation.targets import TARGETS, Draws, Target
-from selfsup.processes import side_by_side
-from selfsup.progress import counting
+from selfsup.source import Labels, Source
 from selfsup.task import Task
-from selfsup.train.fit import Plan, fit
+from selfsup.train.fit import fit
+from selfsup.train.plan import Plan
 
 LR = {"trained": 2e-3, "finetune": 5e-4}  # a pretrained encoder is changed less
 BATCH, STEPS = 32, (200, 400)  # as accurate as 64 and up to 600 steps at a rate of 0.001, which cost twice as much

@@ -11,24 +11,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from selfsup.data import Source
 from selfsup.errors import UserError
 from selfsup.evaluation.features import extract
-from selfsup.modalities import modality
+from selfsup.source import Source
 
-PIXELS = 32  # a side of what the pixel baselines see, at most
 COMPONENTS = 64
 TOKEN_NUMBERS = 2**30  # so many can be held
 
 Poolings = Mapping[str, NDArray[np.float32]]  # features (n, d) by pooling; the first is the encoder's own
-
-
-class Pixels(nn.Module):
-    """(B, C, H, W) -> (B, C · side²): the pixels, averaged down to at most 32 a side."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the pixels as features."""
-        return (F.adaptive_avg_pool2d(x, PIXELS) if max(x.shape[2:]) > PIXELS else x).flatten(1)
 
 
 def principal_components(train: NDArray[np.float32], test: NDArray[np.float32]) -> tuple[Poolings, Poolings]:
@@ -94,7 +84,7 @@ def encode_tokens(
     if not has(encoder, "tokens"):
         raise UserError("--protocol attentive needs an encoder with tokens; take a transformer, or linear")
     with torch.no_grad():
-        shape = encoder.to(device).tokens(modality(spec).example(spec)[0].to(device)).shape[1:]
+        shape = encoder.to(device).tokens(spec.example(2).to(device)).shape[1:]
     if shape.numel() * sum(map(len, parts)) > TOKEN_NUMBERS:
         raise UserError(
             f"--protocol attentive holds {shape[0]} tokens of {shape[1]} numbers a sample: give at most "

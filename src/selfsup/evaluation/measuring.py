@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import nn
 
-from selfsup.data import Source
+from selfsup.evaluation.baselines import baseline
 from selfsup.evaluation.few_labels import FROZEN, read_features, train_on_draws
 from selfsup.evaluation.frozen import Poolings, encode, encode_tokens, has, principal_components
 from selfsup.evaluation.labels_saved import Saved, labels_saved
@@ -21,12 +21,12 @@ from selfsup.evaluation.readings import take_readings, task_views, view_features
 from selfsup.evaluation.reference import Reference
 from selfsup.evaluation.result import Evaluation, Score
 from selfsup.evaluation.targets import Target, chance, draw_labels, read_shots, truth
-from selfsup.modalities import modality
 from selfsup.run import Run
+from selfsup.source import Source
 from selfsup.task import Task
 from selfsup.tasks import TASKS, find_task
 from selfsup.tasks.semi.s4l import S4L
-from selfsup.tasks.supervised import Supervised
+from selfsup.tasks.semi.supervised import Supervised
 
 
 class Request(NamedTuple):
@@ -57,10 +57,10 @@ def measure(asked: Request, fabric: Fabric) -> Evaluation:
     pixels: list[NDArray[np.float32]] = []
     parts: list[Source] = []
     read: list[NDArray[np.int64]] = []
-    kind = modality(spec)
+    own = baseline(spec.kind)
     for part in (asked.train, asked.test):
-        kind.check(part, spec)
-    found = kind.features((asked.train, asked.test), spec, asked.quiet)
+        part.conform(spec)
+    found = own.features((asked.train, asked.test), spec, asked.quiet)
     for part, (numbers, features) in zip((asked.train, asked.test), found, strict=True):
         parts.append(part.take(numbers))
         read.append(numbers)
@@ -81,13 +81,13 @@ def measure(asked: Request, fabric: Fabric) -> Evaluation:
     for name, module, mine, x, test_x in _frozen(asked, (train, test), (pixels[0], pixels[1]), fabric):
         readers = tuple(p for p in frozen if p != "attentive" or "tokens" in x)
         scores += read_features(
-            name, x, test_x, y, wanted, classes, draws, readers, target, kind.alike or name != kind.baseline
+            name, x, test_x, y, wanted, classes, draws, readers, target, own.STANDARDISED or name != own.NAME
         )
         if asked.readings and module is not None:
             several = None
             if "label-free" in asked.readings:
-                views, shown = task_views(_task(asked.run), mine)
-                several = view_features(module, test, views, fabric.device, asked.seed)
+                views, shown = task_views(asked.run.fresh_task(), mine)
+                several = view_features(module, test, mine, views, fabric.device, asked.seed)
             readings[name] = take_readings(asked.readings, test_x["own"], ids, several, asked.seed)
         if name == asked.run.task:
             copies = overlap(train, test, x["own"], test_x["own"])
@@ -111,7 +111,7 @@ def measure(asked: Request, fabric: Fabric) -> Evaluation:
             for k, rows in draws[0].items()
         },
         "unreadable": unreadable, "duplicates": copies[0], "chance": {"value": level, "words": guess},
-        "warnings": warnings, "protocols": _PROTOCOLS | dict(kind.about),
+        "warnings": warnings, "protocols": _PROTOCOLS | dict(own.ABOUT),
     }  # fmt: skip
     if target.name == "classes":
         about["majority"] = level
@@ -168,8 +168,8 @@ def _frozen(
             x, test_x = {**x, "tokens": tokens[0]}, {**test_x, "tokens": tokens[1]}
         yield name, encoder, mine, x, test_x
     yield "PCA", None, spec, *principal_components(*pixels)
-    kind = modality(spec)
-    yield kind.baseline, kind.baseline_module(), spec, {"own": pixels[0]}, {"own": pixels[1]}
+    own = baseline(spec.kind)
+    yield own.NAME, own.module(), spec, {"own": pixels[0]}, {"own": pixels[1]}
 
 
 def _trained(asked: Request, classes: int) -> Iterator[tuple[str, str, Callable[[], Task]]]:
@@ -185,13 +185,6 @@ def _trained(asked: Request, classes: int) -> Iterator[tuple[str, str, Callable[
         own = run.task in TASKS and not find_task(run.task).needs_labels
         pretext = {"pretext": run.task, "options": given} if own else {}
         yield "s4l", "trained", lambda: S4L(run.fresh_encoder(), classes=classes, tile=False, **options, **pretext)
-
-
-def _task(run: Run) -> Task | None:
-    """Return the task of a run, for its views; None for one that is not in the registry."""
-    if run.task not in TASKS:
-        return None
-    return find_task(run.task)(run.fresh_encoder(), **run.recipe["task"]["hyperparameters"])
 
 
 def _saved(scores: Sequence[Score], about: dict[str, Any], asked: Request) -> dict[str, tuple[Saved, ...]]:

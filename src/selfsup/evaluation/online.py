@@ -9,12 +9,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from selfsup.data import Broken, Source
 from selfsup.errors import RunFailed, UserError
 from selfsup.evaluation.draws import nested_subsets
 from selfsup.evaluation.probe import fit_probe
 from selfsup.evaluation.targets import split
-from selfsup.modalities import modality
+from selfsup.source import Broken, Source
 from selfsup.views import plain_views
 
 SAMPLES = 500  # half to fit, half to measure
@@ -46,7 +45,7 @@ class OnlineProbe:
             raise UserError(
                 f"--probe {source.name} has no labels: give --probe-labels folders, a CSV file or an .npz file"
             )
-        modality(spec).check(source, spec)
+        source = source.conform(spec)
         count = min(SAMPLES, len(labelled))
         drawn = nested_subsets(len(labelled), [count], 1, seed)[0][count]
         some = source.take(labelled[drawn])
@@ -70,7 +69,7 @@ class OnlineProbe:
             batches.append({"x": batch["x"]})
         return batches, np.concatenate(ids)
 
-    def look(self, encoder: nn.Module, last: bool) -> dict[str, float]:
+    def on_log(self, encoder: nn.Module, last: bool) -> dict[str, float]:
         """Return {"probe": accuracy}, or nothing where it is too early to look again."""
         began = time.monotonic()
         if not last and self.spent + max(self.cost, 0.1) > SHARE * (began - self.began):

@@ -8,11 +8,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from selfsup.data import Broken, Files, Labels, Source
-from selfsup.data.images import read_bytes
+from selfsup.data.image import Files
+from selfsup.data.image.decode import read_bytes
 from selfsup.errors import UserError
 from selfsup.evaluation.draws import short_classes
 from selfsup.evaluation.duplicates import Item, same_bytes, same_features
+from selfsup.source import Broken, Labels, Source
 
 
 def check_classes(train: Labels, test: Labels, name: str) -> None:

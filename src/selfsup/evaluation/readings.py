@@ -9,12 +9,14 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from selfsup.data import Source
 from selfsup.evaluation.clustering import cluster
 from selfsup.evaluation.label_free import alignment, alpha_req, effective_dimension, lidar, rankme, uniformity
 from selfsup.evaluation.retrieval import retrieval
-from selfsup.modalities import modality
-from selfsup.views import ImageViews, Views
+from selfsup.source import Source
+from selfsup.spec import Spec, has_views
+from selfsup.task import Views
+from selfsup.views import standard_views
+from selfsup.views.image import ImageViews
 
 READINGS = ("retrieval", "clustering", "label-free")
 SAMPLES = 1000  # of which several views are made
@@ -61,12 +63,12 @@ def task_views(task: Any, spec: Any) -> tuple[Views, str]:
     views = task.views(spec) if task is not None else None
     if isinstance(views, ImageViews) and "x" in views.groups:
         return views, "the views of pretraining"
-    return modality(spec).several_views(spec)
+    return standard_views(spec).several(spec)
 
 
 @torch.no_grad()
 def view_features(
-    encoder: nn.Module, source: Source, views: Views, device: torch.device, seed: int
+    encoder: nn.Module, source: Source, spec: Spec, views: Views, device: torch.device, seed: int
 ) -> NDArray[np.float32]:
     """Return the features (n, 4, d) of four views each of up to 1,000 samples, drawn as four epochs would draw them."""
     encoder = encoder.to(device).eval()
@@ -77,6 +79,6 @@ def view_features(
         for chosen in np.array_split(numbers, -(-len(numbers) // 128)):
             batch = views.fetch(source, chosen, seed, epoch).batch
             x = views.finish({key: value.to(device) for key, value in batch.items()})["x"]
-            done.append(encoder(x[:, 0] if x.ndim == 5 else x).float().cpu().numpy())
+            done.append(encoder(x[:, 0] if has_views(x, spec) else x).float().cpu().numpy())
         rows.append(np.concatenate(done))
     return np.stack(rows, 1)

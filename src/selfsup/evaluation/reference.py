@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from selfsup.data import ImageSpec
-from selfsup.encoders.timm_model import TimmModel
+from selfsup.encoders.image.timm_model import TimmModel
 from selfsup.errors import UserError, unknown
+from selfsup.spec import ImageSpec
 
 
 class Reference(NamedTuple):

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group
 from rich.table import Table
 
+from selfsup.base.printing import Printable
+from selfsup.base.writing import write_atomically
 from selfsup.errors import UserError, need
 from selfsup.evaluation.labels_saved import Saved, sentence
-from selfsup.printing import Printable
-from selfsup.writing import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from selfsup.data import Labels, Source
 from selfsup.errors import UserError
 from selfsup.evaluation.draws import nested_draws, nested_subsets
 from selfsup.evaluation.metrics import accuracy, average_precision, balanced_accuracy, macro_f1, r2
+from selfsup.source import Labels, Source
 
 Draws = Sequence[Mapping[int | None, NDArray[np.int64]]]
 

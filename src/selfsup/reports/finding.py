@@ -11,8 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from selfsup.data import Broken, Files, Source, open_data
-from selfsup.data.images import to_channels
+from selfsup.data.image import Files
+from selfsup.data.image.decode import to_channels
+from selfsup.data.open import open_data
+from selfsup.source import Broken, Source
 
 LETTERS = 200  # of a text
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from selfsup.data import Source
-from selfsup.modalities import modality
-from selfsup.progress import counting
+from selfsup.base.progress import counting
+from selfsup.reports.media import to_image, to_words
+from selfsup.source import Source
 from selfsup.views import plain_views
 
 MOST = 2000  # samples: more make the map unreadable and the file large
@@ -76,9 +76,11 @@ def gather(
             read = fetched.batch["index"].numpy() == wanted  # a broken sample was replaced by another one
             features.append(encoder(x).float().cpu().numpy()[read])
             kept.append(wanted[read])
-            for picture, said in (modality(spec).draw(sample, spec) for sample in x[torch.from_numpy(read).to(device)]):
-                pictures.append(picture and _small(picture))
-                words.append(said)
+            for sample in x[torch.from_numpy(read).to(device)]:
+                media = spec.draw(sample)
+                image = to_image(media)
+                pictures.append(image and _small(image))
+                words.append(to_words(media))
             advance(len(wanted))
     numbers = np.concatenate(kept)
     labels = source.labels

@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from selfsup.data import Broken, Source
 from selfsup.errors import UserError
 from selfsup.evaluation.knn import neighbours
 from selfsup.evaluation.probe import fit_probe
 from selfsup.reports.embedding_map import draw_map, layout
 from selfsup.reports.items import Items
+from selfsup.reports.media import figure, to_media
 from selfsup.reports.page import Html, Section, captioned, join, table, tag
-from selfsup.reports.pictures import to_picture
 from selfsup.run import Run
+from selfsup.source import Broken, Source
 from selfsup.task import Panel
 from selfsup.tasks import TASKS, find_task
 
@@ -136,9 +136,7 @@ def label_free(items: Items) -> Section:
 
 
 def _panel(panel: Panel, spec: Any) -> Html:
-    if isinstance(panel.image, str):
-        return tag("figure", tag("p", panel.image), tag("figcaption", panel.caption), class_="words")
-    return captioned(to_picture(panel.image, spec), f"input with the label {panel.caption}", panel.caption)
+    return figure(to_media(panel.content, spec), f"input with the label {panel.caption}", panel.caption)
 
 
 def _item(items: Items, number: int, words: str) -> Html:

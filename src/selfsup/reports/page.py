@@ -70,9 +70,9 @@ def picture(image: Image.Image, alt: str, side: int = 96) -> Html:
     return Html(f'<img src="{data_uri(data, kind)}" alt="{escape(alt)}" width="{small.width}" height="{small.height}">')
 
 
-def data_uri(data: bytes, kind: str) -> Html:
-    """Return a picture of this kind (png, jpeg) as an address that holds it."""
-    return Html(f"data:image/{kind};base64,{base64.b64encode(data).decode()}")
+def data_uri(data: bytes, kind: str, family: str = "image") -> Html:
+    """Return a file of this kind (png, jpeg; of the family audio: wav) as an address that holds it."""
+    return Html(f"data:{family}/{kind};base64,{base64.b64encode(data).decode()}")
 
 
 def captioned(image: Image.Image, alt: str, caption: object, side: int = 96) -> Html:
@@ -84,7 +84,8 @@ def page(title: str, lead: object, sections: Sequence[Section], contents: bool =
     """Return the whole file. A content security policy forbids all requests, and every script but this page's own."""
     style, script = (files("selfsup.reports").joinpath(name).read_text("utf-8") for name in ("page.css", "page.js"))
     allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{allowed}'"
+    media = "style-src 'unsafe-inline'; img-src data:; media-src data:"
+    policy = f"default-src 'none'; {media}; script-src 'sha256-{allowed}'"
     links = tag("nav", *(tag("a", s.title, href=f"#{s.name}") for s in sections), aria_label="Contents")
     body = [
         tag("section", tag("h2", s.title, id=f"{s.name}-title"), s.body, id=s.name, aria_labelledby=f"{s.name}-title")

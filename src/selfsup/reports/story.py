@@ -34,8 +34,6 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 def what_was_done(run: Run, note: str) -> Section:
     """Return the command, task, encoder, data, plan and versions of a run; `note` is about the data's whereabouts."""
-    from selfsup.modalities import modality
-
     recipe = run.recipe
     data, plan = recipe.get("data", {}), recipe["plan"]
     started = ", started from pretrained weights" if recipe["encoder"].get("pretrained") else ""
@@ -46,7 +44,7 @@ def what_was_done(run: Run, note: str) -> Section:
         ("its options", _pairs(recipe["task"]["hyperparameters"])),
         ("encoder", run.encoder_name + started),
         ("data", f"{data.get('name')}: {data.get('samples')} samples, fingerprint {data.get('fingerprint')}"),
-        modality(run.spec).words(run.spec),
+        (run.spec.samples, run.spec.describe()),
         ("plan", _pairs(plan)),
         ("seed", plan.get("seed")),
         ("precision", recipe["precision"]),

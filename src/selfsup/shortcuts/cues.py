@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selfsup.data import ImageSpec
-from selfsup.nn import mlp
+from selfsup.nn.heads import mlp
+from selfsup.spec import ImageSpec
 
 BLIND = "nothing"
 _BINS, _DEPTH, _REACH, _PERIOD, _LEAST = 4, 4, 2, 8, 8  # JPEG's blocks have 8 × 8 pixels

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from rich.console import Group
 from rich.table import Table
 
-from selfsup.printing import Printable
+from selfsup.base.printing import Printable
 
 LARGE = 0.5  # of what an encoder gains over a blind guess: from here on a cue is a shortcut, below it a trace
 

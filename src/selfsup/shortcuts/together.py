@@ -11,11 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from selfsup.data import Source
 from selfsup.evaluation.draws import Interval, interval
 from selfsup.shortcuts.cues import BLIND
-from selfsup.task import Batch, Loss, Panel, Task
-from selfsup.views import Views
+from selfsup.source import Source
+from selfsup.task import Batch, Loss, Panel, Task, Views
 
 PICTURES, PUZZLES = 1000, 500  # that are held out at most, that are asked at least
 
@@ -40,7 +39,7 @@ class Together(Task):
     def loss(self, batch: Batch) -> Loss:
         """Return the sum."""
         for task in self._each():
-            task.progress = self.progress
+            task.progress, task.steps = self.progress, self.steps
         return Loss(torch.stack([task.loss(batch).value for task in self._each()]).sum())
 
     def after_step(self) -> None:

@@ -10,16 +10,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from selfsup.data import Source
+from selfsup.data import make_spec, split_options
 from selfsup.encoders import build_encoder
 from selfsup.errors import UserError
-from selfsup.modalities import make_spec, modality
-from selfsup.pretraining import make_fabric, prepare_task
 from selfsup.shortcuts.cues import BLIND, CUES, Cheater, nothing
 from selfsup.shortcuts.result import LARGE, Audit, Row
 from selfsup.shortcuts.together import Answers, Together, ask, split
+from selfsup.source import Source
 from selfsup.task import Task
-from selfsup.train.fit import Plan, fit
+from selfsup.tasks.resolve import resolve_task
+from selfsup.train.device import make_fabric
+from selfsup.train.fit import fit
+from selfsup.train.plan import Plan
 from selfsup.train.precision import step_seconds
 
 BATCH, LEAST = 64, 64  # samples of a step, and that an audit needs
@@ -32,25 +34,24 @@ class Trial:
         self,
         task: str | type[Task],
         source: Source,
-        hyperparameters: Mapping[str, Any],
+        options: Mapping[str, Any],
         *,
         seed: int,
         device: str,
         quiet: bool,
-        size: int | None = None,
-        channels: int | None = None,
         steps: int | None = None,
         minutes: float | None = None,
     ) -> None:
-        self.name, self.kind, values, source = prepare_task(task, source, dict(hyperparameters))
-        if self.kind.modality == "text" or getattr(source, "modality", "image") != "image":
+        about_data, hyperparameters = split_options(source.kind, options)
+        self.name, self.kind, _, source = resolve_task(task, source, hyperparameters)
+        if self.kind.kind not in ("any", "image") or source.kind != "image":
             raise UserError(f"audit looks for cues in pictures; {source.name} and {self.name} are not of that kind")
         if len(source) < LEAST:
             raise UserError(f"an audit needs at least {LEAST} pictures, and {source.name} has {len(source)}")
-        self.spec = make_spec(source, size=size, channels=channels)
-        modality(self.spec).check(source, self.spec)
+        self.spec = make_spec(source, **about_data)
+        source.conform(self.spec)
         learn, self.held = split(len(source), seed)
-        if "items" in values:  # a class a picture: what is held out are other views of the same ones
+        if self.kind.keeps_samples:  # a class a picture: what is held out are other views of the same ones
             self.learnt = self.asked = source
         else:
             self.learnt, self.asked = source.take(learn), source.take(self.held)
@@ -91,7 +92,7 @@ class Trial:
         self, encoders: Mapping[str, Callable[[], nn.Module]], changed: Mapping[str, Any], share: float
     ) -> tuple[Answers, int]:
         """Train a copy of the task with each encoder, for `share` of the time, and return its answers and the steps."""
-        _, _, values, _ = prepare_task(self.kind, self.learnt, self.given | dict(changed))
+        _, _, values, _ = resolve_task(self.kind, self.learnt, self.given | dict(changed))
         copies = {}
         for name, build in encoders.items():
             torch.manual_seed(self.seed)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import importlib
 import sys
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 from selfsup.errors import UserError, unknown
 
 if TYPE_CHECKING:
-    from selfsup.catalogue import Catalogue, Entry
     from selfsup.task import Task
 
 TASKS: dict[str, str] = {
@@ -47,7 +45,7 @@ TASKS: dict[str, str] = {
     "simmim": "selfsup.tasks.image.simmim:SimMIM",
     "simsiam": "selfsup.tasks.image.simsiam:SimSiam",
     "split_brain": "selfsup.tasks.image.split_brain:SplitBrain",
-    "supervised": "selfsup.tasks.supervised:Supervised",
+    "supervised": "selfsup.tasks.semi.supervised:Supervised",
     "swav": "selfsup.tasks.image.swav:SwAV",
     "vae": "selfsup.tasks.image.vae:VAE",
     "vicreg": "selfsup.tasks.image.vicreg:VICReg",
@@ -73,15 +71,3 @@ def find_task(name: str) -> type[Task]:
     if not (isinstance(found, type) and issubclass(found, Task)):
         raise UserError(f"cannot load the task {name!r}: it is no subclass of selfsup.task.Task")
     return found
-
-
-class _Callable(ModuleType):
-    """`selfsup.tasks()` lists the tasks, also once this package, of the same name, has been imported."""
-
-    def __call__(self, name: str | None = None, /) -> Catalogue | Entry:
-        from selfsup.catalogue import tasks
-
-        return tasks(name)
-
-
-sys.modules[__name__].__class__ = _Callable

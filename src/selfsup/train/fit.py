@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,46 +12,23 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from selfsup.data import Source
+from selfsup.base.progress import Progress
 from selfsup.errors import RunFailed
-from selfsup.progress import Progress
-from selfsup.task import Loss, Task
-from selfsup.train.alarm import Alarm
+from selfsup.source import Source
+from selfsup.task import Fetched, Loss, Task, Views
+from selfsup.train.channels_last import channels_last
 from selfsup.train.checkpoint import load_tensors, restore, save_tensors, step_of, training_state
+from selfsup.train.collapse import CollapseSignal
 from selfsup.train.failures import one_line
 from selfsup.train.log import Log, Skipped
 from selfsup.train.micro import forward_backward
-from selfsup.train.optim import build_optimizer, warmup_cosine
+from selfsup.train.optim import build_optimizer
+from selfsup.train.plan import Plan
 from selfsup.train.signals import Interrupted, signals
-from selfsup.views import Fetched, Views
 from selfsup.views.loader import batches
 
 SAVE_SECONDS, SAVE_SHARE = 30.0, 0.02  # between checkpoints; more where writing them would take more than this share
 LINES = 20_000  # of metrics.jsonl, at most
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How long and how to train.
-
-    `batch_size` is the global one; `lr` the peak; `clip` the largest gradient norm; `betas` are AdamW's; `micro_batch`
-    is how many samples a process holds in memory at once (see `train.micro`).
-    """
-
-    steps: int
-    batch_size: int = 128
-    optimizer: str = "adamw"
-    lr: float = 2e-3
-    weight_decay: float = 0.05
-    warmup: float = 0.05
-    clip: float | None = None
-    betas: tuple[float, float] = (0.9, 0.999)
-    micro_batch: int | None = None
-    seed: int = 0
-
-    def lr_at(self, step: int) -> float:
-        """Return the learning rate of a step: `lr` times warm-up and cosine; the first step is not wasted on zero."""
-        return self.lr * warmup_cosine((step + 0.5) / self.steps, self.warmup)
 
 
 def fit(
@@ -65,7 +41,7 @@ def fit(
     folder: Path | None = None,
     workers: int | str = "auto",
     until: int | None = None,
-    look: Callable[[nn.Module, bool], Mapping[str, float]] | None = None,
+    on_log: Callable[[nn.Module, bool], Mapping[str, float]] | None = None,
     quiet: bool = False,
 ) -> None:
     """Train `task` in place for `plan.steps` steps; with a `folder`, log, save, and go on where a killed run stopped.
@@ -73,12 +49,12 @@ def fit(
     `until` stops after so many steps of the plan: a later call goes on, as if it had never stopped.
 
     The batch, the views and the noise of a step depend on the seed and the step alone, so a run that was stopped ends
-    with the weights of one that was not. At log points `look` gets the representation, and whether it is the last one;
-    what it returns is logged and shown. Raises `RunFailed` for a loss that is not finite, `Interrupted` after SIGINT
-    or SIGTERM (saved first).
+    with the weights of one that was not. At log points `on_log` gets the representation, and whether it is the last
+    one; what it returns is logged and shown. Raises `RunFailed` for a loss that is not finite, `Interrupted` after
+    SIGINT or SIGTERM (saved first).
     """
     checkpoint = folder / "checkpoint" / "latest.safetensors" if folder else None
-    task.to(memory_format=torch.channels_last)
+    channels_last(task)
     precision = fabric.strategy.precision
     scaled = getattr(precision, "scaler", None) is not None  # float16, which fused ones cannot clip
     fused = fabric.device.type in ("cpu", "cuda") and not scaled
@@ -102,7 +78,7 @@ def fit(
     skipped = Skipped(source, folder)
     every = max(1, min(50, plan.steps // 200), -(-plan.steps // LINES))
     recent: list[Loss] = []
-    look, seen = look if fabric.is_global_zero else None, dict[str, float]()
+    on_log, seen = on_log if fabric.is_global_zero else None, dict[str, float]()
     representation: Any = task.representation()
     saved_at, saving, saved_step, done = time.monotonic(), 0.0, start, start
     stream = _timed(
@@ -112,7 +88,7 @@ def fit(
         )
     )  # fmt: skip
     shown = Progress(end, start, plan.batch_size, quiet=quiet or not fabric.is_global_zero)
-    alarm = Alarm(task.encoder)
+    collapse = CollapseSignal(task.encoder)
 
     def state() -> str:
         kept = f"the checkpoint of step {saved_step} is intact" if checkpoint and saved_step else "nothing was saved"
@@ -125,10 +101,10 @@ def fit(
 
     held = min(plan.batch_size, plan.micro_batch or plan.batch_size)
     explained = one_line(state, held, trial if fabric.world_size == 1 else None)
-    with alarm, signals() as interruption, shown as progress, Log(writes, start) as log, explained:
+    with collapse, signals() as interruption, shown as progress, Log(writes, start) as log, explained:
         for step, (fetched, waited) in enumerate(stream, start):
             progress.wait(waited)
-            task.progress = step / plan.steps
+            task.progress, task.steps = step / plan.steps, plan.steps
             for group in optimizer.param_groups:
                 group["lr"] = task.lr_of(group["child"], plan.lr_at(step), plan.lr)
             torch.manual_seed(_noise_seed(plan.seed, step, fabric.global_rank))
@@ -150,12 +126,13 @@ def fit(
                 due, stop = _agreed(due, stop, fabric) if logs else (False, 0)
             if logs or due or stop:
                 values = _means(recent, done, plan, saved_step, fabric)
-                alarm.look(values["loss"], loss.chance, done / plan.steps)
-                found = look(representation, done == end) if look and logs else {}
+                collapse.check(values["loss"], loss.chance, done / plan.steps)
+                found = on_log(representation, done == end) if on_log and logs else {}
                 seen |= found
-                progress.update(done, values | seen, loss.chance, alarm.word, skipped.summary())
+                progress.update(done, values | seen, loss.chance, collapse.word, skipped.summary())
                 speed = {"samples_per_s": progress.rate, "waiting": progress.waiting}
-                about = {"chance": loss.chance, "lr": plan.lr_at(step), **speed, **alarm.numbers, "alarm": alarm.word}
+                about = {"chance": loss.chance, "lr": plan.lr_at(step), **speed, **collapse.numbers}
+                about["health"] = collapse.word
                 if logs:
                     log.write({"step": done, **values, **found, **about})
                     recent.clear()

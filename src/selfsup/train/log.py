@@ -12,9 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from selfsup.data import Source
+from selfsup.base.writing import write_atomically
 from selfsup.errors import RunFailed
-from selfsup.writing import write_atomically
+from selfsup.source import Source
 
 
 class Log:

@@ -10,11 +10,11 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision, Precision
 
-from selfsup.data import Source
 from selfsup.errors import unknown
-from selfsup.task import Task
+from selfsup.source import Source
+from selfsup.task import Task, Views
+from selfsup.train.channels_last import channels_last
 from selfsup.train.micro import forward_backward
-from selfsup.views import Views
 from selfsup.views.loader import batches, threads_for
 from selfsup.views.random import permutation
 
@@ -68,7 +68,8 @@ def step_seconds(
     A batch is made in one thread here. Beside a GPU a run has `threads_for` of them, and waits for the slower of both;
     a CPU has to do both itself. It is measured on a copy: `task` stays as it is.
     """
-    measured = copy.deepcopy(task).to(memory_format=torch.channels_last)
+    measured = copy.deepcopy(task)
+    channels_last(measured)
     model = fabric.setup_module(measured)
     views = views.for_device(fabric.device)
     stream = batches(source, views, batch_size=batch_size, seed=seed, start=0, steps=6, workers=0)

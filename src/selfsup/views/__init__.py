@@ -1,48 +1,35 @@
-"""Views: from samples to a batch. Declarative, picklable, without weights or state."""
+"""Views: from samples to a batch, for each kind of data."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+import importlib
+from typing import Protocol
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
+from selfsup.spec import Spec
+from selfsup.task import Views
 
-from selfsup.data.sources import Source
-from selfsup.task import Batch
-from selfsup.views.crop import PRESETS, Crop, centre, multi_crop, patches, preset
-from selfsup.views.images import Fetched, ImageViews, read_or_substitute
-
-__all__ = [
-    "PRESETS",
-    "Crop",
-    "Fetched",
-    "ImageViews",
-    "Views",
-    "centre",
-    "multi_crop",
-    "patches",
-    "plain_views",
-    "preset",
-    "read_or_substitute",
-]
+VIEWS = {"image": "selfsup.views.image.standard", "text": "selfsup.views.text.standard"}  # modules of `StandardViews`
 
 
-def plain_views(spec: Any) -> Views:
-    """Return the views that evaluation, embedding and export use: the key `x`, unchanged."""
-    from selfsup.modalities import modality
+class StandardViews(Protocol):
+    """What a kind of data brings beside the views of its tasks."""
 
-    return modality(spec).plain_views(spec)
+    def plain(self, spec: Spec) -> Views:
+        """Return the views of evaluation, embedding and export: the key `x`, nothing drawn at random."""
+
+    def labelled(self, spec: Spec, pad: int, flip: float) -> Views:
+        """Return `x` and `y` for training on labels; `pad` and `flip` shift and flip what can be."""
+
+    def several(self, spec: Spec) -> tuple[Views, str]:
+        """Return views of which several are made of a sample (key `x`), and what they are."""
 
 
-class Views(Protocol):
-    """How samples become a batch: `fetch` in a worker on the CPU, then `finish` on the device."""
+def standard_views(spec: Spec) -> StandardViews:
+    """Return the views that the kind of data of a spec brings."""
+    found: StandardViews = importlib.import_module(VIEWS[spec.kind])  # type: ignore[assignment]
+    return found
 
-    def for_device(self, device: torch.device) -> Views:
-        """Return the same views, with the division of work between `fetch` and `finish` that suits a device."""
 
-    def fetch(self, source: Source, indices: NDArray[np.int64], seed: int, epoch: int) -> Fetched:
-        """Return the views of the samples, each drawn from (seed, epoch, index) alone."""
-
-    def finish(self, batch: Batch) -> Batch:
-        """Return the batch as the encoder gets it (pictures: float32, normalised, channels last in memory)."""
+def plain_views(spec: Spec) -> Views:
+    """Return the views of evaluation, embedding and export: the key `x`, nothing drawn at random."""
+    return standard_views(spec).plain(spec)

@@ -11,10 +11,10 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from selfsup.data.images import Broken
-from selfsup.data.sources import Arrays, Source
+from selfsup.data.image import Arrays
 from selfsup.errors import RunFailed, UserError
-from selfsup.views import Fetched, Views
+from selfsup.source import Broken, Source
+from selfsup.task import Fetched, Views
 from selfsup.views.random import permutation
 
 

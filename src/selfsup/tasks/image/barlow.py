@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from selfsup.data import ImageSpec
 from selfsup.losses import barlow_twins
-from selfsup.nn import mlp
-from selfsup.nn.pairs import each_view, view_panels
-from selfsup.nn.ranks import gather
+from selfsup.nn.distributed import gather
+from selfsup.nn.heads import mlp
+from selfsup.nn.image.pairs import each_view, view_panels
+from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
-from selfsup.views import ImageViews, preset
+from selfsup.views.image import ImageViews, preset
 
 
 class Barlow(Task):

@@ -8,17 +8,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selfsup.data import ImageSpec
 from selfsup.errors import UserError
 from selfsup.nn import noise
 from selfsup.nn.coded import Coded
-from selfsup.nn.critic import Critic
-from selfsup.nn.decoder import Decoder
+from selfsup.nn.constants import mean_std
 from selfsup.nn.detached import detached
+from selfsup.nn.image.decoder import Decoder
+from selfsup.nn.image.discriminator import Critic
 from selfsup.nn.norm import BatchNorm
-from selfsup.nn.scale import mean_std
+from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
-from selfsup.views import Crop, ImageViews
+from selfsup.views.image import Crop, ImageViews
 
 
 class BiGAN(Task):

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from selfsup.data import ImageSpec
 from selfsup.losses import unit
-from selfsup.nn import mlp
-from selfsup.nn.momentum import follow, frozen_copy
-from selfsup.nn.pairs import cosine_schedule, each_view, view_panels
+from selfsup.nn.ema import cosine_schedule, ema_update, frozen_copy
+from selfsup.nn.heads import mlp
+from selfsup.nn.image.pairs import each_view, view_panels
+from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
-from selfsup.views import ImageViews, preset
+from selfsup.views.image import ImageViews, preset
 
 
 class BYOL(Task):
@@ -61,8 +61,8 @@ class BYOL(Task):
     def after_step(self) -> None:
         """Move the slow encoder."""
         momentum = cosine_schedule(self.momentum, 1.0, self.progress)
-        follow(self.slow[0], self.encoder, momentum)
-        follow(self.slow[1], self.projector, momentum)
+        ema_update(self.slow[0], self.encoder, momentum)
+        ema_update(self.slow[1], self.projector, momentum)
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
         """Return the two views of each picture."""

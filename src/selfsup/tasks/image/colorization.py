@@ -9,14 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selfsup.data import ImageSpec, Source
 from selfsup.errors import UserError
-from selfsup.nn import lab
+from selfsup.nn.distributed import global_mean
+from selfsup.nn.image import lab
 from selfsup.nn.norm import BatchNormMaps
-from selfsup.nn.places import by_place, shape_by_place
-from selfsup.nn.ranks import global_mean
+from selfsup.source import Source
+from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
-from selfsup.views import Crop, ImageViews
+from selfsup.tasks.image.colorization_data import ab_samples
+from selfsup.tasks.image.colorization_maps import by_place, shape_by_place
+from selfsup.views.image import Crop, ImageViews
 
 
 class Colorization(Task):
@@ -32,7 +34,7 @@ class Colorization(Task):
 
     Deviations: L is given as the grey picture of this lightness in the encoder's three channels, so that the encoder
     takes ordinary pictures, and those too whose colours it then sees; the head is two convolutions on the last maps or
-    tokens, where the paper's network is dilated throughout; 261 bins, not 313 (see `selfsup.nn.lab.ab_bins`).
+    tokens, where the paper's network is dilated throughout; 261 bins, not 313 (see `selfsup.nn.image.lab.ab_bins`).
     """
 
     paper = "Zhang et al., 2016"
@@ -67,7 +69,7 @@ class Colorization(Task):
 
     def samples(self, source: Source) -> Source:
         """Measure how often each colour occurs, on up to 1,024 pictures."""
-        ab = lab.ab_samples(source, self.encoder.spec, self.side)
+        ab = ab_samples(source, self.encoder.spec, self.side)
         self.weight.copy_(self.bins.rarity(self.bins.places(ab.to(self.weight.device)), self.mix))
         return source
 

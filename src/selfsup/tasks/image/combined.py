@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
 from torch import nn
 
-from selfsup.data import Source
 from selfsup.errors import UserError
+from selfsup.source import Source
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
-from selfsup.tasks.parts import Option, build_part, options_of, weights_of
-from selfsup.views import ImageViews
-from selfsup.views.merged import MergedViews, part_of
+from selfsup.tasks.image.combined_parts import Option, build_part, options_of, weights_of
+from selfsup.views.image import ImageViews
+from selfsup.views.image.merged import MergedViews, part_of
 
 
 class Combined(Task):
@@ -31,6 +31,7 @@ class Combined(Task):
 
     paper = "Doersch & Zisserman, 2017"
     section = "images: distortion"
+    keeps_samples = True
 
     def __init__(
         self,
@@ -52,6 +53,11 @@ class Combined(Task):
     def _each(self) -> list[tuple[str, Task]]:
         return [(name, cast(Task, part)) for name, part in self.parts.items()]
 
+    @classmethod
+    def resolve(cls, source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
+        """One item a sample."""
+        return {"items": len(source)}
+
     def samples(self, source: Source) -> Source:
         """Let every part measure the data."""
         for name, part in self._each():
@@ -71,7 +77,7 @@ class Combined(Task):
         """Return the weighted sum of the parts' losses."""
         losses = {}
         for name, part in self._each():
-            part.progress = self.progress
+            part.progress, part.steps = self.progress, self.steps
             losses[name] = part.loss(part_of(batch, name))
         value = torch.stack([self.weights[name] * loss.value for name, loss in losses.items()]).sum()
         chances = [self.weights[name] * loss.chance for name, loss in losses.items() if loss.chance is not None]

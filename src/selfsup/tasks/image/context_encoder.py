@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selfsup.data import ImageSpec
 from selfsup.errors import UserError, unknown
 from selfsup.nn import noise
-from selfsup.nn.critic import Critic
-from selfsup.nn.decoder import Decoder
 from selfsup.nn.detached import detached
+from selfsup.nn.image.decoder import Decoder
+from selfsup.nn.image.discriminator import Critic
+from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
-from selfsup.views import Crop, ImageViews
+from selfsup.views.image import Crop, ImageViews
 
 REGIONS = ("centre", "random")
 

@@ -8,14 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selfsup.data import ImageSpec
 from selfsup.losses import full, product
-from selfsup.nn import mlp
+from selfsup.nn.distributed import gather
+from selfsup.nn.heads import mlp
+from selfsup.nn.image.patches import LEAST, encode, mosaic, resizer, side_for
 from selfsup.nn.noise import integers
-from selfsup.nn.patches import LEAST, encode, mosaic, resizer, side_for
-from selfsup.nn.ranks import gather
+from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
-from selfsup.views import Crop, ImageViews
+from selfsup.views.image import Crop, ImageViews
 
 FILTERS = ("bilinear", "bicubic", "area", "nearest")
 

@@ -8,16 +8,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from selfsup.data import ImageSpec
 from selfsup.errors import UserError
 from selfsup.losses import full, info_nce
-from selfsup.nn.context import Predictions
+from selfsup.nn.distributed import gather
+from selfsup.nn.image.patches import LEAST, corners, cut, encode, mosaic, side_for, standardised
+from selfsup.nn.image.recolor import half_changed
 from selfsup.nn.noise import integers, uniform
-from selfsup.nn.patches import LEAST, corners, cut, encode, mosaic, side_for, standardised
-from selfsup.nn.ranks import gather
-from selfsup.nn.recolour import half_changed
+from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
-from selfsup.views import Crop, ImageViews
+from selfsup.tasks.image.cpc_context import Predictions
+from selfsup.views.image import Crop, ImageViews
 
 
 class CPC(Task):

@@ -8,14 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selfsup.data import ImageSpec
 from selfsup.errors import UserError
 from selfsup.losses import full
-from selfsup.nn.fill import Mix
-from selfsup.nn.masks import covered_first, grid_of, mask_of, only, rectangles
-from selfsup.nn.momentum import follow, frozen_copy
+from selfsup.nn.ema import ema_update, frozen_copy
+from selfsup.nn.image.mask_decoder import Mix
+from selfsup.nn.image.masks import covered_first, grid_of, mask_of, only, rectangles
+from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
-from selfsup.views import Crop, ImageViews
+from selfsup.views.image import Crop, ImageViews
 
 
 class Data2Vec(Task):
@@ -102,7 +102,7 @@ class Data2Vec(Task):
 
     def after_step(self) -> None:
         """Let the slow encoder follow."""
-        follow(self.slow, self.encoder, self.momentum + (1 - self.momentum) * self.progress)
+        ema_update(self.slow, self.encoder, self.momentum + (1 - self.momentum) * self.progress)
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
         """Return what each mask keeps of each picture; with `guess` how much is known of the rest."""

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selfsup.data import ImageSpec
 from selfsup.losses import product, unit
-from selfsup.nn import mlp
-from selfsup.nn.kmeans import spherical_kmeans
-from selfsup.nn.pairs import each_view, view_panels
-from selfsup.nn.ranks import gather
-from selfsup.task import Batch, Encoder, Loss, Panel, Task
-from selfsup.views import ImageViews, preset
+from selfsup.nn.distributed import gather
+from selfsup.nn.heads import mlp
+from selfsup.nn.image.pairs import each_view, view_panels
+from selfsup.source import Source
+from selfsup.spec import ImageSpec
+from selfsup.task import Batch, Encoder, Loss, Panel, Task, at_most_samples
+from selfsup.tasks.image.deepcluster_kmeans import spherical_kmeans
+from selfsup.views.image import ImageViews, preset
 
 
 class DeepCluster(Task):
@@ -35,6 +37,7 @@ class DeepCluster(Task):
 
     paper = "Caron et al., 2018"
     section = "images: clustering"
+    keeps_samples = True
 
     bank: Tensor
     centroids: Tensor
@@ -60,6 +63,11 @@ class DeepCluster(Task):
         self.register_buffer("labels", torch.full((heads, items), -1))
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
         self.seen: tuple[Tensor, Tensor] | None = None
+
+    @classmethod
+    def resolve(cls, source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
+        """A label for each sample, and no more clusters than samples."""
+        return {"items": len(source)} | at_most_samples(source, given, cls, "clusters")
 
     def views(self, spec: ImageSpec) -> ImageViews:
         """Return SwAV's two large and six small views."""

@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selfsup.data import ImageSpec
 from selfsup.errors import UserError, unknown
 from selfsup.nn import noise
-from selfsup.nn.decoder import Decoder
-from selfsup.nn.scale import mean_std
+from selfsup.nn.constants import mean_std
+from selfsup.nn.image.decoder import Decoder
+from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
-from selfsup.views import Crop, ImageViews
+from selfsup.views.image import Crop, ImageViews
 
 CORRUPTIONS = ("masking", "gaussian", "salt_pepper", "mixed")
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from selfsup.data import ImageSpec
 from selfsup.losses import cross_view_entropy
-from selfsup.nn.distill import Prototypes, bottleneck, check_options, crop_panels, risen
-from selfsup.nn.momentum import follow, frozen_copy
-from selfsup.nn.pairs import cosine_schedule
-from selfsup.nn.ranks import gather
-from selfsup.task import Batch, Encoder, Loss, Panel, Task
-from selfsup.views import ImageViews, multi_crop
+from selfsup.nn.distributed import gather
+from selfsup.nn.ema import cosine_schedule, ema_update, frozen_copy
+from selfsup.nn.image.self_distillation import Prototypes, bottleneck, check_options, crop_panels, risen
+from selfsup.source import Source
+from selfsup.spec import ImageSpec
+from selfsup.task import Batch, Encoder, Loss, Panel, Task, at_most_samples
+from selfsup.views.image import ImageViews, multi_crop
 
 
 class DINO(Task):
@@ -71,6 +72,11 @@ class DINO(Task):
         self.register_buffer("centre", torch.zeros(prototypes))
         self.seen: Tensor | None = None
 
+    @classmethod
+    def resolve(cls, source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
+        """No more prototypes than samples."""
+        return at_most_samples(source, given, cls, "prototypes")
+
     def views(self, spec: ImageSpec) -> ImageViews:
         """Return large and small crops."""
         return ImageViews(spec, multi_crop(spec.size, self.local, getattr(self.encoder, "patch", 0)))
@@ -92,8 +98,8 @@ class DINO(Task):
 
     def after_step(self) -> None:
         """Let the teacher and its centre follow."""
-        follow(self.slow[0], self.encoder, m := self._momentum())
-        follow(self.slow[1:], torch.nn.Sequential(self.head, self.prototypes), m)
+        ema_update(self.slow[0], self.encoder, m := self._momentum())
+        ema_update(self.slow[1:], torch.nn.Sequential(self.head, self.prototypes), m)
         assert self.seen is not None
         self.centre.lerp_(gather(self.seen).mean(0), 1 - self.centre_momentum)
         self.seen = None

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from selfsup.data import ImageSpec
 from selfsup.losses import cross_view_entropy, koleo, sinkhorn
-from selfsup.nn.distill import check_options, half_hidden, masked_entropy, patch_panels, prototype_head, risen
-from selfsup.nn.masks import grid_of
-from selfsup.nn.momentum import follow, frozen_copy
-from selfsup.nn.pairs import cosine_schedule
-from selfsup.nn.ranks import gather
-from selfsup.task import Batch, Encoder, Loss, Panel, Task
-from selfsup.views import ImageViews, multi_crop
+from selfsup.nn.distributed import gather
+from selfsup.nn.ema import cosine_schedule, ema_update, frozen_copy
+from selfsup.nn.image.masks import grid_of
+from selfsup.nn.image.self_distillation import (
+    check_options,
+    half_hidden,
+    masked_entropy,
+    patch_panels,
+    prototype_head,
+    risen,
+)
+from selfsup.source import Source
+from selfsup.spec import ImageSpec
+from selfsup.task import Batch, Encoder, Loss, Panel, Task, at_most_samples
+from selfsup.views.image import ImageViews, multi_crop
 
 
 class DINOv2(Task):
@@ -69,6 +77,11 @@ class DINOv2(Task):
         self.slow, self.slow_head = frozen_copy(self.encoder), frozen_copy(self.head)
         self.slow_patch_head, self.chance = frozen_copy(self.patch_head), 2 * math.log(prototypes)
 
+    @classmethod
+    def resolve(cls, source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
+        """No more prototypes than samples."""
+        return at_most_samples(source, given, cls, "prototypes")
+
     def views(self, spec: ImageSpec) -> ImageViews:
         """Return large and small crops."""
         return ImageViews(spec, multi_crop(spec.size, self.local, self.encoder.patch), noise=True)
@@ -104,7 +117,7 @@ class DINOv2(Task):
             (self.slow_head, self.head),
             (self.slow_patch_head, self.patch_head),
         ):
-            follow(slow, fast, momentum)
+            ema_update(slow, fast, momentum)
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
         """Return the crops with hidden patches; with `guess` how many the student sorts as the teacher does."""

@@ -9,15 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selfsup.data import ImageSpec
 from selfsup.losses import full, product
-from selfsup.nn import mlp
+from selfsup.nn.distributed import gather
+from selfsup.nn.heads import mlp
+from selfsup.nn.image.patches import by_energy, encode, room, side_for
+from selfsup.nn.image.recolor import recoloured
 from selfsup.nn.noise import uniform
-from selfsup.nn.patches import by_energy, encode, room, side_for
-from selfsup.nn.ranks import gather
-from selfsup.nn.recolour import recoloured
+from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
-from selfsup.views import Crop, ImageViews
+from selfsup.views.image import Crop, ImageViews
 
 
 class Exemplar(Task):

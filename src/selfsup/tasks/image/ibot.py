@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from selfsup.data import ImageSpec
 from selfsup.losses import cross_view_entropy
-from selfsup.nn.distill import check_options, half_hidden, masked_entropy, patch_panels, prototype_head, risen
-from selfsup.nn.masks import grid_of
-from selfsup.nn.momentum import follow, frozen_copy
-from selfsup.nn.pairs import cosine_schedule
-from selfsup.nn.ranks import sum_over_ranks
-from selfsup.task import Batch, Encoder, Loss, Panel, Task
-from selfsup.views import ImageViews, multi_crop
+from selfsup.nn.distributed import sum_over_ranks
+from selfsup.nn.ema import cosine_schedule, ema_update, frozen_copy
+from selfsup.nn.image.masks import grid_of
+from selfsup.nn.image.self_distillation import (
+    check_options,
+    half_hidden,
+    masked_entropy,
+    patch_panels,
+    prototype_head,
+    risen,
+)
+from selfsup.source import Source
+from selfsup.spec import ImageSpec
+from selfsup.task import Batch, Encoder, Loss, Panel, Task, at_most_samples
+from selfsup.views.image import ImageViews, multi_crop
 
 
 class IBOT(Task):
@@ -71,6 +79,11 @@ class IBOT(Task):
         self.register_buffer("centres", torch.zeros(2, prototypes))
         self.seen: tuple[Tensor, Tensor] | None = None
 
+    @classmethod
+    def resolve(cls, source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
+        """No more prototypes than samples."""
+        return at_most_samples(source, given, cls, "prototypes")
+
     def views(self, spec: ImageSpec) -> ImageViews:
         """Return large and small crops."""
         return ImageViews(spec, multi_crop(spec.size, self.local, self.encoder.patch), noise=True)
@@ -102,8 +115,8 @@ class IBOT(Task):
     def after_step(self) -> None:
         """Let the teacher and its centres follow."""
         momentum = cosine_schedule(self.momentum, 1.0, self.progress)
-        follow(self.slow, self.encoder, momentum)
-        follow(self.slow_head, self.head, momentum)
+        ema_update(self.slow, self.encoder, momentum)
+        ema_update(self.slow_head, self.head, momentum)
         assert self.seen is not None
         for centre, cosines in zip(self.centres, self.seen, strict=True):
             count = sum_over_ranks(cosines.new_full((), len(cosines)))

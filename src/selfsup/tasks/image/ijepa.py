@@ -8,15 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selfsup.data import ImageSpec
 from selfsup.errors import UserError
 from selfsup.losses import full
 from selfsup.nn import noise
-from selfsup.nn.fill import Fill
-from selfsup.nn.masks import grid_of, mask_of, only, places_of, rectangles, take
-from selfsup.nn.momentum import follow, frozen_copy
+from selfsup.nn.ema import ema_update, frozen_copy
+from selfsup.nn.image.mask_decoder import Fill
+from selfsup.nn.image.masks import grid_of, mask_of, only, places_of, rectangles, take
+from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
-from selfsup.views import Crop, ImageViews
+from selfsup.views.image import Crop, ImageViews
 
 
 class IJEPA(Task):
@@ -98,7 +98,7 @@ class IJEPA(Task):
 
     def after_step(self) -> None:
         """Let the slow encoder follow."""
-        follow(self.slow, self.encoder, self.momentum + (1 - self.momentum) * self.progress)
+        ema_update(self.slow, self.encoder, self.momentum + (1 - self.momentum) * self.progress)
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
         """Return what is seen of each picture and what is asked; with `guess` how much is known of it."""

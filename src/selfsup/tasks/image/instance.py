@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from selfsup.data import ImageSpec
 from selfsup.losses import info_nce, unit
-from selfsup.nn.pairs import view_panels
-from selfsup.nn.ranks import gather
+from selfsup.nn.distributed import gather
+from selfsup.nn.image.pairs import view_panels
+from selfsup.source import Source
+from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
-from selfsup.views import ImageViews, preset
+from selfsup.views.image import ImageViews, preset
 
 
 class Instance(Task):
@@ -31,6 +33,7 @@ class Instance(Task):
 
     paper = "Wu et al., 2018"
     section = "images: contrastive"
+    keeps_samples = True
 
     bank: Tensor
 
@@ -42,6 +45,11 @@ class Instance(Task):
         self.projector = nn.Linear(encoder.dim, dim)
         self.register_buffer("bank", unit(torch.randn(items, dim)))
         self.seen: tuple[Tensor, Tensor] | None = None
+
+    @classmethod
+    def resolve(cls, source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
+        """One item a sample."""
+        return {"items": len(source)}
 
     def views(self, spec: ImageSpec) -> ImageViews:
         """Return one crop with changes of colour; MoCo's, which are those of this paper and a blur."""

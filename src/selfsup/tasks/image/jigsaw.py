@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from selfsup.data import ImageSpec
 from selfsup.errors import UserError
-from selfsup.nn import classified, mlp
+from selfsup.nn.heads import classified, mlp
+from selfsup.nn.image.patches import LEAST, corners, cut, encode, mosaic, pixels, room, side_for, standardised
 from selfsup.nn.noise import integers
-from selfsup.nn.patches import LEAST, corners, cut, encode, mosaic, pixels, room, side_for, standardised
-from selfsup.nn.permutations import permutation_set
+from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
-from selfsup.views import Crop, ImageViews
+from selfsup.tasks.image.jigsaw_permutations import permutation_set
+from selfsup.views.image import Crop, ImageViews
 
 
 class Jigsaw(Task):

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from selfsup.data import ImageSpec
 from selfsup.errors import UserError
 from selfsup.losses import full
 from selfsup.nn import noise
-from selfsup.nn.fill import Fill
-from selfsup.nn.masks import grid_of, mask_of, only, patchify, take, unpatchify
+from selfsup.nn.image.mask_decoder import Fill
+from selfsup.nn.image.masks import grid_of, mask_of, only, patchify, take, unpatchify
+from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
-from selfsup.views import Crop, ImageViews
+from selfsup.views.image import Crop, ImageViews
 
 
 class MAE(Task):

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selfsup.data import ImageSpec
 from selfsup.errors import UserError
 from selfsup.losses import product, unit
-from selfsup.nn import accuracy
-from selfsup.nn.momentum import Queue, follow, frozen_copy
-from selfsup.nn.pairs import view_panels
-from selfsup.nn.ranks import gather
-from selfsup.task import Batch, Encoder, Loss, Panel, Task
-from selfsup.views import ImageViews, preset
+from selfsup.nn.distributed import gather
+from selfsup.nn.ema import ema_update, frozen_copy
+from selfsup.nn.heads import accuracy
+from selfsup.nn.image.pairs import view_panels
+from selfsup.nn.queue import Queue
+from selfsup.source import Source
+from selfsup.spec import ImageSpec
+from selfsup.task import Batch, Encoder, Loss, Panel, Task, at_most_samples
+from selfsup.views.image import ImageViews, preset
 
 
 class MoCo(Task):
@@ -63,6 +66,11 @@ class MoCo(Task):
         self.queue = Queue(queue, dim)
         self.keys: Tensor | None = None
 
+    @classmethod
+    def resolve(cls, source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
+        """A queue is no longer than the data."""
+        return at_most_samples(source, given, cls, "queue")
+
     def views(self, spec: ImageSpec) -> ImageViews:
         """Return two views as in v2."""
         return ImageViews(spec, preset("mocov2", spec.size, scale=self.scale), noise=True)
@@ -90,8 +98,8 @@ class MoCo(Task):
 
     def after_step(self) -> None:
         """Move the slow encoder, and put the keys of the global batch into the queue."""
-        follow(self.slow[0], self.encoder, self.momentum)
-        follow(self.slow[1], self.projector, self.momentum)
+        ema_update(self.slow[0], self.encoder, self.momentum)
+        ema_update(self.slow[1], self.projector, self.momentum)
         if self.keys is not None:
             self.queue.put(gather(self.keys))
             self.keys = None

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from selfsup.data import ImageSpec
 from selfsup.losses import product
-from selfsup.nn import classified, mlp, patches
+from selfsup.nn import patches
+from selfsup.nn.heads import classified, mlp
 from selfsup.nn.noise import integers, normal, uniform
+from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
-from selfsup.views import Crop, ImageViews
+from selfsup.views.image import Crop, ImageViews
 
 NAMES = ("above left", "above", "above right", "left", "right", "below left", "below", "below right")
 

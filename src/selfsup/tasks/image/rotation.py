@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selfsup.data import ImageSpec
 from selfsup.errors import UserError
-from selfsup.nn import classified, mlp
-from selfsup.nn.scale import constant
+from selfsup.nn.constants import constant
+from selfsup.nn.heads import classified, mlp
+from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
-from selfsup.views import Crop, ImageViews
-from selfsup.views.reference import blur
+from selfsup.views.image import Crop, ImageViews
+from selfsup.views.image.reference import blur
 
 
 class Rotation(Task):

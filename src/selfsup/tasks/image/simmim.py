@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from selfsup.data import ImageSpec
 from selfsup.errors import UserError
 from selfsup.losses import full
 from selfsup.nn import noise
-from selfsup.nn.masks import grid_of, lowest, only, patchify, unpatchify
+from selfsup.nn.image.masks import grid_of, lowest, only, patchify, unpatchify
+from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
-from selfsup.views import Crop, ImageViews
+from selfsup.views.image import Crop, ImageViews
 
 
 class SimMIM(Task):

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from selfsup.data import ImageSpec
 from selfsup.losses import unit
-from selfsup.nn import BatchNorm, mlp
-from selfsup.nn.pairs import each_view, view_panels
+from selfsup.nn.heads import mlp
+from selfsup.nn.image.pairs import each_view, view_panels
+from selfsup.nn.norm import BatchNorm
+from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
-from selfsup.views import ImageViews, preset
+from selfsup.views.image import ImageViews, preset
 
 
 class SimSiam(Task):

@@ -9,14 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selfsup.data import ImageSpec, Source
 from selfsup.losses import full
-from selfsup.nn.halves import Halves
-from selfsup.nn.lab import AbBins, ab_samples, check_colour, coloured, from_lab, from_light, to_lab, to_light
+from selfsup.nn.distributed import global_mean
+from selfsup.nn.image.lab import AbBins, check_colour, coloured, from_lab, from_light, to_lab, to_light
 from selfsup.nn.norm import BatchNormMaps
-from selfsup.nn.ranks import global_mean
+from selfsup.source import Source
+from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
-from selfsup.views import Crop, ImageViews
+from selfsup.tasks.image.colorization_data import ab_samples
+from selfsup.tasks.image.split_brain_encoder import Halves
+from selfsup.views.image import Crop, ImageViews
 
 LEVELS = 50  # bins of L, of 2 each
 
@@ -33,7 +35,7 @@ class SplitBrain(Task):
 
     Batch: `x` (B, 3, H, W) float. Published: VOC classification, detection, segmentation 67.1 / 46.7 / 36.0.
 
-    Deviations: 261 bins, not 313 (see `selfsup.nn.lab.ab_bins`); the heads are two convolutions on the last maps.
+    Deviations: 261 bins, not 313 (see `selfsup.nn.image.lab.ab_bins`); the heads are two convolutions on the last maps.
     """
 
     paper = "Zhang et al., 2017"

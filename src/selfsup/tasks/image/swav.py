@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selfsup.data import ImageSpec
 from selfsup.losses import product, sinkhorn, unit
-from selfsup.nn import mlp
-from selfsup.nn.momentum import Queue
-from selfsup.nn.pairs import each_view, view_panels
-from selfsup.nn.ranks import gather
-from selfsup.task import Batch, Encoder, Loss, Panel, Task
-from selfsup.views import ImageViews, preset
+from selfsup.nn.distributed import gather
+from selfsup.nn.heads import mlp
+from selfsup.nn.image.pairs import each_view, view_panels
+from selfsup.nn.queue import Queue
+from selfsup.source import Source
+from selfsup.spec import ImageSpec
+from selfsup.task import Batch, Encoder, Loss, Panel, Task, at_most_samples
+from selfsup.views.image import ImageViews, preset
 
 
 class SwAV(Task):
@@ -60,6 +62,11 @@ class SwAV(Task):
         self.queues = nn.ModuleList(Queue(queue, dim) for _ in range(2)) if queue else None
         self.seen: list[Tensor] = []
         self._unit_prototypes()
+
+    @classmethod
+    def resolve(cls, source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
+        """No more prototypes than samples, and a queue no longer than the data."""
+        return at_most_samples(source, given, cls, "queue", "prototypes")
 
     def views(self, spec: ImageSpec) -> ImageViews:
         """Return two large and six small views (section 3.2)."""

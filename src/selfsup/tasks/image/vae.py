@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from selfsup.data import ImageSpec
 from selfsup.errors import UserError
 from selfsup.losses import full
 from selfsup.nn import noise
 from selfsup.nn.coded import Coded
-from selfsup.nn.decoder import Decoder
+from selfsup.nn.image.decoder import Decoder
+from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
-from selfsup.views import Crop, ImageViews
+from selfsup.views.image import Crop, ImageViews
 
 
 class VAE(Task):

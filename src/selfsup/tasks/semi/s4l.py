@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch.nn.functional as F
 from torch import nn
 
-from selfsup.data import ImageSpec, Source
 from selfsup.errors import UserError, unknown
-from selfsup.nn import accuracy
+from selfsup.nn.heads import accuracy
+from selfsup.source import Source
+from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
 from selfsup.tasks import TASKS, find_task
 from selfsup.tasks.image.rotation import Rotation, all_turns
-from selfsup.views import Crop, ImageViews
-from selfsup.views.labelled import LabelledViews
+from selfsup.tasks.semi.supervised import count_classes
+from selfsup.views.image import Crop, ImageViews
+from selfsup.views.image.labelled import LabelledViews
 
 
 class S4L(Task):
@@ -56,7 +59,7 @@ class S4L(Task):
         if pretext not in TASKS:  # no module:Class here: the recipe keeps the name, and never names code to import
             raise unknown("pretext", pretext, TASKS)
         kind = find_task(pretext)
-        if kind.needs_labels or kind.modality != "image":
+        if kind.needs_labels or kind.kind != "image":
             raise UserError(f"--pretext {pretext} does not learn from unlabelled pictures; see `selfsup tasks`")
         known = kind.hyperparameters()
         for option in options or {}:
@@ -67,6 +70,11 @@ class S4L(Task):
         self.pretext = kind(encoder, **(common | (options or {})))
         self.tile = tile and isinstance(self.pretext, Rotation)
         self.head = nn.Linear(encoder.dim, classes)
+
+    @classmethod
+    def resolve(cls, source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
+        """As many classes as the labels name."""
+        return count_classes(source, given)
 
     def samples(self, source: Source) -> Source:
         """Let the pretext measure the data."""
@@ -80,7 +88,7 @@ class S4L(Task):
 
     def loss(self, batch: Batch) -> Loss:
         """Return the cross-entropy of the labels plus the weighted loss of the pretext."""
-        self.pretext.progress = self.progress
+        self.pretext.progress, self.pretext.steps = self.progress, self.steps
         other = self.pretext.loss(batch)
         x, y = batch["x_labelled"], batch["y_labelled"]
         if self.tile:

@@ -9,13 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from selfsup.data import Pieces, Texts, TextSpec, tokens
+from selfsup.data.spans import Spans
+from selfsup.data.text import pieces
 from selfsup.errors import UserError
 from selfsup.losses import cross_entropy
-from selfsup.nn import accuracy
-from selfsup.nn.words import WordHead, hide, word_loss
+from selfsup.nn.heads import accuracy
+from selfsup.nn.sequence.mlm import WordHead, hide, word_loss
+from selfsup.source import Source
+from selfsup.spec import TextSpec, tokenizer
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
-from selfsup.views.text import TextViews
+from selfsup.views.text.views import TextViews
 
 
 class Bert(Task):
@@ -37,7 +40,7 @@ class Bert(Task):
 
     paper = "Devlin et al., 2019"
     section = "text"
-    modality = "text"
+    kind = "text"
     default_encoder = "bert-tiny"
     small_encoder = "bert-tiny"
 
@@ -65,15 +68,15 @@ class Bert(Task):
         if next_sentence:
             self.follows = nn.Linear(encoder.dim, 2)
             nn.init.normal_(self.follows.weight, std=0.02)
-        on = tokens.tables(encoder.spec.tokenizer)[1]
+        on = tokenizer.tables(encoder.spec.tokenizer)[1]
         self.register_buffer("goes_on", torch.from_numpy(on), persistent=False)
 
-    def samples(self, source: Texts) -> Pieces:
+    def samples(self, source: Source) -> Spans:
         """Return the pieces of the documents; next sentences need two documents."""
-        pieces = Pieces(source, self.encoder.spec)
-        if self.next_sentence and len(np.unique(pieces.document)) < 2:
+        found = pieces(source, self.encoder.spec)
+        if self.next_sentence and len(np.unique(found.owners)) < 2:
             raise UserError(f"{source.name} is one document: no other one to take a sentence from; --no-next-sentence")
-        return pieces
+        return found
 
     def views(self, spec: TextSpec) -> TextViews:
         """Return pairs of segments."""
@@ -105,7 +108,7 @@ class Bert(Task):
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
         """Return the segments with hidden words; the words, and whether B follows."""
         digest: str = self.encoder.spec.tokenizer
-        word = tokens.tokenizer(digest).id_to_token
+        word = tokenizer.tokenizer(digest).id_to_token
         x, asked = self._hide(batch)
         states = self.encoder.tokens(x)
         words = self.words(states, self.encoder.embedding).argmax(2) if guess and self.hidden else None
@@ -119,7 +122,7 @@ class Bert(Task):
             caption = ["hidden: " + (", ".join(told) or "none")]
             caption += [_FOLLOWS[int(batch["next"][row])]] if self.next_sentence else []
             caption += [f"guess: {_FOLLOWS[int(follows[row])]}"] if follows is not None else []
-            rows.append([Panel(tokens.seen(digest, x[row]), "; ".join(caption))])
+            rows.append([Panel(tokenizer.seen(digest, x[row]), "; ".join(caption))])
         return rows
 
 

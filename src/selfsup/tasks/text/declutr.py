@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 import torch
 
-from selfsup.data import TextSpec, tokens
 from selfsup.errors import UserError
 from selfsup.losses import info_nce, unit
-from selfsup.nn import accuracy
-from selfsup.nn.ranks import gather
-from selfsup.nn.words import WordHead, hide, word_loss
+from selfsup.nn.distributed import gather
+from selfsup.nn.heads import accuracy
+from selfsup.nn.sequence.mlm import WordHead, hide, word_loss
+from selfsup.spec import TextSpec, tokenizer
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
-from selfsup.views.text import TextViews
+from selfsup.views.text.views import TextViews
 
 
 class DeCLUTR(Task):
@@ -34,7 +34,7 @@ class DeCLUTR(Task):
 
     paper = "Giorgi et al., 2021"
     section = "text"
-    modality = "text"
+    kind = "text"
     default_encoder = "bert-tiny"
     small_encoder = "bert-tiny"
 
@@ -75,7 +75,7 @@ class DeCLUTR(Task):
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
         """Return each anchor and its positive, and with `guess` which one is found."""
-        made = tokens.tokenizer(self.encoder.spec.tokenizer)
+        made = tokenizer.tokenizer(self.encoder.spec.tokenizer)
         texts = [made.decode_batch(batch[key].tolist(), skip_special_tokens=True) for key in ("x", "positive")]
         captions = [f"belongs to span {row}" for row in range(len(texts[0]))]
         if guess:

@@ -7,20 +7,23 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from selfsup.data import Pieces, Texts, TextSpec, tokens
+from selfsup.data.spans import Spans
+from selfsup.data.text import pieces
 from selfsup.errors import UserError
 from selfsup.losses import cross_entropy
-from selfsup.nn import accuracy
-from selfsup.nn.words import WordHead
+from selfsup.nn.heads import accuracy
+from selfsup.nn.sequence.mlm import WordHead
+from selfsup.source import Source
+from selfsup.spec import TextSpec, tokenizer
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
-from selfsup.views.text import TextViews
+from selfsup.views.text.views import TextViews
 
 
 class NextWord(Task):
     """Predict the next token with a causal encoder (Bengio et al., 2003; Radford et al., 2018, equation 1).
 
     Every token of a piece of a document is predicted from [CLS] and the tokens before it. The loss is in nats a token:
-    compare it at an equal tokenizer alone. `bits_a_byte` compares across tokenizers: it counts the bytes of the text
+    compare it at an equal tokenizer alone. `bits_per_byte` compares across tokenizers: it counts the bytes of the text
     that a token stands for, on average over the data. `unigram` is the loss of who knows how frequent each token is,
     and nothing else. Chance is ln V.
 
@@ -32,7 +35,7 @@ class NextWord(Task):
 
     paper = "Bengio et al., 2003"
     section = "text"
-    modality = "text"
+    kind = "text"
     default_encoder = "gpt-tiny"
     small_encoder = "gpt-tiny"
 
@@ -42,9 +45,9 @@ class NextWord(Task):
             raise UserError("next_word needs an encoder that does not see what comes: --encoder gpt-tiny or gpt-mini")
         self.head = WordHead(encoder)
 
-    def samples(self, source: Texts) -> Pieces:
+    def samples(self, source: Source) -> Spans:
         """Return the pieces of the documents."""
-        return Pieces(source, self.encoder.spec)
+        return pieces(source, self.encoder.spec)
 
     def views(self, spec: TextSpec) -> TextViews:
         """Return the pieces."""
@@ -59,14 +62,14 @@ class NextWord(Task):
         value = cross_entropy(logits, target)
         metrics = {
             "accuracy": accuracy(logits, target),
-            "bits_a_byte": value.detach() / math.log(2) / spec.bytes_a_token,
+            "bits_per_byte": value.detach() / math.log(2) / spec.bytes_per_token,
             "unigram": value.new_full((), spec.entropy),
         }
         return Loss(value, metrics, math.log(spec.vocabulary))
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
         """Return the beginning of each piece, and the word that comes next."""
-        made = tokens.tokenizer(self.encoder.spec.tokenizer)
+        made = tokenizer.tokenizer(self.encoder.spec.tokenizer)
         asked = (batch["x"] != self.encoder.spec.pad).sum(1).sub(2).clamp(1, 24)  # the place of the asked token
         guesses = self._logits(batch["x"]).argmax(2) if guess else None
         rows = []

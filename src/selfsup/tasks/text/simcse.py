@@ -8,13 +8,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from selfsup.data import Pieces, Texts, TextSpec, tokens
+from selfsup.data.spans import Spans
+from selfsup.data.text import pieces
 from selfsup.errors import UserError
 from selfsup.losses import info_nce, unit
-from selfsup.nn import accuracy
-from selfsup.nn.ranks import gather
+from selfsup.nn.distributed import gather
+from selfsup.nn.heads import accuracy
+from selfsup.source import Source
+from selfsup.spec import TextSpec, tokenizer
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
-from selfsup.views.text import TextViews
+from selfsup.views.text.views import TextViews
 
 
 class SimCSE(Task):
@@ -32,7 +35,7 @@ class SimCSE(Task):
 
     paper = "Gao et al., 2021"
     section = "text"
-    modality = "text"
+    kind = "text"
     default_encoder = "bert-tiny"
     small_encoder = "bert-tiny"
 
@@ -43,9 +46,9 @@ class SimCSE(Task):
         self.temperature, self.pieces = temperature, pieces
         self.head = nn.Sequential(nn.Linear(encoder.dim, encoder.dim), nn.Tanh())
 
-    def samples(self, source: Texts) -> Pieces:
+    def samples(self, source: Source) -> Spans:
         """Return the sentences of the documents, or their pieces."""
-        return Pieces(source, self.encoder.spec, sentences=not self.pieces, least=4)
+        return pieces(source, self.encoder.spec, sentences=not self.pieces, min_length=4)
 
     def views(self, spec: TextSpec) -> TextViews:
         """Return the sentences."""
@@ -69,7 +72,7 @@ class SimCSE(Task):
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
         """Return each sentence, and with `guess` the nearest other one."""
-        made = tokens.tokenizer(self.encoder.spec.tokenizer)
+        made = tokenizer.tokenizer(self.encoder.spec.tokenizer)
         texts = made.decode_batch(batch["x"].tolist(), skip_special_tokens=True)
         captions = [f"is itself, and none of the {len(texts) - 1} others (sentence {row})" for row in range(len(texts))]
         if guess and len(texts) > 1:

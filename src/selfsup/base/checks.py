@@ -1,0 +1,80 @@
+"""What must hold before work begins: numbers in their ranges, and places that can be written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+from selfsup.errors import UserError
+
+
+def _whole(low: int, high: int) -> tuple[str, Callable[[Any], bool]]:
+    return f"a whole number from {low:,} to {high:,}", lambda v: isinstance(v, Integral) and low <= int(v) <= high
+
+
+def _positive(high: float) -> tuple[str, Callable[[Any], bool]]:
+    return f"more than 0 and at most {high:,g}", lambda v: bool(0 < v <= high)
+
+
+DATA = ("size", "channels")  # options of a kind of data
+NUMBERS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "steps": _whole(1, 10**9),
+    "epochs": _positive(10**6),
+    "minutes": _positive(10**6),
+    "until": _whole(1, 10**9),
+    "size": _whole(8, 4096),
+    "channels": _whole(1, 64),
+    "batch_size": _whole(2, 2**20),
+    "micro_batch": _whole(2, 2**20),
+    "lr": _positive(1000),
+    "weight_decay": ("from 0 to 1,000", lambda v: bool(0 <= v <= 1000)),
+    "warmup": ("at least 0 and less than 1", lambda v: bool(0 <= v < 1)),
+    "clip": _positive(10**6),
+    "seed": _whole(0, 2**31 - 1),
+    "workers": _whole(0, 256),
+    "count": _whole(1, 100),
+    "k": _whole(1, 10**6),
+    "shots": _whole(1, 10**6),
+    "draws": _whole(2, 1000),  # one draw has no interval
+}
+
+
+def check_numbers(**options: Any) -> None:
+    """Raise `UserError` for the first option that is out of its range in `NUMBERS`; None was not given."""
+    for option, value in options.items():
+        if value is None:
+            continue
+        words, holds = NUMBERS[option]
+        try:
+            sound = holds(value)
+        except (TypeError, ValueError):
+            sound = False
+        if not sound:
+            raise UserError(f"--{option.replace('_', '-')} must be {words}, not {value!r}")
+
+
+def check_data_numbers(options: Mapping[str, Any]) -> None:
+    """Do the same for the options of a kind of data, `DATA`, among others that are checked elsewhere."""
+    check_numbers(**{name: options[name] for name in DATA if name in options})
+
+
+def check_new_file(path: Path) -> None:
+    """Raise `UserError` unless a file can be written at `path`."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; give the name of a file as --out")
+    if not path.parent.is_dir():
+        raise UserError(f"no such folder: {path.parent}; make it, or give another --out")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise UserError(f"the folder {path.parent} may not be written; give another --out")
+
+
+def check_new_folder(path: Path) -> None:
+    """Raise `UserError` unless a folder can be made at `path`, with those above it, or is there to be written."""
+    there = next(folder for folder in (path, *path.absolute().parents) if os.path.lexists(folder))
+    if not there.is_dir():
+        raise UserError(f"{there} is no folder, so nothing can be written to {path}; give another --out")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"the folder {there} may not be written; give another --out")

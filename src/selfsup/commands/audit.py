@@ -1,0 +1,87 @@
+"""`audit`: can a free label be read off a trivial cue? Imports torch only when it is called."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selfsup.base.checks import check_data_numbers, check_new_file, check_numbers
+from selfsup.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from selfsup.shortcuts.result import Audit
+    from selfsup.source import Source
+    from selfsup.task import Task
+
+    Data = str | os.PathLike[str] | NDArray[np.uint8] | Source
+    Target = str | os.PathLike[str]
+    TaskName = str | type[Task]
+else:
+    Data = Target = TaskName = str  # what the command line can give
+
+
+def audit(
+    task: TaskName,
+    data: Data,
+    /,
+    *,
+    minutes: float | None = None,
+    steps: int | None = None,
+    cues: str = "all",
+    labels: str | None = None,
+    out: Target | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    quiet: bool = False,
+    **options: Any,
+) -> Audit:
+    """Train the task with encoders that see one cheap cue each, and tell which of them solve it as an encoder does.
+
+    Args:
+        task: A name of `selfsup tasks`, or module:Class for your own.
+        data: A folder of pictures, a list file, an .npz file, a name or an array; at least 64 pictures.
+        minutes: Of training: two fifths for the cheaters, as much for a small encoder, the rest for counter-measures;
+            1 by default.
+        steps: Instead of minutes: optimizer steps of each, so that the result is the same on any machine.
+        cues: All, or some of rim, colours, aberration, residual, border, separated by commas.
+        labels: For tasks that need labels: 'folders', a CSV file (path,label) or an .npz file with y.
+        out: A picture of the result to write (.png, .pdf or .svg).
+        seed: Seed of everything.
+        device: auto, cpu, cuda or mps.
+        quiet: No progress bar.
+        options: Those of the task, see `selfsup tasks NAME`, and of the kind of data (size, channels).
+
+    Raises:
+        UserError: For anything that is wrong with the arguments.
+    """
+    from selfsup.data.open import open_data
+    from selfsup.shortcuts.cues import CUES
+    from selfsup.shortcuts.trial import Trial
+
+    check_numbers(minutes=minutes, steps=steps, seed=seed)
+    check_data_numbers(options)
+    if minutes is not None and steps is not None:
+        raise UserError("give only one of --minutes and --steps")
+    path = None if out is None else Path(out)
+    if path is not None:
+        if path.suffix.lower() not in (".png", ".pdf", ".svg"):
+            raise UserError(f"--out must end in .png, .pdf or .svg, not {path.name!r}")
+        check_new_file(path)
+    names = list(CUES) if cues == "all" else [name.strip() for name in cues.split(",")]
+    for name in names:
+        if name not in CUES:
+            raise unknown("cue", name, CUES)
+    trial = Trial(
+        task, open_data(data, labels), options, seed=seed, device=device, quiet=quiet, steps=steps,
+        minutes=None if steps else minutes or 1.0,
+    )  # fmt: skip
+    result = trial.run(names)
+    if path is None:
+        return result
+    result.draw().savefig(path, dpi=150)
+    return replace(result, picture=path)

@@ -1,0 +1,99 @@
+"""`compare`: which pretext task suits these data, under one equal budget. Imports torch only when it is called."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selfsup.base.checks import check_data_numbers, check_new_folder, check_numbers
+from selfsup.errors import RunFailed, UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from selfsup.comparison.result import Comparison
+    from selfsup.source import Source
+    from selfsup.task import Task
+
+    Data = str | os.PathLike[str] | NDArray[np.uint8] | Source
+    Target = str | os.PathLike[str]
+    TaskNames = str | Sequence[str | type[Task]]
+else:
+    Data = Target = TaskNames = str  # what the command line can give
+
+
+def compare(
+    data: Data,
+    /,
+    *,
+    tasks: TaskNames,
+    minutes: float = 30,
+    labels: str | None = None,
+    test: Data | None = None,
+    test_labels: str | None = None,
+    encoder: str | None = None,
+    shots: int = 10,
+    draws: int = 5,
+    out: Target = "runs/compare",
+    batch_size: int = 128,
+    precision: str = "auto",
+    seed: int = 0,
+    device: str = "auto",
+    quiet: bool = False,
+    **options: Any,
+) -> Comparison:
+    """Train each task under one equal budget and rank them, beside raw data, the untrained encoder and from scratch.
+
+    With labels: successive halving by few-label accuracy; the winner is chosen on one held-out part and measured on
+    another. Without: whole runs, ranked by label-free measures, which is weak evidence. Called again with the same
+    arguments it goes on where it was stopped, or returns the finished comparison.
+
+    Args:
+        data: A folder of pictures, a list file, an .npz file, a name (digits, mnist5k, torchvision:NAME) or an array.
+        tasks: Names of `selfsup tasks` or module:Class, separated by commas, with options in brackets; or all.
+        minutes: Of training, over all tasks; the speed is measured once, and reading and baselines come on top.
+        labels: Where the labels of the data are: 'folders', a CSV file (path,label) or an .npz file with y.
+        test: Labelled data to measure on; by default a fifth of every class of the data, set aside first.
+        test_labels: The same as labels, for the test data.
+        encoder: One for all tasks, as `pretrain` takes it; by default that of the first task, for pictures resnet18.
+        shots: Labels per class.
+        draws: How many times the labels are drawn, at least 5.
+        out: The folder of the comparison: compare.json, compare.png and a run folder for each task.
+        batch_size: Samples a step.
+        precision: auto (bfloat16 where the processor has it), float32, bfloat16 or float16.
+        seed: Seed of everything.
+        device: auto, cpu, cuda or mps.
+        quiet: No progress.
+        options: Those of the kind of data (size, channels; tokenizer).
+
+    Raises:
+        UserError: For anything that is wrong with the arguments.
+        RunFailed: If no task can be run.
+    """
+    from selfsup.base.writing import only_here
+    from selfsup.comparison.tournament import Race
+
+    check_numbers(minutes=minutes, shots=shots, draws=draws, batch_size=batch_size, seed=seed)
+    check_data_numbers(options)
+    if draws < 5:
+        raise UserError(f"--draws must be at least 5 for an interval to choose by, not {draws}")
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise UserError("compare runs in one process; go on with the winner in several")
+    if test is None and test_labels is not None:
+        raise UserError("--test-labels are of --test, which was not given")
+    folder = Path(out)
+    check_new_folder(folder)
+    shared: dict[str, Any] = {"encoder": encoder, "batch_size": batch_size, "seed": seed, "data": options}
+    with only_here(folder):
+        race = Race(
+            data, folder, shared, labels=labels, test=test, test_labels=test_labels, tasks=tasks, minutes=minutes,
+            shots=shots, draws=draws, precision=precision, device=device, quiet=quiet,
+        )  # fmt: skip
+        race.run()
+        if not race.result.finalists:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in race.state.failed.items())
+            raise RunFailed(f"no task came through: {reasons}")
+        return race.finish()

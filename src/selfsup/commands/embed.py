@@ -1,0 +1,108 @@
+"""`embed`: one row an item: path, label if any, vector. Imports torch only when it is called."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selfsup.base.checks import check_new_file
+from selfsup.base.printing import Printable
+from selfsup.run import Run
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from selfsup.source import Source
+
+    RunName = str | os.PathLike[str] | Run
+    Data = str | os.PathLike[str] | NDArray[np.uint8] | Source
+    Target = str | os.PathLike[str]
+else:
+    RunName = Data = Target = str  # what the command line can give
+
+
+@dataclass(frozen=True)
+class Embedded(Printable):
+    """What `embed` wrote: `rows` vectors of `dim` numbers at `path`; `skipped` samples could not be read."""
+
+    path: Path
+    rows: int
+    dim: int
+    skipped: int
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the same as plain values."""
+        return {"path": str(self.path), "rows": self.rows, "dim": self.dim, "skipped": self.skipped}
+
+    def __rich__(self) -> str:
+        skipped = f"; {self.skipped:,} could not be read" if self.skipped else ""
+        return f"{self.path}: {self.rows:,} rows of {self.dim} numbers{skipped}"
+
+
+def embed(
+    run: RunName,
+    data: Data,
+    /,
+    *,
+    out: Target = "embeddings.parquet",
+    labels: str | None = None,
+    device: str = "auto",
+    quiet: bool = False,
+) -> Embedded:
+    """Write the representation of every sample to a Parquet file: path, label (null for none), vector (float32).
+
+    The file is written aside and renamed when it is complete; rows are in the order of the data, and memory does not
+    grow with their number.
+
+    Args:
+        run: A run folder.
+        data: A folder of pictures, a list file, an .npz file, a name or an array.
+        out: The file to write.
+        labels: 'folders', a CSV file (path,label) or an .npz file with y.
+        device: auto, cpu, cuda or mps.
+        quiet: No progress bar.
+
+    Raises:
+        UserError: For a folder that is no finished run, or data that cannot be opened.
+        RunFailed: If the file cannot be written.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from selfsup.base.progress import counting
+    from selfsup.base.writing import whole_file
+    from selfsup.data.open import open_data
+    from selfsup.evaluation.features import feature_batches
+    from selfsup.train.device import make_fabric
+
+    run = run if isinstance(run, Run) else Run(run)
+    path = Path(out)
+    check_new_file(path)
+    encoder: Any = run.load()
+    source = open_data(data, labels)
+    names = source.labels
+    dim = int(encoder.dim)
+    schema = pa.schema([("path", pa.string()), ("label", pa.string()), ("vector", pa.list_(pa.float32(), dim))])
+    about = {"run": str(run.folder), "task": run.task, "encoder": run.encoder_name, "data": source.name}
+    schema = schema.with_metadata({key: os.fsencode(text) for key, text in about.items()})
+    rows = 0
+    placed = make_fabric(device, "float32").device
+    with (
+        whole_file(path) as file,
+        pq.ParquetWriter(file, schema) as writer,
+        counting("embedding", len(source), quiet) as advance,
+    ):
+        for numbers, x in feature_batches(encoder, source, run.spec, device=placed):
+            ids = names.ids[numbers] if names is not None else [-1] * len(numbers)
+            columns = [
+                pa.array([os.fsencode(source.path(int(i))).decode(errors="backslashreplace") for i in numbers]),
+                pa.array([names.classes[i] if names and i >= 0 else None for i in ids], pa.string()),
+                pa.FixedSizeListArray.from_arrays(pa.array(x.reshape(-1)), dim),
+            ]
+            writer.write_batch(pa.record_batch(columns, schema=schema))
+            rows += len(numbers)
+            advance(len(numbers))
+    return Embedded(path, rows, dim, len(source) - rows)

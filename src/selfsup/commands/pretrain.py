@@ -1,0 +1,128 @@
+"""`pretrain`: from data to a run folder with an encoder. Imports torch only when it is called."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selfsup.base.checks import check_data_numbers, check_numbers
+from selfsup.errors import unknown
+from selfsup.run import Run
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from selfsup.source import Source
+    from selfsup.task import Task
+
+    Data = str | os.PathLike[str] | NDArray[np.uint8] | Source
+    Target = str | os.PathLike[str]
+    TaskName = str | type[Task]
+else:
+    Data = Target = TaskName = str  # what the command line can give
+
+
+def pretrain(
+    data: Data,
+    /,
+    *,
+    task: TaskName = "rotation",
+    encoder: str | None = None,
+    steps: int | None = None,
+    epochs: float | None = None,
+    minutes: float | None = None,
+    until: int | None = None,
+    out: Target | None = None,
+    labels: str | None = None,
+    probe: Data | None = None,
+    probe_labels: str | None = None,
+    batch_size: int | None = None,
+    micro_batch: int | None = None,
+    optimizer: str | None = None,
+    lr: float | None = None,
+    weight_decay: float | None = None,
+    warmup: float | None = None,
+    clip: float | None = None,
+    pretrained: bool = False,
+    init: Target | None = None,
+    seed: int = 0,
+    workers: int | None = None,
+    cache: str | None = None,
+    precision: str = "auto",
+    device: str = "auto",
+    quiet: bool = False,
+    **options: Any,
+) -> Run:
+    """Train an encoder on a pretext task and return the run.
+
+    Called again with the same arguments it resumes where it was stopped, or returns the finished run.
+
+    Args:
+        data: A folder of pictures, a list file, an .npz file, a name (digits, mnist5k, torchvision:NAME) or an array.
+        task: A name of `selfsup tasks`, or module:Class for your own. rotation by default: it is right for any
+            pictures that have an up and a down, any batch and encoder, and cheap; `compare` finds what suits your data.
+        encoder: convnet, vit, or any image model of timm; for texts bert-tiny, bert-mini, bert-small, gpt-tiny,
+            gpt-mini or any model of transformers on this machine. The task's own by default, for pictures resnet18.
+        steps: Optimizer steps; or give epochs or minutes. The default is 100 epochs.
+        epochs: Passes over the data.
+        minutes: Wall-clock time: the speed is measured first and the steps are fixed from it.
+        until: Stop after this step, saved; the same command without it resumes.
+        out: The run folder; runs/TASK-ENCODER by default.
+        labels: For tasks that need labels: 'folders', a CSV file (path,label) or an .npz file with y.
+        probe: Labelled data on which a linear probe is shown during the run; they do not change the run.
+        probe_labels: Where the labels of these data are, like labels.
+        batch_size: Samples a step, over all processes; 128, or the task's own default.
+        micro_batch: Samples that are in memory at once: the gradient is that of the whole batch, for more time.
+        optimizer: adamw, sgd or lars; adamw, or the task's own default.
+        lr: Peak learning rate; by default the task's own, or for 128 samples 0.002 for adamw, 0.05 for sgd, 0.15 for
+            lars, times the batch over 128 (adamw: its square root).
+        weight_decay: By default the task's own, or 0.05 for adamw, 0.0005 for sgd, 0.000001 for lars.
+        warmup: Share of the steps in which the learning rate rises; then it falls along a cosine; 0.05 by default.
+        clip: Largest norm of the gradient.
+        pretrained: Start from the pretrained weights of timm or transformers.
+        init: A finished run whose encoder to start from, with its size, channels or tokenizer.
+        seed: Seed of everything.
+        workers: Threads that load data; by default chosen from the data. The result does not depend on it.
+        cache: Keep the decoded pictures of files: 'memory', or a file to map (at most 8 GiB).
+        precision: auto (bfloat16 where the processor has it), float32, bfloat16 or float16.
+        device: auto, cpu, cuda or mps.
+        quiet: No progress bar.
+        options: Those of the task, see `selfsup tasks NAME`, and of the kind of data (size, channels; tokenizer).
+
+    Raises:
+        UserError: For anything that is wrong with the arguments; nothing has been written then.
+        RunFailed: For a run that cannot go on.
+    """
+    from selfsup.data import open_data
+    from selfsup.evaluation.online import OnlineProbe
+    from selfsup.pretraining import build, open_before, resolve, run
+    from selfsup.train.optim import OPTIMIZERS
+    from selfsup.train.plan import read_budget
+
+    check_numbers(
+        steps=steps, epochs=epochs, minutes=minutes, until=until, batch_size=batch_size, micro_batch=micro_batch, lr=lr,
+        weight_decay=weight_decay, warmup=warmup, clip=clip, seed=seed, workers=workers,
+    )  # fmt: skip
+    check_data_numbers(options)
+    budget = read_budget(steps, epochs, minutes)
+    if optimizer is not None and optimizer not in OPTIMIZERS:
+        raise unknown("optimizer", optimizer, OPTIMIZERS)
+    if out is not None:
+        open_before(Path(out))  # complains before the data are read
+    start = None if init is None else Run(init)
+    asked = resolve(
+        task, open_data(data, labels), options, encoder=encoder, pretrained=pretrained, init=start, labels=labels
+    )
+    built = build(asked, device=device, precision=precision, batch_size=batch_size, seed=seed)
+    watched = None
+    if probe is not None:
+        watched = OnlineProbe(open_data(probe, probe_labels), asked.spec, built.fabric.device, seed)
+    folder = Path(out) if out is not None else Path("runs") / f"{asked.name.rpartition(':')[2]}-{asked.encoder}"
+    return run(
+        built, folder, budget,
+        {"optimizer": optimizer, "lr": lr, "weight_decay": weight_decay, "warmup": warmup, "clip": clip},
+        until=until, micro_batch=micro_batch, workers=workers, cache=cache,
+        on_log=watched.on_log if watched else None, quiet=quiet,
+    )  # fmt: skip

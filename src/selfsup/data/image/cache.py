@@ -1,0 +1,111 @@
+"""Decoded pictures kept in memory or in a memory-mapped file, so that an epoch after the first decodes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import numpy as np
+from numpy.typing import NDArray
+
+from selfsup.data.image.decode import image_size, to_channels
+from selfsup.data.image.sources import Files, conformed
+from selfsup.errors import UserError
+from selfsup.source import Broken, Source
+from selfsup.spec import ImageSpec, Spec
+
+
+class Decoded:
+    """Picture files with a place for the pixels of each; a sample is decoded when it is first read.
+
+    `limit`: bytes that the pixels may take. `path`: a file for them, used again by a later run with the same data;
+    without one they live in memory. Sizes come from the headers alone, so that what does not fit is known before
+    anything is decoded. Raises `UserError` then.
+    """
+
+    kind = "image"
+
+    def __init__(self, source: Files, limit: int = 8 << 30, path: str | None = None) -> None:
+        channels = source.channels
+        self.source, self.channels, self.name, self.labels = source, channels, source.name, source.labels
+        areas = np.array([_area(source, index) for index in range(len(source))], dtype=np.int64)
+        self._starts = np.concatenate([[0], np.cumsum(areas * channels)])
+        needed = int(self._starts[-1])
+        if needed > limit:
+            fit = int(np.searchsorted(self._starts, limit, "right")) - 1
+            raise UserError(
+                f"the decoded pictures of {self.name} need {needed / 2**30:.1f} GiB and the limit is "
+                f"{limit / 2**30:.1f} GiB, enough for {fit} of {len(source)}; "
+                "raise the limit, take fewer pictures or do without the cache"
+            )
+        self._shapes = np.zeros((len(source), 2), dtype=np.int32)  # (0, 0): not decoded yet
+        self._pixels: NDArray[np.uint8] = np.zeros(needed, np.uint8) if path is None else self._open(path, needed)
+
+    def _open(self, path: str, needed: int) -> NDArray[np.uint8]:
+        """Map the file: a line that says whose pixels these are, the shapes (0, 0: still to come), the pixels."""
+        head = (
+            json.dumps({"data": self.source.fingerprint(), "channels": self.channels, "bytes": needed}).encode() + b"\n"
+        )
+        head = head.ljust(-(-len(head) // 8) * 8)
+        size = len(head) + self._shapes.nbytes + needed
+        try:
+            if not os.path.exists(path):
+                with open(path, "wb") as file:
+                    file.write(head)
+                    file.truncate(size)
+            with open(path, "rb") as file:
+                if file.read(len(head)) != head or os.path.getsize(path) != size:
+                    raise UserError(f"{path} holds other data; remove it or give another file")
+            mapped = np.memmap(path, np.uint8, "r+")
+        except OSError as error:
+            raise UserError(f"cannot keep decoded pictures in {path}: {error.strerror}") from error
+        middle = len(head) + self._shapes.nbytes
+        self._shapes = mapped[len(head) : middle].view(np.int32).reshape(-1, 2)
+        return mapped[middle:]
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def extent(self, index: int) -> int:
+        """Return 1."""
+        return 1
+
+    def read(self, index: int, span: slice | None = None) -> NDArray[np.uint8]:
+        """Return (H, W, channels) uint8: a view of the cache, not to be changed."""
+        place = self._pixels[self._starts[index] : self._starts[index + 1]]
+        if not self._shapes[index].any():
+            picture = to_channels(self.source.read(index), self.channels)
+            if picture.size != place.size:
+                raise Broken("not the size that its header says")
+            place[:] = picture.reshape(-1)
+            self._shapes[index] = picture.shape[:2]  # last: another thread sees a shape only when the pixels are there
+        return place.reshape(*self._shapes[index], self.channels)
+
+    def path(self, index: int) -> str:
+        """Return the file's path."""
+        return self.source.path(index)
+
+    def spec(self, size: int | None = None, channels: int | None = None) -> ImageSpec:
+        """Return the spec of the files."""
+        return self.source.spec(size, channels or self.channels)
+
+    def conform(self, spec: Spec) -> Decoded:
+        """Return the same."""
+        return conformed(self, spec)
+
+    def take(self, indices: NDArray[np.int64]) -> Source:
+        """Return some of the files, without a cache."""
+        return self.source.take(indices)
+
+    def fingerprint(self) -> str:
+        """Return the files' fingerprint."""
+        return self.source.fingerprint()
+
+
+def _area(source: Files, index: int) -> int:
+    """Return the number of pixels that a file's header promises; 0 for a broken file."""
+    try:
+        wide, high = image_size(source.file(index))
+    except Broken:  # `read` says it again when the sample is wanted
+        return 0
+    return wide * high

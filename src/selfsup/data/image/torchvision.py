@@ -1,0 +1,102 @@
+"""Data sets of torchvision, by name."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from selfsup.base.cache import cache_folder
+from selfsup.data.image.sources import array_spec, conformed
+from selfsup.data.labels import array_labels
+from selfsup.errors import UserError, unknown
+from selfsup.source import Broken, Labels
+from selfsup.spec import ImageSpec, Spec
+
+
+def open_torchvision(name: str) -> Torchvision:
+    """Open `torchvision:NAME[:PART]`. Raises `UserError` for what torchvision does not have or cannot give."""
+    import torchvision.datasets
+
+    _, wanted, *part = name.split(":", 2)
+    kinds = {key: getattr(torchvision.datasets, key) for key in torchvision.datasets.__all__}
+    base = kinds.pop("VisionDataset")
+    known = {key: kind for key, kind in kinds.items() if inspect.isclass(kind) and issubclass(kind, base)}
+    if wanted not in known:
+        raise unknown("torchvision data set", wanted, known)
+    takes = inspect.signature(known[wanted].__init__).parameters
+    options: dict[str, Any] = {"root": cache_folder() / "torchvision"} if "root" in takes else {}
+    options |= {"download": True} if "download" in takes else {}
+    if "split" in takes:
+        options["split"] = part[0] if part else "train"
+    elif "train" in takes and (not part or part[0] in ("train", "test")):
+        options["train"] = part != ["test"]
+    elif part:
+        raise UserError(f"{name}: torchvision's {wanted} has no part {part[0]!r}")
+    try:
+        return Torchvision(known[wanted](**options), name)
+    except (OSError, RuntimeError, ValueError, TypeError, ImportError, Broken) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"torchvision cannot give {wanted} as pictures: {reason}") from error
+
+
+class Torchvision:
+    """A torchvision data set of (picture, label) pairs, read lazily."""
+
+    kind = "image"
+
+    def __init__(self, dataset: Any, name: str) -> None:
+        self.dataset, self.name = dataset, name
+        targets = getattr(dataset, "targets", getattr(dataset, "labels", None))
+        self.labels: Labels | None = None
+        if targets is not None and np.ndim(targets) == 1 and len(targets) == len(dataset):
+            classes = tuple(map(str, getattr(dataset, "classes", ())))
+            ids = np.asarray(targets, dtype=np.int64)
+            named = len(classes) > int(ids.max())
+            self.labels = Labels(ids, classes) if named else array_labels(name, ids)
+        self.shape = self.read(0).shape
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def extent(self, index: int) -> int:
+        """Return 1."""
+        return 1
+
+    def read(self, index: int, span: slice | None = None) -> NDArray[np.uint8]:
+        """Return (H, W, C) uint8, or raise `Broken`."""
+        try:
+            pixels = np.asarray(self.dataset[index][0])
+        except (OSError, SyntaxError, ValueError, EOFError) as error:
+            raise Broken(f"torchvision: {type(error).__name__}") from None
+        if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3):
+            raise Broken(f"not a picture: {pixels.dtype} {pixels.shape}")
+        return pixels if pixels.ndim == 3 else pixels[..., None]
+
+    def path(self, index: int) -> str:
+        """Return the sample's number."""
+        return str(index)
+
+    def spec(self, size: int | None = None, channels: int | None = None) -> ImageSpec:
+        """Return the first picture's channels and size (at most 224) unless others are asked for."""
+        return array_spec(self.shape, self.name, size or max(8, min(224, *self.shape[:2])), channels)
+
+    def conform(self, spec: Spec) -> Torchvision:
+        """Return the same; the views make the channels."""
+        return conformed(self, spec)
+
+    def take(self, indices: NDArray[np.int64]) -> Torchvision:
+        """Return some of the pictures."""
+        from torch.utils.data import Subset
+
+        taken = copy.copy(self)
+        taken.dataset = Subset(self.dataset, indices.tolist())
+        taken.labels = self.labels and self.labels.take(indices)
+        return taken
+
+    def fingerprint(self) -> str:
+        """Return the name, the number of pictures and a hash of the labels."""
+        return f"{self.name}:{len(self)}" + (f":{self.labels.digest().hex()}" if self.labels else "")

@@ -1,0 +1,64 @@
+"""The kinds of data: where the options of each come from, and how `search` reads a query of it."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from selfsup.errors import UserError, unknown
+from selfsup.source import Source
+from selfsup.spec import Spec
+
+KINDS = {  # kind -> the source whose `spec` has the options, and a function from a query to a source of one sample
+    "image": ("selfsup.data.image.sources:Files", "selfsup.data.image.query:open_query"),
+    "text": ("selfsup.data.text.sources:Texts", "selfsup.data.text.sources:open_query"),
+}
+
+
+def spec_options(kind: str) -> dict[str, inspect.Parameter]:
+    """Return the options of a kind of data, the arguments of its sources' `spec`; of `any`, those of all kinds."""
+    if kind == "any":
+        return {name: p for known in KINDS for name, p in spec_options(known).items()}
+    parameters = inspect.signature(_load(KINDS[kind][0]).spec, eval_str=True).parameters
+    return {name: p for name, p in parameters.items() if name != "self"}
+
+
+def spec_help(kind: str) -> str:
+    """Return the docstring that explains `spec_options`."""
+    return inspect.getdoc(_load(KINDS[kind][0]).spec) or ""
+
+
+def split_options(kind: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return those of a kind of data, and the others, which are a task's."""
+    known = spec_options(kind)
+    about_data = {key: value for key, value in options.items() if key in known}
+    return about_data, {key: value for key, value in options.items() if key not in known}
+
+
+def make_spec(source: Source, **given: Any) -> Spec:
+    """Return the spec of a source with the options that were given (not None); `UserError` for one it does not take."""
+    given = {key: value for key, value in given.items() if value is not None}
+    known = inspect.signature(source.spec).parameters
+    for key in given:
+        if key not in known:
+            raise UserError(f"--{key} is not for {source.name}: leave it out")
+    return source.spec(**given)
+
+
+def open_query(kind: str, text: str) -> Source:
+    """Return a source of the one sample that a query of `search` means; raise `UserError` for none."""
+    found: Source = _load(KINDS[kind][1])(text)
+    return found
+
+
+def check_kind(kind: str) -> None:
+    """Raise `UserError` for a kind of data that there is not."""
+    if kind not in (*KINDS, "any"):
+        raise unknown("kind of data", kind, KINDS)
+
+
+def _load(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)

@@ -1,0 +1,198 @@
+"""Every image model of timm as an encoder, with a stem that suits small pictures."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import timm
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from selfsup.errors import UserError
+from selfsup.nn.image.transformer import sines, start_linear
+from selfsup.spec import ImageSpec
+
+SMALL = 64  # pixels: up to here the stem is the small one
+GRIDS = range(7, 17)  # patches a side of `small_vit`
+VITS = {"vit": (128, 6, 4), "vit-mini": (64, 2, 2)}  # width, blocks, heads
+
+
+def small_vit(name: str, spec: ImageSpec) -> TimmModel:
+    """Return a plain vision transformer for small data: without a class token, the mean of its patches is kept.
+
+    Patches are the largest that cut the picture into at least 7 × 7. The position embedding is learned; it starts as
+    sines and cosines, which short trainings do not have to find first. The last LayerNorm is of each token. Linear
+    layers start as in MAE (He et al., 2022, appendix A.1: Xavier's uniform weights): timm's deviation of 0.02 is for
+    widths of 768; at 64 and 128 it leaves the blocks next to nothing to say.
+    """
+    patch = _small_patch(spec.size)
+    if spec.size // patch not in GRIDS:
+        near = [size for size in range(8, 2 * spec.size) if size // _small_patch(size) in GRIDS]
+        fits = min(near, key=lambda size: abs(size - spec.size))
+        raise UserError(f"{name} cannot cut {spec.size} × {spec.size} pixels into patches: give --size {fits}")
+    width, depth, heads = VITS[name]
+    model = TimmModel(
+        "vit_tiny_patch16_224", spec, embed_dim=width, depth=depth, num_heads=heads, patch_size=patch,
+        class_token=False, global_pool="avg", fc_norm=False,
+    )  # fmt: skip
+    start_linear(model)
+    nn.init.xavier_uniform_(model.model.patch_embed.proj.weight.flatten(1))
+    with torch.no_grad():
+        model.model.pos_embed.copy_(sines(model.grid, width))
+    return model
+
+
+class TimmModel(nn.Module):
+    """A timm model without its classifier: `forward` (B, C, H, W) -> (B, dim), pooled as timm pools it.
+
+    Convolutional models have `maps` (B, C, H, W), transformers `tokens` (B, N, dim) with the prefix tokens first. Those
+    of timm's plain VisionTransformer can leave tokens out and mask them: `patch` (pixels a side), `grid` (patches a
+    side), `prefix` (tokens that are no patch), `depth` (blocks); for other models these are 0. They take pictures of
+    other sizes than the spec's too, of whole patches: the position embedding is interpolated.
+
+    Pictures of at most 64 pixels get a stem that keeps their detail (`stem` = "small"): the first strided convolution
+    becomes 3×3 with stride 1 and the max-pooling behind it goes (Chen et al., 2020, appendix B.9); transformers cut
+    at least 7 × 7 patches. Models whose stem cannot be changed so keep their own (`stem` = "standard").
+    `weights` are taken instead of timm's pretrained ones, which it would download. `more` are options of the model;
+    with a `patch_size` among them the stem is as given.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        spec: ImageSpec,
+        pretrained: bool = False,
+        weights: dict[str, Tensor] | None = None,
+        **more: Any,
+    ) -> None:
+        super().__init__()
+        self.spec, self.made_by = spec, (name, more)
+        try:
+            with torch.device("meta"):
+                takes = inspect.signature(type(timm.create_model(name)).__init__).parameters
+            options: dict[str, Any] = {"num_classes": 0, "in_chans": spec.channels} | more
+            if weights is not None:
+                pretrained, options["pretrained_cfg_overlay"] = True, {"state_dict": weights}
+            if "img_size" in takes:
+                options["img_size"] = spec.size
+            if "dynamic_img_size" in takes:
+                options["dynamic_img_size"] = True
+            self.model, self.stem = timm.create_model(name, pretrained=pretrained, **options), "standard"
+            if spec.size <= SMALL and not pretrained and "patch_size" not in more:
+                self._shrink_stem(name, spec, options, takes)
+            self.dim, shape = _measure(self.model, spec)
+        except (RuntimeError, ValueError, AssertionError, TypeError, OSError, ZeroDivisionError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            if pretrained and isinstance(error, OSError):
+                raise UserError(f"cannot get the pretrained weights of {name}: {reason}") from error
+            raise UserError(
+                f"{name} cannot take {spec.size} × {spec.size} pictures: give another --size or --encoder ({reason})"
+            ) from error
+        self.has_tokens, self.has_maps = len(shape) == 3, len(shape) == 4
+        self.patch = self.grid = self.prefix = self.depth = 0
+        if type(self.model) is VisionTransformer and isinstance(self.model.patch_drop, nn.Identity):
+            self.patch, self.grid = self.model.patch_embed.patch_size[0], self.model.patch_embed.grid_size[0]
+            self.prefix, self.depth = self.model.num_prefix_tokens, len(self.model.blocks)
+        self._channels_last = self.has_maps and getattr(self.model, "output_fmt", "NCHW") == "NHWC"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, dim)."""
+        pooled: Tensor = self.model(x)
+        return pooled
+
+    def maps(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, dim, H', W'), where the model is convolutional."""
+        if not self.has_maps:
+            raise UserError("this encoder has no feature maps; take a convolutional one, for example resnet18")
+        features: Tensor = self.model.forward_features(x)
+        return features.permute(0, 3, 1, 2) if self._channels_last else features
+
+    def tokens(
+        self, x: Tensor, keep: Tensor | None = None, mask: Tensor | None = None, mask_token: Tensor | None = None
+    ) -> Tensor:
+        """(B, C, H, W) -> (B, prefix + N, dim), where the model is a transformer; after its last LayerNorm.
+
+        `mask` (B, N) bool: the embeddings of these patches are replaced by `mask_token` (1, dim) before the position
+        is added. `keep` (B, K) int64: all patches but these are left out before the blocks; the order is that of keep.
+        """
+        if not self.has_tokens:
+            raise UserError("this encoder has no tokens; take a transformer, for example vit")
+        if keep is None and mask is None:
+            features: Tensor = self.model.forward_features(x)
+            return features
+        model: Any = self.model
+        h = model.patch_embed(x)
+        if mask is not None:
+            assert mask_token is not None, "a mask needs a mask token"
+            h = torch.where(mask.view(*h.shape[:-1], 1), mask_token.to(h.dtype), h)
+        h = model._pos_embed(h)
+        if keep is not None:
+            patches = h[:, self.prefix :].gather(1, keep[..., None].expand(-1, -1, h.shape[2]))
+            h = torch.cat([h[:, : self.prefix], patches], 1)
+        seen: Tensor = model.norm(model.blocks(model.norm_pre(h)))
+        return seen
+
+    def pool(self, tokens: Tensor) -> Tensor:
+        """(B, N, dim) -> (B, dim): what `forward` makes of these tokens, as timm pools them."""
+        pooled: Tensor = self.model.forward_head(tokens)
+        return pooled
+
+    def layers(self, x: Tensor, last: int) -> list[Tensor]:
+        """Return the patches after each of the last blocks, without a LayerNorm: `last` times (B, N, dim)."""
+        found: list[Tensor] = self.model.forward_intermediates(x, last, output_fmt="NLC", intermediates_only=True)
+        return found
+
+    def _shrink_stem(self, name: str, spec: ImageSpec, options: dict[str, Any], takes: Any) -> None:
+        standard = self.model
+        try:
+            if "patch_size" in takes:
+                patch = _small_patch(spec.size) if "img_size" in takes else max(spec.size // 32, 1)
+                self.model = timm.create_model(name, patch_size=patch, **options)
+            else:
+                self.model = timm.create_model(name, **options)
+                _unstride(self.model)
+            _measure(self.model, spec)
+            self.stem = "small"
+        except (RuntimeError, ValueError, AssertionError, TypeError):
+            self.model = standard
+
+
+def _small_patch(size: int) -> int:
+    return max(patch for patch in range(1, size // 7 + 1) if size % patch == 0)
+
+
+def _unstride(model: nn.Module) -> None:
+    """Replace the first strided convolution by a 3×3 one with stride 1, and drop the max-pooling right behind it."""
+    strided = [name for name, m in model.named_modules() if isinstance(m, nn.Conv2d) and max(m.stride) > 1]
+    if not strided:
+        return
+    names = [name for name, _ in model.named_modules()]
+    until = names.index(strided[1]) if len(strided) > 1 else len(names)
+    for name in names[names.index(strided[0]) : until]:
+        if isinstance(model.get_submodule(name), nn.MaxPool2d):
+            _replace(model, name, nn.Identity())
+            break
+    old = model.get_submodule(strided[0])
+    assert isinstance(old, nn.Conv2d)
+    new = nn.Conv2d(old.in_channels, old.out_channels, 3, padding=1, groups=old.groups, bias=old.bias is not None)
+    nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
+    _replace(model, strided[0], new)
+
+
+def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, module)
+
+
+@torch.no_grad()
+def _measure(model: Any, spec: ImageSpec) -> tuple[int, torch.Size]:
+    """Return the width of the pooled output and the shape of the features before pooling."""
+    model.eval()
+    x = torch.zeros(2, spec.channels, spec.size, spec.size)
+    pooled, features = model(x), model.forward_features(x)
+    model.train()
+    if pooled.ndim != 2:
+        raise ValueError(f"its output has the shape {tuple(pooled.shape)}")
+    return int(pooled.shape[1]), features.shape

@@ -1,0 +1,43 @@
+"""The samples themselves as features: the row that every representation has to beat, for each kind of data."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+from torch import nn
+
+from selfsup.source import Source
+from selfsup.spec import Spec
+
+BASELINES = {"image": "selfsup.evaluation.baselines.pixels", "text": "selfsup.evaluation.baselines.tfidf"}
+
+
+class Baseline(Protocol):
+    """What a kind of data brings; a module."""
+
+    NAME: str  # of the row
+    STANDARDISED: bool  # whether the linear probe puts its features on one scale
+    ABOUT: Mapping[str, str]  # what the baselines are, in words
+
+    def features(self, parts: Sequence[Source], spec: Spec, quiet: bool) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+        """Return of each part the numbers of the samples that can be read, and their features (n, d) float32.
+
+        Whatever the features have to know of the data they learn from the first part, without its labels.
+        """
+
+    def module(self) -> nn.Module | None:
+        """Return what makes the features of a batch, where one sample's do not depend on others."""
+
+
+def baseline(kind: str) -> Baseline:
+    """Return the baseline of a kind of data."""
+    found: Baseline = importlib.import_module(BASELINES[kind])  # type: ignore[assignment]
+    return found
+
+
+def baseline_names() -> tuple[str, ...]:
+    """Return the rows of all kinds of data."""
+    return tuple(baseline(kind).NAME for kind in BASELINES)

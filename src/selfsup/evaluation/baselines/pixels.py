@@ -1,0 +1,41 @@
+"""Raw pixels (`selfsup.evaluation.baselines.Baseline`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from selfsup.evaluation.features import extract
+from selfsup.source import Source
+from selfsup.spec import ImageSpec
+
+NAME, STANDARDISED = "raw pixels", True
+SIDE = 32  # of what is read, at most
+ABOUT = {
+    NAME: f"averaged down to at most {SIDE} × {SIDE}",
+    "PCA": "the first 64 principal components of those pixels, from the training part without its labels",
+}
+
+
+class Pixels(nn.Module):
+    """(B, C, H, W) -> (B, C · side²): the pixels, averaged down to at most 32 a side."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the pixels as features."""
+        return (F.adaptive_avg_pool2d(x, SIDE) if max(x.shape[2:]) > SIDE else x).flatten(1)
+
+
+def features(
+    parts: Sequence[Source], spec: ImageSpec, quiet: bool
+) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """Return the pixels."""
+    return [extract(module(), part, spec, quiet=quiet) for part in parts]
+
+
+def module() -> nn.Module:
+    """Return the pixels."""
+    return Pixels()

@@ -1,0 +1,30 @@
+"""Constants on the device that needs them, what a spec says of pixels among them."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from selfsup.spec import ImageSpec
+
+
+def constant(values: Any, like: Tensor) -> Tensor:
+    """Return (nested) tuples of numbers as a tensor like another one; not to be changed, for it is kept.
+
+    To copy numbers to a GPU anew at each step would make it wait for the CPU.
+    """
+    dtype = like.dtype if like.is_floating_point() else torch.float32
+    return _constant(values, dtype, like.device)
+
+
+@lru_cache(maxsize=256)
+def _constant(values: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=dtype, device=device)
+
+
+def mean_std(spec: ImageSpec, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean and the deviation (C, 1, 1) of the normalisation, floats with the device of `like`."""
+    return constant(tuple(spec.mean), like).view(-1, 1, 1), constant(tuple(spec.std), like).view(-1, 1, 1)

@@ -1,0 +1,45 @@
+"""The discriminator of adversarial tasks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from selfsup.losses import full
+from selfsup.nn.norm import BatchNorm
+from selfsup.spec import ImageSpec
+
+
+class Critic(nn.Module):
+    """Pictures (B, C, H, W), and with `code` also codes (B, code), -> (B,): the logit that they are real.
+
+    Convolutions of stride 2 down to at most 4 × 4, then a perceptron that sees the code too; without normalisation, so
+    that a sample is judged by itself. `dense`: a perceptron on the pixels as a vector, with a BatchNorm without
+    parameters (Donahue et al., 2017, section 4.2), which wants real and generated samples in calls of their own.
+    """
+
+    def __init__(
+        self, spec: ImageSpec, code: int = 0, *, width: int = 32, hidden: int = 512, dense: bool = False
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels, side = spec.channels, spec.size
+        while side > 4 and not dense:
+            wider = min(8 * width, 2 * channels if layers else width)
+            layers += [nn.Conv2d(channels, wider, 3, stride=2, padding=1), nn.LeakyReLU(0.2, inplace=True)]
+            channels, side = wider, (side + 1) // 2
+        self.features = nn.Sequential(*layers, nn.Flatten())
+        self.judge = nn.Sequential(
+            nn.Linear(channels * side**2 + code, hidden),
+            nn.LeakyReLU(0.2, inplace=True),
+            nn.Linear(hidden, hidden, bias=not dense),
+            BatchNorm(hidden, affine=False) if dense else nn.Identity(),
+            nn.LeakyReLU(0.2, inplace=True),
+            nn.Linear(hidden, 1),
+        )
+
+    def forward(self, x: Tensor, code: Tensor | None = None) -> Tensor:
+        """Return the logits."""
+        features = self.features(x)
+        logit: Tensor = self.judge(features if code is None else torch.cat([features, code], 1))
+        return full(logit[:, 0])

@@ -1,0 +1,26 @@
+"""A queue of past outputs, which changes in `Task.after_step` alone."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Queue(nn.Module):
+    """The last `size` rows that were put in, of unit length; random directions until then."""
+
+    rows: Tensor
+    at: Tensor
+
+    def __init__(self, size: int, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("rows", nn.functional.normalize(torch.randn(size, dim), dim=1))
+        self.register_buffer("at", torch.zeros((), dtype=torch.long))
+
+    @torch.no_grad()
+    def put(self, rows: Tensor) -> None:
+        """Replace the oldest rows by these (B, dim); of more than `size` the last ones are kept."""
+        rows = rows[-len(self.rows) :]
+        place = (self.at + torch.arange(len(rows), device=rows.device)) % len(self.rows)
+        self.rows[place] = rows.to(self.rows.dtype)
+        self.at.copy_((self.at + len(rows)) % len(self.rows))

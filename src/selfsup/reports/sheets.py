@@ -1,0 +1,88 @@
+"""Contact sheets: rows of pictures with their captions."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
+
+from selfsup.reports.media import to_image, to_media, to_words
+from selfsup.spec import Clip, Media, Spec
+from selfsup.task import Panel
+
+SIDE, MARGIN, CAPTION = 128, 8, 20  # pixels
+
+
+def draw_panels(rows: Sequence[Sequence[Panel]], spec: Any) -> Image.Image:
+    """Return one picture: each row of panels below the one before, captions under the pictures."""
+    shown = [[(to_media(panel.content, spec), panel.caption) for panel in row] for row in rows]
+    if any(isinstance(media, str) for row in shown for media, _ in row):
+        return _draw_texts([(to_words(media), caption) for row in shown for media, caption in row])
+    return draw_sheet([[(_still(media), caption) for media, caption in row] for row in shown])
+
+
+def save_panels(rows: Sequence[Sequence[Panel]], spec: Spec, path: Path) -> None:
+    """Write the same to a file; clips move in a .webp, and are contact strips in others."""
+    shown = [[(to_media(panel.content, spec), panel.caption) for panel in row] for row in rows]
+    clips = [media for row in shown for media, _ in row if isinstance(media, Clip)]
+    if not clips or path.suffix.lower() != ".webp":
+        draw_panels(rows, spec).save(path)
+        return
+    sheets = [
+        draw_sheet([[(_at(media, place), caption) for media, caption in row] for row in shown])
+        for place in range(max(len(clip.frames) for clip in clips))
+    ]
+    duration = round(1000 / clips[0].rate)
+    sheets[0].save(path, save_all=True, append_images=sheets[1:], duration=duration, loop=0)
+
+
+def _still(media: Media) -> Image.Image:
+    image = to_image(media)
+    assert image is not None
+    return image
+
+
+def _at(media: Media, place: int) -> Image.Image:
+    if isinstance(media, Clip):
+        return Image.fromarray(media.frames[place % len(media.frames)])
+    return _still(media)
+
+
+def _draw_texts(panels: Sequence[tuple[str, str]]) -> Image.Image:
+    """Return one picture of texts, each above its caption in blue."""
+    lines: list[tuple[str, str]] = []
+    for text, caption in panels:
+        lines += [(line, "black") for line in textwrap.wrap(text, 110)[:12]]
+        lines += [(line, "blue") for line in textwrap.wrap(caption, 110)[:6]] + [("", "black")]
+    sheet = Image.new("RGB", (110 * 8 + 2 * MARGIN, len(lines) * CAPTION + 2 * MARGIN), "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
+    for row, (line, colour) in enumerate(lines):
+        pen.text((MARGIN, MARGIN + row * CAPTION), line, colour, font)
+    return sheet
+
+
+def draw_sheet(rows: Sequence[Sequence[tuple[Image.Image, str]]]) -> Image.Image:
+    """Return one picture of pictures, each fitted into a square, with its caption below (shortened where too long)."""
+    columns = max(len(row) for row in rows)
+    wide, high = MARGIN + columns * (SIDE + MARGIN), MARGIN + len(rows) * (SIDE + CAPTION + MARGIN)
+    sheet = Image.new("RGB", (wide, high), "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
+    for r, row in enumerate(rows):
+        for c, (picture, caption) in enumerate(row):
+            left, top = MARGIN + c * (SIDE + MARGIN), MARGIN + r * (SIDE + CAPTION + MARGIN)
+            fitted = fit_square(picture, SIDE)
+            sheet.paste(fitted, (left + (SIDE - fitted.width) // 2, top + (SIDE - fitted.height) // 2))
+            while len(caption) > 2 and pen.textlength(caption, font) > SIDE:
+                caption = caption[: len(caption) * 3 // 4] + "…"
+            pen.text((left + SIDE / 2, top + SIDE + CAPTION / 2), caption, "black", font, anchor="mm")
+    return sheet
+
+
+def fit_square(picture: Image.Image, side: int) -> Image.Image:
+    """Return the picture scaled so that its longer side is `side` pixels; small pictures keep their pixels sharp."""
+    scale = side / max(picture.size)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    return picture.resize(size, Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.BOX)

@@ -1,0 +1,99 @@
+"""Sources: numbered samples in a fixed order, read lazily, with labels where they were asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from selfsup.spec import Spec
+
+
+class Broken(Exception):
+    """A sample that cannot be read; the message is the reason under which it is counted."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """`ids` (N,) int64, -1 where a sample has no label; `classes` are their names, in order."""
+
+    ids: NDArray[np.int64]
+    classes: tuple[str, ...]
+
+    def take(self, indices: NDArray[np.int64]) -> Labels:
+        """Return the labels of some samples; the classes stay."""
+        return Labels(self.ids[indices], self.classes)
+
+    @classmethod
+    def of(cls, names: Iterable[object] | pa.Array) -> Labels:
+        """Return labels from one name a sample, as objects or as an Arrow array of binary.
+
+        None or an empty name means no label. Numbers in names sort as numbers: 2 before 10. Bytes that are no UTF-8
+        are shown as \\x and two digits.
+        """
+        if not isinstance(names, pa.Array):
+            names = pa.array([None if n is None else os.fsencode(str(n)) for n in names], pa.large_binary())
+        encoded = names.dictionary_encode()
+        texts = [name.decode(errors="backslashreplace") for name in encoded.dictionary.to_pylist()]
+        known = sorted({text for text in texts if text}, key=_natural)
+        number = {name: i for i, name in enumerate(known)}
+        place = np.array([*(number.get(text, -1) for text in texts), -1], dtype=np.int64)
+        return cls(place[encoded.indices.fill_null(len(texts)).to_numpy()], tuple(known))
+
+    def digest(self) -> bytes:
+        """Return a hash of names and ids, a part of a source's fingerprint."""
+        return hashlib.blake2b(repr(self.classes).encode() + self.ids.tobytes(), digest_size=8).digest()
+
+
+def _natural(text: str) -> tuple[list[str | float], str]:
+    parts = re.split(r"([0-9]+)", text)  # text, number, text, …
+    return [float(part) if i % 2 else part for i, part in enumerate(parts)], text
+
+
+@runtime_checkable
+class Source(Protocol):
+    """What every source offers. Samples are numbered; the number of a sample never changes."""
+
+    name: str
+    kind: str  # of data: image, text
+    labels: Labels | None
+
+    def __len__(self) -> int: ...
+
+    def extent(self, index: int) -> int:
+        """Return how long a sample is, in the units of `read`'s span: 1 for images, tokens of a text."""
+
+    def read(self, index: int, span: slice | None = None) -> Any:
+        """Return one sample, or only a span of it, or raise `Broken`. Images: (H, W, C) uint8 or uint16.
+
+        Nothing beyond the span is decoded.
+        """
+
+    def path(self, index: int) -> str:
+        """Return what a user knows the sample by: its path, or its number."""
+
+    def spec(self) -> Spec:
+        """Return the spec of the samples as an encoder gets them.
+
+        What a source takes here by name (size and channels of images, the tokenizer of texts) are the options of its
+        kind of data on the command line.
+        """
+
+    def conform(self, spec: Spec) -> Source:
+        """Return the same samples in the units of a spec: texts as its tokens, files with its channels.
+
+        Raises `UserError` for a spec of another kind, and for one that these samples cannot be made to fit.
+        """
+
+    def take(self, indices: NDArray[np.int64]) -> Source:
+        """Return a source of some of the samples, with their labels, in the given order."""
+
+    def fingerprint(self) -> str:
+        """Return a short hash that changes when the data do: a run resumes only with the data that it began with."""

@@ -1,0 +1,64 @@
+"""What an encoder gets of a sample: one frozen description for each kind of data, JSON in and out."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from torch import Tensor
+
+from selfsup.errors import UserError
+from selfsup.spec.image import ImageSpec
+from selfsup.spec.media import Clip, Media, Waveform
+from selfsup.spec.text import TextSpec
+
+__all__ = ["SPECS", "Clip", "ImageSpec", "Media", "Spec", "TextSpec", "Waveform", "has_views", "read_spec"]
+
+SPECS = {"image": "selfsup.spec.image:ImageSpec", "text": "selfsup.spec.text:TextSpec"}
+
+
+class Spec(Protocol):
+    """Samples of one kind as an encoder gets them."""
+
+    kind: ClassVar[str]  # a key of `SPECS`
+    samples: ClassVar[str]  # what several samples are called: images, texts
+    axes: ClassVar[str]  # of a batch: BCHW, BT; several views of a sample have one more, behind B
+
+    def example(self, n: int) -> Tensor:
+        """Return n samples that mean nothing, of the right shape and type: for measuring and for export."""
+
+    def describe(self) -> str:
+        """Return in words what the encoder gets of a sample."""
+
+    def draw(self, x: Tensor) -> Media:
+        """Return one sample, as the views make it, for the eye (or the ear)."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values, `kind` among them, from which `from_json` makes the same spec."""
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], folder: Path) -> Spec:
+        """Return the spec of a run folder; KeyError, TypeError or ValueError for values that are damaged."""
+
+    def save(self, folder: Path) -> None:
+        """Write what JSON does not hold (the tokenizer of texts) into a run folder."""
+
+
+def read_spec(values: Mapping[str, Any], folder: Path) -> Spec:
+    """Return the spec that `to_json` and `save` wrote into a run folder, of whatever kind.
+
+    Raises `UserError` for an unknown kind; KeyError, TypeError or ValueError for values that are damaged.
+    """
+    kind = values["kind"]
+    if kind not in SPECS:
+        raise UserError(f"no such kind of data: {kind}")
+    module, _, name = SPECS[kind].partition(":")
+    found: Spec = getattr(importlib.import_module(module), name).from_json(values, folder)
+    return found
+
+
+def has_views(x: Tensor, spec: Spec) -> bool:
+    """Return whether a batch holds several views of each sample: (B, V, ...) where the spec's axes are (B, ...)."""
+    return x.ndim == len(spec.axes) + 1

@@ -1,0 +1,76 @@
+"""Images as an encoder gets them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+MAX_SIZE, MAX_CHANNELS = 4096, 64
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """Square images of `size` pixels, (B, C, H, W) float32: (x / 255 - mean) / std, one mean and std a channel."""
+
+    kind: ClassVar[str] = "image"
+    samples: ClassVar[str] = "images"
+    axes: ClassVar[str] = "BCHW"
+
+    size: int
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def of(cls, size: int, channels: int) -> ImageSpec:
+        """Return the usual normalization: ImageNet's for colour, 0.5 and 0.5 for anything else."""
+        mean, std = IMAGENET if channels == 3 else ((0.5,) * channels, (0.5,) * channels)
+        return cls(size, channels, mean, std)
+
+    def example(self, n: int) -> Tensor:
+        """Return zeros (n, C, H, W)."""
+        return torch.zeros(n, self.channels, self.size, self.size)
+
+    def describe(self) -> str:
+        """Return the size and the channels."""
+        return f"{self.size} × {self.size} pixels, {self.channels} channels"
+
+    def draw(self, x: Tensor) -> Image.Image:
+        """Undo the normalization of (C, H, W); of more than three channels the first three are shown."""
+        x = x.detach().cpu().float()
+        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
+        pixels = ((x * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+        colours = pixels[:3] if len(pixels) >= 3 else pixels[:1].expand(3, -1, -1)
+        return Image.fromarray(colours.permute(1, 2, 0).contiguous().numpy())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all fields."""
+        return {"kind": self.kind, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], folder: Path) -> ImageSpec:
+        """Return the spec; ValueError for sizes, channels, means and standard deviations that cannot be."""
+        size, channels, mean, std = (values[key] for key in ("size", "channels", "mean", "std"))
+        if not (type(size) is int and type(channels) is int):
+            raise ValueError("the size or the channels are not whole numbers")
+        sound = (
+            0 < size <= MAX_SIZE
+            and 0 < channels <= MAX_CHANNELS
+            and len(mean) == len(std) == channels
+            and all(math.isfinite(value) for value in mean)
+            and all(0 < value < math.inf for value in std)
+        )
+        if not sound:
+            raise ValueError("it has an impossible spec")
+        return cls(size, channels, tuple(mean), tuple(std))
+
+    def save(self, folder: Path) -> None:
+        """Write nothing: the recipe says it all."""

@@ -1,0 +1,84 @@
+"""Tokenizers by the digest of their content: kept in memory and in the cache folder, looked up by specs and views."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from selfsup.base.cache import cache_folder
+from selfsup.errors import UserError, need
+
+SPECIAL = {  # what each is called in tokenizers of others; the first name is ours
+    "pad": ("[PAD]", "<pad>"),
+    "unk": ("[UNK]", "<unk>"),
+    "cls": ("[CLS]", "<s>"),
+    "sep": ("[SEP]", "</s>"),
+    "mask": ("[MASK]", "<mask>"),
+}
+
+_read: dict[str, str] = {}  # tokenizers of runs that were opened, by digest
+
+
+def keep(json: str) -> str:
+    """Remember a tokenizer, in this process and in the cache, and return its digest, by which `tokenizer` finds it."""
+    digest = hashlib.blake2b(json.encode(), digest_size=8).hexdigest()
+    _read[digest] = json
+    path = cache_folder() / "text" / f"{digest}.json"
+    if not path.exists():
+        write_aside(path, json.encode())
+    return digest
+
+
+def tokenizer_json(digest: str) -> str:
+    """Return the JSON of a tokenizer that was kept."""
+    if digest not in _read:
+        try:
+            _read[digest] = (cache_folder() / "text" / f"{digest}.json").read_text(encoding="utf-8")
+        except OSError:
+            raise UserError(f"the tokenizer {digest} is no longer in {cache_folder()}; pretrain again") from None
+    return _read[digest]
+
+
+@lru_cache(maxsize=8)
+def tokenizer(digest: str) -> Any:
+    """Return the tokenizer of a digest."""
+    hf: Any = need("tokenizers", "text")
+    return hf.Tokenizer.from_str(tokenizer_json(digest))
+
+
+def special(digest: str, what: str) -> int:
+    """Return the number of a special token: pad, unk, cls, sep or mask."""
+    known: dict[str, int] = tokenizer(digest).get_vocab()
+    return next(known[name] for name in SPECIAL[what] if name in known)
+
+
+@lru_cache(maxsize=8)
+def tables(digest: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return for every token whether a sentence ends with it, and whether it goes on with the word before it."""
+    made = tokenizer(digest)
+    words = [made.id_to_token(number) or "" for number in range(made.get_vocab_size())]
+    ends = np.array([word.removeprefix("##").rstrip("\"')")[-1:] in {".", "!", "?", "Ċ"} for word in words])
+    byte_level = any(word.startswith("Ġ") for word in words)
+    on = [word[:1].isalnum() and byte_level if not word.startswith("##") else True for word in words]
+    return ends, np.array(on)
+
+
+def seen(digest: str, ids: Tensor) -> str:
+    """Return ids (T,) as text for the eye, in which special tokens but padding are seen; pieces of a word joined."""
+    made, pad = tokenizer(digest), special(digest, "pad")
+    return " ".join(made.id_to_token(number) for number in ids.tolist() if number != pad).replace(" ##", "")
+
+
+def write_aside(path: Path, data: bytes) -> None:
+    """Write a file of the cache under another name and rename it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_bytes(data)
+    os.replace(aside, path)

@@ -1,0 +1,60 @@
+"""The baseline that every pretext task has to beat: the same encoder, trained on the labels alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from selfsup.errors import UserError
+from selfsup.nn.heads import classified
+from selfsup.source import Source
+from selfsup.task import Batch, Encoder, Loss, Panel, Task, Views
+from selfsup.views import standard_views
+
+
+class Supervised(Task):
+    """Cross-entropy on labels, through the same loop and views as `rotation`. Chance is ln `classes`.
+
+    Batch: `x` (B, C, H, W) float; `y` (B,) int64 in 0..classes-1.
+    """
+
+    section = "baselines"
+    kind = "any"
+    needs_labels = True
+
+    def __init__(self, encoder: Encoder, *, classes: int, pad: int = 4, flip: float = 0.5) -> None:
+        super().__init__(encoder)
+        self.pad, self.flip = pad, flip
+        self.head = nn.Linear(encoder.dim, classes)
+
+    @classmethod
+    def resolve(cls, source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
+        """As many classes as the labels name."""
+        return count_classes(source, given)
+
+    def views(self, spec: Any) -> Views:
+        """Return samples (pictures shifted and flipped) and their labels."""
+        return standard_views(spec).labelled(spec, self.pad, self.flip)
+
+    def loss(self, batch: Batch) -> Loss:
+        """Return the cross-entropy of the labels."""
+        return classified(self.head(self.encoder(batch["x"])), batch["y"])
+
+    def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
+        """Return each picture with the number of its class, and of the class that is guessed."""
+        captions = [f"class {y}" for y in batch["y"].tolist()]
+        if guess:
+            guesses = self.head(self.encoder(batch["x"])).argmax(1).tolist()
+            captions = [f"{caption}, guess {y}" for caption, y in zip(captions, guesses, strict=True)]
+        return [[Panel(x, caption)] for x, caption in zip(batch["x"], captions, strict=True)]
+
+
+def count_classes(source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `classes` as the labels name them; raise `UserError` for a smaller number that was given."""
+    assert source.labels is not None
+    count = len(source.labels.classes)
+    if given.get("classes", count) < count:
+        raise UserError(f"--classes {given['classes']} is less than the {count} that the labels name")
+    return {"classes": count}

@@ -1,0 +1,81 @@
+"""The collapse signal: is the representation still one? Read off the features that the training computes anyway."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+SECONDS = 2.0  # between two checks
+ROWS = 128  # of features that one check takes
+STUCK_AFTER = 0.2  # of the run: before, a loss at its chance value means nothing
+
+
+class CollapseSignal:
+    """Watches what the encoder returns: its representation or, where a task asks for tokens, their mean.
+
+    `collapsed`: the L2-normalised features of a batch hardly differ (their deviation, averaged over the dimensions, is
+    below 2% of the 1 / √d of independent directions), or vary along one direction alone (effective rank below 1.5).
+    `stuck`: a fifth of the run is over, and the loss is within 2% of its chance value. Else `healthy`. It cannot tell
+    whether healthy features are useful ones.
+    """
+
+    def __init__(self, encoder: Any) -> None:
+        self.features: Tensor | None = None
+        self.encoder, self.tokens = encoder, getattr(encoder, "tokens", None)
+        if self.tokens is not None:
+            encoder.tokens = self._watched
+        self.handle = encoder.register_forward_hook(self._keep)
+        self.checked_at = 0.0
+        self.numbers: dict[str, float] = {}
+        self.word = ""
+
+    def _keep(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and output.ndim == 2:
+            self.features = output.detach()
+
+    def _watched(self, *inputs: Any, **more: Any) -> Tensor:
+        assert self.tokens is not None
+        output: Tensor = self.tokens(*inputs, **more)
+        self.features = output.detach().mean(1)
+        return output
+
+    def check(self, loss: float, chance: float | None, progress: float) -> None:
+        """Set `word`, and `numbers`: `spread` (1 for independent directions, 0 for a point) and `rank`."""
+        now = time.monotonic()
+        if now - self.checked_at < SECONDS and progress < 1:
+            return
+        self.checked_at = now
+        collapsed = False
+        if self.features is not None and len(self.features) > 2:
+            spread, rank = spread_and_rank(self.features[:: max(1, len(self.features) // ROWS)][:ROWS])
+            self.numbers = {"spread": spread, "rank": rank}
+            collapsed = spread < 0.02 or rank < 1.5
+        stuck = chance is not None and progress > STUCK_AFTER and abs(loss - chance) < 0.02 * chance
+        self.word = "collapsed" if collapsed else "stuck" if stuck else "healthy" if self.numbers else ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        self.handle.remove()
+        if self.tokens is not None:
+            del self.encoder.tokens
+
+
+def spread_and_rank(features: Tensor) -> tuple[float, float]:
+    """Return the deviation of the normalised rows of (n, d) times √d, and the effective rank of the centred rows.
+
+    The rank is exp of the entropy of the normalised singular values (Roy and Vetterli, 2007), at most min(n - 1, d).
+    """
+    z = nn.functional.normalize(features.float(), dim=1)
+    spread = float(z.std(0).mean()) * z.shape[1] ** 0.5
+    centred = z - z.mean(0)
+    singular = torch.linalg.eigvalsh((centred @ centred.T).double()).clamp_min(0).sqrt()
+    if float(singular.sum()) < 1e-6:
+        return spread, 0.0
+    share = singular / singular.sum()
+    return spread, float(torch.special.entr(share).sum().exp())

@@ -1,0 +1,66 @@
+"""The device of a run: Lightning Fabric on it, how weights lie in its memory, and memory that is kept."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import platform
+import warnings
+from datetime import timedelta
+
+from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
+
+from selfsup.errors import UserError, unknown
+from selfsup.train.precision import plugin, resolve_precision
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+TIMEOUT = 600.0  # seconds that processes wait for one another: longer than measuring speed or saving may take
+MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # of malloc.h
+KEPT = 2**30  # bytes: larger blocks, and what is free beyond so many, go back to the system
+
+
+def make_fabric(device: str, precision: str) -> Fabric:
+    """Return Lightning Fabric on a device (auto, cpu, cuda, mps), in as many processes as torchrun started.
+
+    They wait for each other for at most `TIMEOUT` seconds: then one of them hangs, and the run ends.
+
+    Raises `UserError` where the device is not there.
+    """
+    world, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    if device not in DEVICES:
+        raise unknown("device", device, DEVICES)
+    strategy = DDPStrategy(timeout=timedelta(seconds=TIMEOUT)) if world > 1 else "auto"
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            probe = Fabric(accelerator=device, devices=1)
+            arithmetic = plugin(resolve_precision(precision, probe.device), probe.device)
+            fabric = Fabric(
+                accelerator=device,
+                devices=local,
+                num_nodes=world // local,
+                strategy=strategy,
+                plugins=arithmetic,
+            )
+            fabric.launch()
+        except (RuntimeError, ValueError) as error:
+            raise UserError(f"cannot use --device {device}: {str(error).splitlines()[0]}") from error
+    if fabric.device.type == "cpu":
+        keep_memory()
+    return fabric
+
+
+def keep_memory() -> bool:
+    """Let this process keep the memory that it frees, up to 1 GiB; return whether the C library (glibc) can.
+
+    Otherwise the system clears and takes back the pages of every large tensor of every step, which is up to a third of
+    the time of a small network on a CPU.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    large = mallopt(MMAP_THRESHOLD, KEPT) or mallopt(MMAP_THRESHOLD, 2**25)  # glibc before 2.35 takes no more
+    return bool(large and mallopt(TRIM_THRESHOLD, KEPT))

@@ -1,0 +1,64 @@
+"""How long and how to train: the plan of a run, from what was given, the task's defaults and the general ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from selfsup.errors import UserError
+from selfsup.task import Task
+from selfsup.train.optim import warmup_cosine
+
+LR = {"adamw": 2e-3, "sgd": 0.05, "lars": 0.15}  # at a batch of `BATCH`
+WEIGHT_DECAY = {"adamw": 0.05, "sgd": 5e-4, "lars": 1e-6}
+BATCH = 128
+EPOCHS = 100  # where no budget was given
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and how to train.
+
+    `batch_size` is the global one; `lr` the peak; `clip` the largest gradient norm; `betas` are AdamW's; `micro_batch`
+    is how many samples a process holds in memory at once (see `train.micro`).
+    """
+
+    steps: int
+    batch_size: int = 128
+    optimizer: str = "adamw"
+    lr: float = 2e-3
+    weight_decay: float = 0.05
+    warmup: float = 0.05
+    clip: float | None = None
+    betas: tuple[float, float] = (0.9, 0.999)
+    micro_batch: int | None = None
+    seed: int = 0
+
+    def lr_at(self, step: int) -> float:
+        """Return the learning rate of a step: `lr` times warm-up and cosine; the first step is not wasted on zero."""
+        return self.lr * warmup_cosine((step + 0.5) / self.steps, self.warmup)
+
+
+def make_plan(kind: type[Task], batch_size: int, given: Mapping[str, Any], **rest: Any) -> Plan:
+    """Return how to train: what was given (not None), else the task's defaults, else the general ones."""
+    given = {key: value for key, value in given.items() if value is not None}
+    values = dict(kind.defaults) | given
+    if given.get("optimizer", kind.defaults.get("optimizer")) != kind.defaults.get("optimizer"):
+        values = given  # the task's rates are for its own optimizer
+    optimizer = values.setdefault("optimizer", "adamw")
+    ratio = batch_size / values.pop("batch_size", BATCH)
+    scale = math.sqrt(ratio) if optimizer == "adamw" else ratio
+    if "lr" not in given:
+        values["lr"] = values.get("lr", LR[optimizer]) * scale
+    values.setdefault("weight_decay", WEIGHT_DECAY[optimizer])
+    return Plan(batch_size=batch_size, **values, **rest)
+
+
+def read_budget(steps: int | None, epochs: float | None, minutes: float | None) -> dict[str, float]:
+    """Return the one budget that was given, by its unit; 100 epochs where none was. Raises `UserError` for several."""
+    given = {k: v for k, v in {"steps": steps, "epochs": epochs, "minutes": minutes}.items() if v is not None}
+    if len(given) > 1:
+        raise UserError(f"give only one of --steps, --epochs and --minutes, not {' and '.join(given)}")
+    return given or {"epochs": EPOCHS}

@@ -1,0 +1,69 @@
+"""`selfsup show --views`: a contact sheet of what a preset makes of a user's pictures."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from selfsup.source import Source
+from selfsup.spec import ImageSpec
+from selfsup.views.image.crop import preset
+from selfsup.views.image.views import ImageViews
+
+_GAP = 4  # white pixels between two views
+
+
+def contact_sheet(
+    name: str,
+    source: Source,
+    path: str | os.PathLike[str],
+    size: int | None = None,
+    rows: int = 6,
+    seed: int = 0,
+) -> Image.Image:
+    """Write a picture with one row a sample: the sample itself, then every view of preset `name`.
+
+    `size`: of the views in pixels, by default the source's. The samples are spread over the source.
+    Raises `UserError` for an unknown preset, `Broken` where nothing can be read.
+    """
+    spec: ImageSpec = source.spec(size)
+    views = ImageViews(spec, preset(name, spec.size))
+    chosen = np.unique(np.linspace(0, len(source) - 1, min(rows, len(source))).astype(np.int64))
+    batch = views.fetch(source, chosen, seed, 0).batch
+    drawn = [_original(source, int(index), spec) for index in batch["index"]]
+    sheet: list[NDArray[np.uint8]] = []
+    for row, first in enumerate(drawn):
+        tiles = [first]
+        for key in views.groups:
+            x = batch[key][row]
+            tiles += [_tile(view) for view in (x if x.ndim == 4 else x[None])]
+        sheet.append(np.concatenate([_framed(tile, spec.size) for tile in tiles], 1))
+    picture = Image.fromarray(np.concatenate(sheet))
+    picture.save(path)
+    return picture
+
+
+def _original(source: Source, index: int, spec: ImageSpec) -> NDArray[np.uint8]:
+    pixels = source.read(index)
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels[..., :3]).convert("RGB")
+    image.thumbnail((spec.size, spec.size))
+    tile = np.full((spec.size, spec.size, 3), 255, np.uint8)
+    tile[: image.height, : image.width] = np.asarray(image)
+    return tile
+
+
+def _tile(view: Tensor) -> NDArray[np.uint8]:
+    """Return (H, W, 3) of a uint8 view (C, H, W); gray where it has not three channels."""
+    pixels: NDArray[np.uint8] = torch.as_tensor(view).permute(1, 2, 0).numpy()
+    return pixels if pixels.shape[-1] == 3 else np.repeat(pixels[..., :1], 3, -1)
+
+
+def _framed(tile: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    framed = np.full((size + _GAP, tile.shape[1] + _GAP, 3), 255, np.uint8)
+    framed[: tile.shape[0], : tile.shape[1]] = tile
+    return framed

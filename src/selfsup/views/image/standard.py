@@ -1,0 +1,22 @@
+"""The views of images beside those of tasks (`selfsup.views.StandardViews`)."""
+
+from __future__ import annotations
+
+from selfsup.spec import ImageSpec
+from selfsup.views.image.crop import Crop, centre
+from selfsup.views.image.views import ImageViews
+
+
+def plain(spec: ImageSpec) -> ImageViews:
+    """Return the centre of the image, unchanged."""
+    return ImageViews(spec, {"x": centre(spec.size)})
+
+
+def labelled(spec: ImageSpec, pad: int, flip: float) -> ImageViews:
+    """Return shifted, flipped images and their labels."""
+    return ImageViews(spec, {"x": Crop(spec.size, pad=pad, flip=flip)}, labels=True)
+
+
+def several(spec: ImageSpec) -> tuple[ImageViews, str]:
+    """Return random crops."""
+    return ImageViews(spec, {"x": Crop(spec.size, scale=(0.5, 1.0))}), "random crops of half to all of the image"

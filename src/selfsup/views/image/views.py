@@ -1,0 +1,216 @@
+"""Views of pictures: read once, resample and change every view, straight into the batch."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from selfsup.base import buffers
+from selfsup.data.image import Arrays
+from selfsup.data.image.decode import to_channels
+from selfsup.errors import UserError
+from selfsup.nn.constants import mean_std
+from selfsup.source import Source
+from selfsup.spec import ImageSpec
+from selfsup.task import Batch, Fetched
+from selfsup.views.image import reference
+from selfsup.views.image.crop import Crop
+from selfsup.views.image.draw import PLAIN, Places, draws, looks, places
+from selfsup.views.random import keys
+from selfsup.views.reading import read_or_substitute
+
+engine: Any = reference  # without numba, or with one that cannot compile here: the same pixels, slower
+with contextlib.suppress(ImportError):
+    engine = importlib.import_module("selfsup.views.image.kernel")
+
+_CHUNK, _CHUNK_BYTES = (
+    16,
+    16 << 20,
+)  # pictures decoded before their views are made: parameters are drawn for all at once
+
+
+def engine_name() -> str:
+    """Return which engine makes the views here: `compiled` (numba) or `torch`."""
+    return "torch" if engine is reference else "compiled"
+
+
+class _Pictures(NamedTuple):
+    pixels: NDArray[Any] | list[NDArray[Any]]  # (N, H, W, C) to pick from, or one array (H, W, C) a picture
+    picked: NDArray[np.int64]  # which of the pixels are the pictures (B,)
+    indices: NDArray[np.int64]  # the samples really read (B,)
+    skipped: list[tuple[int, str]]
+
+
+@dataclass(frozen=True)
+class ImageViews:
+    """Views of pictures: one batch key a group, (B, count, C, H, W), or (B, C, H, W) for a group of one.
+
+    Further keys: `index` (B,) int64, the sample's number; `y` (B,) int64 with `labels` (-1: none); with `noise` also
+    `noise` (B,) int64, the key from which a task draws what it does to the sample (`selfsup.nn.noise`). All are
+    functions of (seed, epoch, index) alone, whatever `output` is:
+
+    - `uint8`: finished pixels, channels last in memory, normalised by `finish`: right for a GPU and for processes.
+    - `float32`: normalised by `fetch` already, channels last in memory: right for training on a CPU.
+    - `crops`: uint8 crops and the looks, `<key>.looks` (B, count, 8) float32; `finish` changes the appearance, batched
+      on the device: right for a GPU whose CPU cannot keep up.
+    """
+
+    spec: ImageSpec
+    groups: Mapping[str, Crop] = field(default_factory=dict)
+    labels: bool = False
+    noise: bool = False
+    output: Literal["uint8", "float32", "crops"] = "uint8"
+
+    def for_device(self, device: torch.device | str, appearance_on_device: bool = False) -> ImageViews:
+        """Return the same views with the output that suits a device: float32 for `cpu`, else uint8 (or crops)."""
+        if torch.device(device).type == "cpu":
+            return replace(self, output="float32")
+        return replace(self, output="crops" if appearance_on_device else "uint8")
+
+    def fetch(self, source: Source, indices: NDArray[np.int64], seed: int, epoch: int) -> Fetched:
+        """Return a batch of len(indices); a sample that cannot be read is replaced by another one."""
+        count = len(indices)
+        used = np.empty(count, dtype=np.int64)
+        skipped: list[tuple[int, str]] = []
+        outs = {key: self._empty(count, crop) for key, crop in self.groups.items()}
+        kept = {f"{key}.looks": np.empty((count, c.count, 8), np.float32) for key, c in self.groups.items()}
+        done, source = 0, source.conform(self.spec)
+        for pictures in self._read(source, indices, seed, epoch):
+            rows = slice(done, done + len(pictures.indices))
+            used[rows] = pictures.indices
+            skipped += pictures.skipped
+            self._make(pictures, seed, epoch, rows, outs, kept)
+            done = rows.stop
+        batch = {"index": torch.from_numpy(used)}
+        for key, crop in self.groups.items():
+            views = torch.from_numpy(outs[key]).permute(0, 1, 4, 2, 3)
+            batch[key] = views if crop.count > 1 else views[:, 0]
+        if self.output == "crops":
+            batch |= {key: torch.from_numpy(look) for key, look in kept.items()}
+        if self.labels:
+            if source.labels is None:
+                raise UserError(f"{source.name} has no labels; give them with labels=")
+            batch["y"] = torch.from_numpy(source.labels.ids[used])
+        if self.noise:
+            batch["noise"] = torch.from_numpy(keys(seed, epoch, used))
+        return Fetched(batch, tuple(skipped))
+
+    def finish(self, batch: Batch) -> Batch:
+        """Return float32 pictures, normalised by the spec, channels last in memory. What is float already stays."""
+        done = dict(batch)
+        for key in self.groups:
+            x = batch[key]
+            if x.dtype != torch.uint8:
+                continue
+            mean, std = mean_std(self.spec, x)
+            if f"{key}.looks" in done:
+                flat = x.reshape(-1, *x.shape[-3:]).float() / 255
+                flat = reference.appear(flat, done.pop(f"{key}.looks").flatten(0, 1))
+                flat = (flat - mean).div_(std).contiguous(memory_format=torch.channels_last)
+                done[key] = flat.permute(0, 2, 3, 1).view(*x.shape[:-3], *x.shape[-2:], -1).movedim(-1, -3)
+            else:
+                done[key] = (x.float() - 255 * mean).mul_(1 / (255 * std))
+        return done
+
+    def _empty(self, count: int, crop: Crop) -> NDArray[Any]:
+        dtype = np.float32 if self.output == "float32" else np.uint8
+        shape = count, crop.count, crop.size, crop.size, self.spec.channels
+        room: NDArray[Any] = buffers.empty(shape, dtype)
+        return room
+
+    def _read(self, source: Source, indices: NDArray[np.int64], seed: int, epoch: int) -> Iterator[_Pictures]:
+        if isinstance(source, Arrays):
+            if source.x.shape[-1] == self.spec.channels:
+                yield _Pictures(source.x, indices, indices, [])
+            else:
+                yield _Pictures(
+                    to_channels(source.x[indices], self.spec.channels), np.arange(len(indices)), indices, []
+                )
+            return
+        pictures: list[NDArray[Any]] = []
+        used: list[int] = []
+        skipped: list[tuple[int, str]] = []
+        for place, wanted in enumerate(indices.tolist()):
+            picture, index, broken = read_or_substitute(source, wanted, seed, epoch)
+            pictures.append(to_channels(picture, self.spec.channels))
+            used.append(index)
+            skipped += broken
+            full = len(pictures) == _CHUNK or sum(p.nbytes for p in pictures) > _CHUNK_BYTES
+            if full or place == len(indices) - 1:
+                yield _Pictures(pictures, np.arange(len(pictures)), np.array(used, dtype=np.int64), skipped)
+                pictures, used, skipped = [], [], []
+
+    def _make(
+        self,
+        pictures: _Pictures,
+        seed: int,
+        epoch: int,
+        rows: slice,
+        outs: Mapping[str, NDArray[Any]],
+        kept: Mapping[str, NDArray[np.float32]],
+    ) -> None:
+        pixels, picked, indices, _ = pictures
+        if isinstance(pixels, np.ndarray):
+            shapes = np.tile(np.array(pixels.shape[1:3]), (len(picked), 1))
+        else:
+            shapes = np.array([picture.shape[:2] for picture in pixels])
+        u = draws(seed, epoch, indices, sum(crop.count for crop in self.groups.values()))
+        factor, offset = self._scaling()
+        first = 0
+        for key, crop in self.groups.items():
+            mine = u[:, first : first + crop.count]
+            where = places(crop, shapes, mine, seed, epoch, indices, first)
+            look = kept[f"{key}.looks"][rows] = looks(crop, mine)
+            if self.output == "crops":
+                look = np.broadcast_to(PLAIN, look.shape).copy()
+            out = outs[key][rows]
+            first += crop.count
+            if isinstance(pixels, np.ndarray):
+                engine.render(pixels, picked, where, crop.bicubic, look, factor, offset, out)
+                continue
+            for place, picture in enumerate(pixels):
+                one = slice(place, place + 1)
+                if crop.scale is None or crop.grid > 1 or picture.dtype != np.uint8:
+                    there = Places(where.box[one], where.bounds[one], where.flip[one], where.black)
+                    engine.render(
+                        picture[None], np.zeros(1, np.int64), there, crop.bicubic, look[one], factor, offset, out[one]
+                    )
+                else:
+                    flips, direct = where.flip[place], out.dtype == np.uint8 and bool((look[place] == PLAIN).all())
+                    crops = (
+                        out[place]
+                        if direct
+                        else buffers.scratch("crops", out[place].size, np.uint8).reshape(out[place].shape)
+                    )
+                    _resize(picture, where.box[place], crop, crops)
+                    if not direct or flips.any():
+                        engine.paint(crops, flips, look[place], factor, offset, out[place])
+
+    def _scaling(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return what turns 0..1 into the output: factor (C,) and offset (C,)."""
+        if self.output == "float32":
+            std = np.array(self.spec.std, dtype=np.float32)
+            return (1 / std).astype(np.float32), (-np.array(self.spec.mean) / std).astype(np.float32)
+        return np.full(self.spec.channels, 255, np.float32), np.full(self.spec.channels, 0.5, np.float32)
+
+
+def _resize(picture: NDArray[np.uint8], boxes: NDArray[np.float64], crop: Crop, out: NDArray[np.uint8]) -> None:
+    """Cut boxes (V, 4) of whole pixels out of a picture and resize each, antialiased, into out (V, S, S, C)."""
+    ops = torch.ops.aten
+    resize = (
+        ops._upsample_bicubic2d_aa if crop.bicubic else ops._upsample_bilinear2d_aa
+    ).out  # F.interpolate, in place
+    targets = torch.from_numpy(out).permute(0, 3, 1, 2)
+    for view, (top, left, high, wide) in enumerate(boxes.astype(np.int64).tolist()):
+        cut = buffers.scratch("cut", high * wide * picture.shape[2], np.uint8).reshape(high, wide, -1)
+        cut[:] = picture[top : top + high, left : left + wide]
+        # the batch dimension before the permutation: torch then sees channels-last memory and takes its fast path
+        x = torch.from_numpy(cut)[None].permute(0, 3, 1, 2)
+        resize(x, (crop.size, crop.size), False, None, None, out=targets[view : view + 1])

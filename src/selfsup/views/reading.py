@@ -1,0 +1,52 @@
+"""What takes the place of a sample that cannot be read, so that a batch keeps its size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from selfsup.source import Broken, Source
+from selfsup.views.random import uniform
+
+T = TypeVar("T")
+ATTEMPTS = 64
+
+
+def read_or_substitute(
+    source: Source, index: int, seed: int, epoch: int, read: Callable[[int], T] | None = None
+) -> tuple[T, int, list[tuple[int, str]]]:
+    """Read a sample; for a broken one draw others from (seed, epoch, index).
+
+    `read`: how, by default `source.read`. Returns what was read, its number, and the broken ones with their reasons.
+    Raises `Broken` after 64 broken samples.
+    """
+    broken: list[tuple[int, str]] = []
+    for candidate in _candidates(len(source), index, seed, epoch):
+        try:
+            return (read or source.read)(candidate), candidate, broken
+        except Broken as error:
+            broken.append((candidate, str(error)))
+    raise Broken(f"{ATTEMPTS} samples in a row cannot be read, for example {source.path(index)!r}: {broken[0][1]}")
+
+
+def substitute_empty(
+    source: Source, indices: NDArray[np.int64], seed: int, epoch: int
+) -> tuple[NDArray[np.int64], tuple[tuple[int, str], ...]]:
+    """Return the samples that are read in place of these: others, drawn likewise, for those of no extent."""
+
+    def extent(candidate: int) -> int:
+        if not source.extent(candidate):
+            raise Broken("empty")
+        return candidate
+
+    found = [read_or_substitute(source, index, seed, epoch, extent) for index in indices.tolist()]
+    skipped = tuple(one for _, _, broken in found for one in broken)
+    return np.array([candidate for candidate, _, _ in found], np.int64), skipped
+
+
+def _candidates(count: int, index: int, seed: int, epoch: int) -> Iterator[int]:
+    yield index
+    yield from (uniform(seed, epoch, np.array([~index]), ATTEMPTS - 1)[0] * count).astype(np.int64).tolist()
