@@ -10,6 +10,6 @@ def channels_last(module: nn.Module) -> None:
     """Let the weights of 2-D and of 3-D convolutions lie in memory with their channels last, which is faster."""
     for tensor in (*module.parameters(), *module.buffers()):
         if tensor.ndim == 4:
-            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+            tensor.data = tensor.data.to(memory_format=torch.channels_last)
         elif tensor.ndim == 5:
-            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last_3d)
+            tensor.data = tensor.data.to(memory_format=torch.channels_last_3d)
