@@ -1,4 +1,4 @@
-"""A million picture files in nested folders: how long until a source knows them, the first time and later.
+"""A million image files in nested folders: how long until a source knows them, the first time and later.
 
     python benchmarks/index.py --root /tmp/million [--count 1000000] [--peers]
 
@@ -152,7 +152,7 @@ def make(root: Path, count: int) -> None:
         folder = root / f"class{number // 100 % 100:02}" / f"part{number // 10_000:02}"
         if number % 100 == 0:
             folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"picture-{number:07}.jpg"
+        path = folder / f"image-{number:07}.jpg"
         if number % 60_000 == 0:
             path.write_bytes(file.getvalue())
             first = path

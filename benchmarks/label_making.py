@@ -1,4 +1,4 @@
-"""The share of a training step that goes into making labels, for every task on pictures.
+"""The share of a training step that goes into making labels, for every task on images.
 
     python benchmarks/label_making.py [--rounds 9] [--batch 128] [--size 64] [--encoder convnet] [--tasks a,b]
 
@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--encoder", help="one for all; by default each task's small one")
-    parser.add_argument("--tasks", help="by default all tasks on pictures that need no labels")
+    parser.add_argument("--tasks", help="by default all tasks on images that need no labels")
     options = parser.parse_args()
     keep_memory()  # as training does
     generator = np.random.default_rng(0)

@@ -58,7 +58,7 @@ def main() -> None:
     ][1:]
     ratios = [few / all_ for few, all_ in pairs]
     masked, whole = (statistics.median(column) for column in zip(*pairs, strict=True))
-    print(f"{args.task}, {args.encoder}, {encoder.grid**2} patches, {args.batch} pictures: {masked:.2f} s at 75%,")
+    print(f"{args.task}, {args.encoder}, {encoder.grid**2} patches, {args.batch} images: {masked:.2f} s at 75%,")
     print(f"{whole:.2f} s with one hidden patch; ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to", end=" ")
     print(f"{max(ratios):.2f}); {platform.processor() or platform.machine()}, torch {torch.__version__}")
 

@@ -4,7 +4,7 @@
 
 Data: three-style emoji (`emoji:train` without labels, `emoji:test` for the test), 8 categories. Labels are drawn by
 base emoji, all three styles of which count as one label; 10 draws; the linear probe chooses its penalty on the drawn
-labels. R@1: how often the nearest other picture of the test part is the same emoji in another style. Beside the methods
+labels. R@1: how often the nearest other image of the test part is the same emoji in another style. Beside the methods
 stand raw pixels, the untrained encoder and training from scratch on the same labels; `METHOD tuned` is training from
 the method's encoder instead, otherwise alike. Each method runs in a process of its own, the number of steps comes from
 the processor time of a few, or is that of --epochs, and a row that is in --out is not measured again. The trained runs
@@ -145,7 +145,7 @@ def trained(make: Callable[[], Encoder], spec: ImageSpec, args: argparse.Namespa
 
 
 def draws(train: Arrays, together: int = STYLES) -> list[dict[int, np.ndarray]]:
-    """Return draws of base emoji (of as many pictures one after the other), as the numbers of their pictures."""
+    """Return draws of base emoji (of as many images one after the other), as the numbers of their images."""
     drawn = nested_draws(train.labels.ids[::together], SHOTS, DRAWS, 0)
     return [{k: (together * rows[:, None] + np.arange(together)).ravel() for k, rows in draw.items()} for draw in drawn]
 

@@ -6,7 +6,7 @@
 
 Accuracy: the same encoder from the same seed, the same views (ours feed both sides, batch by batch), steps, optimizer
 and loop; only heads and loss are lightly's, of the same width. Linear probe on the frozen features, labels drawn as in
-benchmarks/methods.py (of `--data mnist5k` picture by picture), `--seeds` of pretraining. Speed: our loop as `pretrain`
+benchmarks/methods.py (of `--data mnist5k` image by image), `--seeds` of pretraining. Speed: our loop as `pretrain`
 runs it, against lightly's modules in a plain loop with lightly's transforms and a DataLoader of two workers, each in a
 process of its own and in turn, batches made ahead not counted; float32 on both sides, and in our default precision
 where it differs. "With our memory": lightly's process too keeps freed memory (`train.memory`), which no peer does.

@@ -79,7 +79,7 @@ def corpus(count: int = 600) -> tuple[Path, str]:
 
 
 def _photographs(scratch: Path) -> list[Image.Image]:
-    """Return the colour sample pictures of the package that are no smaller than the corpus."""
+    """Return the colour sample images of the package that are no smaller than the corpus."""
     if shutil.which("apt-get") is None or shutil.which("dpkg") is None:
         raise OSError("no apt-get here")
     subprocess.run(["apt-get", "download", "opencv-doc"], cwd=scratch, check=True, capture_output=True)
@@ -91,7 +91,7 @@ def _photographs(scratch: Path) -> list[Image.Image]:
 
 
 def _noise(rng: np.random.Generator) -> Image.Image:
-    """Return a picture with the spectrum of natural ones: amplitude 1/f, channels that go together."""
+    """Return an image with the spectrum of natural ones: amplitude 1/f, channels that go together."""
     f = np.hypot(np.fft.fftfreq(375)[:, None], np.fft.rfftfreq(500)[None]) + 1 / 500
     mix = np.array([[1, 0.3, 0.1], [1, 0, -0.1], [1, -0.3, 0.1]])
     planes = np.fft.irfft2(np.fft.rfft2(rng.normal(size=(3, 375, 500))) / f, s=(375, 500))
@@ -291,7 +291,7 @@ def small_case(rounds: int) -> dict[str, Any]:
         "ours float32": ours(Arrays(pixels), groups, "float32", 32),
         "ours uint8": ours(Arrays(pixels), groups, "uint8", 32),
     }
-    return show("SimCLR 2×32, pictures in memory, one thread", by_turns(runs, 512, 1024, rounds), 512)
+    return show("SimCLR 2×32, images in memory, one thread", by_turns(runs, 512, 1024, rounds), 512)
 
 
 # --- fidelity

@@ -1,8 +1,8 @@
-"""Build docs/gallery.md and its pictures: what every task sees, its free labels, and what a trained run predicts.
+"""Build docs/gallery.md and its images: what every task sees, its free labels, and what a trained run predicts.
 
     python docs/gallery.py [--data emoji:test] [--runs runs/] [--tasks a,b]
 
-A run folder below `--runs` whose recipe names a task shows that task's prediction; other pictures show what goes in.
+A run folder below `--runs` whose recipe names a task shows that task's prediction; other images show what goes in.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from selfsup.data.open import open_data
 from selfsup.errors import UserError
 
 HERE = Path(__file__).parent
-LARGEST = 30_000  # bytes of a picture
+LARGEST = 30_000  # bytes of an image
 
 
 def runs_by_task(folder: Path | None) -> dict[str, Path]:
@@ -49,13 +49,13 @@ def entry(task: Entry, data: str, run: Path | None, folder: Path) -> list[str]:
         try:
             selfsup.show(task.name, open_data(data), out=picture, count=3, run=run)
         except UserError as error:
-            return [*lines, f"No picture: {error}.", ""]
+            return [*lines, f"No image: {error}.", ""]
         save_small(picture, out)
     return [*lines, f"![{task.name}]({folder.name}/{out.name})", "", command(task.name, data, run), ""]
 
 
 def command(task: str, data: str, run: Path | None) -> str:
-    """Return what draws the picture, and how the run was trained."""
+    """Return what draws the image, and how the run was trained."""
     if run is None:
         return f"`selfsup show {task} {data}`"
     recipe = json.loads((run / "recipe.json").read_text())
@@ -67,7 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="emoji:test")
     parser.add_argument("--runs", type=Path)
-    parser.add_argument("--tasks", help="draw these anew and leave the other pictures as they are")
+    parser.add_argument("--tasks", help="draw these anew and leave the other images as they are")
     options = parser.parse_args()
     folder = HERE / "gallery"
     folder.mkdir(exist_ok=True)

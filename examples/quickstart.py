@@ -1,4 +1,4 @@
-"""From unlabelled pictures to a tested encoder, in Python. Run: python examples/quickstart.py"""
+"""From unlabelled images to a tested encoder, in Python. Run: python examples/quickstart.py"""
 
 import selfsup
 
@@ -10,4 +10,4 @@ for name in ("rotation", "untrained", "raw pixels"):
     print(f"{name}: {score.mean:.3f} ± {score.half:.3f} with 10 labels per class")
 
 encoder = selfsup.load(run)  # a torch module: (B, C, H, W) -> (B, dim)
-print(f"{encoder.dim} numbers a picture;", selfsup.embed(run, "digits", out="runs/quickstart/embeddings.parquet"))
+print(f"{encoder.dim} numbers an image;", selfsup.embed(run, "digits", out="runs/quickstart/embeddings.parquet"))

@@ -1,4 +1,4 @@
-"""Fixtures that the test files share: folders of generated pictures, and one small finished run.
+"""Fixtures that the test files share: folders of generated images, and one small finished run.
 
 One thread a test process: on a machine that is busy, two threads that wait for each other are many times slower.
 """
@@ -25,9 +25,9 @@ MakeFolder = Callable[..., Path]
 
 @pytest.fixture
 def make_folder(tmp_path: Path) -> MakeFolder:
-    """Return a function that writes `count` pictures of each class below `root`, and returns the root."""
+    """Return a function that writes `count` images of each class below `root`, and returns the root."""
 
-    def make(name: str = "pictures", classes: tuple[str, ...] = ("cat", "dog"), count: int = 4, size: int = 16) -> Path:
+    def make(name: str = "images", classes: tuple[str, ...] = ("cat", "dog"), count: int = 4, size: int = 16) -> Path:
         generator = np.random.default_rng(0)
         for number, label in enumerate(classes):
             folder = tmp_path / name / label
@@ -41,7 +41,7 @@ def make_folder(tmp_path: Path) -> MakeFolder:
 
 
 @pytest.fixture
-def pictures(make_folder: MakeFolder) -> Path:
+def images(make_folder: MakeFolder) -> Path:
     """Return a folder with cat/0.png … cat/3.png and dog/0.png … dog/3.png, 16 × 16."""
     return make_folder()
 

@@ -1,4 +1,4 @@
-"""Textures that tell nothing, and what optics, files and people add to pictures: each gives a place or a turn away."""
+"""Textures that tell nothing, and what optics, files and people add to images: each gives a place or a turn away."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def vignette(x: Pictures) -> Pictures:
 def jpeg(x: Pictures, quality: int = 15) -> Pictures:
     """Store as JPEG, in blocks of 8 × 8 pixels, and read again."""
     stored = np.empty_like(x)
-    for number, picture in enumerate(x):
+    for number, image in enumerate(x):
         file = io.BytesIO()
-        Image.fromarray(picture).save(file, "JPEG", quality=quality, subsampling=0)
+        Image.fromarray(image).save(file, "JPEG", quality=quality, subsampling=0)
         stored[number] = np.asarray(Image.open(file))
     return stored

@@ -30,7 +30,7 @@ def test_spread_and_rank_of_known_cases() -> None:
 
 
 class Collapsing(Rotation):
-    """Gives every picture the same features, as a distillation without its stop-gradient ends up doing."""
+    """Gives every image the same features, as a distillation without its stop-gradient ends up doing."""
 
     def after_step(self):
         norm = self.encoder.blocks[-1][1]

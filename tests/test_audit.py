@@ -16,7 +16,7 @@ from selfsup.cli import main
 from selfsup.data.image import Arrays
 from selfsup.errors import UserError
 from selfsup.shortcuts import together
-from selfsup.shortcuts.cues import BLIND, CUES, Cheater, nothing
+from selfsup.shortcuts.cues import BLIND, CUES, ShortcutProbe, nothing
 from selfsup.shortcuts.result import options
 from selfsup.shortcuts.together import Answers, Together, split
 from selfsup.shortcuts.trial import Trial
@@ -49,7 +49,7 @@ def test_a_cue_is_a_vector_whatever_the_size(name: str, size: int) -> None:
     assert found.isfinite().all()
     assert see(torch.zeros(2, 3, size, size)).isfinite().all()
     torch.testing.assert_close(see(x[2:3]), found[2:3])  # of each patch alone
-    cheater = Cheater(see, SPEC)
+    cheater = ShortcutProbe(see, SPEC)
     assert cheater(x[..., :5, :5]).shape == (5, cheater.dim)
     assert cheater.maps(x).shape == (5, cheater.dim, size // 4, size // 4)
 
@@ -74,7 +74,7 @@ def test_copies_that_learn_together_learn_as_if_alone(barred: Arrays) -> None:
     tasks = {}
     for name in ("rim", "colours"):
         torch.manual_seed(0)
-        tasks[name] = Rotation(Cheater(CUES[name].see, SPEC), hidden=16)
+        tasks[name] = Rotation(ShortcutProbe(CUES[name].see, SPEC), hidden=16)
     Together(tasks).loss(batch).value.backward()
     for task in tasks.values():
         gradients = [p.grad.clone() for p in task.parameters()]
@@ -107,7 +107,7 @@ def test_the_finding_in_words_json_and_a_picture(
     assert found["held_out"] == 48
     assert found["verdict"].startswith("border (flat lines along the border, as of frames): ")
     assert "No option of rotation counters it" in found["verdict"]
-    assert Path(found["picture"]).read_bytes()[:4] == b"\x89PNG"
+    assert Path(found["image"]).read_bytes()[:4] == b"\x89PNG"
 
 
 def test_parts_that_agree_by_chance_prove_nothing() -> None:
@@ -134,7 +134,7 @@ def test_grey_pictures_have_no_channels_to_compare(barred: Arrays) -> None:
     grey = Arrays(barred.x[..., :1], name="grey")
     found = selfsup.audit("rotation", grey, steps=2, cues="aberration,colours", quiet=True)
     assert [row.cue for row in found.rows] == ["colours"]
-    assert "aberration is left out: the pictures have 1 of 3 channels" in str(found)
+    assert "aberration is left out: the images have 1 of 3 channels" in str(found)
 
 
 def test_bad_input(barred: Arrays, tmp_path: Path) -> None:
@@ -148,13 +148,13 @@ def test_bad_input(barred: Arrays, tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=message):
             selfsup.audit("rotation", barred, **given)
-    with pytest.raises(UserError, match="at least 64 pictures, and arrays has 63"):
+    with pytest.raises(UserError, match="at least 64 images, and arrays has 63"):
         selfsup.audit("rotation", barred.x[:63])
     with pytest.raises(UserError, match="is for data of the kind text"):
         selfsup.audit("bert", barred)
 
 
-OFF = {"patch": 16, "gap": 0.19, "jitter": 0.0, "normalise": False, "drop": False, "resample": 0.0, "scale": 1.0}
+OFF = {"patch": 16, "gap": 0.19, "jitter": 0.0, "normalize": False, "drop": False, "resample": 0.0, "scale": 1.0}
 
 
 @pytest.mark.parametrize(
@@ -162,15 +162,15 @@ OFF = {"patch": 16, "gap": 0.19, "jitter": 0.0, "normalise": False, "drop": Fals
     [
         ("aberration", injections.aberration, "--drop"),
         ("border", injections.frame, "--margin 0.1"),
-        ("colours", injections.vignette, "--normalise"),
+        ("colours", injections.vignette, "--normalize"),
         ("residual", injections.jpeg, "--resample 0.33 --scale 0.5 --jitter 0.25"),
     ],
 )
 def test_injected_cues_are_found_and_fall_to_chance_once_countered(
     cue: str, inject: Callable[[injections.Pictures], injections.Pictures], counter: str
 ) -> None:
-    pictures = Arrays(inject(injections.textures(480)), name=cue)
-    trial = Trial("relative_position", pictures, OFF, seed=0, device="cpu", quiet=True, steps=60)
+    images = Arrays(inject(injections.textures(480)), name=cue)
+    trial = Trial("relative_position", images, OFF, seed=0, device="cpu", quiet=True, steps=60)
     answers, _ = trial.learn(trial.cheaters([cue]), {}, 1)
     blind = answers._replace(scores={"convnet": answers.scores[BLIND]})  # an encoder takes as long as all the rest
     row = trial.row(cue, answers, blind)

@@ -59,8 +59,8 @@ def _state(root: Path) -> dict[str, int]:
 def test_data_that_hold_no_pictures(told: Told, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "texts").mkdir()
-    (tmp_path / "texts" / "a.md").write_text("# no picture")
-    assert "no pictures below 'empty'" in told("pretrain", "empty", *SMALL)
+    (tmp_path / "texts" / "a.md").write_text("# no image")
+    assert "no images below 'empty'" in told("pretrain", "empty", *SMALL)
     assert ".png" in told("pretrain", "texts", *SMALL)
     assert "did you mean 'texts'" in told("pretrain", "text", *SMALL)
     assert "give a folder" in told("pretrain", "texts/a.md", *SMALL)
@@ -136,15 +136,15 @@ def test_a_device_that_is_not_there(told: Told) -> None:
         (["--labels", "lables.csv"], "no label file 'lables.csv'"),
         (["--labels", "folders"], "digits has no folders"),
         (["--encoder", "convnet", "--pretrained"], "no pretrained weights"),
-        (["--encoder", "inception_v4"], "inception_v4 cannot take 8 × 8 pictures"),
+        (["--encoder", "inception_v4"], "inception_v4 cannot take 8 × 8 images"),
     ],
 )
 def test_options_of_pretrain(told: Told, args: list[str], message: str) -> None:
     assert message in told("pretrain", "digits", *args, "--out", "run", "--quiet")
 
 
-def test_channels_that_the_data_do_not_have(told: Told, pictures: Path) -> None:
-    assert "1, 3 or 4 channels, not 2" in told("pretrain", pictures, "--channels", "2", *SMALL)
+def test_channels_that_the_data_do_not_have(told: Told, images: Path) -> None:
+    assert "1, 3 or 4 channels, not 2" in told("pretrain", images, "--channels", "2", *SMALL)
     np.savez("two.npz", x=np.zeros((8, 8, 8, 2), np.uint8))
     assert "2 channels, which cannot become 3" in told("pretrain", "two.npz", "--channels", "3", *SMALL)
 
@@ -177,26 +177,26 @@ def test_options_of_show(told: Told, args: list[str], message: str) -> None:
 # Labels
 
 
-def test_labels(told: Told, pictures: Path, make_folder: MakeFolder) -> None:
+def test_labels(told: Told, images: Path, make_folder: MakeFolder) -> None:
     Path("labels.csv").write_text("path,label\ncat/0.png,cat\ncow/7.png,cow\n")
-    assert "'cow/7.png'" in told("pretrain", pictures, "--task", "supervised", "--labels", "labels.csv", *SMALL)
-    assert "needs labels: give --labels" in told("pretrain", pictures, "--task", "supervised", *SMALL)
+    assert "'cow/7.png'" in told("pretrain", images, "--task", "supervised", "--labels", "labels.csv", *SMALL)
+    assert "needs labels: give --labels" in told("pretrain", images, "--task", "supervised", *SMALL)
     alone = make_folder("alone", classes=("cat",))
     assert "at least two classes" in told("pretrain", alone, "--task", "supervised", "--labels", "folders", *SMALL)
 
 
 @pytest.fixture
-def colour_run(pictures: Path) -> str:
-    """Return a finished run on the folder `pictures`."""
-    assert main(["pretrain", str(pictures), *SMALL, "--out", "colours"]) == 0
+def colour_run(images: Path) -> str:
+    """Return a finished run on the folder `images`."""
+    assert main(["pretrain", str(images), *SMALL, "--out", "colours"]) == 0
     return "colours"
 
 
-def test_evaluation(told: Told, colour_run: str, make_folder: MakeFolder, pictures: Path) -> None:
+def test_evaluation(told: Told, colour_run: str, make_folder: MakeFolder, images: Path) -> None:
     evaluate = ["evaluate", colour_run, "--quiet", "--data"]
-    folders = [*evaluate, pictures, "--labels", "folders"]
-    assert "give --labels" in told(*evaluate, pictures)
-    assert "give --test-labels" in told(*folders, "--test", pictures)
+    folders = [*evaluate, images, "--labels", "folders"]
+    assert "give --labels" in told(*evaluate, images)
+    assert "give --test-labels" in told(*folders, "--test", images)
     assert "50 labels per class" in told(*folders, "--shots", "50")
     assert "--shots" in told(*folders, "--shots", "0")
     assert "--shots" in told(*folders, "--shots", "few")
@@ -204,7 +204,7 @@ def test_evaluation(told: Told, colour_run: str, make_folder: MakeFolder, pictur
     assert "one class" in told(*evaluate, make_folder("alone", classes=("cat",)), "--labels", "folders")
     assert "give --test" in told(*evaluate, make_folder("single", count=1), "--labels", "folders")
     Path("labels.csv").write_text("path,label\ncow/7.png,cow\n")
-    assert "'cow/7.png'" in told(*evaluate, pictures, "--labels", "labels.csv")
+    assert "'cow/7.png'" in told(*evaluate, images, "--labels", "labels.csv")
     np.savez("two.npz", x=np.zeros((8, 8, 8, 2), np.uint8), y=np.arange(8) % 2)
     assert "2 channels, which cannot become 3" in told(*evaluate, "two.npz")
     assert "2 channels, which cannot become 3" in told("embed", colour_run, "two.npz", "--quiet")
@@ -278,19 +278,19 @@ def test_a_recipe_never_names_code_to_import(finished_run: Path) -> None:
     assert not Path("harmed").exists()
 
 
-def test_out_of_pretrain(told: Told, pictures: Path) -> None:
+def test_out_of_pretrain(told: Told, images: Path) -> None:
     Path("file").write_text("mine")
     Path("foreign").mkdir()
     Path("foreign", "thesis.txt").write_text("mine")
     Path("broken").mkdir()
     Path("broken", "recipe.json").write_text("{")
     for out, message in {
-        "foreign": "is no run folder; give another --out",
-        "file": "is no run folder; give another --out",
+        "foreign": "is not a run folder; give another --out",
+        "file": "is not a run folder; give another --out",
         "file/run": "is no folder",
         "broken": "recipe.json is damaged",
     }.items():
-        assert message in told("pretrain", pictures, *SMALL, "--out", out)
+        assert message in told("pretrain", images, *SMALL, "--out", out)
 
 
 @pytest.mark.parametrize(("use", "name"), [("embed", "x.parquet"), ("export", "x.safetensors")])
@@ -303,60 +303,60 @@ def test_out_of_embed_and_export(told: Told, finished_run: Path, use: str, name:
     assert "folder is a folder" in told(*args, "folder")
 
 
-def test_a_run_with_another_recipe_shows_what_differs(told: Told, pictures: Path) -> None:
-    assert main(["pretrain", str(pictures), *SMALL, "--out", "run"]) == 0
-    line = told("pretrain", pictures, *SMALL, "--out", "run", "--lr", "0.5", "--flip", "0")
+def test_a_run_with_another_recipe_shows_what_differs(told: Told, images: Path) -> None:
+    assert main(["pretrain", str(images), *SMALL, "--out", "run"]) == 0
+    line = told("pretrain", images, *SMALL, "--out", "run", "--lr", "0.5", "--flip", "0")
     assert "task.hyperparameters.flip: 0.5 here, 0.0 asked" in line
     assert re.search(r"plan\.lr: 0\.00\d+ here, 0\.5 asked", line)
     assert "plan.steps" not in line
-    (pictures / "cat" / "9.png").symlink_to(pictures / "cat" / "0.png")
-    assert "data.samples: 8 here, 9 asked" in told("pretrain", pictures, *SMALL, "--out", "run")
+    (images / "cat" / "9.png").symlink_to(images / "cat" / "0.png")
+    assert "data.samples: 8 here, 9 asked" in told("pretrain", images, *SMALL, "--out", "run")
 
 
-# Broken pictures
+# Broken images
 
 
 def spoil(folder: Path, *names: str) -> None:
     for number, name in enumerate(names):
-        (folder / name).write_bytes((b"", b"no picture", (folder / name).read_bytes()[:60])[number % 3])
+        (folder / name).write_bytes((b"", b"no image", (folder / name).read_bytes()[:60])[number % 3])
 
 
-def test_some_broken_pictures_are_named_once_and_counted(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    spoil(pictures, "cat/0.png", "cat/1.png", "dog/2.png")
-    args = ["pretrain", str(pictures), "--encoder", "convnet", "--epochs", "6", "--batch-size", "4", "--out", "run"]
+def test_some_broken_pictures_are_named_once_and_counted(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spoil(images, "cat/0.png", "cat/1.png", "dog/2.png")
+    args = ["pretrain", str(images), "--encoder", "convnet", "--epochs", "6", "--batch-size", "4", "--out", "run"]
     assert main(args) == 0
-    reason = r"1 (empty file|truncated|not a picture)"
+    reason = r"1 (empty file|truncated|not an image)"
     assert re.search(rf"step 12/12 .*left out: {reason}, {reason}, {reason}\n", capsys.readouterr().err)
     lines = [json.loads(line) for line in Path("run", "skipped.jsonl").read_text().splitlines()]
     reasons = {line["path"]: line["reason"] for line in lines}
     assert len(lines) == len(reasons) == 3
     assert reasons["cat/0.png"] == "empty file"
-    assert reasons["cat/1.png"] == "not a picture"
+    assert reasons["cat/1.png"] == "not an image"
     assert set(reasons) == {"cat/0.png", "cat/1.png", "dog/2.png"}
     capsys.readouterr()
-    assert main(["embed", "run", str(pictures), "--quiet", "--json"]) == 0
+    assert main(["embed", "run", str(images), "--quiet", "--json"]) == 0
     embedded = json.loads(capsys.readouterr().out)
     assert (embedded["rows"], embedded["skipped"]) == (5, 3)
     assert set(pq.read_table("embeddings.parquet")["path"].to_pylist()).isdisjoint(reasons)
 
 
 @pytest.mark.parametrize("use", ["pretrain", "embed", "evaluate"])
-def test_more_than_half_broken_is_a_failed_run(told: Told, pictures: Path, colour_run: str, use: str) -> None:
-    spoil(pictures, *(f"{label}/{i}.png" for label in ("cat", "dog") for i in range(3)))
+def test_more_than_half_broken_is_a_failed_run(told: Told, images: Path, colour_run: str, use: str) -> None:
+    spoil(images, *(f"{label}/{i}.png" for label in ("cat", "dog") for i in range(3)))
     args = {
-        "pretrain": [pictures, "--encoder", "convnet", "--epochs", "9", "--batch-size", "4", "--quiet"],
-        "embed": [colour_run, pictures, "--quiet"],
-        "evaluate": [colour_run, "--data", pictures, "--labels", "folders", "--quiet"],
+        "pretrain": [images, "--encoder", "convnet", "--epochs", "9", "--batch-size", "4", "--quiet"],
+        "embed": [colour_run, images, "--quiet"],
+        "evaluate": [colour_run, "--data", images, "--labels", "folders", "--quiet"],
     }[use]
     assert "more than half of" in told(use, *args, status=1)
     assert not Path("embeddings.parquet").exists()
     assert not [path for path in os.listdir() if path.startswith(".embeddings")]
 
 
-def test_all_broken_is_a_failed_run(told: Told, pictures: Path) -> None:
-    spoil(pictures, *(f"{label}/{i}.png" for label in ("cat", "dog") for i in range(4)))
-    assert "cannot be read" in told("pretrain", pictures, *SMALL, status=1)
-    assert "cannot be read" in told("show", "rotation", pictures, status=1)
+def test_all_broken_is_a_failed_run(told: Told, images: Path) -> None:
+    spoil(images, *(f"{label}/{i}.png" for label in ("cat", "dog") for i in range(4)))
+    assert "cannot be read" in told("pretrain", images, *SMALL, status=1)
+    assert "cannot be read" in told("show", "rotation", images, status=1)
 
 
 @pytest.mark.parametrize(("task", "option"), [("moco", "queue"), ("swav", "prototypes"), ("deepcluster", "clusters")])

@@ -35,6 +35,6 @@ def test_a_task_says_when_to_use_it_and_how(name: str) -> None:
 def test_the_facts_of_rotation() -> None:
     facts = selfsup.tasks("rotation").facts
     assert facts["published"] == "CIFAR-10, NIN, conv2 features and a conv block, 91.16%."
-    assert facts["deviations"].startswith("the head is a perceptron")
+    assert facts["deviations"].startswith("the head is an MLP")
     assert facts["deviations"].endswith("in three steps.")
     assert facts["encoder"] == "resnet18; small: convnet"

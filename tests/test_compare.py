@@ -20,7 +20,7 @@ from selfsup.cli import main
 from selfsup.comparison import race
 from selfsup.comparison.candidates import find_candidates
 from selfsup.comparison.judging import Accuracy, accuracy, difference, draw, reading, split_labels
-from selfsup.comparison.plan import State, plan_steps, rungs, whole_runs
+from selfsup.comparison.plan import State, plan_stages, plan_steps, whole_runs
 from selfsup.comparison.result import Comparison
 from selfsup.comparison.speed import step_seconds
 from selfsup.data.image import Arrays
@@ -38,7 +38,7 @@ SMALL = {"encoder": "convnet", "batch_size": 16, "quiet": True, "precision": "fl
 
 
 class Plain(Rotation):
-    """Rotation on pictures that are neither shifted nor flipped."""
+    """Rotation on images that are neither shifted nor flipped."""
 
     def __init__(self, encoder):
         super().__init__(encoder, pad=0, flip=0.0)
@@ -81,7 +81,7 @@ class Context(Rotation):
 
 
 class Sound(Rotation):
-    """Not for pictures."""
+    """Not for images."""
 
     modality = "audio"
 
@@ -123,14 +123,14 @@ def quick_scratch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 8, 13])
 def test_rungs_halve_until_two_have_whole_runs(count: int) -> None:
-    stages = rungs(count, halving=True)
+    stages = plan_stages(count, halving=True)
     counts, shares = zip(*stages, strict=True)
     assert counts[0] == count
     assert counts[-1] == min(count, 2)
     assert shares[-1] == 1
     assert all(after == 2 * before for before, after in pairwise(shares))
     assert all(after >= before / 2 for before, after in pairwise(counts))
-    assert rungs(count, halving=False) == [(count, 1.0)]
+    assert plan_stages(count, halving=False) == [(count, 1.0)]
 
 
 def test_minutes_are_shared_equally_and_not_exceeded() -> None:
@@ -140,7 +140,7 @@ def test_minutes_are_shared_equally_and_not_exceeded() -> None:
         spent = entry["steps"][-1] * cost[name] / 60
         assert plan["minutes_each"] - cost[name] / 60 <= spent <= plan["minutes_each"], "an equal time for each"
         assert entry["steps"] == sorted(set(entry["steps"]))
-    stages = [(rung["candidates"], rung["share"]) for rung in plan["rungs"]]
+    stages = [(stage["candidates"], stage["share"]) for stage in plan["stages"]]
     assert whole_runs(stages) * plan["minutes_each"] == pytest.approx(3.0)
 
 
@@ -149,7 +149,7 @@ def test_too_few_minutes_leave_the_slow_out_and_say_how_many_are_enough() -> Non
     plan = plan_steps(cost, 0.01, halving=True)
     assert list(plan["candidates"]) == ["a", "c"], "the others are compared"
     assert re.match(r"--minutes 0.01 leave 0 steps of 2 s; give at least", plan["left_out"]["b"])
-    stages = [(rung["candidates"], rung["share"]) for rung in plan["rungs"]]
+    stages = [(stage["candidates"], stage["share"]) for stage in plan["stages"]]
     assert whole_runs(stages) * plan["minutes_each"] == pytest.approx(0.01), "the time of the slow one is theirs"
     enough = float(re.search(r"at least ([0-9.e+]+)", plan["left_out"]["b"])[1])
     assert plan_steps(cost, enough, halving=True)["candidates"]["b"]["steps"][0] >= 1
@@ -171,7 +171,7 @@ def test_the_measured_speed_is_that_of_the_loop(source: Arrays) -> None:
     assert all(torch.equal(value, before[key]) for key, value in task.state_dict().items())
 
 
-# Stopping at a rung
+# Stopping at a stage
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
@@ -335,7 +335,7 @@ def test_with_labels(source: Arrays, tmp_path: Path, quick_scratch: None) -> Non
 
 
 def test_results_follow_from_the_plan(source: Arrays, tmp_path: Path, quick_scratch: None) -> None:
-    """A rung's reading is that of an ordinary run, and the printed command's options give the same weights."""
+    """A stage's reading is that of an ordinary run, and the printed command's options give the same weights."""
     tasks = (Plain, Rotation)
     result = selfsup.compare(source, tasks=tasks, minutes=0.05, out=tmp_path / "c", **SMALL)
     steps = result.state.plan["candidates"]["Plain"]["steps"][-1]
@@ -435,7 +435,7 @@ def verdict(tmp_path: Path, **right: float) -> str:
         for name, p in right.items()
     }
     plan = {
-        "rungs": [{"candidates": 2, "share": 1.0}], "parts": {"select": 400}, "copies": 0,
+        "stages": [{"candidates": 2, "share": 1.0}], "parts": {"select": 400}, "copies": 0,
         "candidates": {name: {"steps": [4], "seconds_per_step": 1} for name in ("a", "b")}, "left_out": {},
     }  # fmt: skip
     asked = {"labelled": True, "shots": 5, "draws": 5, "test": None, "minutes": 1}

@@ -24,12 +24,12 @@ from selfsup.views.image import PRESETS
 from selfsup.views.loader import batches
 
 SPEC = ImageSpec.of(32, 3)
-OPTIONS: dict[str, dict[str, object]] = {  # smaller than the default where few steps on 64 pictures are too few for it
+OPTIONS: dict[str, dict[str, object]] = {  # smaller than the default where few steps on 64 images are too few for it
     "cpc": {"ahead": 2, "grid": 4, "dim": 64, "depth": 2},
     "dino": {"prototypes": 64, "hidden": 64, "dim": 32},
     "dinov2": {"prototypes": 64, "hidden": 64, "dim": 32},
     "ibot": {"prototypes": 64, "hidden": 64, "dim": 32},
-    "mae": {"normalise": False},  # of patches of noise
+    "mae": {"normalize": False},  # of patches of noise
     "moco": {"temperature": 0.4},  # its queue is no longer than the 64 samples
     "swav": {"prototypes": 60, "queue": 0},
 }
@@ -51,15 +51,15 @@ def spec_of(source: Source):
 
 
 @pytest.fixture
-def source(request: pytest.FixtureRequest, pictures: Arrays) -> Source:
+def source(request: pytest.FixtureRequest, images: Arrays) -> Source:
     """Samples of the kind that the task of the test is for."""
     name = request.node.callspec.params["name"] if hasattr(request.node, "callspec") else "rotation"
-    return texts() if find_task(name).modality == "text" else pictures
+    return texts() if find_task(name).modality == "text" else images
 
 
 @pytest.fixture(scope="module")
-def pictures() -> Arrays:
-    """Pictures with an upright gradient and a square whose colour is the class: every task can learn from them."""
+def images() -> Arrays:
+    """Images with an upright gradient and a square whose colour is the class: every task can learn from them."""
     generator = np.random.default_rng(0)
     y = np.arange(64) % 4
     x = generator.integers(0, 40, (64, 32, 32, 3)) + np.linspace(0, 150, 32, dtype=int)[None, :, None, None]
@@ -103,7 +103,7 @@ def test_loss_at_the_start_is_near_its_chance_value(name: str, source: Source) -
 
 @pytest.mark.parametrize("name", sorted(TASKS.keys() - GAMES))
 def test_loss_falls_on_toy_data(name: str, source: Source) -> None:
-    """One batch, again and again; without `after_step`, so that what a slow encoder or a queue asks stays the same."""
+    """One batch, again and again; without `after_step`, so that what an EMA encoder or a queue asks stays the same."""
     task = make(name, source)
     batch = first_batch(task, source, 16)
     optimizer = build_optimizer(task, "adamw", 2e-3, 0.0)

@@ -75,12 +75,12 @@ def test_a_folder_at_any_depth_in_a_fixed_order(tmp_path: Path) -> None:
     assert paths(open_data(f"{tmp_path}/")) == expected
 
 
-def test_folder_labels_are_the_first_folder_below_the_root_and_only_when_asked(pictures: Path) -> None:
-    (pictures / "dog" / "deep").mkdir()
-    os.rename(pictures / "dog" / "0.png", pictures / "dog" / "deep" / "cat.png")
-    os.rename(pictures / "cat" / "0.png", pictures / "0.png")
-    assert open_data(pictures).labels is None
-    source = open_data(pictures, "folders")
+def test_folder_labels_are_the_first_folder_below_the_root_and_only_when_asked(images: Path) -> None:
+    (images / "dog" / "deep").mkdir()
+    os.rename(images / "dog" / "0.png", images / "dog" / "deep" / "cat.png")
+    os.rename(images / "cat" / "0.png", images / "0.png")
+    assert open_data(images).labels is None
+    source = open_data(images, "folders")
     assert names(source) == [{"cat": "cat", "dog": "dog", "0.png": None}[p.split("/")[0]] for p in paths(source)]
     assert source.labels is not None
     assert source.labels.classes == ("cat", "dog")
@@ -105,19 +105,19 @@ def test_any_file_name(tmp_path: Path, name: bytes) -> None:
     assert names(source) == ["c\\xe9\nd"]  # printable, unlike what is no UTF-8
 
 
-def test_links_to_files_are_read_and_links_to_folders_are_not_followed(pictures: Path) -> None:
-    (pictures / "cat" / "loop").symlink_to(pictures)
-    (pictures / "self").symlink_to(pictures / "self")
-    (pictures / "cat" / "9.png").symlink_to(pictures / "dog" / "0.png")
-    (pictures / "dog" / "9.png").symlink_to(pictures / "nowhere.png")
-    source = open_data(pictures)
+def test_links_to_files_are_read_and_links_to_folders_are_not_followed(images: Path) -> None:
+    (images / "cat" / "loop").symlink_to(images)
+    (images / "self").symlink_to(images / "self")
+    (images / "cat" / "9.png").symlink_to(images / "dog" / "0.png")
+    (images / "dog" / "9.png").symlink_to(images / "nowhere.png")
+    source = open_data(images)
     assert len(source) == 10
     source.read(paths(source).index("cat/9.png"))
     with pytest.raises(Broken, match="missing"):
         source.read(paths(source).index("dog/9.png"))
 
 
-def test_a_folder_that_cannot_be_listed_is_named(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_listed_is_named(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scandir = os.scandir
 
     def refuse(path: bytes) -> object:
@@ -127,26 +127,26 @@ def test_a_folder_that_cannot_be_listed_is_named(pictures: Path, monkeypatch: py
 
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(UserError, match=r"cannot read the folder '.*dog': Permission denied"):
-        open_data(pictures)
+        open_data(images)
 
 
 # List files
 
 
-def test_list_file_with_relative_and_absolute_paths(pictures: Path, tmp_path: Path) -> None:
-    absolute = str(pictures / "dog" / "1.png")
+def test_list_file_with_relative_and_absolute_paths(images: Path, tmp_path: Path) -> None:
+    absolute = str(images / "dog" / "1.png")
     listed = tmp_path / "list.txt"
-    listed.write_bytes(b"\xef\xbb\xbfpictures/cat/0.png\r\n\n  \n./pictures/cat/1.png\n" + absolute.encode())
+    listed.write_bytes(b"\xef\xbb\xbfpictures/cat/0.png\r\n\n  \n./images/cat/1.png\n" + absolute.encode())
     source = open_data(listed, "folders")
-    assert paths(source) == ["pictures/cat/0.png", "pictures/cat/1.png", absolute]
-    assert names(source) == ["pictures", "pictures", None]
+    assert paths(source) == ["images/cat/0.png", "images/cat/1.png", absolute]
+    assert names(source) == ["images", "images", None]
     for i in range(3):
         assert source.read(i).shape == (16, 16, 3)
 
 
 def test_empty_list_file(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("\n \n")
-    with pytest.raises(UserError, match="names no pictures"):
+    with pytest.raises(UserError, match="names no images"):
         open_data(tmp_path / "list.txt")
 
 
@@ -194,12 +194,12 @@ class Evil:
         ({"x": X.astype(np.int64)}, "uint8.*not int64"),
         ({"x": X[0]}, r"shape \(N, H, W\)"),
         ({"x": X[None, None]}, r"shape \(N, H, W\)"),
-        ({"x": X[:0]}, "holds no pictures"),
+        ({"x": X[:0]}, "holds no images"),
         ({"x": X[:, :0]}, "channels"),
         ({"x": np.zeros((4, 3, 32, 32), np.uint8)}, "channels come last"),
         ({"x": np.zeros((4, 8, 8, 65), np.uint8)}, "1 to 64 channels"),
-        ({"pictures": X}, "holds no array x"),
-        ({"x": X, "y": np.arange(5)}, "5 labels for 6 pictures"),
+        ({"images": X}, "holds no array x"),
+        ({"x": X, "y": np.arange(5)}, "5 labels for 6 images"),
         ({"x": X, "y": np.eye(6)}, "one number or name a sample"),
         ({"x": X, "y": np.arange(6) / 2}, "fractions"),
         ({"x": X, "y": np.arange(6) * 1j}, "one number or name a sample"),
@@ -312,17 +312,17 @@ def test_unknown_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: st
         open_data(name)
 
 
-def test_the_nearest_path_is_suggested(pictures: Path) -> None:
-    with pytest.raises(UserError, match=f"did you mean '{pictures}'"):
-        open_data(str(pictures)[:-1])
+def test_the_nearest_path_is_suggested(images: Path) -> None:
+    with pytest.raises(UserError, match=f"did you mean '{images}'"):
+        open_data(str(images)[:-1])
     with pytest.raises(UserError, match=r"cannot read '.*0\.png' as data"):
-        open_data(pictures / "cat" / "0.png")
+        open_data(images / "cat" / "0.png")
 
 
 # Labels from CSV
 
 
-def test_csv_labels(pictures: Path, tmp_path: Path) -> None:
+def test_csv_labels(images: Path, tmp_path: Path) -> None:
     listed = write_csv(
         tmp_path / "labels.csv",
         ("extra", "label", "path"),
@@ -331,7 +331,7 @@ def test_csv_labels(pictures: Path, tmp_path: Path) -> None:
         ("", "", "dog/2.png"),
         ("", "miau", "cat/0.png"),
     )
-    source = open_data(pictures, listed)
+    source = open_data(images, listed)
     assert {p: n for p, n in zip(paths(source), names(source), strict=True) if n} == {
         "cat/0.png": "miau",
         "dog/1.png": "wuff, laut",
@@ -370,37 +370,37 @@ def test_csv_labels_of_arrays_go_by_number(tmp_path: Path) -> None:
         ([], "columns path,label"),
     ],
 )
-def test_csv_that_is_refused(pictures: Path, tmp_path: Path, rows: list[tuple[str, ...]], message: str) -> None:
+def test_csv_that_is_refused(images: Path, tmp_path: Path, rows: list[tuple[str, ...]], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        open_data(pictures, write_csv(tmp_path / "labels.csv", *rows))
+        open_data(images, write_csv(tmp_path / "labels.csv", *rows))
 
 
-def test_label_files_that_do_not_fit(pictures: Path, tmp_path: Path) -> None:
+def test_label_files_that_do_not_fit(images: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "y.npz", y=np.arange(3))
     with pytest.raises(UserError, match=r"y has the shape \(3,\), but .* has 8 samples"):
-        open_data(pictures, str(tmp_path / "y.npz"))
+        open_data(images, str(tmp_path / "y.npz"))
     np.savez(tmp_path / "x.npz", x=X)
     with pytest.raises(UserError, match="holds no array y"):
-        open_data(pictures, str(tmp_path / "x.npz"))
+        open_data(images, str(tmp_path / "x.npz"))
     with pytest.raises(UserError, match=r"no label file 'lables\.csv'"):
-        open_data(pictures, "lables.csv")
+        open_data(images, "lables.csv")
 
 
 # What sources promise
 
 
-def test_take_keeps_labels_and_order(pictures: Path) -> None:
-    source = open_data(pictures, "folders")
+def test_take_keeps_labels_and_order(images: Path) -> None:
+    source = open_data(images, "folders")
     some = source.take(np.array([6, 1]))
     assert (paths(some), names(some)) == (["dog/2.png", "cat/1.png"], ["dog", "cat"])
     np.testing.assert_array_equal(some.read(0), source.read(6))
 
 
-def test_fingerprint_changes_with_paths_pixels_order_and_labels(pictures: Path) -> None:
-    source = open_data(pictures)
+def test_fingerprint_changes_with_paths_pixels_order_and_labels(images: Path) -> None:
+    source = open_data(images)
     same = source.take(np.arange(8)).take(np.arange(8))
-    assert source.fingerprint() == same.fingerprint() == open_data(pictures).fingerprint()
-    others = [source.take(np.arange(7)), source.take(np.arange(8)[::-1]), open_data(pictures, "folders")]
+    assert source.fingerprint() == same.fingerprint() == open_data(images).fingerprint()
+    others = [source.take(np.arange(7)), source.take(np.arange(8)[::-1]), open_data(images, "folders")]
     brighter = X.copy()
     brighter[0, 0, 0] += 1
     arrays = [Arrays(X), Arrays(brighter), Arrays(X.reshape(6, 4, 16)), Arrays(X, Labels.of(range(6)))]
@@ -410,7 +410,7 @@ def test_fingerprint_changes_with_paths_pixels_order_and_labels(pictures: Path) 
 
 def test_many_paths_are_light_and_quick(tmp_path: Path) -> None:
     count = 200_000
-    expected = [f"class{i % 100:02d}/picture-{i:09d}.jpg" for i in range(count)]
+    expected = [f"class{i % 100:02d}/image-{i:09d}.jpg" for i in range(count)]
     (tmp_path / "many.txt").write_text("\n".join(expected))
     write_csv(tmp_path / "labels.csv", ("path", "label"), *((p, p[:7]) for p in expected[::2]))
     began = time.process_time()

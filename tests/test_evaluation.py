@@ -98,7 +98,7 @@ def test_labels_sort_as_numbers_where_they_are_numbers() -> None:
 
 
 def test_embedding_has_a_row_for_each_readable_picture(run: selfsup.Run, tmp_path: Path) -> None:
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     for number in range(5):
         (folder / f"class {number % 2}").mkdir(parents=True, exist_ok=True)
         pixels = np.full((9, 8), 40 * number, np.uint8)
@@ -113,7 +113,7 @@ def test_embedding_has_a_row_for_each_readable_picture(run: selfsup.Run, tmp_pat
     assert vectors.dtype == np.float32
     x = torch.tensor([[[[40.0 / 127.5 - 1]]]]).expand(1, 1, 8, 8)
     np.testing.assert_allclose(vectors[3], run.load()(x)[0].detach().numpy(), atol=1e-4)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["e.parquet", "pictures"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["e.parquet", "images"]
 
 
 def test_arrays_embed_in_order_with_null_for_no_label(run: selfsup.Run, tmp_path: Path) -> None:

@@ -43,8 +43,8 @@ def test_near_copies_are_found_by_their_features() -> None:
     assert counts == {"same": 3, "alike": 0}, "what is the same is not counted twice"
 
 
-def test_files_are_compared_by_their_bytes(pictures: Path) -> None:
-    source = open_data(pictures)
+def test_files_are_compared_by_their_bytes(images: Path) -> None:
+    source = open_data(images)
     features = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
     counts, lines = overlap(source, source.take(np.array([2, 5])), features, -features[:2])
     assert counts["same"] == 2
@@ -76,7 +76,7 @@ def evaluate(run: Path, x: np.ndarray, names: list, test: Source | None = None) 
 
 def test_labels_that_cannot_be_classes_are_one_line(finished_run: Path) -> None:
     x = np.zeros((20, 8, 8), np.uint8)
-    names = [f"picture{i}.png" for i in range(20)]
+    names = [f"image{i}.png" for i in range(20)]
     with pytest.raises(UserError, match="are the labels file names"):
         evaluate(finished_run, x, names)
     other = Arrays(x, Labels.of([f"other{i}.png" for i in range(20)]))

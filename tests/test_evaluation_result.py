@@ -1,4 +1,4 @@
-"""The result object: prints, reads back, becomes a data frame and a picture."""
+"""The result object: prints, reads back, becomes a data frame and an image."""
 
 import json
 import shutil

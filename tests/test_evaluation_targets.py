@@ -14,7 +14,7 @@ from selfsup.source import Labels
 
 
 def bars(count: int = 120) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pictures with a bright row and a bright column, and where these are."""
+    """Images with a bright row and a bright column, and where these are."""
     rng = np.random.default_rng(0)
     x = rng.integers(0, 30, (count, 8, 8), dtype=np.uint8)
     row, column = rng.integers(0, 8, count), rng.integers(0, 3, count)

@@ -23,7 +23,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     return selfsup.pretrain("digits", encoder=request.param, steps=2, batch_size=8, size=14, out=out, quiet=True)
 
 
-def pictures(count: int) -> torch.Tensor:
+def images(count: int) -> torch.Tensor:
     return torch.randn(count, 1, 14, 14, generator=torch.Generator().manual_seed(count))
 
 
@@ -31,7 +31,7 @@ def test_torch_and_onnx_equal_eager(run: selfsup.Run, tmp_path: Path) -> None:
     program = torch.export.load(selfsup.export(run, format="torch", out=tmp_path / "e.pt2").path).module()
     exported = selfsup.export(run, format="onnx", out=tmp_path / "e.onnx")
     session = onnxruntime.InferenceSession(exported.path)
-    for x in (pictures(1), pictures(7)):
+    for x in (images(1), images(7)):
         expected = run.load()(x).detach()
         torch.testing.assert_close(program(x), expected, rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(session.run(None, {"x": x.numpy()})[0], expected.numpy(), rtol=1e-4, atol=1e-4)
@@ -44,7 +44,7 @@ def test_safetensors_load_into_a_fresh_encoder(run: selfsup.Run, tmp_path: Path)
     path = selfsup.export(run, out=tmp_path / "e.safetensors").path
     encoder = build_encoder(run.encoder_name, run.spec)
     encoder.load_state_dict(load_file(path))
-    torch.testing.assert_close(encoder.eval()(pictures(3)), run.load()(pictures(3)))
+    torch.testing.assert_close(encoder.eval()(images(3)), run.load()(images(3)))
     with safe_open(path, framework="pt") as file:
         assert json.loads(file.metadata()["selfsup"])["encoder"] == run.encoder_name
 
@@ -101,5 +101,5 @@ def test_transformers_have_tokens() -> None:
 def test_names_and_sizes_that_do_not_fit_say_so() -> None:
     with pytest.raises(UserError, match="unknown encoder 'resnet81'; did you mean 'resnet18'"):
         build_encoder("resnet81", ImageSpec.of(32, 3))
-    with pytest.raises(UserError, match="hiera_tiny_224 cannot take 28 × 28 pictures: give another --size"):
+    with pytest.raises(UserError, match="hiera_tiny_224 cannot take 28 × 28 images: give another --size"):
         build_encoder("hiera_tiny_224", ImageSpec.of(28, 3))

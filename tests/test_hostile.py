@@ -221,11 +221,11 @@ def test_an_array_that_packs_well_is_read(tmp_path: Path) -> None:
 def test_pictures_are_found_only_where_the_data_are(tmp_path: Path, make_folder: MakeFolder) -> None:
     inside, secret = make_folder("inside"), make_folder("secret") / "cat" / "0.png"
     paths = ["cat/0.png", str(secret), "../secret/cat/0.png", "cat/../../secret/cat/0.png", "\0", "dog/1.png"]
-    shown = [picture is not None for picture in find_samples(str(inside), paths, 8)]
+    shown = [image is not None for image in find_samples(str(inside), paths, 8)]
     assert shown == [True, False, False, False, False, True]
     (tmp_path / "list.txt").write_text("inside/cat/1.png\n")
     listed = find_samples(str(tmp_path / "list.txt"), ["inside/cat/1.png", "inside/cat/0.png", str(secret)], 8)
-    assert [picture is not None for picture in listed] == [True, False, False]
+    assert [image is not None for image in listed] == [True, False, False]
 
 
 def test_an_embedding_file_that_promises_too_much(tmp_path: Path) -> None:
@@ -298,7 +298,7 @@ def test_a_whole_report_of_hostile_names(tmp_path: Path, finished_run: Path) -> 
 # Fuzzing, in short
 
 
-@pytest.mark.parametrize("name", ["recipe", "checkpoint", "parquet", "npz", "lists", "labels", "logs", "pictures"])
+@pytest.mark.parametrize("name", ["recipe", "checkpoint", "parquet", "npz", "lists", "labels", "logs", "images"])
 def test_a_few_mutated_files(name: str, tmp_path: Path) -> None:
     sys.path.insert(0, str(Path(__file__).parent / "torture"))
     try:

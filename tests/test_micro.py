@@ -16,10 +16,10 @@ from selfsup.losses import nt_xent
 from selfsup.task import Loss, Task
 from selfsup.tasks import TASKS, find_task
 from selfsup.train.micro import forward_backward
-from test_contract import first_batch, pictures, texts
+from test_contract import first_batch, images, texts
 from test_ranks import built, compare
 
-__all__ = ["pictures"]  # the fixture, by its name
+__all__ = ["images"]  # the fixture, by its name
 
 
 class Small(nn.Module):
@@ -91,8 +91,8 @@ def test_computing_again_leaves_the_running_statistics_alone() -> None:
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_gradient_of_every_task_equals_that_of_the_whole_batch(name: str, pictures: Arrays) -> None:
-    source = texts() if find_task(name).modality == "text" else pictures
+def test_gradient_of_every_task_equals_that_of_the_whole_batch(name: str, images: Arrays) -> None:
+    source = texts() if find_task(name).modality == "text" else images
     task, fabric = built(name, source).double(), Fabric(accelerator="cpu")
     batch = {k: v.double() if v.is_floating_point() else v for k, v in first_batch(task, source, 16).items()}
     task.progress, state, found = 0.5, copy.deepcopy(task.state_dict()), []
@@ -108,11 +108,11 @@ def test_gradient_of_every_task_equals_that_of_the_whole_batch(name: str, pictur
     assert bool(told) == (norms and not task.coupled), told or "BatchNorm in the head did not see a micro-batch alone"
 
 
-def test_a_run_in_micro_batches_is_that_of_whole_ones(tmp_path: Path, pictures: Arrays) -> None:
+def test_a_run_in_micro_batches_is_that_of_whole_ones(tmp_path: Path, images: Arrays) -> None:
     losses = []
     for micro in (None, 8):
         run = pretrain(
-            pictures, task="simclr", encoder="vit-mini", steps=4, batch_size=32, micro_batch=micro, quiet=True,
+            images, task="simclr", encoder="vit-mini", steps=4, batch_size=32, micro_batch=micro, quiet=True,
             precision="float32", out=tmp_path / str(micro),
         )  # fmt: skip
         losses.append([json.loads(line)["loss"] for line in (run.folder / "metrics.jsonl").read_text().splitlines()])

@@ -1,4 +1,4 @@
-"""The slow copy and the queue."""
+"""The EMA copy and the queue."""
 
 import torch
 from torch import nn

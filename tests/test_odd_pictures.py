@@ -1,4 +1,4 @@
-"""Pictures that a task may not expect: each gives one clear line, or a loss and gradients that are numbers."""
+"""Images that a task may not expect: each gives one clear line, or a loss and gradients that are numbers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ODD: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
     "one channel": lambda g: g.integers(0, 255, (COUNT, 28, 28, 1)),
     "four channels": lambda g: g.integers(0, 255, (COUNT, 28, 28, 4)),
     "constant": lambda g: np.full((COUNT, 28, 28, 3), 128),
-    "two pictures": lambda g: g.integers(0, 255, (2, 28, 28, 3)),
+    "two images": lambda g: g.integers(0, 255, (2, 28, 28, 3)),
 }
 
 

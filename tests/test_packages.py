@@ -27,7 +27,7 @@ def tarball(files: dict[str, bytes]) -> bytes:
     return data.getvalue()
 
 
-def picture(colour: tuple[int, int, int, int], kind: str, side: int) -> bytes:
+def image(colour: tuple[int, int, int, int], kind: str, side: int) -> bytes:
     data = io.BytesIO()
     Image.new("RGBA", (side, side), colour).save(data, kind, **({"lossless": True} if kind == "webp" else {}))
     return data.getvalue()
@@ -48,9 +48,9 @@ def registry(monkeypatch, tmp_path):
         for i in range(40)
     ]
     entries[7]["category"] = "Flags"
-    google = {f"package/img/google/64/{e['image']}": picture((255, 0, 0, 0), "png", 64) for e in entries}
-    twitter = {f"package/img/twitter/64/{e['image']}": picture((0, 255, 0, 255), "png", 64) for e in entries}
-    fluent = {f"package/assets/1f{i:03x}.webp": picture((0, 0, 255, 255), "webp", 128) for i in range(38)}
+    google = {f"package/img/google/64/{e['image']}": image((255, 0, 0, 0), "png", 64) for e in entries}
+    twitter = {f"package/img/twitter/64/{e['image']}": image((0, 255, 0, 255), "png", 64) for e in entries}
+    fluent = {f"package/assets/1f{i:03x}.webp": image((0, 0, 255, 255), "webp", 128) for i in range(38)}
     served = {
         "/emoji-datasource-google/-/emoji-datasource-google-16.0.0.tgz": tarball(
             google | {"package/emoji.json": json.dumps(entries).encode()}

@@ -14,9 +14,9 @@ from selfsup.encoders import build_encoder
 from selfsup.nn.norm import synchronised
 from selfsup.pretraining import prepare_task
 from selfsup.tasks import TASKS, find_task
-from test_contract import OPTIONS, SPEC, first_batch, pictures, texts
+from test_contract import OPTIONS, SPEC, first_batch, images, texts
 
-__all__ = ["pictures"]  # the fixture, by its name
+__all__ = ["images"]  # the fixture, by its name
 
 
 def without_batch_norm(encoder: nn.Module) -> nn.Module:
@@ -81,15 +81,15 @@ ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no G
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=ON_GPU, id="gpu")])
-def test_n_processes_are_one(device: str, pictures: Arrays) -> None:
+def test_n_processes_are_one(device: str, images: Arrays) -> None:
     jobs, wanted = {}, {}
     for name in TASKS:
-        source = texts() if find_task(name).modality == "text" else pictures
+        source = texts() if find_task(name).modality == "text" else images
         task = built(name, source)
         jobs[name] = task, dict(first_batch(task, source, 16))
     for encoder in ("convnet",) if device == "cpu" else ("convnet", "resnet18", "efficientnet_b0"):
         task = find_task("simclr")(build_encoder(encoder, SPEC))  # with its BatchNorm
-        jobs[encoder] = task, dict(first_batch(task, pictures, 16))
+        jobs[encoder] = task, dict(first_batch(task, images, 16))
     for name, job in jobs.items():
         wanted[name] = {key: value.cpu() for key, value in step(*job, device).items()}
     start = "fork" if device == "cpu" else "spawn"  # four more imports of everything take longer than the test

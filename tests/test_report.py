@@ -51,17 +51,17 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("hostile")
     generator = np.random.default_rng(0)
     for number in range(40):
-        folder = root / "pictures" / ("<b>bold</b>" if number % 2 else "plain") / str(number)
+        folder = root / "images" / ("<b>bold</b>" if number % 2 else "plain") / str(number)
         path = folder / (*ATTACKS, f"{number}.png")[number // 2 % 4]
         path.parent.mkdir(parents=True)
         Image.fromarray(generator.integers(0, 255, (12, 12, 3), np.uint8) // (1 + number % 2)).save(path)
     (path.parent / "<i>broken<").mkdir()
     (path.parent / "<i>broken<" / "i>.png").write_bytes(b"")
     run = selfsup.pretrain(
-        str(root / "pictures"), encoder="convnet", epochs=2, batch_size=16, out=root / "run", workers=0, quiet=True
+        str(root / "images"), encoder="convnet", epochs=2, batch_size=16, out=root / "run", workers=0, quiet=True
     )
     selfsup.report(
-        run, data=str(root / "pictures"), labels="folders", out=root / "report.html", scratch=False, quiet=True
+        run, data=str(root / "images"), labels="folders", out=root / "report.html", scratch=False, quiet=True
     )
     return root
 
@@ -196,7 +196,7 @@ def test_an_unfinished_run_without_data_or_labels_has_a_report(finished_run: Pat
     run = shutil.copytree(finished_run, tmp_path / "run")
     (run / "encoder.safetensors").unlink()
     recipe = json.loads((run / "recipe.json").read_text())
-    recipe["data"]["name"] = "gone/pictures"
+    recipe["data"]["name"] = "gone/images"
     (run / "recipe.json").write_text(json.dumps(recipe))
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 3, "lo')  # a kill cut it
@@ -250,7 +250,7 @@ def test_confusion_with_test_data_and_with_many_classes(finished_run: Path, tmp_
 
 def test_bad_input_is_one_line(finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cases = [
-        ([str(tmp_path)], "is no run folder"),
+        ([str(tmp_path)], "is not a run folder"),
         ([str(finished_run), "--data", "nowhere/at/all"], "unknown folder, file or data set"),
         ([str(finished_run), "-o", str(tmp_path / "no" / "r.html")], "no such folder"),
         ([str(finished_run), "-o", str(tmp_path)], "is a folder"),

@@ -24,19 +24,19 @@ OPTIONS = {"encoder": "convnet", "epochs": 3, "batch_size": 16, "quiet": True, "
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
     generator = np.random.default_rng(0)
     for number in range(70):
         x = generator.integers(0, 255, (20 + number % 3, 24, 3), dtype=np.uint8)
         Image.fromarray(x).save(folder / f"{number:02d}.png")
-    (folder / "broken.png").write_bytes(b"no picture")
+    (folder / "broken.png").write_bytes(b"no image")
     return folder
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    run = selfsup.pretrain(pictures, **OPTIONS, workers=0, out=tmp_path_factory.mktemp("runs") / "whole")
+def uninterrupted(images: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    run = selfsup.pretrain(images, **OPTIONS, workers=0, out=tmp_path_factory.mktemp("runs") / "whole")
     return (run.folder / "encoder.safetensors").read_bytes()
 
 
@@ -55,41 +55,41 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, step: int, number: int = signal.
 
 @pytest.mark.parametrize(("workers", "then"), [(0, 0), (1, 2), (2, 0)])
 def test_stopped_and_resumed_in_mid_epoch_is_bit_identical(
-    pictures: Path, uninterrupted: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, then: int
+    images: Path, uninterrupted: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, then: int
 ) -> None:
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
         stop_after(patch, 6)
         with pytest.raises(Interrupted, match=r"step 6 of 12 by SIGTERM.*the same command goes on"):
-            selfsup.pretrain(pictures, **OPTIONS, workers=workers, out=out)
+            selfsup.pretrain(images, **OPTIONS, workers=workers, out=out)
     assert not selfsup.Run(out).done
-    run = selfsup.pretrain(pictures, **OPTIONS, workers=then, out=out)
+    run = selfsup.pretrain(images, **OPTIONS, workers=then, out=out)
     assert (run.folder / "encoder.safetensors").read_bytes() == uninterrupted
     steps = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert steps == list(range(1, 13)), "each step is logged once"
     skipped = [json.loads(line) for line in (out / "skipped.jsonl").read_text().splitlines()]
-    assert skipped == [{"path": "broken.png", "reason": "not a picture"}]
+    assert skipped == [{"path": "broken.png", "reason": "not an image"}]
 
 
-def test_optimizers_resume_too(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_optimizers_resume_too(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for optimizer in ("sgd", "lars"):
         options = {**OPTIONS, "optimizer": optimizer, "epochs": 2, "workers": 0, "clip": 1.0}
-        whole = selfsup.pretrain(pictures, **options, out=tmp_path / optimizer)
+        whole = selfsup.pretrain(images, **options, out=tmp_path / optimizer)
         with monkeypatch.context() as patch:
             stop_after(patch, 3)
             with pytest.raises(Interrupted):
-                selfsup.pretrain(pictures, **options, out=tmp_path / f"{optimizer}-stopped")
-        again = selfsup.pretrain(pictures, **options, out=tmp_path / f"{optimizer}-stopped")
+                selfsup.pretrain(images, **options, out=tmp_path / f"{optimizer}-stopped")
+        again = selfsup.pretrain(images, **options, out=tmp_path / f"{optimizer}-stopped")
         files = [(run.folder / "encoder.safetensors").read_bytes() for run in (whole, again)]
         assert files[0] == files[1], optimizer
 
 
 def test_killed_at_random_and_run_again_ends_with_the_same_weights(
-    pictures: Path, uninterrupted: bytes, tmp_path: Path
+    images: Path, uninterrupted: bytes, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
     code = "import selfsup.train.fit as f, sys; f.SAVE_SECONDS = 0.0; from selfsup.cli import main; sys.exit(main())"
-    words = f"pretrain {pictures} --encoder convnet --epochs 3 --batch-size 16 --seed 5 --workers 0 --quiet --out {out}"
+    words = f"pretrain {images} --encoder convnet --epochs 3 --batch-size 16 --seed 5 --workers 0 --quiet --out {out}"
     command = [sys.executable, "-c", code, *words.split()]
     killed = 0
     for _ in range(3):
@@ -104,35 +104,35 @@ def test_killed_at_random_and_run_again_ends_with_the_same_weights(
     assert (out / "encoder.safetensors").read_bytes() == uninterrupted
 
 
-def test_another_recipe_is_refused_with_the_lines_that_differ(pictures: Path, tmp_path: Path) -> None:
-    run = selfsup.pretrain(pictures, **OPTIONS, out=tmp_path / "run")
+def test_another_recipe_is_refused_with_the_lines_that_differ(images: Path, tmp_path: Path) -> None:
+    run = selfsup.pretrain(images, **OPTIONS, out=tmp_path / "run")
     before = (run.folder / "encoder.safetensors").stat().st_mtime_ns
     with pytest.raises(UserError, match=r"holds another run.*plan\.lr: 0\.0007\d* here, 0\.001 asked"):
-        selfsup.pretrain(pictures, **OPTIONS, lr=0.001, out=tmp_path / "run")
-    Image.new("RGB", (20, 20)).save(pictures / "new.png")
+        selfsup.pretrain(images, **OPTIONS, lr=0.001, out=tmp_path / "run")
+    Image.new("RGB", (20, 20)).save(images / "new.png")
     try:
         with pytest.raises(UserError, match=r"data\.samples: 71 here, 72 asked"):
-            selfsup.pretrain(pictures, **OPTIONS, out=tmp_path / "run")
+            selfsup.pretrain(images, **OPTIONS, out=tmp_path / "run")
     finally:
-        (pictures / "new.png").unlink()
-    assert selfsup.pretrain(pictures, **OPTIONS, out=tmp_path / "run").done
+        (images / "new.png").unlink()
+    assert selfsup.pretrain(images, **OPTIONS, out=tmp_path / "run").done
     assert (run.folder / "encoder.safetensors").stat().st_mtime_ns == before, "a finished run is left alone"
 
 
-def test_checkpoints_are_written_while_running(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoints_are_written_while_running(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fit_module, "SAVE_SECONDS", 0.0)
     saved = []
     monkeypatch.setattr(fit_module, "save_tensors", lambda path, tensors, about: saved.append(about["step"]))
-    selfsup.pretrain(pictures, **OPTIONS, out=tmp_path / "run")
+    selfsup.pretrain(images, **OPTIONS, out=tmp_path / "run")
     assert saved == sorted(saved)
     assert len(saved) > 3
     assert saved[-1] == 12
 
 
-def test_float16_resumes_with_the_scale_of_its_loss(pictures: Path, tmp_path: Path) -> None:
+def test_float16_resumes_with_the_scale_of_its_loss(images: Path, tmp_path: Path) -> None:
     def train(**more):
         options = {"encoder": "convnet", "size": 16, "batch_size": 4, "steps": 4, "quiet": True, "device": "cpu"}
-        return selfsup.pretrain(pictures, **options, precision="float16", out=tmp_path / "run", **more)
+        return selfsup.pretrain(images, **options, precision="float16", out=tmp_path / "run", **more)
 
     checkpoint = train(until=2).folder / "checkpoint" / "latest.safetensors"
     tensors, about = load_tensors(checkpoint)

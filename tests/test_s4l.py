@@ -46,7 +46,7 @@ def digits() -> Arrays:
 def make(source: Arrays, **given) -> S4L:
     torch.manual_seed(0)
     task = S4L(build_encoder("convnet", source.spec()), classes=10, **given)
-    return task.eval()  # BatchNorm: the same function however the pictures are grouped
+    return task.eval()  # BatchNorm: the same function however the images are grouped
 
 
 def batch_of(task: S4L, source: Arrays, size: int = 32, **given):
@@ -162,8 +162,8 @@ def test_any_other_pretext(digits: Arrays, monkeypatch: pytest.MonkeyPatch) -> N
     [
         ({"pretext": "rotatoin"}, "unknown pretext 'rotatoin'; did you mean 'rotation'"),
         ({"pretext": "os:system"}, "unknown pretext"),
-        ({"pretext": "supervised"}, "supervised does not learn from unlabelled pictures"),
-        ({"pretext": "s4l"}, "s4l does not learn from unlabelled pictures"),
+        ({"pretext": "supervised"}, "supervised does not learn from unlabelled images"),
+        ({"pretext": "s4l"}, "s4l does not learn from unlabelled images"),
         ({"options": {"hiden": 3}}, "unknown option of rotation 'hiden'; did you mean 'hidden'"),
     ],
 )
@@ -178,7 +178,7 @@ def test_a_folder_of_which_a_csv_file_labels_some(make_folder, tmp_path: Path, m
         csv.writer(file).writerows(
             [["path", "label"], ["cat/3.png", "cat"], ["dog/5.png", "dog"], ["dog/6.png", "dog"]]
         )
-    (folder / "dog" / "6.png").write_bytes(b"no picture")
+    (folder / "dog" / "6.png").write_bytes(b"no image")
     words = (
         f"pretrain {folder} --task s4l --labels {tmp_path}/few.csv --encoder convnet --steps 9 --batch-size 16 --quiet"
     )
@@ -188,7 +188,7 @@ def test_a_folder_of_which_a_csv_file_labels_some(make_folder, tmp_path: Path, m
     assert whole.recipe["data"]["samples"] == 40
     assert whole.recipe["task"]["hyperparameters"]["options"] == {"hidden": 32}
     skipped = [json.loads(line) for line in (tmp_path / "whole" / "skipped.jsonl").read_text().splitlines()]
-    assert skipped == [{"path": "dog/6.png", "reason": "not a picture"}]
+    assert skipped == [{"path": "dog/6.png", "reason": "not an image"}]
 
     with monkeypatch.context() as patch:
         steps = iter(range(1, 100))

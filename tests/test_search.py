@@ -35,8 +35,8 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def embedded(finished_run: Path, pictures: Path, tmp_path: Path) -> Path:
-    return selfsup.embed(finished_run, pictures, out=tmp_path / "e.parquet", labels="folders", quiet=True).path
+def embedded(finished_run: Path, images: Path, tmp_path: Path) -> Path:
+    return selfsup.embed(finished_run, images, out=tmp_path / "e.parquet", labels="folders", quiet=True).path
 
 
 def test_the_nearest_rows_are_those_of_one_large_product(file: Path) -> None:
@@ -62,9 +62,9 @@ def test_other_kinds_of_lists_do(tmp_path: Path, kind: pa.DataType) -> None:
     )[1:6].tolist()
 
 
-def test_a_picture_is_found_and_drawn(embedded: Path, pictures: Path, tmp_path: Path) -> None:
+def test_a_picture_is_found_and_drawn(embedded: Path, images: Path, tmp_path: Path) -> None:
     sheet = tmp_path / "sheet.png"
-    found = selfsup.search(embedded, pictures / "dog" / "2.png", k=3, out=sheet)
+    found = selfsup.search(embedded, images / "dog" / "2.png", k=3, out=sheet)
     assert (found.neighbours[0].path, found.neighbours[0].label) == ("dog/2.png", "dog")
     assert found.neighbours[0].similarity == pytest.approx(1, abs=1e-4)
     assert found.missing == 0
@@ -81,8 +81,8 @@ def test_the_command_line_prints_a_table(embedded: Path, capsys: pytest.CaptureF
     assert json.loads(capsys.readouterr().out)["neighbours"][0]["row"] != 0
 
 
-def test_pictures_that_are_gone_are_said_to_be(embedded: Path, pictures: Path, tmp_path: Path) -> None:
-    moved = pictures.rename(tmp_path / "moved")
+def test_pictures_that_are_gone_are_said_to_be(embedded: Path, images: Path, tmp_path: Path) -> None:
+    moved = images.rename(tmp_path / "moved")
     with pytest.raises(UserError, match="give --data"):
         selfsup.search(embedded, 0, out=tmp_path / "s.png")
     (moved / "cat" / "1.png").unlink()
@@ -133,16 +133,16 @@ def test_bad_files_are_told_in_one_line(
     assert error.count("\n") == 1
 
 
-def test_bad_queries_are_told_in_one_line(file: Path, embedded: Path, pictures: Path, finished_run: Path) -> None:
-    picture, broken = pictures / "cat" / "0.png", pictures / "broken.png"
-    broken.write_bytes(picture.read_bytes()[:60])
+def test_bad_queries_are_told_in_one_line(file: Path, embedded: Path, images: Path, finished_run: Path) -> None:
+    image, broken = images / "cat" / "0.png", images / "broken.png"
+    broken.write_bytes(image.read_bytes()[:60])
     cases = [
         (file, "9000", {}, "has the rows 0 to 8999, no row 9000"),
         (file, "nowhere.png", {}, "is no row number, no path"),
-        (file, picture, {}, "give --run"),
-        (file, picture, {"run": finished_run}, "gives vectors of 512 numbers, .* of 16"),
-        (file, picture, {"run": "nowhere"}, "is no run folder"),
-        (embedded, broken, {}, "cannot read the picture"),
+        (file, image, {}, "give --run"),
+        (file, image, {"run": finished_run}, "gives vectors of 512 numbers, .* of 16"),
+        (file, image, {"run": "nowhere"}, "is not a run folder"),
+        (embedded, broken, {}, "cannot read the image"),
         (embedded, "0", {"k": 0}, "--k must be"),
         (embedded, "0", {"out": "sheet.gif"}, "must end in"),
         (embedded, "0", {"out": "nowhere/sheet.png"}, "no such folder"),
@@ -161,14 +161,14 @@ def test_a_query_without_direction_has_no_neighbours(tmp_path: Path) -> None:
     assert nearest(VectorFile(path), x[1], 30)[1].min() <= 0, "a row of zeros is like nothing, and no NaN"
 
 
-def test_explore_writes_a_page(embedded: Path, tmp_path: Path, pictures: Path) -> None:
+def test_explore_writes_a_page(embedded: Path, tmp_path: Path, images: Path) -> None:
     page = selfsup.explore(embedded, out=tmp_path / "x.html")
     assert (page.shown, page.rows) == (8, 8)
     text = page.path.read_text()
     assert text.count("<circle") == 8
     assert "cat/0.png" in text
     assert "data:image/jpeg" in text
-    shutil.rmtree(pictures)
+    shutil.rmtree(images)
     page = selfsup.explore(embedded, out=tmp_path / "y.html")
     assert "samples were not found" in page.note
     assert "data:image" not in page.path.read_text()

@@ -21,7 +21,7 @@ import selfsup
 from selfsup.errors import UserError
 from selfsup.sklearn import InputError, SelfSupervisedEncoder
 
-FLOATS = "it feeds floats in rows of another length than pictures have: refused, see OnFloats for what lies behind"
+FLOATS = "it feeds floats in rows of another length than images have: refused, see OnFloats for what lies behind"
 CANNOT_APPLY = dict.fromkeys(
     (
         "check_dict_unchanged",
@@ -54,7 +54,7 @@ CANNOT_APPLY = dict.fromkeys(
 
 class OnFloats(SelfSupervisedEncoder):
     """The estimator with one step replaced: behind scikit-learn's own validation, each row of floats, of whatever
-    length, becomes a picture. So every check runs, and everything that it looks at is the estimator's."""
+    length, becomes an image. So every check runs, and everything that it looks at is the estimator's."""
 
     def _pictures(self, rows):
         grey = np.clip(128 + 20 * np.asarray(rows, dtype=np.float64), 0, 255).astype(np.uint8)
@@ -94,9 +94,9 @@ def test_arrays_rows_and_files_are_the_same_pictures(digits, tmp_path: Path) -> 
     np.testing.assert_allclose(
         fitted.transform(np.array([str(path) for path in paths])), fitted.transform(x), atol=1e-4
     )
-    paths[3].write_bytes(b"no picture")
+    paths[3].write_bytes(b"no image")
     assert fitted.fit(paths) is fitted, "a file that cannot be read is left out of training"
-    with pytest.raises(InputError, match=r"1 pictures cannot be read, for example '.*3\.png': not a picture"):
+    with pytest.raises(InputError, match=r"1 images cannot be read, for example '.*3\.png': not an image"):
         fitted.transform(paths)
 
 
@@ -138,16 +138,16 @@ def test_labels_reach_the_tasks_that_need_them_alone(digits) -> None:
     assert quick(task="s4l").fit(x, few).transform(x).shape == (300, 512)
     with pytest.raises(InputError, match="this task needs labels: give y"):
         quick(task="s4l").fit(x)
-    with pytest.raises(InputError, match="299 labels y for 300 pictures X"):
+    with pytest.raises(InputError, match="299 labels y for 300 images X"):
         quick(task="supervised").fit(x, y[1:])
 
 
 @pytest.mark.parametrize(
     ("x", "given", "message"),
     [
-        (np.zeros((9, 8, 8)), {}, r"X: x must be uint8 .* not float64 \(9, 8, 8\); pictures of 0 to 1 become uint8 by"),
+        (np.zeros((9, 8, 8)), {}, r"X: x must be uint8 .* not float64 \(9, 8, 8\); images of 0 to 1 become uint8 by"),
         (np.zeros((9, 8, 8), np.int64), {}, "must be uint8"),
-        (np.zeros((9, 64), np.uint8), {}, r"X has the shape \(9, 64\): for pictures in rows give shape=\(H, W\)"),
+        (np.zeros((9, 64), np.uint8), {}, r"X has the shape \(9, 64\): for images in rows give shape=\(H, W\)"),
         (np.zeros((9, 64), np.uint8), {"shape": (8, 9)}, r"shape \(8, 9\) does not fit X with 64 features"),
         (np.full((9, 64), 0.5), {"shape": (8, 8)}, "must be uint8"),
         (np.zeros((1, 8, 8), np.uint8), {}, "1 sample"),

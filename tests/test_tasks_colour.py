@@ -26,7 +26,7 @@ def normalised(*colours: tuple[float, float, float], size: int = 16) -> torch.Te
 
 
 def colourful(count: int = 8) -> torch.Tensor:
-    """Pictures whose hue follows their brightness."""
+    """Images whose hue follows their brightness."""
     generator = torch.Generator().manual_seed(0)
     rgb = torch.rand(count, 3, 4, 4, generator=generator).repeat_interleave(4, 2).repeat_interleave(4, 3)
     return (rgb - MEAN) / STD

@@ -47,7 +47,7 @@ def test_masking_blackens_the_share_of_pixels_that_was_asked_for() -> None:
     changed = (corrupted != data["x"]).any(1)
     assert changed.float().mean().item() == pytest.approx(0.4, abs=0.02)
     assert pixels(corrupted).permute(0, 2, 3, 1)[changed].abs().max() < 1e-5
-    assert len({row.sum().item() for row in changed}) > 1, "each picture has its own pixels"
+    assert len({row.sum().item() for row in changed}) > 1, "each image has its own pixels"
 
 
 def test_salt_and_pepper_is_black_or_white_by_a_fair_coin() -> None:
@@ -91,8 +91,8 @@ def gradients(task, value: torch.Tensor, child: str) -> list[torch.Tensor]:
 def test_the_players_of_bigan_get_the_gradients_of_their_own_losses_alone() -> None:
     task, data = BiGAN(encoder(), latent=4, hidden=16, width=4), batch()
     z = task.draw(data["noise"])
-    codes, pictures = task.code(task.encoder(data["x"])), task.generate(z)
-    real, fake = task.discriminator(data["x"], codes), task.discriminator(pictures, z)
+    codes, images = task.code(task.encoder(data["x"])), task.generate(z)
+    real, fake = task.discriminator(data["x"], codes), task.discriminator(images, z)
     told = -(torch.sigmoid(real).log() + (1 - torch.sigmoid(fake)).log()).mean()
     fooled = -((1 - torch.sigmoid(real)).log() + torch.sigmoid(fake).log()).mean()
     value = task.loss(data).value

@@ -24,7 +24,7 @@ def make(name: str, spec: ImageSpec = SPEC, encoder: str = "convnet", **options)
 
 
 def batch_for(task, count: int = 16, channels: int = 3):
-    """Pictures whose channels tell the row, the column, and their sum."""
+    """Images whose channels tell the row, the column, and their sum."""
     size = next(iter(task.views(SPEC).groups.values())).size
     line = torch.linspace(-1, 1, size)
     x = torch.stack([line[:, None].expand(size, size), line.expand(size, size), line[:, None] + line])[:channels]
@@ -141,7 +141,7 @@ def test_options_take_effect_and_patches_that_do_not_fit_give_one_line() -> None
     assert task.extent == 3 * task.patch
     with pytest.raises(UserError, match="--patch"):
         make("relative_position", patch=10)
-    assert make("relative_position", spec=ImageSpec.of(8, 1)).size > 24  # small pictures are enlarged
+    assert make("relative_position", spec=ImageSpec.of(8, 1)).size > 24  # small images are enlarged
 
 
 # Jigsaw
@@ -227,7 +227,7 @@ def test_the_loss_of_counting_is_the_margin_for_nothing_and_0_for_distinct_sums(
     batch = batch_for(task)
     task.counted = lambda parts: torch.zeros(len(parts), 5, 20)
     assert task.loss(batch).value == task.margin
-    own = 8 * torch.eye(20)[:16]  # each picture has a thing of its own, two in every tile
+    own = 8 * torch.eye(20)[:16]  # each image has a thing of its own, two in every tile
     task.counted = lambda parts: torch.cat([own[:, None], own[:, None].expand(-1, 4, -1) / 4], 1)
     assert task.loss(batch).value == 0
 
@@ -246,7 +246,7 @@ def test_a_prediction_sees_no_row_below_its_own(version: int) -> None:
     down = 2 * (3 + 2) * 5  # of the direction down: k = 2 from 3 rows, k = 3 from 2
     assert not moved[:down].any()
     assert bool(moved[down:].any()) == (version == 2)
-    assert targets[:15].tolist() == list(range(10, 25))  # two rows below, in the same picture
+    assert targets[:15].tolist() == list(range(10, 25))  # two rows below, in the same image
     assert (targets[:down] // 25 == torch.tensor([0] * 15 + [1] * 15 + [0] * 10 + [1] * 10)).all()
 
 

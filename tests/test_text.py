@@ -451,8 +451,8 @@ def test_without_the_extra_one_line_says_what_to_install(monkeypatch: pytest.Mon
 
 
 def test_pictures_do_not_go_into_an_encoder_of_texts(run: Path) -> None:
-    pictures = Arrays(np.zeros((8, 16, 16, 3), np.uint8), Labels.of(list("aabbaabb")))
+    images = Arrays(np.zeros((8, 16, 16, 3), np.uint8), Labels.of(list("aabbaabb")))
     with pytest.raises(UserError, match="holds no texts"):
-        selfsup.embed(run, pictures, out=run / "x.parquet")
+        selfsup.embed(run, images, out=run / "x.parquet")
     with pytest.raises(UserError, match="for data of the kind text"):
-        prepare_task("bert", pictures, {})
+        prepare_task("bert", images, {})

@@ -1,4 +1,4 @@
-"""Vision transformers: leaving patches out, masking them, pictures of other sizes."""
+"""Vision transformers: leaving patches out, masking them, images of other sizes."""
 
 import pytest
 import torch
@@ -97,7 +97,7 @@ def test_a_size_that_no_patch_divides_is_one_line(size: int) -> None:
 
 
 def test_a_size_that_the_patch_of_timm_does_not_divide_is_one_line() -> None:
-    with pytest.raises(UserError, match="100 × 100 pictures: give another --size"):
+    with pytest.raises(UserError, match="100 × 100 images: give another --size"):
         build_encoder("vit_tiny_patch16_224", ImageSpec.of(100, 3))
 
 

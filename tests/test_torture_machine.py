@@ -133,7 +133,7 @@ def test_lines_that_a_kill_cut_off(tmp_path: Path) -> None:
         log.write({"step": 2, "loss": 1.5})
     noted, beside = Skipped(source, tmp_path), Skipped(source, tmp_path)
     for process in (noted, beside):
-        process.add([(3, "not a picture")])
+        process.add([(3, "not an image")])
     beside.add([(4, "empty")])
     assert [json.loads(line)["step"] for line in metrics.read_text().splitlines()] == [1, 2]
     named = ["a.png", source.path(3), source.path(4)]

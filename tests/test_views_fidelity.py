@@ -22,7 +22,7 @@ LIMIT = 0.006
 
 
 class Listed:
-    """Pictures of different sizes, as files give them."""
+    """Images of different sizes, as files give them."""
 
     name, labels = "listed", None
 
@@ -42,7 +42,7 @@ class Listed:
 
 
 def smooth(high, wide, channels=3, seed=0):
-    """Return a picture with large and small structure (H, W, C) uint8."""
+    """Return an image with large and small structure (H, W, C) uint8."""
     rng = np.random.default_rng(seed)
     x = sum(
         torch.nn.functional.interpolate(

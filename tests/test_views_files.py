@@ -1,4 +1,4 @@
-"""Odd and broken picture files: the right pixels, or skipped and counted. FUZZ=2000 for the long run."""
+"""Odd and broken image files: the right pixels, or skipped and counted. FUZZ=2000 for the long run."""
 
 import io
 import os
@@ -91,10 +91,10 @@ def test_every_kind_of_pixel():
     ("data", "reason"),
     [
         (b"", "empty"),
-        (b"once upon a time", "not a picture"),
+        (b"once upon a time", "not an image"),
         (encoded(picture(), "JPEG")[:-200], "truncated"),
         (encoded(picture(), "PNG")[:-60], "truncated|damaged"),
-        (b"\xff\xd8\xff", "not a picture|damaged|truncated"),
+        (b"\xff\xd8\xff", "not an image|damaged|truncated"),
     ],
 )
 def test_what_is_no_picture_is_broken(data, reason, tmp_path):
@@ -179,7 +179,7 @@ def test_only_regular_files_are_read(tmp_path):
 
 
 def test_what_pillow_would_give_to_other_programs_is_no_picture():
-    with pytest.raises(Broken, match="not a picture"):
+    with pytest.raises(Broken, match="not an image"):
         decode_image(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", 3)
 
 
@@ -209,8 +209,8 @@ def test_a_decoder_that_hangs_is_cut_off_and_the_next_picture_is_read(monkeypatc
 
 def test_a_process_does_not_wait_for_a_decoder_that_hangs():
     code = (
-        "import time; from selfsup.data import patience; patience.SECONDS = 1\n"
-        "try: patience.patiently(lambda: time.sleep(1000))\n"
+        "import time; from selfsup.data import watchdog; watchdog.SECONDS = 1\n"
+        "try: watchdog.with_timeout(lambda: time.sleep(1000))\n"
         "except TimeoutError: print('cut off')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)

@@ -24,12 +24,12 @@ from selfsup.views.random import permutation
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    root = tmp_path_factory.mktemp("pictures")
+    root = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
     for number in range(30):
         small = Image.fromarray(rng.integers(0, 256, (9, 12, 3), dtype=np.uint8))
         small.resize((100 + number, 80)).save(root / f"{number:02}.{'jpg' if number % 3 else 'png'}")
-    (root / "broken.jpg").write_bytes(b"no picture")
+    (root / "broken.jpg").write_bytes(b"no image")
     return open_data(str(root))
 
 

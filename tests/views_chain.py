@@ -27,16 +27,14 @@ def appear(x, look):
     return F.solarize(x, 0.5) if solarize else x
 
 
-def crop(picture, box, flip, size, bicubic=False):
-    """Cut a whole-pixel box out of picture (H, W, C) uint8 and resize it -> (C, size, size) float in 0..1."""
+def crop(image, box, flip, size, bicubic=False):
+    """Cut a whole-pixel box out of image (H, W, C) uint8 and resize it -> (C, size, size) float in 0..1."""
     mode = InterpolationMode.BICUBIC if bicubic else InterpolationMode.BILINEAR
     top, left, high, wide = (int(v) for v in box)
-    x = F.resized_crop(
-        torch.from_numpy(picture.copy()).permute(2, 0, 1), top, left, high, wide, [size, size], mode, True
-    )
+    x = F.resized_crop(torch.from_numpy(image.copy()).permute(2, 0, 1), top, left, high, wide, [size, size], mode, True)
     return (F.horizontal_flip(x) if flip else x).float() / 255
 
 
-def view(picture, box, flip, size, look, bicubic=False):
+def view(image, box, flip, size, look, bicubic=False):
     """Return the whole chain (C, size, size) float in 0..1."""
-    return appear(crop(picture, box, flip, size, bicubic), look)
+    return appear(crop(image, box, flip, size, bicubic), look)

@@ -195,7 +195,7 @@ def _readable(parameter: inspect.Parameter, function: Callable[..., Any]) -> ins
 
 
 def _further_options(function: Callable[..., Any], words: list[str], explain: bool) -> dict[str, Option]:
-    """Return the options of the task that the words name, and of its kind of data. To `explain` one, it has to be named.
+    """Return the options of the task that the words name, and of its kind of data; to `explain` one, if it is named.
 
     A command without a task takes those of every kind of data.
     """

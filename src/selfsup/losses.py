@@ -40,7 +40,7 @@ def info_nce(
 ) -> Tensor:
     """Return the cross-entropy of finding `key[positive[i]]` among all keys by `query[i]` (CPC, eq. 4).
 
-    `query` (B, d) and `key` (N, d) are compared by their scalar product over `temperature`: normalise them for cosines.
+    `query` (B, d) and `key` (N, d) are compared by their scalar product over `temperature`: normalize them for cosines.
     `positive` (B,) int64 is 0..B-1 by default; key number `exclude[i]` is no candidate for query i. Chance is ln of the
     number of candidates.
 
@@ -63,7 +63,7 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
-    """Return SimCLR's loss (Chen et al., 2020, eq. 1) of two views (B, d), whose rows are normalised here.
+    """Return SimCLR's loss (Chen et al., 2020, eq. 1) of two views (B, d), whose rows are normalized here.
 
     Each of the 2B embeddings finds its other view among the 2B - 1 others: chance is ln(2B - 1).
     """
@@ -92,7 +92,7 @@ def sinkhorn(scores: Tensor, epsilon: float, iterations: int = 3) -> Tensor:
 def koleo(z: Tensor) -> Tensor:
     """Return minus the mean log distance to the nearest other row of the batch (Sablayrolles et al., 2019, eq. 4).
 
-    The rows of (B, d) are normalised here; it is small when they spread over the sphere evenly.
+    The rows of (B, d) are normalized here; it is small when they spread over the sphere evenly.
     """
     z = unit(z)
     with torch.no_grad():

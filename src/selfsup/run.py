@@ -39,10 +39,10 @@ class Run(Printable):
             text = (self.folder / "recipe.json").read_text(encoding="utf-8")
         except FileNotFoundError:
             reason = "it has no recipe.json" if self.folder.is_dir() else "there is no such folder"
-            raise UserError(f"{self.folder} is no run folder: {reason}; `selfsup pretrain` makes one") from None
+            raise UserError(f"{self.folder} is not a run folder: {reason}; `selfsup pretrain` makes one") from None
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or "recipe.json is no text"
-            raise UserError(f"{self.folder} is no run folder: {reason}; `selfsup pretrain` makes one") from None
+            raise UserError(f"{self.folder} is not a run folder: {reason}; `selfsup pretrain` makes one") from None
         from selfsup.spec import read_spec
 
         try:

@@ -27,10 +27,10 @@ class InputError(UserError, ValueError):
 
 
 class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """Learn an encoder from pictures without labels; transform pictures to its features.
+    """Learn an encoder from images without labels; transform images to its features.
 
-    X is a uint8 array (N, H, W) or (N, H, W, C); a list or 1-D array of N picture files; or, with `shape`, a uint8
-    array (N, features). Pictures to transform may have another size than those of `fit`: they are scaled to it.
+    X is a uint8 array (N, H, W) or (N, H, W, C); a list or 1-D array of N image files; or, with `shape`, a uint8
+    array (N, features). Images to transform may have another size than those of `fit`: they are scaled to it.
 
     Args:
         task: A name of `selfsup tasks`, or a `Task` class.
@@ -41,7 +41,7 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         batch_size: Samples a step; at most as many as X has.
         lr: Peak learning rate; None is the default of `selfsup.pretrain`.
         size: Pixels a side of what the encoder gets; None is the data's own, at most 224.
-        shape: (H, W) or (H, W, C) of the pictures in the rows of a 2-D X.
+        shape: (H, W) or (H, W, C) of the images in the rows of a 2-D X.
         options: The task's own hyper-parameters, by name.
         out: The run folder, kept, and continued by the next `fit` with the same data; None trains in a temporary one.
             Leave it None in a grid search, where several fits would share the folder.
@@ -50,7 +50,7 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         verbose: Whether to show progress.
 
     Attributes:
-        encoder_: The trained torch module, on the CPU: (B, C, H, W) normalised float -> (B, dim).
+        encoder_: The trained torch module, on the CPU: (B, C, H, W) normalized float -> (B, dim).
         spec_: The `selfsup.data.ImageSpec` that it takes.
         n_features_in_: Columns of X where that was 2-D.
     """
@@ -147,17 +147,17 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
                 reason = "unreadable"
             except Broken as error:
                 reason = str(error)
-            raise InputError(f"{len(unread)} pictures cannot be read, for example {source.path(unread[0])!r}: {reason}")
+            raise InputError(f"{len(unread)} images cannot be read, for example {source.path(unread[0])!r}: {reason}")
         return features
 
     def _source(self, X: Any, fitting: bool) -> Source:
-        """Return the pictures of X, of which `fit` needs two at least."""
+        """Return the images of X, of which `fit` needs two at least."""
         import pyarrow as pa
 
         from selfsup.data.image import Arrays, Files
 
         if isinstance(X, str | os.PathLike):
-            raise InputError(f"X is one path, {str(X)!r}; give a list of picture files")
+            raise InputError(f"X is one path, {str(X)!r}; give a list of image files")
         least = 2 if fitting else 1
         if _are_paths(X):
             if len(X) < least:
@@ -175,7 +175,7 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
 
     def _pictures(self, rows: NDArray[Any]) -> NDArray[Any]:
         if self.shape is None:
-            raise InputError(f"X has the shape {rows.shape}: for pictures in rows give shape=(H, W) or (H, W, C)")
+            raise InputError(f"X has the shape {rows.shape}: for images in rows give shape=(H, W) or (H, W, C)")
         if len(self.shape) not in (2, 3) or int(np.prod(self.shape)) != rows.shape[1]:
             raise InputError(f"shape {tuple(self.shape)} does not fit X with {rows.shape[1]} features")
         return rows.reshape(-1, *self.shape)
@@ -200,5 +200,5 @@ def _labels(y: Any, samples: int) -> Labels:
     if y is None:
         raise InputError("this task needs labels: give y, with -1 for samples that have none")
     if len(y) != samples:
-        raise InputError(f"{len(y)} labels y for {samples} pictures X")
+        raise InputError(f"{len(y)} labels y for {samples} images X")
     return Labels.of([None if label is None or label != label or label == -1 else label for label in y])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -79,11 +79,12 @@ class Source(Protocol):
     def path(self, index: int) -> str:
         """Return what a user knows the sample by: its path, or its number."""
 
-    def spec(self) -> Spec:
-        """Return the spec of the samples as an encoder gets them.
+    @property
+    def spec(self) -> Callable[..., Spec]:
+        """A method that returns the spec of the samples as an encoder gets them.
 
-        What a source takes here by name (size and channels of images, the tokenizer of texts) are the options of its
-        kind of data on the command line.
+        What it takes by name (size and channels of images, the tokenizer of texts) are the options of this kind of data
+        on the command line.
         """
 
     def conform(self, spec: Spec) -> Source:

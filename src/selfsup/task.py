@@ -29,7 +29,7 @@ class Loss(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """One part of a task's picture: what the encoder sees, and its label.
+    """One part of a task's image: what the encoder sees, and its label.
 
     A tensor is one sample as the views make it, which the spec draws.
     """
@@ -86,7 +86,7 @@ class Task(nn.Module, ABC):
     keeps_samples: ClassVar[bool] = False  # it keeps something of each sample: nothing to ask about others
     uses_unlabelled: ClassVar[bool] = False  # with needs_labels: samples without a label (-1) are kept, not left out
     default_encoder: ClassVar[str] = "resnet18"
-    small_encoder: ClassVar[str] = "convnet"  # one that is built at once: for pictures of what a task does
+    small_encoder: ClassVar[str] = "convnet"  # one that is built at once: for images of what a task does
     defaults: ClassVar[Mapping[str, Any]] = {}  # of `train.fit.Plan`, where they suit the task better than the general
     counters: ClassVar[
         Mapping[str, Mapping[str, Any]]
@@ -143,7 +143,7 @@ class Task(nn.Module, ABC):
 
     @abstractmethod
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
-        """Return the task's picture: one row a sample, what goes in beside its free label.
+        """Return the task's image: one row a sample, what goes in beside its free label.
 
         With `guess`, which a trained task is asked for, beside what it predicts too.
         """

@@ -21,8 +21,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from images import Broken, make_pictures
 from kill import check_end, check_half_way, commands, start, wait, warm_up, whole
-from pictures import Broken, make_pictures
 
 ROOM = 64 << 20
 NOBODY = 65534
@@ -53,7 +53,7 @@ def full(times: int, chance: random.Random, root: Path) -> Counter[str]:
     reference, place, log = root / "reference", root / "place", root / "said.txt"
     words = commands("rotation", 0, compare=False)
     reference.mkdir()
-    (reference / "pictures").symlink_to(root / "pictures")
+    (reference / "images").symlink_to(root / "images")
     for each in words.values():
         whole(each, reference)
     needed = {"pretrain": 20 << 20, "embed": 1 << 18, "evaluate": 1 << 14}
@@ -62,7 +62,7 @@ def full(times: int, chance: random.Random, root: Path) -> Counter[str]:
         if mounts:
             subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={ROOM}", "tmpfs", place], check=True)
         try:
-            (place / "pictures").symlink_to(root / "pictures")
+            (place / "images").symlink_to(root / "images")
             for name, each in words.items():
                 free = int(needed[name] * chance.random() ** 3)
                 filler = place / "filler"
@@ -91,7 +91,7 @@ def forbidden(root: Path) -> list[str]:
     """Run commands on a run folder that may only be read, as a user who may not write it, and return what they said."""
     place, log = root / "forbidden", root / "said.txt"
     place.mkdir()
-    (place / "pictures").symlink_to(root / "pictures")
+    (place / "images").symlink_to(root / "images")
     words = commands("rotation", 0, compare=False)
     begun = words["pretrain"].replace("--out run", "--out begun")
     status = wait(start(begun + " --until 3", place), 300)
@@ -134,7 +134,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         try:
-            make_pictures(root / "pictures")
+            make_pictures(root / "images")
             warm_up(root)
             if os.getuid() == 0:
                 print(*forbidden(root), sep="\n")

@@ -1,4 +1,4 @@
-"""Broken pictures by the thousand: pretrain, embed, evaluate and show go on, and name each one once with its reason.
+"""Broken images by the thousand: pretrain, embed, evaluate and show go on, and name each one once with its reason.
 
     python tests/torture/files.py --count 10000
 
@@ -31,7 +31,7 @@ from PIL import Image
 
 SUFFIXES = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "TIFF": "tif", "BMP": "bmp"}
 CLASSES = ("ant", "bee", "cat\n", "d\udce9g")  # names with a line break, and with what is no UTF-8
-FEATURES = 8192  # bytes of a picture's features, of all representations together
+FEATURES = 8192  # bytes of an image's features, of all representations together
 DAMAGE = ("flip", "flip", "cut", "header", "size", "suffix", "empty", "noise", "middle", "tail")
 
 
@@ -48,8 +48,8 @@ def main() -> int:
         os.execvp(prefix[0], [*prefix, sys.executable, *sys.argv])
     with tempfile.TemporaryDirectory() as folder:
         os.environ["SELFSUP_CACHE"] = f"{folder}/cache"
-        make(Path(folder) / "pictures", options.count, options.seed)
-        lines = survive(Path(folder), Path(folder) / "pictures")
+        make(Path(folder) / "images", options.count, options.seed)
+        lines = survive(Path(folder), Path(folder) / "images")
     for line in lines:
         print(json.dumps(line), flush=True)
     return int(any(line["wrong"] for line in lines))
@@ -90,7 +90,7 @@ def make(root: Path, count: int, seed: int = 0) -> None:
 
 
 def damaged(data: bytes, kind: str, how: str, rng: random.Random) -> bytes:
-    """Return a picture file's bytes with one kind of damage."""
+    """Return an image file's bytes with one kind of damage."""
     out = bytearray(data)
     if how == "flip":
         for _ in range(rng.choice((1, 3, 20))):
@@ -136,7 +136,7 @@ def survive(folder: Path, root: Path, only: tuple[str, ...] = ()) -> list[dict[s
                 broken[source.path(index)] = str(error)
         expected = {"folder.jpg", "loop.png"}
         seen = {os.path.basename(source.path(index)) for index in range(len(source))}
-        return [f"{name} was taken for a picture" for name in expected & seen]
+        return [f"{name} was taken for an image" for name in expected & seen]
 
     run: Any = None
 

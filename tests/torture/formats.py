@@ -96,7 +96,7 @@ def checkpoint(folder: Path) -> Case:
 
 
 def parquet(folder: Path) -> Case:
-    """An embedding file: searched, its rows named, its pictures looked for."""
+    """An embedding file: searched, its rows named, its images looked for."""
     from selfsup.commands.search import nearest
     from selfsup.data.vectors import VectorFile
     from selfsup.reports.finding import find_samples
@@ -130,7 +130,7 @@ def parquet(folder: Path) -> Case:
 
 
 def npz(folder: Path) -> Case:
-    """Pictures and labels in an .npz file."""
+    """Images and labels in an .npz file."""
     generator = np.random.default_rng(0)
     x, path = generator.integers(0, 256, (9, 8, 8), dtype=np.uint8), folder / "a.npz"
     kinds = []
@@ -160,7 +160,7 @@ def npz(folder: Path) -> Case:
 
 
 def lists(folder: Path) -> Case:
-    """A list file: its paths are read as pictures, and name classes."""
+    """A list file: its paths are read as images, and name classes."""
     for number in range(4):
         (folder / "a").mkdir(exist_ok=True)
         Image.new("RGB", (9, 9), (number, 0, 0)).save(folder / "a" / f"{number}.png")
@@ -228,7 +228,7 @@ def logs(folder: Path) -> Case:
     plain = json.loads((run / "evaluation.json").read_text())
     metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     metrics.append(metrics[-1] | {"step": 3, "alarm": "collapsed"})
-    skipped = [{"path": "a.png", "reason": "empty file"}, {"path": "b.png", "reason": "not a picture"}]
+    skipped = [{"path": "a.png", "reason": "empty file"}, {"path": "b.png", "reason": "not an image"}]
     digits = open_data("digits")
 
     def text(lines: list[Any], rng: random.Random) -> bytes:
@@ -253,8 +253,8 @@ def logs(folder: Path) -> Case:
     return case
 
 
-def pictures(folder: Path) -> Case:
-    """A picture file, whatever it holds."""
+def images(folder: Path) -> Case:
+    """An image file, whatever it holds."""
     kinds = []
     shape = np.random.default_rng(0).integers(0, 256, (7, 9, 3), dtype=np.uint8)
     whole = Image.fromarray(shape).resize((45, 35))
@@ -286,5 +286,5 @@ def pictures(folder: Path) -> Case:
 
 FORMATS: dict[str, Callable[[Path], Case]] = {
     "recipe": recipe, "checkpoint": checkpoint, "parquet": parquet, "npz": npz, "lists": lists, "labels": labels,
-    "logs": logs, "pictures": pictures,
+    "logs": logs, "images": images,
 }  # fmt: skip

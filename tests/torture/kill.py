@@ -31,7 +31,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
-from pictures import Broken, make_pictures
+from images import Broken, make_pictures
 
 import selfsup.comparison.tournament
 from selfsup.cli import main as selfsup_main
@@ -56,15 +56,15 @@ FILES = (
 def commands(task: str, workers: int, compare: bool) -> dict[str, str]:
     options = KNOWN.get(task, "")
     chosen = {
-        "pretrain": f"pretrain pictures --task {task} {options} --encoder convnet --epochs 8 --batch-size 16 --out run "
+        "pretrain": f"pretrain images --task {task} {options} --encoder convnet --epochs 8 --batch-size 16 --out run "
         f"--workers {workers} --seed 3 --quiet",
-        "embed": "embed run pictures --labels folders -o embeddings.parquet --quiet",
-        "evaluate": "evaluate run --data pictures --labels folders --shots 2 --draws 2 --protocol knn --quiet",
+        "embed": "embed run images --labels folders -o embeddings.parquet --quiet",
+        "evaluate": "evaluate run --data images --labels folders --shots 2 --draws 2 --protocol knn --quiet",
     }
     if compare:
         other = "" if task == "rotation" else ",rotation"
         chosen["compare"] = (
-            f"compare pictures --labels folders --tasks {task}{other} --encoder convnet --minutes 0.01 "
+            f"compare images --labels folders --tasks {task}{other} --encoder convnet --minutes 0.01 "
             "--batch-size 16 --shots 2 --out compare --quiet"
         )
     return chosen
@@ -187,7 +187,7 @@ def live(task: str, workers: int, seconds: dict[str, float], place: Path, chance
 
 def torture(times: int, tasks: Sequence[str], workers: Sequence[int], compare: bool, seed: int, root: Path) -> None:
     chance = random.Random(seed)
-    make_pictures(root / "pictures")
+    make_pictures(root / "images")
     warm_up(root)
     lives = [(task, count) for task in tasks for count in workers]
     seconds: dict[str, dict[str, float]] = {}
@@ -198,10 +198,10 @@ def torture(times: int, tasks: Sequence[str], workers: Sequence[int], compare: b
         reference, place = root / task, root / "life"
         if not reference.exists():
             reference.mkdir()
-            (reference / "pictures").symlink_to(root / "pictures")
+            (reference / "images").symlink_to(root / "images")
             seconds[task] = {name: whole(words, reference) for name, words in commands(task, 0, compare).items()}
         place.mkdir()
-        (place / "pictures").symlink_to(root / "pictures")
+        (place / "images").symlink_to(root / "images")
         counted = live(task, count, seconds[task], place, chance)
         check_end(place, reference)
         shutil.rmtree(place)

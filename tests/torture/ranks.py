@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from pictures import Broken, make_pictures
+from images import Broken, make_pictures
 
 PATIENCE = 15.0
 WORKER = """
@@ -38,7 +38,7 @@ if {pause}:
 sys.exit(main())
 """
 WORDS = (
-    "pretrain pictures --task rotation --encoder convnet --epochs 8 --batch-size 16 --seed 3 --quiet --workers 0 --out"
+    "pretrain images --task rotation --encoder convnet --epochs 8 --batch-size 16 --seed 3 --quiet --workers 0 --out"
 )
 
 
@@ -143,7 +143,7 @@ def main() -> int:
     parser.add_argument("--only", default=",".join(CASES))
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        make_pictures(Path(folder) / "pictures")
+        make_pictures(Path(folder) / "images")
         try:
             for name in asked.only.split(","):
                 CASES[name](Path(folder))

@@ -24,7 +24,7 @@ def empty(shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
     size = math.prod(shape) * wanted.itemsize
     if size < _SMALL:
         return np.empty(shape, wanted)
-    step = 1 << max(size.bit_length() - 3, 12)  # within a fifth of the size, so that pictures share buffers
+    step = 1 << max(size.bit_length() - 3, 12)  # within a fifth of the size, so that images share buffers
     room = -(-size // step) * step
     with _lock:
         free = 0

@@ -15,7 +15,7 @@ SECONDS = 60  # counted one by one, so that a process that was stopped for a whi
 _idle: list[_Helper] = []
 
 
-def patiently(work: Callable[[], T]) -> T:
+def with_timeout(work: Callable[[], T]) -> T:
     """Return work(), done in another thread; raise `TimeoutError` where that takes more than `SECONDS`.
 
     Nothing can end a thread in a decoder that hangs: it is left behind, and ends when its work or the process does.
@@ -56,7 +56,7 @@ class _Helper(threading.Thread):
             except BaseException as error:
                 answer = None, error
             self.answers.put(answer)
-            del work, answer  # or the last picture would be kept until the next one comes
+            del work, answer  # or the last image would be kept until the next one comes
 
 
 if hasattr(os, "register_at_fork"):

@@ -44,13 +44,13 @@ def audit(
 
     Args:
         task: A name of `selfsup tasks`, or module:Class for your own.
-        data: A folder of pictures, a list file, an .npz file, a name or an array; at least 64 pictures.
-        minutes: Of training: two fifths for the cheaters, as much for a small encoder, the rest for counter-measures;
-            1 by default.
+        data: A folder of images, a list file, an .npz file, a name or an array; at least 64 images.
+        minutes: Of training: two fifths for the shortcut probes, as much for a small encoder, the rest for
+            counter-measures; 1 by default.
         steps: Instead of minutes: optimizer steps of each, so that the result is the same on any machine.
         cues: All, or some of rim, colours, aberration, residual, border, separated by commas.
         labels: For tasks that need labels: 'folders', a CSV file (path,label) or an .npz file with y.
-        out: A picture of the result to write (.png, .pdf or .svg).
+        out: An image of the result to write (.png, .pdf or .svg).
         seed: Seed of everything.
         device: auto, cpu, cuda or mps.
         quiet: No progress bar.
@@ -84,4 +84,4 @@ def audit(
     if path is None:
         return result
     result.draw().savefig(path, dpi=150)
-    return replace(result, picture=path)
+    return replace(result, image=path)

@@ -1,4 +1,4 @@
-"""`bench`: how fast this machine makes views of these pictures. Imports torch only when it is called."""
+"""`bench`: how fast this machine makes views of these images. Imports torch only when it is called."""
 
 from __future__ import annotations
 
@@ -64,11 +64,11 @@ def bench(
     batch_size: int = 64,
     step: float | None = None,
 ) -> Bench:
-    """Measure how fast your own pictures become augmented views on this machine; takes six seconds.
+    """Measure how fast your own images become augmented views on this machine; takes six seconds.
 
     Args:
         what: views.
-        data: A folder of pictures, a list file, an .npz file, a name or an array.
+        data: A folder of images, a list file, an .npz file, a name or an array.
         preset: simclr, mocov2, byol, swav, dino, mae, lejepa or vicreg.
         size: Pixels a side; by default the data's own, at most 224.
         batch_size: Samples a batch.

@@ -52,13 +52,13 @@ def compare(
     arguments it goes on where it was stopped, or returns the finished comparison.
 
     Args:
-        data: A folder of pictures, a list file, an .npz file, a name (digits, mnist5k, torchvision:NAME) or an array.
+        data: A folder of images, a list file, an .npz file, a name (digits, mnist5k, torchvision:NAME) or an array.
         tasks: Names of `selfsup tasks` or module:Class, separated by commas, with options in brackets; or all.
         minutes: Of training, over all tasks; the speed is measured once, and reading and baselines come on top.
         labels: Where the labels of the data are: 'folders', a CSV file (path,label) or an .npz file with y.
         test: Labelled data to measure on; by default a fifth of every class of the data, set aside first.
         test_labels: The same as labels, for the test data.
-        encoder: One for all tasks, as `pretrain` takes it; by default that of the first task, for pictures resnet18.
+        encoder: One for all tasks, as `pretrain` takes it; by default that of the first task, for images resnet18.
         shots: Labels per class.
         draws: How many times the labels are drawn, at least 5.
         out: The folder of the comparison: compare.json, compare.png and a run folder for each task.
@@ -74,7 +74,7 @@ def compare(
         RunFailed: If no task can be run.
     """
     from selfsup.base.writing import only_here
-    from selfsup.comparison.tournament import Race
+    from selfsup.comparison.tournament import Tournament
 
     check_numbers(minutes=minutes, shots=shots, draws=draws, batch_size=batch_size, seed=seed)
     check_data_numbers(options)
@@ -88,7 +88,7 @@ def compare(
     check_new_folder(folder)
     shared: dict[str, Any] = {"encoder": encoder, "batch_size": batch_size, "seed": seed, "data": options}
     with only_here(folder):
-        race = Race(
+        race = Tournament(
             data, folder, shared, labels=labels, test=test, test_labels=test_labels, tasks=tasks, minutes=minutes,
             shots=shots, draws=draws, precision=precision, device=device, quiet=quiet,
         )  # fmt: skip

@@ -39,8 +39,8 @@ class Demo(Printable):
             f"\nWith {shots} labels per class: {ours:.1%} on the features of {task}, {pixels:.1%} on raw pixels, "
             f"{scratch:.1%} trained from scratch. {self.seconds:.0f} seconds.",
             f"\nIn {self.run.folder}/: recipe.json encoder.safetensors metrics.jsonl evaluation.json labels.png",
-            "\nNow on your own pictures:",
-            "  selfsup show rotation FOLDER -o picture.png",
+            "\nNow on your own images:",
+            "  selfsup show rotation FOLDER -o image.png",
             "  selfsup pretrain FOLDER --task rotation --encoder resnet18 --minutes 30 --out runs/mine",
             "  selfsup evaluate runs/mine --data FOLDER --labels labels.csv      (path,label: a few are enough)",
             "  selfsup embed runs/mine FOLDER --out embeddings.parquet",
@@ -55,9 +55,9 @@ def demo(*, out: str = "runs/demo", epochs: float = 20, seed: int = 0) -> Demo:
         epochs: Passes over the unlabelled digits.
         seed: Seed of everything.
     """
+    from selfsup.commands.evaluate import evaluate
     from selfsup.commands.pretrain import pretrain
     from selfsup.commands.show import show
-    from selfsup.evaluation import evaluate
 
     began = time.monotonic()
     console = Console(stderr=True)
@@ -65,7 +65,7 @@ def demo(*, out: str = "runs/demo", epochs: float = 20, seed: int = 0) -> Demo:
     run = pretrain(
         "mnist5k:train", task="rotation", encoder="convnet", epochs=epochs, out=out, seed=seed, pad=3, flip=0.0
     )  # fmt: skip
-    console.print("2/3  A picture of what the encoder saw, and of the labels that cost nothing")
+    console.print("2/3  An image of what the encoder saw, and of the labels that cost nothing")
     folder = Path(out)
     show("rotation", "mnist5k:train", out=folder / "labels.png", pad=3, flip=0.0)
     console.print("3/3  What the encoder is worth on 1,000 other digits, with few labels")

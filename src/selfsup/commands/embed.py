@@ -59,7 +59,7 @@ def embed(
 
     Args:
         run: A run folder.
-        data: A folder of pictures, a list file, an .npz file, a name or an array.
+        data: A folder of images, a list file, an .npz file, a name or an array.
         out: The file to write.
         labels: 'folders', a CSV file (path,label) or an .npz file with y.
         device: auto, cpu, cuda or mps.

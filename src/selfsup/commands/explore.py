@@ -119,6 +119,6 @@ def _items(file: VectorFile, data: str | None, seed: int) -> tuple[Items, str]:
         if data is not None:
             raise UserError(f"none of the samples is in {data!r}: give --data with what was embedded")
         missing = "The samples were not found: give --data with what was embedded."
-    pictures = [None if isinstance(sample, str) else sample for sample in found]
+    images = [None if isinstance(sample, str) else sample for sample in found]
     words = [sample if isinstance(sample, str) else "" for sample in found]
-    return Items(file.take(rows), pictures, words, list(paths), labels.ids, labels.classes, len(file)), missing
+    return Items(file.take(rows), images, words, list(paths), labels.ids, labels.classes, len(file)), missing

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -44,7 +44,7 @@ def export(run: RunName, /, *, format: Format = "safetensors", out: Target | Non
     Args:
         run: A run folder.
         format: safetensors (a state dict), timm (a state dict with timm's names), transformers (a folder with the model
-            and its tokenizer), torch (a torch.export program) or onnx. The programs take (B, C, H, W) normalised
+            and its tokenizer), torch (a torch.export program) or onnx. The programs take (B, C, H, W) normalized
             float32, or of texts ids (B, T), with any B and return (B, dim).
         out: The file (transformers: the folder) to write; by default encoder.SUFFIX (timm: encoder-timm.safetensors)
             in the current folder.
@@ -55,25 +55,25 @@ def export(run: RunName, /, *, format: Format = "safetensors", out: Target | Non
     import torch
 
     from selfsup.base.writing import write_atomically
-    from selfsup.modalities import modality
+    from selfsup.exporters import COMMON, exporter
     from selfsup.train.checkpoint import save_tensors
 
     if format not in get_args(Format):
         raise unknown("format", format, get_args(Format))
     run = run if isinstance(run, Run) else Run(run)
     spec = run.spec
-    kind = modality(spec)
-    if format not in kind.formats:
-        raise UserError(f"{run.encoder_name} cannot be exported as {format}; give --format {', '.join(kind.formats)}")
-    suffix = kind.formats[format]
-    own = format not in ("safetensors", "torch", "onnx")
+    out_of = exporter(spec.kind)
+    formats = {**COMMON, **out_of.FORMATS}
+    if format not in formats:
+        raise UserError(f"{run.encoder_name} cannot be exported as {format}; give --format {', '.join(formats)}")
+    suffix, own = formats[format], format in out_of.FORMATS
     path = Path(out) if out is not None else Path((f"encoder-{format}" if own else "encoder") + suffix)
     (check_new_file if suffix else check_new_folder)(path)
     encoder: Any = run.load()
-    about = {"encoder": run.encoder_name, "task": run.task, **asdict(spec)}
+    about = {"encoder": run.encoder_name, "task": run.task, **spec.to_json()}
     if own:
-        return Exported(path, kind.export(encoder, spec, run.encoder_name, format, path, about))
-    example, open_dims = kind.example(spec)
+        return Exported(path, out_of.write(encoder, spec, run.encoder_name, format, path, about))
+    example, open_dims = spec.example(2), out_of.open_dims(spec)
     if format == "safetensors":
         save_tensors(path, encoder.state_dict(), about)
         return Exported(path, "load: selfsup.load(run), or safetensors.torch.load_file(path) into the same encoder")

@@ -60,11 +60,11 @@ def pretrain(
     Called again with the same arguments it resumes where it was stopped, or returns the finished run.
 
     Args:
-        data: A folder of pictures, a list file, an .npz file, a name (digits, mnist5k, torchvision:NAME) or an array.
+        data: A folder of images, a list file, an .npz file, a name (digits, mnist5k, torchvision:NAME) or an array.
         task: A name of `selfsup tasks`, or module:Class for your own. rotation by default: it is right for any
-            pictures that have an up and a down, any batch and encoder, and cheap; `compare` finds what suits your data.
+            images that have an up and a down, any batch and encoder, and cheap; `compare` finds what suits your data.
         encoder: convnet, vit, or any image model of timm; for texts bert-tiny, bert-mini, bert-small, gpt-tiny,
-            gpt-mini or any model of transformers on this machine. The task's own by default, for pictures resnet18.
+            gpt-mini or any model of transformers on this machine. The task's own by default, for images resnet18.
         steps: Optimizer steps; or give epochs or minutes. The default is 100 epochs.
         epochs: Passes over the data.
         minutes: Wall-clock time: the speed is measured first and the steps are fixed from it.
@@ -85,7 +85,7 @@ def pretrain(
         init: A finished run whose encoder to start from, with its size, channels or tokenizer.
         seed: Seed of everything.
         workers: Threads that load data; by default chosen from the data. The result does not depend on it.
-        cache: Keep the decoded pictures of files: 'memory', or a file to map (at most 8 GiB).
+        cache: Keep the decoded images of files: 'memory', or a file to map (at most 8 GiB).
         precision: auto (bfloat16 where the processor has it), float32, bfloat16 or float16.
         device: auto, cpu, cuda or mps.
         quiet: No progress bar.

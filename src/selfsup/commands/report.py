@@ -63,7 +63,7 @@ def report(
     """Write what a run did and what it is worth as one HTML file that needs no network.
 
     The few-label numbers are those of the run's evaluation.json; where there is none, or it is of other data, they are
-    measured on the labelled data given here, as `evaluate` does. Pictures, neighbours, map, confusion matrix and
+    measured on the labelled data given here, as `evaluate` does. Images, neighbours, map, confusion matrix and
     label-free measures come from up to 2,000 random samples of these data, else of those that the run was trained on;
     where they are gone, the report says so.
 
@@ -115,7 +115,8 @@ def report(
 
 def _source(run: Run, data: Any, labels: str | None) -> tuple[Source | None, str]:
     """Return the data to look at, None where they are gone, and what has to be said about them."""
-    from selfsup.data.open import open_data, with_labels
+    from selfsup.data import open_data
+    from selfsup.data.labels import with_labels
 
     noted = run.recipe.get("data", {})
     if data is None and str(noted.get("name")).startswith("hf:"):
@@ -150,7 +151,7 @@ def _evaluation(
     quiet: bool,
 ) -> tuple[Evaluation | None, str]:
     """Return the numbers of the few-label evaluation, as saved or as measured now, or why there are none."""
-    from selfsup.evaluation import evaluate
+    from selfsup.commands.evaluate import evaluate
     from selfsup.evaluation.result import Evaluation
 
     path = run.folder / "evaluation.json"

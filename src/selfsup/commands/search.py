@@ -43,12 +43,12 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class Found(Printable):
-    """The nearest items of a query, nearest first; `sheet` is the picture that shows them, if one was asked for."""
+    """The nearest items of a query, nearest first; `sheet` is the image that shows them, if one was asked for."""
 
     query: str
     neighbours: tuple[Neighbour, ...]
     sheet: Path | None = None
-    missing: int = 0  # pictures that the sheet could not show
+    missing: int = 0  # images that the sheet could not show
 
     def as_json(self) -> dict[str, Any]:
         """Return the same as plain values."""
@@ -63,7 +63,7 @@ class Found(Printable):
         for item in self.neighbours:
             table.add_row(str(item.row), Text(item.path), Text(item.label or ""), f"{item.similarity:.4f}")
         if self.sheet:
-            absent = f"; {self.missing} of the pictures could not be found" if self.missing else ""
+            absent = f"; {self.missing} of the images could not be found" if self.missing else ""
             table.caption = Text(f"{self.sheet}{absent}")
         return table
 
@@ -86,12 +86,12 @@ def search(
     Args:
         embeddings: A file that `selfsup embed` wrote.
         query: The number of a row, a path in the file (both without the item itself in the answer), or what the encoder
-            takes: a picture file; of texts a sentence or a .txt file.
+            takes: an image file; of texts a sentence or a .txt file.
         k: How many items.
-        run: The run folder that embeds the picture; by default the one that the file names.
-        data: Where the pictures of the contact sheet are; by default the data that the file names.
+        run: The run folder that embeds the image; by default the one that the file names.
+        data: Where the images of the contact sheet are; by default the data that the file names.
         out: A contact sheet to write (.png, .jpg or .webp): the query, then the items.
-        device: auto, cpu, cuda or mps; for embedding the picture.
+        device: auto, cpu, cuda or mps; for embedding the image.
 
     Raises:
         UserError: For a file that is none of `embed`, a query that is not there or not readable, a run that does not
@@ -158,26 +158,24 @@ def _row(file: VectorFile, query: str) -> int | None:
     return file.find(query)
 
 
-def _embed(
-    file: VectorFile, picture: str, run: str | os.PathLike[str] | Run | None, device: str
-) -> NDArray[np.float32]:
+def _embed(file: VectorFile, image: str, run: str | os.PathLike[str] | Run | None, device: str) -> NDArray[np.float32]:
     from selfsup.data import open_query
     from selfsup.evaluation.features import extract
     from selfsup.train.device import make_fabric
 
     if run is None and "run" not in file.about:
         raise UserError(
-            f"{picture!r} is no row number, no path in {file.path}, and that does not say which run wrote it: give "
+            f"{image!r} is no row number, no path in {file.path}, and that does not say which run wrote it: give "
             "--run RUN to embed something new"
         )
     try:
         run = run if isinstance(run, Run) else Run(file.about["run"] if run is None else run)
         encoder: Any = run.load()
     except UserError as error:
-        raise UserError(f"{error}; give the run that embeds {picture!r} with --run") from None
+        raise UserError(f"{error}; give the run that embeds {image!r} with --run") from None
     if int(encoder.dim) != file.dim:
         raise UserError(f"{run.folder} gives vectors of {encoder.dim} numbers, {file.path} holds vectors of {file.dim}")
-    source = open_query(run.spec.kind, picture)
+    source = open_query(run.spec.kind, image)
     vector: NDArray[np.float32] = extract(encoder, source, run.spec, make_fabric(device, "float32").device)[1][0]
     return vector
 
@@ -192,7 +190,7 @@ def _sheet_path(path: Path) -> Path:
 def _draw(
     path: Path, file: VectorFile, query: str, row: int | None, found: tuple[Neighbour, ...], data: str | None
 ) -> int:
-    """Write the contact sheet, of pictures or texts, and return how many are missing on it."""
+    """Write the contact sheet, of images or texts, and return how many are missing on it."""
     from PIL import Image
 
     from selfsup.reports.finding import find_samples
@@ -201,7 +199,7 @@ def _draw(
 
     where = data or file.about.get("data")
     if where is None:
-        raise UserError(f"{file.path} does not say where the pictures are: give --data")
+        raise UserError(f"{file.path} does not say where the images are: give --data")
     try:
         asked: list[Image.Image | str | None] = []
         wanted = [item.path for item in found]

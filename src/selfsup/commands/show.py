@@ -1,4 +1,4 @@
-"""`show`: a picture of what a task sees and of the labels that it makes. Imports torch only when it is called."""
+"""`show`: an image of what a task sees and of the labels that it makes. Imports torch only when it is called."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ else:
 
 @dataclass(frozen=True)
 class Shown(Printable):
-    """The picture that `show` wrote; `text`: what it shows, where that can be read."""
+    """The image that `show` wrote; `text`: what it shows, where that can be read."""
 
     path: Path
     text: str = ""
@@ -60,10 +60,10 @@ def show(
 
     Args:
         task: A name of `selfsup tasks`, or module:Class for your own. With --views it is left out.
-        data: A folder of pictures, a list file, an .npz file, a name or an array.
+        data: A folder of images, a list file, an .npz file, a name or an array.
         views: simclr, mocov2, byol, swav, dino, mae, lejepa or vicreg.
         run: A run folder of this task: its options, and what it predicts.
-        out: The picture to write (.png, .jpg or .webp).
+        out: The image to write (.png, .jpg or .webp).
         labels: For tasks that need labels: 'folders', a CSV file (path,label) or an .npz file with y.
         count: How many samples.
         seed: Which samples.

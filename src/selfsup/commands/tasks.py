@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 SECTIONS = {  # in the survey's order: when to take a task of it
     "baselines": "to know what the labels alone give",
-    "images: distortion": "pictures with a natural up and down; cheap, and sound with few pictures and small batches",
-    "images: patches": "pictures of at least 64 pixels whose parts have places: objects, scenes; run `selfsup audit`",
-    "images: colorization": "colour pictures in which a thing's colour tells what it is; not for grey ones",
-    "images: generative": "any pictures; small ones best; also for reconstructions, samples and filled holes",
-    "images: contrastive": "many pictures, large batches, and changes of view that leave the class alone",
-    "images: clustering": "many pictures of classes about equally frequent",
-    "images: distillation": "many pictures; small batches will do; watch for collapse",
-    "images: masked": "very many pictures, a vision transformer and long training; fine-tune afterwards",
+    "images: distortion": "images with a natural up and down; cheap, and sound with few images and small batches",
+    "images: patches": "images of at least 64 pixels whose parts have places: objects, scenes; run `selfsup audit`",
+    "images: colorization": "colour images in which a thing's colour tells what it is; not for grey ones",
+    "images: generative": "any images; small ones best; also for reconstructions, samples and filled holes",
+    "images: contrastive": "many images, large batches, and changes of view that leave the class alone",
+    "images: clustering": "many images of classes about equally frequent",
+    "images: distillation": "many images; small batches will do; watch for collapse",
+    "images: masked": "very many images, a vision transformer and long training; fine-tune afterwards",
     "semi-supervised": "few labels are there already, and the classifier is all that is wanted",
     "text": "texts",
 }

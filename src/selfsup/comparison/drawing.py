@@ -1,18 +1,19 @@
-"""The picture of a comparison: what was read at each rung, the baselines as lines."""
+"""The image of a comparison: what was read at each stage, the baselines as lines."""
 
 from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from selfsup.comparison.candidates import BASELINES, DATA
+from selfsup.comparison.candidates import BASELINES
 from selfsup.comparison.judging import accuracy
 from selfsup.comparison.result import Comparison, merit
+from selfsup.evaluation.baselines import baseline_names
 
 
 def draw_comparison(comparison: Comparison) -> Figure:
     """Return a figure: minutes of training across; accuracy with its 95% interval, or RankMe, upwards."""
     state = comparison.state
-    minutes = [rung["share"] * state.plan["minutes_each"] for rung in state.plan["rungs"]]
+    minutes = [stage["share"] * state.plan["minutes_each"] for stage in state.plan["stages"]]
     figure = Figure((7, 4.2), layout="constrained")
     axes = figure.subplots()
     for number, name in enumerate(state.plan["candidates"]):
@@ -22,7 +23,7 @@ def draw_comparison(comparison: Comparison) -> Figure:
         axes.errorbar(nudged, [merit(read) for read in reads], half, fmt="o-", markersize=4, capsize=3, label=name)
     lines = (name for name in BASELINES if name in state.readings)
     for name, style in zip(lines, (":", "--", "-."), strict=False):
-        if comparison.labelled or name not in DATA:
+        if comparison.labelled or name not in baseline_names():
             axes.axhline(merit(state.readings[name][-1]), color="0.4", linestyle=style, linewidth=1, label=name)
     shots = state.asked["shots"]
     axes.set_xlabel("minutes of training, each")

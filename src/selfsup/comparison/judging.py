@@ -1,4 +1,4 @@
-"""How a candidate is read at a rung: few-label accuracy where there are labels, else label-free measures."""
+"""How a candidate is read at a stage: few-label accuracy where there are labels, else label-free measures."""
 
 from __future__ import annotations
 

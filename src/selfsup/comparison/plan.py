@@ -1,4 +1,4 @@
-"""The plan: total minutes become steps for each candidate and rung, once; and the file that keeps plan and readings."""
+"""The plan: total minutes become steps for each candidate and stage, once; and the file that keeps the state."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from selfsup.errors import UserError
 from selfsup.run import differences
 
 
-def rungs(candidates: int, halving: bool) -> list[tuple[int, float]]:
-    """Return for each rung how many candidates run, and up to which share of their whole run.
+def plan_stages(candidates: int, halving: bool) -> list[tuple[int, float]]:
+    """Return for each stage how many candidates run, and up to which share of their whole run.
 
     Successive halving (Jamieson and Talwalkar, 2016): the better half goes on for twice as long, until two are left,
     so that the last two have whole runs. Without `halving` everybody has a whole run.
     """
     last = max(0, math.ceil(math.log2(candidates)) - 1) if halving else 0
-    return [(math.ceil(candidates / 2**rung), 2.0 ** (rung - last)) for rung in range(last + 1)]
+    return [(math.ceil(candidates / 2**stage), 2.0 ** (stage - last)) for stage in range(last + 1)]
 
 
 def whole_runs(stages: Sequence[tuple[int, float]]) -> float:
-    """Return how many whole runs the rungs take together."""
+    """Return how many whole runs the stages take together."""
     done = [0.0, *(share for _, share in stages)]
     return sum(count * (share - before) for (count, share), before in zip(stages, done, strict=False))
 
@@ -35,21 +35,21 @@ def plan_steps(seconds: Mapping[str, float], minutes: float, halving: bool) -> d
 
     Args:
         seconds: measured seconds a step, by candidate.
-        minutes: of training, over all candidates and rungs.
-        halving: whether the weaker half stops at each rung.
+        minutes: of training, over all candidates and stages.
+        halving: whether the weaker half stops at each stage.
 
     Returns:
-        `rungs`: how many run to which share; `minutes_each`: of a whole run; `candidates`: by name the seconds a step
-        and `steps`, the last step of each rung; `left_out`: why, for those that could not take a step a rung, the
+        `stages`: how many run to which share; `minutes_each`: of a whole run; `candidates`: by name the seconds a step
+        and `steps`, the last step of each stage; `left_out`: why, for those that could not take a step a stage, the
         dearest first: without it the others have more time.
 
     Raises:
-        UserError: for minutes in which no candidate can take a step a rung.
+        UserError: for minutes in which no candidate can take a step a stage.
     """
     left_out: dict[str, str] = {}
     while True:
         names = [name for name in seconds if name not in left_out]
-        stages = rungs(len(names), halving)
+        stages = plan_stages(len(names), halving)
         each = minutes * 60 / whole_runs(stages)
         whole = {name: int(each / seconds[name]) for name in names}
         steps = {name: [max(1, round(whole[name] * share)) for _, share in stages] for name in names}
@@ -64,7 +64,7 @@ def plan_steps(seconds: Mapping[str, float], minutes: float, halving: bool) -> d
         if len(names) == 1:
             raise UserError("; ".join(f"{name}: {reason}" for name, reason in left_out.items()))
     return {
-        "rungs": [{"candidates": count, "share": share} for count, share in stages],
+        "stages": [{"candidates": count, "share": share} for count, share in stages],
         "minutes_each": each / 60,
         "candidates": {name: {"seconds_per_step": seconds[name], "steps": steps[name]} for name in names},
         "left_out": left_out,
@@ -75,7 +75,7 @@ def plan_steps(seconds: Mapping[str, float], minutes: float, halving: bool) -> d
 class State:
     """What compare.json holds: what was `asked`, the `plan`, and what has been found so far.
 
-    `readings` has for each candidate one entry a rung; `failed` the reason where one cannot go on.
+    `readings` has for each candidate one entry a stage; `failed` the reason where one cannot go on.
     """
 
     path: Path

@@ -16,7 +16,7 @@ from selfsup.comparison.judging import accuracy, difference
 from selfsup.comparison.plan import State
 
 HALF_TRAINED = (
-    "At a rung all candidates have had the same share of their run, with the learning rate still high: a task that "
+    "At a stage all candidates have had the same share of their run, with the learning rate still high: a task that "
     "begins slowly may have been stopped too early."
 )
 LABEL_FREE = (
@@ -28,7 +28,7 @@ LABEL_FREE = (
 
 @dataclass(frozen=True)
 class Comparison(Printable):
-    """The candidates in order, each with what was read at its rungs; `commands` go on with a task's run."""
+    """The candidates in order, each with what was read at its stages; `commands` go on with a task's run."""
 
     folder: Path
     state: State
@@ -42,7 +42,7 @@ class Comparison(Printable):
     @property
     def finalists(self) -> list[str]:
         """The tasks that have had their whole run, best first."""
-        whole = len(self.state.plan["rungs"])
+        whole = len(self.state.plan["stages"])
         names = [n for n in self.state.plan["candidates"] if len(self.state.readings.get(n, [])) == whole]
         return sorted(names, key=self._merit, reverse=True)
 
@@ -112,7 +112,7 @@ class Comparison(Printable):
         lines = []
         if self.labelled:
             lines.append(
-                "±: 95% interval over draws of the labels and over held-out samples; not over pretraining seeds. Rungs "
+                "±: 95% interval over draws of the labels and over held-out samples; not over pretraining seeds. Stages "
                 f"are read on {plan['parts']['select']:,} samples to choose by, {asked['draws']} draws."
             )
             if asked["test"] is None:
@@ -121,20 +121,20 @@ class Comparison(Printable):
                 )
             if plan["copies"]:
                 lines.append(f"{plan['copies']:,} test samples are copies of samples to draw from or choose by.")
-        if len(plan["rungs"]) > 1:
+        if len(plan["stages"]) > 1:
             lines.append(HALF_TRAINED)
         return lines
 
     def rows(self) -> list[dict[str, Any]]:
         """Return plain values: for each candidate its state, steps, seconds a step and readings."""
-        whole = len(self.state.plan["rungs"])
+        whole = len(self.state.plan["stages"])
         rows = []
         for name in [*self.ranking, *self.stopped, *self.state.failed]:
             planned = self.state.plan["candidates"].get(name, {})
             reads = self.state.readings.get(name, [])
             state = "baseline" if name in BASELINES else "failed" if name in self.state.failed else "whole run"
             if name in self.stopped:
-                state = f"stopped after {len(reads)} of {whole} rungs"
+                state = f"stopped after {len(reads)} of {whole} stages"
             steps = planned["steps"][len(reads) - 1] if planned and reads else 0
             seconds = planned.get("seconds_per_step")
             rows.append(
@@ -151,7 +151,7 @@ class Comparison(Printable):
         }  # fmt: skip
 
     def __rich__(self) -> Group:
-        shares = [rung["share"] for rung in self.state.plan["rungs"]]
+        shares = [stage["share"] for stage in self.state.plan["stages"]]
         what = f"accuracy with {self.state.asked['shots']} labels per class" if self.labelled else "RankMe"
         table = Table(title=f"{what}, {self.state.asked['minutes']:g} minutes of training in all")
         table.add_column("candidate")

@@ -1,4 +1,4 @@
-"""The race: every candidate up to its rung, one after the other, each reading saved before the next begins."""
+"""The race: every candidate up to its stage, one after the other, each reading saved before the next begins."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from selfsup.train.precision import resolve_precision
 from selfsup.train.signals import Interrupted
 
 
-class Race:
+class Tournament:
     """A comparison under way. Opening it plans it, unless its folder holds the plan already.
 
     Raises `UserError` for bad arguments; where the folder is new nothing has been written then.
@@ -112,16 +112,16 @@ class Race:
                 read = self.judge.read(untrained, ("select", "test")) if name == "untrained" else self.judge.read_data()
                 self.state.readings[name] = [read]
                 self.state.save()
-        for rung in range(len(self.state.plan["rungs"])):
-            running = self._running(rung)
+        for stage in range(len(self.state.plan["stages"])):
+            running = self._running(stage)
             for place, name in enumerate(running):
-                if name not in self.state.failed and len(self.state.readings.get(name, [])) == rung:
-                    self._advance(name, rung, f"{place + 1} of {len(running)}", running[place:])
+                if name not in self.state.failed and len(self.state.readings.get(name, [])) == stage:
+                    self._advance(name, stage, f"{place + 1} of {len(running)}", running[place:])
         if isinstance(self.judge, Accuracy):
             self._from_scratch(self.judge)
 
     def finish(self) -> Comparison:
-        """Draw the picture and return the result."""
+        """Draw the image and return the result."""
         from selfsup.comparison.drawing import draw_comparison
 
         result = self.result
@@ -162,20 +162,20 @@ class Race:
         }
         self.state.save()
 
-    def _running(self, rung: int) -> list[str]:
-        """Return who runs at a rung: the better ones of the rung before."""
-        if rung == 0:
+    def _running(self, stage: int) -> list[str]:
+        """Return who runs at a stage: the better ones of the stage before."""
+        if stage == 0:
             return list(self.candidates)
-        read = {n: r for n, r in self.state.readings.items() if n in self.candidates and len(r) >= rung}
-        best = sorted(read, key=lambda name: merit(read[name][rung - 1]), reverse=True)
-        return best[: self.state.plan["rungs"][rung]["candidates"]]
+        read = {n: r for n, r in self.state.readings.items() if n in self.candidates and len(r) >= stage}
+        best = sorted(read, key=lambda name: merit(read[name][stage - 1]), reverse=True)
+        return best[: self.state.plan["stages"][stage]["candidates"]]
 
-    def _advance(self, name: str, rung: int, place: str, running: Sequence[str]) -> None:
+    def _advance(self, name: str, stage: int, place: str, running: Sequence[str]) -> None:
         candidate, steps = self.candidates[name], self.state.plan["candidates"][name]["steps"]
-        stages = self.state.plan["rungs"]
+        stages = self.state.plan["stages"]
         self._say(
-            f"rung {rung + 1} of {len(stages)} · {name} ({place}) · to step {steps[rung]:,} of {steps[-1]:,} · about "
-            f"{self._minutes_left(rung, len(running)):.1f} minutes of training left in all"
+            f"stage {stage + 1} of {len(stages)} · {name} ({place}) · to step {steps[stage]:,} of {steps[-1]:,} · about "
+            f"{self._minutes_left(stage, len(running)):.1f} minutes of training left in all"
         )
         try:
             given = self.options["data"] | candidate.options
@@ -185,12 +185,12 @@ class Race:
                 seed=self.options["seed"],
             )  # fmt: skip
             folder, budget = self.folder / candidate.folder, {"steps": steps[-1]}
-            run = pretrain(built, folder, budget, {}, until=steps[rung], quiet=self.quiet)
+            run = pretrain(built, folder, budget, {}, until=steps[stage], quiet=self.quiet)
             task, step = run.load_task(candidate.kind)
             kept: Any = task.representation()
-            if step != steps[rung]:
-                raise UserError(f"its run was gone on with, to step {step:,}, beyond the plan's {steps[rung]:,}")
-            last = rung + 1 == len(stages)
+            if step != steps[stage]:
+                raise UserError(f"its run was gone on with, to step {step:,}, beyond the plan's {steps[stage]:,}")
+            last = stage + 1 == len(stages)
             found = self.judge.read(kept, ("select", "test") if last else ("select",))
             self.state.readings.setdefault(name, []).append(found)
         except Interrupted:
@@ -200,12 +200,12 @@ class Race:
             self._say(f"{name} failed: {self.state.failed[name]}")
         self.state.save()
 
-    def _minutes_left(self, rung: int, running: int) -> float:
+    def _minutes_left(self, stage: int, running: int) -> float:
         before, left = 0.0, 0.0
-        for number, stage in enumerate(self.state.plan["rungs"]):
-            if number >= rung:
-                left += (running if number == rung else stage["candidates"]) * (stage["share"] - before)
-            before = stage["share"]
+        for number, planned in enumerate(self.state.plan["stages"]):
+            if number >= stage:
+                left += (running if number == stage else planned["candidates"]) * (planned["share"] - before)
+            before = planned["share"]
         return left * float(self.state.plan["minutes_each"])
 
     def _from_scratch(self, judge: Accuracy) -> None:

@@ -21,7 +21,7 @@ def read_npz(path: str, name: str) -> NDArray[Any] | None:
     try:
         with open(path, "rb") as file:
             if file.read(len(npy.MAGIC_PREFIX)) == npy.MAGIC_PREFIX:
-                raise ValueError("it is a single array; save it with numpy.savez(path, x=pictures)")
+                raise ValueError("it is a single array; save it with numpy.savez(path, x=images)")
         with ZipFile(path) as archive:
             member = f"{name}.npy"
             if member not in archive.NameToInfo:

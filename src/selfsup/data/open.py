@@ -38,7 +38,7 @@ def open_data(data: str | os.PathLike[str] | NDArray[np.uint8] | Source, labels:
     """Open a source.
 
     Args:
-        data: A folder of pictures at any depth (names that begin with a dot are left out, links to folders are not
+        data: A folder of images at any depth (names that begin with a dot are left out, links to folders are not
             followed), a list file (.txt or .lst: one path a line, relative to the file or absolute), `.npz` (x uint8
             or uint16 (N, H, W[, C]), y optional), `digits`, `mnist5k[:train|:test]`, `mnist[:train|:test]`,
             `emoji[:train|:test]`, `torchvision:NAME[:PART]`, an array like x, or a source. Texts: a folder of .txt,
@@ -78,7 +78,7 @@ def _open_named(data: str) -> Source:
     if data.endswith(".npz") and os.path.isfile(data):
         x, y = read_npz(data, "x"), read_npz(data, "y")
         if x is None:
-            raise UserError(f"{data} holds no array x; save it with numpy.savez(path, x=pictures, y=labels)")
+            raise UserError(f"{data} holds no array x; save it with numpy.savez(path, x=images, y=labels)")
         return Arrays(x, None if y is None else array_labels(data, y), name=data)
     if data.endswith((".txt", ".lst")) and os.path.isfile(data):
         return _list_file(data)
@@ -135,7 +135,7 @@ def _folder(root: str) -> Source:
     paths = find_files(root, [".txt"])
     if len(paths):
         return text_files(root, paths)
-    raise UserError(f"no pictures below {root!r}, and no texts (looked for {' '.join(sorted(SUFFIXES))} .txt)")
+    raise UserError(f"no images below {root!r}, and no texts (looked for {' '.join(sorted(SUFFIXES))} .txt)")
 
 
 def _list_file(path: str) -> Source:
@@ -145,7 +145,7 @@ def _list_file(path: str) -> Source:
     except OSError as error:
         raise UserError(f"cannot read the list file {path!r}: {error.strerror}") from None
     if not len(paths):
-        raise UserError(f"the list file {path!r} names no pictures; it holds one path a line")
+        raise UserError(f"the list file {path!r} names no images; it holds one path a line")
     return Files(os.path.dirname(os.path.abspath(path)), paths, name=path)
 
 

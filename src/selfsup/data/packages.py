@@ -25,7 +25,7 @@ from selfsup.errors import UserError
 from selfsup.source import Labels
 
 SIDE = 64  # pixels of an emoji
-STYLES = {  # what is downloaded: version, sha512, and where the pictures lie in it
+STYLES = {  # what is downloaded: version, sha512, and where the images lie in it
     "emoji-datasource-google": (
         "16.0.0",
         "ZRexfzs7MVoLnmzZmNsO4TKhnAJp5D++Vm6PpUpH/jEQQlemp3l88CjZ+DoZ2faM9R4QxZkOPJCoT8DlPhfQ3A==",
@@ -46,12 +46,12 @@ DIGITS = ("1.2.6", "yNMiXGBeeSNgm/OnD4v/Ag2GCQ46Vs3oOqGtpztUpgs3MuGNzjZMDB2CmUIT
 
 
 def emoji(name: str, cache: Path) -> Arrays:
-    """Return the pictures (N, 64, 64, 3) of `emoji`, `emoji:train` or `emoji:test`, labelled with their category.
+    """Return the images (N, 64, 64, 3) of `emoji`, `emoji:train` or `emoji:test`, labelled with their category.
 
     Every emoji that Noto (Google), Twemoji and Fluent 3D all draw, on white, without flags (nearly the same in all
     styles), skin tones and hair: 8 categories; sample i and the next two of 3 are one emoji. The test part is a fifth
     of the *emoji*, chosen by a hash of their code points, so that no emoji is in both parts.
-    Licences of the pictures: Apache-2.0, CC-BY-4.0, MIT.
+    Licences of the images: Apache-2.0, CC-BY-4.0, MIT.
     """
     found = kept(cache / f"emoji-{SIDE}.npz", _draw_emoji)
     x, y, code = found["x"], found["y"], found["code"]

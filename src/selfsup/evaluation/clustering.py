@@ -15,14 +15,14 @@ from selfsup.evaluation.rows import Features, as_matrix
 class Clustering(NamedTuple):
     """How clusters and classes agree."""
 
-    nmi: float  # normalised mutual information, 0 to 1; grows with the number of clusters
+    nmi: float  # normalized mutual information, 0 to 1; grows with the number of clusters
     ari: float  # adjusted Rand index, 0 for chance, 1 for equal, a little below 0 for worse than chance
     accuracy: float  # of the best one-to-one naming of clusters by classes, 0 to 1
     clusters: NDArray[np.int64]  # (n,) cluster of each sample
 
 
 def cluster(x: Features, y: NDArray[np.int64], *, clusters: int | None = None, seed: int = 0) -> Clustering:
-    """Run k-means on L2-normalised features and compare its clusters with the classes, which it never sees.
+    """Run k-means on L2-normalized features and compare its clusters with the classes, which it never sees.
 
     The number of clusters is that of the classes, so even this is not free of labels. The best of 4 starts counts.
 

@@ -17,7 +17,7 @@ Item = bytes | NDArray[np.generic]
 def same_bytes(train: Iterable[Item], test: Iterable[Item]) -> NDArray[np.int64]:
     """Find the test items whose raw bytes (and, of an array, shape) some training item also has.
 
-    Only exact copies; a picture that was saved again differs in every byte. Reads each item once, keeps 16 bytes.
+    Only exact copies; an image that was saved again differs in every byte. Reads each item once, keeps 16 bytes.
 
     Returns:
         Pairs (p, 2) of test number and first such training number; p is the number of test items concerned.

@@ -24,7 +24,7 @@ def neighbours(queries: Features, gallery: Features, k: int, *, block: int = 512
     """Find the k most similar gallery rows of each query, by cosine.
 
     Exact: blocked matrix products on the gallery's device; in memory are never more than block · 131,072 similarities
-    and a normalised copy of 131,072 rows. A row of zeros has the similarity 0 to everything.
+    and a normalized copy of 131,072 rows. A row of zeros has the similarity 0 to everything.
 
     Args:
         queries: (m, d).

@@ -109,7 +109,7 @@ def effective_dimension(x: Features) -> float:
 
 
 def normalised_std(x: Features) -> float:
-    """Return the mean standard deviation of the L2-normalised features' dimensions times √d: 0 to 1.
+    """Return the mean standard deviation of the L2-normalized features' dimensions times √d: 0 to 1.
 
     Chen and He, "SimSiam", 2021, figure 2: the deviation is 1/√d for an isotropic Gaussian, so this is 1, and 0 when
     every sample gets the same vector. It sees that collapse at once, and cheaply. It does not see that only a few

@@ -30,7 +30,7 @@ class OnlineProbe:
 
     Args:
         source: labelled data.
-        spec: of the pictures that the encoder takes.
+        spec: of the images that the encoder takes.
         device: where the encoder is.
         seed: which samples, and which half.
 

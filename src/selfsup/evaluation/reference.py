@@ -12,7 +12,7 @@ from selfsup.spec import ImageSpec
 
 
 class Reference(NamedTuple):
-    """A frozen encoder, and the pictures that it takes: of the size and normalisation of its own pretraining."""
+    """A frozen encoder, and the images that it takes: of the size and normalization of its own pretraining."""
 
     name: str
     encoder: TimmModel

@@ -29,5 +29,5 @@ class Exporter(Protocol):
 
 def exporter(kind: str) -> Exporter:
     """Return the exporter of a kind of data."""
-    found: Exporter = importlib.import_module(EXPORTERS[kind])  # type: ignore[assignment]
+    found: Exporter = importlib.import_module(EXPORTERS[kind])
     return found

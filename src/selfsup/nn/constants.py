@@ -26,5 +26,5 @@ def _constant(values: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
 
 
 def mean_std(spec: ImageSpec, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the mean and the deviation (C, 1, 1) of the normalisation, floats with the device of `like`."""
+    """Return the mean and the deviation (C, 1, 1) of the normalization, floats with the device of `like`."""
     return constant(tuple(spec.mean), like).view(-1, 1, 1), constant(tuple(spec.std), like).view(-1, 1, 1)

@@ -15,7 +15,7 @@ from selfsup.task import Loss
 
 
 def mlp(*dims: int) -> nn.Sequential:
-    """Return a perceptron dims[0] -> ... -> dims[-1] with BatchNorm and ReLU between its linear layers.
+    """Return an MLP dims[0] -> ... -> dims[-1] with BatchNorm and ReLU between its linear layers.
 
     Raises `UserError` for a layer without a unit.
     """

@@ -1,4 +1,4 @@
-"""Batch normalisation over the global batch, on any device."""
+"""Batch normalization over the global batch, on any device."""
 
 from __future__ import annotations
 

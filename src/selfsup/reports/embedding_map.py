@@ -1,4 +1,4 @@
-"""The map of an embedding: t-SNE (van der Maaten and Hinton, 2008) of unit vectors, with pictures on hover."""
+"""The map of an embedding: t-SNE (van der Maaten and Hinton, 2008) of unit vectors, with images on hover."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def draw_map(items: Items, places: NDArray[np.float64]) -> Html:
     drawing = tag("svg", *dots, viewBox=f"0 0 {SIDE} {SIDE}", role="img", aria_label=about, tabindex="0")
     columns = math.ceil(math.sqrt(len(items)))
     thumb = Html()
-    if any(items.pictures):
-        sheet = data_uri(_sprite(items.pictures, columns), "jpeg")
+    if any(items.images):
+        sheet = data_uri(_sprite(items.images, columns), "jpeg")
         size = columns * SHOWN
         thumb = join([
             tag("style", Html(f".thumb{{background-image:url({sheet});background-size:{size}px auto}}")),
@@ -82,13 +82,13 @@ def _colours(items: Items) -> dict[int, str]:
     return {number: f"s{place}" for place, number in enumerate(often)}
 
 
-def _sprite(pictures: Sequence[Image.Image | None], columns: int) -> bytes:
+def _sprite(images: Sequence[Image.Image | None], columns: int) -> bytes:
     """Return all thumbnails in one JPEG, row by row."""
-    sheet = Image.new("RGB", (columns * TILE, math.ceil(len(pictures) / columns) * TILE), "grey")
-    for number, picture in enumerate(pictures):
-        if picture is not None:
+    sheet = Image.new("RGB", (columns * TILE, math.ceil(len(images) / columns) * TILE), "grey")
+    for number, image in enumerate(images):
+        if image is not None:
             place = (number % columns * TILE, number // columns * TILE)
-            sheet.paste(picture.convert("RGB").resize((TILE, TILE), Image.Resampling.BOX), place)
+            sheet.paste(image.convert("RGB").resize((TILE, TILE), Image.Resampling.BOX), place)
     buffer = io.BytesIO()
     sheet.save(buffer, "jpeg", quality=72, optimize=True)
     return buffer.getvalue()

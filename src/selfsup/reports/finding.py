@@ -20,7 +20,7 @@ LETTERS = 200  # of a text
 
 
 def find_samples(data: str, paths: Sequence[str], side: int) -> list[Image.Image | str | None]:
-    """Return the sample of each path of an embedding file: a picture of at most `side` pixels a side, or the beginning
+    """Return the sample of each path of an embedding file: an image of at most `side` pixels a side, or the beginning
     of a text; None where there is none.
 
     `data` is what was embedded: a folder, a list file, an .npz file or a name. A path that leads out of the folder, or

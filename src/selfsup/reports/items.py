@@ -1,4 +1,4 @@
-"""A random part of the data: what the encoder makes of it, small pictures, names and labels."""
+"""A random part of the data: what the encoder makes of it, small images, names and labels."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from selfsup.source import Source
 from selfsup.views import plain_views
 
 MOST = 2000  # samples: more make the map unreadable and the file large
-SIDE = 96  # pixels of a kept picture
+SIDE = 96  # pixels of a kept image
 
 
 @dataclass(frozen=True)
 class Items:
-    """n samples: features (n, d) float32, pictures, words, paths, label ids (n,), -1 for none, names of the classes.
+    """n samples: features (n, d) float32, images, words, paths, label ids (n,), -1 for none, names of the classes.
 
-    `words`: what can be read of a sample, '' of a picture; `total`: how many samples the data have.
+    `words`: what can be read of a sample, '' of an image; `total`: how many samples the data have.
     """
 
     features: NDArray[np.float32]
-    pictures: list[Image.Image | None]
+    images: list[Image.Image | None]
     words: list[str]
     paths: list[str]
     ids: NDArray[np.int64]
@@ -41,9 +41,9 @@ class Items:
     def take(self, chosen: NDArray[np.bool_]) -> Items:
         """Return some of the samples."""
         numbers = np.flatnonzero(chosen).tolist()
-        pictures, words = [self.pictures[i] for i in numbers], [self.words[i] for i in numbers]
+        images, words = [self.images[i] for i in numbers], [self.words[i] for i in numbers]
         paths = [self.paths[i] for i in numbers]
-        return Items(self.features[chosen], pictures, words, paths, self.ids[chosen], self.classes, self.total)
+        return Items(self.features[chosen], images, words, paths, self.ids[chosen], self.classes, self.total)
 
     def label(self, number: int) -> str:
         """Return the name of a sample's class, '' where it has none."""
@@ -60,14 +60,14 @@ def gather(
 ) -> Items:
     """Return at most `most` samples, drawn by `seed`; those that cannot be read are left out.
 
-    Each picture is read once, for the features and for the eye. Raises `Broken` where nothing can be read.
+    Each image is read once, for the features and for the eye. Raises `Broken` where nothing can be read.
     """
     chosen = np.arange(len(source))
     if len(source) > most:
         chosen = np.sort(np.random.default_rng(seed).choice(len(source), most, replace=False))
     views = plain_views(spec)
     encoder = encoder.to(device).eval()
-    features, pictures, words, kept = [], list[Image.Image | None](), list[str](), []
+    features, images, words, kept = [], list[Image.Image | None](), list[str](), []
     with counting("reading samples for the report", len(chosen), quiet) as advance:
         for start in range(0, len(chosen), 128):
             wanted = chosen[start : start + 128]
@@ -79,14 +79,14 @@ def gather(
             for sample in x[torch.from_numpy(read).to(device)]:
                 media = spec.draw(sample)
                 image = to_image(media)
-                pictures.append(image and _small(image))
+                images.append(image and _small(image))
                 words.append(to_words(media))
             advance(len(wanted))
     numbers = np.concatenate(kept)
     labels = source.labels
     return Items(
         np.concatenate(features),
-        pictures,
+        images,
         words,
         [source.path(int(number)) for number in numbers],
         labels.ids[numbers] if labels else np.full(len(numbers), -1),

@@ -29,16 +29,16 @@ MEASURES = {
     "effective_dimension": ("effective dimension", "how many directions dominate (Gao et al., 2017)"),
     "alpha_req": ("α-ReQ", "decay of the spectrum; near 1 is held to be good (Agrawal et al., 2022)"),
     "uniformity": ("uniformity", "0 is collapse; lower fills the sphere more evenly (Wang and Isola, 2020)"),
-    "normalised_std": ("normalised deviation", "0 is collapse, 1 the same in all directions (Chen and He, 2021)"),
+    "normalised_std": ("normalized deviation", "0 is collapse, 1 the same in all directions (Chen and He, 2021)"),
 }
 
 
 def free_labels(run: Run, source: Source, seed: int) -> Section:
-    """Return the task's own picture: what goes into the encoder, and the label that cost nothing."""
+    """Return the task's own image: what goes into the encoder, and the label that cost nothing."""
     title = "Samples and their free labels"
     if run.task not in TASKS:  # a recipe never names code to import
         return Section(
-            "inputs", title, tag("p", f"{run.task} is not a task of selfsup itself, so its picture is not drawn.")
+            "inputs", title, tag("p", f"{run.task} is not a task of selfsup itself, so its image is not drawn.")
         )
     kind = find_task(run.task)
     chosen = np.arange(len(source))
@@ -56,7 +56,7 @@ def free_labels(run: Run, source: Source, seed: int) -> Section:
             rows = task.eval().panels(views.finish(views.fetch(learned, apart, seed, 0).batch))
     except (Broken, RuntimeError, ValueError, TypeError, IndexError) as error:
         return Section(
-            "inputs", title, tag("p", f"The picture cannot be drawn for these data: {str(error).splitlines()[0]}")
+            "inputs", title, tag("p", f"The image cannot be drawn for these data: {str(error).splitlines()[0]}")
         )
     drawn = [tag("div", *(_panel(panel, run.spec) for panel in row), class_="row") for row in rows]
     words = "Each row is one sample: what the encoder gets, and the label that the task makes by itself."
@@ -140,11 +140,11 @@ def _panel(panel: Panel, spec: Any) -> Html:
 
 
 def _item(items: Items, number: int, words: str) -> Html:
-    picture = items.pictures[number]
+    image = items.images[number]
     label = items.label(number)
     caption = join([words, f" · {label}" if label else ""])
-    if picture:
-        return captioned(picture, items.name(number), caption)
+    if image:
+        return captioned(image, items.name(number), caption)
     return tag("figure", tag("p", items.words[number]), tag("figcaption", caption), class_="words")
 
 

@@ -60,7 +60,7 @@ def _is_cell(cell: object) -> bool:
 
 
 def picture(image: Image.Image, alt: str, side: int = 96) -> Html:
-    """Return an inlined picture of at most `side` pixels a side, as PNG or JPEG, whichever is smaller."""
+    """Return an inlined image of at most `side` pixels a side, as PNG or JPEG, whichever is smaller."""
     small = image.convert("RGB")
     small.thumbnail((side, side))
     kinds = {kind: io.BytesIO() for kind in ("png", "jpeg")}
@@ -76,7 +76,7 @@ def data_uri(data: bytes, kind: str, family: str = "image") -> Html:
 
 
 def captioned(image: Image.Image, alt: str, caption: object, side: int = 96) -> Html:
-    """Return a picture with a line of text below it."""
+    """Return an image with a line of text below it."""
     return tag("figure", picture(image, alt, side), tag("figcaption", caption))
 
 

@@ -1,4 +1,4 @@
-"""Contact sheets: rows of pictures with their captions."""
+"""Contact sheets: rows of images with their captions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIDE, MARGIN, CAPTION = 128, 8, 20  # pixels
 
 
 def draw_panels(rows: Sequence[Sequence[Panel]], spec: Any) -> Image.Image:
-    """Return one picture: each row of panels below the one before, captions under the pictures."""
+    """Return one image: each row of panels below the one before, captions under the images."""
     shown = [[(to_media(panel.content, spec), panel.caption) for panel in row] for row in rows]
     if any(isinstance(media, str) for row in shown for media, _ in row):
         return _draw_texts([(to_words(media), caption) for row in shown for media, caption in row])
@@ -52,7 +52,7 @@ def _at(media: Media, place: int) -> Image.Image:
 
 
 def _draw_texts(panels: Sequence[tuple[str, str]]) -> Image.Image:
-    """Return one picture of texts, each above its caption in blue."""
+    """Return one image of texts, each above its caption in blue."""
     lines: list[tuple[str, str]] = []
     for text, caption in panels:
         lines += [(line, "black") for line in textwrap.wrap(text, 110)[:12]]
@@ -65,7 +65,7 @@ def _draw_texts(panels: Sequence[tuple[str, str]]) -> Image.Image:
 
 
 def draw_sheet(rows: Sequence[Sequence[tuple[Image.Image, str]]]) -> Image.Image:
-    """Return one picture of pictures, each fitted into a square, with its caption below (shortened where too long)."""
+    """Return one image of images, each fitted into a square, with its caption below (shortened where too long)."""
     columns = max(len(row) for row in rows)
     wide, high = MARGIN + columns * (SIDE + MARGIN), MARGIN + len(rows) * (SIDE + CAPTION + MARGIN)
     sheet = Image.new("RGB", (wide, high), "white")
@@ -82,7 +82,7 @@ def draw_sheet(rows: Sequence[Sequence[tuple[Image.Image, str]]]) -> Image.Image
 
 
 def fit_square(picture: Image.Image, side: int) -> Image.Image:
-    """Return the picture scaled so that its longer side is `side` pixels; small pictures keep their pixels sharp."""
+    """Return the image scaled so that its longer side is `side` pixels; small images keep their pixels sharp."""
     scale = side / max(picture.size)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     return picture.resize(size, Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.BOX)

@@ -1,1 +1,1 @@
-"""The shortcut audit: can a free label be read off a cue that says nothing about what a picture shows?"""
+"""The shortcut audit: can a free label be read off a cue that says nothing about what an image shows?"""

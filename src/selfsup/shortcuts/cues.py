@@ -1,4 +1,4 @@
-"""What a cheater gets of a patch: numbers that tell where it was cut or what was done to it, not what it shows."""
+"""What a shortcut probe gets of a patch: numbers that tell where it was cut or how it was changed, not its content."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def residual(x: Tensor) -> Tensor:
 
 
 def border(x: Tensor) -> Tensor:
-    """Return how flat the four outermost lines of each side are: those of a frame vary less than the picture does."""
+    """Return how flat the four outermost lines of each side are: those of a frame vary less than the image does."""
     deviation = x.std((2, 3)).mean(1)[:, None] + 1e-3
     lines = [sides(x, depth).std(3).mean(2) for depth in range(_DEPTH)]
     return (torch.cat(lines, 1) / deviation + 0.02).log()
@@ -82,7 +82,7 @@ def nothing(x: Tensor) -> Tensor:
     return x.new_zeros(len(x), 1)
 
 
-class Cheater(nn.Module):
+class ShortcutProbe(nn.Module):
     """An encoder (B, C, H, W) -> (B, 128) that sees one cue; `maps` says the same at each place."""
 
     def __init__(self, see: Callable[[Tensor], Tensor], spec: ImageSpec, dim: int = 128) -> None:

@@ -1,4 +1,4 @@
-"""What an audit found: a table, words, JSON and a picture."""
+"""What an audit found: a table, words, JSON and an image."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ LARGE = 0.5  # of what an encoder gains over a blind guess: from here on a cue i
 
 @dataclass(frozen=True)
 class Row:
-    """A cheater on held-out puzzles: `score` ± `half` (95%); `share` is its gain over a blind guess in the encoder's
-    (None: the encoder gains nothing).
+    """A shortcut probe on held-out puzzles: `score` ± `half` (95%); `share` is its gain over a blind guess in
+    the encoder's (None: the encoder gains nothing).
 
     `verdict`: "shortcut", "trace", or "" where the interval reaches a blind guess. `counter`: options of the task that
-    take the cue away; `with_counter`: the same cheater with them (None: not tried), and `why_not`.
+    take the cue away; `with_counter`: the same shortcut probe with them (None: not tried), and `why_not`.
     """
 
     cue: str
@@ -39,7 +39,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Audit(Printable):
-    """Every cheater beside a blind guess and a small encoder; `kind` is what the scores are."""
+    """Every shortcut probe beside a blind guess and a small encoder; `kind` is what the scores are."""
 
     task: str
     data: str
@@ -53,7 +53,7 @@ class Audit(Printable):
     steps: int
     encoder_steps: int
     held_out: int
-    picture: Path | None = None
+    image: Path | None = None
 
     @property
     def found(self) -> list[Row]:
@@ -66,17 +66,17 @@ class Audit(Printable):
     def verdict(self) -> str:
         """The finding in words, a line a cue."""
         if not self.found:
-            return f"No cue solves {self.task} on {self.data}: no cheater does better than a blind guess."
+            return f"No cue solves {self.task} on {self.data}: no shortcut probe does better than a blind guess."
         return "\n".join(self._told(row) for row in self.found)
 
     def as_json(self) -> dict[str, Any]:
         """Return the same as plain values."""
-        picture = None if self.picture is None else str(self.picture)
-        return asdict(self) | {"verdict": self.verdict, "picture": picture}
+        image = None if self.image is None else str(self.image)
+        return asdict(self) | {"verdict": self.verdict, "image": image}
 
     def __rich__(self) -> Group:
         unit = {"accuracy": "accuracy, %", "retrieval": "own other view found, %", "loss": "loss"}[self.kind]
-        title = f"{self.task} on {self.data}: {unit}, on {self.held_out:,} held-out pictures"
+        title = f"{self.task} on {self.data}: {unit}, on {self.held_out:,} held-out images"
         table = Table(title=title, title_justify="left")
         for column in ("seen", "score", "share of the encoder's gain", "verdict", "with the counter-measure"):
             table.add_column(column)
@@ -88,11 +88,11 @@ class Audit(Printable):
             table.add_row(row.cue, self._number(row.score, row.half), share, row.verdict or "no", countered)
         table.add_row(f"all: {self.encoder}", self._number(self.encoder_score, self.encoder_half), "100%", "", "")
         notes = [f"{note}" for note in self.left_out]
-        where = [] if self.picture is None else [str(self.picture)]
-        return Group(self.verdict, "", table, *notes, f"{self.steps} steps of a cheater", *where)
+        where = [] if self.image is None else [str(self.image)]
+        return Group(self.verdict, "", table, *notes, f"{self.steps} steps of a shortcut probe", *where)
 
     def draw(self) -> Figure:
-        """Return a picture: the scores with their intervals, beside a blind guess and the encoder."""
+        """Return an image: the scores with their intervals, beside a blind guess and the encoder."""
         scale = 1 if self.kind == "loss" else 100
         names = [row.cue for row in self.rows]
         figure = Figure((7, 1.2 + 0.4 * len(names)), layout="constrained")
@@ -126,7 +126,7 @@ class Audit(Printable):
             f"a {row.verdict}."
         )
         if not row.counter:
-            return f"{told} No option of {self.task} counters it: it is in the pictures."
+            return f"{told} No option of {self.task} counters it: it is in the images."
         counter = options(row.counter)
         if row.with_counter is None:
             return f"{told} {counter} counters it{': ' + row.why_not if row.why_not else ''}."

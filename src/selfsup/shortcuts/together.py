@@ -48,7 +48,7 @@ class Together(Task):
             task.after_step()
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
-        """Return the task's picture."""
+        """Return the task's image."""
         return self._first[0].panels(batch, guess)
 
     def _each(self) -> list[Any]:
@@ -65,7 +65,7 @@ class Answers(NamedTuple):
 
     @property
     def blind(self) -> NDArray[np.float64] | float:
-        """What a guess that sees nothing reaches: by the formula, else as the cheater did that sees nothing."""
+        """What a guess that sees nothing reaches: by the formula, else as the shortcut probe did that sees nothing."""
         return self.scores[BLIND] if self.chance is None else self.chance
 
     def gain(self, name: str, guess: NDArray[np.float64] | float = 0.0) -> Interval:

@@ -1,4 +1,4 @@
-"""The experiment: cheaters and a small encoder learn the same task for a while, and answer held-out puzzles."""
+"""The experiment: shortcut probes and a small encoder learn the same task for a while, and answer held-out puzzles."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from selfsup.data import make_spec, split_options
+from selfsup.data import split_options
+from selfsup.data.image import image_spec
 from selfsup.encoders import build_encoder
 from selfsup.errors import UserError
-from selfsup.shortcuts.cues import BLIND, CUES, Cheater, nothing
+from selfsup.shortcuts.cues import BLIND, CUES, ShortcutProbe, nothing
 from selfsup.shortcuts.result import LARGE, Audit, Row
 from selfsup.shortcuts.together import Answers, Together, ask, split
 from selfsup.source import Source
@@ -45,13 +46,13 @@ class Trial:
         about_data, hyperparameters = split_options(source.kind, options)
         self.name, self.kind, _, source = resolve_task(task, source, hyperparameters)
         if self.kind.kind not in ("any", "image") or source.kind != "image":
-            raise UserError(f"audit looks for cues in pictures; {source.name} and {self.name} are not of that kind")
+            raise UserError(f"audit looks for cues in images; {source.name} and {self.name} are not of that kind")
         if len(source) < LEAST:
-            raise UserError(f"an audit needs at least {LEAST} pictures, and {source.name} has {len(source)}")
-        self.spec = make_spec(source, **about_data)
+            raise UserError(f"an audit needs at least {LEAST} images, and {source.name} has {len(source)}")
+        self.spec = image_spec(source, **about_data)
         source.conform(self.spec)
         learn, self.held = split(len(source), seed)
-        if self.kind.keeps_samples:  # a class a picture: what is held out are other views of the same ones
+        if self.kind.keeps_samples:  # a class an image: what is held out are other views of the same ones
             self.learnt = self.asked = source
         else:
             self.learnt, self.asked = source.take(learn), source.take(self.held)
@@ -76,7 +77,7 @@ class Trial:
         if wanted:
             rows = self.countered(rows, wanted, encoder)
         chance = float(np.mean(answers.blind))
-        notes = [f"{cue} is left out: the pictures have {self.spec.channels} of {CUES[cue].channels} channels"
+        notes = [f"{cue} is left out: the images have {self.spec.channels} of {CUES[cue].channels} channels"
                  for cue in left_out]  # fmt: skip
         return Audit(
             self.name, self.data, answers.kind, chance, small, float(encoder.scores[small].mean()),
@@ -84,9 +85,9 @@ class Trial:
         )  # fmt: skip
 
     def cheaters(self, cues: Sequence[str]) -> dict[str, Callable[[], nn.Module]]:
-        """Return how each cheater is made, and the one that sees nothing."""
+        """Return how each shortcut probe is made, and the one that sees nothing."""
         seen = {cue: CUES[cue].see for cue in cues} | {BLIND: nothing}
-        return {name: lambda see=see: Cheater(see, self.spec) for name, see in seen.items()}  # type: ignore[misc]
+        return {name: lambda see=see: ShortcutProbe(see, self.spec) for name, see in seen.items()}  # type: ignore[misc]
 
     def learn(
         self, encoders: Mapping[str, Callable[[], nn.Module]], changed: Mapping[str, Any], share: float
@@ -111,7 +112,7 @@ class Trial:
         return ask(together, self.asked, views, self.held, self.fabric.device, self.seed), steps
 
     def row(self, cue: str, answers: Answers, encoder: Answers) -> Row:
-        """Judge a cheater by its gain over a blind guess, part by part, and by the encoder's."""
+        """Judge a shortcut probe by its gain over a blind guess, part by part, and by the encoder's."""
         gain = answers.gain(cue, answers.blind)
         whole = encoder.gain(self.kind.small_encoder, answers.blind)
         share = gain.mean / whole.mean if whole.mean > whole.half else None
@@ -127,7 +128,7 @@ class Trial:
         return {key: value for key, value in self.kind.counters.get(cue, {}).items() if now[key] != value}
 
     def countered(self, rows: Sequence[Row], wanted: Mapping[str, Any], encoder: Answers) -> list[Row]:
-        """Return the rows with what the cheaters that were found reach once the options are on, all together."""
+        """Return the rows with what the shortcut probes that were found reach once the options are on, all together."""
         tried = [row.cue for row in rows if row.verdict and self.counter(row.cue)]
         try:
             answers, _ = self.learn(self.cheaters(tried), wanted, 0.2)

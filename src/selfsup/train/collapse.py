@@ -17,7 +17,7 @@ STUCK_AFTER = 0.2  # of the run: before, a loss at its chance value means nothin
 class CollapseSignal:
     """Watches what the encoder returns: its representation or, where a task asks for tokens, their mean.
 
-    `collapsed`: the L2-normalised features of a batch hardly differ (their deviation, averaged over the dimensions, is
+    `collapsed`: the L2-normalized features of a batch hardly differ (their deviation, averaged over the dimensions, is
     below 2% of the 1 / √d of independent directions), or vary along one direction alone (effective rank below 1.5).
     `stuck`: a fifth of the run is over, and the loss is within 2% of its chance value. Else `healthy`. It cannot tell
     whether healthy features are useful ones.
@@ -67,9 +67,9 @@ class CollapseSignal:
 
 
 def spread_and_rank(features: Tensor) -> tuple[float, float]:
-    """Return the deviation of the normalised rows of (n, d) times √d, and the effective rank of the centred rows.
+    """Return the deviation of the normalized rows of (n, d) times √d, and the effective rank of the centred rows.
 
-    The rank is exp of the entropy of the normalised singular values (Roy and Vetterli, 2007), at most min(n - 1, d).
+    The rank is exp of the entropy of the normalized singular values (Roy and Vetterli, 2007), at most min(n - 1, d).
     """
     z = nn.functional.normalize(features.float(), dim=1)
     spread = float(z.std(0).mean()) * z.shape[1] ** 0.5

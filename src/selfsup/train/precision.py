@@ -33,7 +33,7 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 
 class Mixed(MixedPrecision):
-    """Layers compute in 16 bits; pictures stay in float32, because they are targets too (Fabric would convert them)."""
+    """Layers compute in 16 bits; images stay in float32, because they are targets too (Fabric would convert them)."""
 
     def convert_input(self, data: Any) -> Any:
         """Return what the model gets, as it is."""

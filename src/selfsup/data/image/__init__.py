@@ -1,5 +1,5 @@
 """Images: files and arrays."""
 
-from selfsup.data.image.sources import Arrays, Files
+from selfsup.data.image.sources import Arrays, Files, image_spec
 
-__all__ = ["Arrays", "Files"]
+__all__ = ["Arrays", "Files", "image_spec"]

@@ -1,4 +1,4 @@
-"""Decoded pictures kept in memory or in a memory-mapped file, so that an epoch after the first decodes nothing."""
+"""Decoded images kept in memory or in a memory-mapped file, so that an epoch after the first decodes nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from selfsup.spec import ImageSpec, Spec
 
 
 class Decoded:
-    """Picture files with a place for the pixels of each; a sample is decoded when it is first read.
+    """Image files with a place for the pixels of each; a sample is decoded when it is first read.
 
     `limit`: bytes that the pixels may take. `path`: a file for them, used again by a later run with the same data;
     without one they live in memory. Sizes come from the headers alone, so that what does not fit is known before
@@ -34,9 +34,9 @@ class Decoded:
         if needed > limit:
             fit = int(np.searchsorted(self._starts, limit, "right")) - 1
             raise UserError(
-                f"the decoded pictures of {self.name} need {needed / 2**30:.1f} GiB and the limit is "
+                f"the decoded images of {self.name} need {needed / 2**30:.1f} GiB and the limit is "
                 f"{limit / 2**30:.1f} GiB, enough for {fit} of {len(source)}; "
-                "raise the limit, take fewer pictures or do without the cache"
+                "raise the limit, take fewer images or do without the cache"
             )
         self._shapes = np.zeros((len(source), 2), dtype=np.int32)  # (0, 0): not decoded yet
         self._pixels: NDArray[np.uint8] = np.zeros(needed, np.uint8) if path is None else self._open(path, needed)
@@ -58,7 +58,7 @@ class Decoded:
                     raise UserError(f"{path} holds other data; remove it or give another file")
             mapped = np.memmap(path, np.uint8, "r+")
         except OSError as error:
-            raise UserError(f"cannot keep decoded pictures in {path}: {error.strerror}") from error
+            raise UserError(f"cannot keep decoded images in {path}: {error.strerror}") from error
         middle = len(head) + self._shapes.nbytes
         self._shapes = mapped[len(head) : middle].view(np.int32).reshape(-1, 2)
         return mapped[middle:]

@@ -1,4 +1,4 @@
-"""One picture file -> uint8 pixels, whatever the file holds; what cannot be read is `Broken`, with a reason."""
+"""One image file -> uint8 pixels, whatever the file holds; what cannot be read is `Broken`, with a reason."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from selfsup.base import buffers
-from selfsup.base.watchdog import patiently
+from selfsup.base.watchdog import with_timeout
 from selfsup.source import Broken
 
 try:
@@ -37,8 +37,8 @@ _TURNS = ((0, 0, 0), (0, 0, 0), (0, 1, 0), (0, 1, 1), (0, 0, 1), (1, 0, 0), (1, 
 def read_image(path: str | bytes, channels: int) -> NDArray[np.uint8]:
     """Return (H, W, channels) uint8, upright by its EXIF tag; the first frame of an animation.
 
-    16-bit pictures keep their high byte, transparency is laid over white, palettes and CMYK become RGB.
-    Raises `Broken` for anything that is no readable picture of at most `MAX_PIXELS` pixels.
+    16-bit images keep their high byte, transparency is laid over white, palettes and CMYK become RGB.
+    Raises `Broken` for anything that is no readable image of at most `MAX_PIXELS` pixels.
     """
     return decode_image(read_bytes(path), channels)
 
@@ -70,12 +70,12 @@ def _without_waiting(path: str, flags: int) -> int:
 
 
 def image_size(path: str | bytes) -> tuple[int, int]:
-    """Return the width and height that a picture file's header promises, or raise `Broken`."""
+    """Return the width and height that an image file's header promises, or raise `Broken`."""
     return _by_pillow(read_bytes(path), lambda image: image.size)
 
 
 def decode_image(data: bytes, channels: int) -> NDArray[np.uint8]:
-    """Return the pixels of a picture file's bytes, as `read_image` does."""
+    """Return the pixels of an image file's bytes, as `read_image` does."""
     if not data:
         raise Broken("empty file")
     if simplejpeg is not None and data[:2] == b"\xff\xd8" and channels in (1, 3):
@@ -87,7 +87,7 @@ def decode_image(data: bytes, channels: int) -> NDArray[np.uint8]:
 
 
 def _by_pillow(data: bytes, use: Callable[[Image.Image], T]) -> T:
-    """Return what `use` makes of a picture, or raise `Broken`, also for a decoder that does not come to an end."""
+    """Return what `use` makes of an image, or raise `Broken`, also for a decoder that does not come to an end."""
 
     def work() -> T:
         with warnings.catch_warnings():
@@ -100,11 +100,11 @@ def _by_pillow(data: bytes, use: Callable[[Image.Image], T]) -> T:
                 return use(image)
 
     try:
-        return patiently(work)
+        return with_timeout(work)
     except TimeoutError:
         raise Broken("takes too long to decode") from None
     except UnidentifiedImageError:
-        raise Broken("not a picture") from None
+        raise Broken("not an image") from None
     except Image.DecompressionBombError:
         raise Broken("too many pixels") from None
     except Exception as error:  # Pillow's readers raise whatever their parsing trips over
@@ -168,7 +168,7 @@ def _pixels(image: Image.Image, channels: int) -> NDArray[np.uint8]:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     mode = {1: "L", 3: "RGB", 4: "RGBA"}.get(channels)
     if mode is None:
-        raise Broken(f"no way to read a picture file as {channels} channels")
+        raise Broken(f"no way to read an image file as {channels} channels")
     pixels = np.asarray(image.convert(mode))
     return pixels.reshape(*pixels.shape[:2], channels)
 

@@ -27,22 +27,20 @@ class Arrays:
 
     def __init__(self, x: NDArray[Any], labels: Labels | None = None, name: str = "arrays") -> None:
         if x.ndim not in (3, 4) or x.dtype not in (np.uint8, np.uint16):
-            hint = (
-                "; pictures of 0 to 1 become uint8 by (x * 255).round().astype('uint8')" if x.dtype.kind == "f" else ""
-            )
+            hint = "; images of 0 to 1 become uint8 by (x * 255).round().astype('uint8')" if x.dtype.kind == "f" else ""
             raise UserError(
                 f"{name}: x must be uint8 or uint16 of shape (N, H, W) or (N, H, W, C), not {x.dtype} {x.shape}{hint}"
             )
         if x.ndim == 3:
             x = x[..., None]
         if len(x) == 0:
-            raise UserError(f"{name} holds no pictures")
+            raise UserError(f"{name} holds no images")
         if x.shape[1] in (1, 3) and x.shape[3] > 4:
             raise UserError(f"{name}: x has the shape {x.shape}; channels come last: x.transpose(0, 2, 3, 1)")
         if 0 in x.shape or x.shape[3] > MAX_CHANNELS:
-            raise UserError(f"{name}: x has the shape {x.shape}; pictures have 1 to {MAX_CHANNELS} channels, last")
+            raise UserError(f"{name}: x has the shape {x.shape}; images have 1 to {MAX_CHANNELS} channels, last")
         if labels is not None and len(labels.ids) != len(x):
-            raise UserError(f"{name}: {len(labels.ids)} labels for {len(x)} pictures")
+            raise UserError(f"{name}: {len(labels.ids)} labels for {len(x)} images")
         self.x, self.labels, self.name = np.ascontiguousarray(x), labels, name
 
     def __len__(self) -> int:
@@ -73,7 +71,7 @@ class Arrays:
         return conformed(self, spec)
 
     def take(self, indices: NDArray[np.int64]) -> Arrays:
-        """Return some of the pictures."""
+        """Return some of the images."""
         return Arrays(self.x[indices], self.labels and self.labels.take(indices), self.name)
 
     def fingerprint(self) -> str:
@@ -116,12 +114,12 @@ class Files:
         return read_image(self.file(index), self.channels)
 
     def spec(self, size: int | None = None, channels: int | None = None) -> ImageSpec:
-        """Return 3 channels and 224 pixels, or the median shorter side of the first 16 pictures if that is smaller.
+        """Return 3 channels and 224 pixels, or the median shorter side of the first 16 images if that is smaller.
 
-        Raises `UserError` for channels other than 1, 3 and 4, which picture files do not have.
+        Raises `UserError` for channels other than 1, 3 and 4, which image files do not have.
         """
         if channels not in (None, 1, 3, 4):
-            raise UserError(f"picture files are read with 1, 3 or 4 channels, not {channels}: give another --channels")
+            raise UserError(f"image files are read with 1, 3 or 4 channels, not {channels}: give another --channels")
         if size is None:
             sides = []
             for index in range(min(len(self), 16)):
@@ -165,12 +163,12 @@ def conformed(source: S, spec: Spec) -> S:
     """Return the source; raise `UserError` for a spec of another kind, and for channels that cannot be made."""
     if not isinstance(spec, ImageSpec):
         raise UserError(f"{source.name} holds no {spec.samples}, which this encoder takes")
-    source.spec(size=spec.size, channels=spec.channels)  # type: ignore[call-arg]
+    source.spec(size=spec.size, channels=spec.channels)
     return source
 
 
 def array_spec(shape: Sequence[int], name: str, size: int | None, channels: int | None) -> ImageSpec:
-    """Return the spec of pictures of `shape` (H, W, C), with another size or number of channels where asked.
+    """Return the spec of images of `shape` (H, W, C), with another size or number of channels where asked.
 
     Raises `UserError` for a number of channels that they cannot be given.
     """
@@ -184,3 +182,11 @@ def _with_labels(digest: hashlib.blake2b, labels: Labels | None) -> str:
     if labels is not None:
         digest.update(labels.digest())
     return digest.hexdigest()
+
+
+def image_spec(source: Source, **given: Any) -> ImageSpec:
+    """Return the spec of images with the options that were given; `UserError` for data of another kind."""
+    spec = source.spec(**{key: value for key, value in given.items() if value is not None})
+    if not isinstance(spec, ImageSpec):
+        raise UserError(f"{source.name} holds no images")
+    return spec

@@ -40,11 +40,11 @@ def open_torchvision(name: str) -> Torchvision:
         return Torchvision(known[wanted](**options), name)
     except (OSError, RuntimeError, ValueError, TypeError, ImportError, Broken) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"torchvision cannot give {wanted} as pictures: {reason}") from error
+        raise UserError(f"torchvision cannot give {wanted} as images: {reason}") from error
 
 
 class Torchvision:
-    """A torchvision data set of (picture, label) pairs, read lazily."""
+    """A torchvision data set of (image, label) pairs, read lazily."""
 
     kind = "image"
 
@@ -73,7 +73,7 @@ class Torchvision:
         except (OSError, SyntaxError, ValueError, EOFError) as error:
             raise Broken(f"torchvision: {type(error).__name__}") from None
         if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3):
-            raise Broken(f"not a picture: {pixels.dtype} {pixels.shape}")
+            raise Broken(f"not an image: {pixels.dtype} {pixels.shape}")
         return pixels if pixels.ndim == 3 else pixels[..., None]
 
     def path(self, index: int) -> str:
@@ -81,7 +81,7 @@ class Torchvision:
         return str(index)
 
     def spec(self, size: int | None = None, channels: int | None = None) -> ImageSpec:
-        """Return the first picture's channels and size (at most 224) unless others are asked for."""
+        """Return the first image's channels and size (at most 224) unless others are asked for."""
         return array_spec(self.shape, self.name, size or max(8, min(224, *self.shape[:2])), channels)
 
     def conform(self, spec: Spec) -> Torchvision:
@@ -89,7 +89,7 @@ class Torchvision:
         return conformed(self, spec)
 
     def take(self, indices: NDArray[np.int64]) -> Torchvision:
-        """Return some of the pictures."""
+        """Return some of the images."""
         from torch.utils.data import Subset
 
         taken = copy.copy(self)
@@ -98,5 +98,5 @@ class Torchvision:
         return taken
 
     def fingerprint(self) -> str:
-        """Return the name, the number of pictures and a hash of the labels."""
+        """Return the name, the number of images and a hash of the labels."""
         return f"{self.name}:{len(self)}" + (f":{self.labels.digest().hex()}" if self.labels else "")

@@ -1,4 +1,4 @@
-"""Every image model of timm as an encoder, with a stem that suits small pictures."""
+"""Every image model of timm as an encoder, with a stem that suits small images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VITS = {"vit": (128, 6, 4), "vit-mini": (64, 2, 2)}  # width, blocks, heads
 def small_vit(name: str, spec: ImageSpec) -> TimmModel:
     """Return a plain vision transformer for small data: without a class token, the mean of its patches is kept.
 
-    Patches are the largest that cut the picture into at least 7 × 7. The position embedding is learned; it starts as
+    Patches are the largest that cut the image into at least 7 × 7. The position embedding is learned; it starts as
     sines and cosines, which short trainings do not have to find first. The last LayerNorm is of each token. Linear
     layers start as in MAE (He et al., 2022, appendix A.1: Xavier's uniform weights): timm's deviation of 0.02 is for
     widths of 768; at 64 and 128 it leaves the blocks next to nothing to say.
@@ -49,10 +49,10 @@ class TimmModel(nn.Module):
 
     Convolutional models have `maps` (B, C, H, W), transformers `tokens` (B, N, dim) with the prefix tokens first. Those
     of timm's plain VisionTransformer can leave tokens out and mask them: `patch` (pixels a side), `grid` (patches a
-    side), `prefix` (tokens that are no patch), `depth` (blocks); for other models these are 0. They take pictures of
+    side), `prefix` (tokens that are no patch), `depth` (blocks); for other models these are 0. They take images of
     other sizes than the spec's too, of whole patches: the position embedding is interpolated.
 
-    Pictures of at most 64 pixels get a stem that keeps their detail (`stem` = "small"): the first strided convolution
+    Images of at most 64 pixels get a stem that keeps their detail (`stem` = "small"): the first strided convolution
     becomes 3×3 with stride 1 and the max-pooling behind it goes (Chen et al., 2020, appendix B.9); transformers cut
     at least 7 × 7 patches. Models whose stem cannot be changed so keep their own (`stem` = "standard").
     `weights` are taken instead of timm's pretrained ones, which it would download. `more` are options of the model;
@@ -88,7 +88,7 @@ class TimmModel(nn.Module):
             if pretrained and isinstance(error, OSError):
                 raise UserError(f"cannot get the pretrained weights of {name}: {reason}") from error
             raise UserError(
-                f"{name} cannot take {spec.size} × {spec.size} pictures: give another --size or --encoder ({reason})"
+                f"{name} cannot take {spec.size} × {spec.size} images: give another --size or --encoder ({reason})"
             ) from error
         self.has_tokens, self.has_maps = len(shape) == 3, len(shape) == 4
         self.patch = self.grid = self.prefix = self.depth = 0

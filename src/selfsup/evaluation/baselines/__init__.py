@@ -34,7 +34,7 @@ class Baseline(Protocol):
 
 def baseline(kind: str) -> Baseline:
     """Return the baseline of a kind of data."""
-    found: Baseline = importlib.import_module(BASELINES[kind])  # type: ignore[assignment]
+    found: Baseline = importlib.import_module(BASELINES[kind])
     return found
 
 

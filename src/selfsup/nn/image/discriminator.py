@@ -10,11 +10,11 @@ from selfsup.nn.norm import BatchNorm
 from selfsup.spec import ImageSpec
 
 
-class Critic(nn.Module):
-    """Pictures (B, C, H, W), and with `code` also codes (B, code), -> (B,): the logit that they are real.
+class Discriminator(nn.Module):
+    """Images (B, C, H, W), and with `code` also codes (B, code), -> (B,): the logit that they are real.
 
-    Convolutions of stride 2 down to at most 4 × 4, then a perceptron that sees the code too; without normalisation, so
-    that a sample is judged by itself. `dense`: a perceptron on the pixels as a vector, with a BatchNorm without
+    Convolutions of stride 2 down to at most 4 × 4, then an MLP that sees the code too; without normalization, so
+    that a sample is judged by itself. `dense`: an MLP on the pixels as a vector, with a BatchNorm without
     parameters (Donahue et al., 2017, section 4.2), which wants real and generated samples in calls of their own.
     """
 

@@ -15,11 +15,11 @@ from selfsup.spec import ImageSpec
 _XYZ = ((0.4124564, 0.3575761, 0.1804375), (0.2126729, 0.7151522, 0.0721750), (0.0193339, 0.1191920, 0.9503041))
 STEP = 10  # of the bins
 _FINE, _REACH = 2, 110  # steps of the grid on which soft labels are looked up, and how far it goes: beyond all of sRGB
-GREY = 5.0  # a picture whose a and b are all smaller has no colour
+GREY = 5.0  # an image whose a and b are all smaller has no colour
 
 
 def to_light(x: Tensor, spec: ImageSpec) -> Tensor:
-    """Undo the normalisation and sRGB's curve: (B, 3, H, W) -> linear light in 0..1."""
+    """Undo the normalization and sRGB's curve: (B, 3, H, W) -> linear light in 0..1."""
     x = full(x)
     mean, std = mean_std(spec, x)
     value = torch.addcmul(mean, x, std).clamp_(0, 1)
@@ -27,7 +27,7 @@ def to_light(x: Tensor, spec: ImageSpec) -> Tensor:
 
 
 def from_light(light: Tensor, spec: ImageSpec) -> Tensor:
-    """Return linear light (B, 3, H, W), or of grey pictures (B, 1, H, W), clamped to what sRGB can show, normalised."""
+    """Return linear light (B, 3, H, W), or of grey images (B, 1, H, W), clamped to what sRGB can show, normalized."""
     light = light.clamp(0, 1)
     curve = light.clamp_min(0.0031308).pow_(1 / 2.4).mul_(1.055).sub_(0.055)
     value = torch.where(light <= 0.0031308, 12.92 * light, curve)
@@ -140,7 +140,7 @@ class AbBins(nn.Module):
 
 
 def coloured(ab: Tensor) -> Tensor:
-    """(B, 2, H, W) -> (B,) float: 1 for pictures that have a colour, 0 for grey ones."""
+    """(B, 2, H, W) -> (B,) float: 1 for images that have a colour, 0 for grey ones."""
     return (ab.abs().flatten(1).amax(1) > GREY).float()
 
 
@@ -150,6 +150,6 @@ def ab_at(light: Tensor, side: int) -> Tensor:
 
 
 def check_colour(name: str, spec: ImageSpec) -> None:
-    """Raise `UserError` for pictures that are not red, green and blue."""
+    """Raise `UserError` for images that are not red, green and blue."""
     if spec.channels != 3:
-        raise UserError(f"{name} needs pictures of 3 channels (red, green, blue), not {spec.channels}")
+        raise UserError(f"{name} needs images of 3 channels (red, green, blue), not {spec.channels}")

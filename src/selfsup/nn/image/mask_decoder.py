@@ -12,7 +12,7 @@ from selfsup.nn.image.masks import take
 from selfsup.nn.image.transformer import sines, start_linear
 
 
-class Fill(nn.Module):
+class MaskDecoder(nn.Module):
     """A narrow transformer: from tokens (B, P + K, dim), the last K of patches, predict (B, M, out) at other patches.
 
     What is asked for is one learned token, told apart by its place: sines and cosines, which are not learned.

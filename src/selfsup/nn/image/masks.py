@@ -1,4 +1,4 @@
-"""Patches of a picture, and which of them are hidden: for each sample others, from its key."""
+"""Patches of an image, and which of them are hidden: for each sample others, from its key."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def patchify(x: Tensor, patch: int) -> Tensor:
 
 
 def unpatchify(patches: Tensor, channels: int) -> Tensor:
-    """(B, N, patch² · C) -> (B, C, H, W), of a square picture."""
+    """(B, N, patch² · C) -> (B, C, H, W), of a square image."""
     grid, patch = round(patches.shape[1] ** 0.5), round((patches.shape[2] / channels) ** 0.5)
     cells = patches.reshape(-1, grid, grid, patch, patch, channels)
     return cells.permute(0, 5, 1, 3, 2, 4).reshape(-1, channels, grid * patch, grid * patch)
 
 
 def only(x: Tensor, mask: Tensor) -> Tensor:
-    """Return pictures (B, C, H, W) in which the patches where `mask` (B, N) is false are 0, the mean colour."""
+    """Return images (B, C, H, W) in which the patches where `mask` (B, N) is false are 0, the mean colour."""
     grid, (height, width) = round(mask.shape[1] ** 0.5), x.shape[2:]
     seen = mask.view(-1, 1, grid, grid)
     return torch.where(seen.repeat_interleave(height // grid, 2).repeat_interleave(width // grid, 3), x, 0)
@@ -86,7 +86,7 @@ def covered_first(blocks: Tensor, key: Tensor, stream: int = 0) -> Tensor:
 def blocks(key: Tensor, grid: int, count: Tensor | int, number: int = 8, stream: int = 0) -> Tensor:
     """Return (B, N) bool with `count` hidden: up to `number` random blocks (BEiT, Bao et al., 2022, algorithm 1).
 
-    A block covers 2% to 15% of the picture, and its height is 0.3 to 1 / 0.3 of its width.
+    A block covers 2% to 15% of the image, and its height is 0.3 to 1 / 0.3 of its width.
     """
     u = noise.uniform(key, 2, number, stream=stream)
     area, ratio = (0.02 + 0.13 * u[:, 0]) * grid**2, 0.3 ** (2 * u[:, 1] - 1)
@@ -96,7 +96,7 @@ def blocks(key: Tensor, grid: int, count: Tensor | int, number: int = 8, stream:
 
 
 def one_of_two_masked(key: Tensor, grid: int, least: float, most: float) -> Tensor:
-    """Return (2B, N) bool for two crops of each picture: `blocks` in one of them, the share `least` to `most` of it."""
+    """Return (2B, N) bool for two crops of each image: `blocks` in one of them, the share `least` to `most` of it."""
     u = noise.uniform(key, 2)
     count = ((least + (most - least) * u[:, 0]) * grid**2).round().long().clamp_min(1)
     hidden = blocks(key, grid, count, stream=1)

@@ -1,4 +1,4 @@
-"""Several views of a sample: through a module in one pass, and as pictures."""
+"""Several views of a sample: through a module in one pass, and as images."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ def each_view(module: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 def view_panels(*groups: Tensor, embed: Callable[[Tensor], Tensor] | None = None) -> list[list[Panel]]:
     """Return the views (B, V, C, H, W) of each sample in a row; with `embed`, the nearest ones in the first group.
 
-    That should be another view of the same picture.
+    That should be another view of the same image.
     """
-    captions = [[f"picture {row}, view {view}" for view in range(groups[0].shape[1])] for row in range(len(groups[0]))]
+    captions = [[f"image {row}, view {view}" for view in range(groups[0].shape[1])] for row in range(len(groups[0]))]
     if embed is not None:
         z = F.normalize(each_view(embed, groups[0]).transpose(0, 1).flatten(0, 1).float(), dim=1)
         cosine, place = (z @ z.T).fill_diagonal_(-2).max(1)
         for at, (near, value) in enumerate(zip(place.tolist(), cosine.tolist(), strict=True)):
             row, view = divmod(at, groups[0].shape[1])
-            captions[row][view] += f"; nearest: of picture {near // groups[0].shape[1]}, cosine {value:.2f}"
+            captions[row][view] += f"; nearest: of image {near // groups[0].shape[1]}, cosine {value:.2f}"
     rows = []
     for row, said in enumerate(captions):
-        small = [f"picture {row}, small view {view}" for group in groups[1:] for view in range(group.shape[1])]
+        small = [f"image {row}, small view {view}" for group in groups[1:] for view in range(group.shape[1])]
         images = [image for group in groups for image in group[row]]
         rows.append([Panel(image, caption) for image, caption in zip(images, [*said, *small], strict=True)])
     return rows

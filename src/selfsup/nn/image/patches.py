@@ -1,4 +1,4 @@
-"""Patches of pictures, cut and changed a whole batch at a time."""
+"""Patches of images, cut and changed a whole batch at a time."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def pixels(share: float, side: int) -> int:
 
 
 def room(spec: ImageSpec, need: int, given: bool) -> int:
-    """Return the side of the picture that patches are cut from: `need` pixels where the spec has fewer.
+    """Return the side of the image that patches are cut from: `need` pixels where the spec has fewer.
 
     Raises `UserError` where the patch's size was `given` and does not fit.
     """
     if given and need > spec.size:
         raise UserError(
-            f"the patches and what is between them need {need} pixels and the pictures have {spec.size}: "
+            f"the patches and what is between them need {need} pixels and the images have {spec.size}: "
             "give a smaller --patch or a larger --size"
         )
     return max(need, spec.size)
@@ -43,7 +43,7 @@ def corners(cells: Tensor, columns: int, step: int, first: Tensor, moved: Tensor
 
 
 def by_energy(x: Tensor, side: int, u: Tensor) -> Tensor:
-    """Return a corner (B, 2), left and top, of a patch of square pictures, drawn by the gradient's energy in it.
+    """Return a corner (B, 2), left and top, of a patch of square images, drawn by the gradient's energy in it.
 
     `u` (B, 1) are draws in 0..1.
     """
@@ -85,7 +85,7 @@ def one_colour(patches: Tensor, kept: Tensor, noise: Tensor) -> Tensor:
 
 
 def resizer(before: int, after: int, mode: str = "bilinear") -> Tensor:
-    """Return the matrix (after, before) that resizes a line; A @ x @ A.mT resizes pictures, each with its own A.
+    """Return the matrix (after, before) that resizes a line; A @ x @ A.mT resizes images, each with its own A.
 
     `mode`: bilinear or bicubic, both antialiased, area or nearest.
     """
@@ -124,9 +124,9 @@ def encode(encoder: nn.Module, patches: Tensor, side: int) -> Tensor:
 
 
 def mosaic(patches: Tensor, columns: int) -> Tensor:
-    """Lay patches (N, C, h, w) in rows -> one picture (C, H, W), with a line of one pixel between them."""
-    picture: Tensor = make_grid(patches, nrow=columns, padding=1, pad_value=-2.0)
-    return picture if patches.shape[1] > 1 else picture[:1]
+    """Lay patches (N, C, h, w) in rows -> one image (C, H, W), with a line of one pixel between them."""
+    image: Tensor = make_grid(patches, nrow=columns, padding=1, pad_value=-2.0)
+    return image if patches.shape[1] > 1 else image[:1]
 
 
 def put_together(pair: Tensor, label: int) -> Tensor:

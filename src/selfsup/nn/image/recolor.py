@@ -12,13 +12,13 @@ from selfsup.spec import ImageSpec
 
 
 def recoloured(x: Tensor, u: Tensor, spec: ImageSpec) -> Tensor:
-    """Return patches (B, C, h, w), normalised as `spec` says before and after, with `new_colours`."""
+    """Return patches (B, C, h, w), normalized as `spec` says before and after, with `new_colours`."""
     mean, std = mean_std(spec, x)
     return (new_colours((x * std + mean).clamp(0, 1), u) - mean) / std
 
 
 def half_changed(patches: Tensor, key: Tensor, spec: ImageSpec) -> Tensor:
-    """Recolour half of the patches (B, N, C, h, w) of pictures with keys (B,) int64, and flip half of them."""
+    """Recolour half of the patches (B, N, C, h, w) of images with keys (B,) int64, and flip half of them."""
     draws = 2 * uniform(key, patches.shape[1], 10, stream=3).flatten(0, 1) - 1
     chance = uniform(key, 2, patches.shape[1], 1, 1, 1, stream=5)
     patches = torch.where(chance[:, 0] < 0.5, recoloured(patches.flatten(0, 1), draws, spec).view_as(patches), patches)

@@ -58,8 +58,8 @@ def risen(first: float, last: float, progress: float, until: float) -> float:
     return first + (last - first) * min(1.0, progress / until) if until > 0 else last
 
 
-def half_hidden(batch: Batch, grid: int, least: float, most: float) -> tuple[Tensor, Tensor]:
-    """Return the large crops (2B, C, H, W), and the patches (2B, N) that are hidden in one of each picture's two."""
+def half_masked(batch: Batch, grid: int, least: float, most: float) -> tuple[Tensor, Tensor]:
+    """Return the large crops (2B, C, H, W), and the patches (2B, N) that are hidden in one of each image's two."""
     mask = one_of_two_masked(batch["noise"], grid, least, most)
     return batch["x"].transpose(0, 1).flatten(0, 1), mask
 
@@ -76,7 +76,7 @@ def masked_entropy(targets: Tensor, logits: Tensor, temperature: float, mask: Te
 
 
 def crop_panels(batch: Batch, mask: Tensor | None = None, names: Sequence[str] = ()) -> list[list[Panel]]:
-    """Return a row a picture: its large crops, less what `mask` hides, and the small ones; `names` in that order."""
+    """Return a row an image: its large crops, less what `mask` hides, and the small ones; `names` in that order."""
     large = batch["x"].transpose(0, 1).flatten(0, 1)
     shown = [*(large if mask is None else only(large, ~mask))]
     shown += [*batch["local"].transpose(0, 1).flatten(0, 1)] if "local" in batch else []

@@ -14,7 +14,7 @@ from selfsup.nn.noise import uniform
 from selfsup.spec import TextSpec
 
 
-class WordHead(nn.Module):
+class MLMHead(nn.Module):
     """(…, dim) -> (…, V): a layer as BERT has it, then the scalar product with the encoder's own token vectors."""
 
     def __init__(self, encoder: Any) -> None:
@@ -31,7 +31,7 @@ class WordHead(nn.Module):
         return F.linear(self.norm(F.gelu(self.dense(hidden))), embedding, self.bias)
 
 
-def hide(
+def mask_tokens(
     x: Tensor, noise: Tensor, share: float, spec: TextSpec, goes_on: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Return ids (B, T) of which a share is hidden, and where (B, T) they are asked for (BERT, section 3.1).
@@ -50,9 +50,7 @@ def hide(
     return torch.where(asked, changed, x), asked
 
 
-def word_loss(
-    head: WordHead, encoder: Any, states: Tensor, x: Tensor, asked: Tensor
-) -> tuple[Tensor, dict[str, Tensor]]:
+def mlm_loss(head: MLMHead, encoder: Any, states: Tensor, x: Tensor, asked: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the cross-entropy of the tokens of x (B, T) that are `asked` for (B, T), and the metrics of it.
 
     `states` (B, T, dim): what the encoder makes of the tokens with the hidden ones replaced.

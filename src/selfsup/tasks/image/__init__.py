@@ -1,1 +1,1 @@
-"""Pretext tasks on pictures."""
+"""Pretext tasks on images."""

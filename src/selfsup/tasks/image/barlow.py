@@ -19,7 +19,7 @@ class Barlow(Task):
     """Bring the cross-correlation of two views' embeddings to the identity (Zbontar et al., 2021, equation 1).
 
     The correlation is over the global batch. No chance value: views that have nothing in common give `dim`.
-    `scale` is the least share of the picture's area in a view.
+    `scale` is the least share of the image's area in a view.
 
     Batch: `x` (B, 2, C, H, W) float. Published: ImageNet, ResNet-50, 1,000 epochs, linear, 73.5%; CIFAR-10, ResNet-18,
     1,000 epochs, 92.1%.
@@ -52,5 +52,5 @@ class Barlow(Task):
         return Loss(barlow_twins(z1, z2, self.redundancy))
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
-        """Return the two views of each picture."""
+        """Return the two views of each image."""
         return view_panels(batch["x"], embed=self.embed if guess else None)

@@ -14,7 +14,7 @@ from selfsup.nn.coded import Coded
 from selfsup.nn.constants import mean_std
 from selfsup.nn.detached import detached
 from selfsup.nn.image.decoder import Decoder
-from selfsup.nn.image.discriminator import Critic
+from selfsup.nn.image.discriminator import Discriminator
 from selfsup.nn.norm import BatchNorm
 from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
@@ -22,21 +22,21 @@ from selfsup.views.image import Crop, ImageViews
 
 
 class BiGAN(Task):
-    """Match pairs of picture and code: (x, E(x)) and (G(z), z), z uniform on [-1, 1] (Donahue et al., 2017, section 3).
+    """Match pairs of image and code: (x, E(x)) and (G(z), z), z uniform on [-1, 1] (Donahue et al., 2017, section 3).
 
     A discriminator D learns to tell the pairs apart; E and G learn with inverted labels, so that each pair is taken for
     the other (section 3.4). Both losses are computed in one step: D's on detached pairs, that of E and G with D's
     parameters as constants. The representation is E(x), so its linear layer is kept with the encoder. The loss is the
     sum of both players' and does not fall: at 2.773 = 4 ln 2 D cannot tell; `discriminator` is D's own, 2 ln 2 there.
 
-    `dense` makes G and D perceptrons with two hidden layers of `hidden` units on the pixels as a vector: with the
+    `dense` makes G and D MLPs with two hidden layers of `hidden` units on the pixels as a vector: with the
     encoder `mlp` the permutation-invariant variant of section 4.2.
 
     Batch: `x` (B, C, H, W) float; `noise` (B,) int64, the key of z.
     Published: permutation-invariant MNIST, nearest neighbour in E(x): 97.4%; VOC 60.1 / 46.9 / 35.2.
 
-    Deviations: no normalisation in a convolutional D; weight decay is AdamW's; the learning rate falls along a cosine;
-    the mean and deviation of the spec normalise what D sees (the paper's digits are in 0..1).
+    Deviations: no normalization in a convolutional D; weight decay is AdamW's; the learning rate falls along a cosine;
+    the mean and deviation of the spec normalize what D sees (the paper's digits are in 0..1).
     """
 
     paper = "Donahue et al., 2017"
@@ -61,10 +61,10 @@ class BiGAN(Task):
         self.latent, self.pad, self.flip = latent, pad, flip
         self.code = nn.Linear(encoder.dim, latent)
         self.generator = dense_generator(latent, hidden, encoder.spec) if dense else Decoder(latent, encoder.spec)
-        self.discriminator = Critic(encoder.spec, latent, width=width, hidden=hidden, dense=dense)
+        self.discriminator = Discriminator(encoder.spec, latent, width=width, hidden=hidden, dense=dense)
 
     def views(self, spec: ImageSpec) -> ImageViews:
-        """Return pictures and the keys of the codes."""
+        """Return images and the keys of the codes."""
         return ImageViews(spec, {"x": Crop(spec.size, pad=self.pad, flip=self.flip)}, noise=True)
 
     def draw(self, key: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ class BiGAN(Task):
         return 2 * noise.uniform(key, self.latent) - 1
 
     def generate(self, z: Tensor) -> Tensor:
-        """(B, latent) -> (B, C, H, W): pixels in 0..1, normalised."""
+        """(B, latent) -> (B, C, H, W): pixels in 0..1, normalized."""
         pixels = torch.sigmoid(self.generator(z))
         mean, std = mean_std(self.encoder.spec, z)
         return (pixels - mean) / std
@@ -92,16 +92,16 @@ class BiGAN(Task):
         return Coded(self.encoder, self.code)
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
-        """Return each picture beside a generated one; with a trained run G(E(x)) too."""
+        """Return each image beside a generated one; with a trained run G(E(x)) too."""
         x = batch["x"]
         columns = [(x, "x"), (self.generate(self.draw(batch["noise"])), "G(z)")]
         if guess:
             columns.append((self.generate(self.code(self.encoder(x))), "G(E(x))"))
-        return [[Panel(pictures[i], caption) for pictures, caption in columns] for i in range(len(x))]
+        return [[Panel(images[i], caption) for images, caption in columns] for i in range(len(x))]
 
 
 def dense_generator(latent: int, hidden: int, spec: ImageSpec) -> nn.Sequential:
-    """Return a perceptron (B, latent) -> (B, C, H, W)."""
+    """Return an MLP (B, latent) -> (B, C, H, W)."""
     shape = (spec.channels, spec.size, spec.size)
     return nn.Sequential(
         nn.Linear(latent, hidden),

@@ -1,4 +1,4 @@
-"""BYOL (Grill et al., 2020): predict what a slow encoder makes of the other view; no negatives."""
+"""BYOL (Grill et al., 2020): predict what an EMA encoder makes of the other view; no negatives."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from selfsup.views.image import ImageViews, preset
 
 
 class BYOL(Task):
-    """Predict a slow encoder's embedding of the other view (Grill et al., 2020, equation 2). No chance value.
+    """Predict an EMA encoder's embedding of the other view (Grill et al., 2020, equation 2). No chance value.
 
     The loss lies between 0 and 8: 2 - 2 cos, in both directions. It may rise while the representation improves; watch
     the collapse alarm. `momentum` goes to 1 along a cosine (section 3.2). `scale` is the least share of
-    the picture's area in a view.
+    the image's area in a view.
 
     Batch: `x` (B, 2, C, H, W) float. Published: ImageNet, ResNet-50, 1,000 epochs, linear, 74.3%; CIFAR-10, ResNet-18,
     1,000 epochs, 92.6%.
@@ -59,11 +59,11 @@ class BYOL(Task):
         return Loss(4 - 2 * cosine.mean())
 
     def after_step(self) -> None:
-        """Move the slow encoder."""
+        """Move the EMA encoder."""
         momentum = cosine_schedule(self.momentum, 1.0, self.progress)
         ema_update(self.slow[0], self.encoder, momentum)
         ema_update(self.slow[1], self.projector, momentum)
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
-        """Return the two views of each picture."""
+        """Return the two views of each image."""
         return view_panels(batch["x"], embed=self.embed if guess else None)

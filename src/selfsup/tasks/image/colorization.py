@@ -1,4 +1,4 @@
-"""Colorization (Zhang et al., 2016): predict the colours of a grey picture."""
+"""Colorization (Zhang et al., 2016): predict the colours of a grey image."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from selfsup.views.image import Crop, ImageViews
 
 
 class Colorization(Task):
-    """Predict the colours of a grey picture, as classes (Zhang et al., 2016, section 2).
+    """Predict the colours of a grey image, as classes (Zhang et al., 2016, section 2).
 
     The encoder sees the lightness L alone. At a quarter of the resolution each place gets a distribution over the 261
     bins of the ab plane that sRGB reaches; the target is soft (the `neighbours` nearest bins, Gaussian, `sigma`). A
     place weighs 1 / ((1 - `mix`) · p + `mix` / 261) of the bin of its colour, with p measured on the data and smoothed,
-    and a mean weight of 1 (section 2.2). Pictures without colour are left out; `grey` is their share. Pictures of
+    and a mean weight of 1 (section 2.2). Images without colour are left out; `grey` is their share. Images of
     results take the annealed mean, T = 0.38. Chance is ln 261.
 
     Batch: `x` (B, 3, H, W) float. Published: VOC classification, detection, segmentation 65.9 / 46.9 / 35.6.
 
-    Deviations: L is given as the grey picture of this lightness in the encoder's three channels, so that the encoder
-    takes ordinary pictures, and those too whose colours it then sees; the head is two convolutions on the last maps or
+    Deviations: L is given as the grey image of this lightness in the encoder's three channels, so that the encoder
+    takes ordinary images, and those too whose colours it then sees; the head is two convolutions on the last maps or
     tokens, where the paper's network is dilated throughout; 261 bins, not 313 (see `selfsup.nn.image.lab.ab_bins`).
     """
 
@@ -68,13 +68,13 @@ class Colorization(Task):
         self.head = nn.Conv2d(hidden, len(self.bins.centres), 1)
 
     def samples(self, source: Source) -> Source:
-        """Measure how often each colour occurs, on up to 1,024 pictures."""
+        """Measure how often each colour occurs, on up to 1,024 images."""
         ab = ab_samples(source, self.encoder.spec, self.side)
         self.weight.copy_(self.bins.rarity(self.bins.places(ab.to(self.weight.device)), self.mix))
         return source
 
     def views(self, spec: ImageSpec) -> ImageViews:
-        """Return shifted, flipped pictures."""
+        """Return shifted, flipped images."""
         return ImageViews(spec, {"x": Crop(spec.size, pad=self.pad, flip=self.flip)})
 
     def predict(self, grey: Tensor) -> Tensor:
@@ -93,20 +93,20 @@ class Colorization(Task):
         return Loss(global_mean(values, there), {"grey": 1 - there.mean()}, math.log(len(self.weight)))
 
     def grey(self, light: Tensor) -> Tensor:
-        """Return the grey pictures of the same lightness (B, 3, H, W), as the encoder gets them."""
+        """Return the grey images of the same lightness (B, 3, H, W), as the encoder gets them."""
         return lab.from_light(lab.luminance(light), self.encoder.spec)
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
-        """Return each picture without its colours, and with those of the label and of the guess."""
+        """Return each image without its colours, and with those of the label and of the guess."""
         light = lab.to_light(batch["x"], self.encoder.spec)
         grey, ab = self.grey(light), lab.ab_at(light, self.side)
         columns = [(grey, "in: lightness"), (self.paint(light, ab), "label")]
         if guess:
             columns.append((self.paint(light, self.bins.annealed_mean(self.predict(grey))), "guess"))
-        return [[Panel(pictures[i], caption) for pictures, caption in columns] for i in range(len(light))]
+        return [[Panel(images[i], caption) for images, caption in columns] for i in range(len(light))]
 
     def paint(self, light: Tensor, ab: Tensor) -> Tensor:
-        """Return pictures of the lightness of `light` and the colours (B, 2, side, side), normalised."""
+        """Return images of the lightness of `light` and the colours (B, 2, side, side), normalized."""
         size = self.encoder.spec.size
         both = torch.cat([lab.to_lab(light)[:, :1], F.interpolate(ab, (size, size), mode="bilinear")], 1)
         return lab.from_light(lab.from_lab(both), self.encoder.spec)

@@ -15,7 +15,7 @@ from selfsup.views import plain_views
 
 @torch.no_grad()
 def ab_samples(source: Source, spec: ImageSpec, side: int, count: int = 1024) -> Tensor:
-    """Return a and b (N, 2, side, side) of up to `count` pictures, evenly spaced in the data, without the grey ones.
+    """Return a and b (N, 2, side, side) of up to `count` images, evenly spaced in the data, without the grey ones.
 
     Raises `UserError` where all are grey.
     """
@@ -30,5 +30,5 @@ def ab_samples(source: Source, spec: ImageSpec, side: int, count: int = 1024) ->
         raise UserError(str(error)) from error
     colours = torch.cat(found)
     if not len(colours):
-        raise UserError(f"all of {len(numbers)} pictures of {source.name} are grey: take a task that needs no colour")
+        raise UserError(f"all of {len(numbers)} images of {source.name} are grey: take a task that needs no colour")
     return colours

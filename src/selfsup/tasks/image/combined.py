@@ -91,5 +91,5 @@ class Combined(Task):
             part.after_step()
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
-        """Return the pictures of the parts, one part after the other."""
+        """Return the images of the parts, one part after the other."""
         return [row for name, part in self._each() for row in part.panels(part_of(batch, name), guess)]

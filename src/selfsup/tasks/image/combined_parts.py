@@ -19,7 +19,7 @@ def build_part(name: str, encoder: Encoder, options: Mapping[str, Option], items
     kind = find_task(name)
     required = {key for key, p in kind.hyperparameters().items() if p.default is inspect.Parameter.empty}
     if kind.needs_labels or kind.kind != "image" or name == "combined":
-        raise UserError(f"{name} does not learn from unlabelled pictures alone and cannot be combined")
+        raise UserError(f"{name} does not learn from unlabelled images alone and cannot be combined")
     if kind.lr_of is not Task.lr_of:
         raise UserError(f"{name} needs a learning rate of its own for a part of it and cannot be combined")
     part = kind(encoder, **options, **({"items": items} if "items" in required else {}))

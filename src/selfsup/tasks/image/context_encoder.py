@@ -1,4 +1,4 @@
-"""Context encoder (Pathak et al., 2016): fill a hole in a picture."""
+"""Context encoder (Pathak et al., 2016): fill a hole in an image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from selfsup.errors import UserError, unknown
 from selfsup.nn import noise
 from selfsup.nn.detached import detached
 from selfsup.nn.image.decoder import Decoder
-from selfsup.nn.image.discriminator import Critic
+from selfsup.nn.image.discriminator import Discriminator
 from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
 from selfsup.views.image import Crop, ImageViews
@@ -22,22 +22,22 @@ REGIONS = ("centre", "random")
 
 
 class ContextEncoder(Task):
-    """Fill a hole from what is around it (Pathak et al., 2016, section 3).
+    """MaskDecoder a hole from what is around it (Pathak et al., 2016, section 3).
 
     What is asked for is the centre square of half the side, or a `random` region of any shape. The hole in it, filled
-    with the mean colour, is `overlap` of the side narrower all around (a random one is a quarter of the picture): in
+    with the mean colour, is `overlap` of the side narrower all around (a random one is a quarter of the image): in
     this band, which is seen, the error weighs 10 times (section 4). The loss is 0.999 · L2 + `adversarial` · that of a
-    generator whose picture of the region should be taken for real (eq. 3). In the same step the discriminator, which
-    sees regions without their context, learns at a tenth of the rate, from detached pictures; the generator's loss sees
+    generator whose image of the region should be taken for real (eq. 3). In the same step the discriminator, which
+    sees regions without their context, learns at a tenth of the rate, from detached images; the generator's loss sees
     its parameters as constants. `discriminator` at 1.386 is one that cannot tell; `explained` is the share of the
     variance in the region.
 
     Batch: `x` (B, C, H, W) float; `noise` (B,) int64, the key of the region.
     Published: VOC classification, detection, segmentation 56.5 / 44.5 / 29.7.
 
-    Deviations: the bottleneck is the representation itself, fully connected to a decoder of the whole picture, of which
+    Deviations: the bottleneck is the representation itself, fully connected to a decoder of the whole image, of which
     the region is cut out; random regions are level sets of smooth noise, not outlines from PASCAL VOC; no
-    normalisation in the discriminator.
+    normalization in the discriminator.
     """
 
     paper = "Pathak et al., 2016"
@@ -63,10 +63,10 @@ class ContextEncoder(Task):
         self.region, self.adversarial, self.pad, self.flip = region, adversarial, pad, flip
         self.overlap = round(overlap * encoder.spec.size)
         self.decoder = Decoder(encoder.dim, encoder.spec, width=width)
-        self.discriminator = Critic(encoder.spec, width=width)
+        self.discriminator = Discriminator(encoder.spec, width=width)
 
     def views(self, spec: ImageSpec) -> ImageViews:
-        """Return pictures and the keys of their regions."""
+        """Return images and the keys of their regions."""
         return ImageViews(spec, {"x": Crop(spec.size, pad=self.pad, flip=self.flip)}, noise=True)
 
     def lr_of(self, child: str, scheduled: float, peak: float) -> float:
@@ -100,9 +100,9 @@ class ContextEncoder(Task):
         return Loss(value, {"error": error.detach(), "discriminator": told.detach(), "explained": explained})
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
-        """Return each picture with its hole, what was there, and with the region filled."""
+        """Return each image with its hole, what was there, and with the region filled."""
         x, (region, hole) = batch["x"], self.regions(batch["noise"])
         columns = [(x * (1 - hole), "in"), (region * x, "label: the region")]
         if guess:
             columns.append((x * (1 - hole) + hole * self.decoder(self.encoder(x * (1 - hole))), "filled"))
-        return [[Panel(pictures[i], caption) for pictures, caption in columns] for i in range(len(x))]
+        return [[Panel(images[i], caption) for images, caption in columns] for i in range(len(x))]

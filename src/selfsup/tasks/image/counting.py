@@ -1,4 +1,4 @@
-"""Counting (Noroozi et al., 2017): what is in the tiles of a picture is, added up, what is in the picture."""
+"""Counting (Noroozi et al., 2017): what is in the tiles of an image is, added up, what is in the image."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ FILTERS = ("bilinear", "bicubic", "area", "nearest")
 
 
 class Counting(Task):
-    """Count so that the counts of the four tiles add up to that of the picture at half its side (Noroozi et al., 2017).
+    """Count so that the counts of the four tiles add up to that of the image at half its side (Noroozi et al., 2017).
 
     A head on the encoder counts `counts` things, none less than 0 (section 3.2): φ(Dx) = Σ φ(tile of x), in squared
-    distance, while φ(Dy) of other pictures stays at least `margin` away from the sum (equation 4), for else nothing at
-    all would be counted. `scale`: the least share of the picture. Pictures of less than 16 pixels are enlarged.
-    Encoders that take pictures of one size alone get tiles and halves enlarged. Chance is `margin`, the loss where
+    distance, while φ(Dy) of other images stays at least `margin` away from the sum (equation 4), for else nothing at
+    all would be counted. `scale`: the least share of the image. Images of less than 16 pixels are enlarged.
+    Encoders that take images of one size alone get tiles and halves enlarged. Chance is `margin`, the loss where
     nothing is counted.
 
-    Counter-measures (section 3.3): `gray` is the share of pictures without colour, against chromatic aberration;
+    Counter-measures (section 3.3): `gray` is the share of images without colour, against chromatic aberration;
     `filters` draws the filter of the downsampling among bilinear, bicubic, area and nearest, so that no trace of one
-    tells the halved picture from the tiles; without it the filter is bilinear.
+    tells the halved image from the tiles; without it the filter is bilinear.
 
     Batch: `x` (B, C, H, W) float, `noise` (B,) int64. Published: ImageNet AlexNet, linear, conv1 to conv5:
     18.0/30.6/34.3/32.5/25.7.
 
-    Deviations: the contrast is the mean over all other pictures of the global batch, not one drawn; that is independent
+    Deviations: the contrast is the mean over all other images of the global batch, not one drawn; that is independent
     of their order. The head has one hidden layer of `hidden` units, and its last layer starts at a tenth of the usual
-    size, so that training starts near chance. The picture is halved from its own size (228 to 114 pixels in the paper).
+    size, so that training starts near chance. The image is halved from its own size (228 to 114 pixels in the paper).
     """
 
     paper = "Noroozi et al., 2017"
@@ -75,7 +75,7 @@ class Counting(Task):
         return ImageViews(spec, {"x": crop}, noise=True)
 
     def parts(self, batch: Batch) -> Tensor:
-        """Return the halved picture, then its four tiles (B, 5, C, h, w)."""
+        """Return the halved image, then its four tiles (B, 5, C, h, w)."""
         x = batch["x"]
         a = self.halving[integers(batch["noise"], len(self.halving))][:, None]
         tiles = x.unfold(2, self.part, self.part).unfold(3, self.part, self.part).flatten(2, 3).transpose(1, 2)
@@ -87,7 +87,7 @@ class Counting(Task):
         return found.view(*parts.shape[:2], -1)
 
     def loss(self, batch: Batch) -> Loss:
-        """Return equation 4, the contrast as its mean over all other pictures."""
+        """Return equation 4, the contrast as its mean over all other images."""
         counts = gather(self.counted(self.parts(batch)))
         whole, total = counts[:, 0], counts[:, 1:].sum(1)
         same = (whole - total).square().sum(1).mean()
@@ -98,9 +98,9 @@ class Counting(Task):
         return Loss(same + contrast, metrics, self.margin)
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
-        """Return the picture, its half and the tiles; with `guess` how much is counted in each, and the differences."""
+        """Return the image, its half and the tiles; with `guess` how much is counted in each, and the differences."""
         parts = self.parts(batch)
-        captions = [["picture", "half", "tiles"]] * len(parts)
+        captions = [["image", "half", "tiles"]] * len(parts)
         if guess:
             counts = self.counted(parts)
             whole, total = counts[:, 0], counts[:, 1:].sum(1)

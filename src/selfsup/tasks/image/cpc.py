@@ -1,4 +1,4 @@
-"""Contrastive predictive coding of pictures (van den Oord et al., 2018; version 2: Hénaff et al., 2020)."""
+"""Contrastive predictive coding of images (van den Oord et al., 2018; version 2: Hénaff et al., 2020)."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from selfsup.views.image import Crop, ImageViews
 class CPC(Task):
     """Predict the representations of patches further down from those above (van den Oord et al., 2018, section 3.2).
 
-    The picture is cut into `grid` × `grid` patches that overlap by half, and each is encoded alone. A masked
+    The image is cut into `grid` × `grid` patches that overlap by half, and each is encoded alone. A masked
     convolutional network makes a context c of the rows above and of the own row; W_k c predicts the patch k rows below,
-    among all patches of all pictures of the global batch, of the same picture too (InfoNCE). `ahead`: how far down at
-    most; the next row is left out, for it overlaps the context. Pictures are enlarged to patches of at least 8 pixels,
+    among all patches of all images of the global batch, of the same image too (InfoNCE). `ahead`: how far down at
+    most; the next row is left out, for it overlaps the context. Images are enlarged to patches of at least 8 pixels,
     and patches for encoders that take one size alone. Chance is ln of the number of patches in the batch.
 
     `version=2` (Hénaff et al., 2020, section 3): predictions in all four directions, LayerNorm on the representations
@@ -34,20 +34,20 @@ class CPC(Task):
 
     Counter-measures: `jitter`: a patch lies anywhere in its place, which is so many pixels larger (crops of 60 of 64
     pixels), against lines that go on; `drop` is the share of patches that keep one colour channel alone, set in all,
-    against chromatic aberration; `normalise` each channel of each patch to mean 0 and deviation 1, against colours that
-    all patches of a picture share. Version 2 flips and recolours half of the patches.
+    against chromatic aberration; `normalize` each channel of each patch to mean 0 and deviation 1, against colours that
+    all patches of an image share. Version 2 flips and recolours half of the patches.
 
     Batch: `x` (B, C, H, W) float, `noise` (B,) int64. Published: ImageNet, linear: 48.7 (ResNet-v2-101); version 2 63.8
     (ResNet-50), 71.5 (ResNet-161).
 
-    Deviations: the encoder keeps its normalisation (convnext_atto has the paper's LayerNorm); the context network is
-    version 2's in both; version 2's colours change as Exemplar's. The paper of version 1 does not normalise patches.
+    Deviations: the encoder keeps its normalization (convnext_atto has the paper's LayerNorm); the context network is
+    version 2's in both; version 2's colours change as Exemplar's. The paper of version 1 does not normalize patches.
     """
 
     paper = "van den Oord et al., 2018"
     section = "images: patches"
     defaults = {"batch_size": 64}  # noqa: RUF012
-    counters = {"rim": {"jitter": 2}, "colours": {"normalise": True}, "aberration": {"drop": 0.25}}  # noqa: RUF012
+    counters = {"rim": {"jitter": 2}, "colours": {"normalize": True}, "aberration": {"drop": 0.25}}  # noqa: RUF012
 
     def __init__(
         self,
@@ -103,11 +103,11 @@ class CPC(Task):
         return Loss(info_nce(guesses, keys, math.sqrt(z.shape[2]), positive=targets), chance=math.log(len(keys)))
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
-        """Return the picture, its patches and what predicts what; with `guess` the patches that are found for a row."""
+        """Return the image, its patches and what predicts what; with `guess` the patches that are found for a row."""
         found, row = self.patches(batch), (self.grid - 2) // 2
         own, told = (slice(at * self.grid, (at + 1) * self.grid) for at in (row, row + 2))
         columns = [(slice(None), "patches"), (slice(own.stop), f"rows 1 to {row + 1} tell"), (told, f"row {row + 3}")]
-        rows = [[Panel(x, "picture")] for x in batch["x"]]
+        rows = [[Panel(x, "image")] for x in batch["x"]]
         for i, panels in enumerate(rows):
             panels += [Panel(mosaic(found[i, part], self.grid), caption) for part, caption in columns]
         if guess:

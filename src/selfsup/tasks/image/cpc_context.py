@@ -11,7 +11,7 @@ class Predictions(nn.Module):
     """Predict representations of patches 2 to `ahead` rows further down, `everywhere` also further up, left and right.
 
     Takes representations (B, grid², dim) and returns predictions (P, dim), and the numbers of what they predict (P,),
-    which count through the batch: patch p of picture b is b * grid² + p.
+    which count through the batch: patch p of image b is b * grid² + p.
     """
 
     def __init__(self, grid: int, ahead: int, dim: int, depth: int, everywhere: bool) -> None:

@@ -1,4 +1,4 @@
-"""data2vec 2.0 (Baevski et al., 2022): predict contextual targets of a slow encoder, for several masks at once."""
+"""data2vec 2.0 (Baevski et al., 2022): predict contextual targets of an EMA encoder, for several masks at once."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from selfsup.views.image import Crop, ImageViews
 
 
 class Data2Vec(Task):
-    """Predict at hidden patches the mean of a slow encoder's last layers (Baevski et al., 2022, sections 3.1 to 3.3).
+    """Predict at hidden patches the mean of an EMA encoder's last layers (Baevski et al., 2022, sections 3.1 to 3.3).
 
-    The slow encoder sees the whole picture once, for `masks` masks of it. A mask keeps blocks of `block` of the side
+    The EMA encoder sees the whole image once, for `masks` masks of it. A mask keeps blocks of `block` of the side
     and hides the share `masked` (inverse block masking); the encoder works on what is kept alone. A few convolutions
-    fill the rest of the grid. The target is the mean over the last blocks, all but the first `skip`, each normalised
-    over the patches of a picture. The loss is the mean square error at hidden patches: chance is about the variance of
+    fill the rest of the grid. The target is the mean over the last blocks, all but the first `skip`, each normalized
+    over the patches of an image. The loss is the mean square error at hidden patches: chance is about the variance of
     the target, `blind`, which must not fall to 0.
 
     Batch: `x` (B, C, H, W) float; `noise` (B,) int64, from which the masks are drawn.
@@ -69,7 +69,7 @@ class Data2Vec(Task):
         self.slow = frozen_copy(self.encoder)
 
     def views(self, spec: ImageSpec) -> ImageViews:
-        """Return crops of at least the share `least` of the picture, perhaps mirrored."""
+        """Return crops of at least the share `least` of the image, perhaps mirrored."""
         return ImageViews(spec, {"x": Crop(spec.size, scale=(self.least, 1), flip=self.flip)}, noise=True)
 
     def loss(self, batch: Batch) -> Loss:
@@ -101,11 +101,11 @@ class Data2Vec(Task):
         return torch.stack(kept, 1).flatten(0, 1)
 
     def after_step(self) -> None:
-        """Let the slow encoder follow."""
+        """Let the EMA encoder follow."""
         ema_update(self.slow, self.encoder, self.momentum + (1 - self.momentum) * self.progress)
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
-        """Return what each mask keeps of each picture; with `guess` how much is known of the rest."""
+        """Return what each mask keeps of each image; with `guess` how much is known of the rest."""
         x = batch["x"].repeat_interleave(self.masks, 0)
         predicted, target, keep = self._predict(batch)
         seen = mask_of(keep, self.grid**2)
@@ -113,5 +113,5 @@ class Data2Vec(Task):
         kept = f"mask keeps {self.kept} of {self.grid**2} patches"
         captions = [f"{kept}; cosine {value:.2f}" if guess else kept for value in known.tolist()]
         panels = [Panel(image, caption) for image, caption in zip(only(x, seen), captions, strict=True)]
-        whole = [Panel(image, "the picture") for image in batch["x"]]
+        whole = [Panel(image, "the image") for image in batch["x"]]
         return [[whole[row], *panels[self.masks * row : self.masks * (row + 1)]] for row in range(len(whole))]

@@ -22,7 +22,7 @@ from selfsup.views.image import ImageViews, preset
 
 
 class DeepCluster(Task):
-    """Classify every view into its picture's cluster (Caron et al., 2020, appendix D: DeepCluster-v2). Chance is ln K.
+    """Classify every view into its image's cluster (Caron et al., 2020, appendix D: DeepCluster-v2). Chance is ln K.
 
     After each epoch the embeddings of that epoch are clustered by spherical k-means, `heads` times into K `clusters`,
     alternating between the two large views; the centroids are the classifier's weights, and stay fixed in the epoch.
@@ -32,7 +32,7 @@ class DeepCluster(Task):
     800 epochs, linear, 75.2%; CIFAR-10, ResNet-18, 1,000 epochs, 88.9%.
 
     Deviations: clusters and projector suit small data (the paper: 3 × 3,000; 2048-128). In the first epoch, where the
-    paper passes over the data beforehand, a picture's label is the prototype nearest to its first view.
+    paper passes over the data beforehand, an image's label is the prototype nearest to its first view.
     """
 
     paper = "Caron et al., 2018"
@@ -42,7 +42,7 @@ class DeepCluster(Task):
     bank: Tensor
     centroids: Tensor
     labels: Tensor
-    steps: Tensor
+    step: Tensor
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class DeepCluster(Task):
         self.register_buffer("bank", torch.zeros(2, items, dim))
         self.register_buffer("centroids", unit(torch.randn(heads, clusters, dim)))
         self.register_buffer("labels", torch.full((heads, items), -1))
-        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+        self.register_buffer("step", torch.zeros((), dtype=torch.long))
         self.seen: tuple[Tensor, Tensor] | None = None
 
     @classmethod
@@ -78,7 +78,7 @@ class DeepCluster(Task):
         return unit(self.projector(self.encoder(x)))
 
     def loss(self, batch: Batch) -> Loss:
-        """Return the cross-entropy of all views with their picture's clusters, averaged over the heads."""
+        """Return the cross-entropy of all views with their image's clusters, averaged over the heads."""
         z = torch.cat([each_view(self.embed, batch[key]) for key in ("x", "local")])  # (V, B, dim)
         self.seen = batch["index"], z[:2].detach().transpose(0, 1)
         logits = product(z, self.centroids.mT[:, None]) / self.temperature  # (heads, V, B, clusters)
@@ -95,8 +95,8 @@ class DeepCluster(Task):
         index, z = (gather(part) for part in self.seen)
         self.bank[:, index] = z.transpose(0, 1)
         self.seen = None
-        self.steps += 1
-        epoch, rest = divmod(int(self.steps), max(1, self.bank.shape[1] // len(index)))
+        self.step += 1
+        epoch, rest = divmod(int(self.step), max(1, self.bank.shape[1] // len(index)))
         if rest:
             return
         for head in range(len(self.centroids)):
@@ -107,5 +107,5 @@ class DeepCluster(Task):
             self.labels[head, known] = label
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
-        """Return the large and small views of each picture."""
+        """Return the large and small views of each image."""
         return view_panels(batch["x"], batch["local"], embed=self.embed if guess else None)

@@ -1,4 +1,4 @@
-"""Denoising autoencoder (Vincent et al., 2008): from a corrupted picture back to the clean one."""
+"""Denoising autoencoder (Vincent et al., 2008): from a corrupted image back to the clean one."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ CORRUPTIONS = ("masking", "gaussian", "salt_pepper", "mixed")
 
 
 class Denoising(Task):
-    """Restore a picture that was corrupted, from its representation alone (Vincent et al., 2008; 2010, section 3.3).
+    """Restore an image that was corrupted, from its representation alone (Vincent et al., 2008; 2010, section 3.3).
 
     `masking` blackens a share `amount` of the pixels; `salt_pepper` makes as many of them black or white, by a fair
-    coin; `gaussian` adds noise of deviation `sigma`, in units of the normalised values; `mixed` draws one of the three
-    for each picture. The target is the clean picture, the loss its mean squared error over all pixels. `explained` is
-    the share of the pictures' variance that is restored: 0 is the mean picture of the batch.
+    coin; `gaussian` adds noise of deviation `sigma`, in units of the normalized values; `mixed` draws one of the three
+    for each image. The target is the clean image, the loss its mean squared error over all pixels. `explained` is
+    the share of the images' variance that is restored: 0 is the mean image of the batch.
 
     Batch: `x` (B, C, H, W) float; `noise` (B,) int64, the key of the corruption.
     Published: MNIST with 10,000 labels, three layers, masking, fine-tuned: 2.80% error (SVM 3.03%; 2008, table 1).
 
     Deviations: one convolutional encoder and decoder trained at once, not layer after layer with tied weights; a whole
-    pixel is corrupted, not each of its channels; squared error for any picture, where the paper takes cross-entropy.
+    pixel is corrupted, not each of its channels; squared error for any image, where the paper takes cross-entropy.
     """
 
     paper = "Vincent et al., 2008"
@@ -59,11 +59,11 @@ class Denoising(Task):
         self.decoder = Decoder(encoder.dim, encoder.spec, width=width)
 
     def views(self, spec: ImageSpec) -> ImageViews:
-        """Return pictures and the keys of their corruption."""
+        """Return images and the keys of their corruption."""
         return ImageViews(spec, {"x": Crop(spec.size, pad=self.pad, flip=self.flip)}, noise=True)
 
     def corrupt(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return corrupted pictures (B, C, H, W), and which corruption each got (B,), a place in `CORRUPTIONS`."""
+        """Return corrupted images (B, C, H, W), and which corruption each got (B,), a place in `CORRUPTIONS`."""
         x, key, spec = batch["x"], batch["noise"], self.encoder.spec
         if self.corruption == "mixed":
             kind = noise.integers(key, 3, stream=2)
@@ -79,13 +79,13 @@ class Denoising(Task):
         return torch.where((kind == 1).view(-1, 1, 1, 1), noisy, hidden), kind
 
     def loss(self, batch: Batch) -> Loss:
-        """Return the mean squared error to the clean picture."""
+        """Return the mean squared error to the clean image."""
         x = batch["x"]
         error = F.mse_loss(self.decoder(self.encoder(self.corrupt(batch)[0])), x)
         return Loss(error, {"explained": 1 - error.detach() / (x - x.mean(0)).square().mean().clamp_min(1e-6)})
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
-        """Return each corrupted picture, the clean one that is asked for, and the restored one."""
+        """Return each corrupted image, the clean one that is asked for, and the restored one."""
         corrupted, kind = self.corrupt(batch)
         names = [CORRUPTIONS[k].replace("_", " and ") for k in kind.tolist()]
         rows = [

@@ -1,4 +1,4 @@
-"""DINO (Caron et al., 2021): a student and its slow teacher agree on a prototype for crops of one picture."""
+"""DINO (Caron et al., 2021): a student and its slow teacher agree on a prototype for crops of one image."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from selfsup.views.image import ImageViews, multi_crop
 
 
 class DINO(Task):
-    """Predict which prototypes a slow teacher sees in another crop of the picture (Caron et al., 2021, section 3.1).
+    """Predict which prototypes a slow teacher sees in another crop of the image (Caron et al., 2021, section 3.1).
 
     The teacher sees two large crops, the student these and `local` small ones. A crop's cosines to the prototypes are
     divided by a temperature and a softmax is taken; the teacher's, sharper, less a slow mean of them (the centre), are

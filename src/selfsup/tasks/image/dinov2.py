@@ -15,7 +15,7 @@ from selfsup.nn.ema import cosine_schedule, ema_update, frozen_copy
 from selfsup.nn.image.masks import grid_of
 from selfsup.nn.image.self_distillation import (
     check_options,
-    half_hidden,
+    half_masked,
     masked_entropy,
     patch_panels,
     prototype_head,
@@ -39,8 +39,8 @@ class DINOv2(Task):
     Published: ImageNet, ViT-g/14 83.5% by 20-NN, 86.5% linear.
 
     Deviations: 1,024 prototypes in each head (the paper 131,072), 6 small crops (8), momentum from 0.99 (0.994). One
-    crop of each picture is masked (the paper: half of all). The crop's question is put to the pooled output, a mean of
-    the patches for an encoder without a class token. Neither weight decay nor the sizes of pictures change.
+    crop of each image is masked (the paper: half of all). The crop's question is put to the pooled output, a mean of
+    the patches for an encoder without a class token. Neither weight decay nor the sizes of images change.
     """
 
     paper = "Oquab et al., 2023"
@@ -88,7 +88,7 @@ class DINOv2(Task):
 
     def loss(self, batch: Batch) -> Loss:
         """Return the cross-entropy of crops plus that of hidden patches."""
-        large, mask = half_hidden(batch, self.grid, self.least, self.most)
+        large, mask = half_masked(batch, self.grid, self.least, self.most)
         tokens = self.encoder.tokens(large, mask=mask, mask_token=self.mask_token[None])
         pooled = [self.encoder.pool(tokens)]
         if "local" in batch:
@@ -121,7 +121,7 @@ class DINOv2(Task):
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
         """Return the crops with hidden patches; with `guess` how many the student sorts as the teacher does."""
-        large, mask = half_hidden(batch, self.grid, self.least, self.most)
+        large, mask = half_masked(batch, self.grid, self.least, self.most)
         if not guess:
             return patch_panels(batch, mask)
         tokens = self.encoder.tokens(large, mask=mask, mask_token=self.mask_token[None]), self.slow.tokens(large)

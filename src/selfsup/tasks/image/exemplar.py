@@ -23,7 +23,7 @@ from selfsup.views.image import Crop, ImageViews
 class Exemplar(Task):
     """Tell whether two transformed patches were made from the same seed patch (Dosovitskiy et al., 2014, section 2).
 
-    Each picture gives one surrogate class: of at most 64 pixels the whole picture, of more a seed patch of a third of
+    Each image gives one surrogate class: of at most 64 pixels the whole image, of more a seed patch of a third of
     its side (or of `patch` pixels), whose place is drawn by the energy of the gradient there and stays the same.
     A class has no weights of its own, so that there may be any number: as in later work (Doersch & Zisserman, 2017,
     section 3) two transformed patches of a seed must be nearer to each other than to those of the other seeds in the
@@ -39,7 +39,7 @@ class Exemplar(Task):
     Published: STL-10 74.2, CIFAR-10 84.3, with a softmax over 8,000 classes of 100 samples.
 
     Deviations: triplets instead of the softmax over all classes; new transformations each epoch instead of a fixed set
-    of samples. Pictures of other than 3 channels have no saturation and hue, their channels alone are changed.
+    of samples. Images of other than 3 channels have no saturation and hue, their channels alone are changed.
     """
 
     paper = "Dosovitskiy et al., 2014"
@@ -68,7 +68,7 @@ class Exemplar(Task):
         self.head = mlp(encoder.dim, hidden, dim)
 
     def views(self, spec: ImageSpec) -> ImageViews:
-        """Return the pictures as they are."""
+        """Return the images as they are."""
         return ImageViews(spec, {"x": Crop(self.size)}, noise=True)
 
     def seeds(self, batch: Batch) -> Tensor:
@@ -105,7 +105,7 @@ class Exemplar(Task):
         return Loss(hinge.mean(), {"triplets_right": (near < distance)[other].float().mean()}, self.margin)
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
-        """Return each seed's picture beside four of its samples, with the class to which the nearest seed belongs."""
+        """Return each seed's image beside four of its samples, with the class to which the nearest seed belongs."""
         samples = torch.stack([self.samples_of(batch, stream) for stream in range(1, 5)], 1)
         captions = [[f"class {index}"] * 4 for index in batch["index"].tolist()]
         if guess:

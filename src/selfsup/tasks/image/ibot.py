@@ -15,7 +15,7 @@ from selfsup.nn.ema import cosine_schedule, ema_update, frozen_copy
 from selfsup.nn.image.masks import grid_of
 from selfsup.nn.image.self_distillation import (
     check_options,
-    half_hidden,
+    half_masked,
     masked_entropy,
     patch_panels,
     prototype_head,
@@ -30,7 +30,7 @@ from selfsup.views.image import ImageViews, multi_crop
 class IBOT(Task):
     """Predict a slow teacher's prototypes of other crops, and of the patches that are hidden (Zhou et al., 2022).
 
-    As in DINO, the student predicts the teacher's softmax over prototypes for every other crop of the picture. In one
+    As in DINO, the student predicts the teacher's softmax over prototypes for every other crop of the image. In one
     of the two large crops it sees a mask token in the place of the share `least` to `most` of the patches, in blocks,
     and predicts for each what the teacher, who sees it, makes of it. Both questions share the head and weigh the same;
     each has its own centre. Chance is 2 ln K.
@@ -39,7 +39,7 @@ class IBOT(Task):
     Published: ImageNet, ViT-S/16 linear 77.9%, 20-NN 75.2%.
 
     Deviations: 1,024 prototypes (the paper 8,192), 6 small crops (10), momentum from 0.99 (0.996). One crop of each
-    picture is masked (the paper: each with probability 0.5). The crop's question is put to the pooled output, a mean of
+    image is masked (the paper: each with probability 0.5). The crop's question is put to the pooled output, a mean of
     the patches for an encoder without a class token. The centre of the patches is that of the hidden ones alone.
     """
 
@@ -90,7 +90,7 @@ class IBOT(Task):
 
     def loss(self, batch: Batch) -> Loss:
         """Return the cross-entropy of crops plus that of hidden patches."""
-        large, mask = half_hidden(batch, self.grid, self.least, self.most)
+        large, mask = half_masked(batch, self.grid, self.least, self.most)
         tokens = self.encoder.tokens(large, mask=mask, mask_token=self.mask_token[None])
         pooled = [self.encoder.pool(tokens)]
         if "local" in batch:
@@ -125,7 +125,7 @@ class IBOT(Task):
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
         """Return the crops with hidden patches; with `guess` how many the student sorts as the teacher does."""
-        large, mask = half_hidden(batch, self.grid, self.least, self.most)
+        large, mask = half_masked(batch, self.grid, self.least, self.most)
         if not guess:
             return patch_panels(batch, mask)
         tokens = self.encoder.tokens(large, mask=mask, mask_token=self.mask_token[None]), self.slow.tokens(large)

@@ -1,4 +1,4 @@
-"""I-JEPA (Assran et al., 2023): predict what a slow encoder makes of hidden blocks."""
+"""I-JEPA (Assran et al., 2023): predict what an EMA encoder makes of hidden blocks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from selfsup.errors import UserError
 from selfsup.losses import full
 from selfsup.nn import noise
 from selfsup.nn.ema import ema_update, frozen_copy
-from selfsup.nn.image.mask_decoder import Fill
+from selfsup.nn.image.mask_decoder import MaskDecoder
 from selfsup.nn.image.masks import grid_of, mask_of, only, places_of, rectangles, take
 from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
@@ -20,19 +20,19 @@ from selfsup.views.image import Crop, ImageViews
 
 
 class IJEPA(Task):
-    """Predict the tokens of hidden blocks, as a slow encoder that sees them makes them (Assran et al., 2023).
+    """Predict the tokens of hidden blocks, as an EMA encoder that sees them makes them (Assran et al., 2023).
 
-    `targets` blocks, each of the share `scale` of the picture, lie anywhere in it. The encoder sees the patches in
-    none of them; a narrow predictor is asked for one block at a time. The slow encoder, which follows with a momentum
-    that rises from `momentum` to 1, sees the whole picture; its tokens are normalised by a LayerNorm without weights.
-    Smooth L1. There is no chance value; watch `target_spread`: 1 for targets that differ among pictures as much as can
+    `targets` blocks, each of the share `scale` of the image, lie anywhere in it. The encoder sees the patches in
+    none of them; a narrow predictor is asked for one block at a time. The EMA encoder, which follows with a momentum
+    that rises from `momentum` to 1, sees the whole image; its tokens are normalized by a LayerNorm without weights.
+    Smooth L1. There is no chance value; watch `target_spread`: 1 for targets that differ among images as much as can
     be, 0 when they have become one.
 
     Batch: `x` (B, C, H, W) float; `noise` (B,) int64, from which the blocks are drawn.
     Published: ImageNet linear, ViT-H/14 79.3%.
 
     Deviations: all blocks have the same number of patches, of the shape 3:4 or 4:3 at random (the paper: 0.15 to 0.2
-    of the picture, 3:4 to 4:3). The context is drawn from all patches outside of the blocks (the paper: of a block of
+    of the image, 3:4 to 4:3). The context is drawn from all patches outside of the blocks (the paper: of a block of
     0.85 to 1), as many as the blocks always leave, at random; the paper cuts a batch to its shortest context. The
     predictor is `depth` blocks of `width` (the paper 6 to 12 of 384), and momentum starts at 0.99, not 0.996, for
     trainings of some thousand steps.
@@ -63,7 +63,7 @@ class IJEPA(Task):
         if not (targets > 0 and self.high > 0 and self.kept > 0):
             raise UserError(f"--targets {targets} of --scale {scale} leave no patch to see, or hide none")
         self.targets, self.momentum, self.least = targets, momentum, least
-        self.predictor = Fill(encoder.dim, self.grid, encoder.dim, width=width, depth=depth)
+        self.predictor = MaskDecoder(encoder.dim, self.grid, encoder.dim, width=width, depth=depth)
         self.slow = frozen_copy(self.encoder)
 
     def views(self, spec: ImageSpec) -> ImageViews:
@@ -97,11 +97,11 @@ class IJEPA(Task):
         return order.argsort(1)[:, : self.kept], places_of(blocks, self.high * self.wide)
 
     def after_step(self) -> None:
-        """Let the slow encoder follow."""
+        """Let the EMA encoder follow."""
         ema_update(self.slow, self.encoder, self.momentum + (1 - self.momentum) * self.progress)
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
-        """Return what is seen of each picture and what is asked; with `guess` how much is known of it."""
+        """Return what is seen of each image and what is asked; with `guess` how much is known of it."""
         x, count = batch["x"], self.grid**2
         predicted, target, keep, asked = self._predict(batch)
         blocks = f"asked: {self.targets} blocks of {self.high} × {self.wide} patches"
@@ -111,7 +111,7 @@ class IJEPA(Task):
             [
                 Panel(seen[row], f"sees {self.kept} of {count}"),
                 Panel(hidden[row], f"{blocks}; cosine {value:.2f}" if guess else blocks),
-                Panel(x[row], "the picture"),
+                Panel(x[row], "the image"),
             ]
             for row, value in enumerate(known.tolist())
         ]

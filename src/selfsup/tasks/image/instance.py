@@ -1,4 +1,4 @@
-"""Instance discrimination (Wu et al., 2018): every picture is a class of its own."""
+"""Instance discrimination (Wu et al., 2018): every image is a class of its own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from selfsup.views.image import ImageViews, preset
 
 
 class Instance(Task):
-    """Tell a picture from all `items` others by a memory of their embeddings (Wu et al., 2018, equation 2).
+    """Tell an image from all `items` others by a memory of their embeddings (Wu et al., 2018, equation 2).
 
     The memory is updated with `momentum` after each step. Chance is ln `items`. Memory: `items` · `dim` · 4 bytes.
 
@@ -60,14 +60,14 @@ class Instance(Task):
         return unit(self.projector(self.encoder(x)))
 
     def loss(self, batch: Batch) -> Loss:
-        """Return the cross-entropy of each picture's own place in the memory."""
+        """Return the cross-entropy of each image's own place in the memory."""
         z = self.embed(batch["x"])
         self.seen = batch["index"], z.detach()
         value = info_nce(z, self.bank, self.temperature, positive=batch["index"])
         return Loss(value, chance=math.log(len(self.bank)))
 
     def after_step(self) -> None:
-        """Move the memory of the pictures of the global batch."""
+        """Move the memory of the images of the global batch."""
         if self.seen is not None:
             index, z = (gather(part) for part in self.seen)
             moved = self.momentum * self.bank[index] + (1 - self.momentum) * z
@@ -75,5 +75,5 @@ class Instance(Task):
             self.seen = None
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
-        """Return each picture, whose label is itself."""
+        """Return each image, whose label is itself."""
         return view_panels(batch["x"][:, None], embed=self.embed if guess else None)

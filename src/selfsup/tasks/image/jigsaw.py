@@ -1,4 +1,4 @@
-"""Jigsaw (Noroozi & Favaro, 2016): put the tiles of a picture back into order."""
+"""Jigsaw (Noroozi & Favaro, 2016): put the tiles of an image back into order."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from selfsup.views.image import Crop, ImageViews
 
 
 class Jigsaw(Task):
-    """Predict by which permutation the tiles of a picture were mixed (Noroozi & Favaro, 2016, section 3).
+    """Predict by which permutation the tiles of an image were mixed (Noroozi & Favaro, 2016, section 3).
 
     The square is cut into `grid` × `grid` cells, and a tile anywhere in each. Each tile passes the encoder alone (the
     context-free network, figure 3), then all their representations, in the mixed order, a head that tells which of
     `permutations` it was: a number for the paper's greedy set of largest Hamming distances, or agl9, pgl8 or pgammal8
     for 72, 504 or 1,512 permutations at least 8, 7 or 6 places apart, which is as far as can be for the first two.
-    `tile`: pixels, by default a quarter of the picture (3 × 3) and at least 8; smaller pictures are enlarged. `scale`:
-    the least share of the picture that is cut up. Encoders that take pictures of one size alone get the tiles enlarged.
+    `tile`: pixels, by default a quarter of the image (3 × 3) and at least 8; smaller images are enlarged. `scale`:
+    the least share of the image that is cut up. Encoders that take images of one size alone get the tiles enlarged.
     Chance is ln of the number of permutations.
 
     Counter-measures (section 4.2): `jitter` is how far a tile moves in its cell, as a share of the tile, so that no
-    rim goes on in the next one; `normalise` each channel of each tile to mean 0 and deviation 1; `channel_jitter`
+    rim goes on in the next one; `normalize` each channel of each tile to mean 0 and deviation 1; `channel_jitter`
     moves the colour channels of a tile against each other by up to this share of it, against chromatic aberration;
     `gray`: the share of puzzles without colour; `margin`: a share of the side that is left out all around.
 
     Batch: `x` (B, C, H, W) float, `noise` (B,) int64. Published: VOC 2007 67.6, 53.2, segmentation 37.6; ResNet-50 with
     100 permutations, ImageNet, linear: 48.6.
 
-    Deviations: 100 permutations by default (the paper: up to 1,000); a picture is cut up at its own size (255 pixels
+    Deviations: 100 permutations by default (the paper: up to 1,000); an image is cut up at its own size (255 pixels
     there, tiles of 64); the shared fully connected layer has `hidden` / 4 units.
     """
 
@@ -44,7 +44,7 @@ class Jigsaw(Task):
     section = "images: patches"
     counters = {  # noqa: RUF012
         "rim": {"jitter": 0.33},
-        "colours": {"normalise": True},
+        "colours": {"normalize": True},
         "aberration": {"channel_jitter": 0.03, "gray": 0.5},
         "residual": {"scale": 0.5, "jitter": 0.33},
         "border": {"margin": 0.1},
@@ -108,12 +108,12 @@ class Jigsaw(Task):
         return classified(self.logits(tiles), label)
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
-        """Return the picture, the puzzle and its solution, and what the guess makes of it."""
+        """Return the image, the puzzle and its solution, and what the guess makes of it."""
         puzzles, labels = self.puzzles(batch)
         found = [("solved", labels)] + ([("guess", self.logits(puzzles).argmax(1))] if guess else [])
         rows = []
         for i, (x, tiles) in enumerate(zip(batch["x"], puzzles, strict=True)):
-            rows.append([Panel(x, "picture"), Panel(mosaic(tiles, self.grid), f"permutation {int(labels[i])}")])
+            rows.append([Panel(x, "image"), Panel(mosaic(tiles, self.grid), f"permutation {int(labels[i])}")])
             for word, chosen in found:
                 right = mosaic(tiles[self.orders[chosen[i]].argsort()], self.grid)
                 rows[-1].append(Panel(right, f"{word}: {int(chosen[i])}"))

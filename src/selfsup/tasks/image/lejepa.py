@@ -21,7 +21,7 @@ from selfsup.views.image import ImageViews, preset
 class LeJEPA(Task):
     """(1 - `gaussian`) · invariance + `gaussian` · SIGReg (Balestriero and LeCun, 2025, section 5). No chance value.
 
-    Invariance: the squared distance of every view from the mean of the picture's large views. SIGReg: the Epps-Pulley
+    Invariance: the squared distance of every view from the mean of the image's large views. SIGReg: the Epps-Pulley
     distance of `slices` random projections from N(0, 1), 17 points on [0, 3], over the global batch; the directions are
     drawn anew each step, the same in every process. There is no teacher, no stopped gradient and no schedule.
 
@@ -63,5 +63,5 @@ class LeJEPA(Task):
         return Loss(value, {"invariance": invariance.detach(), "sigreg": gaussian.detach()})
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
-        """Return the large and small views of each picture."""
+        """Return the large and small views of each image."""
         return view_panels(batch["x"], batch["local"], embed=self.embed if guess else None)

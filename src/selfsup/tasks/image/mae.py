@@ -9,7 +9,7 @@ from torch import Tensor
 from selfsup.errors import UserError
 from selfsup.losses import full
 from selfsup.nn import noise
-from selfsup.nn.image.mask_decoder import Fill
+from selfsup.nn.image.mask_decoder import MaskDecoder
 from selfsup.nn.image.masks import grid_of, mask_of, only, patchify, take, unpatchify
 from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
@@ -19,9 +19,9 @@ from selfsup.views.image import Crop, ImageViews
 class MAE(Task):
     """Paint the patches that were left out (He et al., 2022, section 3).
 
-    A share `masked` of the patches, others for each picture, is left out before the encoder, which works on the rest
+    A share `masked` of the patches, others for each image, is left out before the encoder, which works on the rest
     alone; a small decoder gets its tokens and the places of the hidden patches. The loss is the mean square error of
-    the hidden patches, each less its mean and over its deviation, √(variance + 1e-6); `--no-normalise` takes plain
+    the hidden patches, each less its mean and over its deviation, √(variance + 1e-6); `--no-normalize` takes plain
     pixels. Chance is 1, less where patches are flat; `explained` is the share of the variance that is predicted.
 
     Batch: `x` (B, C, H, W) float; `noise` (B,) int64, from which patches are chosen.
@@ -57,10 +57,10 @@ class MAE(Task):
             raise UserError(f"--masked {masked} leaves {self.kept} of {self.patches} patches: 0.75, for example")
         self.normalise, self.least, self.flip = normalise, least, flip
         pixels = self.encoder.patch**2 * encoder.spec.channels
-        self.decoder = Fill(encoder.dim, self.encoder.grid, pixels, width=width, depth=depth)
+        self.decoder = MaskDecoder(encoder.dim, self.encoder.grid, pixels, width=width, depth=depth)
 
     def views(self, spec: ImageSpec) -> ImageViews:
-        """Return crops of at least the share `least` of the picture, perhaps mirrored."""
+        """Return crops of at least the share `least` of the image, perhaps mirrored."""
         crop = Crop(spec.size, scale=(self.least, 1), bicubic=True, flip=self.flip)
         return ImageViews(spec, {"x": crop}, noise=True)
 
@@ -85,7 +85,7 @@ class MAE(Task):
         return pixels.mean(2, keepdim=True), (pixels.var(2, keepdim=True) + 1e-6).sqrt()
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
-        """Return what is seen of each picture; what is painted, on the patch's own mean and deviation; the picture."""
+        """Return what is seen of each image; what is painted, on the patch's own mean and deviation; the image."""
         x = batch["x"]
         painted, keep, hidden = self._paint(batch)
         pictures = [(only(x, mask_of(keep, self.patches)), f"sees {self.kept} of {self.patches}")]
@@ -95,5 +95,5 @@ class MAE(Task):
             place = hidden[..., None].expand(-1, -1, patches.shape[2])
             whole = patches.scatter(1, place, full(painted) * deviation + mean)
             pictures += [(unpatchify(whole, x.shape[1]), "painted")]
-        pictures += [(x, "the picture")]
+        pictures += [(x, "the image")]
         return [[Panel(images[row], words) for images, words in pictures] for row in range(len(x))]

@@ -1,4 +1,4 @@
-"""MoCo (He et al., 2020; v2: Chen et al., 2020): find a view among a queue of past keys of a slow encoder."""
+"""MoCo (He et al., 2020; v2: Chen et al., 2020): find a view among a queue of past keys of an EMA encoder."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from selfsup.views.image import ImageViews, preset
 
 
 class MoCo(Task):
-    """Find the key of a picture's other view among `queue` keys of past batches (He et al., 2020, algorithm 1).
+    """Find the key of an image's other view among `queue` keys of past batches (He et al., 2020, algorithm 1).
 
     The defaults are v2 (Chen et al., 2020): a projector with one hidden layer, blur, temperature 0.2. `hidden=0` and
     `temperature=0.07` are v1's. Keys enter the queue after the loss, or each positive would also be a negative. Chance
@@ -32,7 +32,7 @@ class MoCo(Task):
 
     The keys are computed on `splits` random parts of the batch, each with BatchNorm statistics of its own: the
     statistics that a query shares with its key would give it away (section 3.3, "shuffling BN"). `scale` is the least
-    share of the picture's area in a view.
+    share of the image's area in a view.
 
     Batch: `x` (B, 2, C, H, W) float; `noise` (B,) int64. Published: ImageNet, ResNet-50, linear: v1, 200 epochs, 60.8%;
     v2, 200 epochs, 67.5%, 800 epochs, 71.1%. CIFAR-10, ResNet-18, 1,000 epochs: v2+ 92.9%.
@@ -97,7 +97,7 @@ class MoCo(Task):
         return Loss(F.cross_entropy(logits, right), metrics, math.log(len(self.queue.rows) + 1))
 
     def after_step(self) -> None:
-        """Move the slow encoder, and put the keys of the global batch into the queue."""
+        """Move the EMA encoder, and put the keys of the global batch into the queue."""
         ema_update(self.slow[0], self.encoder, self.momentum)
         ema_update(self.slow[1], self.projector, self.momentum)
         if self.keys is not None:
@@ -105,5 +105,5 @@ class MoCo(Task):
             self.keys = None
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
-        """Return query and key view of each picture."""
+        """Return query and key view of each image."""
         return view_panels(batch["x"], embed=self.embed if guess else None)

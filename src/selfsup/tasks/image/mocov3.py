@@ -1,4 +1,4 @@
-"""MoCo v3 (Chen et al., 2021): contrast with the keys of a slow encoder in the same batch, without a queue."""
+"""MoCo v3 (Chen et al., 2021): contrast with the keys of an EMA encoder in the same batch, without a queue."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from selfsup.views.image import ImageViews, preset
 
 
 class MoCoV3(Task):
-    """Predict a slow encoder's embedding of the other view, among those of the batch (Chen et al., 2021, algorithm 1).
+    """Predict an EMA encoder's embedding of the other view, among those of the batch (Chen et al., 2021, algorithm 1).
 
     Both views are query and key in turn; the loss is multiplied by twice the temperature (section 3). A vision
     transformer's patch embedding stays as it was drawn (section 4.2: training is unstable otherwise). The momentum goes
-    to 1 along a cosine. `scale` is the least share of the picture's area in a view. Chance is 4 · `temperature` · ln B.
+    to 1 along a cosine. `scale` is the least share of the image's area in a view. Chance is 4 · `temperature` · ln B.
 
     Batch: `x` (B, 2, C, H, W) float. Published: ImageNet, ResNet-50, linear, 100/300/1,000 epochs: 68.9/72.8/74.6%;
     CIFAR-10, ResNet-18, 1,000 epochs, 93.1%.
@@ -72,11 +72,11 @@ class MoCoV3(Task):
         return Loss(2 * self.temperature * both, chance=4 * self.temperature * math.log(len(q1)))
 
     def after_step(self) -> None:
-        """Move the slow encoder."""
+        """Move the EMA encoder."""
         momentum = cosine_schedule(self.momentum, 1.0, self.progress)
         ema_update(self.slow[0], self.encoder, momentum)
         ema_update(self.slow[1], self.projector, momentum)
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
-        """Return the two views of each picture."""
+        """Return the two views of each image."""
         return view_panels(batch["x"], embed=self.embed if guess else None)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from selfsup.losses import product
-from selfsup.nn import patches
 from selfsup.nn.heads import classified, mlp
+from selfsup.nn.image import patches
 from selfsup.nn.noise import integers, normal, uniform
 from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
@@ -23,27 +23,27 @@ class RelativePosition(Task):
     """Predict where a patch lies, seen from the middle one of 3 × 3 patches (Doersch et al., 2015, section 3).
 
     The middle patch and one of its 8 neighbours pass the same encoder; a head on both representations tells which
-    neighbour it was (late fusion, section 3.1). `patch`: pixels, by default a quarter of the picture and at least 8;
-    pictures too small for 3 × 3 of these are enlarged, and patches for encoders that take one size alone. `scale`: the
-    least share of the picture in which the 3 × 3 lie. Chance is ln 8.
+    neighbour it was (late fusion, section 3.1). `patch`: pixels, by default a quarter of the image and at least 8;
+    images too small for 3 × 3 of these are enlarged, and patches for encoders that take one size alone. `scale`: the
+    least share of the image in which the 3 × 3 lie. Chance is ln 8.
 
     Counter-measures (section 3.2): `gap` between patches and `jitter` of each by up to so much, shares of a patch,
     against lines that go on across the rim; `drop` keeps one channel of a patch, and the others become noise, against
-    chromatic aberration; `normalise` each channel of each patch to mean 0 and deviation 1, against colours that are
+    chromatic aberration; `normalize` each channel of each patch to mean 0 and deviation 1, against colours that are
     alike; `resample` is the share of patches that are shrunk to as little as half a side and enlarged again, against
     what shows the resolution. `margin`, a share of the side, is left out all around, against frames.
 
     Batch: `x` (B, C, H, W) float, `noise` (B,) int64. Published: VOC 2007 classification 65.3, detection 51.1.
 
-    Deviations: one pair of patches a picture and step, as large for the encoder as in the picture (the paper: 96
-    pixels). Pictures of other than 3 channels keep them all. The paper's patches lose the mean alone.
+    Deviations: one pair of patches an image and step, as large for the encoder as in the image (the paper: 96
+    pixels). Images of other than 3 channels keep them all. The paper's patches lose the mean alone.
     """
 
     paper = "Doersch et al., 2015"
     section = "images: patches"
     counters = {  # noqa: RUF012
         "rim": {"gap": 0.5, "jitter": 0.07},
-        "colours": {"normalise": True},
+        "colours": {"normalize": True},
         "aberration": {"drop": True},
         "residual": {"resample": 0.33, "scale": 0.5, "jitter": 0.25},
         "border": {"margin": 0.1},
@@ -110,12 +110,12 @@ class RelativePosition(Task):
         return classified(self.logits(pair), label)
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
-        """Return the picture, the two patches, and the neighbour put where it belongs, and where it is guessed."""
+        """Return the image, the two patches, and the neighbour put where it belongs, and where it is guessed."""
         pairs, labels = self.pairs(batch)
         guesses = self.logits(pairs).argmax(1).tolist() if guess else [None] * len(pairs)
         rows = []
         for x, pair, label, guessed in zip(batch["x"], pairs, labels.tolist(), guesses, strict=True):
-            row = [Panel(x, "picture"), Panel(pair[0], "middle"), Panel(pair[1], "neighbour")]
+            row = [Panel(x, "image"), Panel(pair[0], "middle"), Panel(pair[1], "neighbour")]
             rows.append([*row, Panel(patches.put_together(pair, label), NAMES[label])])
             if guessed is not None:
                 rows[-1].append(Panel(patches.put_together(pair, guessed), f"guess: {NAMES[guessed]}"))

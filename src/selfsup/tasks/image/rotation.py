@@ -1,4 +1,4 @@
-"""Rotation (Gidaris et al., 2018): predict how a picture was turned."""
+"""Rotation (Gidaris et al., 2018): predict how an image was turned."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from selfsup.views.image.reference import blur
 
 
 class Rotation(Task):
-    """Predict how a picture was turned: 0°, 90°, 180° or 270° (Gidaris et al., 2018, section 3).
+    """Predict how an image was turned: 0°, 90°, 180° or 270° (Gidaris et al., 2018, section 3).
 
-    All four turns of each picture are in the batch (section 3.2: better than one turn drawn at random), made by
-    transposing and flipping alone, so that no resampling leaves a trace. The picture is shifted by up to `pad` pixels
+    All four turns of each image are in the batch (section 3.2: better than one turn drawn at random), made by
+    transposing and flipping alone, so that no resampling leaves a trace. The image is shifted by up to `pad` pixels
     over black and flipped before it is turned. Chance is ln of the number of turns.
 
     `turns` is 2 (0° and 180°), 4 or 8; in the paper 4 are best, by 1.6 and 0.6 points (CIFAR-10). Eight cannot be made
@@ -35,7 +35,7 @@ class Rotation(Task):
 
     Batch: `x` (B, C, H, W) float. Published: CIFAR-10, NIN, conv2 features and a conv block, 91.16%.
 
-    Deviations: the head is a perceptron with one hidden layer on the encoder's representation; the paper puts further
+    Deviations: the head is an MLP with one hidden layer on the encoder's representation; the paper puts further
     convolutions on a feature map, which not every encoder has. It keeps what only serves the turns out of the encoder.
     `pretrain` takes AdamW and a cosine by default; the paper SGD with Nesterov momentum, 0.1, times 0.2 in three steps.
     """
@@ -56,12 +56,12 @@ class Rotation(Task):
     ) -> None:
         super().__init__(encoder)
         if turns not in (2, 4, 8):
-            raise UserError(f"a picture is turned into 2, 4 or 8 positions: --turns is one of these, not {turns}")
+            raise UserError(f"an image is turned into 2, 4 or 8 positions: --turns is one of these, not {turns}")
         self.turns, self.pad, self.flip, self.smooth = turns, pad, flip, smooth
         self.head = mlp(encoder.dim, hidden, turns)
 
     def views(self, spec: ImageSpec) -> ImageViews:
-        """Return shifted, flipped pictures."""
+        """Return shifted, flipped images."""
         return ImageViews(spec, {"x": Crop(spec.size, pad=self.pad, flip=self.flip)})
 
     def loss(self, batch: Batch) -> Loss:
@@ -70,7 +70,7 @@ class Rotation(Task):
         return classified(self.head(self.encoder(turned)), label)
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
-        """Return the turns of each picture, with the turn that is guessed."""
+        """Return the turns of each image, with the turn that is guessed."""
         turned, label = all_turns(batch["x"], self.turns, self.smooth)
         captions = [f"{turn * 360 // self.turns}°" for turn in label.tolist()]
         if guess:
@@ -95,7 +95,7 @@ def all_turns(x: Tensor, turns: int = 4, smooth: float = 0.0) -> tuple[Tensor, T
 
 
 def resampled(x: Tensor, degrees: float) -> Tensor:
-    """Turn square pictures anticlockwise by any angle; what lies outside of the disc in the middle becomes 0."""
+    """Turn square images anticlockwise by any angle; what lies outside of the disc in the middle becomes 0."""
     size, angle = x.shape[-1], math.radians(degrees)
     cos, sin = math.cos(angle), math.sin(angle)
     matrix = constant(((cos, -sin, 0.0), (sin, cos, 0.0)), x).expand(len(x), -1, -1)

@@ -1,4 +1,4 @@
-"""SimCLR (Chen et al., 2020): two views of a picture find each other among those of all others."""
+"""SimCLR (Chen et al., 2020): two views of an image find each other among those of all others."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from selfsup.views.image import ImageViews, preset
 
 
 class SimCLR(Task):
-    """Find the other view of a picture among the 2B - 1 others (Chen et al., 2020, equation 1). Chance is ln(2B - 1).
+    """Find the other view of an image among the 2B - 1 others (Chen et al., 2020, equation 1). Chance is ln(2B - 1).
 
     `layers` of the projector: 2 in the paper, 3 in SimCLR v2 (Chen et al., 2020b, section 2). `scale` is the least
-    share of the picture's area in a view: more where a picture is one thing that fills it, as an icon is. Take it for
+    share of the image's area in a view: more where an image is one thing that fills it, as an icon is. Take it for
     photographs and a batch of at least 256; with small batches `moco` and `vicreg` need fewer negatives.
 
     Batch: `x` (B, 2, C, H, W) float. Published: ImageNet, ResNet-50, 1,000 epochs, linear, 69.1% (v2: 71.7%); CIFAR-10,
@@ -62,5 +62,5 @@ class SimCLR(Task):
         return Loss(nt_xent(z1, z2, self.temperature), chance=math.log(2 * len(z1) - 1))
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
-        """Return the two views of each picture."""
+        """Return the two views of each image."""
         return view_panels(batch["x"], embed=self.embed if guess else None)

@@ -19,7 +19,7 @@ from selfsup.views.image import Crop, ImageViews
 class SimMIM(Task):
     """Paint hidden patches with one linear layer on the encoder's tokens (Xie et al., 2022, section 3).
 
-    A share `masked` of square units, of `unit` of the side of the picture (32 of 192 pixels), is hidden: a learned
+    A share `masked` of square units, of `unit` of the side of the image (32 of 192 pixels), is hidden: a learned
     token stands for each of their patches, and the encoder sees all places. The loss is the mean absolute error of the
     hidden pixels. `blind` is the loss of painting the mean colour.
 
@@ -60,7 +60,7 @@ class SimMIM(Task):
         nn.init.normal_(self.head.weight, std=0.02)
 
     def views(self, spec: ImageSpec) -> ImageViews:
-        """Return crops of at least the share `least` of the picture, perhaps mirrored."""
+        """Return crops of at least the share `least` of the image, perhaps mirrored."""
         return ImageViews(spec, {"x": Crop(spec.size, scale=(self.least, 1), flip=self.flip)}, noise=True)
 
     def loss(self, batch: Batch) -> Loss:
@@ -79,12 +79,12 @@ class SimMIM(Task):
         return self.head(tokens[:, self.encoder.prefix :]), mask
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
-        """Return each picture with its hidden patches, as it is painted, and whole."""
+        """Return each image with its hidden patches, as it is painted, and whole."""
         x = batch["x"]
         painted, mask = self._paint(batch)
         pictures = [(only(x, ~mask), f"{int(mask[0].sum())} of {mask.shape[1]} patches hidden")]
         if guess:
             whole = torch.where(mask[..., None], full(painted), patchify(x, self.encoder.patch))
             pictures += [(unpatchify(whole, x.shape[1]), "painted")]
-        pictures += [(x, "the picture")]
+        pictures += [(x, "the image")]
         return [[Panel(images[row], words) for images, words in pictures] for row in range(len(x))]

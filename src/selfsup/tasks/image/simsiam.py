@@ -18,9 +18,9 @@ from selfsup.views.image import ImageViews, preset
 class SimSiam(Task):
     """Maximise the cosine of a prediction and the other view's fixed projection (Chen and He, 2021, algorithm 1).
 
-    The loss lies between -1 and 1; -1 with a `std` (of the normalised projection, times √dim) near 0 is a collapse
+    The loss lies between -1 and 1; -1 with a `std` (of the normalized projection, times √dim) near 0 is a collapse
     (section 4.1). The last BatchNorm of the projector has no weights, the predictor none at its end, and its learning
-    rate stays constant (section 4.2). `scale` is the least share of the picture's area in a view. No chance value.
+    rate stays constant (section 4.2). `scale` is the least share of the image's area in a view. No chance value.
 
     Batch: `x` (B, 2, C, H, W) float. Published: ImageNet, ResNet-50, 100 epochs, linear, 68.1%; CIFAR-10, ResNet-18,
     1,000 epochs, 90.5%.
@@ -59,5 +59,5 @@ class SimSiam(Task):
         return peak if child == "predictor" else scheduled
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
-        """Return the two views of each picture."""
+        """Return the two views of each image."""
         return view_panels(batch["x"], embed=self.embed if guess else None)

@@ -17,7 +17,7 @@ from selfsup.source import Source
 from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
 from selfsup.tasks.image.colorization_data import ab_samples
-from selfsup.tasks.image.split_brain_encoder import Halves
+from selfsup.tasks.image.split_brain_encoder import SplitEncoder
 from selfsup.views.image import Crop, ImageViews
 
 LEVELS = 50  # bins of L, of 2 each
@@ -29,8 +29,8 @@ class SplitBrain(Task):
     The encoder is cut into halves that share nothing: the first half of the channels of each layer sees L and predicts
     a and b as classes over the 261 bins of the ab plane, softly as in `colorization`; the second half sees a and b and
     predicts L as one of 50 bins of 2. Both at a quarter of the resolution. The representation is both halves'
-    features beside each other, of ordinary pictures. Neither half can copy its input, which a plain autoencoder of Lab
-    does (its conv5 is worse than random, 11.5 against 14.1). Pictures without colour are left out; `grey` is their
+    features beside each other, of ordinary images. Neither half can copy its input, which a plain autoencoder of Lab
+    does (its conv5 is worse than random, 11.5 against 14.1). Images without colour are left out; `grey` is their
     share. Chance is ln 261 + ln 50.
 
     Batch: `x` (B, 3, H, W) float. Published: VOC classification, detection, segmentation 67.1 / 46.7 / 36.0.
@@ -43,7 +43,7 @@ class SplitBrain(Task):
 
     def __init__(self, encoder: Encoder, *, pad: int = 4, flip: float = 0.5, hidden: int = 64) -> None:
         check_colour("split_brain", encoder.spec)
-        super().__init__(Halves(encoder))
+        super().__init__(SplitEncoder(encoder))
         self.pad, self.flip, self.side = pad, flip, math.ceil(encoder.spec.size / 4)
         self.bins = AbBins()
         with torch.no_grad():
@@ -53,12 +53,12 @@ class SplitBrain(Task):
         self.to_ab, self.to_l = head(channels, hidden, len(self.bins.centres)), head(channels, hidden, LEVELS)
 
     def samples(self, source: Source) -> Source:
-        """Refuse pictures that are all grey."""
+        """Refuse images that are all grey."""
         ab_samples(source, self.encoder.spec, self.side, 256)
         return source
 
     def views(self, spec: ImageSpec) -> ImageViews:
-        """Return shifted, flipped pictures."""
+        """Return shifted, flipped images."""
         return ImageViews(spec, {"x": Crop(spec.size, pad=self.pad, flip=self.flip)})
 
     def predict(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,7 +84,7 @@ class SplitBrain(Task):
         return Loss(ab_loss + l_loss, metrics, math.log(len(self.bins.centres)) + math.log(LEVELS))
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
-        """Return what each half sees of a picture; with a trained run what it makes of that."""
+        """Return what each half sees of an image; with a trained run what it makes of that."""
         x, spec = batch["x"], self.encoder.spec
         lab = to_lab(to_light(x, spec))
         light, colour = lab[:, :1], lab[:, 1:]
@@ -103,8 +103,8 @@ class SplitBrain(Task):
                 (torch.cat([light, grown[0]], 1), "ab guessed"),
                 (torch.cat([grown[1], colour], 1), "L guessed"),
             ]
-        pictures = [(from_light(from_lab(values), spec), caption) for values, caption in columns]
-        return [[Panel(x[i], "picture"), *(Panel(p[i], caption) for p, caption in pictures)] for i in range(len(x))]
+        images = [(from_light(from_lab(values), spec), caption) for values, caption in columns]
+        return [[Panel(x[i], "image"), *(Panel(p[i], caption) for p, caption in images)] for i in range(len(x))]
 
 
 def head(channels: int, hidden: int, classes: int) -> nn.Sequential:

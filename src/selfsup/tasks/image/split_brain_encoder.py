@@ -12,8 +12,8 @@ from selfsup.errors import UserError
 from selfsup.nn.image.lab import to_lab, to_light
 
 
-class Halves(nn.Module):
-    """A copy of a convolutional encoder for ordinary pictures, each convolution of which is cut into two groups.
+class SplitEncoder(nn.Module):
+    """A copy of a convolutional encoder for ordinary images, each convolution of which is cut into two groups.
 
     The first half of the channels of every layer, and of the representation, sees L, the second one a and b. Raises
     `UserError` for an encoder whose layers mix channels otherwise, or have an odd number of them.

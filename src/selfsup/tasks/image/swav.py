@@ -119,5 +119,5 @@ class SwAV(Task):
         self.prototypes.weight.copy_(unit(self.prototypes.weight))
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
-        """Return the large and small views of each picture."""
+        """Return the large and small views of each image."""
         return view_panels(batch["x"], batch["local"], embed=self.embed if guess else None)

@@ -17,17 +17,17 @@ from selfsup.views.image import Crop, ImageViews
 
 
 class VAE(Task):
-    """Infer a code from which the picture can be generated (Kingma and Welling, 2014, section 3; β-VAE: eq. 4).
+    """Infer a code from which the image can be generated (Kingma and Welling, 2014, section 3; β-VAE: eq. 4).
 
     The encoder gives the mean μ and the log-variance of a normal q(z|x) over `latent` numbers, the decoder the mean of
-    a normal p(x|z) of variance 1 in units of the normalised values. Minimised is -E log p(x|z) + `beta` · KL(q || N(0,
-    I)), in nats a picture and without the constant: the reconstruction is a sum over pixels, for as a mean it would
+    a normal p(x|z) of variance 1 in units of the normalized values. Minimised is -E log p(x|z) + `beta` · KL(q || N(0,
+    I)), in nats an image and without the constant: the reconstruction is a sum over pixels, for as a mean it would
     change what `beta` means. The representation is μ, so its linear layer is kept with the encoder.
 
     Batch: `x` (B, C, H, W) float; `noise` (B,) int64, the key of z.
     Published: `beta` = 4 and more disentangles the factors of faces and chairs (Higgins et al., 2017, section 4).
 
-    Deviations: the pixels of p(x|z) are normal, which suits any picture; the 2014 paper takes Bernoulli ones for MNIST.
+    Deviations: the pixels of p(x|z) are normal, which suits any image; the 2014 paper takes Bernoulli ones for MNIST.
     """
 
     paper = "Kingma & Welling, 2014"
@@ -52,7 +52,7 @@ class VAE(Task):
         self.decoder = Decoder(latent, encoder.spec, width=width)
 
     def views(self, spec: ImageSpec) -> ImageViews:
-        """Return pictures and the keys of their codes."""
+        """Return images and the keys of their codes."""
         return ImageViews(spec, {"x": Crop(spec.size, pad=self.pad, flip=self.flip)}, noise=True)
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,7 +75,7 @@ class VAE(Task):
         return Coded(self.encoder, self.mean)
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
-        """Return each picture and its reconstruction from μ, beside a sample from the prior."""
+        """Return each image and its reconstruction from μ, beside a sample from the prior."""
         x = batch["x"]
         if not guess:
             return [[Panel(image, "in"), Panel(image, "target")] for image in x]

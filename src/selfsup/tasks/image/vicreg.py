@@ -19,7 +19,7 @@ class VICReg(Task):
     """Let two views agree, each dimension vary, and no two correlate (Bardes et al., 2022, equation 6).
 
     All three terms are of the global batch. A `variance` term near 1 is a collapse. No chance value.
-    `scale` is the least share of the picture's area in a view.
+    `scale` is the least share of the image's area in a view.
 
     Batch: `x` (B, 2, C, H, W) float. Published: ImageNet, ResNet-50, 1,000 epochs, linear, 73.2%; CIFAR-10, ResNet-18,
     1,000 epochs, 92.1%.
@@ -63,5 +63,5 @@ class VICReg(Task):
         return Loss(value, {name: term.detach() for name, term in zip(names, terms, strict=True)})
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
-        """Return the two views of each picture."""
+        """Return the two views of each image."""
         return view_panels(batch["x"], embed=self.embed if guess else None)

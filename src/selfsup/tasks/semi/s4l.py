@@ -22,10 +22,10 @@ from selfsup.views.image.labelled import LabelledViews
 
 
 class S4L(Task):
-    """Cross-entropy on the labelled pictures plus `weight` times a pretext loss on all (Zhai et al., 2019, section 3).
+    """Cross-entropy on the labelled images plus `weight` times a pretext loss on all (Zhai et al., 2019, section 3).
 
-    `pretext` is the name of any task on pictures that needs no labels, built on the same encoder; `options` are its
-    hyper-parameters, `pad` and `flip` are too where it has them. As many labelled pictures are drawn for a batch as it
+    `pretext` is the name of any task on images that needs no labels, built on the same encoder; `options` are its
+    hyper-parameters, `pad` and `flip` are too where it has them. As many labelled images are drawn for a batch as it
     has samples (section 4), shifted over black and flipped; with `tile` and the pretext rotation each label is asked
     for under all four turns, as in the paper. Not for digits: a 6 upside down is a 9. Chance is ln `classes` +
     `weight` · the pretext's.
@@ -34,7 +34,7 @@ class S4L(Task):
     each: `x_labelled` (B, C, H, W) float, `y_labelled` (B,) int64 in 0..classes-1.
     Published: ImageNet, 10% of the labels, ResNet50v2 (4×), rotation: 61.4% top-1 against 56.4% from the labels alone.
 
-    Deviations: the pretext sees labelled pictures as often as they occur in the data, not half of the time; both losses
+    Deviations: the pretext sees labelled images as often as they occur in the data, not half of the time; both losses
     have a forward pass, and so BatchNorm's statistics, of their own.
     """
 
@@ -60,7 +60,7 @@ class S4L(Task):
             raise unknown("pretext", pretext, TASKS)
         kind = find_task(pretext)
         if kind.needs_labels or kind.kind != "image":
-            raise UserError(f"--pretext {pretext} does not learn from unlabelled pictures; see `selfsup tasks`")
+            raise UserError(f"--pretext {pretext} does not learn from unlabelled images; see `selfsup tasks`")
         known = kind.hyperparameters()
         for option in options or {}:
             if option not in known:
@@ -108,7 +108,7 @@ class S4L(Task):
         self.pretext.after_step()
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
-        """Return each labelled picture with the number of its class, beside a row of the pretext."""
+        """Return each labelled image with the number of its class, beside a row of the pretext."""
         captions = [f"class {y}" for y in batch["y_labelled"].tolist()]
         if guess:
             guesses = self.head(self.encoder(batch["x_labelled"])).argmax(1).tolist()

@@ -35,7 +35,7 @@ class Supervised(Task):
         return count_classes(source, given)
 
     def views(self, spec: Any) -> Views:
-        """Return samples (pictures shifted and flipped) and their labels."""
+        """Return samples (images shifted and flipped) and their labels."""
         return standard_views(spec).labelled(spec, self.pad, self.flip)
 
     def loss(self, batch: Batch) -> Loss:
@@ -43,7 +43,7 @@ class Supervised(Task):
         return classified(self.head(self.encoder(batch["x"])), batch["y"])
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
-        """Return each picture with the number of its class, and of the class that is guessed."""
+        """Return each image with the number of its class, and of the class that is guessed."""
         captions = [f"class {y}" for y in batch["y"].tolist()]
         if guess:
             guesses = self.head(self.encoder(batch["x"])).argmax(1).tolist()

@@ -14,7 +14,7 @@ from selfsup.data.text import pieces
 from selfsup.errors import UserError
 from selfsup.losses import cross_entropy
 from selfsup.nn.heads import accuracy
-from selfsup.nn.sequence.mlm import WordHead, hide, word_loss
+from selfsup.nn.sequence.mlm import MLMHead, mask_tokens, mlm_loss
 from selfsup.source import Source
 from selfsup.spec import TextSpec, tokenizer
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
@@ -64,7 +64,7 @@ class Bert(Task):
             raise UserError("bert has nothing to predict: give --hidden above 0 or leave --no-next-sentence out")
         self.hidden, self.whole_words, self.next_sentence, self.short = hidden, whole_words, next_sentence, short
         if hidden:
-            self.words = WordHead(encoder)
+            self.words = MLMHead(encoder)
         if next_sentence:
             self.follows = nn.Linear(encoder.dim, 2)
             nn.init.normal_(self.follows.weight, std=0.02)
@@ -89,7 +89,7 @@ class Bert(Task):
         value, chance = states.new_zeros(()), 0.0
         metrics: dict[str, Tensor] = {}
         if self.hidden:
-            word, told = word_loss(self.words, self.encoder, states, batch["x"], asked)
+            word, told = mlm_loss(self.words, self.encoder, states, batch["x"], asked)
             value, chance, metrics = value + word, chance + math.log(self.encoder.spec.vocabulary), metrics | told
         if self.next_sentence:
             paired = batch["next"] >= 0
@@ -101,7 +101,7 @@ class Bert(Task):
         return Loss(value, metrics, chance)
 
     def _hide(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        return hide(
+        return mask_tokens(
             batch["x"], batch["noise"], self.hidden, self.encoder.spec, self.goes_on if self.whole_words else None
         )
 

@@ -11,7 +11,7 @@ from selfsup.errors import UserError
 from selfsup.losses import info_nce, unit
 from selfsup.nn.distributed import gather
 from selfsup.nn.heads import accuracy
-from selfsup.nn.sequence.mlm import WordHead, hide, word_loss
+from selfsup.nn.sequence.mlm import MLMHead, mask_tokens, mlm_loss
 from selfsup.spec import TextSpec, tokenizer
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
 from selfsup.views.text.views import TextViews
@@ -48,7 +48,7 @@ class DeCLUTR(Task):
             raise UserError("hidden words need an encoder that sees both sides: --encoder bert-tiny, or --hidden 0")
         self.temperature, self.hidden = temperature, hidden
         if hidden:
-            self.words = WordHead(encoder)
+            self.words = MLMHead(encoder)
 
     def views(self, spec: TextSpec) -> TextViews:
         """Return an anchor and a positive of each document."""
@@ -57,7 +57,7 @@ class DeCLUTR(Task):
     def loss(self, batch: Batch) -> Loss:
         """Return InfoNCE of the spans plus the cross-entropy of the hidden tokens."""
         spec: TextSpec = self.encoder.spec
-        x, asked = hide(batch["x"], batch["noise"], self.hidden, spec)
+        x, asked = mask_tokens(batch["x"], batch["noise"], self.hidden, spec)
         states = self.encoder.tokens(x)
         anchor = gather(unit(self.encoder.pool(x, states)))
         positive = gather(unit(self.encoder(batch["positive"])))
@@ -70,7 +70,7 @@ class DeCLUTR(Task):
         }
         if not self.hidden:
             return Loss(found, metrics, chance)
-        word, told = word_loss(self.words, self.encoder, states, batch["x"], asked)
+        word, told = mlm_loss(self.words, self.encoder, states, batch["x"], asked)
         return Loss(found + word, metrics | told, chance + math.log(spec.vocabulary))
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:

@@ -12,7 +12,7 @@ from selfsup.data.text import pieces
 from selfsup.errors import UserError
 from selfsup.losses import cross_entropy
 from selfsup.nn.heads import accuracy
-from selfsup.nn.sequence.mlm import WordHead
+from selfsup.nn.sequence.mlm import MLMHead
 from selfsup.source import Source
 from selfsup.spec import TextSpec, tokenizer
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
@@ -43,7 +43,7 @@ class NextWord(Task):
         super().__init__(encoder)
         if not getattr(encoder, "causal", False):
             raise UserError("next_word needs an encoder that does not see what comes: --encoder gpt-tiny or gpt-mini")
-        self.head = WordHead(encoder)
+        self.head = MLMHead(encoder)
 
     def samples(self, source: Source) -> Spans:
         """Return the pieces of the documents."""

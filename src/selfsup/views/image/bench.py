@@ -1,4 +1,4 @@
-"""`selfsup bench views`: how fast the user's own pictures become views, and how many cores a training step needs."""
+"""`selfsup bench views`: how fast the user's own images become views, and how many cores a training step needs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from selfsup.data.image import Arrays
+from selfsup.data.image import Arrays, image_spec
 from selfsup.source import Source
 from selfsup.views.image import views as images
 from selfsup.views.image.crop import preset
@@ -33,7 +33,7 @@ def bench(
     `torch`), skipped samples, and with `step_seconds` cores_needed, so that the step never waits.
     Raises `UserError` for an unknown preset or too few samples.
     """
-    spec = source.spec(size)
+    spec = image_spec(source, size=size)
     views = ImageViews(spec, preset(name, spec.size))
     conformed, batch_size = source.conform(spec), min(batch_size, len(source))
     rng = np.random.default_rng(0)

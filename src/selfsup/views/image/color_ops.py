@@ -38,7 +38,7 @@ def scale_clamped(plane, factor, offset):
 
 @compiled
 def _mean(planes):
-    """Return the mean of the gray picture (of all channels where there are not three)."""
+    """Return the mean of the gray image (of all channels where there are not three)."""
     total = 0.0
     if planes.shape[0] == 3:
         r, g, b = planes[0], planes[1], planes[2]

@@ -1,4 +1,4 @@
-"""What the views of a picture look like: a description, without code that draws or computes."""
+"""What the views of an image look like: a description, without code that draws or computes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Crop:
     Appearance: `jitter` are the strengths (brightness, contrast, saturation, hue) of torchvision's ColorJitter, in a
     random order, with probability `jitter_p`; then `gray`, `blur` and `solarize` with their probabilities; the last two
     may be tuples, one value a view. `sigma` is the range of the blur in pixels of the view; solarize inverts what is
-    at least half bright. Pictures of other than 3 channels have no saturation, hue or gray.
+    at least half bright. Images of other than 3 channels have no saturation, hue or gray.
     """
 
     size: int
@@ -83,19 +83,19 @@ def preset(name: str, size: int = 224, patch: int = 0, scale: float | None = Non
     """Return the groups of a published method: `x`, and `local` for multi-crop; local sizes scale with `size`.
 
     With the `patch` of a transformer, local crops are of whole patches, at least two a side. `scale` is the least share
-    of the picture's area that `x` shows, in place of the published one.
+    of the image's area that `x` shows, in place of the published one.
 
     - simclr: Chen et al., 2020, appendix A; byol: Grill et al., 2020, appendix B; swav: Caron et al., 2020; mae: He et
       al., 2022; vicreg: Bardes et al., 2022, appendix (symmetric), solarizing after the blur as BYOL does; mocov2: Chen
       et al., 2020b; dino: Caron et al., 2021 (ViT); lejepa: Balestriero & LeCun, 2025 (2 global, 6 local).
-    - Pictures of up to 64 pixels: no blur in any preset and half of SimCLR's strength (its appendix B.9).
+    - Images of up to 64 pixels: no blur in any preset and half of SimCLR's strength (its appendix B.9).
     - On purpose not as published: the blur is a true Gaussian, cut at 3 sigma, whatever kernel size the paper's code
       uses, and sigma stays in pixels of the view.
 
     Raises `UserError` for another name.
     """
     look = Crop(size, flip=0.5, gray=0.2, blur=0.5)
-    local, least = round(size * 96 / 224), min(size, 8)  # encoders of small pictures take no fewer pixels
+    local, least = round(size * 96 / 224), min(size, 8)  # encoders of small images take no fewer pixels
     if name == "simclr":
         strength = 1.0 if size > 64 else 0.5
         jitter = (0.8 * strength, 0.8 * strength, 0.8 * strength, 0.2 * strength)

@@ -24,7 +24,7 @@ _RETRIES = 1 << 20  # first column of the second to tenth try
 
 
 class Places(NamedTuple):
-    """Where views lie in their pictures.
+    """Where views lie in their images.
 
     `box` (B, V, 4) float64: top, left, height, width in pixels. `bounds` (B, V, 4) int64: top, bottom, left, right of
     what the resampling may read. `flip` (B, V) bool. `black`: whether what lies outside of the bounds counts as black.
@@ -71,7 +71,7 @@ def places(
 def _centre_box(
     crop: Crop, high: NDArray[np.float64], wide: NDArray[np.float64], u: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Cut the centre as torchvision does: out of the picture resized to whole pixels, at a whole pixel."""
+    """Cut the centre as torchvision does: out of the image resized to whole pixels, at a whole pixel."""
     short = round(crop.size / crop.centre)
     side = np.minimum(high, wide) + 0 * u[..., 0]
     rows, columns = np.floor(short * high / side), np.floor(short * wide / side)

@@ -1,4 +1,4 @@
-"""The compiled engine: resampling and appearance of pictures, one pass a view, without the interpreter's lock.
+"""The compiled engine: resampling and appearance of images, one pass a view, without the interpreter's lock.
 
 Planes are float32 in 0..1. The first use compiles (some seconds, kept on disk by numba's cache, which notices a change
 of this file, but not of `look.py`, whose code it keeps in these functions). `reference.py` does the same with torch
@@ -22,7 +22,7 @@ f32 = np.float32
 
 @compiled
 def _taps(start, length, size, low, high, black, mirror, cubic, first, weights):
-    """Fill the weights with which `size` output pixels see the input, antialiased; return the most taps of a pixel."""
+    """MaskDecoder the weights with which `size` output pixels see the input, antialiased; return the most taps of a pixel."""
     scale = length / size
     stretch = max(scale, 1.0)
     support = 2 * stretch if cubic else stretch
@@ -69,7 +69,7 @@ def _blend_rows(row, s0, s1, w0, w1, start):
 
 @compiled
 def _resample(picture, box, bounds, mirror, black, cubic, unit, size, planes):
-    """Fill planes (C, size * size) from picture (H, W, C), values times `unit`."""
+    """MaskDecoder planes (C, size * size) from image (H, W, C), values times `unit`."""
     wide, channels = picture.shape[1:]
     reach = 4 if cubic else 2
     fy, fx = np.empty(size, np.int64), np.empty(size, np.int64)
@@ -116,7 +116,7 @@ def _resample(picture, box, bounds, mirror, black, cubic, unit, size, planes):
 
 @compiled
 def _load(source, mirror, planes):
-    """Split an interleaved picture (S, S, C) into planes in 0..1."""
+    """Split an interleaved image (S, S, C) into planes in 0..1."""
     size, channels, unit = source.shape[0], planes.shape[0], f32(1 / 255)
     for y in range(size):
         row, begin = source[y].reshape(-1), y * size
@@ -220,7 +220,7 @@ def render(
     offset: NDArray[np.float32],
     out: NDArray[Any],
 ) -> None:
-    """Resample and change pictures x[picked] (B, H, W, C), uint8 or uint16, into out (B, V, S, S, C), as `paint`."""
+    """Resample and change images x[picked] (B, H, W, C), uint8 or uint16, into out (B, V, S, S, C), as `paint`."""
     unit, scratch = f32(1 / np.iinfo(x.dtype).max), _scratch(*out.shape[3:])
     box, bounds, flip, black = places
     _render(

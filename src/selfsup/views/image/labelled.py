@@ -1,4 +1,4 @@
-"""Labelled pictures beside the views of a task that needs no labels."""
+"""Labelled images beside the views of a task that needs no labels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from selfsup.views.random import uniform
 
 @dataclass(frozen=True)
 class LabelledViews:
-    """The pretext's views, and for each sample a labelled picture drawn, with its shift, from (seed, epoch, index)."""
+    """The pretext's views, and for each sample a labelled image drawn, with its shift, from (seed, epoch, index)."""
 
     pretext: Views
     plain: ImageViews

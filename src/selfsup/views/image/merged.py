@@ -1,4 +1,4 @@
-"""The views of several tasks on pictures in one batch."""
+"""The views of several tasks on images in one batch."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ _WEIGHTS = (0.299, 0.587, 0.114)
 
 
 def appear(x: Tensor, looks: Tensor) -> Tensor:
-    """Return pictures (N, C, H, W), float in 0..1, changed as looks (N, 8) say, each in its own order."""
+    """Return images (N, C, H, W), float in 0..1, changed as looks (N, 8) say, each in its own order."""
     x = x.clone()
     orders = torch.as_tensor(ORDERS, device=x.device)[looks[:, ORDER].long().clamp(min=0)]
     orders[looks[:, ORDER] < 0] = -1
@@ -107,14 +107,14 @@ def render(
     out: NDArray[Any],
 ) -> None:
     """As `kernel.render`."""
-    pictures = torch.from_numpy(x[picked].astype(np.float32) / np.iinfo(x.dtype).max)
+    images = torch.from_numpy(x[picked].astype(np.float32) / np.iinfo(x.dtype).max)
     size = out.shape[2]
     for view in range(out.shape[1]):
         box, bounds = places.box[:, view], places.bounds[:, view]
         rows = _weights(box[:, 0], box[:, 2], bounds[:, :2], x.shape[1], size, cubic, places.black)
         columns = _weights(box[:, 1], box[:, 3], bounds[:, 2:], x.shape[2], size, cubic, places.black)
         columns[places.flip[:, view]] = columns[places.flip[:, view], ::-1]
-        done = torch.einsum("nsh,nhwc->nscw", torch.from_numpy(rows), pictures)
+        done = torch.einsum("nsh,nhwc->nscw", torch.from_numpy(rows), images)
         done = torch.einsum("ntw,nscw->ncst", torch.from_numpy(columns), done).clamp_(0, 1)
         _store(appear(done, torch.from_numpy(looks[:, view])), factor, offset, out[:, view])
 

@@ -1,4 +1,4 @@
-"""`selfsup show --views`: a contact sheet of what a preset makes of a user's pictures."""
+"""`selfsup show --views`: a contact sheet of what a preset makes of a user's images."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from selfsup.data.image import image_spec
 from selfsup.source import Source
 from selfsup.spec import ImageSpec
 from selfsup.views.image.crop import preset
@@ -26,12 +27,12 @@ def contact_sheet(
     rows: int = 6,
     seed: int = 0,
 ) -> Image.Image:
-    """Write a picture with one row a sample: the sample itself, then every view of preset `name`.
+    """Write an image with one row a sample: the sample itself, then every view of preset `name`.
 
     `size`: of the views in pixels, by default the source's. The samples are spread over the source.
     Raises `UserError` for an unknown preset, `Broken` where nothing can be read.
     """
-    spec: ImageSpec = source.spec(size)
+    spec = image_spec(source, size=size)
     views = ImageViews(spec, preset(name, spec.size))
     chosen = np.unique(np.linspace(0, len(source) - 1, min(rows, len(source))).astype(np.int64))
     batch = views.fetch(source, chosen, seed, 0).batch

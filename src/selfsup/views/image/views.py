@@ -1,4 +1,4 @@
-"""Views of pictures: read once, resample and change every view, straight into the batch."""
+"""Views of images: read once, resample and change every view, straight into the batch."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ with contextlib.suppress(ImportError):
 _CHUNK, _CHUNK_BYTES = (
     16,
     16 << 20,
-)  # pictures decoded before their views are made: parameters are drawn for all at once
+)  # images decoded before their views are made: parameters are drawn for all at once
 
 
 def engine_name() -> str:
@@ -41,23 +41,23 @@ def engine_name() -> str:
     return "torch" if engine is reference else "compiled"
 
 
-class _Pictures(NamedTuple):
-    pixels: NDArray[Any] | list[NDArray[Any]]  # (N, H, W, C) to pick from, or one array (H, W, C) a picture
-    picked: NDArray[np.int64]  # which of the pixels are the pictures (B,)
+class _Images(NamedTuple):
+    pixels: NDArray[Any] | list[NDArray[Any]]  # (N, H, W, C) to pick from, or one array (H, W, C) an image
+    picked: NDArray[np.int64]  # which of the pixels are the images (B,)
     indices: NDArray[np.int64]  # the samples really read (B,)
     skipped: list[tuple[int, str]]
 
 
 @dataclass(frozen=True)
 class ImageViews:
-    """Views of pictures: one batch key a group, (B, count, C, H, W), or (B, C, H, W) for a group of one.
+    """Views of images: one batch key a group, (B, count, C, H, W), or (B, C, H, W) for a group of one.
 
     Further keys: `index` (B,) int64, the sample's number; `y` (B,) int64 with `labels` (-1: none); with `noise` also
     `noise` (B,) int64, the key from which a task draws what it does to the sample (`selfsup.nn.noise`). All are
     functions of (seed, epoch, index) alone, whatever `output` is:
 
-    - `uint8`: finished pixels, channels last in memory, normalised by `finish`: right for a GPU and for processes.
-    - `float32`: normalised by `fetch` already, channels last in memory: right for training on a CPU.
+    - `uint8`: finished pixels, channels last in memory, normalized by `finish`: right for a GPU and for processes.
+    - `float32`: normalized by `fetch` already, channels last in memory: right for training on a CPU.
     - `crops`: uint8 crops and the looks, `<key>.looks` (B, count, 8) float32; `finish` changes the appearance, batched
       on the device: right for a GPU whose CPU cannot keep up.
     """
@@ -82,11 +82,11 @@ class ImageViews:
         outs = {key: self._empty(count, crop) for key, crop in self.groups.items()}
         kept = {f"{key}.looks": np.empty((count, c.count, 8), np.float32) for key, c in self.groups.items()}
         done, source = 0, source.conform(self.spec)
-        for pictures in self._read(source, indices, seed, epoch):
-            rows = slice(done, done + len(pictures.indices))
-            used[rows] = pictures.indices
-            skipped += pictures.skipped
-            self._make(pictures, seed, epoch, rows, outs, kept)
+        for images in self._read(source, indices, seed, epoch):
+            rows = slice(done, done + len(images.indices))
+            used[rows] = images.indices
+            skipped += images.skipped
+            self._make(images, seed, epoch, rows, outs, kept)
             done = rows.stop
         batch = {"index": torch.from_numpy(used)}
         for key, crop in self.groups.items():
@@ -103,7 +103,7 @@ class ImageViews:
         return Fetched(batch, tuple(skipped))
 
     def finish(self, batch: Batch) -> Batch:
-        """Return float32 pictures, normalised by the spec, channels last in memory. What is float already stays."""
+        """Return float32 images, normalized by the spec, channels last in memory. What is float already stays."""
         done = dict(batch)
         for key in self.groups:
             x = batch[key]
@@ -125,38 +125,37 @@ class ImageViews:
         room: NDArray[Any] = buffers.empty(shape, dtype)
         return room
 
-    def _read(self, source: Source, indices: NDArray[np.int64], seed: int, epoch: int) -> Iterator[_Pictures]:
+    def _read(self, source: Source, indices: NDArray[np.int64], seed: int, epoch: int) -> Iterator[_Images]:
         if isinstance(source, Arrays):
             if source.x.shape[-1] == self.spec.channels:
-                yield _Pictures(source.x, indices, indices, [])
+                yield _Images(source.x, indices, indices, [])
             else:
-                yield _Pictures(
-                    to_channels(source.x[indices], self.spec.channels), np.arange(len(indices)), indices, []
-                )
+                yield _Images(to_channels(source.x[indices], self.spec.channels), np.arange(len(indices)), indices, [])
             return
-        pictures: list[NDArray[Any]] = []
+        images: list[NDArray[Any]] = []
         used: list[int] = []
         skipped: list[tuple[int, str]] = []
         for place, wanted in enumerate(indices.tolist()):
+            picture: NDArray[Any]
             picture, index, broken = read_or_substitute(source, wanted, seed, epoch)
-            pictures.append(to_channels(picture, self.spec.channels))
+            images.append(to_channels(picture, self.spec.channels))
             used.append(index)
             skipped += broken
-            full = len(pictures) == _CHUNK or sum(p.nbytes for p in pictures) > _CHUNK_BYTES
+            full = len(images) == _CHUNK or sum(p.nbytes for p in images) > _CHUNK_BYTES
             if full or place == len(indices) - 1:
-                yield _Pictures(pictures, np.arange(len(pictures)), np.array(used, dtype=np.int64), skipped)
-                pictures, used, skipped = [], [], []
+                yield _Images(images, np.arange(len(images)), np.array(used, dtype=np.int64), skipped)
+                images, used, skipped = [], [], []
 
     def _make(
         self,
-        pictures: _Pictures,
+        images: _Images,
         seed: int,
         epoch: int,
         rows: slice,
         outs: Mapping[str, NDArray[Any]],
         kept: Mapping[str, NDArray[np.float32]],
     ) -> None:
-        pixels, picked, indices, _ = pictures
+        pixels, picked, indices, _ = images
         if isinstance(pixels, np.ndarray):
             shapes = np.tile(np.array(pixels.shape[1:3]), (len(picked), 1))
         else:
@@ -202,7 +201,7 @@ class ImageViews:
 
 
 def _resize(picture: NDArray[np.uint8], boxes: NDArray[np.float64], crop: Crop, out: NDArray[np.uint8]) -> None:
-    """Cut boxes (V, 4) of whole pixels out of a picture and resize each, antialiased, into out (V, S, S, C)."""
+    """Cut boxes (V, 4) of whole pixels out of an image and resize each, antialiased, into out (V, S, S, C)."""
     ops = torch.ops.aten
     resize = (
         ops._upsample_bicubic2d_aa if crop.bicubic else ops._upsample_bilinear2d_aa
