@@ -17,7 +17,8 @@ from selfsup.errors import UserError
 from selfsup.evaluation.baselines import baseline
 from selfsup.evaluation.draws import interval, nested_draws
 from selfsup.evaluation.features import extract
-from selfsup.evaluation.few_labels import align, train_on_labels
+from selfsup.evaluation.few_labels import train_on_labels
+from selfsup.evaluation.parts import align
 from selfsup.evaluation.probe import fit_probe
 from selfsup.source import Source
 from selfsup.task import Task
@@ -105,14 +106,14 @@ class Accuracy:
         return self._probe(dict(zip(Parts._fields, found, strict=True)), own.STANDARDISED)
 
     def _probe(
-        self, features: dict[str, tuple[NDArray[np.int64], NDArray[np.float32]]], alike: bool = True
+        self, features: dict[str, tuple[NDArray[np.int64], NDArray[np.float32]]], per_feature: bool = True
     ) -> dict[str, Any]:
         """Return readings of all parts but `pool`, on which the probes are fitted, a draw each."""
         (kept, x), labels = features.pop("pool"), self._ids("pool")
         probes = []
         for drawn in self.draws:
             rows = np.isin(kept, drawn)
-            probes.append(fit_probe(x[rows], labels[kept[rows]], self.classes, alike=alike))
+            probes.append(fit_probe(x[rows], labels[kept[rows]], self.classes, per_feature=per_feature))
         readings = {}
         for name, (seen, x) in features.items():
             readings[name] = reading([np.asarray(probe.predict(x)) == self._ids(name)[seen] for probe in probes])

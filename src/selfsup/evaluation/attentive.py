@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from selfsup.errors import UserError
+from selfsup.evaluation.drawn import Drawn, Poolings
 from selfsup.evaluation.probe import stratified_folds
 
 DECAYS = (1.0, 0.1, 0.01)
@@ -97,3 +98,9 @@ def _train(tokens: Tensor, ids: Tensor, classes: int, decay: float, seed: int) -
         optimizer.zero_grad()
         schedule.step()
     return probe
+
+
+def read_attentive(drawn: Drawn, test: Poolings) -> NDArray[np.int64]:
+    """Return class ids (`selfsup.evaluation.evaluators.Evaluator`)."""
+    assert drawn.num_classes is not None
+    return fit_attentive(drawn.features("tokens"), drawn.y, drawn.num_classes).predict(test["tokens"])

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from selfsup.errors import UserError
+from selfsup.evaluation.drawn import Drawn, Poolings
 from selfsup.evaluation.rows import Features, Ids, as_ids, as_matrix
 
 KS = (1, 3, 5, 10, 20, 50, 100, 200)
@@ -114,3 +115,9 @@ class KNN:
         rows = range(0, len(index), 4096)
         done = [_vote(self.ids[index[i : i + 4096]], similarity[i : i + 4096], self.classes) for i in rows]
         return torch.cat(done).cpu().numpy()
+
+
+def read_knn(drawn: Drawn, test: Poolings) -> NDArray[np.int64]:
+    """Return class ids (`selfsup.evaluation.evaluators.Evaluator`)."""
+    assert drawn.num_classes is not None
+    return fit_knn(drawn.features(), drawn.y, drawn.num_classes).predict(test["own"])

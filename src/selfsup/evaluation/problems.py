@@ -1,4 +1,4 @@
-"""What makes an accuracy mean something else than it seems to: found, counted and said in words."""
+"""Problems that make an accuracy mean something other than it seems to: found, counted and said in words."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from selfsup.data.image import Files
 from selfsup.data.image.decode import read_bytes
 from selfsup.errors import UserError
 from selfsup.evaluation.draws import short_classes
@@ -21,7 +20,7 @@ def check_classes(train: Labels, test: Labels, name: str) -> None:
     counts = np.bincount(train.ids, minlength=len(train.classes))
     some = train.classes[int(counts.argmax())]
     if (counts > 0).sum() < 2:
-        raise UserError(f"all {counts.max()} labels of {name} are of one class ({some!r}); two are needed at least")
+        raise UserError(f"all {counts.max()} labels of {name} are of one class ({some!r}); at least two are needed")
     if not (counts[test.ids] > 0).any():
         other = test.classes[int(test.ids[0])]
         raise UserError(
@@ -73,8 +72,8 @@ def overlap(
 def _items(source: Source) -> Iterator[Item]:
     for index in range(len(source)):
         try:
-            if isinstance(source, Files):
-                yield read_bytes(os.path.join(source.root, source.paths[index].as_py()))
+            if hasattr(source, "file"):  # the bytes of a file, without decoding them
+                yield read_bytes(source.file(index))
             else:
                 item = source.read(index)
                 yield item.encode() if isinstance(item, str) else item
