@@ -99,16 +99,16 @@ def evaluate(
     run = run if isinstance(run, Run) else Run(run)
     if target not in TARGETS:
         raise unknown("target", target, TARGETS)
-    kind = TARGETS[target]
+    wanted = TARGETS[target]
     known = [name for name, one in EVALUATORS.items() if target in one.targets]
     default = [name for name in known if EVALUATORS[name].default]
-    known += ["finetune"] if kind.by_class else []
+    known += ["finetune"] if wanted.by_class else []
     protocols = _names("protocol", default if protocol is None else protocol, known, target)
     if not protocols:
         raise UserError(f"--protocol names none; known: {', '.join(known)}")
     extra = _names("metrics", metrics, list(EXTRA_METRICS), target)
     check_numbers(draws=draws, seed=seed)
-    if semi and not kind.by_class:
+    if semi and not wanted.by_class:
         raise UserError(f"--semi is for --target classes, not {target}")
     encoder = run.load()
     torch.manual_seed(seed + 1)
@@ -117,12 +117,13 @@ def evaluate(
         FrozenEncoder("untrained", run.fresh_encoder(), run.spec),
     ]
     encoders += [load_reference(reference)] if reference is not None else []
-    parts = make_parts(open_data(data, labels), None if test is None else open_data(test, test_labels), kind, seed)
-    found = labels_of(parts.train)
-    wanted = {"finetune": "finetune" in protocols, "scratch": scratch and kind.by_class, "semi": semi}
+    parts = make_parts(open_data(data, labels), None if test is None else open_data(test, test_labels), wanted, seed)
+    drawn_from = labels_of(parts.train)
+    sampling = Sampling(read_shots(shots, wanted, drawn_from), draws, seed)
+    trained = {"finetune": "finetune" in protocols, "scratch": scratch and wanted.by_class, "semi": semi}
+    classifiers = list(_classifiers(run, encoder, len(drawn_from.classes), **trained))
     result = measure(
-        run, encoders, parts, Sampling(read_shots(shots, kind, found), draws, seed), protocols=protocols, metrics=extra,
-        classifiers=list(_classifiers(run, encoder, len(found.classes), **wanted)),
+        run, encoders, parts, sampling, protocols=protocols, metrics=extra, classifiers=classifiers,
         fabric=make_fabric(device, run.recipe["precision"]), quiet=quiet,
     )  # fmt: skip
     try:

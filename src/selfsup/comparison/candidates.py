@@ -28,8 +28,8 @@ class Candidate:
     options: dict[str, Any]
 
     @property
-    def kind(self) -> type[Task]:
-        """The class."""
+    def task_class(self) -> type[Task]:
+        """The class of the task."""
         return find_task(self.task) if isinstance(self.task, str) else self.task
 
     @property
@@ -67,11 +67,11 @@ def find_candidates(
         if candidate.folder in folders or candidate.name in BASELINES:
             raise UserError(f"--tasks names {candidate.name!r} twice, or it is the name of a baseline")
         folders.add(candidate.folder)
-        kind = candidate.kind
-        if kind.needs_labels:
+        task_class = candidate.task_class
+        if task_class.needs_labels:
             left_out[candidate.name] = "it needs labels, which the comparison keeps for measuring"
-        elif kind.kind not in ("any", source.kind):
-            left_out[candidate.name] = f"it is for {kind.kind}, not {source.kind}"
+        elif task_class.kind not in ("any", source.kind):
+            left_out[candidate.name] = f"it is for {task_class.kind}, not {source.kind}"
         else:
             try:
                 resolve_task(candidate.task, source, candidate.options)

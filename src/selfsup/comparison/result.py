@@ -21,8 +21,8 @@ HALF_TRAINED = (
 )
 LABEL_FREE = (
     "RankMe counts directions that carry something, useful or not. It was proposed to compare runs of one method "
-    "(Garrido et al., 2023); between tasks it is weak evidence, and it is not an accuracy. So no task was stopped early: "
-    "give a few labels (--labels) for an answer."
+    "(Garrido et al., 2023); between tasks it is weak evidence, and it is not an accuracy. So no task was stopped "
+    "early: give a few labels (--labels) for an answer."
 )
 
 

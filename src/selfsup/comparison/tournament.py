@@ -75,7 +75,7 @@ class Tournament:
         candidates, left_out = find_candidates(tasks, self.source)
         self.fabric = make_fabric(device, precision)
         if options["encoder"] is None and candidates:
-            options["encoder"] = next(iter(candidates.values())).kind.default_encoder
+            options["encoder"] = next(iter(candidates.values())).task_class.default_encoder
         self.spec = spec = make_spec(self.source, **options["data"])
         held_out = _open_test(test, test_labels)
         if held_out is not None:
@@ -137,9 +137,9 @@ class Tournament:
         for name, candidate in candidates.items():
             self._say(f"measuring the speed of {name}")
             try:
-                _, kind, values, source = resolve_task(candidate.task, self.source, candidate.options)
+                _, task_class, values, source = resolve_task(candidate.task, self.source, candidate.options)
                 torch.manual_seed(self.options["seed"])
-                task = kind(build_encoder(self.options["encoder"], self.spec), **values)
+                task = task_class(build_encoder(self.options["encoder"], self.spec), **values)
                 seconds[name] = step_seconds(
                     task, task.samples(source), task.views(self.spec), self.fabric, self.options["batch_size"],
                     self.options["seed"],
@@ -187,7 +187,7 @@ class Tournament:
             )  # fmt: skip
             folder, budget = self.folder / candidate.folder, {"steps": steps[-1]}
             run = pretrain(built, folder, budget, {}, until=steps[stage], quiet=self.quiet)
-            task, step = run.load_task(candidate.kind)
+            task, step = run.load_task(candidate.task_class)
             if step != steps[stage]:
                 raise UserError(f"its run was continued to step {step:,}, beyond the {steps[stage]:,} of the plan")
             last = stage + 1 == len(stages)
@@ -234,7 +234,7 @@ class Tournament:
         """Return the options of training from scratch on which all candidates agree: the same views for all."""
         values: dict[str, list[Any]] = {}
         for candidate in self.candidates.values():
-            for key, parameter in candidate.kind.hyperparameters().items():
+            for key, parameter in candidate.task_class.hyperparameters().items():
                 values.setdefault(key, []).append(candidate.options.get(key, parameter.default))
         shared = Supervised.hyperparameters().keys() & values.keys() - {"num_classes"}
         return {
@@ -267,8 +267,8 @@ class Tournament:
 
 
 def _reason(error: Exception) -> str:
-    kind = "" if isinstance(error, UserError | RunFailed) else f"{type(error).__name__}: "
-    return kind + " ".join(str(error).split())
+    name = "" if isinstance(error, UserError | RunFailed) else f"{type(error).__name__}: "
+    return name + " ".join(str(error).split())
 
 
 def _open_test(test: Any, labels: str | None) -> Source | None:
