@@ -217,7 +217,7 @@ def test_a_test_set_of_its_own_leaves_its_share_to_draw_from(source: Arrays) -> 
 
 def test_draws_that_would_all_be_the_same_are_refused() -> None:
     pool = Arrays(np.zeros((12, 8, 8), np.uint8), Labels.of(["a", "b"] * 6))
-    with pytest.raises(UserError, match=r"6 labels a class are left to draw from.*give --shots 3 or fewer"):
+    with pytest.raises(UserError, match=r"6 labels per class are left to draw from.*give --shots 3 or fewer"):
         draw(pool, 6, 5, 0)
     drawn = draw(pool, 3, 5, 0)
     assert len({tuple(one) for one in drawn}) > 1

@@ -28,8 +28,7 @@ FRACTIONS = {"select": 0.2, "test": 0.2}  # of each class
 
 
 class Parts(NamedTuple):
-    """Three parts without a sample in common: labels are drawn from `pool`, the winner is chosen on `select`, and
-    measured on `test`."""
+    """Three disjoint parts: labels are drawn from `pool`, the winner is chosen on `select` and measured on `test`."""
 
     pool: Source
     select: Source
@@ -70,7 +69,7 @@ def draw(pool: Source, shots: int, draws: int, seed: int) -> list[NDArray[np.int
     most = int(np.bincount(pool.labels.ids).max())
     if shots >= most:
         raise UserError(
-            f"--shots {shots}: {most} labels a class are left to draw from once parts are set aside to choose and to "
+            f"--shots {shots}: {most} labels per class are left to draw from once parts are set aside to choose and to "
             f"measure on, and draws must differ; give --shots {max(1, most // 2)} or fewer, or more labels"
         )
     return [one[shots] for one in nested_draws(pool.labels.ids, [shots], draws, seed)]

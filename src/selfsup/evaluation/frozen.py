@@ -1,4 +1,4 @@
-"""Frozen representations of a source: pixels, their principal components, and encoders with their poolings."""
+"""Frozen representations: encoders with their poolings and tokens, and principal components."""
 
 from __future__ import annotations
 

@@ -45,13 +45,13 @@ def fit_probe(
     seed: int = 0,
     per_feature: bool = True,
 ) -> Probe:
-    """Solve the linear probe on features that a frozen encoder gave.
+    """Solve the linear probe on the features of a frozen encoder.
 
     Minimises Σ cross-entropy + ½ · penalty · d · ‖weights‖² over weights and free biases, on features standardised by
     their own mean and standard deviation: scikit-learn's `LogisticRegression(C=1 / (penalty * d))`. The penalty is
     chosen by stratified 5-fold cross-validation on these samples alone (on a part of them where there are many samples
     or classes: see docs/evaluation.md), along a path from strong to weak that starts each problem where the last one
-    ended and stops once the held-out cross-entropy rises; the lowest wins and is refitted on all samples. With one
+    ended, and stops once the held-out cross-entropy rises; the lowest wins and is refitted on all samples. With one
     sample per class nothing can be held out, and the penalty is 0.1. Fewer samples than features are solved in the
     space that they span, which is exact for this penalty.
 
@@ -124,7 +124,7 @@ class Probe:
     present: Tensor  # ids of the classes that had samples
     classes: int
     penalty: float  # per feature: scikit-learn's C is 1 / (penalty * d)
-    loss: float = math.nan  # cross-entropy a held-out sample at this penalty; nan where nothing was held out
+    loss: float = math.nan  # cross-entropy per held-out sample at this penalty; nan where nothing was held out
 
     def scores(self, x: Features) -> NDArray[np.float32]:
         """Return logits (m, classes); -inf for a class that had no samples."""
@@ -199,7 +199,7 @@ class _Problem:
             return value, gradient.T.reshape(weights.shape)
 
         weights = self.discriminant(used, ridge) if start is None else start
-        for _ in range(ROUNDS):  # where the curvature has changed on the way, a fresh one is worth more than memory
+        for _ in range(ROUNDS):  # where the curvature has changed on the way, a fresh guess is worth more than memory
             inverse = self.inverse(used, weights, ridge)
             weights, done = minimise(objective, weights, inverse, tolerance, floor=floor, steps=40)
             if done:
@@ -207,9 +207,9 @@ class _Problem:
         return weights
 
     def discriminant(self, used: Tensor, ridge: Tensor) -> Tensor:
-        """Return Newton's step from classes of their own frequency alone, as long as suits the objective best.
+        """Return Newton's step from the frequencies of the classes alone, of the length that suits the objective best.
 
-        Up to its length it is the linear discriminant, and costs no product with all classes.
+        Up to its length it is the linear discriminant, and needs no product with all classes.
         """
         sums = self.span.new_zeros(self.classes, *used.shape[1:], self.span.shape[1])
         for fold, weight in enumerate(used.T):
@@ -237,7 +237,7 @@ class _Problem:
         return rows, self.part(rows, torch.arange(self.classes, device=rows.device), self.classes)
 
     def inverse(self, used: Tensor, weights: Tensor, ridge: Tensor) -> Inverse:
-        """Return the inverse of a guess of the Hessian: what a class curves times what an axis does, plus the ridge."""
+        """Return the inverse of a guess of the Hessian: a curvature per class times one per axis, plus the ridge."""
         rows, few = self.few()
         by_class, by_axis = torch.zeros_like(weights[:1]), weights.new_zeros(len(weights), used.shape[1])
         for block, log_p, _ in few.log_softmax(weights):

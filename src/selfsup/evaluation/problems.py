@@ -16,7 +16,7 @@ from selfsup.source import Broken, Labels, Source
 
 
 def check_classes(train: Labels, test: Labels, name: str) -> None:
-    """Raise `UserError` for labels that are all of one class, or have none in common with those of the test part."""
+    """Raise `UserError` for labels that are all of one class, or have no class in common with the test part."""
     counts = np.bincount(train.ids, minlength=len(train.classes))
     some = train.classes[int(counts.argmax())]
     if (counts > 0).sum() < 2:
@@ -30,7 +30,7 @@ def check_classes(train: Labels, test: Labels, name: str) -> None:
 
 
 def about_classes(train: Labels, test: Labels, shots: Sequence[int | None]) -> list[str]:
-    """Return a line for the classes that are missing in one part, and for those that have fewer labels than drawn."""
+    """Return lines on the classes that are missing in one part, and on those that have fewer labels than are drawn."""
     counts = np.bincount(train.ids, minlength=len(train.classes))
     lost = counts[test.ids] == 0
     lines = []
@@ -39,11 +39,14 @@ def about_classes(train: Labels, test: Labels, shots: Sequence[int | None]) -> l
         lines.append(f"{lost.sum():,} of {len(lost):,} test samples are of classes without a training label: {names}")
     unseen = np.flatnonzero((counts > 0) & (np.bincount(test.ids, minlength=len(counts)) == 0)).tolist()
     if unseen:
-        lines.append(f"no test sample is of {_names(train, unseen)}: nothing is said about that")
+        lines.append(f"no test sample is of {_names(train, unseen)}: nothing is measured about that")
     told: dict[tuple[int, ...], int] = {}
     for number, classes in sorted(short_classes(train.ids, shots).items()):
         told.setdefault(tuple(classes), number)
-    lines += [f"fewer than {number} labels, so all there are: {_names(train, who)}" for who, number in told.items()]
+    lines += [
+        f"all labels are drawn of classes with fewer than {number}: {_names(train, who)}"
+        for who, number in told.items()
+    ]
     return lines
 
 
@@ -58,13 +61,13 @@ def overlap(
         example = test.path(min(same))
         lines.append(
             f"{len(same):,} of {len(test):,} test samples are copies of training samples, for example {example!r}: "
-            "they flatter every number"
+            "they inflate every number"
         )
     if alike:
         example = test.path(min(alike))
         lines.append(
             f"{len(alike):,} further test samples have almost the features of a training sample, for example "
-            f"{example!r}: near copies, or an encoder that does not tell them apart"
+            f"{example!r}: near copies, or an encoder that cannot tell them apart"
         )
     return {"same": len(same), "alike": len(alike)}, lines
 
@@ -78,7 +81,7 @@ def _items(source: Source) -> Iterator[Item]:
                 item = source.read(index)
                 yield item.encode() if isinstance(item, str) else item
         except Broken:
-            yield os.fsencode(source.path(index))  # what cannot be read is a copy of nothing
+            yield os.fsencode(source.path(index))  # a sample that cannot be read is not a copy of any other
 
 
 def _names(labels: Labels, classes: Sequence[int]) -> str:

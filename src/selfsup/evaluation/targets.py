@@ -77,7 +77,7 @@ def split(
     if not test.any():
         raise UserError(
             f"no class of {source.name} has two labels, so none can be set aside to measure on: give --test, or more "
-            "labels of a class; or are the labels file names?"
+            "labels per class; or are the labels file names?"
         )
     return np.flatnonzero(labelled & ~test), np.flatnonzero(labelled & test)
 

@@ -87,9 +87,8 @@ def split(count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the numbers of the samples to learn from, and of a quarter (at most 1,000) to hold out."""
     order = np.random.default_rng(seed).permutation(count)
     held = min(MAX_HELD_OUT, count // 4)
-    return np.sort(order[held:]), order[
-        :held
-    ]  # in random order, so that their parts are alike whatever the order of the data
+    # those held out stay in random order, so that their parts are similar whatever the order of the data
+    return np.sort(order[held:]), order[:held]
 
 
 @torch.no_grad()

@@ -29,7 +29,7 @@ BATCH, MIN_SAMPLES = 64, 64  # samples per step, and samples that an audit needs
 
 
 class Trial:
-    """Everything that all copies of the task have in common. With `minutes`, the steps follow from the measured speed."""
+    """What all copies of the task have in common. With `minutes`, the steps follow from the measured speed."""
 
     def __init__(
         self,
