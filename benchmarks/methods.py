@@ -31,10 +31,10 @@ import selfsup
 from selfsup.data.image import Arrays
 from selfsup.data.open import open_data
 from selfsup.encoders import build_encoder
+from selfsup.evaluation.baselines.pixels import Pixels
 from selfsup.evaluation.draws import interval, nested_draws
 from selfsup.evaluation.features import extract
 from selfsup.evaluation.few_labels import LR, train_on_labels
-from selfsup.evaluation.frozen import Pixels
 from selfsup.evaluation.label_free import rankme
 from selfsup.evaluation.metrics import accuracy
 from selfsup.evaluation.probe import fit_probe
@@ -136,7 +136,7 @@ def trained(make: Callable[[], Encoder], spec: ImageSpec, args: argparse.Namespa
     for number, drawn in enumerate(draws(train)):
         for shots, rows in drawn.items():
             classifier = train_on_labels(
-                lambda: Supervised(make(), classes=len(train.labels.classes)), train, rows, spec, fabric,
+                lambda: Supervised(make(), num_classes=len(train.labels.classes)), train, rows, spec, fabric,
                 args.seed + number, lr=LR[protocol],
             )  # fmt: skip
             logits = extract(classifier, test, spec, args.device)[1]

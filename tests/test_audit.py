@@ -33,7 +33,7 @@ SPEC = ImageSpec.of(24, 3)
 
 @pytest.fixture(scope="module")
 def barred() -> Arrays:
-    """Textures with a black bar at the bottom, which tells how they were turned."""
+    """Textures with a black bar at the bottom, which tells how they were rotated."""
     x = injections.textures(192, 24)
     x[:, -3:] = 0
     return Arrays(x, name="barred")
@@ -49,9 +49,9 @@ def test_a_cue_is_a_vector_whatever_the_size(name: str, size: int) -> None:
     assert found.isfinite().all()
     assert see(torch.zeros(2, 3, size, size)).isfinite().all()
     torch.testing.assert_close(see(x[2:3]), found[2:3])  # of each patch alone
-    cheater = ShortcutProbe(see, SPEC)
-    assert cheater(x[..., :5, :5]).shape == (5, cheater.dim)
-    assert cheater.maps(x).shape == (5, cheater.dim, size // 4, size // 4)
+    probe = ShortcutProbe(see, SPEC)
+    assert probe(x[..., :5, :5]).shape == (5, probe.dim)
+    assert probe.maps(x).shape == (5, probe.dim, size // 4, size // 4)
 
 
 def test_cues_measure_what_they_are_named_for() -> None:
@@ -103,7 +103,7 @@ def test_the_finding_in_words_json_and_a_picture(
     assert rows["colours"]["verdict"] == ""
     assert abs(rows["colours"]["score"] - 0.25) <= rows["colours"]["half"] + 1e-9
     assert found["chance"] == pytest.approx(0.25)
-    assert found["kind"] == "accuracy"
+    assert found["metric"] == "accuracy"
     assert found["held_out"] == 48
     assert found["verdict"].startswith("border (flat lines along the border, as of frames): ")
     assert "No option of rotation counters it" in found["verdict"]
@@ -124,9 +124,9 @@ def test_parts_that_agree_by_chance_prove_nothing() -> None:
 def test_tasks_without_classes_are_judged_by_their_loss(barred: Arrays) -> None:
     found = selfsup.audit("denoising", barred, steps=20, cues="colours", quiet=True)
     (row,) = found.rows
-    assert found.kind == "loss"
+    assert found.metric == "loss"
     assert row.score < found.chance  # a mean colour helps, and is far from all that there is
-    assert "share of the encoder's gain" in str(found)
+    assert "fraction of the encoder's gain" in str(found)
     assert str(found).startswith("colours (each patch's mean colour): " if row.verdict else "No cue solves denoising")
 
 
@@ -171,7 +171,7 @@ def test_injected_cues_are_found_and_fall_to_chance_once_countered(
 ) -> None:
     images = Arrays(inject(injections.textures(480)), name=cue)
     trial = Trial("relative_position", images, OFF, seed=0, device="cpu", quiet=True, steps=60)
-    answers, _ = trial.learn(trial.cheaters([cue]), {}, 1)
+    answers, _ = trial.learn(trial.probes([cue]), {}, 1)
     blind = answers._replace(scores={"convnet": answers.scores[BLIND]})  # an encoder takes as long as all the rest
     row = trial.row(cue, answers, blind)
     assert row.verdict == "shortcut"
@@ -183,21 +183,21 @@ def test_injected_cues_are_found_and_fall_to_chance_once_countered(
     assert row.with_counter.score - row.with_counter.half <= 1 / 8
 
 
-@pytest.mark.parametrize("name", [name for name in TASKS if find_task(name).modality == "image"])
+@pytest.mark.parametrize("name", [name for name in TASKS if find_task(name).kind == "image"])
 def test_every_task_on_pictures_is_audited_or_says_why_not(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(together, "PUZZLES", 16)
+    monkeypatch.setattr(together, "MIN_PUZZLES", 16)
     labels = Labels.of([f"class {i % 2}" for i in range(64)])
     trial = Trial(name, Arrays(injections.textures(64, 32), labels), {}, seed=0, device="cpu", quiet=True, steps=1)
     try:
-        answers, steps = trial.learn(trial.cheaters(["colours"]), {}, 1)
+        answers, steps = trial.learn(trial.probes(["colours"]), {}, 1)
     except UserError as error:
         told = str(error)
         assert "encoder" in told
         return
     assert steps == 1
-    assert answers.kind in ("accuracy", "retrieval", "loss")
+    assert answers.metric in ("accuracy", "retrieval", "loss")
     assert all(np.isfinite(scores).all() and len(scores) == 4 for scores in answers.scores.values())
-    if answers.kind != "loss":
+    if answers.metric != "loss":
         assert answers.chance is not None
         assert answers.chance <= 0.5
 

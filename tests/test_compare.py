@@ -1,4 +1,4 @@
-"""compare: one equal budget, halving, parts without overlap, verdicts, and going on after a kill."""
+"""compare: one equal budget, halving, parts without overlap, verdicts, and resuming after a kill."""
 
 import json
 import os
@@ -17,9 +17,9 @@ import torch
 
 import selfsup
 from selfsup.cli import main
-from selfsup.comparison import race
+from selfsup.comparison import tournament
 from selfsup.comparison.candidates import find_candidates
-from selfsup.comparison.judging import Accuracy, accuracy, difference, draw, reading, split_labels
+from selfsup.comparison.judging import Accuracy, accuracy, difference, draw, score, split_labels
 from selfsup.comparison.plan import State, plan_stages, plan_steps, whole_runs
 from selfsup.comparison.result import Comparison
 from selfsup.comparison.speed import step_seconds
@@ -27,11 +27,11 @@ from selfsup.data.image import Arrays
 from selfsup.data.open import open_data
 from selfsup.encoders import build_encoder
 from selfsup.errors import RunFailed, UserError
-from selfsup.pretraining import make_fabric
 from selfsup.source import Labels
 from selfsup.task import Loss, Task
 from selfsup.tasks.image.rotation import Rotation
-from selfsup.train import fit as fit_module
+from selfsup.train.device import make_fabric
+from selfsup.train.plan import Plan
 from selfsup.train.signals import Interrupted
 
 SMALL = {"encoder": "convnet", "batch_size": 16, "quiet": True, "precision": "float32", "shots": 3}
@@ -83,7 +83,7 @@ class Context(Rotation):
 class Sound(Rotation):
     """Not for images."""
 
-    modality = "audio"
+    kind = "audio"
 
 
 TOYS = (Plain, Rotation, Collapsing)
@@ -104,7 +104,7 @@ def equal_speed(monkeypatch: pytest.MonkeyPatch) -> None:
         task(views.finish(views.fetch(source, np.arange(4), 0, 0).batch))  # type: ignore[attr-defined]
         return 0.15
 
-    monkeypatch.setattr(race, "step_seconds", seconds)
+    monkeypatch.setattr(tournament, "step_seconds", seconds)
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def quick_scratch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 8, 13])
-def test_rungs_halve_until_two_have_whole_runs(count: int) -> None:
+def test_stages_halve_until_two_have_whole_runs(count: int) -> None:
     stages = plan_stages(count, halving=True)
     counts, shares = zip(*stages, strict=True)
     assert counts[0] == count
@@ -140,7 +140,7 @@ def test_minutes_are_shared_equally_and_not_exceeded() -> None:
         spent = entry["steps"][-1] * cost[name] / 60
         assert plan["minutes_each"] - cost[name] / 60 <= spent <= plan["minutes_each"], "an equal time for each"
         assert entry["steps"] == sorted(set(entry["steps"]))
-    stages = [(stage["candidates"], stage["share"]) for stage in plan["stages"]]
+    stages = [(stage["candidates"], stage["fraction"]) for stage in plan["stages"]]
     assert whole_runs(stages) * plan["minutes_each"] == pytest.approx(3.0)
 
 
@@ -149,7 +149,7 @@ def test_too_few_minutes_leave_the_slow_out_and_say_how_many_are_enough() -> Non
     plan = plan_steps(cost, 0.01, halving=True)
     assert list(plan["candidates"]) == ["a", "c"], "the others are compared"
     assert re.match(r"--minutes 0.01 leave 0 steps of 2 s; give at least", plan["left_out"]["b"])
-    stages = [(stage["candidates"], stage["share"]) for stage in plan["stages"]]
+    stages = [(stage["candidates"], stage["fraction"]) for stage in plan["stages"]]
     assert whole_runs(stages) * plan["minutes_each"] == pytest.approx(0.01), "the time of the slow one is theirs"
     enough = float(re.search(r"at least ([0-9.e+]+)", plan["left_out"]["b"])[1])
     assert plan_steps(cost, enough, halving=True)["candidates"]["b"]["steps"][0] >= 1
@@ -175,7 +175,7 @@ def test_the_measured_speed_is_that_of_the_loop(source: Arrays) -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-def test_stopping_at_rungs_and_going_on_equals_never_stopping(source: Arrays, tmp_path: Path, optimizer: str) -> None:
+def test_stopping_at_stages_and_resuming_equals_never_stopping(source: Arrays, tmp_path: Path, optimizer: str) -> None:
     options = {"encoder": "convnet", "batch_size": 16, "steps": 12, "seed": 3, "quiet": True, "optimizer": optimizer}
     whole = selfsup.pretrain(source, **options, out=tmp_path / "whole")
     for until in (3, 3, 7):
@@ -217,7 +217,7 @@ def test_a_test_set_of_its_own_leaves_its_share_to_draw_from(source: Arrays) -> 
 
 def test_draws_that_would_all_be_the_same_are_refused() -> None:
     pool = Arrays(np.zeros((12, 8, 8), np.uint8), Labels.of(["a", "b"] * 6))
-    with pytest.raises(UserError, match=r"6 labels a class are left to draw from.*give --shots 3 or fewer"):
+    with pytest.raises(UserError, match=r"6 labels per class are left to draw from.*give --shots 3 or fewer"):
         draw(pool, 6, 5, 0)
     drawn = draw(pool, 3, 5, 0)
     assert len({tuple(one) for one in drawn}) > 1
@@ -231,7 +231,7 @@ def test_intervals_cover_new_draws_and_new_items() -> None:
     for _ in range(300):
         luck, ease = generator.normal(0, 0.3, (5, 1)), generator.normal(0, 1, 80)
         right = generator.random((2, 5, 80)) < 1 / (1 + np.exp(-(luck + ease)))
-        one, other = (reading(list(r)) for r in right)
+        one, other = (score(list(r)) for r in right)
         mean, half = accuracy(one)
         covered += abs(mean - 0.5) < half
         by, half = difference(one, other)
@@ -257,7 +257,7 @@ def test_tasks_are_parsed_with_their_options(source: Arrays, monkeypatch: pytest
     names = ["context", "rotation"]
     monkeypatch.setattr("selfsup.comparison.candidates.TASKS", names)
     monkeypatch.setattr("selfsup.comparison.candidates.find_task", {"context": Context, "rotation": Rotation}.get)
-    monkeypatch.setattr("selfsup.pretraining.find_task", {"context": Context, "rotation": Rotation}.get)
+    monkeypatch.setattr("selfsup.tasks.resolve.find_task", {"context": Context, "rotation": Rotation}.get)
     assert find_candidates("all", source)[1] == {"context": "context needs --far"}
     with pytest.raises(UserError, match="context needs --far"):
         find_candidates("context", source)
@@ -309,20 +309,20 @@ def test_with_labels(source: Arrays, tmp_path: Path, quick_scratch: None) -> Non
     assert set(result.ranking) == {*result.finalists, "raw pixels", "untrained", "from scratch"}
     assert len(result.finalists) == 2
     assert len(result.stopped) == 1
-    rungs_read = {name: len(result.state.readings[name]) for name in ("Plain", "Rotation", "Collapsing")}
-    assert sorted(rungs_read.values()) == [1, 2, 2]
-    for name in rungs_read:
+    stages_done = {name: len(result.state.scores[name]) for name in ("Plain", "Rotation", "Collapsing")}
+    assert sorted(stages_done.values()) == [1, 2, 2]
+    for name in stages_done:
         run = selfsup.Run(tmp_path / "c" / name)
         assert run.done == (name in result.finalists)
         steps = result.state.plan["candidates"][name]["steps"]
         assert run.recipe["plan"]["steps"] == steps[-1], "every run is planned for the whole"
-        assert run.load_task({kind.__name__: kind for kind in TOYS}[name])[1] == steps[rungs_read[name] - 1]
-    weakest = min(rungs_read, key=lambda name: accuracy(result.state.readings[name][0]["select"])[0])
+        assert run.load_task({kind.__name__: kind for kind in TOYS}[name])[1] == steps[stages_done[name] - 1]
+    weakest = min(stages_done, key=lambda name: accuracy(result.state.scores[name][0]["select"])[0])
     assert result.stopped == [weakest], "the one with the lowest accuracy was stopped"
-    means = [accuracy(result.state.readings[name][-1]["select"])[0] for name in result.ranking]
+    means = [accuracy(result.state.scores[name][-1]["select"])[0] for name in result.ranking]
     assert means == sorted(means, reverse=True)
     text = str(result)
-    assert "took part in no choice" in " ".join(text.split())
+    assert "played no part in the choice" in " ".join(text.split())
     assert "±" in text
     json.dumps(result.as_json())
 
@@ -335,7 +335,7 @@ def test_with_labels(source: Arrays, tmp_path: Path, quick_scratch: None) -> Non
 
 
 def test_results_follow_from_the_plan(source: Arrays, tmp_path: Path, quick_scratch: None) -> None:
-    """A stage's reading is that of an ordinary run, and the printed command's options give the same weights."""
+    """A stage's score is that of an ordinary run, and the printed command's options give the same weights."""
     tasks = (Plain, Rotation)
     result = selfsup.compare(source, tasks=tasks, minutes=0.05, out=tmp_path / "c", **SMALL)
     steps = result.state.plan["candidates"]["Plain"]["steps"][-1]
@@ -345,7 +345,7 @@ def test_results_follow_from_the_plan(source: Arrays, tmp_path: Path, quick_scra
     assert files[0] == files[1]
 
 
-def test_the_printed_commands_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_scratch: None) -> None:
+def test_the_printed_commands_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_scratch: None) -> None:
     monkeypatch.chdir(tmp_path)
     options = {**SMALL, "size": 8}
     tasks = "rotation(flip=0,pad=0),rotation(pad=1),rotation"
@@ -353,9 +353,9 @@ def test_the_printed_commands_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert set(result.commands) == set(tasks.replace("),", ")|").split("|"))
     for name, command in result.commands.items():
         assert main([*shlex.split(command)[1:], "--quiet"]) == 0
-        run = selfsup.Run(Path("c") / race.Candidate(name, name, {}).folder)
+        run = selfsup.Run(Path("c") / tournament.Candidate(name, name, {}).folder)
         assert run.done
-    monkeypatch.setattr(race, "pretrain", lambda *_, **__: pytest.fail("nothing is trained again"))
+    monkeypatch.setattr(tournament, "pretrain", lambda *_, **__: pytest.fail("nothing is trained again"))
     assert selfsup.compare("digits", tasks=tasks, minutes=0.1, out="c", **options).as_json() == result.as_json()
 
 
@@ -364,13 +364,13 @@ def test_without_labels_nobody_is_stopped_and_the_output_says_how_far_to_trust(s
     result = selfsup.compare(bare, tasks=TOYS, minutes=0.05, out=tmp_path / "c", **SMALL)
     assert len(result.finalists) == 3
     assert result.stopped == []
-    ranks = [result.state.readings[name][-1]["measures"]["rankme"] for name in result.finalists]
+    ranks = [result.state.scores[name][-1]["measures"]["rankme"] for name in result.finalists]
     assert ranks == sorted(ranks, reverse=True)
     text = " ".join(str(result).split())
     assert "weak evidence" in text
     assert "RankMe" in text
     assert "accuracy with" not in text
-    assert "from scratch" not in result.state.readings
+    assert "from scratch" not in result.state.scores
     assert (tmp_path / "c" / "compare.png").exists()
     with pytest.raises(UserError, match="--test is of no use without labels"):
         selfsup.compare(bare, tasks=TOYS, test="digits", out=tmp_path / "d", **SMALL)
@@ -386,14 +386,14 @@ def test_what_fails_is_reported_and_does_not_stop_the_others(
     assert "the loss is nan" in result.state.failed["Exploding"]
     assert result.state.failed["Breaking"] == "IndexError: out of range"
     assert "Exploding failed: the loss is nan" in " ".join(str(result).split())
-    with pytest.raises(RunFailed, match="no task came through: Exploding: the loss is nan"):
+    with pytest.raises(RunFailed, match="no task finished: Exploding: the loss is nan"):
         selfsup.compare(source, tasks=(Exploding,), minutes=0.02, out=tmp_path / "d", **SMALL)
     with pytest.raises(UserError, match="no task of --tasks can run on digits: Broken: ValueError: no way"):
         selfsup.compare(source, tasks=(Broken,), minutes=0.02, out=tmp_path / "e", **SMALL)
     assert not (tmp_path / "e").exists()
 
 
-def test_a_run_that_was_gone_on_with_meanwhile_is_not_compared(
+def test_a_run_that_was_continued_meanwhile_is_not_compared(
     source: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_scratch: None
 ) -> None:
     options = {**SMALL, "minutes": 0.1, "out": tmp_path / "c"}
@@ -407,7 +407,7 @@ def test_a_run_that_was_gone_on_with_meanwhile_is_not_compared(
         **{key: SMALL[key] for key in ("encoder", "batch_size", "quiet", "precision")},
     )  # fmt: skip
     result = selfsup.compare(source, tasks=TOYS, **options)
-    assert "gone on with" in result.state.failed["Plain"]
+    assert "was continued to step" in result.state.failed["Plain"]
 
 
 def test_copies_between_the_parts_are_counted(tmp_path: Path, source: Arrays, quick_scratch: None) -> None:
@@ -425,21 +425,21 @@ def verdict(tmp_path: Path, **right: float) -> str:
     """Return the verdict where each is right with these probabilities on 400 items, in five draws."""
     generator = np.random.default_rng(0)
     ease = generator.random(400)
-    readings = {
+    scores = {
         name.replace("_", " "): [
             {
-                part: reading([generator.random(400) * 0.2 + 0.8 * ease < p for _ in range(5)])
+                part: score([generator.random(400) * 0.2 + 0.8 * ease < p for _ in range(5)])
                 for part in ("select", "test")
             }
         ]
         for name, p in right.items()
     }
     plan = {
-        "stages": [{"candidates": 2, "share": 1.0}], "parts": {"select": 400}, "copies": 0,
+        "stages": [{"candidates": 2, "fraction": 1.0}], "parts": {"select": 400}, "copies": 0,
         "candidates": {name: {"steps": [4], "seconds_per_step": 1} for name in ("a", "b")}, "left_out": {},
     }  # fmt: skip
     asked = {"labelled": True, "shots": 5, "draws": 5, "test": None, "minutes": 1}
-    return " ".join(Comparison(tmp_path, State(tmp_path, asked, plan, readings), {}).verdict())
+    return " ".join(Comparison(tmp_path, State(tmp_path, asked, plan, scores), {}).verdict())
 
 
 BASELINES = {"raw_pixels": 0.3, "untrained": 0.35, "from_scratch": 0.4}
@@ -486,7 +486,7 @@ def everything(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in names}
 
 
-def test_interrupted_in_any_rung_goes_on_to_the_same_result(
+def test_interrupted_at_any_stage_resumes_to_the_same_result(
     source: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_scratch: None
 ) -> None:
     options = {**SMALL, "minutes": 0.1}
@@ -494,13 +494,13 @@ def test_interrupted_in_any_rung_goes_on_to_the_same_result(
     for step in (3, 9, 21, 4):
         with monkeypatch.context() as patch:
             stop_after(patch, step)
-            with pytest.raises(Interrupted, match="the same command goes on"):
+            with pytest.raises(Interrupted, match="the same command"):
                 selfsup.compare(source, tasks=TOYS, out=tmp_path / "stopped", **options)
     selfsup.compare(source, tasks=TOYS, out=tmp_path / "stopped", **options)
     assert everything(tmp_path / "stopped") == everything(tmp_path / "whole")
 
 
-def test_from_scratch_goes_on_at_the_next_draw(
+def test_from_scratch_resumes_at_the_next_draw(
     source: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_scratch: None
 ) -> None:
     trained: list[int] = []
@@ -514,35 +514,34 @@ def test_from_scratch_goes_on_at_the_next_draw(
 
     monkeypatch.setattr(Accuracy, "scratch", stopping)
     options = {**SMALL, "minutes": 0.01, "out": tmp_path / "c"}
-    with pytest.raises(Interrupted, match=r"stopped at step 2 of 5 by SIGINT: saved in .*; the same command goes on"):
+    with pytest.raises(Interrupted, match=r"stopped at step 2 of 5 by SIGINT: saved in .*; the same command"):
         selfsup.compare(source, tasks=(Plain,), **options)
     result = selfsup.compare(source, tasks=(Plain,), **options)
     assert trained == [0, 1, 2, 2, 3, 4]
-    assert len(result.state.readings["from scratch"][0]["test"]["values"]) == 5
+    assert len(result.state.scores["from scratch"][0]["test"]["values"]) == 5
 
 
-def test_from_scratch_is_trained_and_read(source: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = fit_module.Plan
+def test_from_scratch_is_trained_and_scored(source: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "selfsup.evaluation.few_labels.Plan", lambda steps, **rest: real(steps=min(steps, 100), **rest)
+        "selfsup.evaluation.few_labels.Plan", lambda steps, **rest: Plan(steps=min(steps, 100), **rest)
     )  # enough to be better than chance
     result = selfsup.compare(source, tasks=(Plain,), minutes=0.01, out=tmp_path / "c", **SMALL)
-    mean, half = accuracy(result.state.readings["from scratch"][-1]["test"])
+    mean, half = accuracy(result.state.scores["from scratch"][-1]["test"])
     assert mean - half > 0.1
 
 
-def test_killed_at_random_goes_on_to_the_same_result(tmp_path: Path, source: Arrays) -> None:
+def test_killed_at_random_resumes_to_the_same_result(tmp_path: Path, source: Arrays) -> None:
     np.savez(tmp_path / "data.npz", x=source.x, y=source.labels.ids)
     code = f"""
 import sys
 sys.path[:0] = [{str(Path(__file__).parent)!r}]
 import numpy as np
 import selfsup.train.fit as fit
-from selfsup.comparison import race
+from selfsup.comparison import tournament
 from selfsup.comparison.judging import Accuracy
 from selfsup.cli import main
 fit.SAVE_SECONDS = 0.0
-race.step_seconds = lambda *_: 0.15
+tournament.step_seconds = lambda *_: 0.15
 Accuracy.scratch = lambda self, make, number, seed: {{
     name: np.random.default_rng(number).random(len(getattr(self.parts, name))) < 0.1 for name in ("select", "test")
 }}
@@ -580,7 +579,7 @@ sys.exit(main())
 def test_a_folder_that_is_no_comparison_and_a_damaged_file(tmp_path: Path, source: Arrays) -> None:
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "mine.txt").write_text("hello")
-    with pytest.raises(UserError, match="holds no comparison"):
+    with pytest.raises(UserError, match="does not hold a comparison"):
         selfsup.compare(source, tasks=(Plain,), out=tmp_path / "c", **SMALL)
     (tmp_path / "c" / "compare.json").write_text('{"asked": 3}')
     with pytest.raises(UserError, match=r"compare\.json is damaged"):

@@ -14,7 +14,7 @@ from selfsup.data.image import Arrays
 from selfsup.data.open import open_data
 from selfsup.errors import RunFailed, UserError
 from selfsup.evaluation import few_labels
-from selfsup.evaluation.few_labels import align
+from selfsup.evaluation.parts import align
 from selfsup.evaluation.result import Evaluation
 from selfsup.evaluation.targets import split
 from selfsup.source import Labels

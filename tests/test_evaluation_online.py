@@ -18,7 +18,7 @@ from selfsup.train.checkpoint import load_tensors
 
 
 def test_weights_are_the_same_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(online, "SHARE", 1e9)  # look at every log point
+    monkeypatch.setattr(online, "TIME_FRACTION", 1e9)  # measure at every log point
     options = {"encoder": "convnet", "steps": 12, "batch_size": 16, "quiet": True}
     selfsup.pretrain("digits", out=tmp_path / "plain", **options)
     run = selfsup.pretrain("digits", out=tmp_path / "watched", probe="digits", **options)
@@ -34,17 +34,17 @@ def test_weights_are_the_same_bit_for_bit(tmp_path: Path, monkeypatch: pytest.Mo
     assert [json.loads(line)["loss"] for line in before] == [line["loss"] for line in lines]
     recipes = (json.loads((tmp_path / folder / "recipe.json").read_text()) for folder in ("plain", "watched"))
     first, second = recipes
-    assert {**first, "command": 0} == {**second, "command": 0}, "a run goes on with or without it"
+    assert {**first, "command": 0} == {**second, "command": 0}, "a run resumes with or without it"
 
 
-def test_it_keeps_to_its_share_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_keeps_to_its_fraction_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 8))
     probe = OnlineProbe(open_data("digits"), open_data("digits").spec(), torch.device("cpu"), 0)
-    assert probe.look(encoder, last=False) == {}, "too early"
-    assert set(probe.look(encoder, last=True)) == {"probe"}, "the last step is always looked at"
-    assert probe.look(encoder, last=False) == {}
+    assert probe.on_log(encoder, last=False) == {}, "too early"
+    assert set(probe.on_log(encoder, last=True)) == {"probe"}, "the last step is always measured"
+    assert probe.on_log(encoder, last=False) == {}
     probe.began -= 1000
-    assert set(probe.look(encoder, last=False)) == {"probe"}
+    assert set(probe.on_log(encoder, last=False)) == {"probe"}
     assert encoder.training, "as it was"
 
 
@@ -52,7 +52,7 @@ def test_modes_are_restored_one_by_one() -> None:
     encoder = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.BatchNorm1d(64), torch.nn.Dropout())
     encoder[1].eval()
     before = encoder[1].running_mean.clone()
-    OnlineProbe(open_data("digits"), open_data("digits").spec(), torch.device("cpu"), 0).look(encoder, last=True)
+    OnlineProbe(open_data("digits"), open_data("digits").spec(), torch.device("cpu"), 0).on_log(encoder, last=True)
     assert [module.training for module in encoder] == [True, False, True]
     assert torch.equal(before, encoder[1].running_mean)
 

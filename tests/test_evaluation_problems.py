@@ -57,8 +57,8 @@ def test_missing_and_short_classes_are_named() -> None:
     lines = " / ".join(about_classes(train, test, [1, 5, 10]))
     assert "2 of 4 test samples are of classes without a training label: 'c'" in lines
     assert "no test sample is of 'd'" in lines
-    assert "fewer than 5 labels, so all there are: 'b'" in lines
-    assert "fewer than 10 labels, so all there are: 'a', 'b'" in lines
+    assert "all labels are drawn of classes with fewer than 5: 'b'" in lines
+    assert "all labels are drawn of classes with fewer than 10: 'a', 'b'" in lines
     assert about_classes(test, test, [1]) == []
 
 

@@ -31,7 +31,7 @@ def result(one_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         patch.setattr(few_labels, "STEPS", (20, 20))
         yield selfsup.evaluate(
             run, data=few, test=digits.take(np.arange(1, len(digits), 5)), shots="1,5,all", draws=2,
-            protocol="linear,finetune", readings="retrieval,clustering,label-free", quiet=True,
+            protocol="linear,finetune", metrics="retrieval,clustering,label-free", quiet=True,
         )  # fmt: skip
 
 
@@ -63,10 +63,10 @@ def test_damaged_files_are_one_line(result: Evaluation, tmp_path: Path) -> None:
         damaged(lambda p: p["about"].update(chance="")),
     ):  # fmt: skip
         path.write_text(text)
-        with pytest.raises(UserError, match="is no saved evaluation") as error:
+        with pytest.raises(UserError, match="is not a saved evaluation") as error:
             Evaluation.load(path)
         assert "\n" not in str(error.value)
-    with pytest.raises(UserError, match="is no saved evaluation"):
+    with pytest.raises(UserError, match="is not a saved evaluation"):
         Evaluation.load(tmp_path / "missing.json")
 
 
@@ -101,9 +101,9 @@ def test_the_headline_metric_is_accuracy_and_others_are_beside_it(result: Evalua
     assert score.also["balanced accuracy"][0] == pytest.approx(score.mean, abs=0.05), "nearly balanced classes"
 
 
-def test_readings_of_every_frozen_representation(result: Evaluation) -> None:
-    assert set(result.readings) == {"rotation", "untrained", "raw pixels"}
-    for row in result.readings.values():
+def test_extra_metrics_of_every_frozen_representation(result: Evaluation) -> None:
+    assert set(result.metrics) == {"rotation", "untrained", "raw pixels"}
+    for row in result.metrics.values():
         assert 0.1 < row["R@1"] <= row["R@5"] <= row["R@10"] <= 1
         assert 0 <= row["mAP"] <= 1
         assert row["NMI"] > 0.1

@@ -9,7 +9,7 @@ import selfsup
 from selfsup.data.image import Arrays
 from selfsup.errors import UserError
 from selfsup.evaluation.draws import nested_subsets
-from selfsup.evaluation.targets import TARGETS, read_shots, split, truth
+from selfsup.evaluation.targets import TARGETS, read_shots, split
 from selfsup.source import Labels
 
 
@@ -51,11 +51,11 @@ def test_several_labels_are_measured_by_average_precision(finished_run: Path) ->
 
 
 def test_labels_become_what_has_to_be_predicted() -> None:
-    assert truth(TARGETS["numeric"], Labels.of(["1.5", "-2", "1.5"])).tolist() == [1.5, -2.0, 1.5]
-    assert truth(TARGETS["multi"], Labels.of(["b|a", "a", " c "])).tolist() == [[1, 1, 0], [1, 0, 0], [0, 0, 1]]
+    assert TARGETS["numeric"].truth(Labels.of(["1.5", "-2", "1.5"])).tolist() == [1.5, -2.0, 1.5]
+    assert TARGETS["multi"].truth(Labels.of(["b|a", "a", " c "])).tolist() == [[1, 1, 0], [1, 0, 0], [0, 0, 1]]
     for name in ("cat", "nan", "inf"):
-        with pytest.raises(UserError, match=f"'{name}' is no finite number"):
-            truth(TARGETS["numeric"], Labels.of(["1", name]))
+        with pytest.raises(UserError, match=f"'{name}' is not a finite number"):
+            TARGETS["numeric"].truth(Labels.of(["1", name]))
 
 
 def test_samples_are_drawn_nested_whatever_their_labels() -> None:
@@ -88,7 +88,7 @@ def test_default_shots_go_as_far_as_the_labels() -> None:
         ({"target": "number"}, "unknown target 'number'"),
         ({"target": "numeric", "protocol": "knn"}, "unknown protocol of --target numeric 'knn'"),
         ({"protocol": ""}, "--protocol names none"),
-        ({"readings": "retreival"}, "did you mean 'retrieval'"),
+        ({"metrics": "retreival"}, "did you mean 'retrieval'"),
         ({"target": "multi", "semi": True}, "--semi is for --target classes"),
         ({"target": "numeric", "shots": "1"}, "at least 2"),
         ({"protocol": "attentive"}, "take a transformer"),

@@ -231,7 +231,7 @@ def test_a_saved_evaluation_is_shown_and_not_measured_again(
     text = selfsup.report(run, data="digits", quiet=True).path.read_text()
     assert f"{evaluation.score('raw pixels', 'linear', 5).mean:.1%} ±" in text
     (run / "evaluation.json").write_text('{"scores": [{"shots": 0}], "about": {}}')
-    with pytest.raises(UserError, match="is no saved evaluation"):
+    with pytest.raises(UserError, match="is not a saved evaluation"):
         selfsup.report(run, quiet=True)
 
 

@@ -202,7 +202,7 @@ def labels(folder: Path) -> Case:
     csv.writer(text).writerows([("path", "label"), *((str(i), str(i % 3)) for i in range(9))])
     whole = text.getvalue().encode()
     words = (b'"', b",", b"\n", b"\0", b"\xff", b'""', b"path", b"label", b"9" * 400, b"5,b\n", b",,\n", b"nan", b"\r")
-    from selfsup.evaluation.targets import TARGETS, truth
+    from selfsup.evaluation.targets import TARGETS
 
     def case(rng: random.Random) -> None:
         path.write_bytes(mutate_bytes(whole, rng, words))
@@ -211,7 +211,7 @@ def labels(folder: Path) -> Case:
         source.fingerprint(), str(source.labels.classes)
         chosen = source.labels.take(np.flatnonzero(source.labels.ids >= 0))
         for target in TARGETS.values():
-            truth(target, chosen)
+            target.truth(chosen)
 
     return case
 

@@ -40,21 +40,22 @@ def audit(
     quiet: bool = False,
     **options: Any,
 ) -> Audit:
-    """Train the task with encoders that see one cheap cue each, and tell which of them solve it as an encoder does.
+    """Train the task with encoders that see only one cheap cue each, and tell which cues are enough to solve it.
 
     Args:
-        task: A name of `selfsup tasks`, or module:Class for your own.
+        task: A name from `selfsup tasks`, or module:Class for your own.
         data: A folder of images, a list file, an .npz file, a name or an array; at least 64 images.
-        minutes: Of training: two fifths for the shortcut probes, as much for a small encoder, the rest for
-            counter-measures; 1 by default.
-        steps: Instead of minutes: optimizer steps of each, so that the result is the same on any machine.
-        cues: All, or some of rim, colours, aberration, residual, border, separated by commas.
+        minutes: Minutes of training, more than 0: two fifths for the shortcut probes, as much for a small encoder and
+            the rest for counter-measures; 1 by default.
+        steps: Instead of minutes, the optimizer steps of each encoder, at least 1, so that the result is the same on
+            any machine.
+        cues: All, or some of rim, colours, aberration, residual and border, separated by commas.
         labels: For tasks that need labels: 'folders', a CSV file (path,label) or an .npz file with y.
-        out: An image of the result to write (.png, .pdf or .svg).
-        seed: Seed of everything.
-        device: auto, cpu, cuda or mps.
-        quiet: No progress bar.
-        options: Those of the task, see `selfsup tasks NAME`, and of the kind of data (size, channels).
+        out: A file for an image of the result (.png, .pdf or .svg).
+        seed: Seed of everything, at least 0.
+        device: Where to compute: auto, cpu, cuda or mps.
+        quiet: Whether to hide the progress bar.
+        options: Options of the task (see `selfsup tasks NAME`) and of the kind of data (size, channels).
 
     Raises:
         UserError: For anything that is wrong with the arguments.

@@ -1,4 +1,4 @@
-"""`compare`: which pretext task suits these data, under one equal budget. Imports torch only when it is called."""
+"""`compare`: which pretext task suits these data, under one equal budget? Imports torch only when it is called."""
 
 from __future__ import annotations
 
@@ -48,26 +48,29 @@ def compare(
     """Train each task under one equal budget and rank them, beside raw data, the untrained encoder and from scratch.
 
     With labels: successive halving by few-label accuracy; the winner is chosen on one held-out part and measured on
-    another. Without: whole runs, ranked by label-free measures, which is weak evidence. Called again with the same
-    arguments it goes on where it was stopped, or returns the finished comparison.
+    another. Without labels: whole runs, ranked by label-free measures, which is weak evidence. Called again with the
+    same arguments, it resumes where it was stopped, or returns the finished comparison.
 
     Args:
         data: A folder of images, a list file, an .npz file, a name (digits, mnist5k, torchvision:NAME) or an array.
-        tasks: Names of `selfsup tasks` or module:Class, separated by commas, with options in brackets; or all.
-        minutes: Of training, over all tasks; the speed is measured once, and reading and baselines come on top.
+        tasks: Names of `selfsup tasks` or module:Class, separated by commas, with options in brackets, such as
+            rotation(flip=0); or all.
+        minutes: Minutes of training over all tasks together, more than 0; measuring the speed, scoring and the
+            baselines take extra time.
         labels: Where the labels of the data are: 'folders', a CSV file (path,label) or an .npz file with y.
         test: Labelled data to measure on; by default a fifth of every class of the data, set aside first.
-        test_labels: The same as labels, for the test data.
-        encoder: One for all tasks, as `pretrain` takes it; by default that of the first task, for images resnet18.
-        shots: Labels per class.
+        test_labels: Where the labels of the test data are, in the same forms.
+        encoder: The encoder of all tasks, named as for `pretrain`; by default that of the first task, resnet18 for most
+            tasks on images.
+        shots: How many labels per class are drawn, at least 1.
         draws: How many times the labels are drawn, at least 5.
-        out: The folder of the comparison: compare.json, compare.png and a run folder for each task.
-        batch_size: Samples a step.
+        out: The folder of the comparison, for compare.json, compare.png and a run folder for each task.
+        batch_size: Samples per step, at least 1 and at most the number of samples.
         precision: auto (bfloat16 where the processor has it), float32, bfloat16 or float16.
-        seed: Seed of everything.
-        device: auto, cpu, cuda or mps.
-        quiet: No progress.
-        options: Those of the kind of data (size, channels; tokenizer).
+        seed: Seed of everything, at least 0.
+        device: Where to compute: auto, cpu, cuda or mps.
+        quiet: Whether to hide the progress.
+        options: Options of the kind of data (size, channels; tokenizer).
 
     Raises:
         UserError: For anything that is wrong with the arguments.
@@ -81,19 +84,19 @@ def compare(
     if draws < 5:
         raise UserError(f"--draws must be at least 5 for an interval to choose by, not {draws}")
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        raise UserError("compare runs in one process; go on with the winner in several")
+        raise UserError("compare runs in a single process; train the winner in several with `selfsup pretrain`")
     if test is None and test_labels is not None:
         raise UserError("--test-labels are of --test, which was not given")
     folder = Path(out)
     check_new_folder(folder)
     shared: dict[str, Any] = {"encoder": encoder, "batch_size": batch_size, "seed": seed, "data": options}
     with only_here(folder):
-        race = Tournament(
+        tournament = Tournament(
             data, folder, shared, labels=labels, test=test, test_labels=test_labels, tasks=tasks, minutes=minutes,
             shots=shots, draws=draws, precision=precision, device=device, quiet=quiet,
         )  # fmt: skip
-        race.run()
-        if not race.result.finalists:
-            reasons = "; ".join(f"{name}: {reason}" for name, reason in race.state.failed.items())
-            raise RunFailed(f"no task came through: {reasons}")
-        return race.finish()
+        tournament.run()
+        if not tournament.result.finalists:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in tournament.state.failed.items())
+            raise RunFailed(f"no task finished: {reasons}")
+        return tournament.finish()

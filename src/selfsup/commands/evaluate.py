@@ -1,11 +1,12 @@
-"""Does it help? Few-label accuracy beside its baselines. Imports torch only when it is called."""
+"""`evaluate`: few-label accuracy beside its baselines. Imports torch only when it is called."""
 
 from __future__ import annotations
 
+import copy
 import os
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from selfsup.base.checks import check_numbers
 from selfsup.errors import RunFailed, UserError, unknown
@@ -14,7 +15,9 @@ from selfsup.run import Run
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from torch import nn
 
+    from selfsup.evaluation.few_labels import Classifier
     from selfsup.evaluation.result import Evaluation
     from selfsup.source import Source
 
@@ -37,7 +40,7 @@ def evaluate(
     target: str = "classes",
     shots: Numbers | None = None,
     protocol: Names | None = None,
-    readings: Names = "",
+    metrics: Names = "",
     draws: int = 5,
     scratch: bool = True,
     semi: bool = False,
@@ -48,72 +51,81 @@ def evaluate(
 ) -> Evaluation:
     """Measure what an encoder is worth with few labels, beside its baselines.
 
-    The frozen features of the run's encoder, of the same encoder untrained, the raw pixels and their principal
-    components are read by a linear probe and by nearest neighbours; the same encoder is trained from scratch on the
-    same labels. Whatever a protocol chooses, it chooses on the drawn labels; the test part is only measured. Other data
-    than those of pretraining tell how the encoder transfers. The result is also kept as evaluation.json in the run
-    folder, where `report` finds it. See docs/evaluation.md.
+    A linear probe and nearest neighbours read the frozen features of the run's encoder, those of the same encoder
+    untrained, the raw pixels and their principal components; the same encoder is trained from scratch on the same
+    labels. Whatever a protocol chooses, it chooses on the drawn labels; the test part is only measured on. Data other
+    than those of pretraining show how well the encoder transfers. The result is also saved as evaluation.json in the
+    run folder, where `report` finds it. See docs/evaluation.md.
 
     Args:
-        run: A run folder.
+        run: A finished run folder.
         data: Labelled data, from which the labels are drawn.
         test: Labelled data to measure on; by default a fifth of every class of the data, set aside first.
         labels: Where the labels of the data are: 'folders', a CSV file (path,label) or an .npz file with y.
-        test_labels: The same for the test data.
-        target: What a label is: classes, numeric (a number, R²), multi (several, as a|b|c; average precision).
-        shots: Labels per class, and 'all'; by default 1,2,5,10,20,50,100,all as far as there are so many labels.
-        protocol: linear, knn, finetune, attentive (encoders with tokens); by default linear,knn.
-        readings: More about the features of the test part: retrieval, clustering, label-free.
-        draws: How many times the labels are drawn.
-        scratch: Whether to train from scratch too, which takes long.
-        semi: Whether to train s4l too, on the drawn labels and all other training samples, those that never had a label
-            included, without theirs; takes the longest.
+        test_labels: Where the labels of the test data are, in the same forms.
+        target: The kind of labels: classes, numeric (one number per sample, measured by R²) or multi (several labels
+            per sample, written a|b|c, measured by average precision).
+        shots: Numbers of labels per class, each at least 1, and 'all', separated by commas; by default
+            1,2,5,10,20,50,100,all as far as there are enough labels. For numeric and multi they count labelled samples,
+            at least 2.
+        protocol: Protocols, separated by commas: linear, knn, attentive (for encoders with tokens) and finetune;
+            linear,knn by default. For numeric and multi only linear.
+        metrics: Further metrics of the test features, separated by commas: retrieval, clustering and label-free; none
+            by default.
+        draws: How many times the labels are drawn, at least 1.
+        scratch: Whether to train from scratch as well, which takes long.
+        semi: Whether to train s4l as well, on the drawn labels and on all other training samples without their labels,
+            including those that never had one; this takes the longest.
         reference: A timm model whose pretrained weights are on this machine, as one more baseline.
-        seed: Seed of the draws, of the split and of the baselines.
-        device: auto, cpu, cuda or mps.
-        quiet: No progress bar.
+        seed: Seed of the draws, of the split and of the baselines, at least 0.
+        device: Where to compute: auto, cpu, cuda or mps.
+        quiet: Whether to hide the progress bar.
 
     Raises:
-        UserError: For labels that are missing, of one class, or fewer than asked for.
+        UserError: For labels that are missing, all of one class, or fewer than asked for.
     """
-    import numpy as np
+    import torch
 
     from selfsup.data.open import open_data
-    from selfsup.evaluation.few_labels import align
-    from selfsup.evaluation.measuring import Request, measure
-    from selfsup.evaluation.readings import READINGS
+    from selfsup.evaluation.evaluators import EVALUATORS
+    from selfsup.evaluation.extra_metrics import EXTRA_METRICS
+    from selfsup.evaluation.frozen import FrozenEncoder
+    from selfsup.evaluation.measuring import Sampling, measure
+    from selfsup.evaluation.parts import labels_of, make_parts
     from selfsup.evaluation.reference import load_reference
-    from selfsup.evaluation.targets import TARGETS, split
+    from selfsup.evaluation.targets import TARGETS, read_shots
     from selfsup.train.device import make_fabric
 
     run = run if isinstance(run, Run) else Run(run)
     if target not in TARGETS:
         raise unknown("target", target, TARGETS)
-    kind = TARGETS[target]
-    protocols = _names("protocol", kind.protocols[:2] if protocol is None else protocol, kind.protocols, kind.name)
-    wanted = _names("readings", readings, READINGS, kind.name)
+    wanted = TARGETS[target]
+    known = [name for name, one in EVALUATORS.items() if target in one.targets]
+    default = [name for name in known if EVALUATORS[name].default]
+    known += ["finetune"] if wanted.by_class else []
+    protocols = _names("protocol", default if protocol is None else protocol, known, target)
+    if not protocols:
+        raise UserError(f"--protocol names none; known: {', '.join(known)}")
+    extra = _names("metrics", metrics, list(EXTRA_METRICS), target)
     check_numbers(draws=draws, seed=seed)
-    if semi and kind.name != "classes":
-        raise UserError(f"--semi is for --target classes, not {kind.name}")
+    if semi and not wanted.by_class:
+        raise UserError(f"--semi is for --target classes, not {target}")
     encoder = run.load()
-    other = load_reference(reference) if reference is not None else None
-    opened = open_data(data, labels)
-    numbers, unlabelled = _labelled(opened, "--labels")
-    if test is None:
-        numbers, aside = split(opened, seed, target=kind)
-        held_out = opened.take(aside)
-    else:
-        held_out = open_data(test, test_labels)
-        held_out = held_out.take(_labelled(held_out, "--test-labels")[0])
-    train = opened.take(numbers)
-    assert train.labels is not None
-    assert held_out.labels is not None
-    train.labels, held_out.labels = align(train.labels, held_out.labels)
-    request = Request(
-        run, encoder, train, held_out, lambda kept: opened.take(np.concatenate([numbers[kept], unlabelled])), kind,
-        shots, protocols, wanted, draws, scratch and kind.name == "classes", semi, other, seed, test is None, quiet,
+    torch.manual_seed(seed + 1)
+    encoders = [
+        FrozenEncoder(run.task, encoder, run.spec),
+        FrozenEncoder("untrained", run.fresh_encoder(), run.spec),
+    ]
+    encoders += [load_reference(reference)] if reference is not None else []
+    parts = make_parts(open_data(data, labels), None if test is None else open_data(test, test_labels), wanted, seed)
+    drawn_from = labels_of(parts.train)
+    sampling = Sampling(read_shots(shots, wanted, drawn_from), draws, seed)
+    trained = {"finetune": "finetune" in protocols, "scratch": scratch and wanted.by_class, "semi": semi}
+    classifiers = list(_classifiers(run, encoder, len(drawn_from.classes), **trained))
+    result = measure(
+        run, encoders, parts, sampling, protocols=protocols, metrics=extra, classifiers=classifiers,
+        fabric=make_fabric(device, run.recipe["precision"]), quiet=quiet,
     )  # fmt: skip
-    result = measure(request, make_fabric(device, run.recipe["precision"]))
     try:
         result.save(run.folder / "evaluation.json")
     except RunFailed as error:  # a run folder that may only be read: the numbers are worth more than the note
@@ -121,22 +133,42 @@ def evaluate(
     return result
 
 
+def _classifiers(
+    run: Run, encoder: nn.Module, num_classes: int, *, finetune: bool, scratch: bool, semi: bool
+) -> Iterator[Classifier]:
+    """Yield the classifiers that are trained whole, with the views of the run where its task has their options."""
+    from selfsup.evaluation.few_labels import Classifier
+    from selfsup.tasks import TASKS, find_task
+    from selfsup.tasks.semi.s4l import S4L
+    from selfsup.tasks.semi.supervised import Supervised
+
+    given = run.recipe["task"]["hyperparameters"]
+    options = {key: given[key] for key in Supervised.hyperparameters().keys() & given.keys() - {"num_classes"}}
+    if finetune:
+
+        def pretrained() -> Any:
+            return copy.deepcopy(encoder).cpu().requires_grad_(True)
+
+        yield Classifier(
+            run.task, "finetune",
+            lambda: Supervised(pretrained(), num_classes=num_classes, **options),
+        )  # fmt: skip
+    if scratch:
+        yield Classifier(
+            "from scratch", "trained", lambda: Supervised(run.fresh_encoder(), num_classes=num_classes, **options)
+        )
+    if semi:
+        own = run.task in TASKS and not find_task(run.task).needs_labels
+        pretext = {"pretext": run.task, "options": given} if own else {}
+        yield Classifier(
+            "s4l", "trained",
+            lambda: S4L(run.fresh_encoder(), num_classes=num_classes, tile=False, **options, **pretext),
+        )  # fmt: skip
+
+
 def _names(option: str, given: str | Sequence[str], known: Sequence[str], target: str) -> tuple[str, ...]:
     names = [name.strip() for name in given.split(",")] if isinstance(given, str) else list(given)
     for name in (names := [name for name in dict.fromkeys(names) if name]):
         if name not in known:
             raise unknown(f"{option} of --target {target}", name, known)
-    if not names and option == "protocol":
-        raise UserError(f"--protocol names none; known: {', '.join(known)}")
     return tuple(names)
-
-
-def _labelled(source: Source, option: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the numbers of the samples that have a label, and of those that have none."""
-    import numpy as np
-
-    if source.labels is None or not (source.labels.ids >= 0).any():
-        raise UserError(
-            f"{source.name} has no labels: give {option} folders, a CSV file (path,label) or an .npz file with y"
-        )
-    return np.flatnonzero(source.labels.ids >= 0), np.flatnonzero(source.labels.ids < 0)

@@ -191,7 +191,7 @@ def _looks(
 
 def _halves(items: Items, test: Items | None, seed: int) -> tuple[Items, Items]:
     """Return items to train on and to test on, with the same numbering of classes."""
-    from selfsup.evaluation.few_labels import align
+    from selfsup.evaluation.parts import align
     from selfsup.evaluation.probe import stratified_folds
     from selfsup.source import Labels
 

@@ -1,1 +1,1 @@
-"""The parts of `selfsup compare`: candidates, the plan, the readings, the verdict, the image."""
+"""The parts of `selfsup compare`: candidates, the plan, the scores, the verdict, the image."""

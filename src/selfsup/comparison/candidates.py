@@ -1,4 +1,4 @@
-"""Who takes part: from what was asked for to tasks with their options, and the reasons of those that are left out."""
+"""The candidates: the tasks that were asked for with their options, and why others are left out."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ SPEC = re.compile(r"\s*([^,()]+?)\s*(?:\(([^()]*)\))?\s*(?:,|$)")
 
 @dataclass(frozen=True)
 class Candidate:
-    """A task by name or class, and the options that were given to it; `name` as in the table, `folder` for its run."""
+    """A task by name or class, and the options that were given to it; `name` is its name in the table."""
 
     name: str
     task: str | type[Task]
     options: dict[str, Any]
 
     @property
-    def kind(self) -> type[Task]:
-        """The class."""
+    def task_class(self) -> type[Task]:
+        """The class of the task."""
         return find_task(self.task) if isinstance(self.task, str) else self.task
 
     @property
     def folder(self) -> str:
-        """The name without what does not belong into one of a folder."""
+        """The name of its run folder: `name` without characters that do not belong there."""
         return re.sub(r"[^\w.=-]+", "-", self.name).strip("-.")
 
 
 def find_candidates(
     tasks: str | Sequence[str | type[Task]], source: Source
 ) -> tuple[dict[str, Candidate], dict[str, str]]:
-    """Return the candidates by name, and the reasons of those that cannot take part.
+    """Return the candidates by name, and for those that cannot take part the reason.
 
     `tasks`: names of the registry or module:Class, with options in brackets where wanted, separated by commas
     (`rotation(flip=0,pad=3)`); classes; or `all`, every task for the data's kind, of which those that cannot be set
-    up are left out. Raises `UserError` for unknown names and options and for two alike.
+    up are left out. Raises `UserError` for unknown names and options and for duplicates.
     """
     texts = [tasks] if isinstance(tasks, str) else list(tasks)
     wanted: list[Candidate] = []
-    offered: list[str] = []  # by us, not by name
+    offered: list[str] = []  # through `all`
     for text in texts:
         if not isinstance(text, str):
             wanted.append(Candidate(text.__name__, text, {}))
@@ -67,11 +67,11 @@ def find_candidates(
         if candidate.folder in folders or candidate.name in BASELINES:
             raise UserError(f"--tasks names {candidate.name!r} twice, or it is the name of a baseline")
         folders.add(candidate.folder)
-        kind = candidate.kind
-        if kind.needs_labels:
+        task_class = candidate.task_class
+        if task_class.needs_labels:
             left_out[candidate.name] = "it needs labels, which the comparison keeps for measuring"
-        elif kind.kind not in ("any", source.kind):
-            left_out[candidate.name] = f"it is for {kind.kind}, not {source.kind}"
+        elif task_class.kind not in ("any", source.kind):
+            left_out[candidate.name] = f"it is for {task_class.kind}, not {source.kind}"
         else:
             try:
                 resolve_task(candidate.task, source, candidate.options)

@@ -1,4 +1,4 @@
-"""The image of a comparison: what was read at each stage, the baselines as lines."""
+"""The image of a comparison: the score of each stage, the baselines as lines."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from selfsup.evaluation.baselines import baseline_names
 
 
 def draw_comparison(comparison: Comparison) -> Figure:
-    """Return a figure: minutes of training across; accuracy with its 95% interval, or RankMe, upwards."""
+    """Return a figure: minutes of training across; accuracy with its 95% interval, or RankMe, up."""
     state = comparison.state
-    minutes = [stage["share"] * state.plan["minutes_each"] for stage in state.plan["stages"]]
+    minutes = [stage["fraction"] * state.plan["minutes_each"] for stage in state.plan["stages"]]
     figure = Figure((7, 4.2), layout="constrained")
     axes = figure.subplots()
     for number, name in enumerate(state.plan["candidates"]):
-        reads = state.readings.get(name, [])
-        half = [accuracy(read["select"])[1] if "select" in read else 0.0 for read in reads]
-        nudged = [x + 0.004 * minutes[-1] * number for x in minutes[: len(reads)]]  # so that intervals do not hide
-        axes.errorbar(nudged, [merit(read) for read in reads], half, fmt="o-", markersize=4, capsize=3, label=name)
-    lines = (name for name in BASELINES if name in state.readings)
+        scores = state.scores.get(name, [])
+        half = [accuracy(score["select"])[1] if "select" in score else 0.0 for score in scores]
+        nudged = [x + 0.004 * minutes[-1] * number for x in minutes[: len(scores)]]  # so that intervals do not overlap
+        axes.errorbar(nudged, [merit(score) for score in scores], half, fmt="o-", markersize=4, capsize=3, label=name)
+    lines = (name for name in BASELINES if name in state.scores)
     for name, style in zip(lines, (":", "--", "-."), strict=False):
         if comparison.labelled or name not in baseline_names():
-            axes.axhline(merit(state.readings[name][-1]), color="0.4", linestyle=style, linewidth=1, label=name)
+            axes.axhline(merit(state.scores[name][-1]), color="0.4", linestyle=style, linewidth=1, label=name)
     shots = state.asked["shots"]
     axes.set_xlabel("minutes of training, each")
     axes.set_ylabel(f"accuracy, {shots} labels per class" if comparison.labelled else "RankMe")

@@ -1,4 +1,4 @@
-"""How a candidate is read at a stage: few-label accuracy where there are labels, else label-free measures."""
+"""How a candidate is scored at a stage: few-label accuracy where there are labels, else label-free measures."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from selfsup.errors import UserError
 from selfsup.evaluation.baselines import baseline
 from selfsup.evaluation.draws import interval, nested_draws
 from selfsup.evaluation.features import extract
-from selfsup.evaluation.few_labels import align, train_on_labels
+from selfsup.evaluation.few_labels import train_on_labels
+from selfsup.evaluation.parts import align
 from selfsup.evaluation.probe import fit_probe
 from selfsup.source import Source
 from selfsup.task import Task
 
-ITEMS = 2048  # samples for the label-free measures: their cost grows with the cube
-SHARES = {"select": 0.2, "test": 0.2}  # of each class
+ITEMS = 2048  # samples for the label-free measures, whose cost grows with the cube
+FRACTIONS = {"select": 0.2, "test": 0.2}  # of each class
 
 
 class Parts(NamedTuple):
-    """Three parts without a sample in common: labels are drawn from `pool`, the winner is chosen on `select`, and
-    measured on `test`."""
+    """Three disjoint parts: labels are drawn from `pool`, the winner is chosen on `select` and measured on `test`."""
 
     pool: Source
     select: Source
@@ -46,14 +46,14 @@ def split_labels(labelled: Source, test: Source | None, seed: int) -> Parts:
     part = np.where(ids >= 0, 0, -1)
     for number in range(len(labelled.labels.classes)):
         members = generator.permutation(np.flatnonzero(ids == number))
-        for place, name in enumerate(("select",) if test is not None else SHARES, 1):
-            count = min(max(1, round(SHARES[name] * len(members))), max(0, len(members) - place))
+        for place, name in enumerate(("select",) if test is not None else FRACTIONS, 1):
+            count = min(max(1, round(FRACTIONS[name] * len(members))), max(0, len(members) - place))
             taken = int((part[members] > 0).sum())
             part[members[taken : taken + count]] = place
     chosen = [np.flatnonzero(part == place) for place in range(2 if test is not None else 3)]
     if not all(len(numbers) for numbers in chosen):
         raise UserError(
-            f"{labelled.name} has too few labels to choose and to measure on: at least 3 of a class, or --test"
+            f"{labelled.name} has too few labels to choose and to measure on: give at least 3 of a class, or --test"
         )
     pool, select, *rest = (labelled.take(numbers) for numbers in chosen)
     held = rest[0] if test is None else test
@@ -69,7 +69,7 @@ def draw(pool: Source, shots: int, draws: int, seed: int) -> list[NDArray[np.int
     most = int(np.bincount(pool.labels.ids).max())
     if shots >= most:
         raise UserError(
-            f"--shots {shots}: {most} labels a class are left to draw from once parts are set aside to choose and to "
+            f"--shots {shots}: {most} labels per class are left to draw from once parts are set aside to choose and to "
             f"measure on, and draws must differ; give --shots {max(1, most // 2)} or fewer, or more labels"
         )
     return [one[shots] for one in nested_draws(pool.labels.ids, [shots], draws, seed)]
@@ -77,9 +77,9 @@ def draw(pool: Source, shots: int, draws: int, seed: int) -> list[NDArray[np.int
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Reads by the linear probe on frozen features, or by training from scratch, on the same draws of the labels.
+    """Scores by the linear probe on frozen features, or by training from scratch, on the same draws of the labels.
 
-    A reading has `values`, the accuracy of each draw, and `hits`, for each item in how many draws it was right.
+    A score has `values`, the accuracy of each draw, and `hits`, for each item the number of draws that got it right.
     """
 
     parts: Parts
@@ -89,34 +89,34 @@ class Accuracy:
 
     @property
     def classes(self) -> int:
-        """How many there are."""
+        """The number of classes."""
         assert self.parts.pool.labels is not None
         return len(self.parts.pool.labels.classes)
 
-    def read(self, encoder: nn.Module, names: Sequence[str]) -> dict[str, Any]:
-        """Return a reading for each part of `names`."""
+    def score(self, encoder: nn.Module, names: Sequence[str]) -> dict[str, Any]:
+        """Return a score for each part of `names`."""
         parts = ("pool", *names)
         return self._probe({n: extract(encoder, self._part(n), self.spec, self.fabric.device) for n in parts})
 
-    def read_data(self) -> dict[str, Any]:
-        """Return readings of `select` and `test`, of the samples themselves."""
+    def score_data(self) -> dict[str, Any]:
+        """Return the scores of the samples themselves on `select` and `test`."""
         own = baseline(self.spec.kind)
         found = own.features(tuple(self.parts), self.spec, True)
         return self._probe(dict(zip(Parts._fields, found, strict=True)), own.STANDARDISED)
 
     def _probe(
-        self, features: dict[str, tuple[NDArray[np.int64], NDArray[np.float32]]], alike: bool = True
+        self, features: dict[str, tuple[NDArray[np.int64], NDArray[np.float32]]], per_feature: bool = True
     ) -> dict[str, Any]:
-        """Return readings of all parts but `pool`, on which the probes are fitted, a draw each."""
+        """Return a score for each part but `pool`, on which the probes are fitted, one for each draw."""
         (kept, x), labels = features.pop("pool"), self._ids("pool")
         probes = []
         for drawn in self.draws:
             rows = np.isin(kept, drawn)
-            probes.append(fit_probe(x[rows], labels[kept[rows]], self.classes, alike=alike))
-        readings = {}
+            probes.append(fit_probe(x[rows], labels[kept[rows]], self.classes, per_feature=per_feature))
+        scores = {}
         for name, (seen, x) in features.items():
-            readings[name] = reading([np.asarray(probe.predict(x)) == self._ids(name)[seen] for probe in probes])
-        return readings
+            scores[name] = score([np.asarray(probe.predict(x)) == self._ids(name)[seen] for probe in probes])
+        return scores
 
     def _part(self, name: str) -> Source:
         part: Source = getattr(self.parts, name)
@@ -139,18 +139,18 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class LabelFree:
-    """Reads by label-free measures of the features of some samples; ranked by RankMe."""
+    """Scores by label-free measures of the features of some samples; ranked by RankMe."""
 
     source: Source
     spec: Any
     fabric: Fabric
 
-    def read(self, encoder: nn.Module, names: Sequence[str]) -> dict[str, Any]:
+    def score(self, encoder: nn.Module, names: Sequence[str]) -> dict[str, Any]:
         """Return `measures` by name."""
         return self._measure(extract(encoder, self.source, self.spec, self.fabric.device)[1])
 
-    def read_data(self) -> dict[str, Any]:
-        """Return the same of the samples themselves."""
+    def score_data(self) -> dict[str, Any]:
+        """Return those of the samples themselves."""
         return self._measure(baseline(self.spec.kind).features((self.source,), self.spec, True)[0][1])
 
     def _measure(self, x: NDArray[np.float32]) -> dict[str, Any]:
@@ -161,24 +161,24 @@ class LabelFree:
         return {"measures": {name: value if math.isfinite(value) else None for name, value in found.items()}}
 
 
-def reading(right: Sequence[NDArray[np.bool_]]) -> dict[str, Any]:
-    """Return a reading of draws, each as which items (m,) were right."""
+def score(right: Sequence[NDArray[np.bool_]]) -> dict[str, Any]:
+    """Return the score of several draws, each given as which items (m,) were right."""
     return {"values": [float(one.mean()) for one in right], "hits": np.sum(right, 0).tolist()}
 
 
-def accuracy(read: dict[str, Any]) -> tuple[float, float]:
-    """Return the mean of a reading with the half-width of its 95% interval, see `_half`."""
-    return float(np.mean(read["values"])), _half(read["values"], np.array(read["hits"]) / len(read["values"]))
+def accuracy(score: dict[str, Any]) -> tuple[float, float]:
+    """Return the mean of a score with the half-width of its 95% interval, see `_half`."""
+    return float(np.mean(score["values"])), _half(score["values"], np.array(score["hits"]) / len(score["values"]))
 
 
 def difference(one: dict[str, Any], other: dict[str, Any]) -> tuple[float, float]:
-    """Return the mean of one reading less another on the same draws and items, with the half-width of its interval."""
+    """Return the mean difference of two scores on the same draws and items, with the half-width of its interval."""
     values = np.array(one["values"]) - np.array(other["values"])
     items = (np.array(one["hits"]) - np.array(other["hits"])) / len(values)
     return float(values.mean()), _half(values.tolist(), items)
 
 
 def _half(values: Sequence[float], items: NDArray[np.float64]) -> float:
-    """Both the draw of the labels and that of the items vary: their variances add (that of their interaction twice)."""
+    """Return the half-width: the draws of labels and of items both vary, and their variances add."""
     over_items = 1.96**2 * float(items.var(ddof=1)) / len(items) if len(items) > 1 else math.inf
     return math.sqrt(interval(values).half ** 2 + over_items)

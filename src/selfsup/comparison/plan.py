@@ -1,4 +1,4 @@
-"""The plan: total minutes become steps for each candidate and stage, once; and the file that keeps the state."""
+"""The plan: total minutes become steps for each candidate and stage, once; and the file that holds the state."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ from selfsup.run import differences
 
 
 def plan_stages(candidates: int, halving: bool) -> list[tuple[int, float]]:
-    """Return for each stage how many candidates run, and up to which share of their whole run.
+    """Return for each stage how many candidates run, and up to which fraction of their whole run.
 
-    Successive halving (Jamieson and Talwalkar, 2016): the better half goes on for twice as long, until two are left,
-    so that the last two have whole runs. Without `halving` everybody has a whole run.
+    Successive halving (Jamieson and Talwalkar, 2016): the better half continues for twice as long, until two are left,
+    so that the last two have whole runs. Without `halving` every candidate has a whole run.
     """
     last = max(0, math.ceil(math.log2(candidates)) - 1) if halving else 0
     return [(math.ceil(candidates / 2**stage), 2.0 ** (stage - last)) for stage in range(last + 1)]
 
 
 def whole_runs(stages: Sequence[tuple[int, float]]) -> float:
-    """Return how many whole runs the stages take together."""
-    done = [0.0, *(share for _, share in stages)]
-    return sum(count * (share - before) for (count, share), before in zip(stages, done, strict=False))
+    """Return how many whole runs the stages amount to."""
+    done = [0.0, *(fraction for _, fraction in stages)]
+    return sum(count * (fraction - before) for (count, fraction), before in zip(stages, done, strict=False))
 
 
 def plan_steps(seconds: Mapping[str, float], minutes: float, halving: bool) -> dict[str, Any]:
     """Return the plan of a comparison that trains for `minutes` altogether, the same time for every candidate.
 
     Args:
-        seconds: measured seconds a step, by candidate.
+        seconds: measured seconds per step, by candidate.
         minutes: of training, over all candidates and stages.
         halving: whether the weaker half stops at each stage.
 
     Returns:
-        `stages`: how many run to which share; `minutes_each`: of a whole run; `candidates`: by name the seconds a step
-        and `steps`, the last step of each stage; `left_out`: why, for those that could not take a step a stage, the
-        dearest first: without it the others have more time.
+        `stages`: how many candidates run to which fraction; `minutes_each`: of a whole run; `candidates`: by name the
+        seconds per step and `steps`, the last step of each stage; `left_out`: the reason for each candidate that could
+        not take a step per stage, the most expensive first: without it the others have more time.
 
     Raises:
-        UserError: for minutes in which no candidate can take a step a stage.
+        UserError: for minutes in which no candidate can take a step per stage.
     """
     left_out: dict[str, str] = {}
     while True:
@@ -52,19 +52,20 @@ def plan_steps(seconds: Mapping[str, float], minutes: float, halving: bool) -> d
         stages = plan_stages(len(names), halving)
         each = minutes * 60 / whole_runs(stages)
         whole = {name: int(each / seconds[name]) for name in names}
-        steps = {name: [max(1, round(whole[name] * share)) for _, share in stages] for name in names}
+        steps = {name: [max(1, round(whole[name] * fraction)) for _, fraction in stages] for name in names}
         slow = [name for name in names if whole[name] < 1 or len(set(steps[name])) < len(stages)]
         if not slow:
             break
-        dearest = max(slow, key=lambda name: seconds[name])
-        least = 2 ** len(stages) * seconds[dearest] * whole_runs(stages) / 60
-        left_out[dearest] = (
-            f"--minutes {minutes:g} leave {whole[dearest]} steps of {seconds[dearest]:.2g} s; give at least {least:.2g}"
+        costliest = max(slow, key=lambda name: seconds[name])
+        enough = 2 ** len(stages) * seconds[costliest] * whole_runs(stages) / 60
+        left_out[costliest] = (
+            f"--minutes {minutes:g} leave {whole[costliest]} steps of {seconds[costliest]:.2g} s; "
+            f"give at least {enough:.2g}"
         )
         if len(names) == 1:
             raise UserError("; ".join(f"{name}: {reason}" for name, reason in left_out.items()))
     return {
-        "stages": [{"candidates": count, "share": share} for count, share in stages],
+        "stages": [{"candidates": count, "fraction": fraction} for count, fraction in stages],
         "minutes_each": each / 60,
         "candidates": {name: {"seconds_per_step": seconds[name], "steps": steps[name]} for name in names},
         "left_out": left_out,
@@ -73,20 +74,20 @@ def plan_steps(seconds: Mapping[str, float], minutes: float, halving: bool) -> d
 
 @dataclass
 class State:
-    """What compare.json holds: what was `asked`, the `plan`, and what has been found so far.
+    """The content of compare.json: the request (`asked`), the `plan`, and the results so far.
 
-    `readings` has for each candidate one entry a stage; `failed` the reason where one cannot go on.
+    `scores` has one entry per stage for each candidate; `failed` the reason where one cannot continue.
     """
 
     path: Path
     asked: dict[str, Any]
     plan: dict[str, Any] = field(default_factory=dict)
-    readings: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    scores: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
 
     def save(self) -> None:
-        """Write the file, so that a reader sees the old content or the new."""
-        content = {"asked": self.asked, "plan": self.plan, "failed": self.failed, "readings": self.readings}
+        """Write the file, so that whoever reads it sees the old content or the new."""
+        content = {"asked": self.asked, "plan": self.plan, "failed": self.failed, "scores": self.scores}
         write_atomically(self.path, json.dumps(content).encode())
 
 
@@ -98,11 +99,11 @@ def open_state(path: Path, asked: dict[str, Any]) -> State:
     asked = json.loads(json.dumps(asked))
     if not path.exists():
         if path.parent.exists() and not {other.name for other in path.parent.iterdir()} <= {LOCK, part_name(path.name)}:
-            raise UserError(f"{path.parent} holds no comparison; give another --out")
+            raise UserError(f"{path.parent} does not hold a comparison; give another --out")
         return State(path, asked)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        state = State(path, *(content[key] for key in ("asked", "plan", "readings", "failed")))
+        state = State(path, *(content[key] for key in ("asked", "plan", "scores", "failed")))
         different = differences(state.asked, asked)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged: {error}; give another --out") from None

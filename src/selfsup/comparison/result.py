@@ -1,4 +1,4 @@
-"""What a comparison returns: a table, a verdict in words, and the commands that go on."""
+"""The result of a comparison: a table, a verdict in words, and the commands that continue the runs."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from selfsup.comparison.judging import accuracy, difference
 from selfsup.comparison.plan import State
 
 HALF_TRAINED = (
-    "At a stage all candidates have had the same share of their run, with the learning rate still high: a task that "
-    "begins slowly may have been stopped too early."
+    "At a stage all candidates have completed the same fraction of their run, with the learning rate still high: a "
+    "task that begins slowly may have been stopped too early."
 )
 LABEL_FREE = (
     "RankMe counts directions that carry something, useful or not. It was proposed to compare runs of one method "
-    "(Garrido et al., 2023); between tasks it is weak evidence, and it is no accuracy. So nobody was stopped early. "
-    "Give a few labels (--labels) for an answer."
+    "(Garrido et al., 2023); between tasks it is weak evidence, and it is not an accuracy. So no task was stopped "
+    "early: give a few labels (--labels) for an answer."
 )
 
 
 @dataclass(frozen=True)
 class Comparison(Printable):
-    """The candidates in order, each with what was read at its stages; `commands` go on with a task's run."""
+    """The candidates in order, each with the scores of its stages; `commands` continue the run of a task."""
 
     folder: Path
     state: State
@@ -41,31 +41,31 @@ class Comparison(Printable):
 
     @property
     def finalists(self) -> list[str]:
-        """The tasks that have had their whole run, best first."""
+        """The tasks that have completed their whole run, best first."""
         whole = len(self.state.plan["stages"])
-        names = [n for n in self.state.plan["candidates"] if len(self.state.readings.get(n, [])) == whole]
+        names = [n for n in self.state.plan["candidates"] if len(self.state.scores.get(n, [])) == whole]
         return sorted(names, key=self._merit, reverse=True)
 
     @property
     def ranking(self) -> list[str]:
-        """Finalists and baselines, best first by what they were chosen on; without labels the baselines last."""
-        baselines = [name for name in BASELINES if name in self.state.readings]
+        """Finalists and baselines, best first on the part to choose on; without labels the baselines last."""
+        baselines = [name for name in BASELINES if name in self.state.scores]
         if not self.labelled:  # RankMe depends on the width, and pixels have another one
             return [*self.finalists, *baselines]
         return sorted([*self.finalists, *baselines], key=self._merit, reverse=True)
 
     @property
     def stopped(self) -> list[str]:
-        """The tasks that did not get a whole run and did not fail, those that got furthest first."""
-        done = {name: self.state.readings.get(name, []) for name in self.state.plan["candidates"]}
+        """The tasks that were stopped before the end of their run, those that got furthest first."""
+        done = {name: self.state.scores.get(name, []) for name in self.state.plan["candidates"]}
         names = [n for n in done if n not in self.finalists and n not in self.state.failed]
         return sorted(names, key=lambda n: (len(done[n]), self._merit(n)), reverse=True)
 
     def _merit(self, name: str) -> float:
-        return merit(self.state.readings[name][-1])
+        return merit(self.state.scores[name][-1])
 
     def verdict(self) -> list[str]:
-        """Return the findings, a sentence or two each."""
+        """Return the findings, one or two sentences each."""
         return self._verdict_with_labels() if self.labelled else self._verdict_without_labels()
 
     def _verdict_with_labels(self) -> list[str]:
@@ -80,7 +80,7 @@ class Comparison(Printable):
         items, right = len(test[first]["hits"]), _percent(accuracy(test[first]))
         lines.append(
             f"{first} was chosen on {plan['parts']['select']:,} labelled samples. With {asked['shots']} labels per "
-            f"class it is right on {right} of {items:,} test samples, which took part in no choice."
+            f"class it is right on {right} of {items:,} test samples, which played no part in the choice."
         )
         rivals = dict.fromkeys((second, best_task if first in BASELINES else best_baseline))
         for rival in rivals:
@@ -103,42 +103,48 @@ class Comparison(Printable):
         return [*lines, LABEL_FREE]
 
     def _test(self, name: str) -> dict[str, Any]:
-        test: dict[str, Any] = self.state.readings[name][-1]["test"]
+        test: dict[str, Any] = self.state.scores[name][-1]["test"]
         return test
 
     def notes(self) -> list[str]:
-        """Return what a reader has to know to trust the numbers as far as they go."""
+        """Return the caveats: how far the numbers can be trusted."""
         asked, plan = self.state.asked, self.state.plan
         lines = []
         if self.labelled:
             lines.append(
-                "±: 95% interval over draws of the labels and over held-out samples; not over pretraining seeds. Stages "
-                f"are read on {plan['parts']['select']:,} samples to choose by, {asked['draws']} draws."
+                "±: 95% interval over draws of the labels and over held-out samples; not over pretraining seeds. "
+                f"Stages are scored on {plan['parts']['select']:,} samples to choose by, with {asked['draws']} draws."
             )
             if asked["test"] is None:
                 lines.append(
                     "Pretraining saw the held-out samples, without their labels; --test measures on unseen ones."
                 )
             if plan["copies"]:
-                lines.append(f"{plan['copies']:,} test samples are copies of samples to draw from or choose by.")
+                lines.append(f"{plan['copies']:,} test samples are copies of samples to draw from or to choose by.")
         if len(plan["stages"]) > 1:
             lines.append(HALF_TRAINED)
         return lines
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return plain values: for each candidate its state, steps, seconds a step and readings."""
+        """Return plain values: for each candidate its state, steps, seconds per step and scores."""
         whole = len(self.state.plan["stages"])
         rows = []
         for name in [*self.ranking, *self.stopped, *self.state.failed]:
             planned = self.state.plan["candidates"].get(name, {})
-            reads = self.state.readings.get(name, [])
+            scores = self.state.scores.get(name, [])
             state = "baseline" if name in BASELINES else "failed" if name in self.state.failed else "whole run"
             if name in self.stopped:
-                state = f"stopped after {len(reads)} of {whole} stages"
-            steps = planned["steps"][len(reads) - 1] if planned and reads else 0
+                state = f"stopped after {len(scores)} of {whole} stages"
+            steps = planned["steps"][len(scores) - 1] if planned and scores else 0
             seconds = planned.get("seconds_per_step")
             rows.append(
-                {"candidate": name, "state": state, "steps": steps, "seconds_per_step": seconds, "read": _plain(reads)}
+                {
+                    "candidate": name,
+                    "state": state,
+                    "steps": steps,
+                    "seconds_per_step": seconds,
+                    "scores": _plain(scores),
+                }
             )
         return rows
 
@@ -151,23 +157,23 @@ class Comparison(Printable):
         }  # fmt: skip
 
     def __rich__(self) -> Group:
-        shares = [stage["share"] for stage in self.state.plan["stages"]]
+        fractions = [stage["fraction"] for stage in self.state.plan["stages"]]
         what = f"accuracy with {self.state.asked['shots']} labels per class" if self.labelled else "RankMe"
         table = Table(title=f"{what}, {self.state.asked['minutes']:g} minutes of training in all")
         table.add_column("candidate")
         table.add_column("steps", justify="right")
         measures = [] if self.labelled else ["alpha_req", "effective_dimension", "uniformity"]
         ends = ["test"] if self.labelled else measures
-        for column in [*(f"{share:g} of the run" if share < 1 else "whole run" for share in shares), *ends]:
+        for column in [*(f"{part:g} of the run" if part < 1 else "whole run" for part in fractions), *ends]:
             table.add_column(column.replace("_", " "), justify="right")
         table.add_column("")
         for row in self.rows():
-            reads = row["read"]
-            cells = [_cell(read) for read in reads]
+            scores = row["scores"]
+            cells = [_cell(score) for score in scores]
             if row["state"] == "baseline":
-                cells = [""] * (len(shares) - 1) + cells
-            cells += [""] * (len(shares) - len(cells))
-            last = reads[-1] if reads else {}
+                cells = [""] * (len(fractions) - 1) + cells
+            cells += [""] * (len(fractions) - len(cells))
+            last = scores[-1] if scores else {}
             cells += [_cell(last, "test")] if self.labelled else [_number(last.get(measure)) for measure in measures]
             table.add_row(row["candidate"], f"{row['steps']:,}" if row["steps"] else "", *cells, row["state"])
         lines = ["", *self.verdict(), *self.notes()]
@@ -175,13 +181,13 @@ class Comparison(Printable):
         lines += [f"{name} was left out: {reason}" for name, reason in self.state.plan["left_out"].items()]
         lines += ["", f"In {self.folder}/: compare.json compare.png, and a run folder for each task."]
         for name, command in self.commands.items():
-            lines.append(f"{'Go on with ' + name if name in self.stopped else 'The run of ' + name}: {command}")
+            lines.append(f"{'Continue ' + name if name in self.stopped else 'The run of ' + name}: {command}")
         return Group(table, *lines)
 
 
-def merit(read: dict[str, Any]) -> float:
-    """Return the number by which a reading is ranked."""
-    return accuracy(read["select"])[0] if "select" in read else float(read["measures"]["rankme"])
+def merit(score: dict[str, Any]) -> float:
+    """Return the number by which a candidate is ranked."""
+    return accuracy(score["select"])[0] if "select" in score else float(score["measures"]["rankme"])
 
 
 def command(data: str, task: str, options: dict[str, Any], rest: dict[str, Any]) -> str:
@@ -196,24 +202,24 @@ def command(data: str, task: str, options: dict[str, Any], rest: dict[str, Any])
     return shlex.join(words)
 
 
-def _plain(reads: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _plain(scores: list[dict[str, Any]]) -> list[dict[str, Any]]:
     plain = []
-    for read in reads:
-        if "measures" in read:
-            plain.append(read["measures"])
+    for score in scores:
+        if "measures" in score:
+            plain.append(score["measures"])
             continue
         parts = {}
-        for part, found in read.items():
+        for part, found in score.items():
             mean, half = accuracy(found)
             parts[part] = {"mean": mean, "half": half, "values": found["values"]}
         plain.append(parts)
     return plain
 
 
-def _cell(read: dict[str, Any], part: str = "select") -> str:
-    if "rankme" in read:
-        return f"{read['rankme']:.1f}"
-    return f"{read[part]['mean']:.3f} ±{read[part]['half']:.3f}" if part in read else ""
+def _cell(score: dict[str, Any], part: str = "select") -> str:
+    if "rankme" in score:
+        return f"{score['rankme']:.1f}"
+    return f"{score[part]['mean']:.3f} ±{score[part]['half']:.3f}" if part in score else ""
 
 
 def _number(value: float | None) -> str:

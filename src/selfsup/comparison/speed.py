@@ -1,4 +1,4 @@
-"""How long a step takes in the loop itself."""
+"""How long a training step takes, measured in the loop itself."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from selfsup.train.fit import fit
 from selfsup.train.plan import Plan
 
 SECONDS = 3.0  # of measuring, apart from the first steps
-FEW, MOST = 3, 200  # steps
+FEW, MOST = 3, 200  # steps that are measured
 
 
 def step_seconds(task: Task, source: Source, views: Views, fabric: Fabric, batch_size: int, seed: int) -> float:
-    """Return the mean seconds of a step, everything included: data, optimizer, `after_step`, what is logged.
+    """Return the mean seconds of a step, including everything: data, optimizer, `after_step`, logging.
 
-    The mean over some seconds, where `train.precision.step_seconds` takes the fastest step without its update: budgets
-    are equal only if all that a task costs counts. `task` stays as it is. Raises what `fit` raises.
+    It is the mean over some seconds, whereas `train.precision.step_seconds` takes the fastest step without its update:
+    budgets are equal only if all costs of a task count. `task` stays as it is. Raises what `fit` raises.
     """
 
     def spent(steps: int) -> float:
@@ -34,4 +34,4 @@ def step_seconds(task: Task, source: Source, views: Views, fabric: Fabric, batch
     few = spent(FEW)
     steps = max(FEW, min(MOST, int(SECONDS / few * FEW)))
     more = spent(FEW + steps)
-    return max(more - few, more / 10) / steps  # what both have, setting up, cancels; noise must not make it negative
+    return max(more - few, more / 10) / steps  # the set-up, which both have, cancels; noise must not make it negative

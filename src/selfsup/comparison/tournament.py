@@ -1,4 +1,4 @@
-"""The race: every candidate up to its stage, one after the other, each reading saved before the next begins."""
+"""The tournament: candidates run one after the other up to each stage; every score is saved before the next begins."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ from selfsup.train.signals import Interrupted
 
 
 class Tournament:
-    """A comparison under way. Opening it plans it, unless its folder holds the plan already.
+    """A comparison in progress. Opening it makes the plan, unless its folder holds one already.
 
-    Raises `UserError` for bad arguments; where the folder is new nothing has been written then.
+    Raises `UserError` for bad arguments, before anything is written into a new folder.
     """
 
     def __init__(
@@ -69,13 +69,13 @@ class Tournament:
         labelled = open_data(data, labels)
         has_labels = labelled.labels is not None and bool((labelled.labels.ids >= 0).any())
         if labels is not None and not has_labels:
-            raise UserError(f"{labels} labels no sample of {labelled.name}")
+            raise UserError(f"{labels} has no label for any sample of {labelled.name}")
         if test is not None and not has_labels:
             raise UserError(f"--test is of no use without labels of {labelled.name}: give --labels")
         candidates, left_out = find_candidates(tasks, self.source)
         self.fabric = make_fabric(device, precision)
         if options["encoder"] is None and candidates:
-            options["encoder"] = next(iter(candidates.values())).kind.default_encoder
+            options["encoder"] = next(iter(candidates.values())).task_class.default_encoder
         self.spec = spec = make_spec(self.source, **options["data"])
         held_out = _open_test(test, test_labels)
         if held_out is not None:
@@ -100,22 +100,23 @@ class Tournament:
 
     @property
     def result(self) -> Comparison:
-        """What has been found so far."""
+        """The results so far."""
         return Comparison(self.folder, self.state, self._commands())
 
     def run(self) -> None:
-        """Run what is left, baselines included."""
+        """Run everything that is left, baselines included."""
         torch.manual_seed(self.options["seed"])  # the weights with which the candidates begin
         untrained: nn.Module = build_encoder(self.options["encoder"], self.spec)
         for name in (baseline(self.spec.kind).NAME, "untrained"):
-            if name not in self.state.readings:
-                read = self.judge.read(untrained, ("select", "test")) if name == "untrained" else self.judge.read_data()
-                self.state.readings[name] = [read]
+            if name not in self.state.scores:
+                raw = name != "untrained"
+                score = self.judge.score_data() if raw else self.judge.score(untrained, ("select", "test"))
+                self.state.scores[name] = [score]
                 self.state.save()
         for stage in range(len(self.state.plan["stages"])):
             running = self._running(stage)
             for place, name in enumerate(running):
-                if name not in self.state.failed and len(self.state.readings.get(name, [])) == stage:
+                if name not in self.state.failed and len(self.state.scores.get(name, [])) == stage:
                     self._advance(name, stage, f"{place + 1} of {len(running)}", running[place:])
         if isinstance(self.judge, Accuracy):
             self._from_scratch(self.judge)
@@ -136,16 +137,16 @@ class Tournament:
         for name, candidate in candidates.items():
             self._say(f"measuring the speed of {name}")
             try:
-                _, kind, values, source = resolve_task(candidate.task, self.source, candidate.options)
+                _, task_class, values, source = resolve_task(candidate.task, self.source, candidate.options)
                 torch.manual_seed(self.options["seed"])
-                task = kind(build_encoder(self.options["encoder"], self.spec), **values)
+                task = task_class(build_encoder(self.options["encoder"], self.spec), **values)
                 seconds[name] = step_seconds(
                     task, task.samples(source), task.views(self.spec), self.fabric, self.options["batch_size"],
                     self.options["seed"],
                 )  # fmt: skip
             except Interrupted:
                 raise
-            except Exception as error:  # whatever a task does wrong, the others can be compared
+            except Exception as error:  # whatever a task does wrong, the others can still be compared
                 left_out[name] = _reason(error)
         if not seconds:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
@@ -163,19 +164,19 @@ class Tournament:
         self.state.save()
 
     def _running(self, stage: int) -> list[str]:
-        """Return who runs at a stage: the better ones of the stage before."""
+        """Return the candidates that run at a stage: the better ones of the stage before."""
         if stage == 0:
             return list(self.candidates)
-        read = {n: r for n, r in self.state.readings.items() if n in self.candidates and len(r) >= stage}
-        best = sorted(read, key=lambda name: merit(read[name][stage - 1]), reverse=True)
+        done = {n: scores for n, scores in self.state.scores.items() if n in self.candidates and len(scores) >= stage}
+        best = sorted(done, key=lambda name: merit(done[name][stage - 1]), reverse=True)
         return best[: self.state.plan["stages"][stage]["candidates"]]
 
     def _advance(self, name: str, stage: int, place: str, running: Sequence[str]) -> None:
         candidate, steps = self.candidates[name], self.state.plan["candidates"][name]["steps"]
         stages = self.state.plan["stages"]
         self._say(
-            f"stage {stage + 1} of {len(stages)} · {name} ({place}) · to step {steps[stage]:,} of {steps[-1]:,} · about "
-            f"{self._minutes_left(stage, len(running)):.1f} minutes of training left in all"
+            f"stage {stage + 1} of {len(stages)} · {name} ({place}) · to step {steps[stage]:,} of {steps[-1]:,} · "
+            f"about {self._minutes_left(stage, len(running)):.1f} minutes of training left in all"
         )
         try:
             given = self.options["data"] | candidate.options
@@ -186,16 +187,16 @@ class Tournament:
             )  # fmt: skip
             folder, budget = self.folder / candidate.folder, {"steps": steps[-1]}
             run = pretrain(built, folder, budget, {}, until=steps[stage], quiet=self.quiet)
-            task, step = run.load_task(candidate.kind)
-            kept: Any = task.representation()
+            task, step = run.load_task(candidate.task_class)
             if step != steps[stage]:
-                raise UserError(f"its run was gone on with, to step {step:,}, beyond the plan's {steps[stage]:,}")
+                raise UserError(f"its run was continued to step {step:,}, beyond the {steps[stage]:,} of the plan")
             last = stage + 1 == len(stages)
-            found = self.judge.read(kept, ("select", "test") if last else ("select",))
-            self.state.readings.setdefault(name, []).append(found)
+            trained: Any = task.representation()
+            score = self.judge.score(trained, ("select", "test") if last else ("select",))
+            self.state.scores.setdefault(name, []).append(score)
         except Interrupted:
             raise
-        except Exception as error:  # whatever a task does wrong, the others go on
+        except Exception as error:  # whatever a task does wrong, the others continue
             self.state.failed[name] = _reason(error)
             self._say(f"{name} failed: {self.state.failed[name]}")
         self.state.save()
@@ -204,18 +205,18 @@ class Tournament:
         before, left = 0.0, 0.0
         for number, planned in enumerate(self.state.plan["stages"]):
             if number >= stage:
-                left += (running if number == stage else planned["candidates"]) * (planned["share"] - before)
-            before = planned["share"]
+                left += (running if number == stage else planned["candidates"]) * (planned["fraction"] - before)
+            before = planned["fraction"]
         return left * float(self.state.plan["minutes_each"])
 
     def _from_scratch(self, judge: Accuracy) -> None:
-        """Train on the labels alone, a draw at a time; a draw that has been read is not trained again."""
+        """Train on the labels alone, one draw at a time; a draw that has its score is not trained again."""
         options = self._shared_options()
 
         def make() -> Task:
-            return Supervised(build_encoder(self.options["encoder"], self.spec), classes=judge.classes, **options)
+            return Supervised(build_encoder(self.options["encoder"], self.spec), num_classes=judge.classes, **options)
 
-        found = self.state.readings.setdefault("from scratch", [{}])[0]
+        found = self.state.scores.setdefault("from scratch", [{}])[0]
         draws = len(judge.draws)
         for number in range(len(found.get("select", {"values": []})["values"]), draws):
             self._say(f"from scratch · draw {number + 1} of {draws}")
@@ -230,12 +231,12 @@ class Tournament:
             self.state.save()
 
     def _shared_options(self) -> dict[str, Any]:
-        """Return the options of from scratch on which the candidates agree: the same views for all."""
+        """Return the options of training from scratch on which all candidates agree: the same views for all."""
         values: dict[str, list[Any]] = {}
         for candidate in self.candidates.values():
-            for key, parameter in candidate.kind.hyperparameters().items():
+            for key, parameter in candidate.task_class.hyperparameters().items():
                 values.setdefault(key, []).append(candidate.options.get(key, parameter.default))
-        shared = Supervised.hyperparameters().keys() & values.keys() - {"classes"}
+        shared = Supervised.hyperparameters().keys() & values.keys() - {"num_classes"}
         return {
             key: values[key][0]
             for key in sorted(shared)
@@ -266,8 +267,8 @@ class Tournament:
 
 
 def _reason(error: Exception) -> str:
-    kind = "" if isinstance(error, UserError | RunFailed) else f"{type(error).__name__}: "
-    return kind + " ".join(str(error).split())
+    name = "" if isinstance(error, UserError | RunFailed) else f"{type(error).__name__}: "
+    return name + " ".join(str(error).split())
 
 
 def _open_test(test: Any, labels: str | None) -> Source | None:
@@ -275,7 +276,7 @@ def _open_test(test: Any, labels: str | None) -> Source | None:
         return None
     opened = open_data(test, labels)
     if opened.labels is None or not (opened.labels.ids >= 0).any():
-        raise UserError(f"{opened.name} has no labels to measure on: give --test-labels")
+        raise UserError(f"{opened.name} has no labels to measure with: give --test-labels")
     return opened.take(np.flatnonzero(opened.labels.ids >= 0))
 
 
@@ -284,7 +285,7 @@ def _about(source: Source, labels: str | None) -> dict[str, Any]:
 
 
 def _copies(judge: Accuracy) -> int:
-    """Return how many samples of the test part the other parts also have."""
+    """Return how many samples of the test part are also in the other parts."""
 
     def items(source: Source) -> Iterator[Any]:
         for index in range(len(source)):

@@ -1,4 +1,4 @@
-"""The attentive probe: a learned query asks a frozen encoder's tokens, and a linear layer reads the answer."""
+"""The attentive probe: a learned query attends to a frozen encoder's tokens, and a linear layer reads the result."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from selfsup.errors import UserError
+from selfsup.evaluation.drawn import Drawn, Poolings
 from selfsup.evaluation.probe import stratified_folds
 
 DECAYS = (1.0, 0.1, 0.01)
@@ -37,16 +38,14 @@ class Attentive(nn.Module):
         """Return logits."""
         z = (tokens - self.mean) / self.std
         weight = (z @ self.query / z.shape[2] ** 0.5).softmax(1)
-        logits: Tensor = self.linear((z * weight[..., None]).sum(1))
-        return logits
+        return self.linear((z * weight[..., None]).sum(1))
 
     @torch.no_grad()
     def predict(self, x: NDArray[np.float32]) -> NDArray[np.int64]:
         """Return class ids (m,) of tokens (m, tokens, dim)."""
         device = self.query.device
         rows = (torch.from_numpy(x[i : i + 256]).to(device) for i in range(0, len(x), 256))
-        ids: NDArray[np.int64] = torch.cat([self(row).argmax(1) for row in rows]).cpu().numpy()
-        return ids
+        return torch.cat([self(row).argmax(1) for row in rows]).cpu().numpy()
 
 
 def fit_attentive(
@@ -97,3 +96,9 @@ def _train(tokens: Tensor, ids: Tensor, classes: int, decay: float, seed: int) -
         optimizer.zero_grad()
         schedule.step()
     return probe
+
+
+def read_attentive(drawn: Drawn, test: Poolings) -> NDArray[np.int64]:
+    """Return class ids (`selfsup.evaluation.evaluators.Evaluator`)."""
+    assert drawn.num_classes is not None
+    return fit_attentive(drawn.features("tokens"), drawn.y, drawn.num_classes).predict(test["tokens"])

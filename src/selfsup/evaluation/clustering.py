@@ -24,7 +24,7 @@ class Clustering(NamedTuple):
 def cluster(x: Features, y: NDArray[np.int64], *, clusters: int | None = None, seed: int = 0) -> Clustering:
     """Run k-means on L2-normalized features and compare its clusters with the classes, which it never sees.
 
-    The number of clusters is that of the classes, so even this is not free of labels. The best of 4 starts counts.
+    The number of clusters is that of the classes, so even this uses label information. The best of 4 starts counts.
 
     Args:
         x: features (n, d).
@@ -43,7 +43,7 @@ def cluster(x: Features, y: NDArray[np.int64], *, clusters: int | None = None, s
         raise UserError(f"{len(features)} samples need as many class ids, some of them known")
     count = clusters or len(np.unique(y[known]))
     if count > len(features):
-        raise UserError(f"{count} clusters asked for of {len(features)} samples")
+        raise UserError(f"{count} clusters cannot be made of {len(features)} samples")
     found = KMeans(count, n_init=4, random_state=seed).fit_predict(features).astype(np.int64)
     truth, guess = y[known], found[known]
     nmi, ari = normalized_mutual_info_score(truth, guess), adjusted_rand_score(truth, guess)

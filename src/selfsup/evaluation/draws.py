@@ -25,9 +25,9 @@ class Interval(NamedTuple):
 def interval(values: Sequence[float]) -> Interval:
     """Return the mean of independent values with its 95% Student t interval.
 
-    Over draws of labels it covers the luck of the draw alone: neither another test set nor another pretraining seed.
-    It assumes values that are not far from normal: where accuracies are skewed (few classes, few labels) it covers the
-    mean in 92–94% of experiments.
+    Over draws of labels it covers only the luck of the draw: neither another test set nor another pretraining seed. It
+    assumes that the values are nearly normal: where accuracies are skewed (few classes, few labels) it covers the mean
+    in 92–94% of experiments.
     """
     x = np.asarray(values, dtype=np.float64)
     if x.size == 0:
@@ -50,8 +50,8 @@ def nested_draws(
         seed: draw i of class c depends on (seed, i, c) and that class's labels alone.
 
     Returns:
-        One dict a draw: for every entry of `shots` the sorted indices of the samples drawn. Draws are nested: those at
-        5 contain those at 1. A class with fewer labels gives all it has, see `short_classes`.
+        One dict per draw: for every entry of `shots` the sorted indices of the samples drawn. Draws are nested: those
+        at 5 contain those at 1. A class with fewer labels gives all it has, see `short_classes`.
 
     Raises:
         UserError: no labels, labels of one class only, or more shots than any class has.
@@ -64,11 +64,11 @@ def nested_draws(
 
 
 def nested_subsets(samples: int, shots: Sequence[Shots], draws: int, seed: int) -> list[dict[Shots, NDArray[np.int64]]]:
-    """Draw samples whatever their labels are, for numbers and for several labels a sample; else like `nested_draws`.
+    """Draw samples whatever their labels are, for numbers and several labels per sample; else like `nested_draws`.
 
     Args:
         samples: how many there are.
-        shots: how many samples, not how many a class; None takes all.
+        shots: how many samples in all, not per class; None takes all.
         draws: how many independent draws.
         seed: draw i depends on (seed, i).
 
@@ -86,7 +86,7 @@ def nested_subsets(samples: int, shots: Sequence[Shots], draws: int, seed: int) 
 def short_classes(labels: NDArray[np.int64], shots: Sequence[Shots]) -> dict[int, list[int]]:
     """Return, for every number of shots that some class cannot give, the ids of those classes.
 
-    A class without any label is not seen here: compare `labels` with the list of classes for that.
+    A class without any label is not found here: compare `labels` with the list of classes for that.
     """
     known, counts = _count(labels, shots)
     short = {k: known[counts < k].tolist() for k in shots if k is not None}
@@ -94,7 +94,7 @@ def short_classes(labels: NDArray[np.int64], shots: Sequence[Shots]) -> dict[int
 
 
 def _count(labels: NDArray[np.int64], shots: Sequence[Shots]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the classes that have labels and how many each has, once both arguments are known to be sound."""
+    """Return the classes that have labels and how many each has; check both arguments."""
     known, counts = np.unique(labels[labels >= 0], return_counts=True)
     if len(known) == 0:
         raise UserError("no labels: nothing can be drawn; give labels, or use the label-free measures")

@@ -1,4 +1,4 @@
-"""Test items that are also among the training items: each one flatters every result."""
+"""Test items that are also among the training items: each one inflates every result."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ Item = bytes | NDArray[np.generic]
 def same_bytes(train: Iterable[Item], test: Iterable[Item]) -> NDArray[np.int64]:
     """Find the test items whose raw bytes (and, of an array, shape) some training item also has.
 
-    Only exact copies; an image that was saved again differs in every byte. Reads each item once, keeps 16 bytes.
+    Only exact copies are found; an image that was saved again differs in its bytes. Each item is read once, and 16
+    bytes of it are kept.
 
     Returns:
         Pairs (p, 2) of test number and first such training number; p is the number of test items concerned.
@@ -32,14 +33,14 @@ def same_bytes(train: Iterable[Item], test: Iterable[Item]) -> NDArray[np.int64]
 def same_features(train: Features, test: Features, *, above: float = 0.9999) -> NDArray[np.int64]:
     """Find the test items whose features are almost those of some training item.
 
-    By cosine after the training mean is taken off, without which features that share a large mean all look alike. It
-    also finds copies that were saved again, cropped or turned, as far as the encoder ignores that: a candidate to look
-    at, not a proof. If most items are found, the encoder has collapsed.
+    By cosine after the training mean is subtracted, without which all features with a large common mean look the
+    same. It also finds copies that were saved again, cropped or rotated, as far as the encoder ignores that: they are
+    candidates to look at, not a proof. If most items are found, the encoder has collapsed.
 
     Args:
         train: (n, d).
         test: (m, d).
-        above: the cosine from which on two items count as the same.
+        above: two items with at least this cosine count as the same.
 
     Returns:
         Pairs (p, 2) of test number and most similar training number.

@@ -21,8 +21,9 @@ from selfsup.views import plain_views
 def feature_batches(
     encoder: nn.Module, source: Source, spec: Any, batch_size: int = 256, device: torch.device | str = "cpu"
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    """Yield the numbers (b,) and features (b, dim) float32 of the samples, in order; those that cannot be read are
-    left out. The encoder is in evaluation mode, and computes in float32.
+    """Yield the numbers (b,) and features (b, dim) float32 of the samples that can be read, in order.
+
+    The encoder is in evaluation mode, and computes in float32.
 
     Raises `UserError` for samples that the encoder cannot take, `RunFailed` when more than half are broken.
     """

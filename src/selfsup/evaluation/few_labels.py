@@ -1,11 +1,10 @@
-"""Accuracy against labels per class: each representation read by each protocol, on the same draws of the labels."""
+"""Scores against labels per class: frozen features and trained classifiers, all on the same draws of the labels."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,103 +14,62 @@ from torch import nn
 
 from selfsup.base.processes import side_by_side
 from selfsup.base.progress import counting
-from selfsup.evaluation.attentive import fit_attentive
+from selfsup.evaluation.drawn import Drawn, Poolings
 from selfsup.evaluation.draws import interval
+from selfsup.evaluation.evaluators import EVALUATORS
 from selfsup.evaluation.features import extract
-from selfsup.evaluation.frozen import Poolings
-from selfsup.evaluation.knn import fit_knn
-from selfsup.evaluation.probe import fit_probe
-from selfsup.evaluation.result import Score
-from selfsup.evaluation.ridge import fit_ridge
+from selfsup.evaluation.parts import labels_of
+from selfsup.evaluation.score import Score
 from selfsup.evaluation.targets import TARGETS, Draws, Target
 from selfsup.source import Labels, Source
 from selfsup.task import Task
 from selfsup.train.fit import fit
 from selfsup.train.plan import Plan
 
-LR = {"trained": 2e-3, "finetune": 5e-4}  # a pretrained encoder is changed less
+LR = {"trained": 2e-3, "finetune": 5e-4}  # by protocol: a pretrained encoder is changed less
+TRAINED = {
+    "trained": "AdamW 0.002, batch up to 32, 30 passes, 200 to 400 steps, the views of the run; "
+    "s4l: 400 steps of 64 samples and 64 labelled ones, all upright, with the pretext of the run",
+    "finetune": "as trained, from the pretrained encoder, AdamW 0.0005",
+}
 BATCH, STEPS = 32, (200, 400)  # as accurate as 64 and up to 600 steps at a rate of 0.001, which cost twice as much
-FROZEN = ("linear", "knn", "attentive")  # protocols that leave the encoder as it is
+
+
+class Classifier(NamedTuple):
+    """A row of the evaluation that is trained whole, encoder and head, on the labels of each draw."""
+
+    name: str
+    protocol: str  # a key of `LR`
+    make: Callable[[], Task]  # a task with an `encoder` and a `head`
 
 
 def read_features(
     name: str,
-    train: Poolings,
-    test: Poolings,
-    labels: NDArray[Any],
-    truth: NDArray[Any],
-    classes: int,
-    draws: Draws,
-    protocols: Sequence[str],
-    target: Target = TARGETS["classes"],
-    alike: bool = True,
-) -> list[Score]:
-    """Return the scores of frozen features: those of `train` (n, d) with `labels` (n,), of `test` (m, d) with `truth`.
-
-    A reader sees the drawn labels alone, and chooses its hyper-parameter and the pooling on them. `alike`: whether the
-    linear one puts all features on one scale.
-    """
-    scores = []
-    for protocol in protocols:
-
-        def read(rows: NDArray[np.int64], number: int, protocol: str = protocol) -> dict[str, float]:
-            predicted = _read(protocol, train, test, rows, labels[rows], classes, alike)
-            return {metric: measure(truth, predicted) for metric, measure in target.metrics.items()}
-
-        found = _on_draws(read, draws, torch.device("cpu"))
-        scores += [_score(name, protocol, shots, values) for shots, values in found.items()]
-    return scores
-
-
-def _on_draws(
-    work: Callable[[NDArray[np.int64], int], dict[str, float]],
-    draws: Draws,
-    device: torch.device,
-    done: Callable[[int], None] = lambda _: None,
-) -> dict[int | None, list[dict[str, float]]]:
-    """Return what `work` gives for the rows and the number of each draw, by shots. There is one way to take `all`."""
-    trials = [(shots, number) for shots in draws[0] if shots is not None for number in range(len(draws))]
-    values = side_by_side(lambda trial: work(draws[trial[1]][trial[0]], trial[1]), trials, device, done)
-    found: dict[int | None, list[dict[str, float]]] = {shots: [] for shots in draws[0]}
-    for (shots, _), value in zip(trials, values, strict=True):
-        found[shots].append(value)
-    if None in found:  # with all threads
-        found[None].append(work(draws[0][None], 0))
-        done(1)
-    return found
-
-
-def _read(
     protocol: str,
     train: Poolings,
     test: Poolings,
-    rows: NDArray[np.int64],
-    y: NDArray[Any],
-    classes: int,
-    alike: bool,
-) -> NDArray[Any]:
-    if protocol == "knn":
-        return fit_knn(train["own"][rows], y, classes).predict(test["own"])
-    if protocol == "attentive":
-        return fit_attentive(train["tokens"][rows], y, classes).predict(test["tokens"])
-    pooled = [pooling for pooling in train if pooling != "tokens"]
-    numbers = y.ndim > 1 or y.dtype.kind == "f"
-    fitted: dict[str, Any] = {
-        pooling: fit_ridge(train[pooling][rows], y)
-        if numbers
-        else fit_probe(train[pooling][rows], y, classes, alike=alike)
-        for pooling in pooled
-    }
-    best = pooled[0]
-    for pooling in pooled[1:]:  # where nothing was held out the losses are nan, and the encoder's own pooling stays
-        best = pooling if fitted[pooling].loss < fitted[best].loss else best
-    predicted: NDArray[Any] = fitted[best].predict(test[best])
-    return predicted
+    labels: Labels,
+    truth: NDArray[Any],
+    draws: Draws,
+    target: Target,
+    per_feature: bool = True,
+) -> list[Score]:
+    """Return the scores of frozen features by the evaluator of a protocol: trained with `labels`, tested by `truth`.
+
+    It sees the drawn labels alone. `per_feature`: see `Drawn`.
+    """
+    y, num_classes = target.truth(labels), len(labels.classes) if target.by_class else None
+
+    def read(rows: NDArray[np.int64], number: int) -> dict[str, float]:
+        predicted = EVALUATORS[protocol].predict(Drawn(train, rows, y[rows], num_classes, per_feature), test)
+        return {metric: measure(truth, predicted) for metric, measure in target.metrics.items()}
+
+    found = _on_draws(read, draws, torch.device("cpu"))
+    return [_score(name, protocol, shots, values) for shots, values in found.items()]
 
 
 def train_on_draws(
-    name: str,
-    make: Callable[[], Task],
+    row: Classifier,
     source: Source,
     test: Source,
     draws: Draws,
@@ -119,22 +77,18 @@ def train_on_draws(
     fabric: Fabric,
     seed: int,
     quiet: bool,
-    protocol: str = "trained",
 ) -> list[Score]:
-    """Return the scores of classifiers that `train_on_labels` trained, one a draw."""
-    assert source.labels is not None
-    assert test.labels is not None
-    labels, metrics = test.labels, TARGETS["classes"].metrics
+    """Return the scores of classifiers that `train_on_labels` trained, one per draw."""
+    ids, metrics = labels_of(test).ids, TARGETS["classes"].metrics
 
     def train(rows: NDArray[np.int64], number: int) -> dict[str, float]:
-        classifier = train_on_labels(make, source, rows, spec, fabric, seed + number, lr=LR[protocol])
+        classifier = train_on_labels(row.make, source, rows, spec, fabric, seed + number, lr=LR[row.protocol])
         numbers, logits = extract(classifier, test, spec, fabric.device)
-        wanted, predicted = labels.ids[numbers], logits.argmax(1)
-        return {metric: measure(wanted, predicted) for metric, measure in metrics.items()}
+        return {metric: measure(ids[numbers], logits.argmax(1)) for metric, measure in metrics.items()}
 
-    with counting(f"training {name}", sum(len(draws) if shots else 1 for shots in draws[0]), quiet) as advance:
+    with counting(f"training {row.name}", sum(len(draws) if shots else 1 for shots in draws[0]), quiet) as advance:
         found = _on_draws(train, draws, fabric.device, advance)
-    return [_score(name, protocol, shots, values) for shots, values in found.items()]
+    return [_score(row.name, row.protocol, shots, values) for shots, values in found.items()]
 
 
 def train_on_labels(
@@ -163,20 +117,29 @@ def train_on_labels(
 
 def _only(source: Source, drawn: NDArray[np.int64]) -> Source:
     """Return the whole source with the labels of the drawn samples alone."""
-    assert source.labels is not None
+    labels, few = labels_of(source), copy.copy(source)
     ids = np.full(len(source), -1)
-    ids[drawn] = source.labels.ids[drawn]
-    few = copy.copy(source)
-    few.labels = Labels(ids, source.labels.classes)
+    ids[drawn] = labels.ids[drawn]
+    few.labels = Labels(ids, labels.classes)
     return few
 
 
-def align(train: Labels, test: Labels) -> tuple[Labels, Labels]:
-    """Number the classes of both parts alike, by name."""
-    names = tuple(dict.fromkeys((*train.classes, *test.classes)))
-    number = {name: i for i, name in enumerate(names)}
-    place = np.array([number[name] for name in test.classes] + [-1])
-    return Labels(train.ids, names), replace(test, ids=place[test.ids], classes=names)
+def _on_draws(
+    work: Callable[[NDArray[np.int64], int], dict[str, float]],
+    draws: Draws,
+    device: torch.device,
+    done: Callable[[int], None] = lambda _: None,
+) -> dict[int | None, list[dict[str, float]]]:
+    """Return what `work` gives for the rows and the number of each draw, by shots. There is one way to take `all`."""
+    jobs = [(shots, number) for shots in draws[0] if shots is not None for number in range(len(draws))]
+    values = side_by_side(lambda job: work(draws[job[1]][job[0]], job[1]), jobs, device, done)
+    found: dict[int | None, list[dict[str, float]]] = {shots: [] for shots in draws[0]}
+    for (shots, _), value in zip(jobs, values, strict=True):
+        found[shots].append(value)
+    if None in found:  # with all threads
+        found[None].append(work(draws[0][None], 0))
+        done(1)
+    return found
 
 
 def _score(name: str, protocol: str, shots: int | None, values: list[dict[str, float]]) -> Score:

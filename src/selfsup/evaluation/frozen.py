@@ -1,9 +1,9 @@
-"""Frozen representations of a source: pixels, their principal components, and encoders with their poolings."""
+"""Frozen representations: encoders with their poolings and tokens, and principal components."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,13 +12,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from selfsup.errors import UserError
+from selfsup.evaluation.drawn import Poolings
 from selfsup.evaluation.features import extract
 from selfsup.source import Source
 
 COMPONENTS = 64
-TOKEN_NUMBERS = 2**30  # so many can be held
+TOKEN_NUMBERS = 2**30  # that fit into memory
 
-Poolings = Mapping[str, NDArray[np.float32]]  # features (n, d) by pooling; the first is the encoder's own
+
+class FrozenEncoder(NamedTuple):
+    """An encoder that is only read, the name of its row, and the samples that it takes."""
+
+    name: str
+    encoder: nn.Module
+    spec: Any
 
 
 def principal_components(train: NDArray[np.float32], test: NDArray[np.float32]) -> tuple[Poolings, Poolings]:
@@ -60,14 +67,13 @@ class _Tokens(nn.Module):
         self.encoder = encoder
 
     def forward(self, x: Tensor) -> Tensor:
-        tokens: Tensor = self.encoder.tokens(x)
-        return tokens.flatten(1)
+        return self.encoder.tokens(x).flatten(1)
 
 
 def encode(
     encoder: nn.Module, parts: tuple[Source, Source], spec: Any, device: torch.device, poolings: bool, quiet: bool
 ) -> tuple[Poolings, Poolings]:
-    """Return the features of both parts; with `poolings` also those of other poolings, where the encoder has maps."""
+    """Return the features of both parts; with `poolings` also other poolings, where the encoder has maps."""
     if not poolings:
         train, test = ({"own": extract(encoder, part, spec, device, quiet)[1]} for part in parts)
         return train, test
@@ -78,16 +84,19 @@ def encode(
 
 
 def encode_tokens(
-    encoder: Any, parts: tuple[Source, Source], spec: Any, device: torch.device, quiet: bool
+    encoder: Any, parts: tuple[Source, Source], spec: Any, device: torch.device, protocol: str, quiet: bool
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the tokens (n, tokens, dim) of both parts. Raises `UserError` for none, or too many to hold."""
+    """Return the tokens (n, tokens, dim) of both parts, for a protocol.
+
+    Raises `UserError` for an encoder that has none, or too many to hold.
+    """
     if not has(encoder, "tokens"):
-        raise UserError("--protocol attentive needs an encoder with tokens; take a transformer, or linear")
+        raise UserError(f"--protocol {protocol} needs an encoder with tokens; take a transformer, or linear")
     with torch.no_grad():
         shape = encoder.to(device).tokens(spec.example(2).to(device)).shape[1:]
     if shape.numel() * sum(map(len, parts)) > TOKEN_NUMBERS:
         raise UserError(
-            f"--protocol attentive holds {shape[0]} tokens of {shape[1]} numbers a sample: give at most "
+            f"--protocol {protocol} holds {shape[0]} tokens of {shape[1]} numbers per sample: give at most "
             f"{TOKEN_NUMBERS // shape.numel():,} samples"
         )
     train, test = (extract(_Tokens(encoder), part, spec, device, quiet)[1].reshape(-1, *shape) for part in parts)

@@ -12,19 +12,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from selfsup.errors import UserError
+from selfsup.evaluation.drawn import Drawn, Poolings
 from selfsup.evaluation.rows import Features, Ids, as_ids, as_matrix
 
 KS = (1, 3, 5, 10, 20, 50, 100, 200)
 TEMPERATURE = 0.07  # of the votes, as in Wu et al. (2018)
-ASKED = 5000  # so many samples tell the accuracy of each k to about half a point
+QUERIES = 5000  # samples that tell the accuracy of each k to about half a point
 GALLERY = 2**17  # rows at a time, at most
 
 
 def neighbours(queries: Features, gallery: Features, k: int, *, block: int = 512) -> tuple[Tensor, Tensor]:
     """Find the k most similar gallery rows of each query, by cosine.
 
-    Exact: blocked matrix products on the gallery's device; in memory are never more than block · 131,072 similarities
-    and a normalized copy of 131,072 rows. A row of zeros has the similarity 0 to everything.
+    Exact: blocked matrix products on the gallery's device; at most block · 131,072 similarities and a normalized copy
+    of 131,072 rows are in memory. A row of zeros has the similarity 0 to everything.
 
     Args:
         queries: (m, d).
@@ -36,7 +37,7 @@ def neighbours(queries: Features, gallery: Features, k: int, *, block: int = 512
         Indices (m, k) int64 and similarities (m, k) float32 in [-1, 1], most similar first.
 
     Raises:
-        UserError: features that are not finite, other dimensions, k out of range.
+        UserError: features that are not finite, dimensions that differ, k out of range.
     """
     g, q = as_matrix(gallery, "the gallery"), as_matrix(queries, "the queries")
     if q.shape[1] != g.shape[1]:
@@ -52,8 +53,8 @@ def neighbours(queries: Features, gallery: Features, k: int, *, block: int = 512
     for start in range(0, len(g), size):
         part = F.normalize(g[start : start + size]).T
         for rows in (slice(i, i + block) for i in range(0, len(q), block)):
-            asked = F.normalize(q[rows].to(g.device))
-            similar = torch.mm(asked, part, out=room[: len(asked) * part.shape[1]].view(len(asked), -1))
+            query = F.normalize(q[rows].to(g.device))
+            similar = torch.mm(query, part, out=room[: len(query) * part.shape[1]].view(len(query), -1))
             value, index = similar.topk(min(k, part.shape[1]))
             best, place = torch.cat([similarities[rows], value], 1).topk(k)
             indices[rows] = torch.cat([indices[rows], index + start], 1).gather(1, place)
@@ -64,16 +65,16 @@ def neighbours(queries: Features, gallery: Features, k: int, *, block: int = 512
 def fit_knn(x: Features, y: Ids, classes: int, ks: Sequence[int] = KS, *, seed: int = 0) -> KNN:
     """Make a kNN classifier (Wu et al., 2018): each of k neighbours votes for its class with exp(cosine / 0.07).
 
-    k is the smallest of those with the best leave-one-out accuracy on these samples (on 5,000 of them, drawn by
-    `seed`, where there are more); candidates above n - 1 are left out. With one sample per class there is nothing to
-    choose by, and k is the smallest candidate.
+    k is the smallest candidate with the best leave-one-out accuracy on these samples (on 5,000 of them, drawn by
+    `seed`, where there are more); candidates above n - 1 are left out. With one sample per class nothing can be left
+    out, and k is the smallest candidate.
 
     Args:
         x: features (n, d), array or tensor; the work is done on its device.
         y: class ids (n,), 0 <= y < classes. A class without samples is never predicted.
         classes: how many classes there are.
         ks: the candidates.
-        seed: draws the samples that are asked.
+        seed: draws those samples.
 
     Raises:
         UserError: features that are not finite or not (n, d), ids out of range.
@@ -83,8 +84,8 @@ def fit_knn(x: Features, y: Ids, classes: int, ks: Sequence[int] = KS, *, seed: 
     known = sorted(k for k in ks if k < len(features)) or [1]
     if len(known) == 1 or torch.bincount(ids).max() == 1:
         return KNN(features, ids, classes, known[0])
-    asked = np.random.default_rng(seed).permutation(len(features))[:ASKED]
-    chosen = torch.from_numpy(asked).to(features.device)
+    drawn = np.random.default_rng(seed).permutation(len(features))[:QUERIES]
+    chosen = torch.from_numpy(drawn).to(features.device)
     index, similarity = neighbours(features[chosen], features, known[-1] + 1)
     # A duplicate may stand before the sample itself, so that it is found by its number and moved to the end.
     order = (index == chosen[:, None]).int().sort(stable=True).indices
@@ -114,3 +115,9 @@ class KNN:
         rows = range(0, len(index), 4096)
         done = [_vote(self.ids[index[i : i + 4096]], similarity[i : i + 4096], self.classes) for i in rows]
         return torch.cat(done).cpu().numpy()
+
+
+def read_knn(drawn: Drawn, test: Poolings) -> NDArray[np.int64]:
+    """Return class ids (`selfsup.evaluation.evaluators.Evaluator`)."""
+    assert drawn.num_classes is not None
+    return fit_knn(drawn.features(), drawn.y, drawn.num_classes).predict(test["own"])

@@ -1,6 +1,6 @@
-"""What can be said about a representation without labels.
+"""Measures of a representation that need no labels.
 
-None of these is an accuracy, and none ranks representations reliably across methods: read several together. All take
+None of them is an accuracy, and none ranks representations reliably across methods: read several together. All take
 features (n, d) of a frozen encoder, as array or tensor, and raise `UserError` for features that are not finite.
 """
 
@@ -20,14 +20,14 @@ def rankme(x: Features) -> float:
     """Return RankMe, 1 to min(n, d): exp of the entropy of the singular values over their sum.
 
     Garrido et al., "RankMe", 2023, equation 2; features are not centred. A soft rank: how many directions carry
-    something. It can tell collapse, and compares runs of one method on one data set and one n. It cannot compare
+    something. It reveals collapse, and compares runs of one method on one data set and one n. It cannot compare
     methods or widths: noise in every direction has full rank and no use.
     """
     return _soft_count(_eigenvalues(as_matrix(x).double()).sqrt())
 
 
 def lidar(views: Tensor, *, delta: float = 1e-4) -> float:
-    """Return LiDAR, 1 to min(n - 1, d): the soft rank of what tells samples apart, in units of how views differ.
+    """Return LiDAR, 1 to min(n - 1, d): the soft rank of what varies between samples rather than between views.
 
     Thilak et al., "LiDAR", 2024, section 3: with each sample as a class and its views as members, exp of the entropy of
     the eigenvalues of Σw^-½ Σb Σw^-½, where Σb is the covariance of the samples' means and Σw that within samples plus
@@ -40,7 +40,7 @@ def lidar(views: Tensor, *, delta: float = 1e-4) -> float:
     """
     x = torch.as_tensor(views).detach().double()
     if x.ndim != 3 or x.shape[0] < 2 or x.shape[1] < 2 or not x.isfinite().all():
-        raise UserError(f"LiDAR needs finite features (samples, views, d), two of each at least, not {tuple(x.shape)}")
+        raise UserError(f"LiDAR needs finite features (samples, views, d), at least two of each, not {tuple(x.shape)}")
     means = x.mean(1)
     off = (x - means[:, None]).flatten(0, 1)
     within = off.T @ off / len(off) + delta * torch.eye(x.shape[2], dtype=x.dtype, device=x.device)
@@ -54,8 +54,8 @@ def alpha_req(x: Features) -> float:
     """Return α, the decay of the spectrum: minus the slope of log eigenvalue against log index of the covariance.
 
     Agrawal et al., "α-ReQ", 2022, fitted here by least squares over all eigenvalues above rounding error. Near 1 is
-    held to be good; larger is a spectrum that few directions own, smaller one that is close to noise. It breaks under
-    collapse, where the eigenvalues that are left are few or no power law: read it with `rankme`.
+    held to be good; with a larger value few directions dominate, with a smaller one the spectrum is close to noise. It
+    fails under collapse, where the remaining eigenvalues are few or follow no power law: read it with `rankme`.
     """
     matrix = as_matrix(x).double()
     values = _eigenvalues(matrix - matrix.mean(0))
@@ -71,7 +71,7 @@ def alignment(x: Features, y: Features) -> float:
     """Return the mean squared distance of two views' features on the unit sphere, 0 (best) to 4.
 
     Wang and Isola, "Understanding contrastive representation learning", 2020, with exponent 2. Row i of x and row i
-    of y are views of one sample. It is 0 under total collapse: report it with `uniformity` alone.
+    of y are views of one sample. It is 0 under total collapse: report it only together with `uniformity`.
     """
     a, b = as_matrix(x), as_matrix(y)
     if a.shape != b.shape:
@@ -111,9 +111,9 @@ def effective_dimension(x: Features) -> float:
 def normalised_std(x: Features) -> float:
     """Return the mean standard deviation of the L2-normalized features' dimensions times √d: 0 to 1.
 
-    Chen and He, "SimSiam", 2021, figure 2: the deviation is 1/√d for an isotropic Gaussian, so this is 1, and 0 when
-    every sample gets the same vector. It sees that collapse at once, and cheaply. It does not see that only a few
-    dimensions are used, and it is low without collapse where features share a large mean, as after a ReLU.
+    Chen and He, "SimSiam", 2021, figure 2: the std is 1/√d for an isotropic Gaussian, so this is 1, and 0 when
+    every sample gets the same vector. It detects that collapse at once, and cheaply. It does not notice that only a
+    few dimensions are used, and it is low without collapse where features have a large common mean, as after a ReLU.
     """
     z = F.normalize(as_matrix(x))
     return float(z.std(0, correction=0).mean()) * math.sqrt(z.shape[1])
@@ -122,13 +122,11 @@ def normalised_std(x: Features) -> float:
 def _eigenvalues(x: Tensor) -> Tensor:
     """Return the eigenvalues (min(n, d),) of xᵀx, largest first."""
     gram = x.T @ x if len(x) >= x.shape[1] else x @ x.T
-    values: Tensor = torch.linalg.eigvalsh(gram)
-    return values.flip(0).clamp_min(0)
+    return torch.linalg.eigvalsh(gram).flip(0).clamp_min(0)
 
 
 def _soft_count(sizes: Tensor) -> float:
     """Return exp of the entropy of sizes over their sum; 0 if all are 0."""
     if float(sizes.sum()) == 0:
         return 0.0
-    share = sizes / sizes.sum()
-    return float(torch.special.entr(share).sum().exp())
+    return float(torch.special.entr(sizes / sizes.sum()).sum().exp())

@@ -18,8 +18,8 @@ RESAMPLES = 2000
 class Saved:
     """With `shots` labels per class the representation reaches what training from scratch reaches with `needed`.
 
-    `low` to `high` is the 95% interval of `needed`. Infinity: more than there are. The fewest labels measured are the
-    least that can be said: `needed` is never below them.
+    `low` to `high` is the 95% interval of `needed`. Infinity: more than there are. `needed` is never
+    below the fewest labels that were measured.
     """
 
     shots: float
@@ -29,7 +29,7 @@ class Saved:
     high: float
 
     def as_json(self) -> dict[str, float | None]:
-        """Return plain numbers; null for more than there are."""
+        """Return plain numbers; null stands for more than there are."""
         return {key: None if math.isinf(value) else value for key, value in asdict(self).items()}
 
     @classmethod
@@ -48,13 +48,13 @@ def labels_saved(
 
     From-scratch's mean accuracies, made to rise (an accuracy counts once it has been reached), are interpolated
     linearly over the logarithm of the labels. The interval is the percentile bootstrap over draws: a draw stands for
-    its labels at every number of labels and for both curves. Because few draws resampled vary too little, the
+    its labels at every number of labels and for both curves. Because a few resampled draws vary too little, the
     resampled means are spread around the mean until they vary as Student's t interval says.
 
     Args:
-        ours: accuracies, one a draw, by labels per class; a single one where all labels were taken.
-        scratch: the same of training from scratch, for the same draws.
-        seed: of the resampling.
+        ours: accuracies, one per draw, by labels per class; a single one where all labels were used.
+        scratch: the same for training from scratch, on the same draws.
+        seed: seed of the resampling.
     """
     places, shots = sorted(scratch), sorted(ours)
     draws = max(len(values) for values in (*ours.values(), *scratch.values()))
@@ -73,7 +73,7 @@ def labels_saved(
 
 
 def sentence(saved: Sequence[Saved], what: str) -> str:
-    """Return the headline in words, for the entry nearest to 10 labels per class. `what` reaches an accuracy."""
+    """Return the headline in words, for the entry nearest to 10 labels per class, of the representation `what`."""
     if not saved:
         return ""
     one = min(saved, key=lambda entry: abs(math.log(entry.shots / 10)))
@@ -105,8 +105,8 @@ def _crossing(logs: NDArray[np.float64], curves: NDArray[np.float64], target: ND
     before = np.maximum(after - 1, 0)
     row = np.arange(len(curves))
     low, high = rising[row, before], rising[row, after]
-    share = np.where(after > 0, (target - low) / np.where(high > low, high - low, 1), 0.0)
-    needed = np.exp(logs[before] + share * (logs[after] - logs[before]))
+    way = np.where(after > 0, (target - low) / np.where(high > low, high - low, 1), 0.0)
+    needed = np.exp(logs[before] + way * (logs[after] - logs[before]))
     return np.where(reached.any(1), needed, math.inf)
 
 

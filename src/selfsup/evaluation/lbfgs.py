@@ -21,15 +21,15 @@ def minimise(
         objective: (R, B, K) -> values (B,) float64 and gradients (R, B, K).
         x: where to start, (R, B, K) float32 or float64; a problem is a slice [:, b].
         inverse: (R, B, K) -> (R, B, K), multiplies with a positive definite guess of the inverse Hessian.
-        tolerance: a problem is done when its distance from the minimum, as the past steps foretell it, is at most this
-            part of its value, plus `floor`.
-        floor: (B,); by how much rounding may change a value.
-        steps: at most as many steps.
+        tolerance: a problem is done when its distance from the minimum, as the past steps predict it, is at most this
+            fraction of its value, plus `floor`.
+        floor: (B,); how much rounding may change a value.
+        steps: the maximum number of steps.
         memory: how many past steps shape the next one.
 
     Returns:
-        The best points (R, B, K), and whether there is nothing left to do: every problem is either solved or kept from
-        going on by float precision.
+        The best points (R, B, K), and whether there is nothing left to do: every problem is either solved or cannot be
+        improved in float precision.
     """
     value, gradient = objective(x)
     scale = torch.ones_like(value)
@@ -49,7 +49,9 @@ def minimise(
             low = new_value <= value + 1e-4 * step * slope + floor
             if low.all():
                 break
-            lowest = -slope * step / (2 * (new_value - value - slope * step))  # of the parabola, as a part of the step
+            lowest = (
+                -slope * step / (2 * (new_value - value - slope * step))
+            )  # of the parabola, as a fraction of the step
             step = torch.where(low, step, step * lowest.clamp(0.1, 0.5))
         going = going & low
         moved, change = trial - x, new_gradient - gradient
@@ -64,14 +66,14 @@ def minimise(
 
 
 def _descent(gradient: Tensor, past: deque[tuple[Tensor, Tensor, Tensor]], scale: Tensor, inverse: Inverse) -> Tensor:
-    """Return minus the inverse Hessian, as the past steps show it, times the gradient: the two-loop recursion."""
-    q, shares = gradient.clone(), []
+    """Return minus the inverse Hessian, estimated from the past steps, times the gradient: the two-loop recursion."""
+    q, steps = gradient.clone(), []
     for moved, change, easy in reversed(past):
-        shares.append(easy * _dot(moved, q))
-        q -= _wide(shares[-1], q) * change
+        steps.append(easy * _dot(moved, q))
+        q -= _wide(steps[-1], q) * change
     q = inverse(q) * _wide(scale, q)
-    for (moved, change, easy), share in zip(past, reversed(shares), strict=True):
-        q += _wide(share - easy * _dot(change, q), q) * moved
+    for (moved, change, easy), step in zip(past, reversed(steps), strict=True):
+        q += _wide(step - easy * _dot(change, q), q) * moved
     return -q
 
 

@@ -1,4 +1,4 @@
-"""How good predictions are: numbers that need only the truth and what was predicted."""
+"""Metrics of predictions: they need only the truth and the predictions."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from selfsup.errors import UserError
 
 
 def accuracy(truth: NDArray[np.int64], predicted: NDArray[np.int64]) -> float:
-    """Return the part of samples (n,) whose class is right, 0 to 1."""
+    """Return the fraction of samples (n,) whose class is right, 0 to 1."""
     _same_length(truth, predicted)
     return float(np.mean(truth == predicted))
 
 
 def balanced_accuracy(truth: NDArray[np.int64], predicted: NDArray[np.int64]) -> float:
-    """Return the mean recall of the classes that occur in `truth`, 0 to 1: a rare class counts as much as a common."""
+    """Return the mean recall of the classes that occur in `truth`, 0 to 1: rare classes count as much as common."""
     hits, actual, _ = _counts(truth, predicted)
     there = actual > 0
     return float(np.mean(hits[there] / actual[there]))
@@ -29,7 +29,7 @@ def macro_f1(truth: NDArray[np.int64], predicted: NDArray[np.int64]) -> float:
 
 
 def r2(truth: NDArray[np.float64], predicted: NDArray[np.float64]) -> float:
-    """Return the part of the variance that is explained, at most 1; 0 for predicting the mean, below that for worse.
+    """Return the fraction of the variance that is explained, at most 1; 0 for predicting the mean, negative for worse.
 
     Args:
         truth: values (n,) or (n, targets); the result is the mean over targets.
@@ -41,7 +41,7 @@ def r2(truth: NDArray[np.float64], predicted: NDArray[np.float64]) -> float:
     _same_length(truth, predicted)
     total = ((truth - truth.mean(0)) ** 2).sum(0)
     if np.any(total == 0):
-        raise UserError("all values of a numeric label are the same; R² says nothing about it")
+        raise UserError("all values of a numeric label are the same; R² is undefined")
     return float(np.mean(1 - ((truth - predicted) ** 2).sum(0) / total))
 
 
@@ -67,7 +67,7 @@ def average_precision(truth: NDArray[np.int64], scores: NDArray[np.float32]) -> 
 
 
 def _counts(truth: NDArray[np.int64], predicted: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
-    """Return for each class how many samples were right, have it, and were said to have it."""
+    """Return for each class how many samples were predicted rightly, have it, and were predicted to have it."""
     _same_length(truth, predicted)
     classes = int(max(truth.max(), predicted.max())) + 1
     samples = (truth[truth == predicted], truth, predicted)

@@ -1,4 +1,4 @@
-"""The online probe: how useful is the representation by now? Seen from aside, while it is trained."""
+"""The online probe: how useful is the representation so far? Measured while it is trained, without disturbing it."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from selfsup.source import Broken, Source
 from selfsup.views import plain_views
 
 SAMPLES = 500  # half to fit, half to measure
-SHARE = 0.02  # of the time since the start, at most
-PENALTY = 0.1  # no cross-validation: the number is to be compared with itself
+TIME_FRACTION = 0.02  # of the time since the start, at most
+PENALTY = 0.1  # no cross-validation: the accuracy is only compared with itself
 
 
 class OnlineProbe:
     """A linear probe on up to 500 labelled samples, half of each class to fit and half to measure, always the same.
 
-    It looks when that keeps its share of the time within 2%, and after the last step whatever it costs. It leaves no
-    trace in the run: no random number is drawn, no statistic moves. Its accuracy shows the trend; `selfsup evaluate`
-    measures.
+    It measures whenever that keeps its part of the time within 2%, and after the last step whatever that costs. It
+    leaves no trace in the run: no random number is drawn, no statistic moves. Its accuracy shows the trend; `selfsup
+    evaluate` gives results.
 
     Args:
         source: labelled data.
-        spec: of the images that the encoder takes.
-        device: where the encoder is.
-        seed: which samples, and which half.
+        spec: the samples that the encoder takes.
+        device: the device of the encoder.
+        seed: draws the samples, and which half they are in.
 
     Raises:
         UserError: for labels of fewer than two classes with two samples each.
@@ -52,7 +52,7 @@ class OnlineProbe:
         parts = [some.take(numbers) for numbers in split(some, seed, 0.5)]
         ids = [part.labels.ids for part in parts if part.labels is not None]
         if len(np.unique(ids[0])) < 2:
-            raise UserError(f"--probe {source.name} needs labels of two classes, at least")
+            raise UserError(f"--probe {source.name} needs labels of at least two classes")
         self.classes, self.device, self.views = len(labels.classes), device, plain_views(spec)
         try:
             self.batches = [self._read(part, half) for half, part in enumerate(parts)]
@@ -70,9 +70,9 @@ class OnlineProbe:
         return batches, np.concatenate(ids)
 
     def on_log(self, encoder: nn.Module, last: bool) -> dict[str, float]:
-        """Return {"probe": accuracy}, or nothing where it is too early to look again."""
+        """Return {"probe": accuracy}, or nothing where it is too early to measure again."""
         began = time.monotonic()
-        if not last and self.spent + max(self.cost, 0.1) > SHARE * (began - self.began):
+        if not last and self.spent + max(self.cost, 0.1) > TIME_FRACTION * (began - self.began):
             return {}
         modes = {module: module.training for module in encoder.modules()}
         devices = [self.device] if self.device.type == "cuda" else []

@@ -28,24 +28,30 @@ from selfsup.evaluation.rows import (
 
 PENALTIES = tuple(10.0**power for power in range(2, -5, -1))
 NO_FOLDS = 0.1  # the penalty where no label can be held out
-LARGE = 10_000  # so many samples tell enough about the penalty
-MANY = 100  # and so many classes
-ONE_FOLD = 100_000  # so many samples times classes, and one fold tells enough
-SOME = 4096  # so many samples tell enough about the curvature
+LARGE = 10_000  # samples that are enough to choose the penalty
+MANY = 100  # classes that are enough for that
+ONE_FOLD = 100_000  # samples times classes from which on one fold is enough
+SOME = 4096  # samples that are enough to estimate the curvature
 LENGTHS = (1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.12, 0.06)  # of the first step
-ROUNDS = 10  # of 40 steps
+ROUNDS = 10  # of 40 steps each
 
 
 def fit_probe(
-    x: Features, y: Ids, classes: int, *, penalties: Sequence[float] = PENALTIES, seed: int = 0, alike: bool = True
+    x: Features,
+    y: Ids,
+    classes: int,
+    *,
+    penalties: Sequence[float] = PENALTIES,
+    seed: int = 0,
+    per_feature: bool = True,
 ) -> Probe:
-    """Solve the linear probe on features that a frozen encoder gave.
+    """Solve the linear probe on the features of a frozen encoder.
 
     Minimises Σ cross-entropy + ½ · penalty · d · ‖weights‖² over weights and free biases, on features standardised by
-    their own mean and deviation: scikit-learn's `LogisticRegression(C=1 / (penalty * d))`. The penalty is chosen by
-    stratified 5-fold cross-validation on these samples alone (on a part of them where there are many samples or
-    classes: see docs/evaluation.md), along a path from strong to weak that starts each problem where the last one
-    ended and stops once the held-out cross-entropy rises; the lowest wins and is refitted on all samples. With one
+    their own mean and standard deviation: scikit-learn's `LogisticRegression(C=1 / (penalty * d))`. The penalty is
+    chosen by stratified 5-fold cross-validation on these samples alone (on a part of them where there are many samples
+    or classes: see docs/evaluation.md), along a path from strong to weak that starts each problem where the last one
+    ended, and stops once the held-out cross-entropy rises; the lowest wins and is refitted on all samples. With one
     sample per class nothing can be held out, and the penalty is 0.1. Fewer samples than features are solved in the
     space that they span, which is exact for this penalty.
 
@@ -55,7 +61,8 @@ def fit_probe(
         classes: how many classes there are.
         penalties: the candidates; a single one is taken as it is.
         seed: draws the folds.
-        alike: whether each feature is divided by its own deviation, or all by one, because their scale means something.
+        per_feature: whether each feature is divided by its own standard deviation; otherwise all are divided by one,
+            because their scale means something.
 
     Raises:
         UserError: features that are not finite or not (n, d), ids out of range, samples of one class only.
@@ -71,22 +78,22 @@ def fit_probe(
     work = len(features) * min(features.shape) * len(present)
     with few_threads(work):
         mean, scale, z = standardise(features, work)
-        if not alike:
+        if not per_feature:
             one = (features - mean).square().mean().sqrt().clamp_min(1e-12)
             scale, z = torch.full_like(scale, float(one)), (features - mean) / one
         ones = torch.ones_like(z[:, :1])
-        back, turn = None, len(z) >= LARGE  # there turning all rows costs more than turning the weights now and then
-        if not turn:
+        back, large = None, len(z) >= LARGE  # rotating all rows then costs more than rotating the weights now and then
+        if not large:
             z, back = row_space(z)
         span = torch.cat([z, ones], 1)
         axes = None
-        if turn:
+        if large:
             axes = torch.eye(span.shape[1], dtype=z.dtype, device=z.device)
             axes[:-1, :-1] = principal_axes(z)
         problem = _Problem(span, axes, target, len(present), features.shape[1])
         start, penalty, loss = problem.choose(path, seed)
-        large = len(z) >= LARGE or len(present) >= 2 * MANY
-        weights = problem.solve(ones, penalty, start, 1e-7 if work <= SMALL else 1e-4 if large else 1e-6)[:, 0]
+        coarse = large or len(present) >= 2 * MANY
+        weights = problem.solve(ones, penalty, start, 1e-7 if work <= SMALL else 1e-4 if coarse else 1e-6)[:, 0]
         weight = weights[:-1] if back is None else back @ weights[:-1]
     return Probe(mean, scale, weight, weights[-1], present, classes, penalty, loss)
 
@@ -117,7 +124,7 @@ class Probe:
     present: Tensor  # ids of the classes that had samples
     classes: int
     penalty: float  # per feature: scikit-learn's C is 1 / (penalty * d)
-    loss: float = math.nan  # cross-entropy a held-out sample at this penalty; nan where nothing was held out
+    loss: float = math.nan  # cross-entropy per held-out sample at this penalty; nan where nothing was held out
 
     def scores(self, x: Features) -> NDArray[np.float32]:
         """Return logits (m, classes); -inf for a class that had no samples."""
@@ -130,8 +137,7 @@ class Probe:
 
     def predict(self, x: Features) -> NDArray[np.int64]:
         """Return class ids (m,)."""
-        ids: NDArray[np.int64] = self.scores(x).argmax(1)
-        return ids
+        return self.scores(x).argmax(1)
 
 
 @dataclass(frozen=True)
@@ -193,7 +199,7 @@ class _Problem:
             return value, gradient.T.reshape(weights.shape)
 
         weights = self.discriminant(used, ridge) if start is None else start
-        for _ in range(ROUNDS):  # where the curvature has changed on the way, a fresh one is worth more than memory
+        for _ in range(ROUNDS):  # where the curvature has changed on the way, a fresh guess is worth more than memory
             inverse = self.inverse(used, weights, ridge)
             weights, done = minimise(objective, weights, inverse, tolerance, floor=floor, steps=40)
             if done:
@@ -201,9 +207,9 @@ class _Problem:
         return weights
 
     def discriminant(self, used: Tensor, ridge: Tensor) -> Tensor:
-        """Return Newton's step from classes of their own frequency alone, as long as suits the objective best.
+        """Return Newton's step from the frequencies of the classes alone, of the length that suits the objective best.
 
-        Up to its length it is the linear discriminant, and costs no product with all classes.
+        Up to its length it is the linear discriminant, and needs no product with all classes.
         """
         sums = self.span.new_zeros(self.classes, *used.shape[1:], self.span.shape[1])
         for fold, weight in enumerate(used.T):
@@ -231,7 +237,7 @@ class _Problem:
         return rows, self.part(rows, torch.arange(self.classes, device=rows.device), self.classes)
 
     def inverse(self, used: Tensor, weights: Tensor, ridge: Tensor) -> Inverse:
-        """Return the inverse of a guess of the Hessian: what a class curves times what an axis does, plus the ridge."""
+        """Return the inverse of a guess of the Hessian: a curvature per class times one per axis, plus the ridge."""
         rows, few = self.few()
         by_class, by_axis = torch.zeros_like(weights[:1]), weights.new_zeros(len(weights), used.shape[1])
         for block, log_p, _ in few.log_softmax(weights):
@@ -248,8 +254,8 @@ class _Problem:
         def inverse(q: Tensor) -> Tensor:
             if self.axes is None:
                 return q / curvature
-            turned: Tensor = (self.axes.T @ q.flatten(1)).view_as(curvature) / curvature
-            return (self.axes @ turned.flatten(1)).view_as(q)
+            rotated = (self.axes.T @ q.flatten(1)).view_as(curvature) / curvature
+            return (self.axes @ rotated.flatten(1)).view_as(q)
 
         return inverse
 

@@ -1,4 +1,4 @@
-"""What makes an accuracy mean something else than it seems to: found, counted and said in words."""
+"""Problems that make an accuracy mean something other than it seems to: found, counted and said in words."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from selfsup.data.image import Files
 from selfsup.data.image.decode import read_bytes
 from selfsup.errors import UserError
 from selfsup.evaluation.draws import short_classes
@@ -17,11 +16,11 @@ from selfsup.source import Broken, Labels, Source
 
 
 def check_classes(train: Labels, test: Labels, name: str) -> None:
-    """Raise `UserError` for labels that are all of one class, or have none in common with those of the test part."""
+    """Raise `UserError` for labels that are all of one class, or have no class in common with the test part."""
     counts = np.bincount(train.ids, minlength=len(train.classes))
     some = train.classes[int(counts.argmax())]
     if (counts > 0).sum() < 2:
-        raise UserError(f"all {counts.max()} labels of {name} are of one class ({some!r}); two are needed at least")
+        raise UserError(f"all {counts.max()} labels of {name} are of one class ({some!r}); at least two are needed")
     if not (counts[test.ids] > 0).any():
         other = test.classes[int(test.ids[0])]
         raise UserError(
@@ -31,7 +30,7 @@ def check_classes(train: Labels, test: Labels, name: str) -> None:
 
 
 def about_classes(train: Labels, test: Labels, shots: Sequence[int | None]) -> list[str]:
-    """Return a line for the classes that are missing in one part, and for those that have fewer labels than drawn."""
+    """Return lines on the classes that are missing in one part, and on those that have fewer labels than are drawn."""
     counts = np.bincount(train.ids, minlength=len(train.classes))
     lost = counts[test.ids] == 0
     lines = []
@@ -40,11 +39,14 @@ def about_classes(train: Labels, test: Labels, shots: Sequence[int | None]) -> l
         lines.append(f"{lost.sum():,} of {len(lost):,} test samples are of classes without a training label: {names}")
     unseen = np.flatnonzero((counts > 0) & (np.bincount(test.ids, minlength=len(counts)) == 0)).tolist()
     if unseen:
-        lines.append(f"no test sample is of {_names(train, unseen)}: nothing is said about that")
+        lines.append(f"no test sample is of {_names(train, unseen)}: nothing is measured about that")
     told: dict[tuple[int, ...], int] = {}
     for number, classes in sorted(short_classes(train.ids, shots).items()):
         told.setdefault(tuple(classes), number)
-    lines += [f"fewer than {number} labels, so all there are: {_names(train, who)}" for who, number in told.items()]
+    lines += [
+        f"all labels are drawn of classes with fewer than {number}: {_names(train, who)}"
+        for who, number in told.items()
+    ]
     return lines
 
 
@@ -59,13 +61,13 @@ def overlap(
         example = test.path(min(same))
         lines.append(
             f"{len(same):,} of {len(test):,} test samples are copies of training samples, for example {example!r}: "
-            "they flatter every number"
+            "they inflate every number"
         )
     if alike:
         example = test.path(min(alike))
         lines.append(
             f"{len(alike):,} further test samples have almost the features of a training sample, for example "
-            f"{example!r}: near copies, or an encoder that does not tell them apart"
+            f"{example!r}: near copies, or an encoder that cannot tell them apart"
         )
     return {"same": len(same), "alike": len(alike)}, lines
 
@@ -73,13 +75,13 @@ def overlap(
 def _items(source: Source) -> Iterator[Item]:
     for index in range(len(source)):
         try:
-            if isinstance(source, Files):
-                yield read_bytes(os.path.join(source.root, source.paths[index].as_py()))
+            if hasattr(source, "file"):  # the bytes of a file, without decoding them
+                yield read_bytes(source.file(index))
             else:
                 item = source.read(index)
                 yield item.encode() if isinstance(item, str) else item
         except Broken:
-            yield os.fsencode(source.path(index))  # what cannot be read is a copy of nothing
+            yield os.fsencode(source.path(index))  # a sample that cannot be read is not a copy of any other
 
 
 def _names(labels: Labels, classes: Sequence[int]) -> str:

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from selfsup.encoders.image.timm_model import TimmModel
 from selfsup.errors import UserError, unknown
+from selfsup.evaluation.frozen import FrozenEncoder
 from selfsup.spec import ImageSpec
 
 
-class Reference(NamedTuple):
-    """A frozen encoder, and the images that it takes: of the size and normalization of its own pretraining."""
-
-    name: str
-    encoder: TimmModel
-    spec: ImageSpec
-
-
-def load_reference(name: str) -> Reference:
+def load_reference(name: str) -> FrozenEncoder:
     """Return a timm model with the pretrained weights that the Hugging Face cache holds; nothing is downloaded.
 
-    Only safetensors are read, which cannot run code.
+    It takes images of the size and with the normalization of its own pretraining. Only safetensors are read, which
+    cannot run code.
 
     Raises:
         UserError: for an unknown model, and where its weights are not here.
@@ -42,7 +36,7 @@ def load_reference(name: str) -> Reference:
         )
     channels, size = config.input_size[0], config.input_size[1]
     spec = ImageSpec(size, channels, tuple(config.mean), tuple(config.std))
-    return Reference(name, TimmModel(name, spec, weights=load_file(path)).eval(), spec)
+    return FrozenEncoder(name, TimmModel(name, spec, weights=load_file(path)).eval(), spec)
 
 
 def _cached(repository: Any) -> Path | None:

@@ -1,4 +1,4 @@
-"""What an evaluation returns: numbers that print as a table, draw as a curve, and are saved and read again."""
+"""The result of an evaluation: numbers that print as a table, draw as a curve, and are saved and read again."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,39 +17,24 @@ from selfsup.base.printing import Printable
 from selfsup.base.writing import write_atomically
 from selfsup.errors import UserError, need
 from selfsup.evaluation.labels_saved import Saved, sentence
+from selfsup.evaluation.score import Score, count_labels, finite, number, plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
-class Score:
-    """The accuracy of one representation read by one protocol with so many labels per class (None: all of them).
-
-    `mean` over the draws in `values`, `half` of its 95% interval (nan for a single value), of the headline metric;
-    `also` holds mean and half of the other ones.
-    """
-
-    representation: str
-    protocol: str
-    shots: int | None
-    mean: float
-    half: float
-    values: tuple[float, ...]
-    also: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Evaluation(Printable):
-    """Few-label accuracies beside their baselines; `about` names data, split, seeds, encoder and protocol.
+    """Few-label scores beside their baselines; `about` names data, split, seeds, encoder and protocols.
 
-    `saved`: by protocol, what from-scratch training needs to be as good. `readings`: by representation and name.
+    `saved`: by protocol, how many labels training from scratch needs to be as good. `metrics`: further metrics of the
+    test features, by representation and name.
     """
 
     about: dict[str, Any]
     scores: tuple[Score, ...]
     saved: Mapping[str, tuple[Saved, ...]] = field(default_factory=dict)
-    readings: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def score(self, representation: str, protocol: str, shots: int | None) -> Score:
         """Return one entry. Raises `KeyError` where there is none."""
@@ -66,15 +51,12 @@ class Evaluation(Printable):
         return ""
 
     def as_json(self) -> dict[str, Any]:
-        """Return plain numbers; an interval that one value does not have is null."""
-        scores = [asdict(score) for score in self.scores]
-        for score in scores:
-            score["half"] = _plain(score["half"])
-            score["also"] = {name: {"mean": mean, "half": _plain(half)} for name, (mean, half) in score["also"].items()}
+        """Return plain values; an interval that a single value does not have is null."""
         saved = {protocol: [entry.as_json() for entry in entries] for protocol, entries in self.saved.items()}
-        readings = {name: {key: _plain(value) for key, value in row.items()} for name, row in self.readings.items()}
+        metrics = {name: {key: plain(value) for key, value in row.items()} for name, row in self.metrics.items()}
+        scores = [score.as_json() for score in self.scores]
         return {
-            "about": self.about, "headline": self.headline, "scores": scores, "saved": saved, "readings": readings,
+            "about": self.about, "headline": self.headline, "scores": scores, "saved": saved, "metrics": metrics,
         }  # fmt: skip
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -85,23 +67,23 @@ class Evaluation(Printable):
     def load(cls, path: str | os.PathLike[str]) -> Evaluation:
         """Read what `save` wrote. Raises `UserError` for anything else."""
         try:
-            plain = json.loads(Path(path).read_text(encoding="utf-8"))
-            scores = tuple(_score(entry) for entry in plain["scores"])
-            saved = {key: tuple(map(Saved.of, entries)) for key, entries in plain["saved"].items()}
-            readings = {
-                name: {key: _number(value) for key, value in row.items()} for name, row in plain["readings"].items()
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            scores = tuple(Score.of(entry) for entry in content["scores"])
+            saved = {key: tuple(map(Saved.of, entries)) for key, entries in content["saved"].items()}
+            metrics = {
+                name: {key: number(value) for key, value in row.items()} for name, row in content["metrics"].items()
             }
-            about = plain["about"]
+            about = content["about"]
             if not scores:
                 raise ValueError("it has no scores")
             _check_about(about, scores)
-            return cls(about, scores, saved, readings)
+            return cls(about, scores, saved, metrics)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
-            raise UserError(f"{path} is no saved evaluation: {reason}") from None
+            raise UserError(f"{path} is not a saved evaluation: {reason}") from None
 
     def to_pandas(self) -> Any:
-        """Return a DataFrame with a row a score: `labels` is the mean number a class, `shots` missing for all."""
+        """Return a DataFrame with one row per score; `labels`: the mean number per class, `shots`: missing for all."""
         metric = self.about["metric"]
         rows = [
             {
@@ -119,21 +101,21 @@ class Evaluation(Printable):
         return need("pandas", "demo").DataFrame(rows).astype({"shots": "Int64"})
 
     def plot(self) -> Figure:
-        """Return a matplotlib Figure: the curves of all representations with their 95% intervals, a panel a reader."""
+        """Return a matplotlib Figure: a panel for each evaluator, the curves of all representations, 95% intervals."""
         from selfsup.evaluation.drawing import curves
 
-        return curves(self)
+        return curves(self.about, self.scores)
 
     def labels(self, shots: int | None) -> float:
-        """Return how many labels were drawn, a class where shots are counted a class."""
-        return float(self.about["labels"]["all" if shots is None else str(shots)])
+        """Return how many labels were drawn, a class where shots are counted per class."""
+        return count_labels(self.about, shots)
 
     def __rich__(self) -> Group:
         about = self.about
         parts: list[Any] = [self.headline, ""] if self.headline else []
         parts.append(self._scores())
-        if self.readings:
-            parts.append(self._readings())
+        if self.metrics:
+            parts.append(self._metrics())
         if "chance" in about:
             parts.append(f"{about['chance']['words']}: {self._cell(about['chance']['value'], math.nan)}")
         parts += [f"Warning: {line}" for line in about.get("warnings", ())]
@@ -168,52 +150,30 @@ class Evaluation(Printable):
             return f"{mean:.2f}" + ("" if math.isnan(half) else f" ±{half:.2f}")
         return f"{100 * mean:.1f}" + ("" if math.isnan(half) else f" ±{100 * half:.1f}")
 
-    def _readings(self) -> Table:
-        names = list(dict.fromkeys(name for row in self.readings.values() for name in row))
-        table = Table(title="more readings of the test samples")
-        for column in ("reading", *self.readings):
-            table.add_column(column, justify="left" if column == "reading" else "right")
+    def _metrics(self) -> Table:
+        names = list(dict.fromkeys(name for row in self.metrics.values() for name in row))
+        table = Table(title="further metrics of the test features")
+        table.add_column("metric")
+        for representation in self.metrics:
+            table.add_column(representation, justify="right")
         for name in names:
-            table.add_row(name, *(f"{row[name]:.3g}" if name in row else "" for row in self.readings.values()))
+            table.add_row(name, *(f"{row[name]:.3g}" if name in row else "" for row in self.metrics.values()))
         return table
 
 
 def _check_about(about: Mapping[str, Any], scores: tuple[Score, ...]) -> None:
-    """Raise an error unless what is said about a saved evaluation can be shown."""
+    """Raise an error unless everything about a saved evaluation can be shown."""
     kinds = {"task": str, "draws": int, "metric": str, "unit": str, "test": dict, "labels": dict}
     wrong = [key for key, kind in kinds.items() if not isinstance(about[key], kind)]
     wrong += [key for key in ("data",) if not isinstance(about.get(key, {}), dict)]
     if not isinstance(about["test"]["samples"], int):
         wrong.append("test")
     if "chance" in about:
-        _finite(about["chance"]["value"]), str(about["chance"]["words"])
+        finite(about["chance"]["value"]), str(about["chance"]["words"])
     if not all(isinstance(line, str) for line in about.get("warnings", ())):
         wrong.append("warnings")
     for shots in {score.shots for score in scores}:
-        if not 0 < _finite(about["labels"]["all" if shots is None else str(shots)]) < 1e12:
+        if not 0 < finite(about["labels"]["all" if shots is None else str(shots)]) < 1e12:
             wrong.append("labels")
     if wrong:
         raise ValueError(f"it has an impossible {wrong[0]}")
-
-
-def _score(plain: Mapping[str, Any]) -> Score:
-    also = {name: (_finite(value["mean"]), _number(value["half"])) for name, value in plain["also"].items()}
-    values = tuple(map(_finite, plain["values"]))
-    names, shots = (str(plain["representation"]), str(plain["protocol"])), plain["shots"]
-    if not values or not (shots is None or (type(shots) is int and shots > 0)):
-        raise ValueError(f"it has an impossible score of {names[0]}")
-    return Score(*names, shots, _finite(plain["mean"]), _number(plain["half"]), values, also)
-
-
-def _finite(value: Any) -> float:
-    if not isinstance(value, int | float) or not abs(value) < 1e100:
-        raise ValueError("it holds what is no number, or one that is not finite")
-    return float(value)
-
-
-def _number(value: Any) -> float:
-    return math.nan if value is None else _finite(value)
-
-
-def _plain(value: float) -> float | None:
-    return None if math.isnan(value) else value

@@ -13,9 +13,9 @@ from selfsup.evaluation.rows import Features, Ids, as_matrix, blocks
 
 
 class Retrieval(NamedTuple):
-    """What `retrieval` found."""
+    """How well the nearest items match."""
 
-    recall: dict[int, float]  # R@k: the part of queries with a match among the k nearest, 0 to 1
+    recall: dict[int, float]  # R@k: the fraction of queries with a match among the k nearest, 0 to 1
     mean_ap: float  # mAP: the mean over queries of the average precision of the whole ranking, 0 to 1
     queries: int  # how many queries had any match to find; the others are left out
 
@@ -32,10 +32,10 @@ def retrieval(
 
     Args:
         x: queries (m, d).
-        y: their class ids (m,); -1, no label, is no query and matches nothing.
+        y: their class ids (m,); an item without a label (-1) is not a query and matches nothing.
         gallery: (n, d). None: the queries themselves, each of which is then not its own match.
         gallery_y: class ids (n,), with a gallery.
-        ks: for which k to give the recall. More than the gallery holds is as good as all of it.
+        ks: the k of the recalls; a k larger than the gallery stands for all of it.
 
     Raises:
         UserError: features that are not finite, shapes that do not fit, no query with any match.
@@ -46,7 +46,7 @@ def retrieval(
     if items.shape[1] != queries.shape[1]:
         raise UserError(f"queries have {queries.shape[1]} dimensions, the gallery {items.shape[1]}")
     queries, columns = F.normalize(queries), F.normalize(items).T
-    found, precision, asked = dict.fromkeys(ks, 0), 0.0, 0
+    found, precision, count = dict.fromkeys(ks, 0), 0.0, 0
     for rows in blocks(len(queries), len(items), 2**24):
         similarity = queries[rows] @ columns
         match = ids[rows, None] == item_ids
@@ -58,12 +58,12 @@ def retrieval(
         so_far = match.cumsum(1)
         rank = torch.arange(1, match.shape[1] + 1, device=ids.device)
         precision += float(((so_far / rank) * match).sum(1).div(so_far[:, -1]).sum(dtype=torch.float64))
-        asked += len(match)
+        count += len(match)
         for k in ks:
             found[k] += int(match[:, :k].any(1).sum())
-    if asked == 0:
-        raise UserError("no query has an item of the same class to find; are the labels file names?")
-    return Retrieval({k: count / asked for k, count in found.items()}, precision / asked, asked)
+    if count == 0:
+        raise UserError("no query has an item of the same class; are the labels file names?")
+    return Retrieval({k: hits / count for k, hits in found.items()}, precision / count, count)
 
 
 def _labelled(x: Features, y: Ids) -> tuple[torch.Tensor, torch.Tensor]:

@@ -74,5 +74,4 @@ class Ridge:
         features = as_matrix(x).to(self.weight.device)
         rows = blocks(len(features), features.shape[1])
         done = torch.cat([((features[r] - self.mean) / self.scale).double() @ self.weight + self.bias for r in rows])
-        values: NDArray[np.float64] = (done[:, 0] if self.flat else done).cpu().numpy()
-        return values
+        return (done[:, 0] if self.flat else done).cpu().numpy()

@@ -14,7 +14,7 @@ from selfsup.errors import UserError
 
 Features = NDArray[np.float32] | Tensor
 Ids = NDArray[np.int64] | Tensor
-SMALL = 2**23  # up to so many multiplications float64 costs little, and a second thread brings nothing
+SMALL = 2**23  # multiplications up to which float64 costs little, and a second thread gains nothing
 
 
 def as_matrix(x: Features, what: str = "features") -> Tensor:
@@ -49,7 +49,7 @@ def blocks(rows: int, width: int, numbers: int = 2**21) -> Iterator[slice]:
 def standardise(x: Tensor, work: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return mean (d,), scale (d,) and (x - mean) / scale (n, d), in float64 if the `work` ahead is small.
 
-    The scale is the standard deviation; of a constant feature it is infinite, so that the feature counts for nothing.
+    The scale is the standard deviation; of a constant feature it is infinite, so that the feature has no effect.
     """
     x = x.double() if work <= SMALL else x
     mean = x.mean(0)
@@ -76,15 +76,14 @@ def row_space(z: Tensor) -> tuple[Tensor, Tensor]:
 def principal_axes(z: Tensor) -> Tensor:
     """Return the principal axes (d, d) of n >= d rows, nearly: for n >> d those of every k-th row, much cheaper."""
     some = z[:: max(1, len(z) // (16 * z.shape[1]))]
-    axes: Tensor = torch.linalg.eigh((some.T @ some).double())[1].to(z.dtype)
-    return axes
+    return torch.linalg.eigh((some.T @ some).double())[1].to(z.dtype)
 
 
 @contextmanager
 def few_threads(work: int) -> Iterator[None]:
-    """Let one thread do a small piece of `work` (multiplications): threads that wait for each other cost more.
+    """Use one thread for a small piece of `work` (multiplications): threads that wait for each other cost more.
 
-    On a busy machine, with loader processes running, many times more.
+    On a busy machine, with loader processes running, they cost many times more.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1 if work <= SMALL else threads)

@@ -1,4 +1,4 @@
-"""What is predicted: one class a sample, a number, or several labels; how each is drawn, split and scored."""
+"""The targets: one class per sample, a number, or several labels; how each is drawn, split and scored."""
 
 from __future__ import annotations
 
@@ -23,68 +23,61 @@ class Target:
     """A kind of label. `metrics` take (truth, predicted); the first is the headline."""
 
     name: str
-    unit: str  # what shots count
-    shots: tuple[int, ...]  # the default ones, as far as there are so many labels
+    by_class: bool  # labels are classes, and shots count labels of each; else they count samples
+    unit: str  # what shots count, in words
+    shots: tuple[int, ...]  # the default ones, as far as there are enough labels
     metrics: Mapping[str, Callable[[Any, Any], float]]
-    protocols: tuple[str, ...]
+    truth: Callable[[Labels], NDArray[Any]]  # what has to be predicted; every sample has a label
+    chance: Callable[[NDArray[Any]], float]  # what a guess that ignores the input reaches
+    guess: str  # which guess that is
 
 
-_CLASSES = {"accuracy": accuracy, "balanced accuracy": balanced_accuracy, "macro F1": macro_f1}
-_PLAIN = ("labelled samples", (10, 20, 50, 100, 200, 500, 1000))
-TARGETS = {
-    "classes": Target(
-        "classes", "labels per class", (1, 2, 5, 10, 20, 50, 100), _CLASSES, ("linear", "knn", "finetune", "attentive")
-    ),
-    "numeric": Target("numeric", *_PLAIN, {"R²": r2}, ("linear",)),
-    "multi": Target("multi", *_PLAIN, {"average precision": average_precision}, ("linear",)),
-}
+def _numbers(labels: Labels) -> NDArray[np.float64]:
+    """Return numbers (n,). Raises `UserError` for a label that is not a finite number."""
+    return np.array([_number(name) for name in labels.classes])[labels.ids]
 
 
-def truth(target: Target, labels: Labels) -> NDArray[Any]:
-    """Return what has to be predicted: ids (n,) int64, numbers (n,) float64, or (n, labels) int64 of 0 and 1.
-
-    Several labels are written `a|b|c`; whatever stands between two bars is a label. Every sample has a label.
-
-    Raises:
-        UserError: a numeric label that is no finite number.
-    """
-    if target.name == "classes":
-        return labels.ids
-    if target.name == "numeric":
-        return np.array([_number(name) for name in labels.classes])[labels.ids]
+def _several(labels: Labels) -> NDArray[np.int64]:
+    """Return (n, labels) of 0 and 1, of labels written `a|b|c`; whatever stands between two bars is a label."""
     parts = [{part.strip() for part in name.split("|")} - {""} for name in labels.classes]
     names = sorted(set().union(*parts))
     return np.array([[int(name in own) for name in names] for own in parts], dtype=np.int64)[labels.ids]
 
 
-def chance(target: Target, wanted: NDArray[Any]) -> tuple[float, str]:
-    """Return what a guess that ignores the input reaches on these samples, and which guess that is."""
-    if target.name == "classes":
-        return float(np.bincount(wanted).max() / len(wanted)), "always the largest class"
-    if target.name == "numeric":
-        return 0.0, "always the mean"
-    return float(wanted[:, wanted.any(0)].mean()), "the mean frequency of the labels"
+_SAMPLES = ("labelled samples", (10, 20, 50, 100, 200, 500, 1000))
+TARGETS = {
+    "classes": Target(
+        "classes", True, "labels per class", (1, 2, 5, 10, 20, 50, 100),
+        {"accuracy": accuracy, "balanced accuracy": balanced_accuracy, "macro F1": macro_f1},
+        lambda labels: labels.ids, lambda ids: float(np.bincount(ids).max() / len(ids)), "always the largest class",
+    ),
+    "numeric": Target("numeric", False, *_SAMPLES, {"R²": r2}, _numbers, lambda _: 0.0, "always the mean"),
+    "multi": Target(
+        "multi", False, *_SAMPLES, {"average precision": average_precision}, _several,
+        lambda wanted: float(wanted[:, wanted.any(0)].mean()), "the mean frequency of the labels",
+    ),
+}  # fmt: skip
 
 
 def split(
-    source: Source, seed: int, share: float = 0.2, target: Target = TARGETS["classes"]
+    source: Source, seed: int, fraction: float = 0.2, target: Target = TARGETS["classes"]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the numbers of the labelled samples in two parts, the second with `share` of each class, at least one.
+    """Return the numbers of the labelled samples in two parts, the second with `fraction` of each class, at least one.
 
     Raises `UserError` where no class has two samples.
     """
     assert source.labels is not None
-    ids = source.labels.ids if target.name == "classes" else np.minimum(source.labels.ids, 0)
+    ids = source.labels.ids if target.by_class else np.minimum(source.labels.ids, 0)
     generator = np.random.default_rng(seed)
     test = np.zeros(len(ids), bool)
     for number in range(int(ids.max(initial=-1)) + 1):
         members = generator.permutation(np.flatnonzero(ids == number))
-        test[members[: max(1, round(share * len(members)))]] = len(members) > 1
+        test[members[: max(1, round(fraction * len(members)))]] = len(members) > 1
     labelled = ids >= 0
     if not test.any():
         raise UserError(
             f"no class of {source.name} has two labels, so none can be set aside to measure on: give --test, or more "
-            "labels of a class; or are the labels file names?"
+            "labels per class; or are the labels file names?"
         )
     return np.flatnonzero(labelled & ~test), np.flatnonzero(labelled & test)
 
@@ -95,15 +88,15 @@ def draw_labels(
     """Return `draws` nested draws of labels, as sample numbers by shots."""
     assert source.labels is not None
     ids = source.labels.ids
-    if target.name == "classes":
+    if target.by_class:
         return nested_draws(ids, shots, draws, seed)
     return nested_subsets(len(ids), shots, draws, seed)
 
 
 def read_shots(shots: str | Sequence[int | None] | None, target: Target, labels: Labels) -> list[int | None]:
-    """Return the numbers of labels asked for, or the default ones as far as there are so many; None for all."""
+    """Return the numbers of labels asked for, or the default ones that the labels allow; None for all."""
     if shots is None:
-        most = int(np.bincount(labels.ids).max()) if target.name == "classes" else len(labels.ids)
+        most = int(np.bincount(labels.ids).max()) if target.by_class else len(labels.ids)
         return [*(count for count in target.shots if count <= most), None]
     if not isinstance(shots, str):
         return list(dict.fromkeys(shots))
@@ -121,5 +114,5 @@ def _number(text: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise UserError(f"the label {text!r} is no finite number; correct it, or leave out --target numeric")
+        raise UserError(f"the label {text!r} is not a finite number; correct it, or leave out --target numeric")
     return value

@@ -9,7 +9,8 @@ from selfsup.reports.charts import Line, chart, legend
 from selfsup.reports.page import Html, Section, join, table, tag
 
 if TYPE_CHECKING:
-    from selfsup.evaluation.result import Evaluation, Score
+    from selfsup.evaluation.result import Evaluation
+    from selfsup.evaluation.score import Score
 
 READ_BY = {
     "linear": "linear probe", "knn": "nearest neighbours", "attentive": "attentive probe",
@@ -52,7 +53,7 @@ def few_labels(evaluation: Evaluation | None, why: str) -> Section:
         legend([(f"s{colour % 10}", name) for colour, name in enumerate(names)]),
         tag("div", *charts, class_="two"),
         table(head, lines, f"{about['metric']} by {about['unit']}, ± 95% interval"),
-        _readings(evaluation),
+        _metrics(evaluation),
     ]
     return Section("labels", title, join(parts))
 
@@ -91,16 +92,15 @@ def _explained(evaluation: Evaluation) -> str:
     )
 
 
-def _readings(evaluation: Evaluation) -> Html:
-    names = list(dict.fromkeys(name for row in evaluation.readings.values() for name in row))
+def _metrics(evaluation: Evaluation) -> Html:
+    names = list(dict.fromkeys(name for row in evaluation.metrics.values() for name in row))
     if not names:
         return Html()
-    readings = evaluation.readings.values()
+    values = evaluation.metrics.values()
     rows = [
-        (name, *(tag("td", f"{row[name]:.3g}" if name in row else "", class_="n") for row in readings))
-        for name in names
+        (name, *(tag("td", f"{row[name]:.3g}" if name in row else "", class_="n") for row in values)) for name in names
     ]
-    return table(["reading", *evaluation.readings], rows, "More readings of the test samples")
+    return table(["metric", *evaluation.metrics], rows, "Further metrics of the test features")
 
 
 def _name(representation: str, protocol: str) -> str:

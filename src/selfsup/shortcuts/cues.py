@@ -1,4 +1,4 @@
-"""What a shortcut probe gets of a patch: numbers that tell where it was cut or how it was changed, not its content."""
+"""The cues of shortcut probes: numbers that tell where a patch was cut or how it was changed, not its content."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from selfsup.nn.heads import mlp
 from selfsup.spec import ImageSpec
 
 BLIND = "nothing"
-_BINS, _DEPTH, _REACH, _PERIOD, _LEAST = 4, 4, 2, 8, 8  # JPEG's blocks have 8 × 8 pixels
+_BINS, _DEPTH, _REACH, _PERIOD, _MIN_SIZE = 4, 4, 2, 8, 8  # JPEG's blocks have 8 × 8 pixels
 
 
 class Cue(NamedTuple):
@@ -21,7 +21,7 @@ class Cue(NamedTuple):
 
     see: Callable[[Tensor], Tensor]
     about: str
-    channels: int = 1  # fewer have no such cue
+    channels: int = 1  # the minimum: images with fewer have no such cue
 
 
 def sides(x: Tensor, depth: int = 0) -> Tensor:
@@ -63,9 +63,9 @@ def residual(x: Tensor) -> Tensor:
 
 def border(x: Tensor) -> Tensor:
     """Return how flat the four outermost lines of each side are: those of a frame vary less than the image does."""
-    deviation = x.std((2, 3)).mean(1)[:, None] + 1e-3
+    std = x.std((2, 3)).mean(1)[:, None] + 1e-3
     lines = [sides(x, depth).std(3).mean(2) for depth in range(_DEPTH)]
-    return (torch.cat(lines, 1) / deviation + 0.02).log()
+    return (torch.cat(lines, 1) / std + 0.02).log()
 
 
 CUES = {
@@ -83,7 +83,7 @@ def nothing(x: Tensor) -> Tensor:
 
 
 class ShortcutProbe(nn.Module):
-    """An encoder (B, C, H, W) -> (B, 128) that sees one cue; `maps` says the same at each place."""
+    """An encoder (B, C, H, W) -> (B, 128) that sees one cue; `maps` repeats its output at each place."""
 
     def __init__(self, see: Callable[[Tensor], Tensor], spec: ImageSpec, dim: int = 128) -> None:
         super().__init__()
@@ -94,10 +94,9 @@ class ShortcutProbe(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, dim)."""
         x = x.detach().float()
-        if min(x.shape[2:]) < _LEAST:
-            x = F.interpolate(x, tuple(max(side, _LEAST) for side in x.shape[2:]))
-        found: Tensor = self.layers(self.see(x))
-        return found
+        if min(x.shape[2:]) < _MIN_SIZE:
+            x = F.interpolate(x, tuple(max(side, _MIN_SIZE) for side in x.shape[2:]))
+        return self.layers(self.see(x))
 
     def maps(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, dim, H // 4, W // 4)."""
@@ -116,9 +115,9 @@ def _standard(x: Tensor) -> Tensor:
 
 
 def _fold(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, 8): for columns 0 to 7 modulo 8, the step to the next column as a share of the steps near."""
+    """(B, C, H, W) -> (B, 8): for columns 0 to 7 modulo 8, the step to the next column relative to nearby steps."""
     steps = (x[..., 1:] - x[..., :-1]).abs()
     near = F.avg_pool2d(steps, (1, 3), 1, (0, 1), count_include_pad=False) + 1e-2
-    share, rest = (steps / near).mean((1, 2)), (0, -steps.shape[3] % _PERIOD)
-    count = F.pad(torch.ones_like(share), rest).view(len(x), -1, _PERIOD).sum(1)
-    return F.pad(share, rest).view(len(x), -1, _PERIOD).sum(1) / count.clamp_min(1)
+    ratio, rest = (steps / near).mean((1, 2)), (0, -steps.shape[3] % _PERIOD)
+    count = F.pad(torch.ones_like(ratio), rest).view(len(x), -1, _PERIOD).sum(1)
+    return F.pad(ratio, rest).view(len(x), -1, _PERIOD).sum(1) / count.clamp_min(1)

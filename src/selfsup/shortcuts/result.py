@@ -1,4 +1,4 @@
-"""What an audit found: a table, words, JSON and an image."""
+"""The result of an audit: a table, words, JSON and an image."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from rich.table import Table
 
 from selfsup.base.printing import Printable
 
-LARGE = 0.5  # of what an encoder gains over a blind guess: from here on a cue is a shortcut, below it a trace
+LARGE = 0.5  # of the encoder's gain over a blind guess: from here on a cue is a shortcut, below it a trace
 
 
 @dataclass(frozen=True)
 class Row:
-    """A shortcut probe on held-out puzzles: `score` ± `half` (95%); `share` is its gain over a blind guess in
-    the encoder's (None: the encoder gains nothing).
+    """A shortcut probe on held-out puzzles: `score` ± `half` (95%); `fraction` is its gain over a blind guess
+    divided by the encoder's (None: the encoder gains nothing).
 
     `verdict`: "shortcut", "trace", or "" where the interval reaches a blind guess. `counter`: options of the task that
-    take the cue away; `with_counter`: the same shortcut probe with them (None: not tried), and `why_not`.
+    counter the cue; `with_counter`: the same shortcut probe with them (None: not tried, for the reason `why_not`).
     """
 
     cue: str
     about: str
     score: float
     half: float
-    share: float | None
+    fraction: float | None
     verdict: str
     counter: Mapping[str, Any]
     with_counter: Row | None = None
@@ -39,11 +39,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Audit(Printable):
-    """Every shortcut probe beside a blind guess and a small encoder; `kind` is what the scores are."""
+    """Every shortcut probe beside a blind guess and a small encoder, all scored by one `metric`."""
 
     task: str
     data: str
-    kind: str
+    metric: str
     chance: float
     encoder: str
     encoder_score: float
@@ -57,14 +57,15 @@ class Audit(Printable):
 
     @property
     def found(self) -> list[Row]:
-        """The cues that tell the label, the strongest first."""
+        """The cues that reveal the label, the strongest first."""
         return sorted(
-            (row for row in self.rows if row.verdict), key=lambda row: -math.inf if row.share is None else -row.share
+            (row for row in self.rows if row.verdict),
+            key=lambda row: -math.inf if row.fraction is None else -row.fraction,
         )
 
     @property
     def verdict(self) -> str:
-        """The finding in words, a line a cue."""
+        """The finding in words, one line per cue."""
         if not self.found:
             return f"No cue solves {self.task} on {self.data}: no shortcut probe does better than a blind guess."
         return "\n".join(self._told(row) for row in self.found)
@@ -75,25 +76,25 @@ class Audit(Printable):
         return asdict(self) | {"verdict": self.verdict, "image": image}
 
     def __rich__(self) -> Group:
-        unit = {"accuracy": "accuracy, %", "retrieval": "own other view found, %", "loss": "loss"}[self.kind]
+        unit = {"accuracy": "accuracy, %", "retrieval": "own second view found, %", "loss": "loss"}[self.metric]
         title = f"{self.task} on {self.data}: {unit}, on {self.held_out:,} held-out images"
         table = Table(title=title, title_justify="left")
-        for column in ("seen", "score", "share of the encoder's gain", "verdict", "with the counter-measure"):
+        for column in ("cue", "score", "fraction of the encoder's gain", "verdict", "with the counter-measure"):
             table.add_column(column)
         table.add_row("nothing (chance)", self._number(self.chance), "", "", "")
         for row in self.rows:
             after = row.with_counter
             countered = "" if after is None else f"{self._number(after.score, after.half)} {options(row.counter)}"
-            share = f"{100 * row.share:.0f}%" if row.verdict and row.share is not None else ""
-            table.add_row(row.cue, self._number(row.score, row.half), share, row.verdict or "no", countered)
+            fraction = f"{100 * row.fraction:.0f}%" if row.verdict and row.fraction is not None else ""
+            table.add_row(row.cue, self._number(row.score, row.half), fraction, row.verdict or "no", countered)
         table.add_row(f"all: {self.encoder}", self._number(self.encoder_score, self.encoder_half), "100%", "", "")
         notes = [f"{note}" for note in self.left_out]
         where = [] if self.image is None else [str(self.image)]
-        return Group(self.verdict, "", table, *notes, f"{self.steps} steps of a shortcut probe", *where)
+        return Group(self.verdict, "", table, *notes, f"each shortcut probe was trained for {self.steps} steps", *where)
 
     def draw(self) -> Figure:
         """Return an image: the scores with their intervals, beside a blind guess and the encoder."""
-        scale = 1 if self.kind == "loss" else 100
+        scale = 1 if self.metric == "loss" else 100
         names = [row.cue for row in self.rows]
         figure = Figure((7, 1.2 + 0.4 * len(names)), layout="constrained")
         axes = figure.subplots()
@@ -109,17 +110,17 @@ class Audit(Printable):
         axes.axvline(scale * self.encoder_score, color="C2", linestyle="--", label=self.encoder)
         axes.set_yticks(range(len(names)), names)
         axes.invert_yaxis()
-        axes.set_xlabel("loss" if self.kind == "loss" else f"{self.kind}, %")
+        axes.set_xlabel("loss" if self.metric == "loss" else f"{self.metric}, %")
         axes.set_title(f"{self.task} on {self.data}", fontsize="medium")
         figure.legend(loc="outside lower center", ncols=4, fontsize="small")
         return figure
 
     def _number(self, value: float, half: float | None = None) -> str:
-        digits, scale = (3, 1) if self.kind == "loss" else (1, 100)
+        digits, scale = (3, 1) if self.metric == "loss" else (1, 100)
         return f"{scale * value:.{digits}f}" + ("" if half is None else f" ±{scale * half:.{digits}f}")
 
     def _told(self, row: Row) -> str:
-        percent = "" if self.kind == "loss" else "%"
+        percent = "" if self.metric == "loss" else "%"
         told = (
             f"{row.cue} ({row.about}): {self._number(row.score, row.half)}{percent} where a blind guess gives "
             f"{self._number(self.chance)}{percent} and {self.encoder} {self._number(self.encoder_score)}{percent}: "
@@ -136,7 +137,7 @@ class Audit(Printable):
 
 
 def options(values: Mapping[str, Any]) -> str:
-    """Return them as on the command line."""
+    """Return options as they are written on the command line."""
     words = []
     for name, value in values.items():
         flag = name.replace("_", "-")

@@ -1,4 +1,4 @@
-"""Copies of a task, each with an encoder of its own, learn from the same batches; then they are asked about others."""
+"""Copies of a task, each with an encoder of its own, learn from the same batches; then they are tested on others."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from selfsup.evaluation.draws import Interval, interval
 from selfsup.shortcuts.cues import BLIND
 from selfsup.source import Source
+from selfsup.spec import has_views
 from selfsup.task import Batch, Loss, Panel, Task, Views
 
-PICTURES, PUZZLES = 1000, 500  # that are held out at most, that are asked at least
+MAX_HELD_OUT, MIN_PUZZLES = 1000, 500  # samples that are held out, puzzles that they are asked
 
 
 class Together(Task):
-    """The sum of the losses of several copies of a task: no gradient of one reaches another. Batch: as theirs."""
+    """The sum of the losses of several copies of a task; no gradient of one reaches another. Batch: the task's own."""
 
     def __init__(self, tasks: Mapping[str, Task]) -> None:
         first = next(iter(tasks.values()))
@@ -37,7 +38,7 @@ class Together(Task):
         return [task.samples(source) for task in self._each()][-1]
 
     def loss(self, batch: Batch) -> Loss:
-        """Return the sum."""
+        """Return the sum of their losses."""
         for task in self._each():
             task.progress, task.steps = self.progress, self.steps
         return Loss(torch.stack([task.loss(batch).value for task in self._each()]).sum())
@@ -48,7 +49,7 @@ class Together(Task):
             task.after_step()
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
-        """Return the task's image."""
+        """Return the panels of the first copy."""
         return self._first[0].panels(batch, guess)
 
     def _each(self) -> list[Any]:
@@ -56,37 +57,38 @@ class Together(Task):
 
 
 class Answers(NamedTuple):
-    """`scores` (parts,) of each copy, on parts of the held-out samples; what they are; a blind guess by the formula."""
+    """`scores` (parts,) of each copy, on parts of the held-out samples; `chance` where a formula gives it."""
 
     scores: dict[str, NDArray[np.float64]]
-    kind: str  # "accuracy", "retrieval" or "loss"
+    metric: str  # "accuracy", "retrieval" or "loss"
     chance: float | None
     puzzles: int  # in all parts together
 
     @property
     def blind(self) -> NDArray[np.float64] | float:
-        """What a guess that sees nothing reaches: by the formula, else as the shortcut probe did that sees nothing."""
+        """The score of a guess that sees nothing: by the formula, else that of the shortcut probe that sees nothing."""
         return self.scores[BLIND] if self.chance is None else self.chance
 
     def gain(self, name: str, guess: NDArray[np.float64] | float = 0.0) -> Interval:
         """Return by how much a copy is above `guess` (a loss: below it), with the 95% interval over the parts.
 
-        Few parts can agree by chance: the interval of a share of right answers is no narrower than that of as many
+        Few parts can agree by chance: the interval of a fraction of right answers is no narrower than that of as many
         single answers (Agresti & Coull, 1998).
         """
         scores = self.scores[name]
-        mean, half, count = interval(((scores - guess) * (-1.0 if self.kind == "loss" else 1.0)).tolist())
-        if self.kind != "loss":
-            share = (scores.mean() * self.puzzles + 2) / (self.puzzles + 4)
-            half = max(half, 1.96 * math.sqrt(share * (1 - share) / (self.puzzles + 4)))
+        mean, half, count = interval(((scores - guess) * (-1.0 if self.metric == "loss" else 1.0)).tolist())
+        if self.metric != "loss":
+            right = (scores.mean() * self.puzzles + 2) / (self.puzzles + 4)
+            half = max(half, 1.96 * math.sqrt(right * (1 - right) / (self.puzzles + 4)))
         return Interval(mean, half, count)
 
 
 def split(count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the numbers of the samples to learn from, and of a quarter (at most 1,000) that is held out."""
+    """Return the numbers of the samples to learn from, and of a quarter (at most 1,000) to hold out."""
     order = np.random.default_rng(seed).permutation(count)
-    held = min(PICTURES, count // 4)
-    return np.sort(order[held:]), order[:held]  # the parts of those held out are alike, whatever the order of the data
+    held = min(MAX_HELD_OUT, count // 4)
+    # those held out stay in random order, so that their parts are similar whatever the order of the data
+    return np.sort(order[held:]), order[:held]
 
 
 @torch.no_grad()
@@ -95,16 +97,17 @@ def ask(
 ) -> Answers:
     """Score every copy on the held-out samples, in about 20 parts; few samples are asked about several times.
 
-    The score is the metric `accuracy` of the task's loss where it has one. Else, where a sample has several views, the
-    share of samples whose first view is nearest to their own second view among those of the part; else the loss.
+    The score is the metric `accuracy` of the task's loss where it has one. Otherwise, where a sample has several views,
+    it is the fraction of samples whose first view is nearest to their own second view among those of the part;
+    otherwise it is the loss.
     """
     together.eval()
     views = views.for_device(device)
     size = max(4, min(64, len(indices) // 20))
     parts = indices[: len(indices) // size * size].reshape(-1, size)
-    times = math.ceil(PUZZLES / len(indices))
+    times = math.ceil(MIN_PUZZLES / len(indices))
     found: dict[str, list[list[float]]] = {name: [] for name in together.tasks}
-    kind, chance = "", None
+    metric, chance = "", None
     for part in parts:
         for values in found.values():
             values.append([])
@@ -112,10 +115,10 @@ def ask(
             fetched = views.fetch(source, part, seed, 10**6 + epoch)  # views that no training has seen
             batch = views.finish({key: value.to(device) for key, value in fetched.batch.items()})
             for name, task in together.tasks.items():
-                kind, score, chance = _score(task, batch)  # type: ignore[arg-type]
+                metric, score, chance = _score(task, batch)  # type: ignore[arg-type]
                 found[name][-1].append(float(score))
     scores = {name: np.array(values).mean(1) for name, values in found.items()}
-    return Answers(scores, kind, chance, parts.size * times)
+    return Answers(scores, metric, chance, parts.size * times)
 
 
 def _score(task: Task, batch: Batch) -> tuple[str, Tensor, float | None]:
@@ -123,9 +126,9 @@ def _score(task: Task, batch: Batch) -> tuple[str, Tensor, float | None]:
     if "accuracy" in loss.metrics:
         return "accuracy", loss.metrics["accuracy"], None if loss.chance is None else math.exp(-loss.chance)
     x = batch.get("x")
-    if x is None or x.ndim < 5:
+    if x is None or not has_views(x, task.encoder.spec):
         return "loss", loss.value, None
-    seen: Any = task.representation()
-    first, second = (nn.functional.normalize(seen(x[:, place]), dim=1) for place in (0, 1))
+    encoder = task.representation()
+    first, second = (nn.functional.normalize(encoder(x[:, place]), dim=1) for place in (0, 1))
     nearest = (first @ second.T).argmax(1)
     return "retrieval", (nearest == torch.arange(len(x), device=x.device)).float().mean(), 1 / len(x)

@@ -1,4 +1,4 @@
-"""The samples themselves as features: the row that every representation has to beat, for each kind of data."""
+"""The samples themselves as features, for each kind of data: the row that every representation has to beat."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ BASELINES = {"image": "selfsup.evaluation.baselines.pixels", "text": "selfsup.ev
 
 
 class Baseline(Protocol):
-    """What a kind of data brings; a module."""
+    """The baseline of a kind of data; a module."""
 
     NAME: str  # of the row
-    STANDARDISED: bool  # whether the linear probe puts its features on one scale
+    STANDARDISED: bool  # whether the linear probe scales each of its features
     ABOUT: Mapping[str, str]  # what the baselines are, in words
 
     def features(self, parts: Sequence[Source], spec: Spec, quiet: bool) -> list[tuple[NDArray[Any], NDArray[Any]]]:
-        """Return of each part the numbers of the samples that can be read, and their features (n, d) float32.
+        """Return for each part the numbers of the samples that can be read, and their features (n, d) float32.
 
-        Whatever the features have to know of the data they learn from the first part, without its labels.
+        Whatever the features need to know about the data they learn from the first part, without its labels.
         """
 
     def module(self) -> nn.Module | None:
-        """Return what makes the features of a batch, where one sample's do not depend on others."""
+        """Return the module that makes the features of a batch; None where they depend on other samples."""
 
 
 def baseline(kind: str) -> Baseline:

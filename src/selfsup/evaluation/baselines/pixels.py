@@ -14,7 +14,7 @@ from selfsup.source import Source
 from selfsup.spec import ImageSpec
 
 NAME, STANDARDISED = "raw pixels", True
-SIDE = 32  # of what is read, at most
+SIDE = 32  # pixels, at most
 ABOUT = {
     NAME: f"averaged down to at most {SIDE} × {SIDE}",
     "PCA": "the first 64 principal components of those pixels, from the training part without its labels",
@@ -25,7 +25,7 @@ class Pixels(nn.Module):
     """(B, C, H, W) -> (B, C · side²): the pixels, averaged down to at most 32 a side."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the pixels as features."""
+        """Return features."""
         return (F.adaptive_avg_pool2d(x, SIDE) if max(x.shape[2:]) > SIDE else x).flatten(1)
 
 

@@ -12,10 +12,10 @@ from selfsup.source import Source
 from selfsup.spec import TextSpec
 
 NAME, STANDARDISED = "TF-IDF", False
-WORDS = 20_000  # that are counted, at most
+WORDS = 20_000  # at most
 ABOUT = {
-    NAME: f"words and pairs of words, at most {WORDS:,}, weighed on the training part without its labels, each "
-    "document of length 1; the linear probe leaves their scale as it is",
+    NAME: f"words and pairs of words, at most {WORDS:,}, weighted on the training part without its labels, each "
+    "document of length 1; the linear probe does not scale them",
     "PCA": "the first 64 principal components of those, from the training part without its labels",
 }
 
@@ -23,7 +23,7 @@ ABOUT = {
 def features(
     parts: Sequence[Source], spec: TextSpec, quiet: bool
 ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    """Return the weights of the words."""
+    """Return the TF-IDF weights."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     counter = TfidfVectorizer(sublinear_tf=True, max_features=WORDS, ngram_range=(1, 2), dtype=np.float32)
@@ -35,10 +35,10 @@ def features(
         try:
             x = counter.transform(texts) if number else counter.fit_transform(texts)
         except ValueError:
-            raise UserError(f"{part.name} holds no words that TF-IDF could count") from None
+            raise UserError(f"{part.name} has no words that TF-IDF can count") from None
         found.append((read, x.toarray()))
     return found
 
 
 def module() -> None:
-    """Return none: how much a word weighs depends on the other documents."""
+    """Return None: the weight of a word depends on the other documents."""

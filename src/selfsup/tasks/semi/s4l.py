@@ -27,11 +27,11 @@ class S4L(Task):
     `pretext` is the name of any task on images that needs no labels, built on the same encoder; `options` are its
     hyper-parameters, `pad` and `flip` are too where it has them. As many labelled images are drawn for a batch as it
     has samples (section 4), shifted over black and flipped; with `tile` and the pretext rotation each label is asked
-    for under all four turns, as in the paper. Not for digits: a 6 upside down is a 9. Chance is ln `classes` +
+    for under all four turns, as in the paper. Not for digits: a 6 upside down is a 9. Chance is ln `num_classes` +
     `weight` · the pretext's.
 
     Batch: the pretext's keys (rotation: `x` (B, C, H, W) float), drawn from all samples, and a labelled companion for
-    each: `x_labelled` (B, C, H, W) float, `y_labelled` (B,) int64 in 0..classes-1.
+    each: `x_labelled` (B, C, H, W) float, `y_labelled` (B,) int64 in 0..num_classes-1.
     Published: ImageNet, 10% of the labels, ResNet50v2 (4×), rotation: 61.4% top-1 against 56.4% from the labels alone.
 
     Deviations: the pretext sees labelled images as often as they occur in the data, not half of the time; both losses
@@ -47,7 +47,7 @@ class S4L(Task):
         self,
         encoder: Encoder,
         *,
-        classes: int,
+        num_classes: int,
         pretext: str = "rotation",
         weight: float = 1.0,
         pad: int = 4,
@@ -66,10 +66,10 @@ class S4L(Task):
             if option not in known:
                 raise unknown(f"option of {pretext}", option, known)
         common = {key: value for key, value in {"pad": pad, "flip": flip}.items() if key in known}
-        self.classes, self.weight, self.pad, self.flip = classes, weight, pad, flip
+        self.num_classes, self.weight, self.pad, self.flip = num_classes, weight, pad, flip
         self.pretext = kind(encoder, **(common | (options or {})))
         self.tile = tile and isinstance(self.pretext, Rotation)
-        self.head = nn.Linear(encoder.dim, classes)
+        self.head = nn.Linear(encoder.dim, num_classes)
 
     @classmethod
     def resolve(cls, source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,7 +95,7 @@ class S4L(Task):
             x, y = all_turns(x)[0], y.repeat(4)
         logits = self.head(self.encoder(x))
         label = F.cross_entropy(logits, y)
-        chance = None if other.chance is None else math.log(self.classes) + self.weight * other.chance
+        chance = None if other.chance is None else math.log(self.num_classes) + self.weight * other.chance
         metrics = {
             "label_loss": label.detach(),
             "pretext_loss": other.value.detach(),

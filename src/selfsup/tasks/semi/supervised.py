@@ -15,19 +15,19 @@ from selfsup.views import standard_views
 
 
 class Supervised(Task):
-    """Cross-entropy on labels, through the same loop and views as `rotation`. Chance is ln `classes`.
+    """Cross-entropy on labels, through the same loop and views as `rotation`. Chance is ln `num_classes`.
 
-    Batch: `x` (B, C, H, W) float; `y` (B,) int64 in 0..classes-1.
+    Batch: `x` (B, C, H, W) float; `y` (B,) int64 in 0..num_classes-1.
     """
 
     section = "baselines"
     kind = "any"
     needs_labels = True
 
-    def __init__(self, encoder: Encoder, *, classes: int, pad: int = 4, flip: float = 0.5) -> None:
+    def __init__(self, encoder: Encoder, *, num_classes: int, pad: int = 4, flip: float = 0.5) -> None:
         super().__init__(encoder)
         self.pad, self.flip = pad, flip
-        self.head = nn.Linear(encoder.dim, classes)
+        self.head = nn.Linear(encoder.dim, num_classes)
 
     @classmethod
     def resolve(cls, source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,9 +52,9 @@ class Supervised(Task):
 
 
 def count_classes(source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `classes` as the labels name them; raise `UserError` for a smaller number that was given."""
+    """Return `num_classes` as the labels name them; raise `UserError` for a smaller number that was given."""
     assert source.labels is not None
     count = len(source.labels.classes)
-    if given.get("classes", count) < count:
-        raise UserError(f"--classes {given['classes']} is less than the {count} that the labels name")
-    return {"classes": count}
+    if given.get("num_classes", count) < count:
+        raise UserError(f"--num-classes {given['num_classes']} is less than the {count} that the labels name")
+    return {"num_classes": count}

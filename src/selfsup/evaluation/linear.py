@@ -1,0 +1,30 @@
+"""The linear evaluator: a probe for classes, ridge regression for numbers, on the pooling that suits it best."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+from selfsup.evaluation.drawn import Drawn, Poolings
+from selfsup.evaluation.probe import Probe, fit_probe
+from selfsup.evaluation.ridge import Ridge, fit_ridge
+
+
+def read_linear(drawn: Drawn, test: Poolings) -> NDArray[Any]:
+    """Return class ids, or numbers. The pooling is the one with the lowest held-out loss on the drawn labels."""
+
+    def fit(pooling: str) -> Probe | Ridge:
+        if drawn.num_classes is None:
+            return fit_ridge(drawn.features(pooling), drawn.y)
+        return fit_probe(
+            drawn.features(pooling), drawn.y, drawn.num_classes, per_feature=drawn.per_feature
+        )  # fmt: skip
+
+    first, *others = (pooling for pooling in drawn.pool if pooling != "tokens")
+    best, fitted = first, fit(first)
+    for pooling in others:  # where nothing was held out the losses are nan, and the encoder's own pooling stays
+        other = fit(pooling)
+        if other.loss < fitted.loss:
+            best, fitted = pooling, other
+    return fitted.predict(test[best])

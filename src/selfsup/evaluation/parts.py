@@ -1,0 +1,73 @@
+"""Labelled data in two parts: labels are drawn from one, and the other is measured on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from selfsup.errors import UserError
+from selfsup.evaluation.problems import check_classes
+from selfsup.evaluation.targets import Target, split
+from selfsup.source import Labels, Source
+
+
+@dataclass(frozen=True)
+class Parts:
+    """`train` and `test` have a label for each sample, with the same numbering of classes."""
+
+    target: Target
+    train: Source
+    test: Source
+    held_out: bool  # the test part was set aside from the data
+    data: Source  # as given
+    numbers: NDArray[np.int64]  # of the samples of `train` in the data
+    unlabelled: NDArray[np.int64]  # of the samples of the data that have no label
+
+    def pool(self, kept: NDArray[np.int64]) -> Source:
+        """Return the samples of `train` with the numbers `kept`, and after them those without a label."""
+        return self.data.take(np.concatenate([self.numbers[kept], self.unlabelled]))
+
+
+def make_parts(data: Source, test: Source | None, target: Target, seed: int) -> Parts:
+    """Return both parts; without `test` a fifth of each class is set aside. Samples without a label are not tested on.
+
+    Raises `UserError` for labels that are missing or are no labels of this target.
+    """
+    numbers, unlabelled = _labelled(data, "--labels")
+    if test is None:
+        numbers, aside = split(data, seed, target=target)
+        measured = data.take(aside)
+    else:
+        measured = test.take(_labelled(test, "--test-labels")[0])
+    train = data.take(numbers)
+    train.labels, measured.labels = align(labels_of(train), labels_of(measured))
+    if target.by_class:
+        check_classes(train.labels, measured.labels, train.name)
+    for part in (train, measured):
+        target.truth(labels_of(part))
+    return Parts(target, train, measured, test is None, data, numbers, unlabelled)
+
+
+def align(train: Labels, test: Labels) -> tuple[Labels, Labels]:
+    """Number the classes of both parts alike, by name."""
+    names = tuple(dict.fromkeys((*train.classes, *test.classes)))
+    number = {name: i for i, name in enumerate(names)}
+    place = np.array([number[name] for name in test.classes] + [-1])
+    return Labels(train.ids, names), replace(test, ids=place[test.ids], classes=names)
+
+
+def labels_of(source: Source) -> Labels:
+    """Return the labels of a source that has them."""
+    assert source.labels is not None
+    return source.labels
+
+
+def _labelled(source: Source, option: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the numbers of the samples that have a label, and of those that have none."""
+    if source.labels is None or not (source.labels.ids >= 0).any():
+        raise UserError(
+            f"{source.name} has no labels: give {option} folders, a CSV file (path,label) or an .npz file with y"
+        )
+    return np.flatnonzero(source.labels.ids >= 0), np.flatnonzero(source.labels.ids < 0)
