@@ -1,4 +1,4 @@
-"""An encoder with a linear layer behind it that belongs to the representation."""
+"""An encoder followed by a linear layer that is part of the representation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class Coded(nn.Module):
-    """(B, ...) -> (B, layer.out_features): the code that a generative model infers, as an encoder of its own."""
+    """(B, ...) -> (B, layer.out_features): the code that a generative model infers, as an encoder."""
 
     def __init__(self, encoder: Any, layer: nn.Linear) -> None:
         super().__init__()
@@ -17,5 +17,4 @@ class Coded(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the code."""
-        code: Tensor = self.layer(self.encoder(x))
-        return code
+        return self.layer(self.encoder(x))

@@ -1,4 +1,4 @@
-"""A module whose parameters are constants: for the loss of a player who must not train its opponent."""
+"""Calls of a module with constant parameters: for an adversarial loss that must not train the opponent."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from torch.func import functional_call
 
 
 def detached(module: nn.Module, *inputs: Any) -> Any:
-    """Return module(*inputs); gradients pass through it to the inputs, and none reaches its parameters."""
+    """Return module(*inputs); gradients reach the inputs, but not the module's parameters."""
     return functional_call(module, {key: p.detach() for key, p in module.named_parameters()}, inputs)

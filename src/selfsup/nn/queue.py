@@ -1,4 +1,4 @@
-"""A queue of past outputs, which changes in `Task.after_step` alone."""
+"""A queue of past outputs, to be updated in `Task.after_step` only."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Queue(nn.Module):
-    """The last `size` rows that were put in, of unit length; random directions until then."""
+    """The last `size` rows of unit length that were put in; random directions until then."""
 
     rows: Tensor
     at: Tensor
@@ -19,7 +19,7 @@ class Queue(nn.Module):
 
     @torch.no_grad()
     def put(self, rows: Tensor) -> None:
-        """Replace the oldest rows by these (B, dim); of more than `size` the last ones are kept."""
+        """Replace the oldest rows by these (B, dim); if there are more than `size`, only the last ones are kept."""
         rows = rows[-len(self.rows) :]
         place = (self.at + torch.arange(len(rows), device=rows.device)) % len(self.rows)
         self.rows[place] = rows.to(self.rows.dtype)

@@ -1,4 +1,4 @@
-"""From a vector back to an image."""
+"""A convolutional decoder from a vector to an image."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from selfsup.spec import ImageSpec
 
 
 class Decoder(nn.Module):
-    """(B, dim) -> (B, `channels`, size, size): a map of at most 8 × 8, doubled and convolved up to the spec's size.
+    """(B, dim) -> (B, `channels`, size, size): a map of at most 8 × 8, upsampled and convolved to the spec's size.
 
-    Doubling and convolving leaves no checkerboard, which transposed convolutions do (Odena et al., 2016). The output
-    is a plain linear one, in the units of the normalized images. `width` are the channels before the last doubling.
+    Unlike transposed convolutions, this leaves no checkerboard artefacts (Odena et al., 2016). The output is linear, in
+    the units of normalized images. `width` is the number of channels at full resolution.
     """
 
     def __init__(self, dim: int, spec: ImageSpec, channels: int | None = None, width: int = 32) -> None:
@@ -31,8 +31,7 @@ class Decoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """(B, dim) -> (B, channels, size, size)."""
-        image: Tensor = self.layers(z)
-        return image[:, :, : self.size, : self.size]
+        return self.layers(z)[:, :, : self.size, : self.size]
 
 
 def _norm(channels: int) -> list[nn.Module]:

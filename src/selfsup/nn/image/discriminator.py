@@ -1,4 +1,4 @@
-"""The discriminator of adversarial tasks."""
+"""A discriminator for adversarial tasks."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from selfsup.spec import ImageSpec
 
 
 class Discriminator(nn.Module):
-    """Images (B, C, H, W), and with `code` also codes (B, code), -> (B,): the logit that they are real.
+    """Images (B, C, H, W), and codes (B, `code`) if `code` is not 0 -> (B,): the logit of being real.
 
-    Convolutions of stride 2 down to at most 4 × 4, then an MLP that sees the code too; without normalization, so
-    that a sample is judged by itself. `dense`: an MLP on the pixels as a vector, with a BatchNorm without
-    parameters (Donahue et al., 2017, section 4.2), which wants real and generated samples in calls of their own.
+    Convolutions of stride 2 down to at most 4 × 4, then an MLP that also sees the code; without normalization, so
+    that each sample is judged by itself. With `dense`, an MLP on the flattened pixels with a BatchNorm without
+    parameters (Donahue et al., 2017, section 4.2): real and generated samples must then go through separate calls.
     """
 
     def __init__(
@@ -41,5 +41,4 @@ class Discriminator(nn.Module):
     def forward(self, x: Tensor, code: Tensor | None = None) -> Tensor:
         """Return the logits."""
         features = self.features(x)
-        logit: Tensor = self.judge(features if code is None else torch.cat([features, code], 1))
-        return full(logit[:, 0])
+        return full(self.judge(features if code is None else torch.cat([features, code], 1))[:, 0])

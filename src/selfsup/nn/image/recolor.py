@@ -1,4 +1,4 @@
-"""Strong random changes of colours, a whole batch at a time (Dosovitskiy et al., 2014, section 2.1)."""
+"""Strong colour augmentation of a whole batch (Dosovitskiy et al., 2014, section 2.1)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from selfsup.spec import ImageSpec
 
 
 def recoloured(x: Tensor, u: Tensor, spec: ImageSpec) -> Tensor:
-    """Return patches (B, C, h, w), normalized as `spec` says before and after, with `new_colours`."""
+    """Apply `new_colours` to patches (B, C, h, w) that are normalized by `spec`."""
     mean, std = mean_std(spec, x)
     return (new_colours((x * std + mean).clamp(0, 1), u) - mean) / std
 
@@ -26,10 +26,11 @@ def half_changed(patches: Tensor, key: Tensor, spec: ImageSpec) -> Tensor:
 
 
 def new_colours(x: Tensor, u: Tensor) -> Tensor:
-    """Change the colours of patches (B, C, h, w) in 0..1 by draws `u` (B, 10) in -1..1.
+    """Change the colours of patches (B, C, h, w) in 0..1, given random numbers `u` (B, 10) in -1..1.
 
-    Contrast along the principal components of a patch's colours, then saturation and value, then hue. Patches of other
-    than 3 channels have no saturation and hue, and one contrast: their channels are changed as the value is.
+    This scales the contrast along the principal components of a patch's colours, then changes saturation, value and
+    hue. Patches without exactly 3 channels have no saturation and hue, and a single contrast: their channels are
+    changed like the value.
     """
     middle = x.mean((2, 3), keepdim=True)
     colours = (x - middle).flatten(2)
@@ -53,6 +54,6 @@ def new_colours(x: Tensor, u: Tensor) -> Tensor:
 
 
 def _powered(x: Tensor, u: Tensor) -> Tensor:
-    """Raise (B, ...) to a power of 1/4 to 4, times 0.7 to 1.4, plus -0.1 to 0.1."""
+    """Return a · x ** b + c for x (B, ...), with a in 0.7..1.4, b in 1/4..4 and c in -0.1..0.1 given by `u`."""
     power, factor, plus = (u[:, i : i + 1].reshape(-1, *[1] * (x.ndim - 1)) for i in range(3))
     return 0.99 * 2 ** (factor / 2) * x ** (4**power) + 0.1 * plus

@@ -1,4 +1,4 @@
-"""A student and a slow teacher that sort views into prototypes: parts of DINO and what came of it."""
+"""Self-distillation with an EMA teacher over prototypes: parts shared by DINO and its successors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from selfsup.task import Batch, Panel
 
 
 def bottleneck(dim: int, hidden: int, out: int, norm: bool = False) -> nn.Sequential:
-    """Return the head without its last layer: three linear layers with GELU, with BatchNorm or without."""
+    """Return DINO's head without the prototypes: three linear layers with GELU, and BatchNorm if `norm`."""
     layers: list[nn.Module] = []
     for before in (dim, hidden):
         layers += [nn.Linear(before, hidden), *([BatchNorm(hidden)] if norm else []), nn.GELU()]
@@ -32,11 +32,11 @@ class Prototypes(nn.Module):
     def __init__(self, dim: int, count: int) -> None:
         super().__init__()
         if count < 2:
-            raise UserError(f"--prototypes must be at least 2, not {count}")
+            raise UserError(f"--num-prototypes must be at least 2, not {count}")
         self.weight = nn.Parameter(nn.init.trunc_normal_(torch.empty(count, dim), std=0.02))
 
     def forward(self, z: Tensor) -> Tensor:
-        """Return the cosines, in float32 at least."""
+        """Return the cosines, in at least float32."""
         return product(unit(z), unit(self.weight).T)
 
 
@@ -46,53 +46,54 @@ def prototype_head(dim: int, hidden: int, out: int, prototypes: int) -> nn.Seque
 
 
 def check_options(*temperatures: float, least: float = 0.0, most: float = 0.0) -> None:
-    """Raise `UserError` for a temperature that is not above 0, or shares of hidden patches that leave none to see."""
+    """Raise `UserError` for a temperature that is not positive, or mask ratios that do not form a range below 1."""
     if min(temperatures) <= 0:
         raise UserError("a temperature must be above 0")
     if not 0 <= least <= most < 1:
-        raise UserError(f"--least {least} to --most {most} is no share of the patches: 0 ≤ least ≤ most < 1")
+        raise UserError(f"--min-mask-ratio {least} must be at most --max-mask-ratio {most}, and both must be in [0, 1)")
 
 
 def risen(first: float, last: float, progress: float, until: float) -> float:
-    """Return a value that rises from `first` to `last` in a straight line until the share `until` of the training."""
+    """Return a value that goes linearly from `first` to `last` over the fraction `until` of the training."""
     return first + (last - first) * min(1.0, progress / until) if until > 0 else last
 
 
 def half_masked(batch: Batch, grid: int, least: float, most: float) -> tuple[Tensor, Tensor]:
-    """Return the large crops (2B, C, H, W), and the patches (2B, N) that are hidden in one of each image's two."""
+    """Return the large crops (2B, C, H, W), and a mask (2B, N) of patches in one of each image's two crops."""
     mask = one_of_two_masked(batch["noise"], grid, least, most)
     return batch["x"].transpose(0, 1).flatten(0, 1), mask
 
 
 def masked_entropy(targets: Tensor, logits: Tensor, temperature: float, mask: Tensor) -> Tensor:
-    """Return the mean cross-entropy of hidden patches, all masked crops with one weight (Zhou et al., 2022, eq. 2).
+    """Return the mean cross-entropy over masked patches, with equal weight for each crop (Zhou et al., 2022, eq. 2).
 
-    `mask` (B, N) bool, true at n places in half of its rows; `targets` and `logits` (n, K) are those of its true places
-    in reading order. Chance is ln K.
+    `mask` (B, N) bool is true at n patches, in half of its rows; `targets` and `logits` (n, K) are for these patches in
+    row-major order. Chance is ln K.
     """
     losses = -(targets * (logits / temperature).log_softmax(1)).sum(1)
-    share = (mask / mask.sum(1, keepdim=True).clamp_min(1))[mask]
-    return (losses * share).sum() * 2 / len(mask)
+    weights = (mask / mask.sum(1, keepdim=True).clamp_min(1))[mask]
+    return (losses * weights).sum() * 2 / len(mask)
 
 
 def crop_panels(batch: Batch, mask: Tensor | None = None, names: Sequence[str] = ()) -> list[list[Panel]]:
-    """Return a row an image: its large crops, less what `mask` hides, and the small ones; `names` in that order."""
+    """Return a row for each image: its large crops without masked patches, and its small ones, captioned by `names`."""
     large = batch["x"].transpose(0, 1).flatten(0, 1)
     shown = [*(large if mask is None else only(large, ~mask))]
     shown += [*batch["local"].transpose(0, 1).flatten(0, 1)] if "local" in batch else []
-    hidden = [0] * len(large) if mask is None else mask.sum(1).tolist()
+    masked = [0] * len(large) if mask is None else mask.sum(1).tolist()
     count, panels = len(batch["x"]), []
     for place, image in enumerate(shown):
         words = [f"large {place // count + 1}" if place < len(large) else f"small {place // count - 1}"]
-        words += [f"{hidden[place]} patches hidden"] if place < len(large) and hidden[place] else []
+        words += [f"{masked[place]} patches masked"] if place < len(large) and masked[place] else []
         words += [names[place]] if place < len(names) else []
         panels.append(Panel(image, ", ".join(words)))
     return [panels[row::count] for row in range(count)]
 
 
 def patch_panels(batch: Batch, mask: Tensor, answers: tuple[Tensor, Tensor] | None = None) -> list[list[Panel]]:
-    """Return `crop_panels`; with the `answers` (2B, N, K) of both it says for how many hidden patches they agree."""
+    """Return `crop_panels`; given student and teacher logits (2B, N, K), say on how many masked patches they agree."""
     if answers is None:
         return crop_panels(batch, mask)
-    mine, told = (cosines.argmax(2) for cosines in answers)
-    return crop_panels(batch, mask, [f"{count} as the teacher" for count in ((mine == told) & mask).sum(1).tolist()])
+    student, teacher = (cosines.argmax(2) for cosines in answers)
+    agree = ((student == teacher) & mask).sum(1).tolist()
+    return crop_panels(batch, mask, [f"{count} agree with the teacher" for count in agree])

@@ -1,4 +1,4 @@
-"""Barlow Twins (Zbontar et al., 2021): each dimension agrees between two views, and no two say the same."""
+"""Barlow Twins (Zbontar et al., 2021): each dimension agrees between two views, and no two are redundant."""
 
 from __future__ import annotations
 
@@ -18,33 +18,42 @@ from selfsup.views.image import ImageViews, preset
 class Barlow(Task):
     """Bring the cross-correlation of two views' embeddings to the identity (Zbontar et al., 2021, equation 1).
 
-    The correlation is over the global batch. No chance value: views that have nothing in common give `dim`.
-    `scale` is the least share of the image's area in a view.
+    The correlation is over the global batch. There is no chance value: unrelated views give a loss of about `out_dim`.
 
-    Batch: `x` (B, 2, C, H, W) float. Published: ImageNet, ResNet-50, 1,000 epochs, linear, 73.5%; CIFAR-10, ResNet-18,
-    1,000 epochs, 92.1%.
+    Batch: `x` (B, 2, C, H, W) float.
+    Published: ImageNet, ResNet-50, 1,000 epochs, linear, 73.5%; CIFAR-10, ResNet-18, 1,000 epochs, 92.1%.
+    Deviations: the projector is narrower, to suit small data.
 
-    Deviations: the projector suits small data (the paper: 8192³).
+    Args:
+        redundancy: Weight λ of the redundancy reduction term, in [0, inf).
+        hidden_dim: Width of the projector's two hidden layers; 8192 in the paper, in [1, inf).
+        out_dim: Dimension of the embedding; 8192 in the paper, in [1, inf).
+        min_scale: Minimum fraction of the image's area in a view, in (0, 1].
     """
 
     paper = "Zbontar et al., 2021"
     section = "images: contrastive"
 
     def __init__(
-        self, encoder: Encoder, *, redundancy: float = 0.0051, hidden: int = 1024, dim: int = 1024, scale: float = 0.08
+        self,
+        encoder: Encoder,
+        *,
+        redundancy: float = 0.0051,
+        hidden_dim: int = 1024,
+        out_dim: int = 1024,
+        min_scale: float = 0.08,
     ) -> None:
         super().__init__(encoder)
-        self.redundancy, self.scale = redundancy, scale
-        self.projector = mlp(encoder.dim, hidden, hidden, dim)
+        self.redundancy, self.min_scale = redundancy, min_scale
+        self.projector = mlp(encoder.dim, hidden_dim, hidden_dim, out_dim)
 
     def views(self, spec: ImageSpec) -> ImageViews:
         """Return BYOL's two views (section 2.2)."""
-        return ImageViews(spec, preset("byol", spec.size, scale=self.scale))
+        return ImageViews(spec, preset("byol", spec.size, scale=self.min_scale))
 
     def embed(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, dim)."""
-        z: Tensor = self.projector(self.encoder(x))
-        return z
+        """(B, C, H, W) -> (B, out_dim)."""
+        return self.projector(self.encoder(x))
 
     def loss(self, batch: Batch) -> Loss:
         """Return equation 1."""

@@ -1,4 +1,4 @@
-"""BYOL (Grill et al., 2020): predict what an EMA encoder makes of the other view; no negatives."""
+"""BYOL (Grill et al., 2020): predict a target network's projection of the other view; no negatives."""
 
 from __future__ import annotations
 
@@ -17,52 +17,61 @@ from selfsup.views.image import ImageViews, preset
 
 
 class BYOL(Task):
-    """Predict an EMA encoder's embedding of the other view (Grill et al., 2020, equation 2). No chance value.
+    """Predict the target network's projection of the other view (Grill et al., 2020, equation 2). No chance value.
 
-    The loss lies between 0 and 8: 2 - 2 cos, in both directions. It may rise while the representation improves; watch
-    the collapse alarm. `momentum` goes to 1 along a cosine (section 3.2). `scale` is the least share of
-    the image's area in a view.
+    The target network is an EMA of the encoder and projector. The loss lies between 0 and 8: 2 - 2 cos, in both
+    directions. It may rise while the representation improves; watch the collapse alarm.
 
-    Batch: `x` (B, 2, C, H, W) float. Published: ImageNet, ResNet-50, 1,000 epochs, linear, 74.3%; CIFAR-10, ResNet-18,
-    1,000 epochs, 92.6%.
+    Batch: `x` (B, 2, C, H, W) float.
+    Published: ImageNet, ResNet-50, 1,000 epochs, linear, 74.3%; CIFAR-10, ResNet-18, 1,000 epochs, 92.6%.
+    Deviations: the heads and the momentum suit small data and short runs.
 
-    Deviations: heads and momentum suit small data and short runs (the paper: 4096-256; 0.996 for 1,000 epochs, 0.99 for
-    300, 0.97 for 40).
+    Args:
+        momentum: Momentum of the target network at the start; it rises to 1 along a cosine (section 3.2). The paper
+            has 0.996 for 1,000 epochs, 0.99 for 300 and 0.97 for 40, in [0, 1].
+        hidden_dim: Width of the hidden layer of projector and predictor; 4096 in the paper, in [1, inf).
+        out_dim: Dimension of the projection; 256 in the paper, in [1, inf).
+        min_scale: Minimum fraction of the image's area in a view, in (0, 1].
     """
 
     paper = "Grill et al., 2020"
     section = "images: distillation"
 
     def __init__(
-        self, encoder: Encoder, *, momentum: float = 0.99, hidden: int = 512, dim: int = 128, scale: float = 0.08
+        self,
+        encoder: Encoder,
+        *,
+        momentum: float = 0.99,
+        hidden_dim: int = 512,
+        out_dim: int = 128,
+        min_scale: float = 0.08,
     ) -> None:
         super().__init__(encoder)
-        self.momentum, self.scale = momentum, scale
-        self.projector, self.predictor = mlp(encoder.dim, hidden, dim), mlp(dim, hidden, dim)
-        self.slow = frozen_copy(nn.Sequential(self.encoder, self.projector))
+        self.momentum, self.min_scale = momentum, min_scale
+        self.projector, self.predictor = mlp(encoder.dim, hidden_dim, out_dim), mlp(out_dim, hidden_dim, out_dim)
+        self.target = frozen_copy(nn.Sequential(self.encoder, self.projector))
 
     def views(self, spec: ImageSpec) -> ImageViews:
         """Return two views (appendix B)."""
-        return ImageViews(spec, preset("byol", spec.size, scale=self.scale))
+        return ImageViews(spec, preset("byol", spec.size, scale=self.min_scale))
 
     def embed(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, dim): the projection."""
-        z: Tensor = self.projector(self.encoder(x))
-        return z
+        """(B, C, H, W) -> (B, out_dim): the projection."""
+        return self.projector(self.encoder(x))
 
     def loss(self, batch: Batch) -> Loss:
-        """Return 2 - 2 cos(prediction, slow projection of the other view), both ways."""
+        """Return 2 - 2 cos(prediction, target projection of the other view), in both directions."""
         p1, p2 = each_view(lambda x: self.predictor(self.embed(x)), batch["x"])
         with torch.no_grad():
-            z1, z2 = each_view(self.slow, batch["x"])
+            z1, z2 = each_view(self.target, batch["x"])
         cosine = (unit(p1) * unit(z2)).sum(1) + (unit(p2) * unit(z1)).sum(1)
         return Loss(4 - 2 * cosine.mean())
 
     def after_step(self) -> None:
-        """Move the EMA encoder."""
+        """Update the target network."""
         momentum = cosine_schedule(self.momentum, 1.0, self.progress)
-        ema_update(self.slow[0], self.encoder, momentum)
-        ema_update(self.slow[1], self.projector, momentum)
+        ema_update(self.target[0], self.encoder, momentum)
+        ema_update(self.target[1], self.projector, momentum)
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
         """Return the two views of each image."""

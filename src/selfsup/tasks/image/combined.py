@@ -19,14 +19,18 @@ from selfsup.views.image.merged import MergedViews, part_of
 class Combined(Task):
     """Train one encoder on several tasks at once (Doersch and Zisserman, 2017, section 3).
 
-    `tasks` are names of `selfsup tasks`, separated by commas, and `weights` the factors of their losses, 1 by default.
-    `options` are those of the parts, as TASK.OPTION. Chance is the weighted sum of the parts'.
+    The loss is the weighted sum of the tasks' losses, and chance is the weighted sum of their chance values.
 
-    Batch: the keys of every part behind its name, with the defaults `rotation.x` and `denoising.x` (B, C, H, W) float,
-    and `noise` (B,) int64. Views that two parts describe alike are made once.
-    Published: four tasks together, ResNet-101, VOC detection 70.5% against 66.8 to 69.1 of each alone.
+    Batch: the keys of every task, prefixed with its name: with the defaults `rotation.x` and `denoising.x`
+    (B, C, H, W) float, and `noise` (B,) int64. Views that several tasks share are made once.
+    Published: four tasks together, ResNet-101, VOC detection 70.5%; each alone 66.8 to 69.1%.
+    Deviations: every task reads the encoder's output, not a learned mixture of its layers; all share one learning rate.
 
-    Deviations: the parts read the encoder's output, not a learned mixture of its layers; all have one learning rate.
+    Args:
+        num_items: Number of samples, for tasks that store something about each, in [1, inf).
+        tasks: Two or more names from `selfsup tasks`, separated by commas.
+        weights: Weight of each task's loss, separated by commas; all 1 if left empty.
+        options: Options of the tasks, as TASK.OPTION.
     """
 
     paper = "Doersch & Zisserman, 2017"
@@ -37,7 +41,7 @@ class Combined(Task):
         self,
         encoder: Encoder,
         *,
-        items: int,
+        num_items: int,
         tasks: str = "rotation,denoising",
         weights: str = "",
         options: dict[str, Option] | None = None,
@@ -47,7 +51,7 @@ class Combined(Task):
         if len(names) < 2 or len(set(names)) < len(names):
             raise UserError(f"--tasks takes two or more different tasks, separated by commas, not {tasks!r}")
         given = options_of(names, options or {})
-        self.parts = nn.ModuleDict({name: build_part(name, encoder, given[name], items) for name in names})
+        self.parts = nn.ModuleDict({name: build_part(name, encoder, given[name], num_items) for name in names})
         self.weights = dict(zip(names, weights_of(weights, len(names)), strict=True))
 
     def _each(self) -> list[tuple[str, Task]]:
@@ -55,18 +59,18 @@ class Combined(Task):
 
     @classmethod
     def resolve(cls, source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
-        """One item a sample."""
-        return {"items": len(source)}
+        """The number of samples."""
+        return {"num_items": len(source)}
 
     def samples(self, source: Source) -> Source:
-        """Let every part measure the data."""
+        """Let every task measure the data."""
         for name, part in self._each():
             if part.samples(source) is not source:
-                raise UserError(f"{name} cuts its own samples and cannot be combined with other tasks")
+                raise UserError(f"{name} makes its own samples and cannot be combined with other tasks")
         return source
 
     def views(self, spec: Any) -> MergedViews:
-        """Return the views of all parts."""
+        """Return the views of all tasks."""
         views = {name: part.views(spec) for name, part in self._each()}
         for name, view in views.items():
             if not isinstance(view, ImageViews):
@@ -74,7 +78,7 @@ class Combined(Task):
         return MergedViews.of(cast(dict[str, ImageViews], views))
 
     def loss(self, batch: Batch) -> Loss:
-        """Return the weighted sum of the parts' losses."""
+        """Return the weighted sum of the tasks' losses."""
         losses = {}
         for name, part in self._each():
             part.progress, part.steps = self.progress, self.steps
@@ -86,10 +90,10 @@ class Combined(Task):
         return Loss(value, {f"{name}_{key}": x for name, one in each.items() for key, x in one.items()}, chance)
 
     def after_step(self) -> None:
-        """Update what the parts update."""
+        """Update the EMA encoders, queues and so on of every task."""
         for _, part in self._each():
             part.after_step()
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
-        """Return the images of the parts, one part after the other."""
+        """Return the panels of every task, one task after another."""
         return [row for name, part in self._each() for row in part.panels(part_of(batch, name), guess)]

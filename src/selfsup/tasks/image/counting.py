@@ -1,4 +1,4 @@
-"""Counting (Noroozi et al., 2017): what is in the tiles of an image is, added up, what is in the image."""
+"""Counting (Noroozi et al., 2017): the features counted in an image's tiles add up to those of the whole image."""
 
 from __future__ import annotations
 
@@ -23,55 +23,62 @@ FILTERS = ("bilinear", "bicubic", "area", "nearest")
 class Counting(Task):
     """Count so that the counts of the four tiles add up to that of the image at half its side (Noroozi et al., 2017).
 
-    A head on the encoder counts `counts` things, none less than 0 (section 3.2): φ(Dx) = Σ φ(tile of x), in squared
-    distance, while φ(Dy) of other images stays at least `margin` away from the sum (equation 4), for else nothing at
-    all would be counted. `scale`: the least share of the image. Images of less than 16 pixels are enlarged.
-    Encoders that take images of one size alone get tiles and halves enlarged. Chance is `margin`, the loss where
-    nothing is counted.
+    A head on the encoder makes a vector φ of non-negative counts (section 3.2). The loss is the squared distance
+    between φ(Dx) and Σ φ(tile of x), where D halves the image; φ(Dy) of other images is pushed at least `margin` away
+    from that sum (equation 4), because otherwise counting nothing would solve the task. Images of less than 16 pixels
+    are enlarged, and so are tiles for encoders of a fixed input size. Chance is `margin`, the loss if all counts are 0.
 
-    Counter-measures (section 3.3): `gray` is the share of images without colour, against chromatic aberration;
-    `filters` draws the filter of the downsampling among bilinear, bicubic, area and nearest, so that no trace of one
-    tells the halved image from the tiles; without it the filter is bilinear.
+    Counter-measures (section 3.3): `gray` against chromatic aberration; `random_filter` against the trace that a
+    downsampling filter leaves, by which the halved image could be told from the tiles.
 
-    Batch: `x` (B, C, H, W) float, `noise` (B,) int64. Published: ImageNet AlexNet, linear, conv1 to conv5:
-    18.0/30.6/34.3/32.5/25.7.
+    Batch: `x` (B, C, H, W) float, `noise` (B,) int64.
+    Published: ImageNet AlexNet, linear, conv1 to conv5: 18.0/30.6/34.3/32.5/25.7.
+    Deviations: the contrast is the mean over all other images of the global batch, which does not depend on their
+    order, not over one random image. The head has one hidden layer, and its last layer is initialized at a tenth of
+    the usual scale, so that training starts near chance. Images keep the spec's size (the paper: 228, halved to 114).
 
-    Deviations: the contrast is the mean over all other images of the global batch, not one drawn; that is independent
-    of their order. The head has one hidden layer of `hidden` units, and its last layer starts at a tenth of the usual
-    size, so that training starts near chance. The image is halved from its own size (228 to 114 pixels in the paper).
+    Args:
+        out_dim: Number of features that are counted, in [1, inf).
+        margin: Minimum squared distance to the counts of another image, in (0, inf).
+        gray: Fraction of the images that are made greyscale, in [0, 1].
+        random_filter: Downsample each image with bilinear, bicubic, area or nearest interpolation at random; if not,
+            bilinear.
+        min_scale: Minimum fraction of the image's area in the crop, in (0, 1].
+        hidden_dim: Width of the hidden layer of the head, in [1, inf).
     """
 
     paper = "Noroozi et al., 2017"
     section = "images: patches"
-    counters = {"aberration": {"gray": 0.5}, "residual": {"filters": True}}  # noqa: RUF012
+    counters = {"aberration": {"gray": 0.5}, "residual": {"random_filter": True}}  # noqa: RUF012
     halving: Tensor
 
     def __init__(
         self,
         encoder: Encoder,
         *,
-        counts: int = 1000,
+        out_dim: int = 1000,
         margin: float = 10.0,
         gray: float = 0.5,
-        filters: bool = True,
-        scale: float = 0.5,
-        hidden: int = 512,
+        random_filter: bool = True,
+        min_scale: float = 0.5,
+        hidden_dim: int = 512,
     ) -> None:
         super().__init__(encoder)
-        self.margin, self.gray, self.scale = margin, gray, scale
+        self.margin, self.gray, self.min_scale = margin, gray, min_scale
         self.part = max(LEAST, encoder.spec.size // 2)
         self.side = side_for(encoder, self.part)
-        matrices = [resizer(2 * self.part, self.part, mode) for mode in (FILTERS if filters else FILTERS[:1])]
+        modes = FILTERS if random_filter else FILTERS[:1]
+        matrices = [resizer(2 * self.part, self.part, mode) for mode in modes]
         self.register_buffer("halving", torch.stack(matrices), persistent=False)
-        head = mlp(encoder.dim, hidden, counts)
+        head = mlp(encoder.dim, hidden_dim, out_dim)
         with torch.no_grad():
             for parameter in head[-1].parameters():
                 parameter.mul_(0.1)
         self.head = nn.Sequential(head, nn.ReLU())
 
     def views(self, spec: ImageSpec) -> ImageViews:
-        """Return squares cut at random, some of them gray."""
-        crop = Crop(2 * self.part, scale=(self.scale, 1.0), ratio=(1.0, 1.0), flip=0.5, gray=self.gray)
+        """Return random square crops, some of them greyscale."""
+        crop = Crop(2 * self.part, scale=(self.min_scale, 1.0), ratio=(1.0, 1.0), flip=0.5, gray=self.gray)
         return ImageViews(spec, {"x": crop}, noise=True)
 
     def parts(self, batch: Batch) -> Tensor:
@@ -82,12 +89,12 @@ class Counting(Task):
         return torch.cat([product(product(a, x), a.mT)[:, None], tiles], 1)
 
     def counted(self, parts: Tensor) -> Tensor:
-        """Return the counts of each part (B, 5, counts)."""
-        found = full(self.head(encode(self.encoder, parts, self.side).flatten(0, 1)))
-        return found.view(*parts.shape[:2], -1)
+        """Return the counts of each part (B, 5, out_dim)."""
+        counts = full(self.head(encode(self.encoder, parts, self.side).flatten(0, 1)))
+        return counts.view(*parts.shape[:2], -1)
 
     def loss(self, batch: Batch) -> Loss:
-        """Return equation 4, the contrast as its mean over all other images."""
+        """Return equation 4, with the contrast averaged over all other images."""
         counts = gather(self.counted(self.parts(batch)))
         whole, total = counts[:, 0], counts[:, 1:].sum(1)
         same = (whole - total).square().sum(1).mean()
@@ -98,7 +105,7 @@ class Counting(Task):
         return Loss(same + contrast, metrics, self.margin)
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
-        """Return the image, its half and the tiles; with `guess` how much is counted in each, and the differences."""
+        """Return the image, its half and the tiles; with `guess` the total counts in each, and their distances."""
         parts = self.parts(batch)
         captions = [["image", "half", "tiles"]] * len(parts)
         if guess:
@@ -107,7 +114,7 @@ class Counting(Task):
             same = (whole - total).square().sum(1)
             other = (whole.roll(1, 0) - total).square().sum(1)
             captions = [
-                [f"to own {a:.1f}, other {b:.1f}", f"half: {c:.1f}", f"tiles: {d:.1f}"]
+                [f"distance: own {a:.1f}, other {b:.1f}", f"half: {c:.1f}", f"tiles: {d:.1f}"]
                 for a, b, c, d in zip(same, other, whole.sum(1), total.sum(1), strict=True)
             ]
         images = ((x, part[0], mosaic(part[1:], 2)) for x, part in zip(batch["x"], parts, strict=True))

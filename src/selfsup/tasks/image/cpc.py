@@ -23,31 +23,39 @@ from selfsup.views.image import Crop, ImageViews
 class CPC(Task):
     """Predict the representations of patches further down from those above (van den Oord et al., 2018, section 3.2).
 
-    The image is cut into `grid` × `grid` patches that overlap by half, and each is encoded alone. A masked
-    convolutional network makes a context c of the rows above and of the own row; W_k c predicts the patch k rows below,
-    among all patches of all images of the global batch, of the same image too (InfoNCE). `ahead`: how far down at
-    most; the next row is left out, for it overlaps the context. Images are enlarged to patches of at least 8 pixels,
-    and patches for encoders that take one size alone. Chance is ln of the number of patches in the batch.
+    The image is cut into `grid` × `grid` patches that overlap by half, and each is encoded separately. A masked
+    convolutional network computes a context c from the patch's own row and the rows above; W_k c predicts the patch k
+    rows below, among all patches of all images in the global batch, including the same image (InfoNCE). k = 1 is left
+    out because that row overlaps the context. Images are enlarged so that patches have at least 8 pixels, and patches
+    are enlarged for encoders of a fixed input size. Chance is ln of the number of patches in the batch.
 
-    `version=2` (Hénaff et al., 2020, section 3): predictions in all four directions, LayerNorm on the representations
-    and in the context network, and each patch changed on its own.
+    Version 2 (Hénaff et al., 2020, section 3): predictions in all four directions, LayerNorm on the representations
+    and in the context network, and augmentation of each patch by itself: half of them are flipped and half recoloured.
 
-    Counter-measures: `jitter`: a patch lies anywhere in its place, which is so many pixels larger (crops of 60 of 64
-    pixels), against lines that go on; `drop` is the share of patches that keep one colour channel alone, set in all,
-    against chromatic aberration; `normalize` each channel of each patch to mean 0 and deviation 1, against colours that
-    all patches of an image share. Version 2 flips and recolours half of the patches.
+    Counter-measures: `jitter` against lines that continue from patch to patch; `drop_ratio` against chromatic
+    aberration; `normalize` against colours that all patches of an image share.
 
-    Batch: `x` (B, C, H, W) float, `noise` (B,) int64. Published: ImageNet, linear: 48.7 (ResNet-v2-101); version 2 63.8
-    (ResNet-50), 71.5 (ResNet-161).
+    Batch: `x` (B, C, H, W) float, `noise` (B,) int64.
+    Published: ImageNet, linear: 48.7 (ResNet-v2-101); version 2 63.8 (ResNet-50), 71.5 (ResNet-161).
+    Deviations: the encoder keeps its own normalization layers (convnext_atto has the paper's LayerNorm); both versions
+    have version 2's context network; version 2's colour augmentation is Exemplar's; patches are normalized.
 
-    Deviations: the encoder keeps its normalization (convnext_atto has the paper's LayerNorm); the context network is
-    version 2's in both; version 2's colours change as Exemplar's. The paper of version 1 does not normalize patches.
+    Args:
+        version: 1 or 2, in [1, 2].
+        grid: Patches along each side of the image, in [3, inf).
+        prediction_steps: Largest k; it is less than `grid`, in [2, inf).
+        jitter: Pixels by which a patch is smaller than its cell, within which its position is random (the paper: 60 of
+            64 pixels), in [0, inf).
+        drop_ratio: Fraction of the patches that have all channels replaced by one of them, in [0, 1].
+        normalize: Standardize each channel of each patch; not in the paper of version 1.
+        num_layers: Residual blocks of the context network, in [1, inf).
+        out_dim: Dimension of the representations that are predicted, in [1, inf).
     """
 
     paper = "van den Oord et al., 2018"
     section = "images: patches"
     defaults = {"batch_size": 64}  # noqa: RUF012
-    counters = {"rim": {"jitter": 2}, "colours": {"normalize": True}, "aberration": {"drop": 0.25}}  # noqa: RUF012
+    counters = {"rim": {"jitter": 2}, "colours": {"normalize": True}, "aberration": {"drop_ratio": 0.25}}  # noqa: RUF012
 
     def __init__(
         self,
@@ -55,28 +63,28 @@ class CPC(Task):
         *,
         version: int = 1,
         grid: int = 7,
-        ahead: int = 5,
+        prediction_steps: int = 5,
         jitter: int = 2,
-        drop: float = 0.25,
-        normalise: bool = True,
-        depth: int = 5,
-        dim: int = 128,
+        drop_ratio: float = 0.25,
+        normalize: bool = True,
+        num_layers: int = 5,
+        out_dim: int = 128,
     ) -> None:
         super().__init__(encoder)
-        if version not in (1, 2):
-            raise UserError(f"there are versions 1 and 2 of CPC: --version is 1 or 2, not {version}")
-        if not 2 <= ahead < grid:
-            raise UserError(f"predictions go 2 to {grid - 1} rows down: --ahead is one of these, not {ahead}")
-        self.version, self.grid, self.jitter, self.drop, self.normalise = version, grid, jitter, drop, normalise
+        if not 2 <= prediction_steps < grid:
+            raise UserError(f"--prediction-steps must be from 2 to {grid - 1} (--grid less 1), not {prediction_steps}")
+        self.version, self.grid, self.jitter, self.drop_ratio, self.normalize = (
+            version, grid, jitter, drop_ratio, normalize
+        )  # fmt: skip
         self.stride = max((LEAST + jitter + 1) // 2, encoder.spec.size // (grid + 1))
         self.patch, self.extent = 2 * self.stride - jitter, (grid + 1) * self.stride
         self.size, self.side = max(encoder.spec.size, self.extent), side_for(encoder, self.patch)
-        self.project = nn.Linear(encoder.dim, dim)
-        self.norm = nn.LayerNorm(dim, elementwise_affine=False) if version == 2 else nn.Identity()
-        self.predictions = Predictions(grid, ahead, dim, depth, everywhere=version == 2)
+        self.project = nn.Linear(encoder.dim, out_dim)
+        self.norm = nn.LayerNorm(out_dim, elementwise_affine=False) if version == 2 else nn.Identity()
+        self.predictions = Predictions(grid, prediction_steps, out_dim, num_layers, all_directions=version == 2)
 
     def views(self, spec: ImageSpec) -> ImageViews:
-        """Return flipped squares cut at random."""
+        """Return random square crops, half of them flipped."""
         return ImageViews(spec, {"x": Crop(self.size, scale=(0.6, 1.0), ratio=(1.0, 1.0), flip=0.5)}, noise=True)
 
     def patches(self, batch: Batch) -> Tensor:
@@ -89,11 +97,11 @@ class CPC(Task):
             found = half_changed(found, key, self.encoder.spec)
         if found.shape[2] == 3:
             one = found.take_along_dim(integers(key, 3, count, 1, 1, 1, stream=4), 2)
-            found = torch.where(uniform(key, count, 1, 1, 1, stream=2) < self.drop, one, found)
-        return standardised(found) if self.normalise else found
+            found = torch.where(uniform(key, count, 1, 1, 1, stream=2) < self.drop_ratio, one, found)
+        return standardised(found) if self.normalize else found
 
     def represented(self, patches: Tensor) -> Tensor:
-        """Return representations (B, grid², dim)."""
+        """Return representations (B, grid², out_dim)."""
         return full(self.norm(self.project(encode(self.encoder, patches, self.side))))
 
     def loss(self, batch: Batch) -> Loss:
@@ -103,10 +111,14 @@ class CPC(Task):
         return Loss(info_nce(guesses, keys, math.sqrt(z.shape[2]), positive=targets), chance=math.log(len(keys)))
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
-        """Return the image, its patches and what predicts what; with `guess` the patches that are found for a row."""
+        """Return the image, its patches, a context and its target row; with `guess` the patches that are predicted."""
         found, row = self.patches(batch), (self.grid - 2) // 2
-        own, told = (slice(at * self.grid, (at + 1) * self.grid) for at in (row, row + 2))
-        columns = [(slice(None), "patches"), (slice(own.stop), f"rows 1 to {row + 1} tell"), (told, f"row {row + 3}")]
+        own, target = (slice(at * self.grid, (at + 1) * self.grid) for at in (row, row + 2))
+        columns = [
+            (slice(None), "patches"),
+            (slice(own.stop), f"context: rows 1 to {row + 1}"),
+            (target, f"target: row {row + 3}"),
+        ]
         rows = [[Panel(x, "image")] for x in batch["x"]]
         for i, panels in enumerate(rows):
             panels += [Panel(mosaic(found[i, part], self.grid), caption) for part, caption in columns]

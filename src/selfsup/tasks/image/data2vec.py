@@ -19,20 +19,29 @@ from selfsup.views.image import Crop, ImageViews
 
 
 class Data2Vec(Task):
-    """Predict at hidden patches the mean of an EMA encoder's last layers (Baevski et al., 2022, sections 3.1 to 3.3).
+    """Predict a teacher's mean over its last layers at masked patches (Baevski et al., 2022, sections 3.1 to 3.3).
 
-    The EMA encoder sees the whole image once, for `masks` masks of it. A mask keeps blocks of `block` of the side
-    and hides the share `masked` (inverse block masking); the encoder works on what is kept alone. A few convolutions
-    fill the rest of the grid. The target is the mean over the last blocks, all but the first `skip`, each normalized
-    over the patches of an image. The loss is the mean square error at hidden patches: chance is about the variance of
-    the target, `blind`, which must not fall to 0.
+    The teacher, an EMA of the encoder, sees the whole image once; the encoder sees `num_masks` masked versions of it,
+    and only their visible patches, which form blocks (inverse block masking). A few convolutions fill the rest of the
+    grid. The target is the mean over the teacher's last blocks, each normalized over the patches of an image. The loss
+    is the mean squared error at masked patches. Chance is about the variance of the target, the metric `blind`, which
+    must not fall to 0.
 
-    Batch: `x` (B, C, H, W) float; `noise` (B,) int64, from which the masks are drawn.
+    Batch: `x` (B, C, H, W) float; `noise` (B,) int64, the key of the masks.
     Published: ImageNet, ViT-B fine-tuned 84.5%.
+    Deviations: fewer masks and decoder layers; masked positions start as zeros, not as faint noise; no class token
+    loss. The momentum suits runs of some thousand steps.
 
-    Deviations: 4 masks, not 8 to 16; `depth` convolutions in the decoder, not 6; hidden places start as zeros, not as
-    faint noise; no loss of a class token. The momentum rises from 0.99 to 1 for trainings of some thousand steps; the
-    paper's from 0.9998 to 0.99999 in hundreds of thousands.
+    Args:
+        mask_ratio: Fraction of the patches that are masked, in (0, 1).
+        block_size: Side of a visible block, as a fraction of the image's side, in (0, 1].
+        num_masks: Masks of each image; 8 to 16 in the paper, in [1, inf).
+        skip_layers: First blocks of the teacher that the target leaves out, in [0, inf).
+        decoder_depth: Convolutions of the decoder; 6 in the paper, in [1, inf).
+        momentum: Momentum of the teacher at the start; it rises linearly to 1. In the paper from 0.9998 to 0.99999
+            within hundreds of thousands of steps, in [0, 1].
+        min_scale: Minimum fraction of the image's area in the crop, in (0, 1].
+        flip: Probability of a horizontal flip, in [0, 1].
     """
 
     paper = "Baevski et al., 2022"
@@ -46,72 +55,72 @@ class Data2Vec(Task):
         self,
         encoder: Encoder,
         *,
-        masked: float = 0.8,
-        block: float = 3 / 14,
-        masks: int = 4,
-        skip: int = 2,
-        depth: int = 4,
+        mask_ratio: float = 0.8,
+        block_size: float = 3 / 14,
+        num_masks: int = 4,
+        skip_layers: int = 2,
+        decoder_depth: int = 4,
         momentum: float = 0.99,
-        least: float = 0.35,
+        min_scale: float = 0.35,
         flip: float = 0.5,
     ) -> None:
         super().__init__(encoder)
         self.grid = grid_of(encoder)
-        self.kept = round(self.grid**2 * (1 - masked))
-        if not (0 < self.kept < self.grid**2 and masks > 0):
-            raise UserError(f"--masked {masked} leaves {self.kept} of {self.grid**2} patches, --masks is at least 1")
-        self.side, self.masks = max(1, round(block * self.grid)), masks
-        self.last = max(1, self.encoder.depth - skip)
-        self.momentum, self.least, self.flip = momentum, least, flip
-        self.decoder = nn.Sequential(*(Mix(encoder.dim) for _ in range(depth)))
+        self.kept = round(self.grid**2 * (1 - mask_ratio))
+        if not 0 < self.kept < self.grid**2:
+            raise UserError(f"--mask-ratio {mask_ratio} leaves {self.kept} of {self.grid**2} patches")
+        self.side, self.num_masks = max(1, round(block_size * self.grid)), num_masks
+        self.last = max(1, self.encoder.depth - skip_layers)
+        self.momentum, self.min_scale, self.flip = momentum, min_scale, flip
+        self.decoder = nn.Sequential(*(Mix(encoder.dim) for _ in range(decoder_depth)))
         self.out = nn.Linear(encoder.dim, encoder.dim)
         nn.init.normal_(self.out.weight, std=0.02)
-        self.slow = frozen_copy(self.encoder)
+        self.teacher = frozen_copy(self.encoder)
 
     def views(self, spec: ImageSpec) -> ImageViews:
-        """Return crops of at least the share `least` of the image, perhaps mirrored."""
-        return ImageViews(spec, {"x": Crop(spec.size, scale=(self.least, 1), flip=self.flip)}, noise=True)
+        """Return random crops, some of them flipped."""
+        return ImageViews(spec, {"x": Crop(spec.size, scale=(self.min_scale, 1), flip=self.flip)}, noise=True)
 
     def loss(self, batch: Batch) -> Loss:
-        """Return the error at the hidden patches of all masks."""
+        """Return the mean squared error at the masked patches of all masks."""
         predicted, target, keep = self._predict(batch)
-        hidden = ~mask_of(keep, self.grid**2)
-        value = (predicted - target).square().mean(2)[hidden].mean()
-        return Loss(value, {"blind": target[hidden].var(0).mean()})
+        masked = ~mask_of(keep, self.grid**2)
+        value = (predicted - target).square().mean(2)[masked].mean()
+        return Loss(value, {"blind": target[masked].var(0).mean()})
 
     def _predict(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Return (B · masks, N, dim) predicted and wanted, and the patches kept (B · masks, kept)."""
+        """Return prediction and target (B · num_masks, N, dim), and the visible patches (B · num_masks, kept)."""
         keep = self._choose(batch["noise"])
         with torch.no_grad():
-            layers = [full(layer).transpose(1, 2) for layer in self.slow.layers(batch["x"], self.last)]
+            layers = [full(layer).transpose(1, 2) for layer in self.teacher.layers(batch["x"], self.last)]
             target = torch.stack([F.instance_norm(layer) for layer in layers]).mean(0).transpose(1, 2)
-        tokens = self.encoder.tokens(batch["x"].repeat_interleave(self.masks, 0), keep)[:, self.encoder.prefix :]
+        tokens = self.encoder.tokens(batch["x"].repeat_interleave(self.num_masks, 0), keep)[:, self.encoder.prefix :]
         place = keep[..., None].expand(-1, -1, tokens.shape[2])
         grid = tokens.new_zeros(len(tokens), self.grid**2, tokens.shape[2]).scatter(1, place, tokens)
         filled = self.decoder(grid.transpose(1, 2).unflatten(2, (self.grid, self.grid))).flatten(2).transpose(1, 2)
-        return full(self.out(filled)), target.repeat_interleave(self.masks, 0), keep
+        return full(self.out(filled)), target.repeat_interleave(self.num_masks, 0), keep
 
     def _choose(self, key: Tensor) -> Tensor:
-        """Return the patches that each mask keeps: blocks, as many as it takes."""
+        """Return the patches that are visible under each mask, in as many blocks as it takes."""
         kept = []
-        for mask in range(self.masks):
+        for mask in range(self.num_masks):
             side = torch.full((len(key), self.grid), self.side, device=key.device)
             blocks = rectangles(key, side, side, self.grid, stream=2 * mask)
             kept.append(covered_first(blocks, key, stream=2 * mask + 1).argsort(1)[:, : self.kept])
         return torch.stack(kept, 1).flatten(0, 1)
 
     def after_step(self) -> None:
-        """Let the EMA encoder follow."""
-        ema_update(self.slow, self.encoder, self.momentum + (1 - self.momentum) * self.progress)
+        """Update the teacher."""
+        ema_update(self.teacher, self.encoder, self.momentum + (1 - self.momentum) * self.progress)
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
-        """Return what each mask keeps of each image; with `guess` how much is known of the rest."""
-        x = batch["x"].repeat_interleave(self.masks, 0)
+        """Return the visible patches of each mask; with `guess` the cosine of prediction and target elsewhere."""
+        x = batch["x"].repeat_interleave(self.num_masks, 0)
         predicted, target, keep = self._predict(batch)
         seen = mask_of(keep, self.grid**2)
-        known = F.cosine_similarity(predicted, target, 2).mul(~seen).sum(1) / (~seen).sum(1)
-        kept = f"mask keeps {self.kept} of {self.grid**2} patches"
-        captions = [f"{kept}; cosine {value:.2f}" if guess else kept for value in known.tolist()]
+        cosine = F.cosine_similarity(predicted, target, 2).mul(~seen).sum(1) / (~seen).sum(1)
+        kept = f"{self.kept} of {self.grid**2} patches visible"
+        captions = [f"{kept}; cosine {value:.2f}" if guess else kept for value in cosine.tolist()]
         panels = [Panel(image, caption) for image, caption in zip(only(x, seen), captions, strict=True)]
-        whole = [Panel(image, "the image") for image in batch["x"]]
-        return [[whole[row], *panels[self.masks * row : self.masks * (row + 1)]] for row in range(len(whole))]
+        whole, count = [Panel(image, "the image") for image in batch["x"]], self.num_masks
+        return [[whole[row], *panels[count * row : count * (row + 1)]] for row in range(len(whole))]

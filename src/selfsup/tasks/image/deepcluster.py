@@ -24,15 +24,23 @@ from selfsup.views.image import ImageViews, preset
 class DeepCluster(Task):
     """Classify every view into its image's cluster (Caron et al., 2020, appendix D: DeepCluster-v2). Chance is ln K.
 
-    After each epoch the embeddings of that epoch are clustered by spherical k-means, `heads` times into K `clusters`,
-    alternating between the two large views; the centroids are the classifier's weights, and stay fixed in the epoch.
-    Empty clusters are filled again (Caron et al., 2018, section 3.3). `items` is the number of samples.
+    After each epoch the embeddings of that epoch are clustered by spherical k-means, several times, on the first and
+    the second large view in turn; the centroids are the weights of the classifiers, fixed during the next epoch.
+    Empty clusters are reassigned (Caron et al., 2018, section 3.3).
 
-    Batch: `x` (B, 2, C, H, W) float; `local` (B, 6, C, h, w) float; `index` (B,) int64. Published: ImageNet, ResNet-50,
-    800 epochs, linear, 75.2%; CIFAR-10, ResNet-18, 1,000 epochs, 88.9%.
+    Batch: `x` (B, 2, C, H, W) float; `local` (B, 6, C, h, w) float; `index` (B,) int64.
+    Published: ImageNet, ResNet-50, 800 epochs, linear, 75.2%; CIFAR-10, ResNet-18, 1,000 epochs, 88.9%.
+    Deviations: fewer clusters and a narrower projector, to suit small data. During the first epoch, for which the
+    paper clusters the embeddings of an extra pass over the data, an image's label is the random centroid nearest to
+    its first view.
 
-    Deviations: clusters and projector suit small data (the paper: 3 × 3,000; 2048-128). In the first epoch, where the
-    paper passes over the data beforehand, an image's label is the prototype nearest to its first view.
+    Args:
+        num_items: Number of samples, in [1, inf).
+        num_clusters: Clusters K, at most half the number of samples; 3,000 in the paper, in [2, inf).
+        num_heads: Clusterings, each with a classifier, in [1, inf).
+        temperature: Divides the cosine similarities to the centroids, in (0, inf).
+        hidden_dim: Width of the projector's hidden layer; 2048 in the paper, in [1, inf).
+        out_dim: Dimension of the embedding, in [1, inf).
     """
 
     paper = "Caron et al., 2018"
@@ -48,40 +56,40 @@ class DeepCluster(Task):
         self,
         encoder: Encoder,
         *,
-        items: int,
-        clusters: int = 100,
-        heads: int = 3,
+        num_items: int,
+        num_clusters: int = 100,
+        num_heads: int = 3,
         temperature: float = 0.1,
-        hidden: int = 512,
-        dim: int = 128,
+        hidden_dim: int = 512,
+        out_dim: int = 128,
     ) -> None:
         super().__init__(encoder)
-        self.temperature, clusters = temperature, max(2, min(clusters, items // 2))
-        self.projector = mlp(encoder.dim, hidden, dim)
-        self.register_buffer("bank", torch.zeros(2, items, dim))
-        self.register_buffer("centroids", unit(torch.randn(heads, clusters, dim)))
-        self.register_buffer("labels", torch.full((heads, items), -1))
+        self.temperature, num_clusters = temperature, max(2, min(num_clusters, num_items // 2))
+        self.projector = mlp(encoder.dim, hidden_dim, out_dim)
+        self.register_buffer("bank", torch.zeros(2, num_items, out_dim))
+        self.register_buffer("centroids", unit(torch.randn(num_heads, num_clusters, out_dim)))
+        self.register_buffer("labels", torch.full((num_heads, num_items), -1))
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
         self.seen: tuple[Tensor, Tensor] | None = None
 
     @classmethod
     def resolve(cls, source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
-        """A label for each sample, and no more clusters than samples."""
-        return {"items": len(source)} | at_most_samples(source, given, cls, "clusters")
+        """The number of samples, and no more clusters than samples."""
+        return {"num_items": len(source)} | at_most_samples(source, given, cls, "num_clusters")
 
     def views(self, spec: ImageSpec) -> ImageViews:
         """Return SwAV's two large and six small views."""
         return ImageViews(spec, preset("swav", spec.size, getattr(self.encoder, "patch", 0)))
 
     def embed(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, dim), of unit length."""
+        """(B, C, H, W) -> (B, out_dim), of unit length."""
         return unit(self.projector(self.encoder(x)))
 
     def loss(self, batch: Batch) -> Loss:
-        """Return the cross-entropy of all views with their image's clusters, averaged over the heads."""
-        z = torch.cat([each_view(self.embed, batch[key]) for key in ("x", "local")])  # (V, B, dim)
+        """Return the cross-entropy of all views against their image's clusters, averaged over the heads."""
+        z = torch.cat([each_view(self.embed, batch[key]) for key in ("x", "local")])  # (V, B, out_dim)
         self.seen = batch["index"], z[:2].detach().transpose(0, 1)
-        logits = product(z, self.centroids.mT[:, None]) / self.temperature  # (heads, V, B, clusters)
+        logits = product(z, self.centroids.mT[:, None]) / self.temperature  # (heads, V, B, K)
         label = self.labels[:, batch["index"]]  # (heads, B)
         label = torch.where(label < 0, logits[:, 0].argmax(2), label)[:, None].expand(logits.shape[:3])
         value = F.cross_entropy(logits.flatten(0, 2), label.flatten())
@@ -89,7 +97,7 @@ class DeepCluster(Task):
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Remember the embeddings of the global batch; after an epoch, cluster them."""
+        """Store the embeddings of the global batch; after an epoch, cluster them."""
         if self.seen is None:
             return
         index, z = (gather(part) for part in self.seen)

@@ -1,4 +1,4 @@
-"""Spherical k-means, for tasks that cluster their own embeddings while they are trained."""
+"""Spherical k-means, for tasks that cluster their own embeddings during training."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_ROOM = 1 << 24  # similarities at once
+_ROOM = 1 << 24  # similarities held at once
 
 
 @torch.no_grad()
 def spherical_kmeans(x: Tensor, clusters: int, seed: int, iterations: int = 10) -> tuple[Tensor, Tensor]:
     """Cluster unit rows (N, d) by cosine -> unit centroids (clusters, d) and assignments (N,) int64.
 
-    It starts from rows drawn at random. A cluster that gets no row starts again at a row of the largest one.
+    The initial centroids are random rows. An empty cluster is restarted at a row of the largest one.
     """
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed)).to(x.device)
     centroids = x[order[torch.arange(clusters, device=x.device) % len(x)]]

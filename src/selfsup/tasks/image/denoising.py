@@ -1,4 +1,4 @@
-"""Denoising autoencoder (Vincent et al., 2008): from a corrupted image back to the clean one."""
+"""Denoising autoencoder (Vincent et al., 2008): reconstruct the clean image from a corrupted one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selfsup.errors import UserError, unknown
+from selfsup.errors import unknown
 from selfsup.nn import noise
 from selfsup.nn.constants import mean_std
 from selfsup.nn.image.decoder import Decoder
@@ -21,18 +21,24 @@ CORRUPTIONS = ("masking", "gaussian", "salt_pepper", "mixed")
 
 
 class Denoising(Task):
-    """Restore an image that was corrupted, from its representation alone (Vincent et al., 2008; 2010, section 3.3).
+    """Reconstruct the clean image from a corrupted one's representation (Vincent et al., 2008; 2010, section 3.3).
 
-    `masking` blackens a share `amount` of the pixels; `salt_pepper` makes as many of them black or white, by a fair
-    coin; `gaussian` adds noise of deviation `sigma`, in units of the normalized values; `mixed` draws one of the three
-    for each image. The target is the clean image, the loss its mean squared error over all pixels. `explained` is
-    the share of the images' variance that is restored: 0 is the mean image of the batch.
+    The loss is the mean squared error over all pixels. `explained` is the fraction of the images' variance that is
+    explained: 0 for the mean image of the batch.
 
     Batch: `x` (B, C, H, W) float; `noise` (B,) int64, the key of the corruption.
     Published: MNIST with 10,000 labels, three layers, masking, fine-tuned: 2.80% error (SVM 3.03%; 2008, table 1).
+    Deviations: a convolutional encoder and decoder trained jointly, not layer by layer with tied weights; corruption
+    applies to whole pixels, not to single channels; squared error, where the paper has cross-entropy.
 
-    Deviations: one convolutional encoder and decoder trained at once, not layer after layer with tied weights; a whole
-    pixel is corrupted, not each of its channels; squared error for any image, where the paper takes cross-entropy.
+    Args:
+        corruption: `masking` makes pixels black, `salt_pepper` black or white with equal probability, `gaussian` adds
+            noise to all, and `mixed` draws one of the three for each image.
+        corruption_ratio: Fraction of the pixels that `masking` and `salt_pepper` corrupt, in (0, 1).
+        sigma: Std of the Gaussian noise, in units of the normalized values, in (0, inf).
+        pad: Largest random shift of the image, in pixels, in [0, inf).
+        flip: Probability of a horizontal flip, in [0, 1].
+        decoder_dim: Channels of the decoder at full resolution, in [1, inf).
     """
 
     paper = "Vincent et al., 2008"
@@ -44,39 +50,38 @@ class Denoising(Task):
         encoder: Encoder,
         *,
         corruption: Literal["masking", "gaussian", "salt_pepper", "mixed"] = "masking",
-        amount: float = 0.25,
+        corruption_ratio: float = 0.25,
         sigma: float = 0.5,
         pad: int = 0,
         flip: float = 0.0,
-        width: int = 32,
+        decoder_dim: int = 32,
     ) -> None:
         super().__init__(encoder)
         if corruption not in CORRUPTIONS:
             raise unknown("corruption", corruption, CORRUPTIONS)
-        if not 0 < amount < 1 or sigma <= 0:
-            raise UserError(f"--amount is a share between 0 and 1 and --sigma positive, not {amount} and {sigma}")
-        self.corruption, self.amount, self.sigma, self.pad, self.flip = corruption, amount, sigma, pad, flip
-        self.decoder = Decoder(encoder.dim, encoder.spec, width=width)
+        self.corruption, self.corruption_ratio, self.sigma = corruption, corruption_ratio, sigma
+        self.pad, self.flip = pad, flip
+        self.decoder = Decoder(encoder.dim, encoder.spec, width=decoder_dim)
 
     def views(self, spec: ImageSpec) -> ImageViews:
-        """Return images and the keys of their corruption."""
+        """Return images and the keys that their corruption is drawn from."""
         return ImageViews(spec, {"x": Crop(spec.size, pad=self.pad, flip=self.flip)}, noise=True)
 
     def corrupt(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return corrupted images (B, C, H, W), and which corruption each got (B,), a place in `CORRUPTIONS`."""
+        """Return corrupted images (B, C, H, W), and the corruption of each (B,), an index into `CORRUPTIONS`."""
         x, key, spec = batch["x"], batch["noise"], self.encoder.spec
         if self.corruption == "mixed":
-            kind = noise.integers(key, 3, stream=2)
+            chosen = noise.integers(key, 3, stream=2)
         else:
-            kind = torch.full_like(key, CORRUPTIONS.index(self.corruption))
+            chosen = torch.full_like(key, CORRUPTIONS.index(self.corruption))
         mean, std = mean_std(spec, x)
         drawn = noise.uniform(key, 1, *x.shape[2:])
-        white = drawn < torch.where(kind == 2, self.amount / 2, 0.0).view(-1, 1, 1, 1)
-        hidden = torch.where(drawn < self.amount, torch.where(white, (1 - mean) / std, -mean / std), x)
+        white = drawn < torch.where(chosen == 2, self.corruption_ratio / 2, 0.0).view(-1, 1, 1, 1)
+        replaced = torch.where(drawn < self.corruption_ratio, torch.where(white, (1 - mean) / std, -mean / std), x)
         if self.corruption in ("masking", "salt_pepper"):
-            return hidden, kind
+            return replaced, chosen
         noisy = x + self.sigma * noise.normal(key, *x.shape[1:], stream=1)
-        return torch.where((kind == 1).view(-1, 1, 1, 1), noisy, hidden), kind
+        return torch.where((chosen == 1).view(-1, 1, 1, 1), noisy, replaced), chosen
 
     def loss(self, batch: Batch) -> Loss:
         """Return the mean squared error to the clean image."""
@@ -85,14 +90,14 @@ class Denoising(Task):
         return Loss(error, {"explained": 1 - error.detach() / (x - x.mean(0)).square().mean().clamp_min(1e-6)})
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
-        """Return each corrupted image, the clean one that is asked for, and the restored one."""
-        corrupted, kind = self.corrupt(batch)
-        names = [CORRUPTIONS[k].replace("_", " and ") for k in kind.tolist()]
+        """Return each corrupted image, the clean target, and the reconstruction."""
+        corrupted, chosen = self.corrupt(batch)
+        names = [CORRUPTIONS[index].replace("_", " and ") for index in chosen.tolist()]
         rows = [
             [Panel(c, f"in: {name}"), Panel(x, "target")]
             for c, x, name in zip(corrupted, batch["x"], names, strict=True)
         ]
         if guess:
-            restored = self.decoder(self.encoder(corrupted))
-            rows = [[*row, Panel(r, "restored")] for row, r in zip(rows, restored, strict=True)]
+            guesses = self.decoder(self.encoder(corrupted))
+            rows = [[*row, Panel(image, "reconstruction")] for row, image in zip(rows, guesses, strict=True)]
         return rows

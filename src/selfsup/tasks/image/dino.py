@@ -1,4 +1,4 @@
-"""DINO (Caron et al., 2021): a student and its slow teacher agree on a prototype for crops of one image."""
+"""DINO (Caron et al., 2021): a student and its EMA teacher assign crops of an image to the same prototypes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from selfsup.losses import cross_view_entropy
 from selfsup.nn.distributed import gather
 from selfsup.nn.ema import cosine_schedule, ema_update, frozen_copy
-from selfsup.nn.image.self_distillation import Prototypes, bottleneck, check_options, crop_panels, risen
+from selfsup.nn.image.self_distillation import Prototypes, bottleneck, crop_panels, risen
 from selfsup.source import Source
 from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task, at_most_samples
@@ -20,21 +20,32 @@ from selfsup.views.image import ImageViews, multi_crop
 
 
 class DINO(Task):
-    """Predict which prototypes a slow teacher sees in another crop of the image (Caron et al., 2021, section 3.1).
+    """Predict an EMA teacher's assignment of another crop to prototypes (Caron et al., 2021, section 3.1).
 
-    The teacher sees two large crops, the student these and `local` small ones. A crop's cosines to the prototypes are
-    divided by a temperature and a softmax is taken; the teacher's, sharper, less a slow mean of them (the centre), are
-    the targets of every other crop. The teacher's temperature rises over the first `warm` of the training from
-    `first_temperature`, its momentum from `momentum` to 1; the prototypes rest for the first `freeze`. Chance is ln K:
-    a loss that stays there has collapsed to one answer for all. `entropy` is that of the teacher's answers, 0 to ln K.
+    The teacher sees two large crops; the student sees these and several small ones. Cosines to K prototypes, divided by
+    a temperature, go through a softmax; the teacher's are centred by their running mean and sharpened by a lower
+    temperature, and are the targets for all other crops. Chance is ln K: a loss that stays there has collapsed to the
+    same output for all images. `entropy` is that of the teacher's output, from 0 to ln K.
 
     Batch: `x` (B, 2, C, H, W) and `local` (B, L, C, h, w) float.
     Published: ImageNet, ViT-S/16 linear 77.0%, 20-NN 74.5%.
+    Deviations: fewer prototypes, a narrower head and fewer small crops, to suit small data; constant weight decay;
+    BatchNorm in the head and a constant teacher temperature: without both, short runs collapse. The head's input is
+    the encoder's pooled output: the class token if it has one.
 
-    Deviations: 1,024 prototypes and a narrower head for small data (the paper 65,536; 2,048 and 256), 6 small crops,
-    not 8; momentum from 0.99, not 0.996, for trainings of some thousand steps; weight decay does not rise. BatchNorm in
-    the head (`norm`) and a teacher's temperature of 0.04 to the end, not 0.07: without both short trainings collapse.
-    What the head gets is the encoder's pooled output: the class token where it has one.
+    Args:
+        num_prototypes: Prototypes K, at most the number of samples; 65,536 in the paper, in [2, inf).
+        hidden_dim: Width of the head's hidden layers; 2048 in the paper, in [1, inf).
+        out_dim: Dimension of the vectors compared with the prototypes; 256 in the paper, in [1, inf).
+        num_local_crops: Small crops of each image, 0 or at least 2; 8 in the paper, in [0, inf).
+        student_temperature: Divides the student's cosines, in (0, inf).
+        teacher_temperature: Divides the teacher's cosines after the warmup; 0.07 in the paper, in (0, inf).
+        warmup_teacher_temperature: Teacher's temperature at the start, in (0, inf).
+        teacher_warmup: Fraction of the training in which the teacher's temperature changes linearly, in [0, 1].
+        momentum: Momentum of the teacher at the start; it rises to 1 along a cosine. 0.996 in the paper, in [0, 1].
+        center_momentum: Momentum of the center, in [0, 1].
+        freeze_prototypes: Fraction of the training, from the start, in which the prototypes are frozen, in [0, 1].
+        batch_norm: BatchNorm in the head; not in the paper's ViTs.
     """
 
     paper = "Caron et al., 2021"
@@ -43,76 +54,75 @@ class DINO(Task):
     small_encoder = "vit-mini"
     defaults = {"lr": 1e-3, "weight_decay": 0.04, "warmup": 0.1, "clip": 3.0}  # noqa: RUF012
 
-    centre: Tensor
+    center: Tensor
 
     def __init__(
         self,
         encoder: Encoder,
         *,
-        prototypes: int = 1024,
-        hidden: int = 512,
-        dim: int = 128,
-        local: int = 6,
+        num_prototypes: int = 1024,
+        hidden_dim: int = 512,
+        out_dim: int = 128,
+        num_local_crops: int = 6,
         student_temperature: float = 0.1,
         teacher_temperature: float = 0.04,
-        first_temperature: float = 0.04,
-        warm: float = 0.3,
+        warmup_teacher_temperature: float = 0.04,
+        teacher_warmup: float = 0.3,
         momentum: float = 0.99,
-        centre_momentum: float = 0.9,
-        freeze: float = 0.01,
-        norm: bool = True,
+        center_momentum: float = 0.9,
+        freeze_prototypes: float = 0.01,
+        batch_norm: bool = True,
     ) -> None:
         super().__init__(encoder)
-        check_options(student_temperature, teacher_temperature, first_temperature)
-        self.temperature, self.temperatures = student_temperature, (first_temperature, teacher_temperature)
-        self.warm, self.momentum, self.centre_momentum, self.freeze = warm, momentum, centre_momentum, freeze
-        self.local = local
-        self.head, self.prototypes = bottleneck(encoder.dim, hidden, dim, norm), Prototypes(dim, prototypes)
-        self.slow = frozen_copy(torch.nn.Sequential(self.encoder, self.head, self.prototypes))
-        self.register_buffer("centre", torch.zeros(prototypes))
+        self.student_temperature, self.teacher_warmup = student_temperature, teacher_warmup
+        self.teacher_temperatures = warmup_teacher_temperature, teacher_temperature
+        self.momentum, self.center_momentum, self.freeze_prototypes = momentum, center_momentum, freeze_prototypes
+        self.num_local_crops = num_local_crops
+        self.head = bottleneck(encoder.dim, hidden_dim, out_dim, batch_norm)
+        self.prototypes = Prototypes(out_dim, num_prototypes)
+        self.teacher = frozen_copy(torch.nn.Sequential(self.encoder, self.head, self.prototypes))
+        self.register_buffer("center", torch.zeros(num_prototypes))
         self.seen: Tensor | None = None
 
     @classmethod
     def resolve(cls, source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
         """No more prototypes than samples."""
-        return at_most_samples(source, given, cls, "prototypes")
+        return at_most_samples(source, given, cls, "num_prototypes")
 
     def views(self, spec: ImageSpec) -> ImageViews:
         """Return large and small crops."""
-        return ImageViews(spec, multi_crop(spec.size, self.local, getattr(self.encoder, "patch", 0)))
+        return ImageViews(spec, multi_crop(spec.size, self.num_local_crops, getattr(self.encoder, "patch", 0)))
 
     def loss(self, batch: Batch) -> Loss:
         """Return the mean cross-entropy over pairs of crops."""
         count = len(batch["x"])
         crops = [batch[key].transpose(0, 1).flatten(0, 1) for key in ("x", "local") if key in batch]
-        states = torch.cat([self.encoder(crop) for crop in crops])  # one pass a size
+        states = torch.cat([self.encoder(crop) for crop in crops])  # one pass for each size
         logits = self.prototypes(self.head(states)).unflatten(0, (-1, count))
         with torch.no_grad():
-            cosines = self.slow(crops[0])
+            cosines = self.teacher(crops[0])
             self.seen = cosines
-            sharp = (cosines - self.centre) / risen(*self.temperatures, self.progress, self.warm)
-            targets = sharp.softmax(1).unflatten(0, (2, count))
-        value = cross_view_entropy(targets, logits, self.temperature)
+            temperature = risen(*self.teacher_temperatures, self.progress, self.teacher_warmup)
+            targets = ((cosines - self.center) / temperature).softmax(1).unflatten(0, (2, count))
+        value = cross_view_entropy(targets, logits, self.student_temperature)
         entropy = torch.special.entr(targets).sum(2).mean()
-        return Loss(value, {"entropy": entropy}, math.log(len(self.centre)))
+        return Loss(value, {"entropy": entropy}, math.log(len(self.center)))
 
     def after_step(self) -> None:
-        """Let the teacher and its centre follow."""
-        ema_update(self.slow[0], self.encoder, m := self._momentum())
-        ema_update(self.slow[1:], torch.nn.Sequential(self.head, self.prototypes), m)
+        """Update the teacher and its center."""
+        momentum = cosine_schedule(self.momentum, 1.0, self.progress)
+        ema_update(self.teacher[0], self.encoder, momentum)
+        ema_update(self.teacher[1:], torch.nn.Sequential(self.head, self.prototypes), momentum)
         assert self.seen is not None
-        self.centre.lerp_(gather(self.seen).mean(0), 1 - self.centre_momentum)
+        self.center.lerp_(gather(self.seen).mean(0), 1 - self.center_momentum)
         self.seen = None
 
-    def _momentum(self) -> float:
-        return cosine_schedule(self.momentum, 1.0, self.progress)
-
     def lr_of(self, child: str, scheduled: float, peak: float) -> float:
-        """Let the prototypes rest at first."""
-        return 0.0 if child == "prototypes" and self.progress < self.freeze else scheduled
+        """Freeze the prototypes at first."""
+        return 0.0 if child == "prototypes" and self.progress < self.freeze_prototypes else scheduled
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
-        """Return the crops; with `guess` the prototype that the teacher finds in each."""
+        """Return the crops; with `guess` the prototype that the teacher assigns to each."""
         crops = [batch[key].transpose(0, 1).flatten(0, 1) for key in ("x", "local") if key in batch]
-        found = torch.cat([self.slow(crop) - self.centre for crop in crops]).argmax(1).tolist() if guess else []
+        found = torch.cat([self.teacher(crop) - self.center for crop in crops]).argmax(1).tolist() if guess else []
         return crop_panels(batch, names=[f"prototype {place}" for place in found])

@@ -145,7 +145,7 @@ def multi_crop(size: int, local: int, patch: int = 0) -> dict[str, Crop]:
     Raises `UserError` for a single small crop, whose batch would have another shape.
     """
     if local < 0 or local == 1:
-        raise UserError(f"--local is 0 or at least 2 small crops, not {local}")
+        raise UserError(f"--num-local-crops is 0 or at least 2 small crops, not {local}")
     groups = preset("dino", size, patch)
     if not local:
         return {"x": groups["x"]}
