@@ -213,7 +213,7 @@ class Tournament:
         options = self._shared_options()
 
         def make() -> Task:
-            return Supervised(build_encoder(self.options["encoder"], self.spec), classes=judge.classes, **options)
+            return Supervised(build_encoder(self.options["encoder"], self.spec), num_classes=judge.classes, **options)
 
         found = self.state.readings.setdefault("from scratch", [{}])[0]
         draws = len(judge.draws)
@@ -235,7 +235,7 @@ class Tournament:
         for candidate in self.candidates.values():
             for key, parameter in candidate.kind.hyperparameters().items():
                 values.setdefault(key, []).append(candidate.options.get(key, parameter.default))
-        shared = Supervised.hyperparameters().keys() & values.keys() - {"classes"}
+        shared = Supervised.hyperparameters().keys() & values.keys() - {"num_classes"}
         return {
             key: values[key][0]
             for key in sorted(shared)

@@ -175,16 +175,20 @@ def _frozen(
 def _trained(asked: Request, classes: int) -> Iterator[tuple[str, str, Callable[[], Task]]]:
     """Yield the name, protocol and factory of each classifier that is trained whole on the drawn labels."""
     run, given = asked.run, asked.run.recipe["task"]["hyperparameters"]
-    options = {key: given[key] for key in Supervised.hyperparameters().keys() & given.keys() - {"classes"}}
+    options = {key: given[key] for key in Supervised.hyperparameters().keys() & given.keys() - {"num_classes"}}
     if "finetune" in asked.protocols:
         pretrained: Any = asked.encoder.cpu().requires_grad_(True)
-        yield run.task, "finetune", lambda: Supervised(copy.deepcopy(pretrained), classes=classes, **options)
+        yield run.task, "finetune", lambda: Supervised(copy.deepcopy(pretrained), num_classes=classes, **options)
     if asked.scratch:
-        yield "from scratch", "trained", lambda: Supervised(run.fresh_encoder(), classes=classes, **options)
+        yield "from scratch", "trained", lambda: Supervised(run.fresh_encoder(), num_classes=classes, **options)
     if asked.semi:
         own = run.task in TASKS and not find_task(run.task).needs_labels
         pretext = {"pretext": run.task, "options": given} if own else {}
-        yield "s4l", "trained", lambda: S4L(run.fresh_encoder(), classes=classes, tile=False, **options, **pretext)
+        yield (
+            "s4l",
+            "trained",
+            lambda: S4L(run.fresh_encoder(), num_classes=classes, rotate_labelled=False, **options, **pretext),
+        )
 
 
 def _saved(scores: Sequence[Score], about: dict[str, Any], asked: Request) -> dict[str, tuple[Saved, ...]]:
