@@ -8,7 +8,7 @@ labels. R@1: how often the nearest other image of the test part is the same emoj
 stand raw pixels, the untrained encoder and training from scratch on the same labels; `METHOD tuned` is training from
 the method's encoder instead, otherwise alike. Each method runs in a process of its own, the number of steps comes from
 the processor time of a few, or is that of --epochs, and a row that is in --out is not measured again. The trained runs
-stay in --runs, for the gallery. A method may have options: `--tasks "simclr scale=0.5"`.
+stay in --runs, for the gallery. A method may have options: `--tasks "simclr min_scale=0.5"`.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from selfsup.views.loader import batches
 def ours(source, spec, steps, batch):
     """Return tokens a second and the share of the time that was waiting for data."""
     torch.manual_seed(0)
-    task = Bert(build_encoder("bert-tiny", spec), next_sentence=False, short=0.0)
+    task = Bert(build_encoder("bert-tiny", spec), next_sentence=False, short_ratio=0.0)
     pieces, views = task.samples(source), task.views(spec)
     plan = {"batch_size": batch, "seed": 0}
     stream = batches(pieces, views, start=0, steps=steps, workers=0, **plan)
@@ -55,7 +55,7 @@ def theirs(source, spec, steps, batch):
     config = build_encoder("bert-tiny", spec).model.config
     made = tokens.tokenizer(spec.tokenizer)
     called = {f"{what}_token": made.id_to_token(tokens.special(spec.tokenizer, what)) for what in tokens.SPECIAL}
-    task = Bert(build_encoder("bert-tiny", spec), next_sentence=False, short=0.0)
+    task = Bert(build_encoder("bert-tiny", spec), next_sentence=False, short_ratio=0.0)
     pieces = task.samples(source)
     order = np.random.default_rng(0).permutation(len(pieces))[: steps * batch]
     items = [{"input_ids": [spec.cls, *pieces.read(int(i)).tolist(), spec.sep]} for i in order]

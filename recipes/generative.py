@@ -39,12 +39,12 @@ def denoising() -> selfsup.evaluation.Evaluation:
 
 
 def vae() -> selfsup.evaluation.Evaluation:
-    """`selfsup pretrain mnist5k:train --task vae --encoder convnet --width 16 --steps 500`.
+    """`selfsup pretrain mnist5k:train --task vae --encoder convnet --decoder-dim 16 --steps 500`.
 
     Seed 0, 142 CPU seconds: μ 87.2 ± 2.5% (kNN 82.8 ± 1.8%); untrained 84.9 ± 1.5% (67.6 ± 2.4%): beyond both
     intervals for kNN alone. After 120 steps 80.3 ± 2.9% (55.4 ± 2.5%).
     """
-    return measured("vae", 500, width=16)
+    return measured("vae", 500, decoder_dim=16)
 
 
 def context_encoder() -> selfsup.evaluation.Evaluation:

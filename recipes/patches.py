@@ -79,7 +79,7 @@ def rotation8(seed: int = 0) -> selfsup.evaluation.Evaluation:
 
     Seed 0, 57 steps, 59 CPU seconds: 90.4 ± 1.3%; untrained 84.9 ± 1.5%, raw pixels 75.7 ± 2.9%.
     """
-    return measured("rotation", "mnist5k", 57, seed, turns=8, pad=3, flip=0.0)
+    return measured("rotation", "mnist5k", 57, seed, num_rotations=8, pad=3, flip=0.0)
 
 
 if __name__ == "__main__":

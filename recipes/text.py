@@ -16,15 +16,15 @@ import selfsup
 def bert(data: Path, out: Path = Path("runs/text")) -> selfsup.Run:
     """Learn from 4,874 mails and 1,416 articles without labels, then from the articles alone.
 
-    `selfsup pretrain DATA/train --task bert --hidden 0.3 --steps 6000 --batch-size 32 --lr 2e-3 --out FIRST`
-    `selfsup pretrain DATA/bbc-train --task bert --init FIRST --hidden 0.3 --steps 3000 --batch-size 32 --lr 1e-3`
+    `selfsup pretrain DATA/train --task bert --mask-ratio 0.3 --steps 6000 --batch-size 32 --lr 2e-3 --out FIRST`
+    `selfsup pretrain DATA/bbc-train --task bert --init FIRST --mask-ratio 0.3 --steps 3000 --batch-size 32 --lr 1e-3`
 
     Seed 0, 33 and 22 CPU minutes of one thread: 72.6 ± 4.8%, 89.7 ± 3.2%, 92.0 ± 1.0% with 1, 5, 20 labels per class
     by the linear probe (after the first stage 54.5 ± 5.2%, 69.3 ± 4.8%, 79.6 ± 0.8%); untrained 23.4 ± 1.4%,
     32.6 ± 6.1%, 47.7 ± 4.2%; from scratch 30.0 ± 7.8%, 52.5 ± 13.9%, 87.4 ± 2.6%; TF-IDF 53.4 ± 7.8%, 82.7 ± 2.5%,
     94.8 ± 0.9%.
     """
-    options: dict[str, Any] = {"task": "bert", "hidden": 0.3, "batch_size": 32, "seed": 0, "device": "cpu"}
+    options: dict[str, Any] = {"task": "bert", "mask_ratio": 0.3, "batch_size": 32, "seed": 0, "device": "cpu"}
     first = selfsup.pretrain(data / "train", steps=6000, lr=2e-3, out=out / "bert-first", **options)
     return selfsup.pretrain(data / "bbc-train", init=first.folder, steps=3000, lr=1e-3, out=out / "bert", **options)
 
@@ -46,12 +46,12 @@ def simcse(data: Path, bert: selfsup.Run, out: Path = Path("runs/text/simcse")) 
 def declutr(data: Path, bert: selfsup.Run, out: Path = Path("runs/text/declutr")) -> selfsup.Run:
     """Go on with DeCLUTR in place of SimCSE.
 
-    `selfsup pretrain DATA/bbc-train --task declutr --hidden 0 --init BERT --steps 300 --batch-size 64 --lr 5e-4`
+    `selfsup pretrain DATA/bbc-train --task declutr --mask-ratio 0 --init BERT --steps 300 --batch-size 64 --lr 5e-4`
 
     Seed 0, 4 CPU minutes: 66.1 ± 5.5%, 90.0 ± 4.1%, 92.8 ± 1.5% by the linear probe.
     """
     return selfsup.pretrain(
-        data / "bbc-train", task="declutr", hidden=0.0, init=bert.folder, steps=300, batch_size=64, lr=5e-4, seed=0,
+        data / "bbc-train", task="declutr", mask_ratio=0.0, init=bert.folder, steps=300, batch_size=64, lr=5e-4, seed=0,
         device="cpu", out=out,
     )  # fmt: skip
 

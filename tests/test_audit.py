@@ -74,7 +74,7 @@ def test_copies_that_learn_together_learn_as_if_alone(barred: Arrays) -> None:
     tasks = {}
     for name in ("rim", "colours"):
         torch.manual_seed(0)
-        tasks[name] = Rotation(ShortcutProbe(CUES[name].see, SPEC), hidden=16)
+        tasks[name] = Rotation(ShortcutProbe(CUES[name].see, SPEC), hidden_dim=16)
     Together(tasks).loss(batch).value.backward()
     for task in tasks.values():
         gradients = [p.grad.clone() for p in task.parameters()]

@@ -115,7 +115,7 @@ def test_options_of_the_task_in_any_place(run: Run, words: list[str]) -> None:
     run("pretrain", *words, *SMALL, "-o", "run")
     assert json.loads(Path("run", "recipe.json").read_text())["task"] == {
         "name": "rotation",
-        "hyperparameters": {"turns": 4, "pad": 4, "flip": 0.0, "smooth": 1.0, "hidden": 256},
+        "hyperparameters": {"num_rotations": 4, "pad": 4, "flip": 0.0, "smoothing": 1.0, "hidden_dim": 256},
     }
 
 
@@ -135,7 +135,7 @@ def test_options_of_the_task_to_show(run: Run, words: list[str]) -> None:
 def test_options_that_need_not_be_given(run: Run) -> None:
     run("pretrain", "digits", "--task", "supervised", "--pad", "1", *SMALL, "-o", "run")
     options = json.loads(Path("run", "recipe.json").read_text())["task"]["hyperparameters"]
-    assert options == {"classes": 10, "pad": 1, "flip": 0.5}
+    assert options == {"num_classes": 10, "pad": 1, "flip": 0.5}
 
 
 OWN = """

@@ -31,7 +31,7 @@ OPTIONS: dict[str, dict[str, object]] = {  # smaller than the default where few 
     "ibot": {"prototypes": 64, "hidden": 64, "dim": 32},
     "mae": {"normalize": False},  # of patches of noise
     "moco": {"temperature": 0.4},  # its queue is no longer than the 64 samples
-    "swav": {"prototypes": 60, "queue": 0},
+    "swav": {"num_prototypes": 60, "queue_size": 0},
 }
 GAMES = {"bigan"}  # the sum of two players' losses has no reason to fall
 

@@ -27,9 +27,9 @@ def test_the_worked_example_is_a_task_like_the_others(
     Path("mirror.py").write_text(code[1])
     assert main(["show", "mirror:Mirror", "digits", "-o", "mirror.png"]) == 0
     assert Path("mirror.png").stat().st_size > 1000
-    words = "pretrain digits --task mirror:Mirror --encoder convnet --steps 3 --hidden 16 --batch-size 32 --quiet"
+    words = "pretrain digits --task mirror:Mirror --encoder convnet --steps 3 --hidden-dim 16 --batch-size 32 --quiet"
     assert main(words.split()) == 0
     assert main(["embed", "runs/Mirror-convnet", "digits", "-o", "e.parquet"]) == 0
     capsys.readouterr()
-    assert main([*words.split(), "--hiden", "3"]) == 2
-    assert "did you mean '--hidden'?" in capsys.readouterr().err
+    assert main([*words.split(), "--hiden-dim", "3"]) == 2
+    assert "did you mean '--hidden-dim'?" in capsys.readouterr().err

@@ -21,7 +21,7 @@ from selfsup.errors import RunFailed, UserError
 from selfsup.pretraining import make_fabric
 from selfsup.spec import ImageSpec
 from selfsup.task import Loss, Task
-from selfsup.tasks.image.rotation import Rotation, all_turns
+from selfsup.tasks.image.rotation import Rotation, all_rotations
 from selfsup.train.checkpoint import load_tensors, restore, save_tensors, training_state
 from selfsup.train.fit import Plan, fit
 from selfsup.train.optim import build_optimizer, warmup_cosine
@@ -74,14 +74,14 @@ def test_a_fused_step_is_the_plain_one_in_channels_last_and_after_a_stop(name: s
     torch.testing.assert_close(trained(True), trained(False), rtol=1e-4, atol=1e-5)
 
 
-def test_turns_are_exact_and_differ_per_sample() -> None:
+def test_rotations_are_exact_and_differ_per_sample() -> None:
     x = torch.arange(2 * 3 * 4 * 4, dtype=torch.float32).view(2, 3, 4, 4)
-    turned, label = all_turns(x)
+    rotated, label = all_rotations(x)
     assert label.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
     for k in range(4):
         expected = np.rot90(x.numpy(), k, axes=(2, 3))
-        np.testing.assert_array_equal(turned[2 * k : 2 * k + 2].numpy(), expected)
-    assert set(turned.unique().tolist()) == set(x.unique().tolist()), "no value was resampled"
+        np.testing.assert_array_equal(rotated[2 * k : 2 * k + 2].numpy(), expected)
+    assert set(rotated.unique().tolist()) == set(x.unique().tolist()), "no value was resampled"
 
 
 class Exploding(Rotation):

@@ -122,7 +122,7 @@ def test_links_within_and_to_a_run_folder_are_fine_and_a_pipe_is_not(run: Path, 
 
 
 def test_a_model_larger_than_its_weights_takes_no_memory(run: Path) -> None:
-    edit(run, task={"name": "rotation", "hyperparameters": {"hidden": 500_000_000}})
+    edit(run, task={"name": "rotation", "hyperparameters": {"hidden_dim": 500_000_000}})
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(UserError, match="does not fit this model"):
         Run(run).load_task()

@@ -23,7 +23,7 @@ from selfsup.pretraining import prepare_task
 from selfsup.source import Labels
 from selfsup.task import Loss, Panel, Task
 from selfsup.tasks import TASKS
-from selfsup.tasks.image.rotation import Rotation, all_turns
+from selfsup.tasks.image.rotation import Rotation, all_rotations
 from selfsup.tasks.semi.s4l import S4L
 from selfsup.train.signals import Interrupted
 from selfsup.views.image import Crop, ImageViews
@@ -45,7 +45,7 @@ def digits() -> Arrays:
 
 def make(source: Arrays, **given) -> S4L:
     torch.manual_seed(0)
-    task = S4L(build_encoder("convnet", source.spec()), classes=10, **given)
+    task = S4L(build_encoder("convnet", source.spec()), num_classes=10, **given)
     return task.eval()  # BatchNorm: the same function however the images are grouped
 
 
@@ -102,20 +102,20 @@ def test_shifted_moves_over_black_and_mirrors() -> None:
     assert torch.equal(left, F.pad(x[0, 0, :, 1:], (0, 1)))
 
 
-def test_the_loss_is_the_sum_of_both_and_tiles_labels_over_turns(digits: Arrays) -> None:
-    task = make(digits, weight=0.3)
+def test_the_loss_is_the_sum_of_both_and_classifies_labelled_images_in_all_rotations(digits: Arrays) -> None:
+    task = make(digits, pretext_weight=0.3)
     batch = batch_of(task, digits)
     loss = task.loss(batch)
     labels = [
         F.cross_entropy(task.head(task.encoder(batch["x_labelled"].rot90(k, (2, 3)))), batch["y_labelled"])
         for k in range(4)
     ]
-    turned, turn = all_turns(batch["x"])
-    pretext = F.cross_entropy(task.pretext.head(task.encoder(turned)), turn)
+    rotated, rotation = all_rotations(batch["x"])
+    pretext = F.cross_entropy(task.pretext.head(task.encoder(rotated)), rotation)
     torch.testing.assert_close(loss.value, torch.stack(labels).mean() + 0.3 * pretext)
     torch.testing.assert_close(loss.metrics["pretext_loss"], pretext)
     assert loss.chance == pytest.approx(math.log(10) + 0.3 * math.log(4))
-    torch.testing.assert_close(make(digits, tile=False).loss(batch).metrics["label_loss"], labels[0])
+    torch.testing.assert_close(make(digits, rotate_labelled=False).loss(batch).metrics["label_loss"], labels[0])
 
 
 class Bright(Task):
@@ -143,7 +143,7 @@ class Bright(Task):
 def test_any_other_pretext(digits: Arrays, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TASKS, "bright", f"{__name__}:Bright")
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    task = make(digits, pretext="bright", options={"width": 7}, weight=2.0)
+    task = make(digits, pretext="bright", options={"width": 7}, pretext_weight=2.0)
     batch = batch_of(task, digits)
     assert set(batch) == {"index", "z", "x_labelled", "y_labelled"}
     assert task.pretext.head[0].out_features == 7
@@ -164,7 +164,7 @@ def test_any_other_pretext(digits: Arrays, monkeypatch: pytest.MonkeyPatch) -> N
         ({"pretext": "os:system"}, "unknown pretext"),
         ({"pretext": "supervised"}, "supervised does not learn from unlabelled images"),
         ({"pretext": "s4l"}, "s4l does not learn from unlabelled images"),
-        ({"options": {"hiden": 3}}, "unknown option of rotation 'hiden'; did you mean 'hidden'"),
+        ({"options": {"hiden": 3}}, "unknown option of rotation 'hiden'; did you mean 'hidden_dim'"),
     ],
 )
 def test_bad_pretexts_are_refused(digits: Arrays, given, message: str) -> None:
@@ -182,11 +182,11 @@ def test_a_folder_of_which_a_csv_file_labels_some(make_folder, tmp_path: Path, m
     words = (
         f"pretrain {folder} --task s4l --labels {tmp_path}/few.csv --encoder convnet --steps 9 --batch-size 16 --quiet"
     )
-    words += " --pad 2 --options hidden 32"
+    words += " --pad 2 --options hidden_dim 32"
     assert main([*words.split(), "--out", str(tmp_path / "whole")]) == 0
     whole = selfsup.Run(tmp_path / "whole")
     assert whole.recipe["data"]["samples"] == 40
-    assert whole.recipe["task"]["hyperparameters"]["options"] == {"hidden": 32}
+    assert whole.recipe["task"]["hyperparameters"]["options"] == {"hidden_dim": 32}
     skipped = [json.loads(line) for line in (tmp_path / "whole" / "skipped.jsonl").read_text().splitlines()]
     assert skipped == [{"path": "dog/6.png", "reason": "not an image"}]
 
@@ -209,7 +209,7 @@ def test_a_folder_of_which_a_csv_file_labels_some(make_folder, tmp_path: Path, m
 def _pretrain_again(words: str, out: Path) -> None:
     _, folder, _, task, _, labels, *_ = words.split()
     selfsup.pretrain(
-        folder, task=task, labels=labels, encoder="convnet", steps=9, batch_size=16, pad=2, options={"hidden": 32},
+        folder, task=task, labels=labels, encoder="convnet", steps=9, batch_size=16, pad=2, options={"hidden_dim": 32},
         out=out, quiet=True,
     )  # fmt: skip
 

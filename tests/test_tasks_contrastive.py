@@ -83,7 +83,7 @@ def test_a_patch_embedding_stays_in_mocov3() -> None:
 
 
 def test_the_prototypes_have_unit_length_after_a_step_and_wait_at_first() -> None:
-    task = make("swav", prototypes=10, queue=16)
+    task = make("swav", num_prototypes=10, queue_size=16)
     with torch.no_grad():
         task.prototypes.weight.mul_(3)
     task.after_step()

@@ -13,6 +13,7 @@ from selfsup.tasks.image.combined import Combined
 from selfsup.tasks.image.context_encoder import ContextEncoder
 from selfsup.tasks.image.denoising import Denoising
 from selfsup.tasks.image.vae import VAE
+from selfsup.tasks.options import check_ranges
 
 SPEC = ImageSpec.of(16, 3)
 
@@ -66,7 +67,7 @@ def test_gaussian_noise_has_its_deviation_and_mixed_draws_every_kind() -> None:
 
 
 def test_the_loss_of_the_vae_is_its_formula_with_the_reconstruction_summed() -> None:
-    task, data = VAE(encoder(), latent=5, beta=3.0).eval(), batch()
+    task, data = VAE(encoder(), latent_dim=5, beta=3.0).eval(), batch()
     mean, log_variance = task.posterior(data["x"])
     q = torch.distributions.Normal(mean, (log_variance / 2).exp())
     z = mean + q.scale * noise.normal(data["noise"], 5)
@@ -78,7 +79,7 @@ def test_the_loss_of_the_vae_is_its_formula_with_the_reconstruction_summed() -> 
 
 
 def test_the_representation_of_the_vae_is_the_mean() -> None:
-    task, data = VAE(encoder(), latent=5).eval(), batch()
+    task, data = VAE(encoder(), latent_dim=5).eval(), batch()
     kept = task.representation()
     assert kept.dim == 5
     torch.testing.assert_close(kept(data["x"]), task.posterior(data["x"])[0])
@@ -205,5 +206,5 @@ def test_impossible_options_are_one_clear_line() -> None:
         Denoising(encoder(), amount=1.5)
     with pytest.raises(UserError, match="masking"):
         Denoising(encoder(), corruption="maskin")  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="latent"):
-        VAE(encoder(), latent=0)
+    with pytest.raises(UserError, match="--latent-dim must be in"):
+        check_ranges(VAE, {"latent_dim": 0})

@@ -132,15 +132,15 @@ def test_mae_paints_without_having_seen_the_hidden_pixels(batch) -> None:
     torch.testing.assert_close(task._paint({**batch, "x": other})[0], painted)
 
 
-def test_simmim_is_l1_of_units_hidden_alike(batch) -> None:
+def test_simmim_is_l1_of_units_masked_alike(batch) -> None:
     task = make("simmim")
-    painted, mask = task._paint(batch)
+    predicted, mask = task._predict(batch)
     assert torch.equal(mask.sum(1), torch.full((4,), 38))
-    error = (unpatchify(painted, 3) - batch["x"]).abs()
-    hidden = only(torch.ones_like(batch["x"]), mask)
-    torch.testing.assert_close(task.loss(batch).value, (error * hidden).sum() / hidden.sum())
-    coarse = find_task("simmim")(build_encoder("vit-mini", SPEC), unit=0.25)
-    square = coarse._paint(batch)[1].view(4, 4, 2, 4, 2)
+    error = (unpatchify(predicted, 3) - batch["x"]).abs()
+    masked = only(torch.ones_like(batch["x"]), mask)
+    torch.testing.assert_close(task.loss(batch).value, (error * masked).sum() / masked.sum())
+    coarse = find_task("simmim")(build_encoder("vit-mini", SPEC), mask_unit=0.25)
+    square = coarse._predict(batch)[1].view(4, 4, 2, 4, 2)
     assert torch.equal(square.any(4).any(2), square.all(4).all(2)), "whole units of 2 × 2 patches"
 
 
@@ -262,7 +262,7 @@ def test_a_convolutional_encoder_is_one_line(name: str) -> None:
         ("mae", {"masked": 1.0}, "leaves 0 of 64"),
         ("mae", {"depth": 0}, "--depth"),
         ("mae", {"width": 30}, "multiple of 4"),
-        ("simmim", {"masked": 0.0}, "hides 0 of 64"),
+        ("simmim", {"mask_ratio": 0.0}, "masks 0 of 64"),
         ("ijepa", {"targets": 6}, "leave no patch"),
         ("data2vec", {"masked": 1.0}, "leaves 0"),
         ("dino", {"prototypes": 1}, "--prototypes"),

@@ -13,7 +13,7 @@ from selfsup.nn.image.recolor import new_colours
 from selfsup.spec import ImageSpec
 from selfsup.tasks import find_task
 from selfsup.tasks.image.jigsaw_permutations import OPTIMAL, greedy, hamming, permutation_set
-from selfsup.tasks.image.rotation import all_turns
+from selfsup.tasks.image.rotation import all_rotations
 
 SPEC = ImageSpec.of(32, 3)
 
@@ -272,28 +272,28 @@ def test_options_that_cannot_be_give_one_line(name: str, options: dict, line: st
 # Rotation
 
 
-def test_turns_go_anticlockwise_in_equal_steps() -> None:
+def test_rotations_go_anticlockwise_in_equal_steps() -> None:
     x = torch.zeros(1, 1, 33, 33)
     x[0, 0, 14:19, 27:32] = 1  # on the right
-    for turns in (2, 4, 8):
-        turned, label = all_turns(x, turns)
-        assert label.tolist() == list(range(turns))
+    for count in (2, 4, 8):
+        rotated, label = all_rotations(x, count)
+        assert label.tolist() == list(range(count))
         line = torch.arange(33.0) - 16
-        mass = turned[:, 0].clamp(min=0)
+        mass = rotated[:, 0].clamp(min=0)
         angle = torch.atan2(-(mass.sum(2) * line).sum(1), (mass.sum(1) * line).sum(1)).rad2deg()
-        wanted = torch.arange(turns) * 360 / turns + (22.5 if turns == 8 else 0)
+        wanted = torch.arange(count) * 360 / count + (22.5 if count == 8 else 0)
         assert ((angle - wanted + 180) % 360 - 180).abs().max() < 1
 
 
-def test_eight_turns_are_all_resampled_alike() -> None:
+def test_eight_rotations_are_all_resampled_alike() -> None:
     """The cheap cue: how much of the finest detail of noise is left. Pixels that nothing resampled keep all of it."""
-    turned, label = all_turns(torch.randn(64, 1, 32, 32, generator=torch.Generator().manual_seed(0)), 8, 1.0)
-    middle = turned[..., 8:24, 8:24]
+    rotated, label = all_rotations(torch.randn(64, 1, 32, 32, generator=torch.Generator().manual_seed(0)), 8, 1.0)
+    middle = rotated[..., 8:24, 8:24]
     energy = (middle.diff(dim=2).square().mean((1, 2, 3)), middle.diff(dim=3).square().mean((1, 2, 3)))
     diagonal = (middle[..., 1:, 1:] - middle[..., :-1, :-1]).square().mean((1, 2, 3))
     for cue in (*energy, diagonal):
-        means = torch.stack([cue[label == turn].mean() for turn in range(8)])
+        means = torch.stack([cue[label == k].mean() for k in range(8)])
         noise = cue.std() / 64**0.5
         assert (means - means.mean()).abs().max() < 4 * noise
-    with pytest.raises(UserError, match="--turns"):
-        make("rotation", turns=6)
+    with pytest.raises(UserError, match="--num-rotations"):
+        make("rotation", num_rotations=6)

@@ -159,20 +159,20 @@ def test_masks_are_15_percent_80_10_10_and_differ_between_epochs() -> None:
     task = make("bert", source, 64)
     spec, pieces, views = task.encoder.spec, task.samples(source), task.views(task.encoder.spec)
     batch = views.fetch(pieces, np.arange(512), 0, 0).batch
-    x, asked = task._hide(batch)
+    x, masked = task._mask(batch)
     words = (batch["x"] != spec.pad) & (batch["x"] != spec.cls) & (batch["x"] != spec.sep)
-    assert not (asked & ~words).any()
-    assert abs(float(asked.sum() / words.sum()) - 0.15) < 0.01
-    assert abs(float((x[asked] == spec.mask).float().mean()) - 0.8) < 0.03
-    assert abs(float((x[asked] == batch["x"][asked]).float().mean()) - 0.1) < 0.03
-    assert torch.equal(x[~asked], batch["x"][~asked])
+    assert not (masked & ~words).any()
+    assert abs(float(masked.sum() / words.sum()) - 0.15) < 0.01
+    assert abs(float((x[masked] == spec.mask).float().mean()) - 0.8) < 0.03
+    assert abs(float((x[masked] == batch["x"][masked]).float().mean()) - 0.1) < 0.03
+    assert torch.equal(x[~masked], batch["x"][~masked])
     other = views.fetch(pieces, np.arange(512), 0, 1).batch
-    assert not torch.equal(task._hide({**batch, "noise": other["noise"]})[1], asked)
+    assert not torch.equal(task._mask({**batch, "noise": other["noise"]})[1], masked)
     short = int(pieces.lengths[:512].argmin())
     alone = views.fetch(pieces, np.array([short]), 0, 0).batch
     wide = alone["x"].shape[1]
     assert wide < x.shape[1]
-    assert torch.equal(task._hide(alone)[0][0], x[short, :wide]), "masks do not depend on the batch"
+    assert torch.equal(task._mask(alone)[0][0], x[short, :wide]), "masks do not depend on the batch"
 
 
 def test_spans_are_near_each_other_within_one_document() -> None:
@@ -205,7 +205,7 @@ def test_spans_are_near_each_other_within_one_document() -> None:
 
 def test_declutr_with_words_and_without_them() -> None:
     source = Texts.of(DOCUMENTS)
-    task = make("declutr", source, hidden=0.0).eval()
+    task = make("declutr", source, mask_ratio=0.0).eval()
     batch = a_batch(task, source, 8)
     with torch.no_grad():
         loss = task.loss(batch)
@@ -215,20 +215,20 @@ def test_declutr_with_words_and_without_them() -> None:
     assert loss.chance == pytest.approx(np.log(8))
     with_words = make("declutr", source).loss(batch)
     assert with_words.chance == pytest.approx(np.log(8) + np.log(task.encoder.spec.vocabulary))
-    with pytest.raises(UserError, match="--hidden 0"):
+    with pytest.raises(UserError, match="--mask-ratio 0"):
         selfsup.pretrain(source, task="declutr", encoder="gpt-tiny", steps=1, size=32, quiet=True, out="no")
 
 
-def test_whole_words_are_hidden_together() -> None:
+def test_whole_words_are_masked_together() -> None:
     source = Texts.of(DOCUMENTS)
     task = make("bert", source, 64, whole_words=True)
     batch = a_batch(task, source, 64)
-    asked = task._hide(batch)[1]
-    later = task.goes_on[batch["x"]]
+    masked = task._mask(batch)[1]
+    later = task.continues[batch["x"]]
     spec = task.encoder.spec
     inside = later[:, 1:] & (batch["x"][:, :-1] != spec.cls) & (batch["x"][:, :-1] != spec.sep)
     assert inside.any()
-    assert torch.equal(asked[:, 1:][inside], asked[:, :-1][inside])
+    assert torch.equal(masked[:, 1:][inside], masked[:, :-1][inside])
 
 
 def test_next_word_never_sees_what_comes() -> None:
@@ -304,7 +304,7 @@ def test_every_command_on_texts(run: Path, folder: Path, tmp_path: Path, capsys:
     assert "TF-IDF" not in told("report", run, "--data", folder, "--labels", "folders")
     page = (run / "report.html").read_text()
     assert "of a vocabulary of" in page
-    assert "hidden:" in page
+    assert "masked:" in page
 
 
 def test_compare_ranks_tasks_beside_tfidf(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,7 +322,7 @@ def test_compare_ranks_tasks_beside_tfidf(folder: Path, tmp_path: Path, monkeypa
     )  # fmt: skip
     assert set(result.ranking) == {"bert", "simcse(pieces=True)", "TF-IDF", "untrained", "from scratch"}
     left_out = result.state.plan["left_out"]
-    assert "does not see what comes" in left_out["next_word"]
+    assert "needs a causal encoder" in left_out["next_word"]
     assert left_out["rotation"] == "it is for image, not text"
     assert "--encoder bert-tiny" in result.commands["bert"]
     bare = selfsup.compare(
@@ -378,8 +378,8 @@ def test_bad_input(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[s
     assert "300 to 1,000,000" in told("pretrain", folder, "--task", "bert", "--tokenizer", "bpe:3", *out)
     assert "unknown tokenizer" in told("pretrain", folder, "--task", "bert", "--tokenizer", "words", *out)
     assert "unknown encoder" in told("pretrain", folder, "--task", "bert", "--encoder", "bert-tine", *out)
-    assert "does not see what comes" in told("pretrain", folder, "--task", "next_word", "--encoder", "bert-tiny", *out)
-    assert "sees both sides" in told("pretrain", folder, "--task", "bert", "--encoder", "gpt-tiny", *out)
+    assert "needs a causal encoder" in told("pretrain", folder, "--task", "next_word", "--encoder", "bert-tiny", *out)
+    assert "bidirectional" in told("pretrain", folder, "--task", "bert", "--encoder", "gpt-tiny", *out)
     assert "of the kind text" in told("pretrain", folder, "--task", "rotation", *out)
     assert "of the kind image" in told("pretrain", "digits", "--task", "bert", *out)
     assert "--tokenizer is not for digits" in told("pretrain", "digits", "--tokenizer", "bpe", *out)

@@ -45,7 +45,7 @@ class Watched(Rotation):
     """Rotation that notes memory, open files and threads a hundred times in a run."""
 
     def __init__(self, steps: int) -> None:
-        super().__init__(Tiny(), pad=1, hidden=8)
+        super().__init__(Tiny(), pad=1, hidden_dim=8)
         self.every, self.steps, self.notes = max(1, steps // 100), 0, []
 
     def after_step(self) -> None:

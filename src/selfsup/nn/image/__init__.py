@@ -1,1 +1,1 @@
-"""TODO."""
+"""Parts of tasks on images: decoders, masks, patches, colour spaces and pairs of views."""

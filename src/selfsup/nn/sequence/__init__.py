@@ -1,1 +1,1 @@
-"""TODO."""
+"""Parts of tasks on sequences: masked language modelling."""

@@ -1,4 +1,4 @@
-"""What tasks on texts share: hiding words, and from the states of an encoder to the words of its vocabulary."""
+"""Masked language modelling: masking tokens, a head from an encoder's states to its vocabulary, and its loss."""
 
 from __future__ import annotations
 
@@ -15,46 +15,46 @@ from selfsup.spec import TextSpec
 
 
 class MLMHead(nn.Module):
-    """(…, dim) -> (…, V): a layer as BERT has it, then the scalar product with the encoder's own token vectors."""
+    """(…, dim) -> (…, V): BERT's hidden layer, then the scalar product with the encoder's own token embeddings."""
 
     def __init__(self, encoder: Any) -> None:
         super().__init__()
-        self.dense, self.norm = (
-            nn.Linear(encoder.dim, encoder.embedding.shape[1]),
-            nn.LayerNorm(encoder.embedding.shape[1]),
-        )
-        self.bias = nn.Parameter(torch.zeros(len(encoder.embedding)))
+        num_tokens, dim = encoder.embedding.shape
+        self.dense, self.norm = nn.Linear(encoder.dim, dim), nn.LayerNorm(dim)
+        self.bias = nn.Parameter(torch.zeros(num_tokens))
         nn.init.normal_(self.dense.weight, std=0.02)
 
-    def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, states: Tensor, embedding: Tensor) -> Tensor:
         """Return the logits."""
-        return F.linear(self.norm(F.gelu(self.dense(hidden))), embedding, self.bias)
+        return F.linear(self.norm(F.gelu(self.dense(states))), embedding, self.bias)
 
 
 def mask_tokens(
-    x: Tensor, noise: Tensor, share: float, spec: TextSpec, goes_on: Tensor | None = None
+    x: Tensor, noise: Tensor, mask_ratio: float, spec: TextSpec, continues: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Return ids (B, T) of which a share is hidden, and where (B, T) they are asked for (BERT, section 3.1).
+    """Return masked ids (B, T), and where they are masked (B, T): the tokens to predict (BERT, section 3.1).
 
-    Of what is asked for 80% become [MASK], 10% another token, 10% stay. `noise` (B,) int64: the keys of the samples.
-    `goes_on` (V,) tells the tokens that go on with the word before them: then all tokens of a word are hidden together.
+    Of the masked tokens 80% become [MASK], 10% a random token, and 10% stay. `noise` (B,) int64: the samples' keys.
+    `continues` (V,) marks the tokens that continue a word: given them, all tokens of a word are masked together.
     """
     which, how, other = (uniform(noise, x.shape[1], stream=stream) for stream in range(3))
-    if goes_on is not None:  # all tokens of a word share the draw of its first
-        begins = ~goes_on[x]
+    if continues is not None:  # all tokens of a word take the draw of its first
+        begins = ~continues[x]
         first = torch.arange(x.shape[1], device=x.device).mul(begins).cummax(1).values
         which, how = which.gather(1, first), how.gather(1, first)
-    frame = (x == spec.pad) | (x == spec.cls) | (x == spec.sep)
-    asked = (which < share) & ~frame
+    special = (x == spec.pad) | (x == spec.cls) | (x == spec.sep)
+    masked = (which < mask_ratio) & ~special
     changed = torch.where(how < 0.8, spec.mask, torch.where(how < 0.9, (other * spec.vocabulary).long(), x))
-    return torch.where(asked, changed, x), asked
+    return torch.where(masked, changed, x), masked
 
 
-def mlm_loss(head: MLMHead, encoder: Any, states: Tensor, x: Tensor, asked: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the cross-entropy of the tokens of x (B, T) that are `asked` for (B, T), and the metrics of it.
+def mlm_loss(
+    head: MLMHead, encoder: Any, states: Tensor, x: Tensor, masked: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the cross-entropy of the `masked` (B, T) tokens of x (B, T), and its metrics.
 
-    `states` (B, T, dim): what the encoder makes of the tokens with the hidden ones replaced.
+    `states` (B, T, dim): the encoder's output for the masked ids.
     """
-    logits, target = head(states[asked], encoder.embedding), x[asked]
+    logits, target = head(states[masked], encoder.embedding), x[masked]
     loss = cross_entropy(logits, target)
     return loss, {"word_loss": loss.detach(), "word_accuracy": accuracy(logits, target)}

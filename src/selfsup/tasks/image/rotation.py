@@ -1,4 +1,4 @@
-"""Rotation (Gidaris et al., 2018): predict how an image was turned."""
+"""Rotation (Gidaris et al., 2018): predict by which angle an image was rotated."""
 
 from __future__ import annotations
 
@@ -19,25 +19,30 @@ from selfsup.views.image.reference import blur
 
 
 class Rotation(Task):
-    """Predict how an image was turned: 0°, 90°, 180° or 270° (Gidaris et al., 2018, section 3).
+    """Predict by which angle an image was rotated: 0°, 90°, 180° or 270° (Gidaris et al., 2018, section 3).
 
-    All four turns of each image are in the batch (section 3.2: better than one turn drawn at random), made by
-    transposing and flipping alone, so that no resampling leaves a trace. The image is shifted by up to `pad` pixels
-    over black and flipped before it is turned. Chance is ln of the number of turns.
+    Each batch contains all rotations of every image (section 3.2: better than drawing one at random). They are made by
+    transposing and flipping, so no resampling leaves a trace. Chance is the ln of the number of rotations.
 
-    `turns` is 2 (0° and 180°), 4 or 8; in the paper 4 are best, by 1.6 and 0.6 points (CIFAR-10). Eight cannot be made
-    without resampling, whose traces would tell the multiples of 90°, which need none, from the others. So all eight are
-    resampled: they are 22.5° and on by 45°, which come in mirrored pairs; before it a Gaussian of `smooth` pixels takes
-    away what the pixel grid has in its diagonals alone; and only the disc that all turns have in common is shown,
-    without the corners.
+    In the paper four rotations are best: two cost 1.6 points, eight 0.6 (CIFAR-10). Eight cannot be made without
+    resampling, whose traces would give away which angles are not multiples of 90°. So with eight, all are resampled:
+    the angles are 22.5°, 67.5° and so on, which come in mirrored pairs; a Gaussian blur beforehand removes detail that
+    the pixel grid can hold only along its diagonals; and only the disc that all rotations share is shown.
 
-    Counter-measures: `smooth`, of eight turns.
+    Counter-measures: `smoothing`, with eight rotations.
 
     Batch: `x` (B, C, H, W) float. Published: CIFAR-10, NIN, conv2 features and a conv block, 91.16%.
 
-    Deviations: the head is an MLP with one hidden layer on the encoder's representation; the paper puts further
-    convolutions on a feature map, which not every encoder has. It keeps what only serves the turns out of the encoder.
-    `pretrain` takes AdamW and a cosine by default; the paper SGD with Nesterov momentum, 0.1, times 0.2 in three steps.
+    Deviations: the head is an MLP on the encoder's representation, which keeps what only serves this task out of the
+    encoder; the paper puts further convolutions on a feature map, which not every encoder has. `pretrain` uses AdamW
+    and a cosine schedule by default; the paper SGD with Nesterov momentum at 0.1, multiplied by 0.2 in three steps.
+
+    Args:
+        num_rotations: Rotations of each image: 2 (0° and 180°), 4 or 8, in [2, 8].
+        pad: Largest shift of the image before it is rotated, in pixels, over black, in [0, inf).
+        flip: Probability of mirroring the image before it is rotated, in [0, 1].
+        smoothing: Standard deviation of the blur before eight rotations, in pixels; 0 for none, in [0, inf).
+        hidden_dim: Width of the head's hidden layer, in [1, inf).
     """
 
     paper = "Gidaris et al., 2018"
@@ -48,58 +53,59 @@ class Rotation(Task):
         self,
         encoder: Encoder,
         *,
-        turns: int = 4,
+        num_rotations: int = 4,
         pad: int = 4,
         flip: float = 0.5,
-        smooth: float = 1.0,
-        hidden: int = 256,
+        smoothing: float = 1.0,
+        hidden_dim: int = 256,
     ) -> None:
         super().__init__(encoder)
-        if turns not in (2, 4, 8):
-            raise UserError(f"an image is turned into 2, 4 or 8 positions: --turns is one of these, not {turns}")
-        self.turns, self.pad, self.flip, self.smooth = turns, pad, flip, smooth
-        self.head = mlp(encoder.dim, hidden, turns)
+        if num_rotations not in (2, 4, 8):
+            raise UserError(f"--num-rotations must be 2, 4 or 8, not {num_rotations}")
+        self.num_rotations, self.pad, self.flip, self.smoothing = num_rotations, pad, flip, smoothing
+        self.head = mlp(encoder.dim, hidden_dim, num_rotations)
 
     def views(self, spec: ImageSpec) -> ImageViews:
         """Return shifted, flipped images."""
         return ImageViews(spec, {"x": Crop(spec.size, pad=self.pad, flip=self.flip)})
 
     def loss(self, batch: Batch) -> Loss:
-        """Return the cross-entropy of the turns."""
-        turned, label = all_turns(batch["x"], self.turns, self.smooth)
-        return classified(self.head(self.encoder(turned)), label)
+        """Return the cross-entropy of the rotations."""
+        rotated, label = all_rotations(batch["x"], self.num_rotations, self.smoothing)
+        return classified(self.head(self.encoder(rotated)), label)
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
-        """Return the turns of each image, with the turn that is guessed."""
-        turned, label = all_turns(batch["x"], self.turns, self.smooth)
-        captions = [f"{turn * 360 // self.turns}°" for turn in label.tolist()]
+        """Return the rotations of each image, with `guess` beside the predicted ones."""
+        rotated, label = all_rotations(batch["x"], self.num_rotations, self.smoothing)
+        captions = [f"{k * 360 // self.num_rotations}°" for k in label.tolist()]
         if guess:
-            guesses = self.head(self.encoder(turned)).argmax(1).tolist()
+            guesses = self.head(self.encoder(rotated)).argmax(1).tolist()
             captions = [
-                f"{caption}, guess {turn * 360 // self.turns}°" for caption, turn in zip(captions, guesses, strict=True)
+                f"{caption}, guess {k * 360 // self.num_rotations}°"
+                for caption, k in zip(captions, guesses, strict=True)
             ]
         count = len(batch["x"])
-        return [[Panel(turned[i], captions[i]) for i in range(row, len(turned), count)] for row in range(count)]
+        return [[Panel(rotated[i], captions[i]) for i in range(row, len(rotated), count)] for row in range(count)]
 
 
-def all_turns(x: Tensor, turns: int = 4, smooth: float = 0.0) -> tuple[Tensor, Tensor]:
-    """Turn (B, C, H, W) by 0°, 360° / turns, … anticlockwise -> (turns * B, C, H, W) and labels (turns * B,)."""
-    if turns == 8:
-        if smooth:
-            x = blur(x, torch.full((len(x),), smooth, device=x.device))
-        slanted = [resampled(x, degrees) for degrees in (22.5, 67.5)]
-        positions = [y.rot90(k, (2, 3)) for k in range(4) for y in slanted]
+def all_rotations(x: Tensor, count: int = 4, smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Rotate (B, C, H, W) anticlockwise by multiples of 360° / count -> (count · B, C, H, W), labels (count · B,)."""
+    if count == 8:
+        if smoothing:
+            x = blur(x, torch.full((len(x),), smoothing, device=x.device))
+        slanted = [rotate(x, degrees) for degrees in (22.5, 67.5)]
+        rotated = [y.rot90(k, (2, 3)) for k in range(4) for y in slanted]
     else:
-        positions = [x.rot90(k, (2, 3)) for k in range(0, 4, 4 // turns)]
-    return torch.cat(positions), torch.arange(turns, device=x.device).repeat_interleave(len(x))
+        rotated = [x.rot90(k, (2, 3)) for k in range(0, 4, 4 // count)]
+    return torch.cat(rotated), torch.arange(count, device=x.device).repeat_interleave(len(x))
 
 
-def resampled(x: Tensor, degrees: float) -> Tensor:
-    """Turn square images anticlockwise by any angle; what lies outside of the disc in the middle becomes 0."""
+def rotate(x: Tensor, degrees: float) -> Tensor:
+    """Rotate square images anticlockwise by any angle; everything outside the central disc becomes 0."""
     size, angle = x.shape[-1], math.radians(degrees)
     cos, sin = math.cos(angle), math.sin(angle)
     matrix = constant(((cos, -sin, 0.0), (sin, cos, 0.0)), x).expand(len(x), -1, -1)
     grid = F.affine_grid(matrix, list(x.shape), align_corners=False)
-    turned = F.grid_sample(x, grid, mode="bicubic", padding_mode="reflection", align_corners=False)
+    rotated = F.grid_sample(x, grid, mode="bicubic", padding_mode="reflection", align_corners=False)
     line = torch.arange(size, device=x.device) - (size - 1) / 2
-    return turned * (line[:, None].square() + line.square() <= (size / 2) ** 2)
+    return rotated * (line[:, None].square() + line.square() <= (size / 2) ** 2)

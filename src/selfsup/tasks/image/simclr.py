@@ -1,4 +1,4 @@
-"""SimCLR (Chen et al., 2020): two views of an image find each other among those of all others."""
+"""SimCLR (Chen et al., 2020): tell the other view of the same image from the views of all other images."""
 
 from __future__ import annotations
 
@@ -19,15 +19,20 @@ from selfsup.views.image import ImageViews, preset
 class SimCLR(Task):
     """Find the other view of an image among the 2B - 1 others (Chen et al., 2020, equation 1). Chance is ln(2B - 1).
 
-    `layers` of the projector: 2 in the paper, 3 in SimCLR v2 (Chen et al., 2020b, section 2). `scale` is the least
-    share of the image's area in a view: more where an image is one thing that fills it, as an icon is. Take it for
-    photographs and a batch of at least 256; with small batches `moco` and `vicreg` need fewer negatives.
+    Suits photographs and batches of at least 256; with small batches prefer `moco` or `vicreg`. Both views go
+    through the encoder in one pass.
 
     Batch: `x` (B, 2, C, H, W) float. Published: ImageNet, ResNet-50, 1,000 epochs, linear, 69.1% (v2: 71.7%); CIFAR-10,
     ResNet-18, 1,000 epochs, 90.7%.
 
-    Deviations: temperature and projector suit a batch of a few hundred (the paper: 0.1, hidden 2048, batch 4096; its
-    appendix B.9 finds 0.5 best on CIFAR-10). Both views go through the encoder in one pass.
+    Deviations: temperature and projector suit a batch of a few hundred, not the paper's 4,096.
+
+    Args:
+        temperature: Divides the cosine similarities; 0.1 in the paper, 0.5 on CIFAR-10 (appendix B.9), in (0, inf).
+        num_layers: Layers of the projector; 2 in the paper, 3 in SimCLR v2 (Chen et al., 2020b), in [1, inf).
+        hidden_dim: Width of the projector's hidden layers; 2048 in the paper, in [1, inf).
+        out_dim: Dimension of the embedding that the loss compares, in [1, inf).
+        min_scale: Minimum area of a crop as a fraction of the image; more where one object fills it, in (0, 1].
     """
 
     paper = "Chen et al., 2020"
@@ -38,23 +43,22 @@ class SimCLR(Task):
         encoder: Encoder,
         *,
         temperature: float = 0.2,
-        layers: int = 2,
-        hidden: int = 512,
-        dim: int = 128,
-        scale: float = 0.08,
+        num_layers: int = 2,
+        hidden_dim: int = 512,
+        out_dim: int = 128,
+        min_scale: float = 0.08,
     ) -> None:
         super().__init__(encoder)
-        self.temperature, self.scale = temperature, scale
-        self.projector = mlp(encoder.dim, *[hidden] * (layers - 1), dim)
+        self.temperature, self.min_scale = temperature, min_scale
+        self.projector = mlp(encoder.dim, *[hidden_dim] * (num_layers - 1), out_dim)
 
     def views(self, spec: ImageSpec) -> ImageViews:
-        """Return two crops with the paper's changes of colour (appendix A)."""
-        return ImageViews(spec, preset("simclr", spec.size, scale=self.scale))
+        """Return two crops with the paper's colour distortion (appendix A)."""
+        return ImageViews(spec, preset("simclr", spec.size, scale=self.min_scale))
 
     def embed(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, dim)."""
-        z: Tensor = self.projector(self.encoder(x))
-        return z
+        """(B, C, H, W) -> (B, out_dim)."""
+        return self.projector(self.encoder(x))
 
     def loss(self, batch: Batch) -> Loss:
         """Return NT-Xent of the global batch."""

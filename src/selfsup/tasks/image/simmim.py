@@ -1,4 +1,4 @@
-"""SimMIM (Xie et al., 2022): a linear layer paints what a mask token stands for."""
+"""SimMIM (Xie et al., 2022): reconstruct masked patches with a linear layer."""
 
 from __future__ import annotations
 
@@ -17,17 +17,22 @@ from selfsup.views.image import Crop, ImageViews
 
 
 class SimMIM(Task):
-    """Paint hidden patches with one linear layer on the encoder's tokens (Xie et al., 2022, section 3).
+    """Reconstruct masked patches with one linear layer on the encoder's tokens (Xie et al., 2022, section 3).
 
-    A share `masked` of square units, of `unit` of the side of the image (32 of 192 pixels), is hidden: a learned
-    token stands for each of their patches, and the encoder sees all places. The loss is the mean absolute error of the
-    hidden pixels. `blind` is the loss of painting the mean colour.
+    Square units of the image are masked: a learned token replaces each of their patches, and the encoder sees the
+    tokens of all patches. The loss is the mean absolute error of the masked pixels. `blind` is the loss of predicting
+    the mean colour.
 
-    Batch: `x` (B, C, H, W) float; `noise` (B,) int64, from which units are chosen.
+    Batch: `x` (B, C, H, W) float; `noise` (B,) int64, from which the masked units are drawn.
     Published: ImageNet, ViT-B fine-tuned 83.8%.
 
-    Deviations: a unit is a whole number of patches that divides the grid, the nearest below `unit`. Crops are of at
-    least the share 0.67, as in the paper; learning rate 1e-3 at a batch of 128, the paper's 8e-4 at 2048.
+    Deviations: the learning rate is 1e-3 at a batch of 128; the paper's is 8e-4 at 2,048.
+
+    Args:
+        mask_ratio: Fraction of the units that are masked, in (0, 1).
+        mask_unit: Side of a unit as a fraction of the image's, rounded to patches that divide the grid, in (0, 1).
+        min_scale: Minimum area of a crop as a fraction of the image, in (0, 1].
+        flip: Probability of mirroring the image, in [0, 1].
     """
 
     paper = "Xie et al., 2022"
@@ -41,50 +46,51 @@ class SimMIM(Task):
         self,
         encoder: Encoder,
         *,
-        masked: float = 0.6,
-        unit: float = 32 / 192,
-        least: float = 0.67,
+        mask_ratio: float = 0.6,
+        mask_unit: float = 32 / 192,
+        min_scale: float = 0.67,
         flip: float = 0.5,
     ) -> None:
         super().__init__(encoder)
         self.grid = grid_of(encoder)
-        wide = [cells for cells in range(1, self.grid) if self.grid % cells == 0 and cells <= unit * self.grid + 0.5]
-        self.cells = self.grid // (wide[-1] if wide else 1)  # units a side
-        self.hidden = round(masked * self.cells**2)
-        if not 0 < self.hidden < self.cells**2:
-            raise UserError(f"--masked {masked} hides {self.hidden} of {self.cells**2} units: 0.6, for example")
-        self.least, self.flip = least, flip
+        divisors = [n for n in range(1, self.grid) if self.grid % n == 0 and n <= mask_unit * self.grid + 0.5]
+        self.unit = divisors[-1] if divisors else 1  # patches per side
+        self.num_units = (self.grid // self.unit) ** 2
+        self.num_masked = round(mask_ratio * self.num_units)
+        if not 0 < self.num_masked < self.num_units:
+            raise UserError(f"--mask-ratio {mask_ratio} masks {self.num_masked} of {self.num_units} units: try 0.6")
+        self.min_scale, self.flip = min_scale, flip
         self.mask_token = nn.Parameter(torch.zeros(encoder.dim))
         nn.init.normal_(self.mask_token, std=0.02)
         self.head = nn.Linear(encoder.dim, self.encoder.patch**2 * encoder.spec.channels)
         nn.init.normal_(self.head.weight, std=0.02)
 
     def views(self, spec: ImageSpec) -> ImageViews:
-        """Return crops of at least the share `least` of the image, perhaps mirrored."""
-        return ImageViews(spec, {"x": Crop(spec.size, scale=(self.least, 1), flip=self.flip)}, noise=True)
+        """Return crops, mirrored at random."""
+        return ImageViews(spec, {"x": Crop(spec.size, scale=(self.min_scale, 1), flip=self.flip)}, noise=True)
 
     def loss(self, batch: Batch) -> Loss:
-        """Return the error of the hidden pixels."""
-        painted, mask = self._paint(batch)
+        """Return the mean absolute error of the masked pixels."""
+        predicted, mask = self._predict(batch)
         pixels = patchify(batch["x"], self.encoder.patch)[mask]
-        value = (full(painted)[mask] - pixels).abs().mean()
+        value = (full(predicted)[mask] - pixels).abs().mean()
         return Loss(value, {"blind": pixels.abs().mean()})
 
-    def _paint(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the pixels of all patches as predicted, and which were hidden (B, N)."""
-        units = lowest(noise.uniform(batch["noise"], self.cells**2), self.hidden)
-        wide, square = self.grid // self.cells, units.view(-1, self.cells, self.cells)
-        mask = square.repeat_interleave(wide, 1).repeat_interleave(wide, 2).flatten(1)
+    def _predict(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the predicted pixels of all patches, and which were masked (B, N)."""
+        side = self.grid // self.unit
+        units = lowest(noise.uniform(batch["noise"], self.num_units), self.num_masked).view(-1, side, side)
+        mask = units.repeat_interleave(self.unit, 1).repeat_interleave(self.unit, 2).flatten(1)
         tokens = self.encoder.tokens(batch["x"], mask=mask, mask_token=self.mask_token[None])
         return self.head(tokens[:, self.encoder.prefix :]), mask
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
-        """Return each image with its hidden patches, as it is painted, and whole."""
+        """Return each image masked, with `guess` its reconstruction, and the image itself."""
         x = batch["x"]
-        painted, mask = self._paint(batch)
-        pictures = [(only(x, ~mask), f"{int(mask[0].sum())} of {mask.shape[1]} patches hidden")]
+        predicted, mask = self._predict(batch)
+        columns = [(only(x, ~mask), f"{int(mask[0].sum())} of {mask.shape[1]} patches masked")]
         if guess:
-            whole = torch.where(mask[..., None], full(painted), patchify(x, self.encoder.patch))
-            pictures += [(unpatchify(whole, x.shape[1]), "painted")]
-        pictures += [(x, "the image")]
-        return [[Panel(images[row], words) for images, words in pictures] for row in range(len(x))]
+            whole = torch.where(mask[..., None], full(predicted), patchify(x, self.encoder.patch))
+            columns += [(unpatchify(whole, x.shape[1]), "reconstruction")]
+        columns += [(x, "the image")]
+        return [[Panel(images[row], caption) for images, caption in columns] for row in range(len(x))]

@@ -1,4 +1,4 @@
-"""SimSiam (Chen and He, 2021): predict the other view's embedding, and stop its gradient."""
+"""SimSiam (Chen and He, 2021): predict the other view's projection, through which no gradient flows."""
 
 from __future__ import annotations
 
@@ -16,46 +16,51 @@ from selfsup.views.image import ImageViews, preset
 
 
 class SimSiam(Task):
-    """Maximise the cosine of a prediction and the other view's fixed projection (Chen and He, 2021, algorithm 1).
+    """Maximize the cosine of a prediction and the other view's projection, detached (Chen and He, 2021, algorithm 1).
 
-    The loss lies between -1 and 1; -1 with a `std` (of the normalized projection, times √dim) near 0 is a collapse
-    (section 4.1). The last BatchNorm of the projector has no weights, the predictor none at its end, and its learning
-    rate stays constant (section 4.2). `scale` is the least share of the image's area in a view. No chance value.
+    The loss lies between -1 and 1; -1 with a `std` (of the normalized projection, times √out_dim) near 0 means collapse
+    (section 4.1). The projector's last BatchNorm has no affine weights, the predictor ends without one, and its
+    learning rate stays constant (section 4.2). No chance value.
 
     Batch: `x` (B, 2, C, H, W) float. Published: ImageNet, ResNet-50, 100 epochs, linear, 68.1%; CIFAR-10, ResNet-18,
     1,000 epochs, 90.5%.
 
-    Deviations: heads suit small data (the paper: projector 2048³, predictor 2048-512-2048).
+    Deviations: the heads suit small data, and the projector has two layers, not three.
+
+    Args:
+        hidden_dim: Width of the projector's hidden layer; 2048 in the paper, in [1, inf).
+        out_dim: Dimension of the projection; the predictor's hidden layer has a quarter of it; 2048 in the paper,
+            in [1, inf).
+        min_scale: Minimum area of a crop as a fraction of the image, in (0, 1].
     """
 
     paper = "Chen and He, 2021"
     section = "images: distillation"
 
-    def __init__(self, encoder: Encoder, *, hidden: int = 512, dim: int = 512, scale: float = 0.2) -> None:
+    def __init__(self, encoder: Encoder, *, hidden_dim: int = 512, out_dim: int = 512, min_scale: float = 0.2) -> None:
         super().__init__(encoder)
-        self.scale = scale
-        self.projector = nn.Sequential(mlp(encoder.dim, hidden, dim), BatchNorm(dim, affine=False))
-        self.predictor = mlp(dim, max(1, dim // 4), dim)
+        self.min_scale = min_scale
+        self.projector = nn.Sequential(mlp(encoder.dim, hidden_dim, out_dim), BatchNorm(out_dim, affine=False))
+        self.predictor = mlp(out_dim, max(1, out_dim // 4), out_dim)
 
     def views(self, spec: ImageSpec) -> ImageViews:
         """Return MoCo v2's two views (section 4)."""
-        return ImageViews(spec, preset("mocov2", spec.size, scale=self.scale))
+        return ImageViews(spec, preset("mocov2", spec.size, scale=self.min_scale))
 
     def embed(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, dim): the projection."""
-        z: Tensor = self.projector(self.encoder(x))
-        return z
+        """(B, C, H, W) -> (B, out_dim): the projection."""
+        return self.projector(self.encoder(x))
 
     def loss(self, batch: Batch) -> Loss:
-        """Return -cos(prediction, fixed projection of the other view), averaged over both ways."""
+        """Return -cos(prediction, detached projection of the other view), averaged over both directions."""
         z1, z2 = each_view(self.embed, batch["x"])
         p1, p2 = self.predictor(z1), self.predictor(z2)
-        fixed1, fixed2 = unit(z1.detach()), unit(z2.detach())
-        cosine = ((unit(p1) * fixed2).sum(1) + (unit(p2) * fixed1).sum(1)) / 2
-        return Loss(-cosine.mean(), {"std": fixed1.std(0).mean() * fixed1.shape[1] ** 0.5})
+        target1, target2 = unit(z1.detach()), unit(z2.detach())
+        cosine = ((unit(p1) * target2).sum(1) + (unit(p2) * target1).sum(1)) / 2
+        return Loss(-cosine.mean(), {"std": target1.std(0).mean() * target1.shape[1] ** 0.5})
 
     def lr_of(self, child: str, scheduled: float, peak: float) -> float:
-        """Return the peak for the predictor, always."""
+        """Keep the predictor's learning rate constant."""
         return peak if child == "predictor" else scheduled
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:

@@ -1,4 +1,4 @@
-"""An encoder cut into two halves that share nothing: one sees L, the other a and b (Zhang et al., 2017)."""
+"""An encoder split into two halves that share nothing: one sees L, the other a and b (Zhang et al., 2017)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from selfsup.nn.image.lab import to_lab, to_light
 
 
 class SplitEncoder(nn.Module):
-    """A copy of a convolutional encoder for ordinary images, each convolution of which is cut into two groups.
+    """A copy of a convolutional encoder for ordinary images in which each convolution is split into two groups.
 
-    The first half of the channels of every layer, and of the representation, sees L, the second one a and b. Raises
-    `UserError` for an encoder whose layers mix channels otherwise, or have an odd number of them.
+    The first half of the channels of every layer, and of the representation, sees L, the second half a and b. Raises
+    `UserError` for an encoder whose layers mix channels in another way or have an odd number of them.
     """
 
     def __init__(self, encoder: Any) -> None:
@@ -27,39 +27,37 @@ class SplitEncoder(nn.Module):
         try:
             for place, name in enumerate(convolutions):
                 parent, _, child = name.rpartition(".")
-                cut = _first(self.body.get_submodule(name)) if place == 0 else _grouped(self.body.get_submodule(name))
-                setattr(self.body.get_submodule(parent), child, cut)
-            apart = bool(convolutions) and _apart(self.body)
+                split = _first if place == 0 else _grouped
+                setattr(self.body.get_submodule(parent), child, split(self.body.get_submodule(name)))
+            separate = bool(convolutions) and _separate(self.body)
         except (ValueError, RuntimeError, AttributeError, UserError):
-            apart = False
-        if not apart:
+            separate = False
+        if not separate:
             raise UserError(
-                "this encoder cannot be cut into two halves that share nothing: take convnet, or a plain convolutional "
+                "this encoder cannot be split into two halves that share nothing: use convnet or a plain convolutional "
                 "model such as resnet18"
             )
 
     def lab(self, x: Tensor) -> Tensor:
-        """Return L, a and b (B, 3, H, W) in units of about 1."""
+        """Return L, a and b (B, 3, H, W) scaled to about unit size."""
         return scaled(to_lab(to_light(x, self.spec)))
 
     def maps(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, D, h, w)."""
-        maps: Tensor = self.body.maps(self.lab(x))
-        return maps
+        return self.body.maps(self.lab(x))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, dim)."""
-        features: Tensor = self.body(self.lab(x))
-        return features
+        return self.body(self.lab(x))
 
 
 def scaled(lab: Tensor) -> Tensor:
-    """Return L, a and b in units of about 1, L around 0."""
+    """Return L, a and b scaled to about unit size, with L centred on 0."""
     return torch.cat([lab[:, :1] / 50 - 1, lab[:, 1:] / 50], 1)
 
 
 class _First(nn.Module):
-    """Convolutions of L and of a and b beside each other."""
+    """A convolution of L and one of a and b, side by side."""
 
     def __init__(self, light: nn.Conv2d, colour: nn.Conv2d) -> None:
         super().__init__()
@@ -70,13 +68,13 @@ class _First(nn.Module):
 
 
 def _like(module: Any, inputs: int, outputs: int, groups: int, weight: Tensor) -> nn.Conv2d:
-    made = nn.Conv2d(
+    new = nn.Conv2d(
         inputs, outputs, module.kernel_size, module.stride, module.padding, module.dilation, groups,
         module.bias is not None, module.padding_mode,
     )  # fmt: skip
     with torch.no_grad():
-        made.weight.copy_(weight)
-    return made
+        new.weight.copy_(weight)
+    return new
 
 
 def _first(module: Any) -> nn.Module:
@@ -88,9 +86,8 @@ def _first(module: Any) -> nn.Module:
 
 
 def _grouped(module: Any) -> nn.Module:
-    if module.groups == module.in_channels:  # depthwise: nothing is mixed
-        kept: nn.Module = module
-        return kept
+    if module.groups == module.in_channels:  # depthwise: mixes no channels
+        return module
     if module.groups != 1 or module.in_channels % 2 or module.out_channels % 2:
         raise ValueError
     out, inside = module.out_channels // 2, module.in_channels // 2
@@ -99,10 +96,10 @@ def _grouped(module: Any) -> nn.Module:
 
 
 @torch.no_grad()
-def _apart(body: Any) -> bool:
-    """Return whether neither half sees what the other one is given."""
+def _separate(body: Any) -> bool:
+    """Return whether neither half sees the input of the other."""
     training = body.training
-    if next(body.parameters()).is_meta:  # built for its shapes alone
+    if next(body.parameters()).is_meta:  # built only for its shapes
         return True
     body.eval()
     generator = torch.Generator().manual_seed(0)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from selfsup.errors import UserError
 from selfsup.losses import full
 from selfsup.nn import noise
 from selfsup.nn.coded import Coded
@@ -17,17 +16,24 @@ from selfsup.views.image import Crop, ImageViews
 
 
 class VAE(Task):
-    """Infer a code from which the image can be generated (Kingma and Welling, 2014, section 3; β-VAE: eq. 4).
+    """Infer a latent code from which the image can be generated (Kingma and Welling, 2014, section 3; β-VAE: eq. 4).
 
-    The encoder gives the mean μ and the log-variance of a normal q(z|x) over `latent` numbers, the decoder the mean of
-    a normal p(x|z) of variance 1 in units of the normalized values. Minimised is -E log p(x|z) + `beta` · KL(q || N(0,
-    I)), in nats an image and without the constant: the reconstruction is a sum over pixels, for as a mean it would
-    change what `beta` means. The representation is μ, so its linear layer is kept with the encoder.
+    The encoder gives the mean μ and the log-variance of a normal q(z|x), the decoder the mean of a normal p(x|z) with
+    unit variance over the normalized pixels. The loss is -E log p(x|z) + `beta` · KL(q || N(0, I)) in nats per image,
+    without the constant. The reconstruction is summed over pixels: a mean would change what `beta` means. The
+    representation is μ, so its linear layer stays with the encoder.
 
-    Batch: `x` (B, C, H, W) float; `noise` (B,) int64, the key of z.
+    Batch: `x` (B, C, H, W) float; `noise` (B,) int64, the key from which z is drawn.
     Published: `beta` = 4 and more disentangles the factors of faces and chairs (Higgins et al., 2017, section 4).
 
-    Deviations: the pixels of p(x|z) are normal, which suits any image; the 2014 paper takes Bernoulli ones for MNIST.
+    Deviations: p(x|z) is normal, which suits any image; the 2014 paper uses a Bernoulli distribution for MNIST.
+
+    Args:
+        latent_dim: Dimension of the latent code, in [1, inf).
+        beta: Weight of the KL divergence; 1 is the VAE, more a β-VAE, in [0, inf).
+        pad: Largest shift of the image in pixels, over black, in [0, inf).
+        flip: Probability of mirroring the image, in [0, 1].
+        decoder_dim: Channels of the decoder at its highest resolution, in [1, inf).
     """
 
     paper = "Kingma & Welling, 2014"
@@ -38,30 +44,28 @@ class VAE(Task):
         self,
         encoder: Encoder,
         *,
-        latent: int = 64,
+        latent_dim: int = 64,
         beta: float = 1.0,
         pad: int = 0,
         flip: float = 0.0,
-        width: int = 32,
+        decoder_dim: int = 32,
     ) -> None:
         super().__init__(encoder)
-        if latent < 1 or beta < 0:
-            raise UserError(f"--latent is at least 1 and --beta at least 0, not {latent} and {beta}")
         self.beta, self.pad, self.flip = beta, pad, flip
-        self.mean, self.log_variance = nn.Linear(encoder.dim, latent), nn.Linear(encoder.dim, latent)
-        self.decoder = Decoder(latent, encoder.spec, width=width)
+        self.mean, self.log_variance = nn.Linear(encoder.dim, latent_dim), nn.Linear(encoder.dim, latent_dim)
+        self.decoder = Decoder(latent_dim, encoder.spec, width=decoder_dim)
 
     def views(self, spec: ImageSpec) -> ImageViews:
-        """Return images and the keys of their codes."""
+        """Return images and the keys of their latent codes."""
         return ImageViews(spec, {"x": Crop(spec.size, pad=self.pad, flip=self.flip)}, noise=True)
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the mean and the log-variance of q(z|x), (B, latent) each."""
+        """Return the mean and the log-variance of q(z|x), (B, latent_dim) each."""
         features = self.encoder(x)
         return full(self.mean(features)), full(self.log_variance(features))
 
     def loss(self, batch: Batch) -> Loss:
-        """Return the negative evidence bound, with `beta`."""
+        """Return the negative evidence lower bound (ELBO), with `beta`."""
         x = batch["x"]
         mean, log_variance = self.posterior(x)
         z = mean + (0.5 * log_variance).exp() * noise.normal(batch["noise"], mean.shape[1])
@@ -78,12 +82,12 @@ class VAE(Task):
         """Return each image and its reconstruction from μ, beside a sample from the prior."""
         x = batch["x"]
         if not guess:
-            return [[Panel(image, "in"), Panel(image, "target")] for image in x]
+            return [[Panel(image, "input"), Panel(image, "target")] for image in x]
         mean, _ = self.posterior(x)
-        rebuilt = self.decoder(mean)
-        errors = (0.5 * (rebuilt - x).square()).flatten(1).sum(1).tolist()
+        reconstruction = self.decoder(mean)
+        errors = (0.5 * (reconstruction - x).square()).flatten(1).sum(1).tolist()
         samples = self.decoder(noise.normal(batch["noise"], mean.shape[1], stream=1))
         return [
-            [Panel(image, "in"), Panel(r, f"rebuilt, {error:.0f} nats"), Panel(sample, "sample")]
-            for image, r, error, sample in zip(x, rebuilt, errors, samples, strict=True)
+            [Panel(image, "input"), Panel(r, f"reconstruction, {error:.0f} nats"), Panel(sample, "sample")]
+            for image, r, error, sample in zip(x, reconstruction, errors, samples, strict=True)
         ]

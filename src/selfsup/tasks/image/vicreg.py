@@ -1,4 +1,4 @@
-"""VICReg (Bardes et al., 2022): invariance, variance and covariance, each a term of its own."""
+"""VICReg (Bardes et al., 2022): one loss term each for invariance, variance and covariance."""
 
 from __future__ import annotations
 
@@ -16,15 +16,22 @@ from selfsup.views.image import ImageViews, preset
 
 
 class VICReg(Task):
-    """Let two views agree, each dimension vary, and no two correlate (Bardes et al., 2022, equation 6).
+    """Make two views agree, every dimension vary, and no two dimensions correlate (Bardes et al., 2022, equation 6).
 
-    All three terms are of the global batch. A `variance` term near 1 is a collapse. No chance value.
-    `scale` is the least share of the image's area in a view.
+    All three terms are computed over the global batch. A `variance` term near 1 means collapse. No chance value.
 
     Batch: `x` (B, 2, C, H, W) float. Published: ImageNet, ResNet-50, 1,000 epochs, linear, 73.2%; CIFAR-10, ResNet-18,
     1,000 epochs, 92.1%.
 
-    Deviations: the expander suits small data (the paper: 8192³).
+    Deviations: the expander suits small data.
+
+    Args:
+        invariance: Weight of the distance between the two views, in [0, inf).
+        variance: Weight of the hinge on each dimension's standard deviation, in [0, inf).
+        covariance: Weight of the squared off-diagonal covariances, in [0, inf).
+        hidden_dim: Width of the expander's two hidden layers; 8192 in the paper, in [1, inf).
+        out_dim: Dimension of the embedding that the loss compares; 8192 in the paper, in [1, inf).
+        min_scale: Minimum area of a crop as a fraction of the image, in (0, 1].
     """
 
     paper = "Bardes et al., 2022"
@@ -37,22 +44,21 @@ class VICReg(Task):
         invariance: float = 25.0,
         variance: float = 25.0,
         covariance: float = 1.0,
-        hidden: int = 1024,
-        dim: int = 1024,
-        scale: float = 0.08,
+        hidden_dim: int = 1024,
+        out_dim: int = 1024,
+        min_scale: float = 0.08,
     ) -> None:
         super().__init__(encoder)
-        self.weights, self.scale = (invariance, variance, covariance), scale
-        self.expander = mlp(encoder.dim, hidden, hidden, dim)
+        self.weights, self.min_scale = (invariance, variance, covariance), min_scale
+        self.expander = mlp(encoder.dim, hidden_dim, hidden_dim, out_dim)
 
     def views(self, spec: ImageSpec) -> ImageViews:
         """Return two views (appendix C.1)."""
-        return ImageViews(spec, preset("vicreg", spec.size, scale=self.scale))
+        return ImageViews(spec, preset("vicreg", spec.size, scale=self.min_scale))
 
     def embed(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, dim)."""
-        z: Tensor = self.expander(self.encoder(x))
-        return z
+        """(B, C, H, W) -> (B, out_dim)."""
+        return self.expander(self.encoder(x))
 
     def loss(self, batch: Batch) -> Loss:
         """Return the weighted sum of the three terms."""

@@ -1,4 +1,4 @@
-"""S4L (Zhai et al., 2019): learn from few labels and a pretext task at once."""
+"""S4L (Zhai et al., 2019): learn from a few labels and a pretext task at once."""
 
 from __future__ import annotations
 
@@ -15,27 +15,35 @@ from selfsup.source import Source
 from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
 from selfsup.tasks import TASKS, find_task
-from selfsup.tasks.image.rotation import Rotation, all_turns
+from selfsup.tasks.image.rotation import Rotation, all_rotations
+from selfsup.tasks.options import check_ranges
 from selfsup.tasks.semi.supervised import count_classes
 from selfsup.views.image import Crop, ImageViews
 from selfsup.views.image.labelled import LabelledViews
 
 
 class S4L(Task):
-    """Cross-entropy on the labelled images plus `weight` times a pretext loss on all (Zhai et al., 2019, section 3).
+    """Cross-entropy on the labelled images plus a weighted pretext loss on all (Zhai et al., 2019, section 3).
 
-    `pretext` is the name of any task on images that needs no labels, built on the same encoder; `options` are its
-    hyper-parameters, `pad` and `flip` are too where it has them. As many labelled images are drawn for a batch as it
-    has samples (section 4), shifted over black and flipped; with `tile` and the pretext rotation each label is asked
-    for under all four turns, as in the paper. Not for digits: a 6 upside down is a 9. Chance is ln `num_classes` +
-    `weight` · the pretext's.
+    The pretext task shares the encoder. Each batch holds as many labelled images as other samples (section 4), shifted
+    over black and flipped. Chance is ln `num_classes` + `pretext_weight` · the pretext's chance.
 
     Batch: the pretext's keys (rotation: `x` (B, C, H, W) float), drawn from all samples, and a labelled companion for
     each: `x_labelled` (B, C, H, W) float, `y_labelled` (B,) int64 in 0..num_classes-1.
     Published: ImageNet, 10% of the labels, ResNet50v2 (4×), rotation: 61.4% top-1 against 56.4% from the labels alone.
 
-    Deviations: the pretext sees labelled images as often as they occur in the data, not half of the time; both losses
-    have a forward pass, and so BatchNorm's statistics, of their own.
+    Deviations: the pretext sees labelled images as often as they occur in the data, not half of the time; each loss has
+    its own forward pass, and therefore its own BatchNorm statistics.
+
+    Args:
+        num_classes: Classes of the labels, in [2, inf).
+        pretext: A task on images that needs no labels, by name.
+        pretext_weight: Weight of the pretext loss, in [0, inf).
+        pad: Largest shift of the images in pixels, over black; the pretext's too if it has one, in [0, inf).
+        flip: Probability of mirroring an image; the pretext's too if it has one, in [0, 1].
+        rotate_labelled: With rotation, classify each labelled image in all four rotations, as in the paper. Not for
+            digits: a rotated 6 is a 9.
+        options: Hyper-parameters of the pretext task.
     """
 
     paper = "Zhai et al., 2019"
@@ -49,14 +57,14 @@ class S4L(Task):
         *,
         num_classes: int,
         pretext: str = "rotation",
-        weight: float = 1.0,
+        pretext_weight: float = 1.0,
         pad: int = 4,
         flip: float = 0.5,
-        tile: bool = True,
+        rotate_labelled: bool = True,
         options: dict[str, int | float | str] | None = None,
     ) -> None:
         super().__init__(encoder)
-        if pretext not in TASKS:  # no module:Class here: the recipe keeps the name, and never names code to import
+        if pretext not in TASKS:  # not module:Class: a recipe must not name code to import
             raise unknown("pretext", pretext, TASKS)
         kind = find_task(pretext)
         if kind.needs_labels or kind.kind != "image":
@@ -65,50 +73,51 @@ class S4L(Task):
         for option in options or {}:
             if option not in known:
                 raise unknown(f"option of {pretext}", option, known)
+        check_ranges(kind, options or {})
         common = {key: value for key, value in {"pad": pad, "flip": flip}.items() if key in known}
-        self.num_classes, self.weight, self.pad, self.flip = num_classes, weight, pad, flip
+        self.num_classes, self.pretext_weight, self.pad, self.flip = num_classes, pretext_weight, pad, flip
         self.pretext = kind(encoder, **(common | (options or {})))
-        self.tile = tile and isinstance(self.pretext, Rotation)
+        self.rotate_labelled = rotate_labelled and isinstance(self.pretext, Rotation)
         self.head = nn.Linear(encoder.dim, num_classes)
 
     @classmethod
     def resolve(cls, source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
-        """As many classes as the labels name."""
+        """Take the number of classes from the labels."""
         return count_classes(source, given)
 
     def samples(self, source: Source) -> Source:
-        """Let the pretext measure the data."""
+        """Let the pretext task inspect the data."""
         self.pretext.samples(source)
         return source
 
     def views(self, spec: ImageSpec) -> LabelledViews:
-        """Return the pretext's views and the labelled companions."""
+        """Return the pretext's views with their labelled companions."""
         plain = ImageViews(spec, {"x_labelled": Crop(spec.size)}, labels=True)
         return LabelledViews(self.pretext.views(spec), plain, self.pad, self.flip)
 
     def loss(self, batch: Batch) -> Loss:
         """Return the cross-entropy of the labels plus the weighted loss of the pretext."""
         self.pretext.progress, self.pretext.steps = self.progress, self.steps
-        other = self.pretext.loss(batch)
+        pretext = self.pretext.loss(batch)
         x, y = batch["x_labelled"], batch["y_labelled"]
-        if self.tile:
-            x, y = all_turns(x)[0], y.repeat(4)
+        if self.rotate_labelled:
+            x, y = all_rotations(x)[0], y.repeat(4)
         logits = self.head(self.encoder(x))
         label = F.cross_entropy(logits, y)
-        chance = None if other.chance is None else math.log(self.num_classes) + self.weight * other.chance
+        chance = None if pretext.chance is None else math.log(self.num_classes) + self.pretext_weight * pretext.chance
         metrics = {
             "label_loss": label.detach(),
-            "pretext_loss": other.value.detach(),
+            "pretext_loss": pretext.value.detach(),
             "label_accuracy": accuracy(logits, y),
         }
-        return Loss(label + self.weight * other.value, metrics, chance)
+        return Loss(label + self.pretext_weight * pretext.value, metrics, chance)
 
     def after_step(self) -> None:
-        """Update what the pretext updates."""
+        """Update the state of the pretext task."""
         self.pretext.after_step()
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
-        """Return each labelled image with the number of its class, beside a row of the pretext."""
+        """Return each labelled image with its class, beside a row of the pretext."""
         captions = [f"class {y}" for y in batch["y_labelled"].tolist()]
         if guess:
             guesses = self.head(self.encoder(batch["x_labelled"])).argmax(1).tolist()

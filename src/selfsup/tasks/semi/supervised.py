@@ -1,4 +1,4 @@
-"""The baseline that every pretext task has to beat: the same encoder, trained on the labels alone."""
+"""The baseline that every pretext task has to beat: the same encoder trained on the labels alone."""
 
 from __future__ import annotations
 
@@ -15,9 +15,14 @@ from selfsup.views import standard_views
 
 
 class Supervised(Task):
-    """Cross-entropy on labels, through the same loop and views as `rotation`. Chance is ln `num_classes`.
+    """Cross-entropy on the labels, with the same training loop and views as `rotation`. Chance is ln `num_classes`.
 
     Batch: `x` (B, C, H, W) float; `y` (B,) int64 in 0..num_classes-1.
+
+    Args:
+        num_classes: Classes of the labels, in [2, inf).
+        pad: Largest shift of the image in pixels, over black, in [0, inf).
+        flip: Probability of mirroring the image, in [0, 1].
     """
 
     section = "baselines"
@@ -31,11 +36,11 @@ class Supervised(Task):
 
     @classmethod
     def resolve(cls, source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
-        """As many classes as the labels name."""
+        """Take the number of classes from the labels."""
         return count_classes(source, given)
 
     def views(self, spec: Any) -> Views:
-        """Return samples (images shifted and flipped) and their labels."""
+        """Return the samples (images shifted and flipped) and their labels."""
         return standard_views(spec).labelled(spec, self.pad, self.flip)
 
     def loss(self, batch: Batch) -> Loss:
@@ -43,7 +48,7 @@ class Supervised(Task):
         return classified(self.head(self.encoder(batch["x"])), batch["y"])
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
-        """Return each image with the number of its class, and of the class that is guessed."""
+        """Return each image with its class, with `guess` also the predicted one."""
         captions = [f"class {y}" for y in batch["y"].tolist()]
         if guess:
             guesses = self.head(self.encoder(batch["x"])).argmax(1).tolist()
@@ -52,7 +57,7 @@ class Supervised(Task):
 
 
 def count_classes(source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `num_classes` as the labels name them; raise `UserError` for a smaller number that was given."""
+    """Return the number of classes that the labels name; raise `UserError` if fewer were given."""
     assert source.labels is not None
     count = len(source.labels.classes)
     if given.get("num_classes", count) < count:

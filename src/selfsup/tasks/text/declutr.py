@@ -1,4 +1,4 @@
-"""DeCLUTR (Giorgi et al., 2021): two stretches of one document belong together, those of others do not."""
+"""DeCLUTR (Giorgi et al., 2021): find the span that comes from the same document."""
 
 from __future__ import annotations
 
@@ -21,15 +21,19 @@ class DeCLUTR(Task):
     """Find the span near the anchor of each document among those of the batch (Giorgi et al., 2021, section 3).
 
     Anchors are long (Beta(4, 2) between 1/16 of the encoder's length and all of it), positives short (Beta(2, 4)) and
-    adjacent to the anchor, over its edge or inside it (3.1). Cosines are divided by `temperature`; there is no head.
-    Of the anchors' tokens a share `hidden` is asked for as in `bert`, whose loss is added (section 3.3); 0 leaves it
-    out. Take it where what is told apart is what documents are about. Chance is ln B, and ln V with hidden words.
+    adjacent to the anchor, across its edge or inside it (3.1). There is no projection head. The loss of `bert`'s masked
+    tokens in the anchors is added (section 3.3). Suits tasks that tell documents apart by their topic. Chance is ln B,
+    plus ln V with masked tokens.
 
-    Batch: `x` (B, T) int64, the anchors; `positive` (B, T'); `noise` (B,) int64: what is hidden, and by what.
+    Batch: `x` (B, T) int64, the anchors; `positive` (B, T'); `noise` (B,) int64, from which masked tokens are drawn.
     Published: SentEval, DistilRoBERTa, 77.41 on average, 72.58 before it.
 
-    Deviations: one anchor and one positive of each document, of two and two there, and so no other span of the same
-    document among the negatives; documents may be as short as one span, where both overlap.
+    Deviations: one anchor and one positive of each document, not two of each, so that no other span of the same
+    document is among the negatives; documents may be as short as one span, in which case the two overlap.
+
+    Args:
+        temperature: Divides the cosine similarities, in (0, inf).
+        mask_ratio: Probability of masking a token of an anchor; 0 leaves this loss out, in [0, 1).
     """
 
     paper = "Giorgi et al., 2021"
@@ -38,50 +42,46 @@ class DeCLUTR(Task):
     default_encoder = "bert-tiny"
     small_encoder = "bert-tiny"
 
-    def __init__(self, encoder: Encoder, *, temperature: float = 0.05, hidden: float = 0.15) -> None:
+    def __init__(self, encoder: Encoder, *, temperature: float = 0.05, mask_ratio: float = 0.15) -> None:
         super().__init__(encoder)
-        if not 0 < temperature < math.inf:
-            raise UserError(f"--temperature must be above 0, not {temperature}")
-        if not 0 <= hidden < 1:
-            raise UserError("--hidden must be at least 0 and less than 1")
-        if hidden and getattr(encoder, "causal", True):
-            raise UserError("hidden words need an encoder that sees both sides: --encoder bert-tiny, or --hidden 0")
-        self.temperature, self.hidden = temperature, hidden
-        if hidden:
-            self.words = MLMHead(encoder)
+        if mask_ratio and getattr(encoder, "causal", True):
+            raise UserError("masked tokens need a bidirectional encoder: --encoder bert-tiny, or --mask-ratio 0")
+        self.temperature, self.mask_ratio = temperature, mask_ratio
+        if mask_ratio:
+            self.mlm_head = MLMHead(encoder)
 
     def views(self, spec: TextSpec) -> TextViews:
         """Return an anchor and a positive of each document."""
         return TextViews(spec, "spans", noise=True)
 
     def loss(self, batch: Batch) -> Loss:
-        """Return InfoNCE of the spans plus the cross-entropy of the hidden tokens."""
+        """Return InfoNCE of the spans plus the cross-entropy of the masked tokens."""
         spec: TextSpec = self.encoder.spec
-        x, asked = mask_tokens(batch["x"], batch["noise"], self.hidden, spec)
+        x, masked = mask_tokens(batch["x"], batch["noise"], self.mask_ratio, spec)
         states = self.encoder.tokens(x)
         anchor = gather(unit(self.encoder.pool(x, states)))
         positive = gather(unit(self.encoder(batch["positive"])))
-        found = info_nce(anchor, positive, self.temperature)
+        contrastive = info_nce(anchor, positive, self.temperature)
         logits = anchor @ positive.T
         chance = math.log(len(logits))
         metrics = {
-            "span_loss": found.detach(),
+            "span_loss": contrastive.detach(),
             "accuracy": accuracy(logits, torch.arange(len(logits), device=logits.device)),
         }
-        if not self.hidden:
-            return Loss(found, metrics, chance)
-        word, told = mlm_loss(self.words, self.encoder, states, batch["x"], asked)
-        return Loss(found + word, metrics | told, chance + math.log(spec.vocabulary))
+        if not self.mask_ratio:
+            return Loss(contrastive, metrics, chance)
+        mlm, mlm_metrics = mlm_loss(self.mlm_head, self.encoder, states, batch["x"], masked)
+        return Loss(contrastive + mlm, metrics | mlm_metrics, chance + math.log(spec.vocabulary))
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
-        """Return each anchor and its positive, and with `guess` which one is found."""
+        """Return each anchor and its positive, with `guess` also the nearest span."""
         made = tokenizer.tokenizer(self.encoder.spec.tokenizer)
         texts = [made.decode_batch(batch[key].tolist(), skip_special_tokens=True) for key in ("x", "positive")]
         captions = [f"belongs to span {row}" for row in range(len(texts[0]))]
         if guess:
             cosine = unit(self.encoder(batch["x"])) @ unit(self.encoder(batch["positive"])).T
-            captions = [f"{told}; guess: span {place}" for told, place in zip(captions, cosine.argmax(1), strict=True)]
+            captions = [f"{own}; guess: span {place}" for own, place in zip(captions, cosine.argmax(1), strict=True)]
         return [
-            [Panel(anchor, told), Panel(positive, f"span {row}")]
-            for row, (anchor, positive, told) in enumerate(zip(*texts, captions, strict=True))
+            [Panel(anchor, caption), Panel(positive, f"span {row}")]
+            for row, (anchor, positive, caption) in enumerate(zip(*texts, captions, strict=True))
         ]

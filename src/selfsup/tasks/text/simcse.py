@@ -1,4 +1,4 @@
-"""SimCSE (Gao et al., 2021): a sentence is itself under another dropout, and no other one."""
+"""SimCSE (Gao et al., 2021): find a sentence again under another dropout mask."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from selfsup.data.spans import Spans
 from selfsup.data.text import pieces
-from selfsup.errors import UserError
 from selfsup.losses import info_nce, unit
 from selfsup.nn.distributed import gather
 from selfsup.nn.heads import accuracy
@@ -21,16 +20,19 @@ from selfsup.views.text.views import TextViews
 
 
 class SimCSE(Task):
-    """Find a sentence, encoded twice under two dropouts, among those of the batch (Gao et al., 2021, equation 4).
+    """Find a sentence, encoded under two dropout masks, among those of the batch (Gao et al., 2021, equation 4).
 
-    The cosines are divided by `temperature`; the head, a linear layer and tanh, serves the training alone (section
-    3.1). `pieces` takes stretches of whole documents, up to the encoder's length, in place of sentences: better where
-    documents are what is told apart. Chance is ln B, but an untrained encoder is far below: dropout changes little.
+    The head, a linear layer and tanh, is used only in training (section 3.1). Chance is ln B, but an untrained encoder
+    starts far below it, because dropout changes little.
 
     Batch: `x` (B, T) int64. Published: seven STS tasks, BERT-base, Spearman 76.25 on average.
 
-    Deviations: sentences are told by the tokens . ! ? that end them; those of fewer than four tokens are left out.
-    `bert` comes first: continue its encoder with --init RUN, as the paper starts from BERT.
+    Deviations: a sentence ends at a token . ! or ?; those of fewer than four tokens are left out. The paper starts from
+    BERT: pretrain with `bert` first and continue its encoder with --init RUN.
+
+    Args:
+        temperature: Divides the cosine similarities, in (0, inf).
+        pieces: Use passages up to the encoder's length, not sentences; better for telling whole documents apart.
     """
 
     paper = "Gao et al., 2021"
@@ -41,8 +43,6 @@ class SimCSE(Task):
 
     def __init__(self, encoder: Encoder, *, temperature: float = 0.05, pieces: bool = False) -> None:
         super().__init__(encoder)
-        if not 0 < temperature < math.inf:
-            raise UserError(f"--temperature must be above 0, not {temperature}")
         self.temperature, self.pieces = temperature, pieces
         self.head = nn.Sequential(nn.Linear(encoder.dim, encoder.dim), nn.Tanh())
 
@@ -74,10 +74,10 @@ class SimCSE(Task):
         """Return each sentence, and with `guess` the nearest other one."""
         made = tokenizer.tokenizer(self.encoder.spec.tokenizer)
         texts = made.decode_batch(batch["x"].tolist(), skip_special_tokens=True)
-        captions = [f"is itself, and none of the {len(texts) - 1} others (sentence {row})" for row in range(len(texts))]
+        captions = [f"sentence {row}: find it among {len(texts)}" for row in range(len(texts))]
         if guess and len(texts) > 1:
-            near = self._encode(batch["x"])
-            cosine, place = (near @ near.T).fill_diagonal_(-2).max(1)
+            z = self._encode(batch["x"])
+            cosine, place = (z @ z.T).fill_diagonal_(-2).max(1)
             pairs = zip(captions, place.tolist(), cosine.tolist(), strict=True)
             captions = [f"{caption}; nearest: sentence {other}, cosine {value:.2f}" for caption, other, value in pairs]
         return [[Panel(text, caption)] for text, caption in zip(texts, captions, strict=True)]
