@@ -95,7 +95,7 @@ def blocks(key: Tensor, grid: int, count: Tensor | int, number: int = 8, stream:
 
 
 def one_of_two_masked(key: Tensor, grid: int, least: float, most: float) -> Tensor:
-    """Return (2B, N) bool for two crops of each image: `blocks` in one of them, a fraction from `least` to `most` of it."""
+    """Return (2B, N) bool for two crops of each image: `blocks` in one, a fraction from `least` to `most` of it."""
     u = noise.uniform(key, 2)
     count = ((least + (most - least) * u[:, 0]) * grid**2).round().long().clamp_min(1)
     masked = blocks(key, grid, count, stream=1)

@@ -33,14 +33,14 @@ class IBOT(Task):
     As in DINO, the student predicts the teacher's softmax over prototypes for every other crop of the image. In one of
     the two large crops, blocks of patches are replaced by a mask token, and for each of these patches the student
     predicts the output of the teacher, which sees the whole crop. Both losses share the head and have the same weight;
-    each has its own centre. Chance is 2 ln K.
+    each has its own center. Chance is 2 ln K.
 
     Batch: `x` (B, 2, C, H, W) and `local` (B, L, C, h, w) float; `noise` (B,) int64, from which the masks are drawn.
     Published: ImageNet, ViT-S/16 linear 77.9%, 20-NN 75.2%.
 
     Deviations: fewer prototypes and small crops and a lower momentum (see the options). One crop of each image is
     masked (the paper: each with probability 0.5). The loss on crops uses the pooled output, which is the mean of the
-    patches for an encoder without a class token. The centre of the patches is that of the masked ones alone.
+    patches for an encoder without a class token. The center of the patches is that of the masked ones alone.
 
     Args:
         num_prototypes: Prototypes of the head, at most the number of samples; 8,192 in the paper, in [2, inf).
@@ -54,7 +54,7 @@ class IBOT(Task):
         warmup_teacher_temperature: Divides the teacher's cosines at the start, in (0, inf).
         teacher_warmup: Fraction of the training in which the teacher's temperature rises linearly, in [0, 1].
         momentum: Momentum of the teacher at the start; it rises to 1 along a cosine; 0.996 in the paper, in [0, 1].
-        center_momentum: Momentum of the centres, in [0, 1].
+        center_momentum: Momentum of the centers, in [0, 1].
     """
 
     paper = "Zhou et al., 2022"
@@ -62,7 +62,7 @@ class IBOT(Task):
     default_encoder = "vit"
     small_encoder = "vit-mini"
     defaults = {"lr": 1e-3, "weight_decay": 0.04, "warmup": 0.1, "clip": 3.0}  # noqa: RUF012
-    centres: Tensor  # (2, K): of crops, of patches
+    centers: Tensor  # (2, K): of crops, of patches
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class IBOT(Task):
         self.head = prototype_head(encoder.dim, hidden_dim, out_dim, num_prototypes)
         self.mask_token = nn.Parameter(torch.zeros(encoder.dim))
         self.teacher, self.teacher_head = frozen_copy(self.encoder), frozen_copy(self.head)
-        self.register_buffer("centres", torch.zeros(2, num_prototypes))
+        self.register_buffer("centers", torch.zeros(2, num_prototypes))
         self.seen: tuple[Tensor, Tensor] | None = None
 
     @classmethod
@@ -115,12 +115,12 @@ class IBOT(Task):
         with torch.no_grad():
             sharp = risen(*self.teacher_temperatures, self.progress, self.teacher_warmup)
             self.seen = self._teacher(large, mask)
-            of_crops, of_patches = (((z - c) / sharp).softmax(1) for z, c in zip(self.seen, self.centres, strict=True))
+            of_crops, of_patches = (((z - c) / sharp).softmax(1) for z, c in zip(self.seen, self.centers, strict=True))
         crop = cross_view_entropy(of_crops.view(2, len(batch["x"]), -1), crops, self.student_temperature)
         patch = masked_entropy(of_patches, patches, self.student_temperature, mask)
         entropy = torch.special.entr(of_crops).sum(1).mean()
         metrics = {"crop_loss": crop.detach(), "patch_loss": patch.detach(), "entropy": entropy}
-        return Loss(crop + patch, metrics, 2 * math.log(self.centres.shape[1]))
+        return Loss(crop + patch, metrics, 2 * math.log(self.centers.shape[1]))
 
     def _teacher(self, large: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return the teacher's cosines of the crops and of the masked patches."""
@@ -128,14 +128,14 @@ class IBOT(Task):
         return self.teacher_head(self.teacher.pool(tokens)), self.teacher_head(tokens[:, self.encoder.prefix :][mask])
 
     def after_step(self) -> None:
-        """Update the teacher and its centres."""
+        """Update the teacher and its centers."""
         momentum = cosine_schedule(self.momentum, 1.0, self.progress)
         ema_update(self.teacher, self.encoder, momentum)
         ema_update(self.teacher_head, self.head, momentum)
         assert self.seen is not None
-        for centre, cosines in zip(self.centres, self.seen, strict=True):
+        for center, cosines in zip(self.centers, self.seen, strict=True):
             count = sum_over_ranks(cosines.new_full((), len(cosines)))
-            centre.lerp_(sum_over_ranks(cosines.sum(0)) / count, 1 - self.center_momentum)
+            center.lerp_(sum_over_ranks(cosines.sum(0)) / count, 1 - self.center_momentum)
         self.seen = None
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:

@@ -32,7 +32,7 @@ class Instance(Task):
     it on CIFAR-10); no proximal regularization.
 
     Args:
-        num_items: Number of images in the memory bank: that of the samples, in [1, inf).
+        num_items: Items in the memory bank, one for each sample, in [1, inf).
         temperature: Divides the cosine similarities; 0.07 in the paper, 0.1 on CIFAR-10, in (0, inf).
         momentum: Momentum of the embeddings in the memory bank, in [0, 1].
         out_dim: Dimension of the embedding that the loss compares, in [1, inf).

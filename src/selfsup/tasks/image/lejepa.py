@@ -32,8 +32,8 @@ class LeJEPA(Task):
     Deviations: a projector for small data.
 
     Args:
-        sigreg_weight: λ, in [0, 1].
-        num_slices: Random projections, in [1, inf).
+        sigreg_weight: Weight λ of SIGReg; invariance has 1 - λ, in [0, 1].
+        num_slices: Random projections for SIGReg, in [1, inf).
         hidden_dim: Width of the hidden layer of the projector, in [1, inf).
         out_dim: Dimension of the embedding, in [1, inf).
     """
