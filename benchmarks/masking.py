@@ -1,4 +1,4 @@
-"""What leaving patches out saves: a step of a masked task at 75% beside one that hides a single patch, in turns.
+"""What leaving patches out saves: a step of a masked task at 75% beside one that masks a single patch, in turns.
 
     python benchmarks/masking.py [--task mae] [--encoder vit] [--size 64] [--batch 64] [--rounds 7]
 
@@ -47,7 +47,7 @@ def main() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (args.batch, args.size, args.size, 3), dtype=np.uint8)
     kind, source = find_task(args.task), Arrays(pixels, None, "noise")
     encoder = build_encoder(args.encoder, spec)
-    tasks = [kind(build_encoder(args.encoder, spec), masked=share) for share in (0.75, 1 / encoder.grid**2)]
+    tasks = [kind(build_encoder(args.encoder, spec), mask_ratio=ratio) for ratio in (0.75, 1 / encoder.grid**2)]
     optimizers = [build_optimizer(task, "adamw", 1e-3, 0.05) for task in tasks]
     views = tasks[0].views(spec)
     fetched = next(iter(batches(source, views, batch_size=args.batch, seed=0, start=0, steps=1, workers=0)))
@@ -59,7 +59,7 @@ def main() -> None:
     ratios = [few / all_ for few, all_ in pairs]
     masked, whole = (statistics.median(column) for column in zip(*pairs, strict=True))
     print(f"{args.task}, {args.encoder}, {encoder.grid**2} patches, {args.batch} images: {masked:.2f} s at 75%,")
-    print(f"{whole:.2f} s with one hidden patch; ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to", end=" ")
+    print(f"{whole:.2f} s with one masked patch; ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to", end=" ")
     print(f"{max(ratios):.2f}); {platform.processor() or platform.machine()}, torch {torch.__version__}")
 
 

@@ -154,16 +154,24 @@ def test_bad_input(barred: Arrays, tmp_path: Path) -> None:
         selfsup.audit("bert", barred)
 
 
-OFF = {"patch": 16, "gap": 0.19, "jitter": 0.0, "normalize": False, "drop": False, "resample": 0.0, "scale": 1.0}
+OFF = {
+    "patch_size": 16,
+    "gap": 0.19,
+    "jitter": 0.0,
+    "normalize": False,
+    "drop": False,
+    "resample": 0.0,
+    "min_scale": 1.0,
+}
 
 
 @pytest.mark.parametrize(
     ("cue", "inject", "counter"),
     [
         ("aberration", injections.aberration, "--drop"),
-        ("border", injections.frame, "--margin 0.1"),
+        ("border", injections.frame, "--border 0.1"),
         ("colours", injections.vignette, "--normalize"),
-        ("residual", injections.jpeg, "--resample 0.33 --scale 0.5 --jitter 0.25"),
+        ("residual", injections.jpeg, "--resample 0.33 --min-scale 0.5 --jitter 0.25"),
     ],
 )
 def test_injected_cues_are_found_and_fall_to_chance_once_countered(

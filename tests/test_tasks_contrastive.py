@@ -33,7 +33,7 @@ def two_views(size: int = 8, seed: int = 0) -> dict[str, torch.Tensor]:
 
 
 def test_the_positive_of_moco_is_never_among_its_negatives() -> None:
-    task = make("moco", queue=24)
+    task = make("moco", queue_size=24)
     for seed in range(5):
         before = task.queue.rows.clone()
         task.loss(two_views(seed=seed))
@@ -46,13 +46,13 @@ def test_the_positive_of_moco_is_never_among_its_negatives() -> None:
 
 
 def test_moco_computes_keys_in_parts_but_returns_them_in_order() -> None:
-    task = make("moco", splits=2)
+    task = make("moco", num_splits=2)
     for module in task.modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             module.eval()  # so that the parts do not differ
     batch = two_views()
-    keys = task.slow_keys(batch["x"][:, 1], batch["noise"].argsort())
-    torch.testing.assert_close(keys, torch.nn.functional.normalize(task.slow(batch["x"][:, 1]), dim=1))
+    keys = task.momentum_keys(batch["x"][:, 1], batch["noise"].argsort())
+    torch.testing.assert_close(keys, torch.nn.functional.normalize(task.momentum_encoder(batch["x"][:, 1]), dim=1))
 
 
 def test_the_slow_encoder_follows_and_the_momentum_ends_at_1() -> None:
@@ -96,7 +96,7 @@ def test_the_prototypes_have_unit_length_after_a_step_and_wait_at_first() -> Non
 
 
 def test_the_memory_moves_towards_the_embedding() -> None:
-    task = make("instance", items=20, momentum=0.5)
+    task = make("instance", num_items=20, momentum=0.5)
     batch = two_views() | {"x": two_views()["x"][:, 0]}
     before = task.bank.clone()
     loss = task.loss(batch)

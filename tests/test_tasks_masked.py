@@ -1,4 +1,4 @@
-"""Tasks that hide patches, and those of a student and a slow teacher: against their formulas, written another way."""
+"""Tasks that mask patches, and those of a student and an EMA teacher: against their formulas, written another way."""
 
 import math
 
@@ -110,26 +110,26 @@ def test_masks_are_of_the_sample_alone(batch) -> None:
             assert torch.equal(whole.view(4, 4, -1)[2], part)
 
 
-def test_mae_is_the_naive_error_of_the_hidden_patches(batch) -> None:
+def test_mae_is_the_naive_error_of_the_masked_patches(batch) -> None:
     task = make("mae")
-    painted, keep, hidden = task._paint(batch)
-    assert keep.shape == (4, 16)
-    assert torch.equal(torch.cat([keep, hidden], 1).sort(1).values, torch.arange(64).expand(4, -1))
+    predicted, visible, masked = task._predict(batch)
+    assert visible.shape == (4, 16)
+    assert torch.equal(torch.cat([visible, masked], 1).sort(1).values, torch.arange(64).expand(4, -1))
     errors = []
     for row in range(4):
-        for number, place in enumerate(hidden[row].tolist()):
+        for number, place in enumerate(masked[row].tolist()):
             top, left = 4 * (place // 8), 4 * (place % 8)
             cell = batch["x"][row, :, top : top + 4, left : left + 4].permute(1, 2, 0).flatten().double()
             cell = (cell - cell.mean()) / (cell.var() + 1e-6).sqrt()
-            errors.append((painted[row, number].double() - cell).square().mean())
+            errors.append((predicted[row, number].double() - cell).square().mean())
     torch.testing.assert_close(task.loss(batch).value.double(), torch.stack(errors).mean(), rtol=1e-5, atol=1e-6)
 
 
-def test_mae_paints_without_having_seen_the_hidden_pixels(batch) -> None:
+def test_mae_predicts_without_having_seen_the_masked_pixels(batch) -> None:
     task = make("mae")
-    painted, keep, _ = task._paint(batch)
-    other = torch.where(only(torch.ones_like(batch["x"]), mask_of(keep, 64)) > 0, batch["x"], 7.0)
-    torch.testing.assert_close(task._paint({**batch, "x": other})[0], painted)
+    predicted, visible, _ = task._predict(batch)
+    other = torch.where(only(torch.ones_like(batch["x"]), mask_of(visible, 64)) > 0, batch["x"], 7.0)
+    torch.testing.assert_close(task._predict({**batch, "x": other})[0], predicted)
 
 
 def test_simmim_is_l1_of_units_masked_alike(batch) -> None:
@@ -146,15 +146,15 @@ def test_simmim_is_l1_of_units_masked_alike(batch) -> None:
 
 def test_ijepa_sees_nothing_of_its_targets(batch) -> None:
     task = make("ijepa")
-    keep, asked = task._choose(KEY)
-    assert asked.shape == (40, 4, 12)
-    assert not (keep[:, :, None] == asked.flatten(1)[:, None]).any()
-    predicted, target, keep, asked = task._predict(batch)
-    states = task.slow.tokens(batch["x"])
-    alone = F.layer_norm(take(states, asked[:, 3]), (64,))
+    context, masked = task._choose(KEY)
+    assert masked.shape == (40, 4, 12)
+    assert not (context[:, :, None] == masked.flatten(1)[:, None]).any()
+    predicted, target, context, masked = task._predict(batch)
+    states = task.target_encoder.tokens(batch["x"])
+    alone = F.layer_norm(take(states, masked[:, 3]), (64,))
     torch.testing.assert_close(target[:, 36:], alone)
-    tokens = task.encoder.tokens(batch["x"], keep)
-    torch.testing.assert_close(predicted[:, 36:], task.predictor(tokens, keep, asked[:, 3]), rtol=1e-4, atol=1e-5)
+    tokens = task.encoder.tokens(batch["x"], context)
+    torch.testing.assert_close(predicted[:, 36:], task.predictor(tokens, context, masked[:, 3]), rtol=1e-4, atol=1e-5)
 
 
 def test_data2vec_targets_are_the_normalised_mean_of_the_last_layers(batch) -> None:
@@ -192,17 +192,17 @@ def test_masked_entropy_weighs_crops_alike() -> None:
 
 
 @pytest.mark.parametrize("name", ["dino", "ibot"])
-def test_the_centre_follows_in_after_step_alone(name: str, crops) -> None:
-    plain = {"norm": False} if name == "dino" else {}  # BatchNorm's buffers change in a forward pass
-    task = make(name, prototypes=8, hidden=16, dim=8, local=3, **plain)
+def test_the_center_changes_in_after_step_alone(name: str, crops) -> None:
+    plain = {"batch_norm": False} if name == "dino" else {}  # BatchNorm's buffers change in a forward pass
+    task = make(name, num_prototypes=8, hidden_dim=16, out_dim=8, num_local_crops=3, **plain)
     before = {key: value.clone() for key, value in task.named_buffers()}
     task.loss(crops)
     assert all(torch.equal(before[key], value) for key, value in task.named_buffers())
     seen = task.seen
     task.after_step()
-    parts = [(task.centre, seen)] if name == "dino" else zip(task.centres, seen, strict=True)
-    for centre, cosines in parts:
-        torch.testing.assert_close(centre, 0.1 * cosines.mean(0))
+    parts = [(task.center, seen)] if name == "dino" else zip(task.centers, seen, strict=True)
+    for center, cosines in parts:
+        torch.testing.assert_close(center, 0.1 * cosines.mean(0))
 
 
 def test_dino_is_its_formula(crops) -> None:
@@ -230,7 +230,7 @@ def test_prototypes_of_dino_rest_at_first() -> None:
 
 
 def test_dinov2_shares_its_answers_out_evenly(crops) -> None:
-    task = make("dinov2", prototypes=4, hidden=16, dim=8, local=0, spread=0.0)
+    task = make("dinov2", num_prototypes=4, hidden_dim=16, out_dim=8, num_local_crops=0, koleo_weight=0.0)
     only_large = {key: crops[key] for key in ("x", "noise")}
     loss = task.loss(only_large)
     torch.testing.assert_close(loss.value, loss.metrics["crop_loss"] + loss.metrics["patch_loss"])
@@ -252,22 +252,21 @@ def test_dino_takes_a_convolutional_encoder(crops) -> None:
 
 @pytest.mark.parametrize("name", HIDING)
 def test_a_convolutional_encoder_is_one_line(name: str) -> None:
-    with pytest.raises(UserError, match="takes a plain vision transformer: --encoder vit"):
+    with pytest.raises(UserError, match="needs a plain vision transformer: --encoder vit"):
         find_task(name)(build_encoder("convnet", SPEC))
 
 
 @pytest.mark.parametrize(
     ("name", "options", "said"),
     [
-        ("mae", {"masked": 1.0}, "leaves 0 of 64"),
-        ("mae", {"depth": 0}, "--depth"),
-        ("mae", {"width": 30}, "multiple of 4"),
+        ("mae", {"mask_ratio": 1.0}, "leaves 0 of 64"),
+        ("mae", {"decoder_dim": 30}, "multiple of 4"),
         ("simmim", {"mask_ratio": 0.0}, "masks 0 of 64"),
-        ("ijepa", {"targets": 6}, "leave no patch"),
+        ("ijepa", {"num_targets": 6}, "leave no patch"),
         ("data2vec", {"masked": 1.0}, "leaves 0"),
         ("dino", {"prototypes": 1}, "--prototypes"),
         ("dino", {"teacher_temperature": 0.0}, "temperature"),
-        ("ibot", {"least": 0.6}, "--least"),
+        ("ibot", {"min_mask_ratio": 0.6}, "--min-mask-ratio"),
     ],
 )
 def test_bad_options_are_one_line(name: str, options: dict[str, object], said: str) -> None:

@@ -8,7 +8,7 @@ import torch
 
 from selfsup.encoders import build_encoder
 from selfsup.errors import UserError
-from selfsup.nn import patches
+from selfsup.nn.image import patches
 from selfsup.nn.image.recolor import new_colours
 from selfsup.spec import ImageSpec
 from selfsup.tasks import find_task
@@ -127,7 +127,7 @@ def test_encoders_of_one_size_get_enlarged_patches() -> None:
 
 
 def test_the_neighbour_lies_where_its_label_says() -> None:
-    task = make("relative_position", normalise=False, drop=False, resample=0.0)
+    task = make("relative_position", normalize=False, drop=False, resample=0.0)
     pairs, labels = task.pairs(batch_for(task, 64))
     assert len(set(labels.tolist())) == 8
     for (middle, neighbour), label in zip(pairs.mean((3, 4)), labels.tolist(), strict=True):
@@ -138,9 +138,9 @@ def test_the_neighbour_lies_where_its_label_says() -> None:
 
 def test_options_take_effect_and_patches_that_do_not_fit_give_one_line() -> None:
     task = make("relative_position", gap=0.0, jitter=0.0)
-    assert task.extent == 3 * task.patch
-    with pytest.raises(UserError, match="--patch"):
-        make("relative_position", patch=10)
+    assert task.extent == 3 * task.patch_size
+    with pytest.raises(UserError, match="--patch-size"):
+        make("relative_position", patch_size=10)
     assert make("relative_position", spec=ImageSpec.of(8, 1)).size > 24  # small images are enlarged
 
 
@@ -149,7 +149,7 @@ def test_options_take_effect_and_patches_that_do_not_fit_give_one_line() -> None
 
 @pytest.mark.parametrize("grid", [2, 3])
 def test_the_puzzle_is_solved_by_its_permutation(grid: int) -> None:
-    task = make("jigsaw", grid=grid, permutations="20", normalise=False, channel_jitter=0.0)
+    task = make("jigsaw", grid=grid, permutations="20", normalize=False, channel_jitter=0.0)
     batch = batch_for(task)
     tiles, labels = task.puzzles(batch)
     assert len(set(labels.tolist())) > 4
@@ -160,13 +160,13 @@ def test_the_puzzle_is_solved_by_its_permutation(grid: int) -> None:
 
 
 def test_tiles_are_jittered_each_on_its_own_and_their_channels_too() -> None:
-    task = make("jigsaw", normalise=False)
+    task = make("jigsaw", normalize=False)
     tiles, labels = task.puzzles(batch_for(task))
     corner = tiles[0][task.orders[labels[0]].argsort()][:, 0, 0, 0].view(3, 3)
     assert len(set(corner[0].tolist())) > 1  # without jitter the tiles of a row begin in the same row
     tops, sums = tiles[:, :, :2, 0, 0].sum(2), tiles[:, :, 2, 0, 0]
     assert (tops - sums).abs().max() > 0.01  # the third channel is the sum of the others where none is moved
-    still, _ = make("jigsaw", normalise=False, channel_jitter=0.0).puzzles(batch_for(task))
+    still, _ = make("jigsaw", normalize=False, channel_jitter=0.0).puzzles(batch_for(task))
     torch.testing.assert_close(still[:, :, :2].sum(2), still[:, :, 2])
 
 
@@ -174,7 +174,7 @@ def test_tiles_are_jittered_each_on_its_own_and_their_channels_too() -> None:
 
 
 def test_seeds_lie_where_the_gradient_is_and_stay_there() -> None:
-    task = make("exemplar", patch=8)
+    task = make("exemplar", patch_size=8)
     batch = batch_for(task, 64)
     batch["x"] = torch.zeros(64, 3, 32, 32)
     batch["x"][:, :, 20:24, 4:8] = 1  # the only edges
@@ -187,7 +187,7 @@ def test_seeds_lie_where_the_gradient_is_and_stay_there() -> None:
 
 
 def test_transformations_keep_the_patch_where_they_are_off() -> None:
-    task = make("exemplar", patch=8, shift=0.0, zoom=1.0, turn=0.0, colour=False)
+    task = make("exemplar", patch_size=8, shift=0.0, zoom=1.0, degrees=0.0, colour=False)
     batch = batch_for(task)
     left, top = ((task.seeds(batch) + 1) * 32 - 8).div(2).round().long().T[..., None]
     torch.testing.assert_close(
@@ -262,7 +262,11 @@ def test_patches_two_rows_apart_share_no_pixel() -> None:
 
 @pytest.mark.parametrize(
     ("name", "options", "line"),
-    [("cpc", {"version": 3}, "--version"), ("cpc", {"ahead": 7}, "--ahead"), ("jigsaw", {"grid": 4}, "--grid")],
+    [
+        ("cpc", {"version": 3}, "--version"),
+        ("cpc", {"ahead": 7}, "--ahead"),
+        ("jigsaw", {"grid": 4}, "at most 9 tiles"),
+    ],
 )
 def test_options_that_cannot_be_give_one_line(name: str, options: dict, line: str) -> None:
     with pytest.raises(UserError, match=line):

@@ -42,7 +42,7 @@ from selfsup.train.checkpoint import load_tensors
 
 KNOWN = {
     "rotation": "",
-    "moco": "--queue 32",
+    "moco": "--queue-size 32",
     "dino": "",
     "bigan": "",
     "deepcluster": "",

@@ -162,7 +162,7 @@ def _classifiers(
         pretext = {"pretext": run.task, "options": given} if own else {}
         yield Classifier(
             "s4l", "trained",
-            lambda: S4L(run.fresh_encoder(), num_classes=num_classes, tile=False, **options, **pretext),
+            lambda: S4L(run.fresh_encoder(), num_classes=num_classes, rotate_labelled=False, **options, **pretext),
         )  # fmt: skip
 
 

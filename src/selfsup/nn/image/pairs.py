@@ -1,4 +1,4 @@
-"""Several views of a sample: through a module in one pass, and as images."""
+"""Several views of each sample: encoded in one pass, and shown as panels."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from selfsup.task import Panel
 
 
 def each_view(module: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """(B, V, ...) -> (V, B, ...): all views in one pass, so that BatchNorm's statistics are those of all of them."""
+    """(B, V, ...) -> (V, B, ...): all views in one pass, so that they share BatchNorm's statistics."""
     out = module(torch.cat(x.unbind(1)))
     return out.view(x.shape[1], len(x), *out.shape[1:])
 
 
 @torch.no_grad()
 def view_panels(*groups: Tensor, embed: Callable[[Tensor], Tensor] | None = None) -> list[list[Panel]]:
-    """Return the views (B, V, C, H, W) of each sample in a row; with `embed`, the nearest ones in the first group.
+    """Return one row of views for each sample, from groups (B, V, C, H, W): large views first, then local ones.
 
-    That should be another view of the same image.
+    With `embed`, captions name the nearest other view within the first group, which should be of the same image.
     """
     captions = [[f"image {row}, view {view}" for view in range(groups[0].shape[1])] for row in range(len(groups[0]))]
     if embed is not None:
         z = F.normalize(each_view(embed, groups[0]).transpose(0, 1).flatten(0, 1).float(), dim=1)
-        cosine, place = (z @ z.T).fill_diagonal_(-2).max(1)
-        for at, (near, value) in enumerate(zip(place.tolist(), cosine.tolist(), strict=True)):
+        cosine, nearest = (z @ z.T).fill_diagonal_(-2).max(1)
+        for at, (near, value) in enumerate(zip(nearest.tolist(), cosine.tolist(), strict=True)):
             row, view = divmod(at, groups[0].shape[1])
-            captions[row][view] += f"; nearest: of image {near // groups[0].shape[1]}, cosine {value:.2f}"
+            captions[row][view] += f"; nearest: image {near // groups[0].shape[1]}, cosine {value:.2f}"
     rows = []
-    for row, said in enumerate(captions):
-        small = [f"image {row}, small view {view}" for group in groups[1:] for view in range(group.shape[1])]
+    for row, large in enumerate(captions):
+        local = [f"image {row}, local view {view}" for group in groups[1:] for view in range(group.shape[1])]
         images = [image for group in groups for image in group[row]]
-        rows.append([Panel(image, caption) for image, caption in zip(images, [*said, *small], strict=True)])
+        rows.append([Panel(image, caption) for image, caption in zip(images, [*large, *local], strict=True)])
     return rows

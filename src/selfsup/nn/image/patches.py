@@ -1,4 +1,4 @@
-"""Patches of images, cut and changed a whole batch at a time."""
+"""Patches of images, cut out and transformed for a whole batch at once."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ from torchvision.utils import make_grid
 from selfsup.errors import UserError
 from selfsup.spec import ImageSpec
 
-LEAST = 8  # pixels of a patch that the smallest encoders take
+LEAST = 8  # pixels: the smallest patch that the smallest encoders take
 
 
 def pixels(share: float, side: int) -> int:
-    """Return a share of a side in pixels, at least 1 where it is not 0."""
+    """Return a fraction of a side in pixels, at least 1 unless it is 0."""
     return max(1, round(share * side)) if share else 0
 
 
 def room(spec: ImageSpec, need: int, given: bool) -> int:
-    """Return the side of the image that patches are cut from: `need` pixels where the spec has fewer.
+    """Return the side of the images that patches are cut from: `need` pixels if those of the spec are smaller.
 
-    Raises `UserError` where the patch's size was `given` and does not fit.
+    Raises `UserError` if the user has `given` a patch size that does not fit.
     """
     if given and need > spec.size:
         raise UserError(
-            f"the patches and what is between them need {need} pixels and the images have {spec.size}: "
-            "give a smaller --patch or a larger --size"
+            f"the patches and the gaps between them need {need} pixels, and the images have {spec.size}: "
+            "give smaller ones (--patch-size, --tile-size) or a larger --size"
         )
     return max(need, spec.size)
 
 
 def corners(cells: Tensor, columns: int, step: int, first: Tensor, moved: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the top and the left (B, N) of patches in cells (B, N) or (N,) of a grid, counted in reading order.
+    """Return the top and left (B, N) of patches in cells (B, N) or (N,) of a grid, numbered in reading order.
 
-    Cells are `step` pixels apart and begin at `first` (B, 2); each patch is `moved` (B, 2, N).
+    Cells are `step` pixels apart and start at `first` (B, 2); each patch is shifted by `moved` (B, 2, N).
     """
     down, across = cells // columns * step, cells % columns * step
     return first[:, None, 0] + down + moved[:, 0], first[:, None, 1] + across + moved[:, 1]
 
 
 def by_energy(x: Tensor, side: int, u: Tensor) -> Tensor:
-    """Return a corner (B, 2), left and top, of a patch of square images, drawn by the gradient's energy in it.
+    """Return the corner (B, 2), left and top, of a patch of square images, drawn in proportion to its gradient energy.
 
-    `u` (B, 1) are draws in 0..1.
+    `u` (B, 1): uniform draws in 0..1.
     """
     down, across, free = x.diff(dim=2)[..., :-1], x.diff(dim=3)[:, :, :-1], x.shape[3] - side + 1
     energy = (down.square() + across.square()).sum(1, keepdim=True)
@@ -56,9 +56,9 @@ def by_energy(x: Tensor, side: int, u: Tensor) -> Tensor:
 
 
 def cut(x: Tensor, top: Tensor, left: Tensor, side: int, channel: Tensor | None = None) -> Tensor:
-    """Cut patches out of (B, C, H, W) at corners (B, N), or (B, N, C) one a channel -> (B, N, C, side, side).
+    """Cut patches out of (B, C, H, W) at corners (B, N), or (B, N, C) per channel -> (B, N, C, side, side).
 
-    `channel` (B, N) takes one channel of each alone: (B, N, 1, side, side).
+    With `channel` (B, N) only one channel of each patch: (B, N, 1, side, side).
     """
     steps = torch.arange(side, device=x.device)
     top, left = (corner.view(*corner.shape[:2], -1, 1, 1) for corner in (top, left))
@@ -68,7 +68,7 @@ def cut(x: Tensor, top: Tensor, left: Tensor, side: int, channel: Tensor | None 
 
 
 def standardised(patches: Tensor) -> Tensor:
-    """Return patches (..., h, w), each channel of each with mean 0 and deviation 1; a constant one becomes 0."""
+    """Return patches (..., h, w) whose channels each have mean 0 and standard deviation 1; constant ones become 0."""
     var, mean = torch.var_mean(patches, (-2, -1), correction=0, keepdim=True)
     return (patches - mean) * (var + 1e-4).rsqrt()
 
@@ -76,7 +76,7 @@ def standardised(patches: Tensor) -> Tensor:
 def one_colour(patches: Tensor, kept: Tensor, noise: Tensor) -> Tensor:
     """Put the one channel of patches (B, N, 1, h, w) at `kept` (B, N), with `noise` (B, N, C - 1, h, w) as the others.
 
-    The noise gets 1/100 of the deviation of its patch. Returns (B, N, C, h, w).
+    The noise is scaled to 1/100 of the standard deviation of its patch. Returns (B, N, C, h, w).
     """
     parts = torch.cat([patches, noise * patches.std((3, 4), keepdim=True) / 100], 2)
     channel, kept = torch.arange(parts.shape[2], device=kept.device), kept[..., None]
@@ -85,9 +85,9 @@ def one_colour(patches: Tensor, kept: Tensor, noise: Tensor) -> Tensor:
 
 
 def resizer(before: int, after: int, mode: str = "bilinear") -> Tensor:
-    """Return the matrix (after, before) that resizes a line; A @ x @ A.mT resizes images, each with its own A.
+    """Return the matrix A (after, before) that resizes a line of pixels; A @ x @ A.mT resizes an image.
 
-    `mode`: bilinear or bicubic, both antialiased, area or nearest.
+    `mode`: bilinear or bicubic, both antialiased; area or nearest.
     """
     smooth = mode in ("bilinear", "bicubic")
     options: dict[str, Any] = {"antialias": True, "align_corners": False} if smooth else {}
@@ -95,12 +95,12 @@ def resizer(before: int, after: int, mode: str = "bilinear") -> Tensor:
 
 
 def resamplers(side: int, least: int) -> Tensor:
-    """Return matrices (K, side, side) that shrink a line to least, … pixels and enlarge it again; the last does not."""
+    """Return matrices (K, side, side) that shrink a line to `least`, …, `side` pixels and enlarge it again."""
     return torch.stack([resizer(k, side) @ resizer(side, k) for k in range(least, side)] + [torch.eye(side)])
 
 
 def side_for(encoder: Any, side: int) -> int:
-    """Return `side` if the encoder takes patches of so many pixels, else the side that it was built for."""
+    """Return `side` if the encoder takes patches of this size, otherwise the side that it was built for."""
     spec: ImageSpec = encoder.spec
     device = next(iter(encoder.parameters()), torch.empty(0)).device
     training = encoder.training
@@ -115,22 +115,21 @@ def side_for(encoder: Any, side: int) -> int:
 
 
 def encode(encoder: nn.Module, patches: Tensor, side: int) -> Tensor:
-    """Encode each patch of (B, N, C, h, w), resized to `side` where it is of another -> (B, N, dim)."""
+    """Encode each patch, resized to `side` if necessary: (B, N, C, h, w) -> (B, N, dim)."""
     x = patches.flatten(0, 1)
     if x.shape[-1] != side:
         x = F.interpolate(x, size=(side, side), mode="bilinear", antialias=True)
-    encoded: Tensor = encoder(x.contiguous(memory_format=torch.channels_last))
-    return encoded.view(*patches.shape[:2], -1)
+    return encoder(x.contiguous(memory_format=torch.channels_last)).view(*patches.shape[:2], -1)
 
 
 def mosaic(patches: Tensor, columns: int) -> Tensor:
-    """Lay patches (N, C, h, w) in rows -> one image (C, H, W), with a line of one pixel between them."""
-    image: Tensor = make_grid(patches, nrow=columns, padding=1, pad_value=-2.0)
+    """Arrange patches (N, C, h, w) in rows, one pixel apart -> one image (C, H, W)."""
+    image = make_grid(patches, nrow=columns, padding=1, pad_value=-2.0)
     return image if patches.shape[1] > 1 else image[:1]
 
 
 def put_together(pair: Tensor, label: int) -> Tensor:
-    """Lay the middle patch and its neighbour (2, C, h, w) in an empty square of 3 × 3."""
+    """Arrange the middle patch and its neighbour (2, C, h, w) on an empty grid of 3 × 3."""
     cells = torch.zeros_like(pair[:1]).repeat(9, 1, 1, 1)
     cells[4], cells[label + (label >= 4)] = pair
     return mosaic(cells, 3)

@@ -1,4 +1,4 @@
-"""How a transformer over patches starts: its position embedding and its linear layers."""
+"""Initialization of transformers over patches: position embedding and linear layers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from selfsup.errors import UserError
 
 
 def start_linear(module: nn.Module) -> None:
-    """Give the linear layers in a module Xavier's uniform weights and no bias (He et al., 2022, appendix A.1)."""
+    """Initialize linear layers with Xavier uniform weights and zero bias (He et al., 2022, appendix A.1)."""
     for layer in module.modules():
         if isinstance(layer, nn.Linear):
             nn.init.xavier_uniform_(layer.weight)
@@ -17,7 +17,7 @@ def start_linear(module: nn.Module) -> None:
 
 
 def sines(grid: int, dim: int) -> Tensor:
-    """Return (1, grid², dim): sines and cosines of the row in one half of the dimensions, of the column in the other.
+    """Return (1, grid², dim): sines and cosines; half of the dimensions code the row, the other half the column.
 
     As in MAE (He et al., 2022), with wavelengths from 2π to 10,000 · 2π (Vaswani et al., 2017).
     """

@@ -1,4 +1,4 @@
-"""iBOT (Zhou et al., 2022): DINO, and the same question for every hidden patch."""
+"""iBOT (Zhou et al., 2022): DINO for crops and for masked patches."""
 
 from __future__ import annotations
 
@@ -28,19 +28,33 @@ from selfsup.views.image import ImageViews, multi_crop
 
 
 class IBOT(Task):
-    """Predict a slow teacher's prototypes of other crops, and of the patches that are hidden (Zhou et al., 2022).
+    """Predict an EMA teacher's prototypes of other crops and of masked patches (Zhou et al., 2022).
 
-    As in DINO, the student predicts the teacher's softmax over prototypes for every other crop of the image. In one
-    of the two large crops it sees a mask token in the place of the share `least` to `most` of the patches, in blocks,
-    and predicts for each what the teacher, who sees it, makes of it. Both questions share the head and weigh the same;
-    each has its own centre. Chance is 2 ln K.
+    As in DINO, the student predicts the teacher's softmax over prototypes for every other crop of the image. In one of
+    the two large crops, blocks of patches are replaced by a mask token, and for each of these patches the student
+    predicts the output of the teacher, which sees the whole crop. Both losses share the head and have the same weight;
+    each has its own center. Chance is 2 ln K.
 
     Batch: `x` (B, 2, C, H, W) and `local` (B, L, C, h, w) float; `noise` (B,) int64, from which the masks are drawn.
     Published: ImageNet, ViT-S/16 linear 77.9%, 20-NN 75.2%.
 
-    Deviations: 1,024 prototypes (the paper 8,192), 6 small crops (10), momentum from 0.99 (0.996). One crop of each
-    image is masked (the paper: each with probability 0.5). The crop's question is put to the pooled output, a mean of
-    the patches for an encoder without a class token. The centre of the patches is that of the hidden ones alone.
+    Deviations: fewer prototypes and small crops and a lower momentum (see the options). One crop of each image is
+    masked (the paper: each with probability 0.5). The loss on crops uses the pooled output, which is the mean of the
+    patches for an encoder without a class token. The center of the patches is that of the masked ones alone.
+
+    Args:
+        num_prototypes: Prototypes of the head, at most the number of samples; 8,192 in the paper, in [2, inf).
+        hidden_dim: Width of the hidden layers of the head, in [1, inf).
+        out_dim: Dimension of the embedding that is compared with the prototypes, in [1, inf).
+        num_local_crops: Local (small) crops of each image, 0 or at least 2; 10 in the paper, in [0, inf).
+        min_mask_ratio: Smallest fraction of the patches that is masked in a crop, in [0, 1).
+        max_mask_ratio: Largest fraction of the patches that is masked in a crop, in [0, 1).
+        student_temperature: Divides the student's cosines, in (0, inf).
+        teacher_temperature: Divides the teacher's cosines after the warm-up, in (0, inf).
+        warmup_teacher_temperature: Divides the teacher's cosines at the start, in (0, inf).
+        teacher_warmup: Fraction of the training in which the teacher's temperature rises linearly, in [0, 1].
+        momentum: Momentum of the teacher at the start; it rises to 1 along a cosine; 0.996 in the paper, in [0, 1].
+        center_momentum: Momentum of the centers, in [0, 1].
     """
 
     paper = "Zhou et al., 2022"
@@ -48,49 +62,50 @@ class IBOT(Task):
     default_encoder = "vit"
     small_encoder = "vit-mini"
     defaults = {"lr": 1e-3, "weight_decay": 0.04, "warmup": 0.1, "clip": 3.0}  # noqa: RUF012
-    centres: Tensor  # (2, K): of crops, of patches
+    centers: Tensor  # (2, K): of crops, of patches
 
     def __init__(
         self,
         encoder: Encoder,
         *,
-        prototypes: int = 1024,
-        hidden: int = 512,
-        dim: int = 128,
-        local: int = 6,
-        least: float = 0.1,
-        most: float = 0.5,
+        num_prototypes: int = 1024,
+        hidden_dim: int = 512,
+        out_dim: int = 128,
+        num_local_crops: int = 6,
+        min_mask_ratio: float = 0.1,
+        max_mask_ratio: float = 0.5,
         student_temperature: float = 0.1,
         teacher_temperature: float = 0.07,
-        first_temperature: float = 0.04,
-        warm: float = 0.3,
+        warmup_teacher_temperature: float = 0.04,
+        teacher_warmup: float = 0.3,
         momentum: float = 0.99,
-        centre_momentum: float = 0.9,
+        center_momentum: float = 0.9,
     ) -> None:
         super().__init__(encoder)
         self.grid = grid_of(encoder)
-        check_options(student_temperature, teacher_temperature, first_temperature, least=least, most=most)
-        self.local, self.least, self.most = local, least, most
-        self.temperature, self.temperatures = student_temperature, (first_temperature, teacher_temperature)
-        self.warm, self.momentum, self.centre_momentum = warm, momentum, centre_momentum
-        self.head = prototype_head(encoder.dim, hidden, dim, prototypes)
+        self.student_temperature = student_temperature
+        self.teacher_temperatures = warmup_teacher_temperature, teacher_temperature
+        check_options(student_temperature, *self.teacher_temperatures, least=min_mask_ratio, most=max_mask_ratio)
+        self.num_local_crops, self.mask_ratios = num_local_crops, (min_mask_ratio, max_mask_ratio)
+        self.teacher_warmup, self.momentum, self.center_momentum = teacher_warmup, momentum, center_momentum
+        self.head = prototype_head(encoder.dim, hidden_dim, out_dim, num_prototypes)
         self.mask_token = nn.Parameter(torch.zeros(encoder.dim))
-        self.slow, self.slow_head = frozen_copy(self.encoder), frozen_copy(self.head)
-        self.register_buffer("centres", torch.zeros(2, prototypes))
+        self.teacher, self.teacher_head = frozen_copy(self.encoder), frozen_copy(self.head)
+        self.register_buffer("centers", torch.zeros(2, num_prototypes))
         self.seen: tuple[Tensor, Tensor] | None = None
 
     @classmethod
     def resolve(cls, source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
-        """No more prototypes than samples."""
-        return at_most_samples(source, given, cls, "prototypes")
+        """Limit the prototypes to the number of samples."""
+        return at_most_samples(source, given, cls, "num_prototypes")
 
     def views(self, spec: ImageSpec) -> ImageViews:
         """Return large and small crops."""
-        return ImageViews(spec, multi_crop(spec.size, self.local, self.encoder.patch), noise=True)
+        return ImageViews(spec, multi_crop(spec.size, self.num_local_crops, self.encoder.patch), noise=True)
 
     def loss(self, batch: Batch) -> Loss:
-        """Return the cross-entropy of crops plus that of hidden patches."""
-        large, mask = half_masked(batch, self.grid, self.least, self.most)
+        """Return the cross-entropy of crops plus that of masked patches."""
+        large, mask = half_masked(batch, self.grid, *self.mask_ratios)
         tokens = self.encoder.tokens(large, mask=mask, mask_token=self.mask_token[None])
         pooled = [self.encoder.pool(tokens)]
         if "local" in batch:
@@ -98,36 +113,36 @@ class IBOT(Task):
         crops = self.head(torch.cat(pooled)).unflatten(0, (-1, len(batch["x"])))
         patches = self.head(tokens[:, self.encoder.prefix :][mask])
         with torch.no_grad():
-            sharp = risen(*self.temperatures, self.progress, self.warm)
+            sharp = risen(*self.teacher_temperatures, self.progress, self.teacher_warmup)
             self.seen = self._teacher(large, mask)
-            of_crops, of_patches = (((z - c) / sharp).softmax(1) for z, c in zip(self.seen, self.centres, strict=True))
-        crop = cross_view_entropy(of_crops.view(2, len(batch["x"]), -1), crops, self.temperature)
-        patch = masked_entropy(of_patches, patches, self.temperature, mask)
+            of_crops, of_patches = (((z - c) / sharp).softmax(1) for z, c in zip(self.seen, self.centers, strict=True))
+        crop = cross_view_entropy(of_crops.view(2, len(batch["x"]), -1), crops, self.student_temperature)
+        patch = masked_entropy(of_patches, patches, self.student_temperature, mask)
         entropy = torch.special.entr(of_crops).sum(1).mean()
         metrics = {"crop_loss": crop.detach(), "patch_loss": patch.detach(), "entropy": entropy}
-        return Loss(crop + patch, metrics, 2 * math.log(self.centres.shape[1]))
+        return Loss(crop + patch, metrics, 2 * math.log(self.centers.shape[1]))
 
     def _teacher(self, large: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the cosines of the crops and of the hidden patches."""
-        whole = self.slow.tokens(large)
-        return self.slow_head(self.slow.pool(whole)), self.slow_head(whole[:, self.encoder.prefix :][mask])
+        """Return the teacher's cosines of the crops and of the masked patches."""
+        tokens = self.teacher.tokens(large)
+        return self.teacher_head(self.teacher.pool(tokens)), self.teacher_head(tokens[:, self.encoder.prefix :][mask])
 
     def after_step(self) -> None:
-        """Let the teacher and its centres follow."""
+        """Update the teacher and its centers."""
         momentum = cosine_schedule(self.momentum, 1.0, self.progress)
-        ema_update(self.slow, self.encoder, momentum)
-        ema_update(self.slow_head, self.head, momentum)
+        ema_update(self.teacher, self.encoder, momentum)
+        ema_update(self.teacher_head, self.head, momentum)
         assert self.seen is not None
-        for centre, cosines in zip(self.centres, self.seen, strict=True):
+        for center, cosines in zip(self.centers, self.seen, strict=True):
             count = sum_over_ranks(cosines.new_full((), len(cosines)))
-            centre.lerp_(sum_over_ranks(cosines.sum(0)) / count, 1 - self.centre_momentum)
+            center.lerp_(sum_over_ranks(cosines.sum(0)) / count, 1 - self.center_momentum)
         self.seen = None
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
-        """Return the crops with hidden patches; with `guess` how many the student sorts as the teacher does."""
-        large, mask = half_masked(batch, self.grid, self.least, self.most)
+        """Return the masked crops; with `guess` the number of masked patches that student and teacher assign alike."""
+        large, mask = half_masked(batch, self.grid, *self.mask_ratios)
         if not guess:
             return patch_panels(batch, mask)
-        tokens = self.encoder.tokens(large, mask=mask, mask_token=self.mask_token[None]), self.slow.tokens(large)
-        mine, told = (each[:, self.encoder.prefix :] for each in tokens)
-        return patch_panels(batch, mask, (self.head(mine), self.slow_head(told)))
+        tokens = self.encoder.tokens(large, mask=mask, mask_token=self.mask_token[None]), self.teacher.tokens(large)
+        student, teacher = (each[:, self.encoder.prefix :] for each in tokens)
+        return patch_panels(batch, mask, (self.head(student), self.teacher_head(teacher)))

@@ -1,4 +1,4 @@
-"""I-JEPA (Assran et al., 2023): predict what an EMA encoder makes of hidden blocks."""
+"""I-JEPA (Assran et al., 2023): predict the features of masked blocks."""
 
 from __future__ import annotations
 
@@ -20,22 +20,27 @@ from selfsup.views.image import Crop, ImageViews
 
 
 class IJEPA(Task):
-    """Predict the tokens of hidden blocks, as an EMA encoder that sees them makes them (Assran et al., 2023).
+    """Predict an EMA encoder's tokens of masked blocks from the visible patches (Assran et al., 2023, section 3).
 
-    `targets` blocks, each of the share `scale` of the image, lie anywhere in it. The encoder sees the patches in
-    none of them; a narrow predictor is asked for one block at a time. The EMA encoder, which follows with a momentum
-    that rises from `momentum` to 1, sees the whole image; its tokens are normalized by a LayerNorm without weights.
-    Smooth L1. There is no chance value; watch `target_spread`: 1 for targets that differ among images as much as can
-    be, 0 when they have become one.
+    The target blocks lie anywhere in the image. The context encoder sees the patches outside all of them; a narrow
+    predictor predicts one block at a time. The target encoder, an EMA of the context encoder, sees the whole image;
+    its tokens pass a LayerNorm without weights. The loss is smooth L1. There is no chance value; watch `target_spread`:
+    it is 1 if the targets differ among images as much as possible, and 0 if they have collapsed to one.
 
     Batch: `x` (B, C, H, W) float; `noise` (B,) int64, from which the blocks are drawn.
     Published: ImageNet linear, ViT-H/14 79.3%.
 
-    Deviations: all blocks have the same number of patches, of the shape 3:4 or 4:3 at random (the paper: 0.15 to 0.2
-    of the image, 3:4 to 4:3). The context is drawn from all patches outside of the blocks (the paper: of a block of
-    0.85 to 1), as many as the blocks always leave, at random; the paper cuts a batch to its shortest context. The
-    predictor is `depth` blocks of `width` (the paper 6 to 12 of 384), and momentum starts at 0.99, not 0.996, for
-    trainings of some thousand steps.
+    Deviations: all blocks have the same number of patches and an aspect ratio of 3:4 or 4:3, at random (the paper: 0.15
+    to 0.2 of the image, 3:4 to 4:3). The context is drawn at random from all patches outside the blocks, as many as
+    always remain (the paper: from a block of 0.85 to 1 of the image, and a batch is cut to its shortest context).
+
+    Args:
+        num_targets: Target blocks of each image, in [1, inf).
+        target_scale: Area of a target block as a fraction of the image; 0.15 to 0.2 in the paper, in (0, 1).
+        momentum: Momentum of the target encoder at the start; it rises linearly to 1; 0.996 in the paper, in [0, 1].
+        predictor_dim: Width of the predictor, a multiple of 4; 384 in the paper, in [4, inf).
+        predictor_depth: Blocks of the predictor; 6 to 12 in the paper, in [1, inf).
+        min_scale: Smallest area of a crop as a fraction of the image, in (0, 1].
     """
 
     paper = "Assran et al., 2023"
@@ -49,69 +54,72 @@ class IJEPA(Task):
         self,
         encoder: Encoder,
         *,
-        targets: int = 4,
-        scale: float = 0.175,
+        num_targets: int = 4,
+        target_scale: float = 0.175,
         momentum: float = 0.99,
-        width: int = 64,
-        depth: int = 3,
-        least: float = 0.3,
+        predictor_dim: int = 64,
+        predictor_depth: int = 3,
+        min_scale: float = 0.3,
     ) -> None:
         super().__init__(encoder)
         self.grid = grid_of(encoder)
-        self.high, self.wide = (round(self.grid * (scale * shape) ** 0.5) for shape in (3 / 4, 4 / 3))
-        self.kept = self.grid**2 - targets * self.high * self.wide
-        if not (targets > 0 and self.high > 0 and self.kept > 0):
-            raise UserError(f"--targets {targets} of --scale {scale} leave no patch to see, or hide none")
-        self.targets, self.momentum, self.least = targets, momentum, least
-        self.predictor = MaskDecoder(encoder.dim, self.grid, encoder.dim, width=width, depth=depth)
-        self.slow = frozen_copy(self.encoder)
+        self.short, self.long = (round(self.grid * (target_scale * ratio) ** 0.5) for ratio in (3 / 4, 4 / 3))
+        self.visible = self.grid**2 - num_targets * self.short * self.long
+        if not (num_targets > 0 and self.short > 0 and self.visible > 0):
+            raise UserError(
+                f"--num-targets {num_targets} with --target-scale {target_scale} leave no patch visible, or mask none"
+            )
+        self.num_targets, self.momentum, self.min_scale = num_targets, momentum, min_scale
+        self.predictor = MaskDecoder(encoder.dim, self.grid, encoder.dim, width=predictor_dim, depth=predictor_depth)
+        self.target_encoder = frozen_copy(self.encoder)
 
     def views(self, spec: ImageSpec) -> ImageViews:
-        """Return crops alone: no colour is changed and nothing mirrored."""
-        return ImageViews(spec, {"x": Crop(spec.size, scale=(self.least, 1), bicubic=True)}, noise=True)
+        """Return crops, without flips or colour changes."""
+        return ImageViews(spec, {"x": Crop(spec.size, scale=(self.min_scale, 1), bicubic=True)}, noise=True)
 
     def loss(self, batch: Batch) -> Loss:
-        """Return the error of the tokens of all blocks."""
+        """Return the error of the predicted tokens."""
         predicted, target, _, _ = self._predict(batch)
         spread = (target.var(0, correction=0).mean() / target.var(correction=0)).sqrt()
         return Loss(F.smooth_l1_loss(predicted, target), {"target_spread": spread})
 
     def _predict(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return tokens predicted and those wanted (B, targets · K, dim), the patches seen, and those of the blocks."""
+        """Return predicted and target tokens (B, num_targets · K, dim), and the context and target patches."""
         x = batch["x"]
-        keep, asked = self._choose(batch["noise"])
+        context, masked = self._choose(batch["noise"])
         with torch.no_grad():
-            states = full(self.slow.tokens(x)[:, self.encoder.prefix :])
-            target = F.layer_norm(take(states, asked.flatten(1)), states.shape[2:])
-        tokens = self.encoder.tokens(x, keep)
-        each = (part.repeat_interleave(self.targets, 0) for part in (tokens, keep))
-        predicted = full(self.predictor(*each, asked.flatten(0, 1)))
-        return predicted.view(target.shape), target, keep, asked
+            states = full(self.target_encoder.tokens(x)[:, self.encoder.prefix :])
+            target = F.layer_norm(take(states, masked.flatten(1)), states.shape[2:])
+        tokens = self.encoder.tokens(x, context)
+        each = (part.repeat_interleave(self.num_targets, 0) for part in (tokens, context))
+        predicted = full(self.predictor(*each, masked.flatten(0, 1)))
+        return predicted.view(target.shape), target, context, masked
 
     def _choose(self, key: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the patches seen (B, kept) and those of the blocks (B, targets, patches of a block)."""
-        lies = noise.uniform(key, self.targets) < 0.5
-        high = torch.where(lies, self.high, self.wide)
-        blocks = rectangles(key, high, self.high + self.wide - high, self.grid, stream=1)
+        """Return the patches of the context (B, visible) and of the target blocks (B, num_targets, K)."""
+        landscape = noise.uniform(key, self.num_targets) < 0.5
+        height = torch.where(landscape, self.short, self.long)
+        blocks = rectangles(key, height, self.short + self.long - height, self.grid, stream=1)
         order = blocks.any(1) + noise.uniform(key, self.grid**2, stream=2)
-        return order.argsort(1)[:, : self.kept], places_of(blocks, self.high * self.wide)
+        return order.argsort(1)[:, : self.visible], places_of(blocks, self.short * self.long)
 
     def after_step(self) -> None:
-        """Let the EMA encoder follow."""
-        ema_update(self.slow, self.encoder, self.momentum + (1 - self.momentum) * self.progress)
+        """Update the target encoder."""
+        ema_update(self.target_encoder, self.encoder, self.momentum + (1 - self.momentum) * self.progress)
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
-        """Return what is seen of each image and what is asked; with `guess` how much is known of it."""
+        """Return the context and the targets of each image; with `guess` the similarity of the predicted tokens."""
         x, count = batch["x"], self.grid**2
-        predicted, target, keep, asked = self._predict(batch)
-        blocks = f"asked: {self.targets} blocks of {self.high} × {self.wide} patches"
-        known = F.cosine_similarity(predicted - target.mean((0, 1)), target - target.mean((0, 1)), 2).mean(1)
-        seen, hidden = only(x, mask_of(keep, count)), only(x, mask_of(asked.flatten(1), count))
+        predicted, target, context, masked = self._predict(batch)
+        blocks = f"targets: {self.num_targets} blocks of {self.short} × {self.long} patches"
+        mean = target.mean((0, 1))
+        similarity = F.cosine_similarity(predicted - mean, target - mean, 2).mean(1)
+        seen, targets = only(x, mask_of(context, count)), only(x, mask_of(masked.flatten(1), count))
         return [
             [
-                Panel(seen[row], f"sees {self.kept} of {count}"),
-                Panel(hidden[row], f"{blocks}; cosine {value:.2f}" if guess else blocks),
-                Panel(x[row], "the image"),
+                Panel(seen[row], f"context: {self.visible} of {count} patches"),
+                Panel(targets[row], f"{blocks}; cosine {value:.2f}" if guess else blocks),
+                Panel(x[row], "image"),
             ]
-            for row, value in enumerate(known.tolist())
+            for row, value in enumerate(similarity.tolist())
         ]

@@ -20,15 +20,22 @@ from selfsup.views.image import ImageViews, preset
 
 
 class Instance(Task):
-    """Tell an image from all `items` others by a memory of their embeddings (Wu et al., 2018, equation 2).
+    """Tell an image from all others by a memory bank of their embeddings (Wu et al., 2018, equation 2).
 
-    The memory is updated with `momentum` after each step. Chance is ln `items`. Memory: `items` · `dim` · 4 bytes.
+    The embeddings in the memory bank are moved towards the new ones after each step. The bank takes
+    `num_items` · `out_dim` · 4 bytes. Chance is ln(`num_items`).
 
-    Batch: `x` (B, C, H, W) float; `index` (B,) int64. Published: ImageNet, ResNet-50, linear, 54.0%; CIFAR-10,
-    ResNet-18, kNN, 80.8%.
+    Batch: `x` (B, C, H, W) float; `index` (B,) int64.
+    Published: ImageNet, ResNet-50, linear, 54.0%; CIFAR-10, ResNet-18, kNN, 80.8%.
 
-    Deviations: the whole softmax, made for a few rows at a time, in place of NCE with 4,096 negatives (the paper does
-    so on CIFAR-10); temperature 0.1 as there (ImageNet: 0.07); no proximal term.
+    Deviations: the full softmax, computed for a few rows at a time, instead of NCE with 4,096 negatives (the paper uses
+    it on CIFAR-10); no proximal regularization.
+
+    Args:
+        num_items: Items in the memory bank, one for each sample, in [1, inf).
+        temperature: Divides the cosine similarities; 0.07 in the paper, 0.1 on CIFAR-10, in (0, inf).
+        momentum: Momentum of the embeddings in the memory bank, in [0, 1].
+        out_dim: Dimension of the embedding that the loss compares, in [1, inf).
     """
 
     paper = "Wu et al., 2018"
@@ -38,36 +45,36 @@ class Instance(Task):
     bank: Tensor
 
     def __init__(
-        self, encoder: Encoder, *, items: int, temperature: float = 0.1, momentum: float = 0.5, dim: int = 128
+        self, encoder: Encoder, *, num_items: int, temperature: float = 0.1, momentum: float = 0.5, out_dim: int = 128
     ) -> None:
         super().__init__(encoder)
         self.temperature, self.momentum = temperature, momentum
-        self.projector = nn.Linear(encoder.dim, dim)
-        self.register_buffer("bank", unit(torch.randn(items, dim)))
+        self.projector = nn.Linear(encoder.dim, out_dim)
+        self.register_buffer("bank", unit(torch.randn(num_items, out_dim)))
         self.seen: tuple[Tensor, Tensor] | None = None
 
     @classmethod
     def resolve(cls, source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
-        """One item a sample."""
-        return {"items": len(source)}
+        """Make one item for each sample."""
+        return {"num_items": len(source)}
 
     def views(self, spec: ImageSpec) -> ImageViews:
-        """Return one crop with changes of colour; MoCo's, which are those of this paper and a blur."""
+        """Return one view with the augmentations of MoCo v2: those of this paper and blur."""
         return ImageViews(spec, {"x": replace(preset("mocov2", spec.size)["x"], count=1)})
 
     def embed(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, dim), of unit length."""
+        """(B, C, H, W) -> (B, out_dim), of unit length."""
         return unit(self.projector(self.encoder(x)))
 
     def loss(self, batch: Batch) -> Loss:
-        """Return the cross-entropy of each image's own place in the memory."""
+        """Return the cross-entropy of each image's own item in the memory bank."""
         z = self.embed(batch["x"])
         self.seen = batch["index"], z.detach()
         value = info_nce(z, self.bank, self.temperature, positive=batch["index"])
         return Loss(value, chance=math.log(len(self.bank)))
 
     def after_step(self) -> None:
-        """Move the memory of the images of the global batch."""
+        """Update the memory bank with the embeddings of the global batch."""
         if self.seen is not None:
             index, z = (gather(part) for part in self.seen)
             moved = self.momentum * self.bank[index] + (1 - self.momentum) * z
@@ -75,5 +82,5 @@ class Instance(Task):
             self.seen = None
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
-        """Return each image, whose label is itself."""
+        """Return the view of each image, which is its own label."""
         return view_panels(batch["x"][:, None], embed=self.embed if guess else None)

@@ -1,4 +1,4 @@
-"""Jigsaw (Noroozi & Favaro, 2016): put the tiles of an image back into order."""
+"""Jigsaw (Noroozi & Favaro, 2016): put the shuffled tiles of an image back in order."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from selfsup.errors import UserError
 from selfsup.nn.heads import classified, mlp
 from selfsup.nn.image.patches import LEAST, corners, cut, encode, mosaic, pixels, room, side_for, standardised
 from selfsup.nn.noise import integers
@@ -18,26 +17,36 @@ from selfsup.views.image import Crop, ImageViews
 
 
 class Jigsaw(Task):
-    """Predict by which permutation the tiles of an image were mixed (Noroozi & Favaro, 2016, section 3).
+    """Predict by which permutation the tiles of an image were shuffled (Noroozi & Favaro, 2016, section 3).
 
-    The square is cut into `grid` × `grid` cells, and a tile anywhere in each. Each tile passes the encoder alone (the
-    context-free network, figure 3), then all their representations, in the mixed order, a head that tells which of
-    `permutations` it was: a number for the paper's greedy set of largest Hamming distances, or agl9, pgl8 or pgammal8
-    for 72, 504 or 1,512 permutations at least 8, 7 or 6 places apart, which is as far as can be for the first two.
-    `tile`: pixels, by default a quarter of the image (3 × 3) and at least 8; smaller images are enlarged. `scale`:
-    the least share of the image that is cut up. Encoders that take images of one size alone get the tiles enlarged.
-    Chance is ln of the number of permutations.
+    A square is divided into `grid` × `grid` cells, and a tile is cut at random from each. The encoder gets each tile on
+    its own (the context-free network, figure 3); a head on all the representations, in the shuffled order, predicts the
+    permutation. Images that are too small for the tiles are enlarged, and so are tiles for encoders that take images of
+    one size only. Chance is ln of the number of permutations.
 
-    Counter-measures (section 4.2): `jitter` is how far a tile moves in its cell, as a share of the tile, so that no
-    rim goes on in the next one; `normalize` each channel of each tile to mean 0 and deviation 1; `channel_jitter`
-    moves the colour channels of a tile against each other by up to this share of it, against chromatic aberration;
-    `gray`: the share of puzzles without colour; `margin`: a share of the side that is left out all around.
+    Counter-measures (section 4.2): `jitter`, so that no edge continues in the next tile; `normalize`, against colours
+    and brightness; `channel_jitter` and `gray`, against chromatic aberration; `border`, against frames.
 
-    Batch: `x` (B, C, H, W) float, `noise` (B,) int64. Published: VOC 2007 67.6, 53.2, segmentation 37.6; ResNet-50 with
-    100 permutations, ImageNet, linear: 48.6.
+    Batch: `x` (B, C, H, W) float, `noise` (B,) int64.
+    Published: VOC 2007 67.6, 53.2, segmentation 37.6; ResNet-50 with 100 permutations, ImageNet, linear: 48.6.
 
-    Deviations: 100 permutations by default (the paper: up to 1,000); an image is cut up at its own size (255 pixels
-    there, tiles of 64); the shared fully connected layer has `hidden` / 4 units.
+    Deviations: 100 permutations by default; an image is divided at its own size (255 pixels there, tiles of 64); the
+    shared fully connected layer has `hidden_dim` / 4 units.
+
+    Args:
+        permutations: Their number, chosen greedily for large Hamming distances (up to 1,000 in the paper); or, for 9
+            tiles, agl9, pgl8 or pgammal8: 72, 504 or 1,512 permutations that differ in at least 8, 7 or 6 places, the
+            first two of which are the largest such sets.
+        grid: Tiles of each row and column, in [2, 3].
+        tile_size: Side of a tile in pixels; 0: a quarter of the image's (3 × 3) and at least 8, in [0, inf).
+        jitter: Range of a tile's position in its cell, as a fraction of the tile, in [0, inf).
+        channel_jitter: Range by which the colour channels of a tile are shifted against each other, as a fraction of
+            the tile, in [0, inf).
+        gray: Probability that an image loses its colours, in [0, 1].
+        normalize: Whether each channel of each tile gets mean 0 and standard deviation 1.
+        min_scale: Smallest area of the square as a fraction of the image, in (0, 1].
+        border: Width of the border that is left out all around, as a fraction of the side, in [0, 1/2).
+        hidden_dim: Width of the hidden layer of the head, in [4, inf).
     """
 
     paper = "Noroozi & Favaro, 2016"
@@ -46,8 +55,8 @@ class Jigsaw(Task):
         "rim": {"jitter": 0.33},
         "colours": {"normalize": True},
         "aberration": {"channel_jitter": 0.03, "gray": 0.5},
-        "residual": {"scale": 0.5, "jitter": 0.33},
-        "border": {"margin": 0.1},
+        "residual": {"min_scale": 0.5, "jitter": 0.33},
+        "border": {"border": 0.1},
     }
     coupled = False
     orders: Tensor
@@ -58,49 +67,46 @@ class Jigsaw(Task):
         *,
         permutations: str = "100",
         grid: int = 3,
-        tile: int = 0,
+        tile_size: int = 0,
         jitter: float = 0.33,
         channel_jitter: float = 0.03,
         gray: float = 0.5,
-        normalise: bool = True,
-        scale: float = 0.5,
-        margin: float = 0.0,
-        hidden: int = 512,
+        normalize: bool = True,
+        min_scale: float = 0.5,
+        border: float = 0.0,
+        hidden_dim: int = 512,
     ) -> None:
         super().__init__(encoder)
-        if grid not in (2, 3):
-            raise UserError(f"a puzzle has 2 × 2 or 3 × 3 tiles: --grid is 2 or 3, not {grid}")
-        self.grid, self.gray, self.normalise, self.scale = grid, gray, normalise, scale
-        self.tile = tile or max(LEAST, 3 * encoder.spec.size // (4 * grid))
-        self.apart = pixels(channel_jitter, self.tile) if encoder.spec.channels > 1 else 0
-        self.jitter, self.margin = pixels(jitter, self.tile), pixels(margin, encoder.spec.size)
-        self.cell = self.tile + self.jitter + self.apart
-        self.size = room(encoder.spec, grid * self.cell + 2 * self.margin, given=tile > 0)
-        self.side = side_for(encoder, self.tile)
+        self.grid, self.gray, self.normalize, self.min_scale = grid, gray, normalize, min_scale
+        self.tile_size = tile_size or max(LEAST, 3 * encoder.spec.size // (4 * grid))
+        self.channel_jitter = pixels(channel_jitter, self.tile_size) if encoder.spec.channels > 1 else 0
+        self.jitter, self.border = pixels(jitter, self.tile_size), pixels(border, encoder.spec.size)
+        self.cell = self.tile_size + self.jitter + self.channel_jitter
+        self.size = room(encoder.spec, grid * self.cell + 2 * self.border, given=tile_size > 0)
+        self.side = side_for(encoder, self.tile_size)
         self.register_buffer("orders", torch.tensor(permutation_set(permutations, grid**2)), persistent=False)
-        self.shared = nn.Sequential(nn.Linear(encoder.dim, hidden // 4), nn.ReLU(inplace=True))
-        self.head = mlp(grid**2 * (hidden // 4), hidden, len(self.orders))
+        self.shared = nn.Sequential(nn.Linear(encoder.dim, hidden_dim // 4), nn.ReLU(inplace=True))
+        self.head = mlp(grid**2 * (hidden_dim // 4), hidden_dim, len(self.orders))
 
     def views(self, spec: ImageSpec) -> ImageViews:
-        """Return squares cut at random, some of them gray."""
-        crop = Crop(self.size, scale=(self.scale, 1.0), ratio=(1.0, 1.0), gray=self.gray)
+        """Return random square crops, some of them gray."""
+        crop = Crop(self.size, scale=(self.min_scale, 1.0), ratio=(1.0, 1.0), gray=self.gray)
         return ImageViews(spec, {"x": crop}, noise=True)
 
     def puzzles(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the mixed tiles (B, grid², C, h, w), and which permutation it was (B,)."""
+        """Return the shuffled tiles (B, grid², C, h, w), and the number of the permutation (B,)."""
         x, key = batch["x"], batch["noise"]
         label = integers(key, len(self.orders))
         moved = integers(key, self.jitter + 1, 2, self.grid**2, stream=1)
-        apart = integers(key, self.apart + 1, 2, self.grid**2, x.shape[1], stream=2)
-        first = self.margin + integers(key, self.size - self.grid * self.cell - 2 * self.margin + 1, 2, stream=3)
+        shifts = integers(key, self.channel_jitter + 1, 2, self.grid**2, x.shape[1], stream=2)
+        first = self.border + integers(key, self.size - self.grid * self.cell - 2 * self.border + 1, 2, stream=3)
         top, left = (at[..., None] for at in corners(self.orders[label], self.grid, self.cell, first, moved))
-        tiles = cut(x, top + apart[:, 0], left + apart[:, 1], self.tile)
-        return standardised(tiles) if self.normalise else tiles, label
+        tiles = cut(x, top + shifts[:, 0], left + shifts[:, 1], self.tile_size)
+        return standardised(tiles) if self.normalize else tiles, label
 
     def logits(self, tiles: Tensor) -> Tensor:
-        """Return how likely each permutation is (B, K)."""
-        found: Tensor = self.head(self.shared(encode(self.encoder, tiles, self.side)).flatten(1))
-        return found
+        """Return the logits of the permutations (B, K)."""
+        return self.head(self.shared(encode(self.encoder, tiles, self.side)).flatten(1))
 
     def loss(self, batch: Batch) -> Loss:
         """Return the cross-entropy of the permutation."""
@@ -108,13 +114,13 @@ class Jigsaw(Task):
         return classified(self.logits(tiles), label)
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
-        """Return the image, the puzzle and its solution, and what the guess makes of it."""
+        """Return the image, the puzzle and its solution; with `guess` also the predicted solution."""
         puzzles, labels = self.puzzles(batch)
-        found = [("solved", labels)] + ([("guess", self.logits(puzzles).argmax(1))] if guess else [])
+        solutions = [("solved", labels)] + ([("guess", self.logits(puzzles).argmax(1))] if guess else [])
         rows = []
         for i, (x, tiles) in enumerate(zip(batch["x"], puzzles, strict=True)):
             rows.append([Panel(x, "image"), Panel(mosaic(tiles, self.grid), f"permutation {int(labels[i])}")])
-            for word, chosen in found:
-                right = mosaic(tiles[self.orders[chosen[i]].argsort()], self.grid)
-                rows[-1].append(Panel(right, f"{word}: {int(chosen[i])}"))
+            for name, numbers in solutions:
+                solved = mosaic(tiles[self.orders[numbers[i]].argsort()], self.grid)
+                rows[-1].append(Panel(solved, f"{name}: {int(numbers[i])}"))
         return rows

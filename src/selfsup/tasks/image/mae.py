@@ -1,4 +1,4 @@
-"""MAE (He et al., 2022): see a quarter of the patches, and paint the others."""
+"""MAE (He et al., 2022): reconstruct an image from a quarter of its patches."""
 
 from __future__ import annotations
 
@@ -17,19 +17,27 @@ from selfsup.views.image import Crop, ImageViews
 
 
 class MAE(Task):
-    """Paint the patches that were left out (He et al., 2022, section 3).
+    """Reconstruct masked patches from the visible ones (He et al., 2022, section 3).
 
-    A share `masked` of the patches, others for each image, is left out before the encoder, which works on the rest
-    alone; a small decoder gets its tokens and the places of the hidden patches. The loss is the mean square error of
-    the hidden patches, each less its mean and over its deviation, √(variance + 1e-6); `--no-normalize` takes plain
-    pixels. Chance is 1, less where patches are flat; `explained` is the share of the variance that is predicted.
+    Random patches of each image are masked. The encoder sees the visible ones alone; a small decoder gets their tokens
+    and the positions of the masked patches. The loss is the mean squared error over the masked patches; with
+    `normalize` each patch less its mean and divided by its standard deviation, √(variance + 1e-6). Chance is 1 with
+    `normalize`, and less where patches are flat; `explained` is the fraction of the variance that is predicted.
 
-    Batch: `x` (B, C, H, W) float; `noise` (B,) int64, from which patches are chosen.
+    Batch: `x` (B, C, H, W) float; `noise` (B,) int64, from which the masks are drawn.
     Published: ImageNet, ViT-B fine-tuned 83.6%, linear 68.0%.
 
-    Deviations: the decoder is `depth` blocks of `width`, for a small encoder and small data; the paper has 8 of 512. It
-    gets no token of a masked patch but asks at its place. Learning rate 2e-3 at a batch of 128 for a narrow encoder;
-    the paper 1.5e-4 · batch / 256 for wide ones.
+    Deviations: a smaller decoder for a small encoder and small data; in place of a masked patch's token it gets one
+    learned token at the patch's position, and only for patches that are predicted. Learning rate 2e-3 at a batch of 128
+    for a narrow encoder; the paper 1.5e-4 · batch / 256 for wide ones.
+
+    Args:
+        mask_ratio: Fraction of the patches that is masked, in (0, 1).
+        decoder_dim: Width of the decoder, a multiple of 4; 512 in the paper, in [4, inf).
+        decoder_depth: Blocks of the decoder; 8 in the paper, in [1, inf).
+        normalize: Whether the targets are normalized by the mean and standard deviation of their patch.
+        min_scale: Smallest area of a crop as a fraction of the image, in (0, 1].
+        flip: Probability that an image is mirrored, in [0, 1].
     """
 
     paper = "He et al., 2022"
@@ -43,57 +51,58 @@ class MAE(Task):
         self,
         encoder: Encoder,
         *,
-        masked: float = 0.75,
-        width: int = 64,
-        depth: int = 2,
-        normalise: bool = True,
-        least: float = 0.2,
+        mask_ratio: float = 0.75,
+        decoder_dim: int = 64,
+        decoder_depth: int = 2,
+        normalize: bool = True,
+        min_scale: float = 0.2,
         flip: float = 0.5,
     ) -> None:
         super().__init__(encoder)
         self.patches = grid_of(encoder) ** 2
-        self.kept = round(self.patches * (1 - masked))
-        if not 0 < self.kept < self.patches:
-            raise UserError(f"--masked {masked} leaves {self.kept} of {self.patches} patches: 0.75, for example")
-        self.normalise, self.least, self.flip = normalise, least, flip
+        self.visible = round(self.patches * (1 - mask_ratio))
+        if not 0 < self.visible < self.patches:
+            raise UserError(f"--mask-ratio {mask_ratio} leaves {self.visible} of {self.patches} patches: try 0.75")
+        self.normalize, self.min_scale, self.flip = normalize, min_scale, flip
         pixels = self.encoder.patch**2 * encoder.spec.channels
-        self.decoder = MaskDecoder(encoder.dim, self.encoder.grid, pixels, width=width, depth=depth)
+        self.decoder = MaskDecoder(encoder.dim, self.encoder.grid, pixels, width=decoder_dim, depth=decoder_depth)
 
     def views(self, spec: ImageSpec) -> ImageViews:
-        """Return crops of at least the share `least` of the image, perhaps mirrored."""
-        crop = Crop(spec.size, scale=(self.least, 1), bicubic=True, flip=self.flip)
+        """Return random crops, some of them mirrored."""
+        crop = Crop(spec.size, scale=(self.min_scale, 1), bicubic=True, flip=self.flip)
         return ImageViews(spec, {"x": crop}, noise=True)
 
     def loss(self, batch: Batch) -> Loss:
-        """Return the error of the hidden patches."""
-        painted, _, hidden = self._paint(batch)
-        pixels = take(patchify(batch["x"], self.encoder.patch), hidden)
-        mean, deviation = self._scale(pixels)
-        target = (pixels - mean) / deviation
-        value = (full(painted) - target).square().mean()
-        blind = (target - target.mean()).square().mean()
-        return Loss(value, {"explained": 1 - value.detach() / blind}, 1.0 if self.normalise else None)
+        """Return the error of the masked patches."""
+        predicted, _, masked = self._predict(batch)
+        pixels = take(patchify(batch["x"], self.encoder.patch), masked)
+        mean, std = self._statistics(pixels)
+        target = (pixels - mean) / std
+        value = (full(predicted) - target).square().mean()
+        variance = (target - target.mean()).square().mean()
+        return Loss(value, {"explained": 1 - value.detach() / variance}, 1.0 if self.normalize else None)
 
-    def _paint(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the hidden patches as predicted, and the numbers of the patches kept and hidden."""
-        keep, hidden = noise.shuffles(batch["noise"], self.patches).tensor_split([self.kept], 1)
-        return self.decoder(self.encoder.tokens(batch["x"], keep), keep, hidden), keep, hidden
+    def _predict(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the predicted patches, and the numbers of the visible and of the masked patches."""
+        visible, masked = noise.shuffles(batch["noise"], self.patches).tensor_split([self.visible], 1)
+        return self.decoder(self.encoder.tokens(batch["x"], visible), visible, masked), visible, masked
 
-    def _scale(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        if not self.normalise:
+    def _statistics(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean and the standard deviation by which patches are normalized."""
+        if not self.normalize:
             return pixels.new_zeros(()), pixels.new_ones(())
         return pixels.mean(2, keepdim=True), (pixels.var(2, keepdim=True) + 1e-6).sqrt()
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
-        """Return what is seen of each image; what is painted, on the patch's own mean and deviation; the image."""
+        """Return the visible patches; with `guess` the reconstruction, at each patch's true mean and std; the image."""
         x = batch["x"]
-        painted, keep, hidden = self._paint(batch)
-        pictures = [(only(x, mask_of(keep, self.patches)), f"sees {self.kept} of {self.patches}")]
+        predicted, visible, masked = self._predict(batch)
+        columns = [(only(x, mask_of(visible, self.patches)), f"visible: {self.visible} of {self.patches} patches")]
         if guess:
             patches = patchify(x, self.encoder.patch)
-            mean, deviation = self._scale(take(patches, hidden))
-            place = hidden[..., None].expand(-1, -1, patches.shape[2])
-            whole = patches.scatter(1, place, full(painted) * deviation + mean)
-            pictures += [(unpatchify(whole, x.shape[1]), "painted")]
-        pictures += [(x, "the image")]
-        return [[Panel(images[row], words) for images, words in pictures] for row in range(len(x))]
+            mean, std = self._statistics(take(patches, masked))
+            places = masked[..., None].expand(-1, -1, patches.shape[2])
+            filled = patches.scatter(1, places, full(predicted) * std + mean)
+            columns += [(unpatchify(filled, x.shape[1]), "reconstruction")]
+        columns += [(x, "image")]
+        return [[Panel(images[row], caption) for images, caption in columns] for row in range(len(x))]

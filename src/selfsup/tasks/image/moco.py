@@ -1,4 +1,4 @@
-"""MoCo (He et al., 2020; v2: Chen et al., 2020): find a view among a queue of past keys of an EMA encoder."""
+"""MoCo (He et al., 2020; v2: Chen et al., 2020): find the key of the other view in a queue of past keys."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selfsup.errors import UserError
 from selfsup.losses import product, unit
 from selfsup.nn.distributed import gather
 from selfsup.nn.ema import ema_update, frozen_copy
@@ -24,21 +23,29 @@ from selfsup.views.image import ImageViews, preset
 
 
 class MoCo(Task):
-    """Find the key of an image's other view among `queue` keys of past batches (He et al., 2020, algorithm 1).
+    """Find the key of an image's other view among a queue of keys of past batches (He et al., 2020, algorithm 1).
 
-    The defaults are v2 (Chen et al., 2020): a projector with one hidden layer, blur, temperature 0.2. `hidden=0` and
-    `temperature=0.07` are v1's. Keys enter the queue after the loss, or each positive would also be a negative. Chance
-    is ln(`queue` + 1).
+    The defaults are those of v2 (Chen et al., 2020): a projector with one hidden layer, blur, temperature 0.2;
+    `hidden_dim=0` and `temperature=0.07` give v1. Keys enter the queue after the loss, or each positive would also be a
+    negative. Chance is ln(`queue_size` + 1).
 
-    The keys are computed on `splits` random parts of the batch, each with BatchNorm statistics of its own: the
-    statistics that a query shares with its key would give it away (section 3.3, "shuffling BN"). `scale` is the least
-    share of the image's area in a view.
+    The momentum encoder computes the keys on random parts of the batch, each with its own BatchNorm statistics: if a
+    query shared its statistics with its key, they would give the key away (section 3.3, "shuffling BN").
 
-    Batch: `x` (B, 2, C, H, W) float; `noise` (B,) int64. Published: ImageNet, ResNet-50, linear: v1, 200 epochs, 60.8%;
-    v2, 200 epochs, 67.5%, 800 epochs, 71.1%. CIFAR-10, ResNet-18, 1,000 epochs: v2+ 92.9%.
+    Batch: `x` (B, 2, C, H, W) float; `noise` (B,) int64.
+    Published: ImageNet, ResNet-50, linear: v1, 200 epochs, 60.8%; v2, 200 epochs, 67.5%, 800 epochs, 71.1%. CIFAR-10,
+    ResNet-18, 1,000 epochs: v2+ 92.9%.
 
-    Deviations: queue and momentum suit small data (the paper: 65,536 and 0.999). Several processes shuffle within
-    themselves.
+    Deviations: a shorter queue and a lower momentum for small data. Each process shuffles its own part of the batch.
+
+    Args:
+        queue_size: Keys of past batches, at most the number of samples; 65,536 in the paper, in [1, inf).
+        momentum: Momentum of the momentum encoder; 0.999 in the paper, in [0, 1].
+        temperature: Divides the cosine similarities; 0.07 in v1, in (0, inf).
+        hidden_dim: Width of the hidden layer of the projector; 0: a linear projector, as in v1, in [0, inf).
+        out_dim: Dimension of the embedding that the loss compares, in [1, inf).
+        num_splits: Parts of the batch with BatchNorm statistics of their own, in [1, inf).
+        min_scale: Smallest area of a crop as a fraction of the image, in (0, 1].
     """
 
     paper = "He et al., 2020"
@@ -48,48 +55,46 @@ class MoCo(Task):
         self,
         encoder: Encoder,
         *,
-        queue: int = 4096,
+        queue_size: int = 4096,
         momentum: float = 0.99,
         temperature: float = 0.2,
-        hidden: int = 512,
-        dim: int = 128,
-        splits: int = 4,
-        scale: float = 0.2,
+        hidden_dim: int = 512,
+        out_dim: int = 128,
+        num_splits: int = 4,
+        min_scale: float = 0.2,
     ) -> None:
         super().__init__(encoder)
-        if queue < 1 or splits < 1:
-            raise UserError(f"--queue and --splits must be at least 1, not {queue} and {splits}")
-        self.momentum, self.temperature, self.splits, self.scale = momentum, temperature, splits, scale
-        before = [nn.Linear(encoder.dim, hidden), nn.ReLU(inplace=True)] if hidden else []
-        self.projector = nn.Sequential(*before, nn.Linear(hidden or encoder.dim, dim))
-        self.slow = frozen_copy(nn.Sequential(self.encoder, self.projector))
-        self.queue = Queue(queue, dim)
+        self.momentum, self.temperature, self.num_splits, self.min_scale = momentum, temperature, num_splits, min_scale
+        hidden = [nn.Linear(encoder.dim, hidden_dim), nn.ReLU(inplace=True)] if hidden_dim else []
+        self.projector = nn.Sequential(*hidden, nn.Linear(hidden_dim or encoder.dim, out_dim))
+        self.momentum_encoder = frozen_copy(nn.Sequential(self.encoder, self.projector))
+        self.queue = Queue(queue_size, out_dim)
         self.keys: Tensor | None = None
 
     @classmethod
     def resolve(cls, source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
-        """A queue is no longer than the data."""
-        return at_most_samples(source, given, cls, "queue")
+        """Limit the queue to the number of samples."""
+        return at_most_samples(source, given, cls, "queue_size")
 
     def views(self, spec: ImageSpec) -> ImageViews:
-        """Return two views as in v2."""
-        return ImageViews(spec, preset("mocov2", spec.size, scale=self.scale), noise=True)
+        """Return two views with the augmentations of v2."""
+        return ImageViews(spec, preset("mocov2", spec.size, scale=self.min_scale), noise=True)
 
     def embed(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, dim), of unit length."""
+        """(B, C, H, W) -> (B, out_dim), of unit length."""
         return unit(self.projector(self.encoder(x)))
 
     @torch.no_grad()
-    def slow_keys(self, x: Tensor, order: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, dim): computed in parts, in an order that has nothing to do with that of the queries."""
-        parts = x[order].tensor_split(min(self.splits, max(1, len(x) // 2)))
-        keys = torch.cat([unit(self.slow(part)) for part in parts])
+    def momentum_keys(self, x: Tensor, order: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, out_dim): the keys, computed in parts of a random order that the queries do not share."""
+        parts = x[order].tensor_split(min(self.num_splits, max(1, len(x) // 2)))
+        keys = torch.cat([unit(self.momentum_encoder(part)) for part in parts])
         return torch.empty_like(keys).index_copy_(0, order, keys)
 
     def loss(self, batch: Batch) -> Loss:
-        """Return the cross-entropy of the positive key among it and the queue."""
+        """Return the cross-entropy of the positive key against the queue."""
         query = self.embed(batch["x"][:, 0])
-        self.keys = self.slow_keys(batch["x"][:, 1], batch["noise"].argsort())
+        self.keys = self.momentum_keys(batch["x"][:, 1], batch["noise"].argsort())
         positive = (query * self.keys).sum(1, keepdim=True)
         logits = torch.cat([positive, product(query, self.queue.rows.T)], 1) / self.temperature
         right = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
@@ -97,13 +102,13 @@ class MoCo(Task):
         return Loss(F.cross_entropy(logits, right), metrics, math.log(len(self.queue.rows) + 1))
 
     def after_step(self) -> None:
-        """Move the EMA encoder, and put the keys of the global batch into the queue."""
-        ema_update(self.slow[0], self.encoder, self.momentum)
-        ema_update(self.slow[1], self.projector, self.momentum)
+        """Update the momentum encoder and put the keys of the global batch into the queue."""
+        ema_update(self.momentum_encoder[0], self.encoder, self.momentum)
+        ema_update(self.momentum_encoder[1], self.projector, self.momentum)
         if self.keys is not None:
             self.queue.put(gather(self.keys))
             self.keys = None
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
-        """Return query and key view of each image."""
+        """Return the query and the key view of each image."""
         return view_panels(batch["x"], embed=self.embed if guess else None)

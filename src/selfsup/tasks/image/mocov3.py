@@ -1,4 +1,4 @@
-"""MoCo v3 (Chen et al., 2021): contrast with the keys of an EMA encoder in the same batch, without a queue."""
+"""MoCo v3 (Chen et al., 2021): contrast with a momentum encoder's keys of the same batch, without a queue."""
 
 from __future__ import annotations
 
@@ -20,17 +20,24 @@ from selfsup.views.image import ImageViews, preset
 
 
 class MoCoV3(Task):
-    """Predict an EMA encoder's embedding of the other view, among those of the batch (Chen et al., 2021, algorithm 1).
+    """Find a momentum encoder's key of the other view among those of the batch (Chen et al., 2021, algorithm 1).
 
-    Both views are query and key in turn; the loss is multiplied by twice the temperature (section 3). A vision
-    transformer's patch embedding stays as it was drawn (section 4.2: training is unstable otherwise). The momentum goes
-    to 1 along a cosine. `scale` is the least share of the image's area in a view. Chance is 4 · `temperature` · ln B.
+    Each view is a query and a key; the loss is multiplied by twice the temperature (section 3). The patch embedding of
+    a vision transformer stays as it was initialized (section 4.2: training is unstable otherwise). Chance is
+    4 · `temperature` · ln B.
 
-    Batch: `x` (B, 2, C, H, W) float. Published: ImageNet, ResNet-50, linear, 100/300/1,000 epochs: 68.9/72.8/74.6%;
-    CIFAR-10, ResNet-18, 1,000 epochs, 93.1%.
+    Batch: `x` (B, 2, C, H, W) float.
+    Published: ImageNet, ResNet-50, linear, 100/300/1,000 epochs: 68.9/72.8/74.6%; CIFAR-10, ResNet-18, 1,000 epochs,
+    93.1%.
 
-    Deviations: heads suit small data (the paper: 4096-256, projector of three layers for transformers); temperature 0.2
-    for every encoder (the paper: 1.0 for ResNet-50).
+    Deviations: smaller heads for small data, with a projector of two layers (three in the paper for transformers).
+
+    Args:
+        temperature: Divides the cosine similarities; 1.0 in the paper for ResNet-50, in (0, inf).
+        momentum: Momentum of the momentum encoder at the start; it rises to 1 along a cosine, in [0, 1].
+        hidden_dim: Width of the hidden layers of projector and predictor; 4,096 in the paper, in [1, inf).
+        out_dim: Dimension of the embedding that the loss compares; 256 in the paper, in [1, inf).
+        min_scale: Smallest area of a crop as a fraction of the image, in (0, 1].
     """
 
     paper = "Chen et al., 2021"
@@ -42,40 +49,40 @@ class MoCoV3(Task):
         *,
         temperature: float = 0.2,
         momentum: float = 0.99,
-        hidden: int = 512,
-        dim: int = 128,
-        scale: float = 0.08,
+        hidden_dim: int = 512,
+        out_dim: int = 128,
+        min_scale: float = 0.08,
     ) -> None:
         super().__init__(encoder)
-        self.temperature, self.momentum, self.scale = temperature, momentum, scale
+        self.temperature, self.momentum, self.min_scale = temperature, momentum, min_scale
         for name, module in self.encoder.named_modules():
             if name.endswith("patch_embed"):
                 module.requires_grad_(False)
-        self.projector = nn.Sequential(mlp(encoder.dim, hidden, dim), BatchNorm(dim, affine=False))
-        self.predictor = nn.Sequential(mlp(dim, hidden, dim), BatchNorm(dim, affine=False))
-        self.slow = frozen_copy(nn.Sequential(self.encoder, self.projector))
+        self.projector = nn.Sequential(mlp(encoder.dim, hidden_dim, out_dim), BatchNorm(out_dim, affine=False))
+        self.predictor = nn.Sequential(mlp(out_dim, hidden_dim, out_dim), BatchNorm(out_dim, affine=False))
+        self.momentum_encoder = frozen_copy(nn.Sequential(self.encoder, self.projector))
 
     def views(self, spec: ImageSpec) -> ImageViews:
         """Return BYOL's two views (section 4)."""
-        return ImageViews(spec, preset("byol", spec.size, scale=self.scale))
+        return ImageViews(spec, preset("byol", spec.size, scale=self.min_scale))
 
     def embed(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, dim), of unit length: the query."""
+        """(B, C, H, W) -> (B, out_dim), of unit length: the query."""
         return unit(self.predictor(self.projector(self.encoder(x))))
 
     def loss(self, batch: Batch) -> Loss:
-        """Return InfoNCE of both directions over the global batch."""
+        """Return InfoNCE in both directions over the global batch."""
         q1, q2 = (gather(q) for q in each_view(self.embed, batch["x"]))
         with torch.no_grad():
-            k1, k2 = (gather(unit(k)) for k in each_view(self.slow, batch["x"]))
+            k1, k2 = (gather(unit(k)) for k in each_view(self.momentum_encoder, batch["x"]))
         both = info_nce(q1, k2, self.temperature) + info_nce(q2, k1, self.temperature)
         return Loss(2 * self.temperature * both, chance=4 * self.temperature * math.log(len(q1)))
 
     def after_step(self) -> None:
-        """Move the EMA encoder."""
+        """Update the momentum encoder."""
         momentum = cosine_schedule(self.momentum, 1.0, self.progress)
-        ema_update(self.slow[0], self.encoder, momentum)
-        ema_update(self.slow[1], self.projector, momentum)
+        ema_update(self.momentum_encoder[0], self.encoder, momentum)
+        ema_update(self.momentum_encoder[1], self.projector, momentum)
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
         """Return the two views of each image."""
