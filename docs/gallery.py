@@ -16,9 +16,9 @@ from pathlib import Path
 from PIL import Image
 
 import selfsup
-from selfsup.tasks.catalogue import Entry
 from selfsup.data.open import open_data
 from selfsup.errors import UserError
+from selfsup.tasks.catalogue import Entry
 
 HERE = Path(__file__).parent
 LARGEST = 30_000  # bytes of an image

@@ -237,7 +237,7 @@ def test_a_saved_evaluation_is_shown_and_not_measured_again(
 
 def test_confusion_with_test_data_and_with_many_classes(finished_run: Path, tmp_path: Path, monkeypatch) -> None:
     run = shutil.copytree(finished_run, tmp_path / "run")
-    monkeypatch.setattr("selfsup.reports.looks.CLASSES", 5)
+    monkeypatch.setattr("selfsup.reports.samples.CLASSES", 5)
     from selfsup.data.open import open_data
 
     digits = open_data("digits")

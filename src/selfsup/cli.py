@@ -130,8 +130,7 @@ def _print(result: Any, as_json: bool) -> None:
 
 def _function(command: str) -> Callable[..., Any]:
     """Return the function of a command, which has its name, from its file."""
-    function: Callable[..., Any] = getattr(importlib.import_module(f"selfsup.commands.{command}"), command)
-    return function
+    return getattr(importlib.import_module(f"selfsup.commands.{command}"), command)
 
 
 def _takes_more(function: Callable[..., Any]) -> bool:

@@ -176,8 +176,7 @@ def _embed(file: VectorFile, image: str, run: str | os.PathLike[str] | Run | Non
     if int(encoder.dim) != file.dim:
         raise UserError(f"{run.folder} gives vectors of {encoder.dim} numbers, {file.path} holds vectors of {file.dim}")
     source = open_query(run.spec.kind, image)
-    vector: NDArray[np.float32] = extract(encoder, source, run.spec, make_fabric(device, "float32").device)[1][0]
-    return vector
+    return extract(encoder, source, run.spec, make_fabric(device, "float32").device)[1][0]
 
 
 def _sheet_path(path: Path) -> Path:

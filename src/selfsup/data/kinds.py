@@ -57,8 +57,7 @@ def make_spec(source: Source, **given: Any) -> Spec:
 
 def open_query(kind: str, text: str) -> Source:
     """Return a source of the one sample that a query of `search` means; raise `UserError` for none."""
-    found: Source = _load(KINDS[kind][1])(text)
-    return found
+    return _load(KINDS[kind][1])(text)
 
 
 def check_kind(kind: str) -> None:

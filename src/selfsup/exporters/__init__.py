@@ -29,5 +29,4 @@ class Exporter(Protocol):
 
 def exporter(kind: str) -> Exporter:
     """Return the exporter of a kind of data."""
-    found: Exporter = importlib.import_module(EXPORTERS[kind])
-    return found
+    return importlib.import_module(EXPORTERS[kind])

@@ -52,8 +52,7 @@ class Arrays:
 
     def read(self, index: int, span: slice | None = None) -> NDArray[Any]:
         """Return (H, W, C), in the type of the arrays."""
-        picture: NDArray[Any] = self.x[index]
-        return picture
+        return self.x[index]
 
     def path(self, index: int) -> str:
         """Return the sample's number."""
