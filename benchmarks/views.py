@@ -315,10 +315,10 @@ def fidelity(source: Files) -> dict[str, float]:
     found = {}
     for name, kind in alone.items():
         views = ImageViews(ImageSpec(224, 3, (0.0,) * 3, (1.0,) * 3), {"x": kind}, output="float32")
-        got, look = views.fetch(source, indices, 0, 0).batch["x"], draw.looks(kind, u)
+        got, color = views.fetch(source, indices, 0, 0).batch["x"], draw.color_params(kind, u)
         found[name] = statistics.fmean(
             float(
-                (got[n, v] - views_chain.view(pictures[n], where.box[n, v], where.flip[n, v], 224, look[n, v]))
+                (got[n, v] - views_chain.view(pictures[n], where.box[n, v], where.flip[n, v], 224, color[n, v]))
                 .abs()
                 .mean()
             )

@@ -16,9 +16,9 @@ from pathlib import Path
 from PIL import Image
 
 import selfsup
-from selfsup.commands.tasks import Entry
 from selfsup.data.open import open_data
 from selfsup.errors import UserError
+from selfsup.tasks.catalogue import Entry
 
 HERE = Path(__file__).parent
 LARGEST = 30_000  # bytes of an image
@@ -77,7 +77,7 @@ def main() -> None:
     runs = runs_by_task(options.runs)
     lines = ["# Gallery", "", "Every task on `" + options.data + "`; built by `python docs/gallery.py`.", ""]
     section = ""
-    for task in selfsup.tasks():
+    for task in selfsup.list_tasks():
         if task.section != section:
             section = task.section
             lines += [f"## {section[0].upper()}{section[1:]}", ""]

@@ -15,8 +15,8 @@ import pytest
 
 from selfsup.cli import main
 from selfsup.data.open import open_data
-from selfsup.errors import UserError
-from selfsup.pretraining import prepare_task
+from selfsup.errors import UserError, unknown
+from selfsup.tasks.resolve import resolve_task
 
 MakeFolder = Callable[..., Path]
 Told = Callable[..., str]
@@ -86,6 +86,15 @@ def test_names_with_the_nearest(told: Told, finished_run: Path) -> None:
 
 def test_a_device_that_is_not_there(told: Told) -> None:
     assert "--device cuda" in told("pretrain", "digits", "--device", "cuda", *SMALL)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("hidden", "hidden-dim"), ("queue", "queue-size"), ("scale", "min-scale"), ("local", "num-local-crops")],
+)
+def test_the_start_or_the_end_of_a_name_is_enough_to_suggest_it(given: str, meant: str) -> None:
+    names = ["quiet", "labels", "size", "steps", "hidden-dim", "queue-size", "min-scale", "num-local-crops"]
+    assert f"did you mean '--{meant}'" in str(unknown("option", f"--{given}", [f"--{name}" for name in names]))
 
 
 # Options
@@ -365,6 +374,6 @@ def test_all_broken_is_a_failed_run(told: Told, images: Path) -> None:
 def test_more_negatives_or_clusters_than_samples(task: str, option: str) -> None:
     digits, flag = open_data("digits"), option.replace("_", "-")
     with pytest.raises(UserError, match=f"--{flag} 5,000 is more than there are samples \\(1,797\\)"):
-        prepare_task(task, digits, {option: 5000})
-    assert prepare_task(task, digits.take(np.arange(70)), {})[2][option] == 70
-    assert prepare_task(task, digits, {option: 1797})[2][option] == 1797
+        resolve_task(task, digits, {option: 5000})
+    assert resolve_task(task, digits.take(np.arange(70)), {})[2][option] == 70
+    assert resolve_task(task, digits, {option: 1797})[2][option] == 1797

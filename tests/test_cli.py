@@ -17,7 +17,9 @@ from safetensors import safe_open
 import selfsup
 from selfsup import cli
 from selfsup.cli import COMMANDS, main
+from selfsup.data.kinds import spec_options
 from selfsup.tasks import TASKS, find_task
+from selfsup.tasks.options import options
 
 SMALL = ["--encoder", "convnet", "--steps", "2", "--batch-size", "8", "--quiet"]
 Run = Callable[..., str]
@@ -86,6 +88,15 @@ def test_help_of_a_task_shows_its_options_too(run: Run, words: list[str]) -> Non
     text = run(*words, "--help")
     assert "--flip" in text
     assert "DATA" in text
+
+
+def test_help_of_every_option_of_a_task_is_its_sentence_and_range(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
+    text = " ".join(run("pretrain", "--task", "simclr", "--help").split())
+    for name, option in {**options(find_task("simclr")), **spec_options("image")}.items():
+        assert cli._flag(name) in text
+        assert option.sentence.rstrip(".") in text
+        assert option.range is None or option.range.text in option.sentence
 
 
 def test_help_is_quick_and_imports_neither_torch_nor_numpy() -> None:
@@ -177,7 +188,7 @@ def test_no_option_of_a_task_hides_one_of_a_command(name: str) -> None:
 
 def test_json_is_one_object_and_nothing_else(run: Run, finished_run: Path) -> None:
     assert json.loads(run("tasks", "--json"))[0]["name"] == "supervised"
-    assert json.loads(run("--json", "tasks", "rotation"))["options"]["flip"] == 0.5
+    assert json.loads(run("--json", "tasks", "rotation"))["options"]["flip"]["default"] == 0.5
     assert json.loads(run("pretrain", "digits", *SMALL[:-1], "--out", "run", "--json"))["done"] is True
     assert json.loads(run("show", "rotation", "digits", "--json")) == {"path": "show.png", "text": ""}
     assert json.loads(run("embed", finished_run, "digits", "--json", "-o", "x.parquet"))["rows"] == 1797

@@ -12,8 +12,7 @@ from PIL import Image
 
 import selfsup
 from selfsup.cli import main
-from selfsup.commands.search import nearest
-from selfsup.data.vectors import VectorFile
+from selfsup.data.vectors import VectorFile, nearest
 from selfsup.errors import UserError
 
 X = np.random.default_rng(0).normal(size=(9000, 16)).astype(np.float32)  # more than two batches
@@ -137,8 +136,8 @@ def test_bad_queries_are_told_in_one_line(file: Path, embedded: Path, images: Pa
     image, broken = images / "cat" / "0.png", images / "broken.png"
     broken.write_bytes(image.read_bytes()[:60])
     cases = [
-        (file, "9000", {}, "has the rows 0 to 8999, no row 9000"),
-        (file, "nowhere.png", {}, "is no row number, no path"),
+        (file, "9000", {}, "has the rows 0 to 8999, not row 9000"),
+        (file, "nowhere.png", {}, "is neither a row number nor a path"),
         (file, image, {}, "give --run"),
         (file, image, {"run": finished_run}, "gives vectors of 512 numbers, .* of 16"),
         (file, image, {"run": "nowhere"}, "is not a run folder"),

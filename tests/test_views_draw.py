@@ -7,8 +7,7 @@ from scipy.stats import chisquare, ks_2samp
 from torchvision.transforms import ColorJitter, RandomResizedCrop
 
 from selfsup.errors import UserError
-from selfsup.views import draw
-from selfsup.views.image import PRESETS, Crop, preset
+from selfsup.views.image import PRESETS, Crop, draw, preset
 from selfsup.views.random import permutation, uniform
 
 N = 10_000
@@ -18,7 +17,7 @@ TINY = 1e-4  # a correct sampler fails one of these tests once in ten thousand s
 def ours(crop, high=375, wide=500, seed=7):
     indices = np.arange(N)
     u = draw.draws(seed, 0, indices, crop.count)
-    return draw.places(crop, np.tile([[high, wide]], (N, 1)), u, seed, 0, indices, 0), draw.looks(crop, u)
+    return draw.places(crop, np.tile([[high, wide]], (N, 1)), u, seed, 0, indices, 0), draw.color_params(crop, u)
 
 
 @pytest.mark.parametrize(("high", "wide"), [(375, 500), (500, 100), (64, 64)])
@@ -38,22 +37,22 @@ def test_jitter_is_distributed_as_torchvisions():
     torch.manual_seed(0)
     ranges = [(0.2, 1.8), (0.6, 1.4), (0.8, 1.2), (-0.1, 0.1)]
     theirs = [ColorJitter.get_params(*ranges) for _ in range(N)]
-    _, look = ours(Crop(32, jitter=(0.8, 0.4, 0.2, 0.1), jitter_p=1.0))
+    _, color = ours(Crop(32, jitter=(0.8, 0.4, 0.2, 0.1), jitter_p=1.0))
     for place in range(4):
-        assert ks_2samp(look[:, 0, 1 + place], [t[1 + place] for t in theirs]).pvalue > TINY
-    assert chisquare(np.bincount(look[:, 0, draw.ORDER].astype(int), minlength=24)).pvalue > TINY
+        assert ks_2samp(color[:, 0, 1 + place], [t[1 + place] for t in theirs]).pvalue > TINY
+    assert chisquare(np.bincount(color[:, 0, draw.ORDER].astype(int), minlength=24)).pvalue > TINY
 
 
 def test_probabilities_sigma_and_their_independence():
     crop = Crop(32, count=2, flip=0.5, jitter=_WEAK, gray=0.2, blur=(1.0, 0.1), solarize=(0.0, 0.2))
-    where, look = ours(crop)
-    flags = np.stack([where.flip[:, 1], look[:, 1, 0] >= 0, look[:, 1, 5] > 0, look[:, 1, 6] > 0, look[:, 1, 7] > 0], 1)
+    where, color = ours(crop)
+    flags = np.stack([where.flip[:, 1], color[:, 1, 0] >= 0, *(color[:, 1, 5:] > 0).T], 1)
     for share, wanted in zip(flags.mean(0), (0.5, 0.8, 0.2, 0.1, 0.2), strict=True):
         assert abs(share - wanted) < 4 * np.sqrt(wanted * (1 - wanted) / N)
-    assert (look[:, 0, draw.SIGMA] > 0).all()
-    assert not look[:, 0, draw.SOLARIZE].any()
-    assert ks_2samp(look[:, 0, draw.SIGMA], np.random.default_rng(0).uniform(0.1, 2, N)).pvalue > TINY
-    correlation = np.corrcoef(np.concatenate([flags, look[:, 0, 1:7], where.flip[:, :1]], 1).T)
+    assert (color[:, 0, draw.SIGMA] > 0).all()
+    assert not color[:, 0, draw.SOLARIZE].any()
+    assert ks_2samp(color[:, 0, draw.SIGMA], np.random.default_rng(0).uniform(0.1, 2, N)).pvalue > TINY
+    correlation = np.corrcoef(np.concatenate([flags, color[:, 0, 1:7], where.flip[:, :1]], 1).T)
     assert np.nanmax(np.abs(correlation - np.eye(len(correlation)))) < 0.05
 
 

@@ -14,8 +14,7 @@ import views_chain
 from selfsup.data.image import Arrays
 from selfsup.source import Broken, Labels
 from selfsup.spec import ImageSpec
-from selfsup.views import draw
-from selfsup.views.image import PRESETS, Crop, ImageViews, centre, patches, preset, reference
+from selfsup.views.image import PRESETS, Crop, ImageViews, centre, draw, patches, preset, reference
 from selfsup.views.image import views as images
 
 LIMIT = 0.006
@@ -124,11 +123,11 @@ def test_every_step_and_the_chain_are_torchvisions(name, files):
     got = ImageViews(plain(96), {"x": crop}, output="float32").fetch(source, indices, 3, 1).batch["x"]
     u = draw.draws(3, 1, indices, 2)
     where = draw.places(crop, np.array([p.shape[:2] for p in pictures]), u, 3, 1, indices, 0)
-    look = draw.looks(crop, u)
+    color = draw.color_params(crop, u)
     for n in indices:
         for v in range(2):
             box, flip = where.box[n, v], where.flip[n, v]
-            wanted = views_chain.view(pictures[n], box, flip, 96, look[n, v], crop.bicubic)
+            wanted = views_chain.view(pictures[n], box, flip, 96, color[n, v], crop.bicubic)
             assert (got[n, v] - wanted).abs().mean() <= LIMIT
 
 

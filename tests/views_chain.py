@@ -4,12 +4,12 @@ import torch
 import torchvision.transforms.v2.functional as F
 from torchvision.transforms import InterpolationMode
 
-from selfsup.views import draw
+from selfsup.views.image import draw
 
 
-def appear(x, look):
-    """Change x (C, H, W), float in 0..1, as look (8,) says, by torchvision."""
-    order, brightness, contrast, saturation, hue, gray, sigma, solarize = look.tolist()
+def appear(x, color):
+    """Change x (C, H, W), float in 0..1, as color (8,) says, by torchvision."""
+    order, brightness, contrast, saturation, hue, gray, sigma, solarize = color.tolist()
     changes = (
         lambda v: F.adjust_brightness(v, brightness),
         lambda v: F.adjust_contrast(v, contrast),
@@ -35,6 +35,6 @@ def crop(image, box, flip, size, bicubic=False):
     return (F.horizontal_flip(x) if flip else x).float() / 255
 
 
-def view(image, box, flip, size, look, bicubic=False):
+def view(image, box, flip, size, color, bicubic=False):
     """Return the whole chain (C, size, size) float in 0..1."""
-    return appear(crop(image, box, flip, size, bicubic), look)
+    return appear(crop(image, box, flip, size, bicubic), color)

@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import sys
+import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
@@ -89,7 +90,7 @@ def _run(words: list[str]) -> Any:
     known = _options(function)
     helping = "--help" in words or "-h" in words
     asked = {name for word in words if (name := _option(word))} - {*_accepted(known), "help", "tyro_print_completion"}
-    more: dict[str, Option] = {}
+    more: dict[str, Further] = {}
     if _takes_more(function) and (asked or helping):
         more = _further_options(function, words, explain=not asked)
     for name in sorted(asked - _accepted({name: option.parameter for name, option in more.items()})):
@@ -129,8 +130,7 @@ def _print(result: Any, as_json: bool) -> None:
 
 def _function(command: str) -> Callable[..., Any]:
     """Return the function of a command, which has its name, from its file."""
-    function: Callable[..., Any] = getattr(importlib.import_module(f"selfsup.commands.{command}"), command)
-    return function
+    return getattr(importlib.import_module(f"selfsup.commands.{command}"), command)
 
 
 def _takes_more(function: Callable[..., Any]) -> bool:
@@ -157,7 +157,7 @@ def _flag(name: str) -> str:
 
 
 def _recorder(
-    function: Callable[..., Any], more: Mapping[str, Option] | None = None
+    function: Callable[..., Any], more: Mapping[str, Further] | None = None
 ) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]:
     """Return a function with the options of `function` (and `more` for **options) that returns what it got."""
     parameters = inspect.signature(function).parameters.values()
@@ -173,35 +173,41 @@ def _recorder(
     return bound
 
 
-def _explained(option: Option) -> inspect.Parameter:
+def _explained(option: Further) -> inspect.Parameter:
     """Return an option of a task or a kind of data with its help."""
     import tyro
 
-    kind = option.parameter.annotation
-    return option.parameter.replace(annotation=Annotated[kind, tyro.conf.arg(help=option.help or None)])
+    annotation = option.parameter.annotation
+    shown = tyro.conf.arg(help=option.help or None, metavar=_metavar(annotation))
+    return option.parameter.replace(annotation=Annotated[annotation, shown])
 
 
 def _readable(parameter: inspect.Parameter, function: Callable[..., Any]) -> inspect.Parameter:
     """Resolve the annotation, and show DATA instead of STR, INT instead of {None}|INT."""
     import tyro
 
-    kind = eval(parameter.annotation, function.__globals__)
-    names = [getattr(part, "__name__", "") for part in typing.get_args(kind) or (kind,)]
-    shown = parameter.name if parameter.kind is parameter.POSITIONAL_ONLY else names[0]
-    if kind is bool or typing.get_origin(kind) is Literal:
-        return parameter.replace(annotation=kind)
+    annotation = eval(parameter.annotation, function.__globals__)
+    metavar = parameter.name.upper() if parameter.kind is parameter.POSITIONAL_ONLY else _metavar(annotation)
     aliases = ("-o",) if parameter.name == "out" else (f"-{parameter.name}",) if len(parameter.name) == 1 else ()
-    return parameter.replace(annotation=Annotated[kind, tyro.conf.arg(metavar=shown.upper(), aliases=aliases)])
+    if metavar is None or annotation is bool or typing.get_origin(annotation) is Literal:
+        return parameter.replace(annotation=annotation)
+    return parameter.replace(annotation=Annotated[annotation, tyro.conf.arg(metavar=metavar, aliases=aliases)])
 
 
-def _further_options(function: Callable[..., Any], words: list[str], explain: bool) -> dict[str, Option]:
+def _metavar(annotation: Any) -> str | None:
+    """Return the word for a value, the first type of a union; None where tyro's own says more."""
+    parts = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    return parts[0].__name__.upper() if parts[0] in (int, float, str) else None
+
+
+def _further_options(function: Callable[..., Any], words: list[str], explain: bool) -> dict[str, Further]:
     """Return the options of the task that the words name, and of its kind of data; to `explain` one, if it is named.
 
-    A command without a task takes those of every kind of data.
+    Where no task is named, they are those of every kind of data.
     """
-    from selfsup.data.kinds import spec_help, spec_options
+    from selfsup.data.kinds import spec_options, spec_parameters
     from selfsup.tasks import TASKS, find_task
-    from selfsup.tasks.options import read_args
+    from selfsup.tasks.options import options
 
     known = _options(function)
     default: str = known["task"].default if "task" in known else ""
@@ -215,16 +221,16 @@ def _further_options(function: Callable[..., Any], words: list[str], explain: bo
     if "task" not in known and "task" in inspect.signature(function).parameters:
         named = next((word for word in values if word in TASKS or ":" in word), values[0] if values else "")
     name = named or default
-    kind, found = "any", dict[str, Option]()
+    kind, own = "any", dict[str, Further]()
     if name and not (explain and not named):
         task = find_task(name)
-        said, kind = read_args(task.__doc__ or ""), task.kind
-        found = {key: Option(p, said.get(key, "")) for key, p in task.hyperparameters().items()}
-    said = read_args(spec_help(kind))
-    return {key: Option(_keyword(p), said.get(key, "")) for key, p in spec_options(kind).items()} | found
+        said, kind = options(task), task.kind
+        own = {key: Further(p, said[key].sentence) for key, p in task.hyperparameters().items()}
+    about_data = spec_options(kind)
+    return {key: Further(_keyword(p), about_data[key].sentence) for key, p in spec_parameters(kind).items()} | own
 
 
-class Option(typing.NamedTuple):
+class Further(typing.NamedTuple):
     """An option of a task or of a kind of data, and its help."""
 
     parameter: inspect.Parameter

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import re
 from collections.abc import Iterable
 from types import ModuleType
 
@@ -13,19 +14,20 @@ class UserError(Exception):
 
 
 class RunFailed(Exception):
-    """A run that started well and cannot go on: one line that says why. The command line exits with status 1."""
+    """A run that started well and cannot continue: one line that says why. The command line exits with status 1."""
 
 
-def unknown(kind: str, name: str, known: Iterable[str], others: Iterable[str] = ()) -> UserError:
+def unknown(what: str, name: str, known: Iterable[str], others: Iterable[str] = ()) -> UserError:
     """Return the error for a name that is not among `known`, with the nearest one suggested, which may be of `others`.
 
-    Where none is near, those that are known are listed.
+    Nearest are those of which the name is a part: --queue-size for --queue. Where none is near, the known are listed.
     """
-    known = sorted(known)
-    near = difflib.get_close_matches(name, [*known, *others], n=1, cutoff=0.5)
+    known, word = sorted(known), name.strip("-")
+    longer = [one for one in known if word and word in re.split("[-_]", one)]
+    near = difflib.get_close_matches(name, longer or [*known, *others], n=1, cutoff=0.0 if longer else 0.5)
     few = ", ".join(known[:20]) + (", …" if len(known) > 20 else "")
     hint = f"did you mean {near[0]!r}?" if near else f"known: {few}" if known else "there are none"
-    return UserError(f"unknown {kind} {name!r}; {hint}")
+    return UserError(f"unknown {what} {name!r}; {hint}")
 
 
 def need(module: str, extra: str) -> ModuleType:

@@ -122,8 +122,7 @@ class Run(Printable):
         check_fit(build, path)
         encoder = build()
         load_weights(encoder, load_tensors(path)[0], path)
-        module: nn.Module = encoder.eval()
-        return module
+        return encoder.eval()
 
     def weights_digest(self) -> str:
         """Return a hash of the encoder's weights."""

@@ -138,8 +138,7 @@ class Task(nn.Module, ABC):
 
     def representation(self) -> Encoder:
         """Return what is kept, probed and exported."""
-        encoder: Encoder = self.encoder
-        return encoder
+        return self.encoder
 
     @abstractmethod
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:

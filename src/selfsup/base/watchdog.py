@@ -33,8 +33,7 @@ def with_timeout(work: Callable[[], T]) -> T:
             continue
         _idle.append(helper)
         if error is None:
-            found: T = value
-            return found
+            return value
         try:
             raise error
         finally:

@@ -26,7 +26,7 @@ else:
 
 @dataclass(frozen=True)
 class Embedded(Printable):
-    """What `embed` wrote: `rows` vectors of `dim` numbers at `path`; `skipped` samples could not be read."""
+    """The file that `embed` wrote: `rows` vectors of `dim` numbers at `path`; `skipped` samples could not be read."""
 
     path: Path
     rows: int
@@ -54,7 +54,7 @@ def embed(
 ) -> Embedded:
     """Write the representation of every sample to a Parquet file: path, label (null for none), vector (float32).
 
-    The file is written aside and renamed when it is complete; rows are in the order of the data, and memory does not
+    The file is written aside and renamed when it is complete. Rows are in the order of the data, and memory does not
     grow with their number.
 
     Args:
@@ -66,43 +66,21 @@ def embed(
         quiet: No progress bar.
 
     Raises:
-        UserError: For a folder that is no finished run, or data that cannot be opened.
+        UserError: For a folder that is not a finished run, or data that cannot be opened.
         RunFailed: If the file cannot be written.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     from selfsup.base.progress import counting
-    from selfsup.base.writing import whole_file
     from selfsup.data.open import open_data
+    from selfsup.data.vectors import write_vectors
     from selfsup.evaluation.features import feature_batches
     from selfsup.train.device import make_fabric
 
-    run = run if isinstance(run, Run) else Run(run)
-    path = Path(out)
+    run, path = run if isinstance(run, Run) else Run(run), Path(out)
     check_new_file(path)
     encoder: Any = run.load()
-    source = open_data(data, labels)
-    names = source.labels
-    dim = int(encoder.dim)
-    schema = pa.schema([("path", pa.string()), ("label", pa.string()), ("vector", pa.list_(pa.float32(), dim))])
+    source, dim = open_data(data, labels), int(encoder.dim)
     about = {"run": str(run.folder), "task": run.task, "encoder": run.encoder_name, "data": source.name}
-    schema = schema.with_metadata({key: os.fsencode(text) for key, text in about.items()})
-    rows = 0
-    placed = make_fabric(device, "float32").device
-    with (
-        whole_file(path) as file,
-        pq.ParquetWriter(file, schema) as writer,
-        counting("embedding", len(source), quiet) as advance,
-    ):
-        for numbers, x in feature_batches(encoder, source, run.spec, device=placed):
-            ids = names.ids[numbers] if names is not None else [-1] * len(numbers)
-            columns = [
-                pa.array([os.fsencode(source.path(int(i))).decode(errors="backslashreplace") for i in numbers]),
-                pa.array([names.classes[i] if names and i >= 0 else None for i in ids], pa.string()),
-                pa.FixedSizeListArray.from_arrays(pa.array(x.reshape(-1)), dim),
-            ]
-            writer.write_batch(pa.record_batch(columns, schema=schema))
-            rows += len(numbers)
-            advance(len(numbers))
+    batches = feature_batches(encoder, source, run.spec, device=make_fabric(device, "float32").device)
+    with counting("embedding", len(source), quiet) as advance:
+        rows = write_vectors(path, source, dim, batches, about, advance)
     return Embedded(path, rows, dim, len(source) - rows)

@@ -2,91 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-from rich.console import Group
-from rich.table import Table
-
-from selfsup.base.printing import Printable
-from selfsup.tasks import TASKS, find_task
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from selfsup.task import Task
-
-
-SECTIONS = {  # in the survey's order: when to take a task of it
-    "baselines": "to know what the labels alone give",
-    "images: distortion": "images with a natural up and down; cheap, and sound with few images and small batches",
-    "images: patches": "images of at least 64 pixels whose parts have places: objects, scenes; run `selfsup audit`",
-    "images: colorization": "colour images in which a thing's colour tells what it is; not for grey ones",
-    "images: generative": "any images; small ones best; also for reconstructions, samples and filled holes",
-    "images: contrastive": "many images, large batches, and changes of view that leave the class alone",
-    "images: clustering": "many images of classes about equally frequent",
-    "images: distillation": "many images; small batches will do; watch for collapse",
-    "images: masked": "very many images, a vision transformer and long training; fine-tune afterwards",
-    "semi-supervised": "few labels are there already, and the classifier is all that is wanted",
-    "text": "texts",
-}
-
-
-@dataclass(frozen=True)
-class Entry(Printable):
-    """One task: its section in the survey, paper, kind of data, description, and options with their defaults.
-
-    `facts` are when to use it, its encoders and batch size, the published figure, its counter-measures to shortcuts,
-    and how it deviates from the paper.
-    """
-
-    name: str
-    section: str
-    paper: str
-    kind: str
-    text: str
-    options: dict[str, Any]
-    facts: dict[str, str]
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the same as plain values."""
-        return dict(self.__dict__)
-
-    def __rich__(self) -> Group:
-        table = Table(title="options", title_justify="left")
-        table.add_column("option")
-        table.add_column("default")
-        for name, default in self.options.items():
-            table.add_row(
-                f"--{name.replace('_', '-')}", "required, or from the labels" if default is None else str(default)
-            )
-        facts = Table(show_header=False, box=None, pad_edge=False)
-        for fact, words in self.facts.items():
-            facts.add_row(fact, words)
-        heading = f"{self.name} · {self.section} · {self.paper or 'no paper'}\n"
-        return Group(heading, _PARTS.sub("", self.text).strip(), "", facts, "", table)
-
-
-class Catalogue(Printable, list[Entry]):
-    """All tasks, by section."""
-
-    def as_json(self) -> list[dict[str, Any]]:
-        """Return the same as plain values."""
-        return [entry.as_json() for entry in self]
-
-    def __rich__(self) -> Table:
-        table = Table()
-        for column in ("section", "task", "what it does", "paper"):
-            table.add_column(column)
-        section = ""
-        for entry in self:
-            new = entry.section != section
-            if new and section:
-                table.add_section()
-            section = entry.section
-            table.add_row(section if new else "", entry.name, _YEAR.sub("", entry.text.splitlines()[0]), entry.paper)
-        return table
+    from selfsup.tasks.catalogue import Catalogue, Entry
 
 
 def list_tasks(name: str | None = None, /) -> Catalogue | Entry:
@@ -95,40 +14,9 @@ def list_tasks(name: str | None = None, /) -> Catalogue | Entry:
     Args:
         name: A task.
     """
-    if name is not None:
-        return _entry(name)
-    order = list(SECTIONS)
-    return Catalogue(sorted(map(_entry, TASKS), key=lambda entry: (order.index(entry.section), entry.name)))
+    from selfsup.tasks.catalogue import catalogue, entry
+
+    return catalogue() if name is None else entry(name)
 
 
 tasks = list_tasks  # the name of the command
-
-
-def _entry(name: str) -> Entry:
-    task = find_task(name)
-    options = {
-        key: None if parameter.default is parameter.empty else parameter.default
-        for key, parameter in task.hyperparameters().items()
-    }
-    text = inspect.cleandoc(task.__doc__ or "")
-    return Entry(name, task.section, task.paper, task.kind, text, options, _facts(task, text))
-
-
-_YEAR = re.compile(r" \([^()]*\b(19|20)\d\d\b[^()]*\)")  # the paper has a column of its own
-_PARTS = re.compile(r"(Published|Deviations): (.*?)(?=\n\n|\nPublished: |\nDeviations: |\Z)", re.DOTALL)
-
-
-def _facts(task: type[Task], text: str) -> dict[str, str]:
-    facts = {
-        "when": SECTIONS.get(task.section, ""),
-        "encoder": f"{task.default_encoder}; small: {task.small_encoder}",
-        "batch": str(task.defaults.get("batch_size", 128)) + ("; its samples are compared" if task.coupled else ""),
-    }
-    facts |= {part.lower(): " ".join(words.split()) for part, words in _PARTS.findall(text)}
-    if task.counters:
-        facts["counter-measures"] = "; ".join(f"{cue}: {_words(options)}" for cue, options in task.counters.items())
-    return {fact: words for fact, words in facts.items() if words}
-
-
-def _words(options: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in options.items())

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from selfsup.base.options import Option, read_options
 from selfsup.errors import UserError, unknown
 from selfsup.source import Source
 from selfsup.spec import Spec
@@ -17,22 +18,29 @@ KINDS = {  # kind -> the source whose `spec` has the options, and a function fro
 }
 
 
-def spec_options(kind: str) -> dict[str, inspect.Parameter]:
-    """Return the options of a kind of data, the arguments of its sources' `spec`; of `any`, those of all kinds."""
+def spec_parameters(kind: str) -> dict[str, inspect.Parameter]:
+    """Return the arguments of the `spec` of the sources of a kind of data; for `any`, those of all kinds."""
     if kind == "any":
-        return {name: p for known in KINDS for name, p in spec_options(known).items()}
+        return {name: p for known in KINDS for name, p in spec_parameters(known).items()}
     parameters = inspect.signature(_load(KINDS[kind][0]).spec, eval_str=True).parameters
     return {name: p for name, p in parameters.items() if name != "self"}
 
 
-def spec_help(kind: str) -> str:
-    """Return the docstring that explains `spec_options`."""
-    return inspect.getdoc(_load(KINDS[kind][0]).spec) or ""
+def spec_options(kind: str) -> dict[str, Option]:
+    """Return the options of a kind of data with what they mean; for `any`, what they mean for each kind."""
+    if kind != "any":
+        return read_options(spec_parameters(kind), inspect.getdoc(_load(KINDS[kind][0]).spec) or "")
+    found: dict[str, Option] = {}
+    for known in KINDS:
+        for name, option in spec_options(known).items():
+            before = f"{found[name].help} " if name in found else ""
+            found[name] = Option(option.default, f"{before}For {known} data: {option.sentence}")
+    return found
 
 
 def split_options(kind: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return those of a kind of data, and the others, which are a task's."""
-    known = spec_options(kind)
+    known = spec_parameters(kind)
     about_data = {key: value for key, value in options.items() if key in known}
     return about_data, {key: value for key, value in options.items() if key not in known}
 
@@ -49,8 +57,7 @@ def make_spec(source: Source, **given: Any) -> Spec:
 
 def open_query(kind: str, text: str) -> Source:
     """Return a source of the one sample that a query of `search` means; raise `UserError` for none."""
-    found: Source = _load(KINDS[kind][1])(text)
-    return found
+    return _load(KINDS[kind][1])(text)
 
 
 def check_kind(kind: str) -> None:

@@ -28,8 +28,7 @@ def read_npz(path: str, name: str) -> NDArray[Any] | None:
                 return None
             _check_npy(archive, archive.getinfo(member))
             with archive.open(member) as stored:
-                found: NDArray[Any] = npy.read_array(stored, allow_pickle=False)
-                return found
+                return npy.read_array(stored, allow_pickle=False)
     except _NPZ_ERRORS as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"{path} is no readable .npz file: {reason}") from None

@@ -1,11 +1,11 @@
-"""The Parquet file that `embed` writes, read in batches: memory does not grow with the number of rows."""
+"""The Parquet file of `embed`, written and read in batches: memory does not grow with the number of rows."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from selfsup.base.writing import whole_file
 from selfsup.errors import UserError
+from selfsup.source import Source
 
 ROWS = 4096  # read at once
 WIDEST = 1 << 16  # numbers of a vector
@@ -123,6 +125,61 @@ class VectorFile:
             raise UserError(f"{self.path} is damaged: {str(error).splitlines()[0]}") from None
         if start != len(self):
             raise UserError(f"{self.path} is damaged: {start:,} of its {len(self):,} rows are there")
+
+
+def write_vectors(
+    path: Path,
+    source: Source,
+    dim: int,
+    batches: Iterable[tuple[NDArray[np.int64], NDArray[np.float32]]],
+    about: Mapping[str, str],
+    done: Callable[[int], None] = lambda _: None,
+) -> int:
+    """Write the vectors of samples, from batches of their numbers (b,) and vectors (b, dim); return how many.
+
+    `done` is called with the number of rows of each batch.
+
+    The file is written aside and renamed when it is complete. Raises `RunFailed` if it cannot be written.
+    """
+    labels, rows = source.labels, 0
+    schema = pa.schema([("path", pa.string()), ("label", pa.string()), ("vector", pa.list_(pa.float32(), dim))])
+    schema = schema.with_metadata({key: os.fsencode(text) for key, text in about.items()})
+    with whole_file(path) as file, pq.ParquetWriter(file, schema) as writer:
+        for numbers, x in batches:
+            ids = labels.ids[numbers] if labels is not None else [-1] * len(numbers)
+            columns = [
+                pa.array([os.fsencode(source.path(int(i))).decode(errors="backslashreplace") for i in numbers]),
+                pa.array([labels.classes[i] if labels and i >= 0 else None for i in ids], pa.string()),
+                pa.FixedSizeListArray.from_arrays(pa.array(x.reshape(-1)), dim),
+            ]
+            writer.write_batch(pa.record_batch(columns, schema=schema))
+            rows += len(numbers)
+            done(len(numbers))
+    return rows
+
+
+def nearest(
+    file: VectorFile, vector: NDArray[np.float32], k: int, without: int | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return the rows (k,) whose vectors have the largest cosine with `vector` (dim,), and the cosines (k,).
+
+    Ties go to the smaller row; `without` is left out. Raises `UserError` for a query vector without a direction.
+    """
+    norm = np.linalg.norm(vector)
+    if not (np.isfinite(norm) and norm > 0):
+        raise UserError(
+            "the query's vector is zero or not finite, so nothing is near it; the encoder may have diverged"
+        )
+    best_rows, best = np.empty(0, np.int64), np.empty(0, np.float32)
+    for start, x in file.vectors():
+        cosine = (x @ (vector / norm)) / np.maximum(np.linalg.norm(x, axis=1), 1e-12)
+        if without is not None and start <= without < start + len(x):
+            cosine[without - start] = -np.inf
+        rows = np.concatenate([best_rows, np.arange(start, start + len(x))])
+        cosine = np.concatenate([best, cosine])
+        order = np.argsort(-cosine, kind="stable")[: min(k, len(file) - (without is not None))]
+        best_rows, best = rows[order], cosine[order]
+    return best_rows, best
 
 
 def in_a_copy(work: Callable[[], int]) -> int | None:

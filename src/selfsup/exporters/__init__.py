@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import importlib
+import io
+import json
+import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import nn
 
+from selfsup.base.checks import check_new_file, check_new_folder
+from selfsup.base.printing import Printable
+from selfsup.base.writing import write_atomically
+from selfsup.errors import UserError, need
+from selfsup.run import Run
 from selfsup.spec import Spec
+from selfsup.train.checkpoint import save_tensors
 
 EXPORTERS = {"image": "selfsup.exporters.image", "text": "selfsup.exporters.text"}
 COMMON = {"safetensors": ".safetensors", "torch": ".pt2", "onnx": ".onnx"}  # of every kind, with their suffixes
@@ -29,5 +40,58 @@ class Exporter(Protocol):
 
 def exporter(kind: str) -> Exporter:
     """Return the exporter of a kind of data."""
-    found: Exporter = importlib.import_module(EXPORTERS[kind])
-    return found
+    return importlib.import_module(EXPORTERS[kind])
+
+
+@dataclass(frozen=True)
+class Exported(Printable):
+    """The file or folder that `export` wrote, and how to load it."""
+
+    path: Path
+    how: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the same as plain values."""
+        return {"path": str(self.path), "how": self.how}
+
+    def __rich__(self) -> str:
+        return f"{self.path}\n{self.how}"
+
+
+def write_export(run: Run, format: str, path: Path | None) -> Exported:
+    """Write the encoder of a run in a format, by default as encoder.SUFFIX in the current folder.
+
+    Raises `UserError` for an encoder that the format cannot hold, or a missing package.
+    """
+    spec = run.spec
+    own = exporter(spec.kind)
+    formats = {**COMMON, **own.FORMATS}
+    if format not in formats:
+        raise UserError(f"{run.encoder_name} cannot be exported as {format}; give --format {', '.join(formats)}")
+    suffix = formats[format]
+    path = path or Path(("encoder" if format in COMMON else f"encoder-{format}") + suffix)
+    (check_new_file if suffix else check_new_folder)(path)
+    encoder: Any = run.load()
+    about = {"encoder": run.encoder_name, "task": run.task, **spec.to_json()}
+    if format not in COMMON:
+        return Exported(path, own.write(encoder, spec, run.encoder_name, format, path, about))
+    example, open_dims = spec.example(2), own.open_dims(spec)
+    if format == "safetensors":
+        save_tensors(path, encoder.state_dict(), about)
+        return Exported(path, "load: selfsup.load(run), or safetensors.torch.load_file(path) into the same encoder")
+    if format == "torch":
+        buffer = io.BytesIO()
+        program = torch.export.export(encoder, (example,), dynamic_shapes=(open_dims,))
+        torch.export.save(program, buffer, extra_files={"selfsup.json": json.dumps(about)})
+        write_atomically(path, buffer.getvalue())
+        return Exported(path, f"load: torch.export.load({str(path)!r}).module()")
+    need("onnx", "onnx")
+    need("onnxscript", "onnx")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made: Any = torch.onnx.export(encoder, (example,), dynamo=True, dynamic_shapes=(open_dims,), verbose=False)
+    proto = made.model_proto  # made anew by every access
+    entry = proto.metadata_props.add()
+    entry.key, entry.value = "selfsup", json.dumps(about)
+    write_atomically(path, proto.SerializeToString())
+    return Exported(path, f"load: onnxruntime.InferenceSession({str(path)!r}).run(None, {{'x': x}})")

@@ -41,8 +41,7 @@ def layout(features: NDArray[np.float32], seed: int = 0) -> NDArray[np.float64]:
         with threadpool_limits(1):  # on a busy machine its threads wait for each other many times longer
             places = TSNE(perplexity=perplexity, init=start, random_state=seed).fit_transform(parts).astype(np.float64)
     spread = places.max(0) - places.min(0)
-    inside: NDArray[np.float64] = (places - places.min(0)) / np.where(spread > 0, spread, 1)
-    return inside
+    return (places - places.min(0)) / np.where(spread > 0, spread, 1)
 
 
 def draw_map(items: Items, places: NDArray[np.float64]) -> Html:

@@ -55,8 +55,7 @@ def read_spec(values: Mapping[str, Any], folder: Path) -> Spec:
     if kind not in SPECS:
         raise UserError(f"no such kind of data: {kind}")
     module, _, name = SPECS[kind].partition(":")
-    found: Spec = getattr(importlib.import_module(module), name).from_json(values, folder)
-    return found
+    return getattr(importlib.import_module(module), name).from_json(values, folder)
 
 
 def has_views(x: Tensor, spec: Spec) -> bool:

@@ -41,8 +41,7 @@ def build_optimizer(
     if name == "lars":
         from timm.optim import Lars
 
-        lars: torch.optim.Optimizer = Lars(groups, lr=lr, momentum=0.9)
-        return lars
+        return Lars(groups, lr=lr, momentum=0.9)
     return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=fused or None)
 
 

@@ -26,8 +26,7 @@ class StandardViews(Protocol):
 
 def standard_views(spec: Spec) -> StandardViews:
     """Return the views that the kind of data of a spec brings."""
-    found: StandardViews = importlib.import_module(VIEWS[spec.kind])
-    return found
+    return importlib.import_module(VIEWS[spec.kind])
 
 
 def plain_views(spec: Spec) -> Views:

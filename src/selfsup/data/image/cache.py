@@ -86,7 +86,7 @@ class Decoded:
         return self.source.path(index)
 
     def spec(self, size: int | None = None, channels: int | None = None) -> ImageSpec:
-        """Return the spec of the files."""
+        """Return the spec of the files; see `Files.spec`."""
         return self.source.spec(size, channels or self.channels)
 
     def conform(self, spec: Spec) -> Decoded:

@@ -52,17 +52,21 @@ class Arrays:
 
     def read(self, index: int, span: slice | None = None) -> NDArray[Any]:
         """Return (H, W, C), in the type of the arrays."""
-        picture: NDArray[Any] = self.x[index]
-        return picture
+        return self.x[index]
 
     def path(self, index: int) -> str:
         """Return the sample's number."""
         return str(index)
 
     def spec(self, size: int | None = None, channels: int | None = None) -> ImageSpec:
-        """Return the arrays' own size (the shorter side, at least 8) and channels unless others are asked for.
+        """Return what an encoder gets of these arrays.
 
-        Grey becomes any number of channels, colour becomes grey; raises `UserError` for other changes.
+        Args:
+            size: Pixels a side; by default the arrays' own shorter side, at least 8, in [8, 4096].
+            channels: Channels of an image; by default the arrays' own, in [1, 64].
+
+        Raises:
+            UserError: For other channels than their own, unless grey becomes several or colour becomes grey.
         """
         return array_spec(self.x.shape[1:], self.name, size, channels)
 
@@ -114,9 +118,14 @@ class Files:
         return read_image(self.file(index), self.channels)
 
     def spec(self, size: int | None = None, channels: int | None = None) -> ImageSpec:
-        """Return 3 channels and 224 pixels, or the median shorter side of the first 16 images if that is smaller.
+        """Return what an encoder gets of these files.
 
-        Raises `UserError` for channels other than 1, 3 and 4, which image files do not have.
+        Args:
+            size: Pixels a side; by default the median shorter side of the first 16 images, at most 224, in [8, 4096].
+            channels: Channels of an image, 1, 3 or 4 for image files (3 by default); arrays keep their own, in [1, 64].
+
+        Raises:
+            UserError: For other channels than 1, 3 and 4, which image files do not have.
         """
         if channels not in (None, 1, 3, 4):
             raise UserError(f"image files are read with 1, 3 or 4 channels, not {channels}: give another --channels")

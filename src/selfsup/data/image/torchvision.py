@@ -81,7 +81,12 @@ class Torchvision:
         return str(index)
 
     def spec(self, size: int | None = None, channels: int | None = None) -> ImageSpec:
-        """Return the first image's channels and size (at most 224) unless others are asked for."""
+        """Return what an encoder gets of these images.
+
+        Args:
+            size: Pixels a side; by default the first image's shorter side, at most 224, in [8, 4096].
+            channels: Channels of an image; by default the first image's own, in [1, 64].
+        """
         return array_spec(self.shape, self.name, size or max(8, min(224, *self.shape[:2])), channels)
 
     def conform(self, spec: Spec) -> Torchvision:

@@ -86,10 +86,15 @@ class Texts:
         return str(row) if self.names is None else os.fsdecode(self.names[row].as_py())
 
     def spec(self, size: int | None = None, tokenizer: str | None = None) -> TextSpec:
-        """Return the spec with `size` tokens (by default 128) of a tokenizer.
+        """Return what an encoder gets of these documents.
 
-        `tokenizer`: wordpiece (the default) or bpe, trained on these documents, with :SIZE for another vocabulary
-        than 8,000; or a tokenizer.json. Raises `UserError` for another one, and for documents without tokens.
+        Args:
+            size: Tokens of a sample, [CLS] and [SEP] included; 128 by default, in [8, 4096].
+            tokenizer: wordpiece (the default) or bpe, trained on these documents, with :SIZE for another vocabulary
+                than 8,000; or a tokenizer.json.
+
+        Raises:
+            UserError: For another tokenizer, and for documents without tokens.
         """
         kind = tokenizer or "wordpiece"
         found = tokens.read_tokenizer(kind) if os.path.isfile(kind) else tokens.train(kind, self._texts, self._corpus())

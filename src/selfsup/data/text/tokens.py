@@ -74,8 +74,7 @@ def read_tokenizer(path: str | Path) -> str:
     made.no_truncation()
     known = made.get_vocab()
     made.add_special_tokens([names[0] for names in SPECIAL.values() if not known.keys() & set(names)])
-    found: str = made.to_str()
-    return found
+    return made.to_str()
 
 
 def parts(text: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The compiled appearance of a view: jitter, gray, blur, solarize on planes, float32 in 0..1."""
+"""The compiled colour operations of a view: jitter, gray, blur, solarize on planes, float32 in 0..1."""
 
 from __future__ import annotations
 
@@ -93,21 +93,21 @@ def _gray(r, g, b):
 
 
 @compiled
-def _jitter(planes, look):
-    colour = planes.shape[0] == 3
+def _jitter(planes, color):
+    rgb = planes.shape[0] == 3
     for step in range(4):
-        op = ORDERS[int(look[ORDER]), step]
+        op = ORDERS[int(color[ORDER]), step]
         if op == 0:
             for c in range(planes.shape[0]):
-                scale_clamped(planes[c], look[BRIGHTNESS], f32(0))
+                scale_clamped(planes[c], color[BRIGHTNESS], f32(0))
         elif op == 1:
-            offset = (f32(1) - look[CONTRAST]) * _mean(planes)
+            offset = (f32(1) - color[CONTRAST]) * _mean(planes)
             for c in range(planes.shape[0]):
-                scale_clamped(planes[c], look[CONTRAST], offset)
-        elif op == 2 and colour:
-            _saturate(planes[0], planes[1], planes[2], look[SATURATION])
-        elif op == 3 and colour:
-            _turn_hue(planes[0], planes[1], planes[2], look[HUE])
+                scale_clamped(planes[c], color[CONTRAST], offset)
+        elif op == 2 and rgb:
+            _saturate(planes[0], planes[1], planes[2], color[SATURATION])
+        elif op == 3 and rgb:
+            _turn_hue(planes[0], planes[1], planes[2], color[HUE])
 
 
 LANES = 16
@@ -241,20 +241,20 @@ def _blur(plane, size, sigma, room):
 
 
 @compiled
-def appear(planes, size, look, room):
-    """Change the planes as the look says."""
-    colour = planes.shape[0] == 3
-    if look[ORDER] >= 0:
-        _jitter(planes, look)
-    if look[GRAY] > 0 and colour:
+def change_colors(planes, size, color, room):
+    """Change the planes by the parameters of `draw.color_params`."""
+    rgb = planes.shape[0] == 3
+    if color[ORDER] >= 0:
+        _jitter(planes, color)
+    if color[GRAY] > 0 and rgb:
         _gray(planes[0], planes[1], planes[2])
-    if look[SIGMA] > 0:
+    if color[SIGMA] > 0:
         for c in range(planes.shape[0]):
-            if c > 0 and colour and look[GRAY] > 0:
+            if c > 0 and rgb and color[GRAY] > 0:
                 planes[c] = planes[0]
             else:
-                _blur(planes[c], size, look[SIGMA], room)
-    if look[SOLARIZE] > 0:
+                _blur(planes[c], size, color[SIGMA], room)
+    if color[SOLARIZE] > 0:
         for c in range(planes.shape[0]):
             plane = planes[c]
             for i in range(plane.shape[0]):

@@ -1,4 +1,4 @@
-"""What the views of an image look like: a description, without code that draws or computes."""
+"""The description of the views of an image, without code that draws or computes."""
 
 from __future__ import annotations
 
@@ -94,33 +94,33 @@ def preset(name: str, size: int = 224, patch: int = 0, scale: float | None = Non
 
     Raises `UserError` for another name.
     """
-    look = Crop(size, flip=0.5, gray=0.2, blur=0.5)
+    base = Crop(size, flip=0.5, gray=0.2, blur=0.5)
     local, least = round(size * 96 / 224), min(size, 8)  # encoders of small images take no fewer pixels
     if name == "simclr":
         strength = 1.0 if size > 64 else 0.5
         jitter = (0.8 * strength, 0.8 * strength, 0.8 * strength, 0.2 * strength)
-        groups = {"x": replace(look, count=2, scale=(0.08, 1), jitter=jitter)}
+        groups = {"x": replace(base, count=2, scale=(0.08, 1), jitter=jitter)}
     elif name == "mocov2":
-        groups = {"x": replace(look, count=2, scale=(0.2, 1), jitter=(0.4, 0.4, 0.4, 0.1))}
+        groups = {"x": replace(base, count=2, scale=(0.2, 1), jitter=(0.4, 0.4, 0.4, 0.1))}
     elif name == "byol":
-        weak = replace(look, bicubic=True, jitter=_WEAK)
+        weak = replace(base, bicubic=True, jitter=_WEAK)
         groups = {"x": replace(weak, count=2, scale=(0.08, 1), blur=(1.0, 0.1), solarize=(0.0, 0.2))}
     elif name == "vicreg":
-        groups = {"x": replace(look, count=2, scale=(0.08, 1), bicubic=True, jitter=_WEAK, solarize=0.1)}
+        groups = {"x": replace(base, count=2, scale=(0.08, 1), bicubic=True, jitter=_WEAK, solarize=0.1)}
     elif name == "swav":
-        strong = replace(look, jitter=_STRONG)
+        strong = replace(base, jitter=_STRONG)
         groups = {
             "x": replace(strong, count=2, scale=(0.14, 1)),
             "local": replace(strong, size=max(local, least), count=6, scale=(0.05, 0.14)),
         }
     elif name == "dino":
-        weak = replace(look, bicubic=True, jitter=_WEAK)
+        weak = replace(base, bicubic=True, jitter=_WEAK)
         groups = {
             "x": replace(weak, count=2, scale=(0.4, 1), blur=(1.0, 0.1), solarize=(0.0, 0.2)),
             "local": replace(weak, size=max(local, least), count=8, scale=(0.05, 0.4)),
         }
     elif name == "lejepa":
-        weak = replace(look, jitter=_WEAK, solarize=0.2)
+        weak = replace(base, jitter=_WEAK, solarize=0.2)
         groups = {
             "x": replace(weak, count=2, scale=(0.3, 1)),
             "local": replace(weak, size=max(round(size * 98 / 224), least), count=6, scale=(0.05, 0.3)),

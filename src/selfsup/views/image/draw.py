@@ -16,7 +16,7 @@ ORDERS = np.array(
     list(permutations(range(4))), dtype=np.int64
 )  # (24, 4) of 0 brightness, 1 contrast, 2 saturation, 3 hue
 ORDER, BRIGHTNESS, CONTRAST, SATURATION, HUE, GRAY, SIGMA, SOLARIZE = range(8)
-PLAIN = np.array([-1, 0, 0, 0, 0, 0, 0, 0], dtype=np.float32)  # the look that changes nothing
+PLAIN = np.array([-1, 0, 0, 0, 0, 0, 0, 0], dtype=np.float32)  # parameters that change nothing
 
 _COLUMNS = 17  # draws of a view
 _TRIES = 10  # as torchvision: ten boxes, then the largest centre box
@@ -144,8 +144,8 @@ def _grid_boxes(crop: Crop, box: NDArray[np.float64], u: NDArray[np.float64]) ->
     return np.stack([top, left, h, w], -1)
 
 
-def looks(crop: Crop, u: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Return the appearance of views (B, V, 8) from their draws (B, V, 17).
+def color_params(crop: Crop, u: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return the parameters of the colour operations of views, (B, V, 8), from their draws (B, V, 17).
 
     Columns: ORDER (row of `ORDERS`, -1: no jitter), the factors BRIGHTNESS, CONTRAST and SATURATION, HUE in turns, GRAY
     (0 or 1), SIGMA in pixels (0: no blur), SOLARIZE (0 or 1).

@@ -1,8 +1,8 @@
-"""The compiled engine: resampling and appearance of images, one pass a view, without the interpreter's lock.
+"""The compiled engine: resampling and colour operations of images, one pass a view, without the interpreter's lock.
 
-Planes are float32 in 0..1. The first use compiles (some seconds, kept on disk by numba's cache, which notices a change
-of this file, but not of `look.py`, whose code it keeps in these functions). `reference.py` does the same with torch
-alone.
+Planes are float32 in 0..1. The first use compiles, which takes some seconds; numba's cache keeps the result on disk. It
+notices a change of this file, but not of `color_ops.py`, whose code is inlined into these functions. `reference.py`
+does the same with torch alone.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfsup.base import buffers
-from selfsup.views.image.color_ops import LANES, appear, compiled, scale_clamped
+from selfsup.views.image.color_ops import LANES, change_colors, compiled, scale_clamped
 from selfsup.views.image.draw import Places
 
 f32 = np.float32
@@ -22,7 +22,7 @@ f32 = np.float32
 
 @compiled
 def _taps(start, length, size, low, high, black, mirror, cubic, first, weights):
-    """MaskDecoder the weights with which `size` output pixels see the input, antialiased; return the most taps of a pixel."""
+    """Fill in the weights with which output pixels see the input, antialiased; return the most taps of a pixel."""
     scale = length / size
     stretch = max(scale, 1.0)
     support = 2 * stretch if cubic else stretch
@@ -69,7 +69,7 @@ def _blend_rows(row, s0, s1, w0, w1, start):
 
 @compiled
 def _resample(picture, box, bounds, mirror, black, cubic, unit, size, planes):
-    """MaskDecoder planes (C, size * size) from image (H, W, C), values times `unit`."""
+    """Resample image (H, W, C) into planes (C, size * size), values times `unit`."""
     wide, channels = picture.shape[1:]
     reach = 4 if cubic else 2
     fy, fx = np.empty(size, np.int64), np.empty(size, np.int64)
@@ -163,23 +163,23 @@ def _store(planes, factor, offset, whole, out):
 
 
 @compiled
-def _paint(crops, flips, looks, factor, offset, whole, scratch, out):
+def _paint(crops, flips, colors, factor, offset, whole, scratch, out):
     size, channels = crops.shape[1], crops.shape[3]
     planes, room = _divide(scratch, size, channels)
     for n in range(crops.shape[0]):
         _load(crops[n], flips[n], planes)
-        appear(planes, size, looks[n], room)
+        change_colors(planes, size, colors[n], room)
         _store(planes, factor, offset, whole, out[n].reshape(-1))
 
 
 @compiled
-def _render(x, picked, box, bounds, flip, black, cubic, unit, looks, factor, offset, whole, scratch, out):
+def _render(x, picked, box, bounds, flip, black, cubic, unit, colors, factor, offset, whole, scratch, out):
     size, channels = out.shape[2], out.shape[4]
     planes, room = _divide(scratch, size, channels)
     for n in range(out.shape[0]):
         for v in range(out.shape[1]):
             _resample(x[picked[n]], box[n, v], bounds[n, v], flip[n, v], black, cubic, unit, size, planes)
-            appear(planes, size, looks[n, v], room)
+            change_colors(planes, size, colors[n, v], room)
             _store(planes, factor, offset, whole, out[n, v].reshape(-1))
 
 
@@ -198,16 +198,16 @@ def _scratch(size: int, channels: int) -> NDArray[Any]:
 def paint(
     crops: NDArray[np.uint8],
     flips: NDArray[np.bool_],
-    looks: NDArray[np.float32],
+    colors: NDArray[np.float32],
     factor: NDArray[np.float32],
     offset: NDArray[np.float32],
     out: NDArray[Any],
 ) -> None:
-    """Flip crops (N, S, S, C) and change them by looks (N, 8) into out (N, S, S, C), uint8 or float32; may be the same.
+    """Flip crops (N, S, S, C) and change their colours (N, 8) into out (N, S, S, C), uint8 or float32; may be the same.
 
     out is value * factor (C,) + offset (C,), value in 0..1; a uint8 out is cut, so that the offset has to round.
     """
-    _paint(crops, flips, looks, factor, offset, out.dtype == np.uint8, _scratch(*crops.shape[2:]), out)
+    _paint(crops, flips, colors, factor, offset, out.dtype == np.uint8, _scratch(*crops.shape[2:]), out)
 
 
 def render(
@@ -215,7 +215,7 @@ def render(
     picked: NDArray[np.int64],
     places: Places,
     cubic: bool,
-    looks: NDArray[np.float32],
+    colors: NDArray[np.float32],
     factor: NDArray[np.float32],
     offset: NDArray[np.float32],
     out: NDArray[Any],
@@ -224,5 +224,5 @@ def render(
     unit, scratch = f32(1 / np.iinfo(x.dtype).max), _scratch(*out.shape[3:])
     box, bounds, flip, black = places
     _render(
-        x, picked, box, bounds, flip, black, cubic, unit, looks, factor, offset, out.dtype == np.uint8, scratch, out
+        x, picked, box, bounds, flip, black, cubic, unit, colors, factor, offset, out.dtype == np.uint8, scratch, out
     )

@@ -1,4 +1,4 @@
-"""The same as `kernel.py` in batched torch: for machines without numba, and for appearance on a GPU."""
+"""The same as `kernel.py` in batched torch: for machines without numba, and for colour operations on a GPU."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from selfsup.views.image.draw import BRIGHTNESS, GRAY, ORDER, ORDERS, SIGMA, SOL
 _WEIGHTS = (0.299, 0.587, 0.114)
 
 
-def appear(x: Tensor, looks: Tensor) -> Tensor:
-    """Return images (N, C, H, W), float in 0..1, changed as looks (N, 8) say, each in its own order."""
+def change_colors(x: Tensor, colors: Tensor) -> Tensor:
+    """Return images (N, C, H, W), float in 0..1, after colour operations by `draw.color_params` (N, 8)."""
     x = x.clone()
-    orders = torch.as_tensor(ORDERS, device=x.device)[looks[:, ORDER].long().clamp(min=0)]
-    orders[looks[:, ORDER] < 0] = -1
+    orders = torch.as_tensor(ORDERS, device=x.device)[colors[:, ORDER].long().clamp(min=0)]
+    orders[colors[:, ORDER] < 0] = -1
     for step in range(4):
         for op, change in enumerate((_brighten, _contrast, _saturate, _turn_hue)):
             rows = (orders[:, step] == op).nonzero()[:, 0]
             if len(rows) and (op < 2 or x.shape[1] == 3):
-                x[rows] = change(x[rows], looks[rows, BRIGHTNESS + op].view(-1, 1, 1, 1))
+                x[rows] = change(x[rows], colors[rows, BRIGHTNESS + op].view(-1, 1, 1, 1))
     if x.shape[1] == 3:
-        rows = looks[:, GRAY].nonzero()[:, 0]
+        rows = colors[:, GRAY].nonzero()[:, 0]
         x[rows] = _luma(x[rows]).expand(-1, 3, -1, -1)
-    rows = looks[:, SIGMA].nonzero()[:, 0]
+    rows = colors[:, SIGMA].nonzero()[:, 0]
     if len(rows):
-        x[rows] = blur(x[rows], looks[rows, SIGMA])
-    return torch.where((x >= 0.5) & (looks[:, SOLARIZE] > 0).view(-1, 1, 1, 1), 1 - x, x)
+        x[rows] = blur(x[rows], colors[rows, SIGMA])
+    return torch.where((x >= 0.5) & (colors[:, SOLARIZE] > 0).view(-1, 1, 1, 1), 1 - x, x)
 
 
 def _luma(x: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ def blur(x: Tensor, sigma: Tensor) -> Tensor:
 def paint(
     crops: NDArray[np.uint8],
     flips: NDArray[np.bool_],
-    looks: NDArray[np.float32],
+    colors: NDArray[np.float32],
     factor: NDArray[np.float32],
     offset: NDArray[np.float32],
     out: NDArray[Any],
@@ -93,7 +93,7 @@ def paint(
     """As `kernel.paint`."""
     x = torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 255
     x[flips] = x[flips].flip(3)
-    _store(appear(x, torch.from_numpy(looks)), factor, offset, out)
+    _store(change_colors(x, torch.from_numpy(colors)), factor, offset, out)
 
 
 def render(
@@ -101,7 +101,7 @@ def render(
     picked: NDArray[np.int64],
     places: Places,
     cubic: bool,
-    looks: NDArray[np.float32],
+    colors: NDArray[np.float32],
     factor: NDArray[np.float32],
     offset: NDArray[np.float32],
     out: NDArray[Any],
@@ -116,7 +116,7 @@ def render(
         columns[places.flip[:, view]] = columns[places.flip[:, view], ::-1]
         done = torch.einsum("nsh,nhwc->nscw", torch.from_numpy(rows), images)
         done = torch.einsum("ntw,nscw->ncst", torch.from_numpy(columns), done).clamp_(0, 1)
-        _store(appear(done, torch.from_numpy(looks[:, view])), factor, offset, out[:, view])
+        _store(change_colors(done, torch.from_numpy(colors[:, view])), factor, offset, out[:, view])
 
 
 def _weights(

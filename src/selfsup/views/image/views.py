@@ -1,4 +1,4 @@
-"""Views of images: read once, resample and change every view, straight into the batch."""
+"""Views of images: read once, resample and change the colours of every view, straight into the batch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Fetched
 from selfsup.views.image import reference
 from selfsup.views.image.crop import Crop
-from selfsup.views.image.draw import PLAIN, Places, draws, looks, places
+from selfsup.views.image.draw import PLAIN, Places, color_params, draws, places
 from selfsup.views.random import keys
 from selfsup.views.reading import read_or_substitute
 
@@ -58,8 +58,8 @@ class ImageViews:
 
     - `uint8`: finished pixels, channels last in memory, normalized by `finish`: right for a GPU and for processes.
     - `float32`: normalized by `fetch` already, channels last in memory: right for training on a CPU.
-    - `crops`: uint8 crops and the looks, `<key>.looks` (B, count, 8) float32; `finish` changes the appearance, batched
-      on the device: right for a GPU whose CPU cannot keep up.
+    - `crops`: uint8 crops and `<key>.color` (B, count, 8) float32, the parameters of their colour operations, which
+      `finish` computes in one batch on the device: right for a GPU whose CPU cannot keep up.
     """
 
     spec: ImageSpec
@@ -80,7 +80,7 @@ class ImageViews:
         used = np.empty(count, dtype=np.int64)
         skipped: list[tuple[int, str]] = []
         outs = {key: self._empty(count, crop) for key, crop in self.groups.items()}
-        kept = {f"{key}.looks": np.empty((count, c.count, 8), np.float32) for key, c in self.groups.items()}
+        kept = {f"{key}.color": np.empty((count, c.count, 8), np.float32) for key, c in self.groups.items()}
         done, source = 0, source.conform(self.spec)
         for images in self._read(source, indices, seed, epoch):
             rows = slice(done, done + len(images.indices))
@@ -93,7 +93,7 @@ class ImageViews:
             views = torch.from_numpy(outs[key]).permute(0, 1, 4, 2, 3)
             batch[key] = views if crop.count > 1 else views[:, 0]
         if self.output == "crops":
-            batch |= {key: torch.from_numpy(look) for key, look in kept.items()}
+            batch |= {key: torch.from_numpy(color) for key, color in kept.items()}
         if self.labels:
             if source.labels is None:
                 raise UserError(f"{source.name} has no labels; give them with labels=")
@@ -110,9 +110,9 @@ class ImageViews:
             if x.dtype != torch.uint8:
                 continue
             mean, std = mean_std(self.spec, x)
-            if f"{key}.looks" in done:
+            if f"{key}.color" in done:
                 flat = x.reshape(-1, *x.shape[-3:]).float() / 255
-                flat = reference.appear(flat, done.pop(f"{key}.looks").flatten(0, 1))
+                flat = reference.change_colors(flat, done.pop(f"{key}.color").flatten(0, 1))
                 flat = (flat - mean).div_(std).contiguous(memory_format=torch.channels_last)
                 done[key] = flat.permute(0, 2, 3, 1).view(*x.shape[:-3], *x.shape[-2:], -1).movedim(-1, -3)
             else:
@@ -122,8 +122,7 @@ class ImageViews:
     def _empty(self, count: int, crop: Crop) -> NDArray[Any]:
         dtype = np.float32 if self.output == "float32" else np.uint8
         shape = count, crop.count, crop.size, crop.size, self.spec.channels
-        room: NDArray[Any] = buffers.empty(shape, dtype)
-        return room
+        return buffers.empty(shape, dtype)
 
     def _read(self, source: Source, indices: NDArray[np.int64], seed: int, epoch: int) -> Iterator[_Images]:
         if isinstance(source, Arrays):
@@ -166,23 +165,23 @@ class ImageViews:
         for key, crop in self.groups.items():
             mine = u[:, first : first + crop.count]
             where = places(crop, shapes, mine, seed, epoch, indices, first)
-            look = kept[f"{key}.looks"][rows] = looks(crop, mine)
+            color = kept[f"{key}.color"][rows] = color_params(crop, mine)
             if self.output == "crops":
-                look = np.broadcast_to(PLAIN, look.shape).copy()
+                color = np.broadcast_to(PLAIN, color.shape).copy()
             out = outs[key][rows]
             first += crop.count
             if isinstance(pixels, np.ndarray):
-                engine.render(pixels, picked, where, crop.bicubic, look, factor, offset, out)
+                engine.render(pixels, picked, where, crop.bicubic, color, factor, offset, out)
                 continue
             for place, picture in enumerate(pixels):
                 one = slice(place, place + 1)
                 if crop.scale is None or crop.grid > 1 or picture.dtype != np.uint8:
                     there = Places(where.box[one], where.bounds[one], where.flip[one], where.black)
                     engine.render(
-                        picture[None], np.zeros(1, np.int64), there, crop.bicubic, look[one], factor, offset, out[one]
+                        picture[None], np.zeros(1, np.int64), there, crop.bicubic, color[one], factor, offset, out[one]
                     )
                 else:
-                    flips, direct = where.flip[place], out.dtype == np.uint8 and bool((look[place] == PLAIN).all())
+                    flips, direct = where.flip[place], out.dtype == np.uint8 and bool((color[place] == PLAIN).all())
                     crops = (
                         out[place]
                         if direct
@@ -190,7 +189,7 @@ class ImageViews:
                     )
                     _resize(picture, where.box[place], crop, crops)
                     if not direct or flips.any():
-                        engine.paint(crops, flips, look[place], factor, offset, out[place])
+                        engine.paint(crops, flips, color[place], factor, offset, out[place])
 
     def _scaling(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return what turns 0..1 into the output: factor (C,) and offset (C,)."""

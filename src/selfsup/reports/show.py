@@ -1,0 +1,77 @@
+"""The panels of a task on a user's data: what goes into the encoder, its free label, and what a run predicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from selfsup.base.printing import Printable
+from selfsup.data import make_spec, split_options
+from selfsup.encoders import build_encoder
+from selfsup.errors import UserError
+from selfsup.reports.sheets import save_panels
+from selfsup.run import Run
+from selfsup.source import Source
+from selfsup.task import Task
+from selfsup.tasks.resolve import resolve_task
+from selfsup.views.loader import batches
+
+
+@dataclass(frozen=True)
+class Shown(Printable):
+    """The image that `show` wrote; `text`: what it shows, where that can be read."""
+
+    path: Path
+    text: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the same as plain values."""
+        return {"path": str(self.path), "text": self.text}
+
+    def __rich__(self) -> str:
+        return f"{self.text}\n{self.path}".lstrip()
+
+    def _repr_png_(self) -> bytes:
+        return self.path.read_bytes()
+
+
+def show_task(
+    task: str | type[Task],
+    source: Source,
+    options: Mapping[str, Any],
+    run: Run | None,
+    path: Path,
+    count: int,
+    seed: int,
+) -> Shown:
+    """Write the panels of a task: `options` are its own and those of the kind of data; a `run` brings both.
+
+    Raises `UserError` for whatever does not fit together.
+    """
+    about_data, hyperparameters = split_options(source.kind, options)
+    if run is not None:
+        name = task if isinstance(task, str) else task.__name__
+        if run.task != name:
+            raise UserError(f"{run.folder} is a run of {run.task}, not of {name}")
+        if options:
+            raise UserError("--run brings its own options and size: leave yours out")
+        hyperparameters = run.recipe["task"]["hyperparameters"]
+    _, task_class, hyperparameters, source = resolve_task(task, source, hyperparameters)
+    spec = make_spec(source, **about_data) if run is None else run.spec
+    source.conform(spec)
+    if run is None:
+        module = task_class(build_encoder(task_class.small_encoder, spec), **hyperparameters)
+    else:
+        module, _ = run.load_task(task_class)
+    source, views = module.samples(source), module.views(spec)
+    torch.manual_seed(seed)
+    stream = batches(source, views, batch_size=min(count, len(source)), seed=seed, start=0, steps=1, workers=0)
+    with torch.no_grad():
+        rows = module.eval().panels(views.finish(next(iter(stream)).batch), guess=run is not None)
+    save_panels(rows, spec, path)
+    told = [f"{panel.content}\n    {panel.caption}" for row in rows for panel in row if isinstance(panel.content, str)]
+    return Shown(path, "\n".join(told))

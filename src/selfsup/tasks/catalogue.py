@@ -1,0 +1,131 @@
+"""The catalogue: every task with its section, paper, options, and what a user needs to choose one."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group
+from rich.table import Table
+
+from selfsup.base.options import Option
+from selfsup.base.printing import Printable
+from selfsup.tasks import TASKS, find_task
+from selfsup.tasks.options import options
+
+if TYPE_CHECKING:
+    from selfsup.task import Task
+
+
+SECTIONS = {  # in the survey's order: when to take a task of it
+    "baselines": "to know what the labels alone give",
+    "images: distortion": "images with a natural up and down; cheap, and sound with few images and small batches",
+    "images: patches": "images of at least 64 pixels whose parts have places: objects, scenes; run `selfsup audit`",
+    "images: colorization": "colour images in which a thing's colour tells what it is; not for grey ones",
+    "images: generative": "any images; small ones best; also for reconstructions, samples and filled holes",
+    "images: contrastive": "many images, large batches, and changes of view that leave the class alone",
+    "images: clustering": "many images of classes about equally frequent",
+    "images: distillation": "many images; small batches will do; watch for collapse",
+    "images: masked": "very many images, a vision transformer and long training; fine-tune afterwards",
+    "semi-supervised": "few labels are there already, and the classifier is all that is wanted",
+    "text": "texts",
+}
+
+
+@dataclass(frozen=True)
+class Entry(Printable):
+    """One task: its section in the survey, paper, kind of data, description, and options.
+
+    `facts` are when to use it, its encoders and batch size, the published figure, its counter-measures to shortcuts,
+    and how it deviates from the paper.
+    """
+
+    name: str
+    section: str
+    paper: str
+    kind: str
+    text: str
+    options: dict[str, Option]
+    facts: dict[str, str]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the same as plain values; each option has its default, range (None: any) and help."""
+        options = {
+            name: {"default": option.default, "range": option.range and option.range.text, "help": option.help}
+            for name, option in self.options.items()
+        }
+        return self.__dict__ | {"options": options}
+
+    def __rich__(self) -> Group:
+        table = Table(title="options", title_justify="left")
+        for column in ("option", "default", "range", "what it is"):
+            table.add_column(column)
+        for name, option in self.options.items():
+            default = "from the data" if option.default is None else str(option.default)
+            table.add_row(_flag(name), default, option.range.text if option.range else "", option.help)
+        facts = Table(show_header=False, box=None, pad_edge=False)
+        for fact, words in self.facts.items():
+            facts.add_row(fact, words)
+        heading = f"{self.name} · {self.section} · {self.paper or 'no paper'}\n"
+        return Group(heading, _PARTS.sub("", self.text).strip(), "", facts, "", table)
+
+
+class Catalogue(Printable, list[Entry]):
+    """All tasks, by section."""
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """Return the same as plain values."""
+        return [entry.as_json() for entry in self]
+
+    def __rich__(self) -> Table:
+        table = Table()
+        for column in ("section", "task", "what it does", "paper"):
+            table.add_column(column)
+        section = ""
+        for entry in self:
+            new = entry.section != section
+            if new and section:
+                table.add_section()
+            section = entry.section
+            table.add_row(section if new else "", entry.name, _YEAR.sub("", entry.text.splitlines()[0]), entry.paper)
+        return table
+
+
+def catalogue() -> Catalogue:
+    """Return every task, in the order of the sections."""
+    order = list(SECTIONS)
+    return Catalogue(sorted(map(entry, TASKS), key=lambda entry: (order.index(entry.section), entry.name)))
+
+
+def entry(name: str) -> Entry:
+    """Return one task."""
+    task = find_task(name)
+    text, _, _ = inspect.cleandoc(task.__doc__ or "").partition("\nArgs:\n")  # the table of options says it
+    return Entry(name, task.section, task.paper, task.kind, text.strip(), options(task), _facts(task, text))
+
+
+_YEAR = re.compile(r" \([^()]*\b(19|20)\d\d\b[^()]*\)")  # the paper has a column of its own
+_PARTS = re.compile(r"(Published|Deviations): (.*?)(?=\n\n|\nPublished: |\nDeviations: |\Z)", re.DOTALL)
+
+
+def _facts(task: type[Task], text: str) -> dict[str, str]:
+    facts = {
+        "when": SECTIONS.get(task.section, ""),
+        "encoder": f"{task.default_encoder}; small: {task.small_encoder}",
+        "batch": str(task.defaults.get("batch_size", 128)) + ("; its samples are compared" if task.coupled else ""),
+    }
+    facts |= {part.lower(): " ".join(words.split()) for part, words in _PARTS.findall(text)}
+    if task.counters:
+        facts["counter-measures"] = "; ".join(f"{cue}: {_words(options)}" for cue, options in task.counters.items())
+    return {fact: words for fact, words in facts.items() if words}
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _words(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in options.items())
