@@ -13,7 +13,7 @@ from selfsup.base.writing import write_atomically
 from selfsup.data import open_data
 from selfsup.data.labels import with_labels
 from selfsup.errors import UserError
-from selfsup.evaluation.few_labels import align
+from selfsup.evaluation.parts import align
 from selfsup.evaluation.probe import stratified_folds
 from selfsup.evaluation.result import Evaluation
 from selfsup.reports import samples, story
