@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from selfsup.errors import UserError
 from selfsup.evaluation.clustering import cluster
 from selfsup.evaluation.label_free import alignment, alpha_req, effective_dimension, lidar, rankme, uniformity
 from selfsup.evaluation.retrieval import retrieval
@@ -79,11 +81,15 @@ def measure_features(wanted: Sequence[str], test: Measured) -> dict[str, float]:
 
 
 def task_views(task: Task | None, source: Source, spec: Spec) -> tuple[Views, str]:
-    """Return the views that LiDAR and alignment compare, and what they are: the task's own where it has a key `x`."""
+    """Return the views that LiDAR and alignment compare, and what they are.
+
+    The task's own where it makes a key `x` of these samples; not, for example, of texts that it cuts into pieces first.
+    """
     if task is not None:
         views = task.views(spec)
-        if "x" in views.fetch(source, np.arange(1), 0, 0).batch:
-            return views, "the views of pretraining"
+        with contextlib.suppress(UserError):
+            if "x" in views.fetch(source, np.arange(1), 0, 0).batch:
+                return views, "the views of pretraining"
     return standard_views(spec).several(spec)
 
 
