@@ -359,7 +359,9 @@ def test_all_broken_is_a_failed_run(told: Told, images: Path) -> None:
     assert "cannot be read" in told("show", "rotation", images, status=1)
 
 
-@pytest.mark.parametrize(("task", "option"), [("moco", "queue"), ("swav", "prototypes"), ("deepcluster", "clusters")])
+@pytest.mark.parametrize(
+    ("task", "option"), [("moco", "queue"), ("swav", "prototypes"), ("deepcluster", "num_clusters")]
+)
 def test_more_negatives_or_clusters_than_samples(task: str, option: str) -> None:
     digits = open_data("digits")
     with pytest.raises(UserError, match=f"--{option} 5,000 is more than there are samples \\(1,797\\)"):
