@@ -31,11 +31,11 @@ def measured(task: str, steps: int, **options: Any) -> selfsup.evaluation.Evalua
 
 
 def denoising() -> selfsup.evaluation.Evaluation:
-    """`selfsup pretrain mnist5k:train --task denoising --encoder convnet --width 16 --steps 552`.
+    """`selfsup pretrain mnist5k:train --task denoising --encoder convnet --decoder-dim 16 --steps 552`.
 
     Seed 0, 193 CPU seconds: 89.7 ± 1.7%; untrained 84.9 ± 1.5%, raw pixels 75.7 ± 2.9%.
     """
-    return measured("denoising", 552, width=16)
+    return measured("denoising", 552, decoder_dim=16)
 
 
 def vae() -> selfsup.evaluation.Evaluation:
@@ -48,20 +48,20 @@ def vae() -> selfsup.evaluation.Evaluation:
 
 
 def context_encoder() -> selfsup.evaluation.Evaluation:
-    """`selfsup pretrain mnist5k:train --task context_encoder --encoder convnet --flip 0 --width 16 --steps 500`.
+    """`selfsup pretrain mnist5k:train --task context_encoder --encoder convnet --flip 0 --decoder-dim 16 --steps 500`.
 
     After 146 steps, 66 CPU seconds: 88.0 ± 1.1%; untrained 84.9 ± 1.5%. Not measured at this length yet.
     """
-    return measured("context_encoder", 500, flip=0.0, width=16)
+    return measured("context_encoder", 500, flip=0.0, decoder_dim=16)
 
 
 def bigan() -> selfsup.evaluation.Evaluation:
-    """`selfsup pretrain mnist5k:train --task bigan --encoder convnet --width 16 --steps 550`.
+    """`selfsup pretrain mnist5k:train --task bigan --encoder convnet --discriminator-dim 16 --steps 550`.
 
     Seed 0, 421 CPU seconds: 76.6 ± 2.2% (kNN 58.9 ± 1.6%); untrained 84.9 ± 1.5% (67.6 ± 2.4%): worse. After 69 steps
     76.9 ± 1.6%.
     """
-    return measured("bigan", 550, width=16)
+    return measured("bigan", 550, discriminator_dim=16)
 
 
 def combined() -> tuple[selfsup.evaluation.Evaluation, ...]:

@@ -25,8 +25,8 @@ from selfsup.views.loader import batches
 
 SPEC = ImageSpec.of(32, 3)
 OPTIONS: dict[str, dict[str, object]] = {  # smaller than the default where few steps on 64 images are too few for it
-    "cpc": {"ahead": 2, "grid": 4, "dim": 64, "depth": 2},
-    "dino": {"prototypes": 64, "hidden": 64, "dim": 32},
+    "cpc": {"prediction_steps": 2, "grid": 4, "out_dim": 64, "num_layers": 2},
+    "dino": {"num_prototypes": 64, "hidden_dim": 64, "out_dim": 32},
     "dinov2": {"num_prototypes": 64, "hidden_dim": 64, "out_dim": 32},
     "ibot": {"num_prototypes": 64, "hidden_dim": 64, "out_dim": 32},
     "mae": {"normalize": False},  # of patches of noise

@@ -55,14 +55,14 @@ def test_moco_computes_keys_in_parts_but_returns_them_in_order() -> None:
     torch.testing.assert_close(keys, torch.nn.functional.normalize(task.momentum_encoder(batch["x"][:, 1]), dim=1))
 
 
-def test_the_slow_encoder_follows_and_the_momentum_ends_at_1() -> None:
+def test_the_target_network_is_updated_and_the_momentum_ends_at_1() -> None:
     task = make("byol", momentum=0.5)
-    before = [p.clone() for p in task.slow.parameters()]
+    before = [p.clone() for p in task.target.parameters()]
     with torch.no_grad():
         for parameter in task.encoder.parameters():
             parameter.add_(1)
     task.after_step()
-    moved = [float((p - b).mean()) for p, b in zip(task.slow[0].parameters(), before, strict=False)]
+    moved = [float((p - b).mean()) for p, b in zip(task.target[0].parameters(), before, strict=False)]
     assert moved == pytest.approx([0.5] * len(moved), abs=1e-5)
     assert cosine_schedule(0.99, 1.0, 0.0) == pytest.approx(0.99)
     assert cosine_schedule(0.99, 1.0, 0.5) == pytest.approx(0.995)
@@ -134,7 +134,7 @@ def test_queues_and_memories_resume_bit_for_bit(name: str, tmp_path: Path) -> No
 @pytest.mark.parametrize("name", ["swav", "deepcluster", "lejepa", "dino"])
 def test_small_crops_suit_a_transformer_of_whole_patches(name: str) -> None:
     encoder = build_encoder("vit-mini", ImageSpec.of(32, 3))
-    options = {"items": 64} if name == "deepcluster" else {}
+    options = {"num_items": 64} if name == "deepcluster" else {}
     local = find_task(name)(encoder, **options).views(encoder.spec).groups["local"]
     assert local.size % encoder.patch == 0
     assert encoder(torch.zeros(2, 3, local.size, local.size)).shape == (2, encoder.dim)

@@ -158,12 +158,12 @@ def test_ijepa_sees_nothing_of_its_targets(batch) -> None:
 
 
 def test_data2vec_targets_are_the_normalised_mean_of_the_last_layers(batch) -> None:
-    task = make("data2vec", skip=0)
+    task = make("data2vec", skip_layers=0)
     _, target, keep = task._predict(batch)
     assert keep.shape == (16, 13)
     assert not torch.equal(keep[0], keep[1])
     layers = []
-    for layer in task.slow.layers(batch["x"], 2):
+    for layer in task.teacher.layers(batch["x"], 2):
         mean, deviation = layer.mean(1, keepdim=True), layer.std(1, correction=0, keepdim=True)
         layers.append((layer - mean) / (deviation.square() + 1e-5).sqrt())
     torch.testing.assert_close(target[::4], sum(layers) / 2, rtol=1e-4, atol=1e-5)
@@ -206,8 +206,16 @@ def test_the_center_changes_in_after_step_alone(name: str, crops) -> None:
 
 
 def test_dino_is_its_formula(crops) -> None:
-    task = make("dino", prototypes=8, hidden=16, dim=8, local=3, norm=False, teacher_temperature=0.07)
-    task.centre.copy_(torch.linspace(-0.2, 0.2, 8))
+    task = make(
+        "dino",
+        num_prototypes=8,
+        hidden_dim=16,
+        out_dim=8,
+        num_local_crops=3,
+        batch_norm=False,
+        teacher_temperature=0.07,
+    )
+    task.center.copy_(torch.linspace(-0.2, 0.2, 8))
     task.progress = 0.15
     assert task.loss(crops).chance == pytest.approx(math.log(8))
 
@@ -217,13 +225,13 @@ def test_dino_is_its_formula(crops) -> None:
 
     views = [*crops["x"].unbind(1), *crops["local"].unbind(1)]
     logs = [torch.log_softmax(cosines(task.encoder, task.head, task.prototypes, v) / 0.1, 1) for v in views]
-    targets = [torch.softmax((cosines(*task.slow, v) - task.centre) / 0.055, 1) for v in views[:2]]
+    targets = [torch.softmax((cosines(*task.teacher, v) - task.center) / 0.055, 1) for v in views[:2]]
     pairs = [-(targets[t] * logs[v]).sum(1).mean() for t in range(2) for v in range(5) if t != v]
     torch.testing.assert_close(task.loss(crops).value.double(), torch.stack(pairs).mean(), rtol=1e-4, atol=1e-5)
 
 
 def test_prototypes_of_dino_rest_at_first() -> None:
-    task = make("dino", freeze=0.2)
+    task = make("dino", freeze_prototypes=0.2)
     assert task.lr_of("prototypes", 1.0, 1.0) == 0
     task.progress = 0.2
     assert task.lr_of("prototypes", 1.0, 1.0) == task.lr_of("head", 1.0, 1.0) == 1
@@ -245,7 +253,7 @@ def test_small_crops_are_whole_patches() -> None:
 
 
 def test_dino_takes_a_convolutional_encoder(crops) -> None:
-    task = find_task("dino")(build_encoder("convnet", SPEC), prototypes=8, hidden=16, dim=8, local=3)
+    task = find_task("dino")(build_encoder("convnet", SPEC), num_prototypes=8, hidden_dim=16, out_dim=8)
     task.loss(crops).value.backward()
     task.after_step()
 
@@ -263,9 +271,8 @@ def test_a_convolutional_encoder_is_one_line(name: str) -> None:
         ("mae", {"decoder_dim": 30}, "multiple of 4"),
         ("simmim", {"mask_ratio": 0.0}, "masks 0 of 64"),
         ("ijepa", {"num_targets": 6}, "leave no patch"),
-        ("data2vec", {"masked": 1.0}, "leaves 0"),
-        ("dino", {"prototypes": 1}, "--prototypes"),
-        ("dino", {"teacher_temperature": 0.0}, "temperature"),
+        ("data2vec", {"mask_ratio": 1.0}, "leaves 0"),
+        ("dino", {"num_prototypes": 1}, "--num-prototypes"),
         ("ibot", {"min_mask_ratio": 0.6}, "--min-mask-ratio"),
     ],
 )
@@ -275,5 +282,5 @@ def test_bad_options_are_one_line(name: str, options: dict[str, object], said: s
 
 
 def test_one_small_crop_is_one_line() -> None:
-    with pytest.raises(UserError, match="--local"):
-        make("dino", local=1).views(SPEC)
+    with pytest.raises(UserError, match="--num-local-crops"):
+        make("dino", num_local_crops=1).views(SPEC)

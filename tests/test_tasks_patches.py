@@ -213,7 +213,7 @@ def test_colours_change_within_their_range_and_gray_stays_gray() -> None:
 
 
 def test_the_tiles_and_the_half_are_the_picture() -> None:
-    task = make("counting", filters=False)
+    task = make("counting", random_filter=False)
     batch = batch_for(task)
     parts = task.parts(batch)
     assert parts.shape == (16, 5, 3, 16, 16)
@@ -223,7 +223,7 @@ def test_the_tiles_and_the_half_are_the_picture() -> None:
 
 
 def test_the_loss_of_counting_is_the_margin_for_nothing_and_0_for_distinct_sums() -> None:
-    task = make("counting", counts=20)
+    task = make("counting", out_dim=20)
     batch = batch_for(task)
     task.counted = lambda parts: torch.zeros(len(parts), 5, 20)
     assert task.loss(batch).value == task.margin
@@ -237,7 +237,7 @@ def test_the_loss_of_counting_is_the_margin_for_nothing_and_0_for_distinct_sums(
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_a_prediction_sees_no_row_below_its_own(version: int) -> None:
-    task = make("cpc", version=version, grid=5, ahead=3, dim=16, depth=3).eval()
+    task = make("cpc", version=version, grid=5, prediction_steps=3, out_dim=16, num_layers=3).eval()
     z = torch.randn(2, 25, 16)
     guesses, targets = task.predictions(z)
     changed = z.clone()
@@ -254,7 +254,7 @@ def test_patches_two_rows_apart_share_no_pixel() -> None:
     task = make("cpc")
     batch = batch_for(task)
     batch["x"] = torch.arange(16 * 3 * task.size**2).view(16, 3, task.size, task.size).float()
-    task.drop, task.normalise = 0.0, False
+    task.drop_ratio, task.normalize = 0.0, False
     found = task.patches(batch)[0].unflatten(0, (task.grid, task.grid))
     for row in range(task.grid - 2):
         assert not set(found[row].flatten().tolist()) & set(found[row + 2].flatten().tolist())
@@ -262,11 +262,7 @@ def test_patches_two_rows_apart_share_no_pixel() -> None:
 
 @pytest.mark.parametrize(
     ("name", "options", "line"),
-    [
-        ("cpc", {"version": 3}, "--version"),
-        ("cpc", {"ahead": 7}, "--ahead"),
-        ("jigsaw", {"grid": 4}, "at most 9 tiles"),
-    ],
+    [("cpc", {"prediction_steps": 7}, "--prediction-steps"), ("jigsaw", {"grid": 4}, "at most 9 tiles")],
 )
 def test_options_that_cannot_be_give_one_line(name: str, options: dict, line: str) -> None:
     with pytest.raises(UserError, match=line):

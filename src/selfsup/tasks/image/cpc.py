@@ -41,9 +41,9 @@ class CPC(Task):
     have version 2's context network; version 2's colour augmentation is Exemplar's; patches are normalized.
 
     Args:
-        version: 1 or 2, in [1, 2].
+        version: 1 (van den Oord et al.) or 2 (Hénaff et al.), in [1, 2].
         grid: Patches along each side of the image, in [3, inf).
-        prediction_steps: Largest k; it is less than `grid`, in [2, inf).
+        prediction_steps: Rows down to the farthest patch that is predicted (largest k); less than `grid`, in [2, inf).
         jitter: Pixels by which a patch is smaller than its cell, within which its position is random (the paper: 60 of
             64 pixels), in [0, inf).
         drop_ratio: Fraction of the patches that have all channels replaced by one of them, in [0, 1].

@@ -37,7 +37,7 @@ class DeepCluster(Task):
     Args:
         num_items: Number of samples, in [1, inf).
         num_clusters: Clusters K, at most half the number of samples; 3,000 in the paper, in [2, inf).
-        num_heads: Clusterings, each with a classifier, in [1, inf).
+        num_heads: Number of clusterings, each with its own classifier, in [1, inf).
         temperature: Divides the cosine similarities to the centroids, in (0, inf).
         hidden_dim: Width of the projector's hidden layer; 2048 in the paper, in [1, inf).
         out_dim: Dimension of the embedding, in [1, inf).

@@ -41,7 +41,7 @@ class DINO(Task):
         student_temperature: Divides the student's cosines, in (0, inf).
         teacher_temperature: Divides the teacher's cosines after the warmup; 0.07 in the paper, in (0, inf).
         warmup_teacher_temperature: Teacher's temperature at the start, in (0, inf).
-        teacher_warmup: Fraction of the training in which the teacher's temperature changes linearly, in [0, 1].
+        teacher_warmup: Fraction of the training over which the teacher's temperature rises linearly, in [0, 1].
         momentum: Momentum of the teacher at the start; it rises to 1 along a cosine. 0.996 in the paper, in [0, 1].
         center_momentum: Momentum of the center, in [0, 1].
         freeze_prototypes: Fraction of the training, from the start, in which the prototypes are frozen, in [0, 1].
