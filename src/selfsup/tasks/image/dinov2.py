@@ -111,8 +111,8 @@ class DINOv2(Task):
         crops = self.head(torch.cat(pooled)).unflatten(0, (-1, len(batch["x"])))
         patches = self.patch_head(tokens[:, self.encoder.prefix :][mask])
         with torch.no_grad():
-            sharp = risen(*self.teacher_temperatures, self.progress, self.teacher_warmup)
-            of_crops, of_patches = (sinkhorn(cosines, sharp) for cosines in self._teacher(large, mask))
+            temperature = risen(*self.teacher_temperatures, self.progress, self.teacher_warmup)
+            of_crops, of_patches = (sinkhorn(cosines, temperature) for cosines in self._teacher(large, mask))
         crop = cross_view_entropy(of_crops.view(2, len(batch["x"]), -1), crops, self.student_temperature)
         patch = masked_entropy(of_patches, patches, self.student_temperature, mask)
         regularizer = torch.stack([koleo(gather(view)) for view in pooled[0].chunk(2)]).sum()

@@ -113,9 +113,11 @@ class IBOT(Task):
         crops = self.head(torch.cat(pooled)).unflatten(0, (-1, len(batch["x"])))
         patches = self.head(tokens[:, self.encoder.prefix :][mask])
         with torch.no_grad():
-            sharp = risen(*self.teacher_temperatures, self.progress, self.teacher_warmup)
+            temperature = risen(*self.teacher_temperatures, self.progress, self.teacher_warmup)
             self.seen = self._teacher(large, mask)
-            of_crops, of_patches = (((z - c) / sharp).softmax(1) for z, c in zip(self.seen, self.centers, strict=True))
+            of_crops, of_patches = (
+                ((z - c) / temperature).softmax(1) for z, c in zip(self.seen, self.centers, strict=True)
+            )
         crop = cross_view_entropy(of_crops.view(2, len(batch["x"]), -1), crops, self.student_temperature)
         patch = masked_entropy(of_patches, patches, self.student_temperature, mask)
         entropy = torch.special.entr(of_crops).sum(1).mean()

@@ -27,9 +27,8 @@ class MAE(Task):
     Batch: `x` (B, C, H, W) float; `noise` (B,) int64, from which the masks are drawn.
     Published: ImageNet, ViT-B fine-tuned 83.6%, linear 68.0%.
 
-    Deviations: a smaller decoder for a small encoder and small data; in place of a masked patch's token it gets one
-    learned token at the patch's position, and only for patches that are predicted. Learning rate 2e-3 at a batch of 128
-    for a narrow encoder; the paper 1.5e-4 · batch / 256 for wide ones.
+    Deviations: a smaller decoder for a small encoder and small data. Learning rate 2e-3 at a batch of 128 for a narrow
+    encoder; the paper 1.5e-4 · batch / 256 for wide ones.
 
     Args:
         mask_ratio: Fraction of the patches that is masked, in (0, 1).
