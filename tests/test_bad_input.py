@@ -80,7 +80,7 @@ def test_names_with_the_nearest(told: Told, finished_run: Path) -> None:
     assert "'rotation'" in told("tasks", "rotatoin")
     assert "'rotation'" in told("show", "rotatoin", "digits")
     assert "no_such_module" in told("pretrain", "digits", "--task", "no_such_module:Task", *SMALL)
-    assert "no subclass" in told("pretrain", "digits", "--task", "os:path", *SMALL)
+    assert "not a subclass" in told("pretrain", "digits", "--task", "os:path", *SMALL)
     assert "cannot load" in told("pretrain", "digits", "--task", ":", *SMALL)
 
 

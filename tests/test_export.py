@@ -81,7 +81,7 @@ def test_small_pictures_get_the_small_stem(name: str, size: int, side: int) -> N
     maps = encoder.maps(torch.zeros(1, 2, size, size))
     assert maps.shape[2:] == (side, side)
     assert encoder(torch.zeros(2, 2, size, size)).shape == (2, encoder.dim)
-    with pytest.raises(UserError, match="no tokens; take a transformer"):
+    with pytest.raises(UserError, match="no tokens: use a transformer"):
         encoder.tokens(torch.zeros(1, 2, size, size))
 
 
@@ -94,7 +94,7 @@ def test_larger_pictures_keep_the_standard_stem() -> None:
 def test_transformers_have_tokens() -> None:
     encoder = build_encoder("vit_tiny_patch16_224", ImageSpec.of(28, 1)).eval()
     assert encoder.tokens(torch.zeros(1, 1, 28, 28)).shape == (1, 1 + 7 * 7, 192)
-    with pytest.raises(UserError, match="no feature maps; take a convolutional"):
+    with pytest.raises(UserError, match="no feature maps: use a convolutional"):
         encoder.maps(torch.zeros(1, 1, 28, 28))
 
 

@@ -1,4 +1,4 @@
-"""Losses that tasks share: pure functions of tensors of the global batch, computed in float32 at least."""
+"""Losses that tasks share: pure functions of the global batch, computed in float32 or more."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from selfsup.nn.distributed import gather, global_mean, sum_over_ranks
 
 
 def full(x: Tensor) -> Tensor:
-    """Return the tensor in float32, or in float64 if it is that already: sums over a batch need more than 16 bits."""
+    """Return the tensor in float32, or float64 if it already is: 16 bits are too few for sums over a batch."""
     return x if x.dtype == torch.float64 else x.float()
 
 
 def unit(x: Tensor) -> Tensor:
-    """Return the rows (..., d) at unit length, in full precision."""
+    """Return the rows (..., d) scaled to unit length, in full precision."""
     return F.normalize(full(x), dim=-1)
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
-    """Return a @ b in full precision: under autocast it would be of 16 bits, too few for cosines and statistics."""
+    """Return a @ b in full precision: autocast would use 16 bits, too few for cosines and statistics."""
     with torch.autocast(a.device.type, enabled=False):
         return full(a) @ full(b)
 
 
-_ROOM = {"cpu": 1 << 22}  # logits that `info_nce` holds at once: 16 MiB, for the cache; elsewhere 128 MiB
+_ROOM = {"cpu": 1 << 22}  # logits that `info_nce` holds at once: 16 MiB fit the CPU's cache; elsewhere 128 MiB
 
 
 def info_nce(
@@ -40,30 +40,29 @@ def info_nce(
 ) -> Tensor:
     """Return the cross-entropy of finding `key[positive[i]]` among all keys by `query[i]` (CPC, eq. 4).
 
-    `query` (B, d) and `key` (N, d) are compared by their scalar product over `temperature`: normalize them for cosines.
-    `positive` (B,) int64 is 0..B-1 by default; key number `exclude[i]` is no candidate for query i. Chance is ln of the
-    number of candidates.
+    Logits are the scalar products of `query` (B, d) and `key` (N, d), divided by `temperature`; normalize both for
+    cosines. `positive` (B,) int64 defaults to 0..B-1; key `exclude[i]` is not a candidate for query i. Chance is the ln
+    of the number of candidates.
 
-    Memory is O((B + N) d): logits are made for a few queries at a time, with their exact log-sum-exp, and turned into
-    the gradient at once, so that neither they nor their softmax are kept.
+    Memory is O((B + N) d): logits are computed for a few queries at a time, with their exact log-sum-exp, and turned
+    into the gradient immediately, so that neither they nor their softmax are stored.
     """
     query, key = full(query), full(key)
     if positive is None:
         positive = torch.arange(len(query), device=query.device)
     with torch.autocast(query.device.type, enabled=False):
-        loss: Tensor = _InfoNCE.apply(query, key, 1 / temperature, positive, exclude)
-    return loss
+        return _InfoNCE.apply(query, key, 1 / temperature, positive, exclude)
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """Return the mean cross-entropy of the rows (n, K) of all processes, whose numbers may differ; 0 for no row."""
+    """Return the mean cross-entropy over the rows (n, K) of all processes, of which n may differ; 0 without rows."""
     logits = full(logits)
     losses = F.cross_entropy(logits, target, reduction="none")
     return global_mean(losses, torch.ones_like(losses))
 
 
 def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
-    """Return SimCLR's loss (Chen et al., 2020, eq. 1) of two views (B, d), whose rows are normalized here.
+    """Return SimCLR's loss (Chen et al., 2020, eq. 1) of two views (B, d); their rows are normalized here.
 
     Each of the 2B embeddings finds its other view among the 2B - 1 others: chance is ln(2B - 1).
     """
@@ -74,25 +73,25 @@ def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
 
 @torch.no_grad()
 def sinkhorn(scores: Tensor, epsilon: float, iterations: int = 3) -> Tensor:
-    """Return soft assignments (B, K) of samples to prototypes, shared out evenly (Caron et al., 2020, section 3.1).
+    """Return soft, balanced assignments (B, K) of samples to prototypes (Caron et al., 2020, section 3.1).
 
-    Each row sums to 1; each column, over the global batch, nearly to B / K, the nearer the more iterations. `scores`
-    (B, K) are the rows of this process, of which there may be another number in each; smaller `epsilon`, harder ones.
+    Each row sums to 1, and with more iterations each column approaches B / K over the global batch. `scores` (B, K) are
+    those of this process, of which B may differ between processes. A smaller `epsilon` gives harder assignments.
     """
     scores = full(scores)
     largest = scores.max() if len(scores) else scores.new_tensor(-torch.inf)
-    shares = ((scores - gather(largest.view(1)).max()) / epsilon).exp()
-    tiny = torch.finfo(shares.dtype).tiny
+    assignment = ((scores - gather(largest.view(1)).max()) / epsilon).exp()
+    tiny = torch.finfo(assignment.dtype).tiny
     for _ in range(iterations):
-        shares = shares / sum_over_ranks(shares.sum(0)).clamp_min(tiny)
-        shares = shares / shares.sum(1, keepdim=True).clamp_min(tiny)
-    return shares
+        assignment = assignment / sum_over_ranks(assignment.sum(0)).clamp_min(tiny)
+        assignment = assignment / assignment.sum(1, keepdim=True).clamp_min(tiny)
+    return assignment
 
 
 def koleo(z: Tensor) -> Tensor:
-    """Return minus the mean log distance to the nearest other row of the batch (Sablayrolles et al., 2019, eq. 4).
+    """Return the negative mean log distance to the nearest other row of the batch (Sablayrolles et al., 2019, eq. 4).
 
-    The rows of (B, d) are normalized here; it is small when they spread over the sphere evenly.
+    The rows of (B, d) are normalized here; the loss is small when they are spread evenly over the sphere.
     """
     z = unit(z)
     with torch.no_grad():
@@ -101,10 +100,10 @@ def koleo(z: Tensor) -> Tensor:
 
 
 def cross_view_entropy(targets: Tensor, logits: Tensor, temperature: float) -> Tensor:
-    """Return the mean cross-entropy of each view under the targets of every other one (Caron et al., 2021, eq. 3).
+    """Return the mean cross-entropy of each view with the targets of every other one (Caron et al., 2021, eq. 3).
 
-    `targets` (T, B, K) are probabilities of the first T views; `logits` (V, B, K) of all are divided by `temperature`.
-    Chance is ln K.
+    `targets` (T, B, K) are probabilities for the first T views; `logits` (V, B, K), for all views, are divided by
+    `temperature`. Chance is ln K.
     """
     log = F.log_softmax(full(logits) / temperature, 2)
     pairs = len(targets) * (len(logits) - 1) * logits.shape[1]
@@ -115,7 +114,7 @@ class _InfoNCE(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, scale: float, positive: Tensor, exclude: Tensor | None) -> Tensor:
         total = query.new_zeros(())
-        learns = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
+        needs_grad = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         to_query, to_key = torch.empty_like(query), torch.zeros_like(key)
         step = max(1, _ROOM.get(key.device.type, 1 << 25) // len(key))
         for begin in range(0, len(query), step):
@@ -128,7 +127,7 @@ class _InfoNCE(torch.autograd.Function):
             softmax = logits.sub_(largest).exp_()  # times `sums`
             sums = softmax.sum(1, keepdim=True)
             total += (largest + sums.log() - found).sum()
-            if learns:  # softmax - one-hot is the gradient of the logits
+            if needs_grad:  # softmax - one-hot is the gradient of the logits
                 torch.mm(softmax, key, out=to_query[part])
                 to_query[part].div_(sums).sub_(key[right])
                 to_key.addmm_(softmax.T, q / sums).index_add_(0, right, q, alpha=-1)
@@ -154,16 +153,16 @@ def barlow_twins(first: Tensor, second: Tensor, redundancy: float) -> Tensor:
 
 
 def standardise(x: Tensor, eps: float = 1e-5) -> Tensor:
-    """Return (B, d) with mean 0 and variance 1 in each column, as BatchNorm without weights computes it."""
+    """Return (B, d) with mean 0 and variance 1 in each column, like BatchNorm without affine weights."""
     x = full(x)
     x = x - x.mean(0)
     return x * (x.square().mean(0) + eps).rsqrt()
 
 
 def vicreg_terms(first: Tensor, second: Tensor, eps: float = 1e-4) -> tuple[Tensor, Tensor, Tensor]:
-    """Return invariance, variance and covariance of two views (B, d): Bardes et al., 2022, equations 5, 1 and 3.
+    """Return the invariance, variance and covariance terms of two views (B, d): Bardes et al., 2022, eq. 5, 1 and 3.
 
-    As in its code, variance and covariance are averaged and added, respectively, over the two views.
+    As in the authors' code, the variance term is averaged over the two views and the covariance term is summed.
     """
     first, second = full(first), full(second)
     variance, covariance = first.new_zeros(()), first.new_zeros(())
@@ -178,9 +177,9 @@ def vicreg_terms(first: Tensor, second: Tensor, eps: float = 1e-4) -> tuple[Tens
 def sigreg(z: Tensor, directions: Tensor, knots: int = 17, reach: float = 3.0) -> Tensor:
     """Return how far the rows of (N, d) are from a standard normal: LeJEPA's SIGReg (Balestriero & LeCun, 2025).
 
-    The rows are projected on unit `directions` (d, M); each projection is compared with N(0, 1) by the Epps-Pulley
-    statistic, N ∫ |φ_N(t) - exp(-t²/2)|² exp(-t²/2) dt, by the trapezoid rule on `knots` points of [0, `reach`],
-    doubled for the other half line; the mean over the directions. For rows of a standard normal it is 1.06 for any N.
+    The rows are projected onto unit `directions` (d, M). Each projection is compared with N(0, 1) by the Epps-Pulley
+    statistic, N ∫ |φ_N(t) - exp(-t²/2)|² exp(-t²/2) dt, with the trapezoid rule on `knots` points in [0, `reach`],
+    doubled for the other half line. Returns the mean over the directions; a standard normal gives 1.06 for any N.
     """
     z = full(z)
     t = torch.linspace(0, reach, knots, dtype=z.dtype, device=z.device)

@@ -7,14 +7,14 @@ from typing import Any
 
 from selfsup.spec import Spec
 
-ENCODERS = {"image": "selfsup.encoders.image", "text": "selfsup.encoders.text"}  # modules with `build`
+ENCODERS = {"image": "selfsup.encoders.image", "text": "selfsup.encoders.text"}  # each module has `build`
 
 
 def build_encoder(name: str, spec: Spec, pretrained: bool = False) -> Any:
-    """Return a fresh encoder (see `selfsup.task.Encoder`) for samples of this spec.
+    """Return a new encoder (see `selfsup.task.Encoder`) for samples of this spec.
 
-    `name`, for images: `convnet`, `vit`, or any image model of timm; for texts: bert-tiny, bert-mini, bert-small,
-    gpt-tiny, gpt-mini, or any model of transformers that is on this machine. Raises `UserError` for an unknown name
-    (the nearest is suggested) and for a model that cannot take such samples.
+    `name`, for images: `convnet`, `mlp`, `vit`, `vit-mini`, or any image model of timm; for texts: bert-tiny,
+    bert-mini, bert-small, gpt-tiny, gpt-mini, or any transformers model on this machine. Raises `UserError` for an
+    unknown name, with the nearest known one, and for a model that cannot take such samples.
     """
     return importlib.import_module(ENCODERS[spec.kind]).build(name, spec, pretrained)

@@ -1,4 +1,4 @@
-"""Constants on the device that needs them, what a spec says of pixels among them."""
+"""Cached constants on the device that needs them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from selfsup.spec import ImageSpec
 
 
 def constant(values: Any, like: Tensor) -> Tensor:
-    """Return (nested) tuples of numbers as a tensor like another one; not to be changed, for it is kept.
+    """Return (nested) tuples of numbers as a tensor with the dtype and device of `like`; it is cached: never change it.
 
-    To copy numbers to a GPU anew at each step would make it wait for the CPU.
+    Copying numbers to a GPU at every step would make it wait for the CPU.
     """
     dtype = like.dtype if like.is_floating_point() else torch.float32
     return _constant(values, dtype, like.device)
@@ -26,5 +26,5 @@ def _constant(values: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
 
 
 def mean_std(spec: ImageSpec, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the mean and the deviation (C, 1, 1) of the normalization, floats with the device of `like`."""
+    """Return the mean and the standard deviation (C, 1, 1) of the normalization, on the device of `like`."""
     return constant(tuple(spec.mean), like).view(-1, 1, 1), constant(tuple(spec.std), like).view(-1, 1, 1)

@@ -1,8 +1,8 @@
-"""What crosses processes. Each function is a no-op in a single process, and gives N processes the gradient of one.
+"""Communication between processes: each function is a no-op in one process, and gives N the gradient of one.
 
-A process has rows rank::world of the global batch, and DDP takes the mean of the processes' gradients. So a loss is
-exact if it is the mean over the process's own samples (`global_mean` where their number differs among processes), or if
-every process computes the same loss of the global batch from `gather`.
+A process has rows rank::world of the global batch, and DDP averages the processes' gradients. So a loss is exact if it
+is the mean over the process's own samples (`global_mean` where their number differs between processes), or if every
+process computes the same loss of the global batch with `gather`.
 """
 
 from __future__ import annotations
@@ -22,26 +22,20 @@ def world_size() -> int:
 def gather(x: Tensor) -> Tensor:
     """(B, ...) of each process -> (B * world, ...) in the order of the global batch, the same in every process.
 
-    Gradients arrive if every process computes the same loss from it.
+    Gradients are exact if every process computes the same loss from it.
     """
-    if world_size() == 1:
-        return x
-    gathered: Tensor = _Gather.apply(x)
-    return gathered
+    return x if world_size() == 1 else _Gather.apply(x)
 
 
 def sum_over_ranks(x: Tensor) -> Tensor:
     """Return the sum of a tensor over the processes; its gradient is the sum of theirs."""
-    if world_size() == 1:
-        return x
-    total: Tensor = _Sum.apply(x)
-    return total
+    return x if world_size() == 1 else _Sum.apply(x)
 
 
 def global_mean(values: Tensor, weights: Tensor) -> Tensor:
-    """Return sum(values * weights) / sum(weights), the latter over all processes' samples; 0 where it is 0.
+    """Return the weighted mean of the values over all processes' samples; 0 where the weights sum to 0.
 
-    It is scaled so that its mean over the processes is the mean over the global batch.
+    Each process returns its own part, scaled so that the average over the processes is the mean of the global batch.
     """
     total = sum_over_ranks(weights.detach().sum().to(values.dtype))
     return (values * weights).sum() * world_size() / total.clamp_min(torch.finfo(values.dtype).tiny)
@@ -52,7 +46,7 @@ class _Gather(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor) -> Tensor:
         parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())]
         dist.all_gather(parts, x.contiguous())
-        return torch.stack(parts, 1).flatten(0, 1)  # the loader deals samples out one by one
+        return torch.stack(parts, 1).flatten(0, 1)  # the loader deals samples to the processes in turn
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:

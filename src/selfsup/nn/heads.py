@@ -1,4 +1,4 @@
-"""Heads of tasks: an MLP, and the loss of a classifier."""
+"""Heads of tasks: an MLP and the loss of a classifier."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from selfsup.task import Loss
 def mlp(*dims: int) -> nn.Sequential:
     """Return an MLP dims[0] -> ... -> dims[-1] with BatchNorm and ReLU between its linear layers.
 
-    Raises `UserError` for a layer without a unit.
+    Raises `UserError` for a layer without units.
     """
     if min(dims) < 1:
-        raise UserError(f"a layer of a head has at least 1 unit, not {min(dims)}: give another --hidden")
+        raise UserError(f"a layer of a head needs at least 1 unit, not {min(dims)}: give another --hidden-dim")
     layers: list[nn.Module] = []
     for before, after in pairwise(dims[:-1]):
         layers += [nn.Linear(before, after, bias=False), BatchNorm(after), nn.ReLU(inplace=True)]
@@ -29,11 +29,11 @@ def mlp(*dims: int) -> nn.Sequential:
 
 @torch.no_grad()
 def accuracy(logits: Tensor, label: Tensor) -> Tensor:
-    """Return the share of rows of `logits` (B, K) whose largest entry is `label` (B,); 0 for no row."""
+    """Return the fraction of rows of `logits` (B, K) whose largest entry is `label` (B,); 0 without rows."""
     return (logits.argmax(1) == label).float().sum() / max(len(label), 1)
 
 
 def classified(logits: Tensor, label: Tensor) -> Loss:
-    """Return the cross-entropy of `label` (B,) under `logits` (B, K), beside the accuracy; chance is ln K."""
+    """Return the cross-entropy of `label` (B,) under `logits` (B, K), and the accuracy; chance is ln K."""
     value = F.cross_entropy(logits, label)
     return Loss(value, {"accuracy": accuracy(logits, label)}, math.log(logits.shape[1]))

@@ -1,8 +1,8 @@
-"""Random numbers of a sample: functions of its key alone, on any device, in any batch, in any process.
+"""Random numbers of a sample: functions of its key alone, the same on any device, in any batch and process.
 
-Views with `noise=True` give each sample of a batch a key that is drawn from (seed, epoch, index). A task that makes its
-labels, masks or corruption from these keys draws per sample, resumes exactly, is the same with any number of workers
-and processes, and is drawn again alike when a part of the batch is computed a second time.
+Views with `noise=True` give each sample of a batch a key drawn from (seed, epoch, index). A task that makes its labels,
+masks or corruption from these keys draws per sample, resumes exactly, does not depend on the number of workers or
+processes, and draws the same again when part of a batch is recomputed.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ import math
 import torch
 from torch import Tensor
 
-_GOLDEN = -7046029254386353131  # 2^64 / golden ratio, as a signed number: torch has no unsigned arithmetic
+_GOLDEN = -7046029254386353131  # 2^64 / golden ratio, signed because torch has no unsigned arithmetic
 _MIX1, _MIX2 = -4658895280553007687, -7723592293110705685
 
 
 def _mix(x: Tensor) -> Tensor:
-    """SplitMix64's finaliser (Steele et al., 2014)."""
+    """SplitMix64's finalizer (Steele et al., 2014)."""
     x = (x ^ ((x >> 30) & ((1 << 34) - 1))) * _MIX1
     x = (x ^ ((x >> 27) & ((1 << 37) - 1))) * _MIX2
     return x ^ ((x >> 31) & ((1 << 33) - 1))
 
 
 def uniform(key: Tensor, *shape: int, stream: int = 0) -> Tensor:
-    """Return (B, *shape) float32 in (0, 1) for keys (B,) int64; another `stream` is independent of it."""
+    """Return (B, *shape) float32 in (0, 1) for keys (B,) int64; different `stream`s are independent."""
     count = math.prod(shape)
     row = _mix(key ^ int(_mix(torch.tensor(stream + 1) * _GOLDEN)))
     bits = _mix(row[:, None] + torch.arange(1, count + 1, device=key.device) * _GOLDEN)
@@ -32,9 +32,8 @@ def uniform(key: Tensor, *shape: int, stream: int = 0) -> Tensor:
 
 
 def normal(key: Tensor, *shape: int, stream: int = 0) -> Tensor:
-    """Return (B, *shape) float32 of mean 0 and deviation 1."""
-    drawn: Tensor = torch.special.ndtri(uniform(key, *shape, stream=stream))
-    return drawn
+    """Return (B, *shape) float32 from a standard normal."""
+    return torch.special.ndtri(uniform(key, *shape, stream=stream))
 
 
 def integers(key: Tensor, high: int, *shape: int, stream: int = 0) -> Tensor:
@@ -43,5 +42,5 @@ def integers(key: Tensor, high: int, *shape: int, stream: int = 0) -> Tensor:
 
 
 def shuffles(key: Tensor, count: int, stream: int = 0) -> Tensor:
-    """Return (B, count) int64: for each sample a permutation of 0..count-1."""
+    """Return (B, count) int64: a permutation of 0..count-1 for each sample."""
     return uniform(key, count, stream=stream).argsort(1)

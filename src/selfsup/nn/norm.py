@@ -13,34 +13,33 @@ from selfsup.task import Encoder
 
 
 class BatchNorm(nn.BatchNorm1d):
-    """`nn.BatchNorm1d` for (B, C) whose statistics are those of all processes' samples (torch's own needs a GPU)."""
+    """`nn.BatchNorm1d` for (B, C) with the statistics of all processes' samples (torch's own needs a GPU)."""
 
     def forward(self, input: Tensor) -> Tensor:
         """(B, C) -> (B, C)."""
-        return super().forward(input) if not self.training or world_size() == 1 else _normalised(self, input)
+        return super().forward(input) if not self.training or world_size() == 1 else _normalized(self, input)
 
 
 class BatchNormMaps(nn.BatchNorm2d):
-    """The same for maps (B, C, H, W)."""
+    """The same for feature maps (B, C, H, W)."""
 
     def forward(self, input: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
-        return super().forward(input) if not self.training or world_size() == 1 else _normalised(self, input)
+        return super().forward(input) if not self.training or world_size() == 1 else _normalized(self, input)
 
 
 def synchronised(encoder: Any, device: torch.device) -> Encoder:
-    """Let BatchNorm in an encoder take the statistics of all processes' samples: torch's on GPUs, which is fast."""
+    """Make an encoder's BatchNorm use the statistics of all processes' samples; on GPUs with torch's faster one."""
     if world_size() > 1 and device.type == "cuda":
         encoder = convert_sync_batchnorm(encoder)
     elif world_size() > 1:
         for module in encoder.modules():
             if type(module) is nn.BatchNorm2d:
                 module.__class__ = BatchNormMaps
-    converted: Encoder = encoder
-    return converted
+    return encoder
 
 
-def _normalised(norm: BatchNorm | BatchNormMaps, input: Tensor) -> Tensor:
+def _normalized(norm: BatchNorm | BatchNormMaps, input: Tensor) -> Tensor:
     x = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
     dims, shape = (0, *range(2, x.ndim)), (1, -1, *[1] * (x.ndim - 2))
     count = x.numel() // x.shape[1] * world_size()

@@ -1,4 +1,4 @@
-"""The registry: every task by name. Literal, so that it can be read, and searched, without running anything."""
+"""The registry of all tasks by name: a literal, so that it can be read and searched without importing anything."""
 
 from __future__ import annotations
 
@@ -53,15 +53,15 @@ TASKS: dict[str, str] = {
 
 
 def find_task(name: str) -> type[Task]:
-    """Return the class of a task, by its name in the registry or as `module:Class` for one of your own.
+    """Return the class of a task by its name in the registry, or by `module:Class` for one of your own.
 
-    Raises `UserError` for a name that is neither, with the nearest known name.
+    Raises `UserError` for any other name, with the nearest known one.
     """
     if name not in TASKS and ":" not in name:
         raise unknown("task", name, TASKS)
     module, _, attribute = TASKS.get(name, name).partition(":")
     if name not in TASKS and "" not in sys.path:
-        sys.path.insert(0, "")  # a task of your own lies in the current folder
+        sys.path.insert(0, "")  # your own task is in the current folder
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError, TypeError) as error:
@@ -69,5 +69,5 @@ def find_task(name: str) -> type[Task]:
     from selfsup.task import Task
 
     if not (isinstance(found, type) and issubclass(found, Task)):
-        raise UserError(f"cannot load the task {name!r}: it is no subclass of selfsup.task.Task")
+        raise UserError(f"cannot load the task {name!r}: it is not a subclass of selfsup.task.Task")
     return found

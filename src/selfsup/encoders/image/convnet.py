@@ -1,4 +1,4 @@
-"""The small reference encoder: trains in a minute on two CPU cores."""
+"""The small reference encoder, which trains in a minute on two CPU cores."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from selfsup.spec import ImageSpec
 
 
 class ConvNet(nn.Module):
-    """Three 3×3 convolutions with BatchNorm and ReLU, max-pooling after the first two; at least 8 pixels a side.
+    """Three 3×3 convolutions with BatchNorm and ReLU, max-pooling after the first two; images of at least 8 × 8 pixels.
 
-    The representation is the last map averaged over its four quadrants (Dosovitskiy et al., 2014, section 3.1):
-    (B, 4 * width), so that it keeps roughly where things are.
+    The representation (B, 4 * width) averages the last feature map over each of its four quadrants (Dosovitskiy et al.,
+    2014, section 3.1), which keeps roughly where things are.
     """
 
     def __init__(self, spec: ImageSpec, width: int = 128) -> None:
@@ -28,7 +28,9 @@ class ConvNet(nn.Module):
         """(B, C, H, W) -> (B, width, H // 4, W // 4)."""
         for depth, block in enumerate(self.blocks):
             x = block(x)
-            x = F.relu(F.max_pool2d(x, 2) if depth < 2 else x, inplace=True)  # pooled first: the same, on fewer numbers
+            x = F.relu(
+                F.max_pool2d(x, 2) if depth < 2 else x, inplace=True
+            )  # pooling first gives the same for less work
         return x
 
     def forward(self, x: Tensor) -> Tensor:

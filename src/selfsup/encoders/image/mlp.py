@@ -9,7 +9,7 @@ from selfsup.spec import ImageSpec
 
 
 class Mlp(nn.Module):
-    """Two hidden layers of `dim` units on the pixels as a vector: the same for any order of the pixels."""
+    """Two layers of `dim` units on the flattened pixels; any fixed order of the pixels would do as well."""
 
     def __init__(self, spec: ImageSpec, dim: int = 1024) -> None:
         super().__init__()
@@ -25,5 +25,4 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, dim)."""
-        features: Tensor = self.layers(x)
-        return features
+        return self.layers(x)

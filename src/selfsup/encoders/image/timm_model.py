@@ -14,24 +14,24 @@ from selfsup.errors import UserError
 from selfsup.nn.image.transformer import sines, start_linear
 from selfsup.spec import ImageSpec
 
-SMALL = 64  # pixels: up to here the stem is the small one
-GRIDS = range(7, 17)  # patches a side of `small_vit`
+SMALL = 64  # pixels: images up to this size get the small stem
+GRIDS = range(7, 17)  # patches per side of `small_vit`
 VITS = {"vit": (128, 6, 4), "vit-mini": (64, 2, 2)}  # width, blocks, heads
 
 
 def small_vit(name: str, spec: ImageSpec) -> TimmModel:
-    """Return a plain vision transformer for small data: without a class token, the mean of its patches is kept.
+    """Return a plain vision transformer for small data, without a class token: it averages the patch tokens.
 
-    Patches are the largest that cut the image into at least 7 × 7. The position embedding is learned; it starts as
-    sines and cosines, which short trainings do not have to find first. The last LayerNorm is of each token. Linear
-    layers start as in MAE (He et al., 2022, appendix A.1: Xavier's uniform weights): timm's deviation of 0.02 is for
-    widths of 768; at 64 and 128 it leaves the blocks next to nothing to say.
+    Patches are the largest that split the image into at least 7 × 7. The position embedding is learned but starts as
+    sines and cosines, so that a short training does not have to discover them. The last LayerNorm applies to each
+    token. Linear layers start as in MAE (He et al., 2022, appendix A.1: Xavier uniform): timm's standard deviation of
+    0.02 suits widths of 768; at 64 and 128 the blocks would contribute almost nothing.
     """
     patch = _small_patch(spec.size)
     if spec.size // patch not in GRIDS:
         near = [size for size in range(8, 2 * spec.size) if size // _small_patch(size) in GRIDS]
         fits = min(near, key=lambda size: abs(size - spec.size))
-        raise UserError(f"{name} cannot cut {spec.size} × {spec.size} pixels into patches: give --size {fits}")
+        raise UserError(f"{name} cannot split {spec.size} × {spec.size} pixels into patches: give --size {fits}")
     width, depth, heads = VITS[name]
     model = TimmModel(
         "vit_tiny_patch16_224", spec, embed_dim=width, depth=depth, num_heads=heads, patch_size=patch,
@@ -47,16 +47,16 @@ def small_vit(name: str, spec: ImageSpec) -> TimmModel:
 class TimmModel(nn.Module):
     """A timm model without its classifier: `forward` (B, C, H, W) -> (B, dim), pooled as timm pools it.
 
-    Convolutional models have `maps` (B, C, H, W), transformers `tokens` (B, N, dim) with the prefix tokens first. Those
-    of timm's plain VisionTransformer can leave tokens out and mask them: `patch` (pixels a side), `grid` (patches a
-    side), `prefix` (tokens that are no patch), `depth` (blocks); for other models these are 0. They take images of
-    other sizes than the spec's too, of whole patches: the position embedding is interpolated.
+    Convolutional models have `maps` (B, C, H, W), transformers `tokens` (B, N, dim) with the prefix tokens first. With
+    timm's plain VisionTransformer, tokens can be dropped or masked: `patch` (pixels per side), `grid` (patches per
+    side), `prefix` (tokens that are not patches) and `depth` (blocks) describe it; for other models they are 0. It also
+    takes images of other sizes made of whole patches: the position embedding is interpolated.
 
     Images of at most 64 pixels get a stem that keeps their detail (`stem` = "small"): the first strided convolution
-    becomes 3×3 with stride 1 and the max-pooling behind it goes (Chen et al., 2020, appendix B.9); transformers cut
-    at least 7 × 7 patches. Models whose stem cannot be changed so keep their own (`stem` = "standard").
-    `weights` are taken instead of timm's pretrained ones, which it would download. `more` are options of the model;
-    with a `patch_size` among them the stem is as given.
+    becomes 3×3 with stride 1, and the max-pooling after it is removed (Chen et al., 2020, appendix B.9); transformers
+    use at least 7 × 7 patches. Models whose stem cannot be changed in this way keep their own (`stem` = "standard").
+    `weights` replace timm's pretrained ones, which it would download. `more` are options of the model; a `patch_size`
+    among them keeps the stem as given.
     """
 
     def __init__(
@@ -99,29 +99,27 @@ class TimmModel(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, dim)."""
-        pooled: Tensor = self.model(x)
-        return pooled
+        return self.model(x)
 
     def maps(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, dim, H', W'), where the model is convolutional."""
+        """(B, C, H, W) -> (B, dim, H', W'); raises `UserError` unless the model is convolutional."""
         if not self.has_maps:
-            raise UserError("this encoder has no feature maps; take a convolutional one, for example resnet18")
+            raise UserError("this encoder has no feature maps: use a convolutional one, for example resnet18")
         features: Tensor = self.model.forward_features(x)
         return features.permute(0, 3, 1, 2) if self._channels_last else features
 
     def tokens(
         self, x: Tensor, keep: Tensor | None = None, mask: Tensor | None = None, mask_token: Tensor | None = None
     ) -> Tensor:
-        """(B, C, H, W) -> (B, prefix + N, dim), where the model is a transformer; after its last LayerNorm.
+        """(B, C, H, W) -> (B, prefix + N, dim), after the last LayerNorm; raises `UserError` unless a transformer.
 
-        `mask` (B, N) bool: the embeddings of these patches are replaced by `mask_token` (1, dim) before the position
-        is added. `keep` (B, K) int64: all patches but these are left out before the blocks; the order is that of keep.
+        `mask` (B, N) bool: the embeddings of these patches are replaced by `mask_token` (1, dim) before positions are
+        added. `keep` (B, K) int64: only these patches enter the blocks, in this order.
         """
         if not self.has_tokens:
-            raise UserError("this encoder has no tokens; take a transformer, for example vit")
+            raise UserError("this encoder has no tokens: use a transformer, for example vit")
         if keep is None and mask is None:
-            features: Tensor = self.model.forward_features(x)
-            return features
+            return self.model.forward_features(x)
         model: Any = self.model
         h = model.patch_embed(x)
         if mask is not None:
@@ -131,18 +129,15 @@ class TimmModel(nn.Module):
         if keep is not None:
             patches = h[:, self.prefix :].gather(1, keep[..., None].expand(-1, -1, h.shape[2]))
             h = torch.cat([h[:, : self.prefix], patches], 1)
-        seen: Tensor = model.norm(model.blocks(model.norm_pre(h)))
-        return seen
+        return model.norm(model.blocks(model.norm_pre(h)))
 
     def pool(self, tokens: Tensor) -> Tensor:
-        """(B, N, dim) -> (B, dim): what `forward` makes of these tokens, as timm pools them."""
-        pooled: Tensor = self.model.forward_head(tokens)
-        return pooled
+        """(B, N, dim) -> (B, dim): pool tokens as `forward` does."""
+        return self.model.forward_head(tokens)
 
     def layers(self, x: Tensor, last: int) -> list[Tensor]:
-        """Return the patches after each of the last blocks, without a LayerNorm: `last` times (B, N, dim)."""
-        found: list[Tensor] = self.model.forward_intermediates(x, last, output_fmt="NLC", intermediates_only=True)
-        return found
+        """Return the patch tokens after each of the `last` blocks, without LayerNorm: `last` times (B, N, dim)."""
+        return self.model.forward_intermediates(x, last, output_fmt="NLC", intermediates_only=True)
 
     def _shrink_stem(self, name: str, spec: ImageSpec, options: dict[str, Any], takes: Any) -> None:
         standard = self.model
@@ -164,7 +159,7 @@ def _small_patch(size: int) -> int:
 
 
 def _unstride(model: nn.Module) -> None:
-    """Replace the first strided convolution by a 3×3 one with stride 1, and drop the max-pooling right behind it."""
+    """Replace the first strided convolution by a 3×3 one with stride 1, and drop the max-pooling right after it."""
     strided = [name for name, m in model.named_modules() if isinstance(m, nn.Conv2d) and max(m.stride) > 1]
     if not strided:
         return

@@ -1,4 +1,4 @@
-"""Every encoder and decoder of transformers, by configuration: built without a download."""
+"""Every encoder and decoder of transformers, built from its configuration without a download."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ POOLINGS = {"mean": "the mean over the tokens", "cls": "the first token"}
 
 
 class TransformersModel(nn.Module):
-    """A transformers model without a head: (B, T) int64 -> (B, dim), the mean over all tokens but padding.
+    """A transformers model without a head: (B, T) int64 -> (B, dim), the mean over all tokens except padding.
 
     `name`: a preset, or a model whose configuration is on this machine (a folder, or in the Hugging Face cache);
-    NAME:cls takes the first token in place of the mean. What is longer than `spec.size` is read in windows of that
-    size, as `TextViews` makes them, and the mean is over all of them (cls: over their first tokens). `causal`: whether
-    a token sees those before it alone. Segments are told by [SEP], so ids are all that a model needs.
+    NAME:cls uses the first token, not the mean. Documents longer than `spec.size` are read in windows of that size, as
+    `TextViews` makes them, and averaged over all windows (cls: over their first tokens). `causal`: whether a token sees
+    only those before it. [SEP] separates the segments, so a model needs nothing but ids.
     """
 
     def __init__(self, name: str, spec: TextSpec, pretrained: bool = False) -> None:
@@ -42,18 +42,17 @@ class TransformersModel(nn.Module):
         self.segments = getattr(config, "type_vocab_size", 0) > 1
         self.dim = int(config.hidden_size)
         if self.causal and self.pooling == "cls":
-            raise UserError(f"the first token of {name} sees no other one: leave :cls out")
+            raise UserError(f"the first token of {name} sees no other tokens: leave out :cls")
 
     @property
     def pooling_words(self) -> str:
-        """What the representation is."""
+        """Describe the representation in words."""
         return POOLINGS[self.pooling]
 
     @property
     def embedding(self) -> Tensor:
-        """The vectors of the tokens (V, dim)."""
-        weight: Tensor = self.model.get_input_embeddings().weight
-        return weight
+        """Return the token embeddings (V, dim)."""
+        return self.model.get_input_embeddings().weight
 
     def tokens(self, x: Tensor) -> Tensor:
         """(B, T) ids, T at most `spec.size` -> (B, T, dim)."""
@@ -63,31 +62,30 @@ class TransformersModel(nn.Module):
             options["token_type_ids"] = ended.clamp(max=1)
         if self.causal:
             options["use_cache"] = False
-        hidden: Tensor = self.model(input_ids=x, **options).last_hidden_state
-        return hidden
+        return self.model(input_ids=x, **options).last_hidden_state
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T) ids -> (B, dim)."""
         if x.shape[1] <= self.spec.size:
             return self.pool(x, self.tokens(x))
         windows = x.reshape(-1, self.spec.size)
-        full = (windows[:, 0] != self.spec.pad).nonzero()[:, 0]
-        total, count = self._sums(windows[full], self.tokens(windows[full]))
-        owner = full // (x.shape[1] // self.spec.size)
-        whole = total.new_zeros(len(x), self.dim).index_add(0, owner, total)
-        return whole / count.new_zeros(len(x), 1).index_add(0, owner, count)
+        used = (windows[:, 0] != self.spec.pad).nonzero()[:, 0]
+        total, count = self._sums(windows[used], self.tokens(windows[used]))
+        owner = used // (x.shape[1] // self.spec.size)
+        document = total.new_zeros(len(x), self.dim).index_add(0, owner, total)
+        return document / count.new_zeros(len(x), 1).index_add(0, owner, count)
 
     def pool(self, x: Tensor, states: Tensor) -> Tensor:
-        """(B, T) ids, T at most `spec.size`, and what `tokens` makes of them -> the representation (B, dim)."""
+        """(B, T) ids, T at most `spec.size`, and their `tokens` (B, T, dim) -> the representation (B, dim)."""
         total, count = self._sums(x, states)
         return total / count
 
-    def _sums(self, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the sum (B, dim) of the tokens that count, and how many they are (B, 1)."""
+    def _sums(self, x: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the sum (B, dim) of the pooled tokens, and their number (B, 1)."""
         if self.pooling == "cls":
-            return hidden[:, 0], hidden.new_ones(len(x), 1)
-        there = (x != self.spec.pad).unsqueeze(2).to(hidden.dtype)
-        return (hidden * there).sum(1), there.sum(1)
+            return states[:, 0], states.new_ones(len(x), 1)
+        real = (x != self.spec.pad).unsqueeze(2).to(states.dtype)
+        return (states * real).sum(1), real.sum(1)
 
 
 _CAUSAL = ("gpt2", "gpt_neo", "gpt_neox", "llama", "mistral", "opt", "qwen2", "qwen3", "gemma", "phi")
@@ -96,17 +94,17 @@ _CAUSAL = ("gpt2", "gpt_neo", "gpt_neox", "llama", "mistral", "opt", "qwen2", "q
 def _preset(hf: Any, name: str, spec: TextSpec) -> Any:
     family, _, width = name.partition("-")
     layers, dim, heads = _WIDTHS[width]
-    size, spread = max(spec.size, 512), dim**-0.5  # of the initial weights: 0.02, the default, suits a width of 768
+    size, std = max(spec.size, 512), dim**-0.5  # std of the initial weights: the default, 0.02, suits a width of 768
     if family == "gpt":
         return hf.GPT2Model(
             hf.GPT2Config(
                 vocab_size=spec.vocabulary, n_positions=size, n_embd=dim, n_layer=layers, n_head=heads,
-                bos_token_id=spec.cls, eos_token_id=spec.sep, pad_token_id=spec.pad, initializer_range=spread,
+                bos_token_id=spec.cls, eos_token_id=spec.sep, pad_token_id=spec.pad, initializer_range=std,
             )
         )  # fmt: skip
     config = hf.BertConfig(
         vocab_size=spec.vocabulary, hidden_size=dim, num_hidden_layers=layers, num_attention_heads=heads,
-        intermediate_size=4 * dim, max_position_embeddings=size, pad_token_id=spec.pad, initializer_range=spread,
+        intermediate_size=4 * dim, max_position_embeddings=size, pad_token_id=spec.pad, initializer_range=std,
     )  # fmt: skip
     return hf.BertModel(config, add_pooling_layer=False)
 
@@ -117,7 +115,7 @@ def _named(hf: Any, name: str, spec: TextSpec, pretrained: bool) -> Any:
             model = hf.AutoModel.from_pretrained(name, local_files_only=True, use_safetensors=True)
             if model.config.vocab_size != spec.vocabulary:
                 raise UserError(
-                    f"{name} knows {model.config.vocab_size:,} tokens, the tokenizer {spec.vocabulary:,}: give the "
+                    f"{name} has {model.config.vocab_size:,} tokens, the tokenizer {spec.vocabulary:,}: give the "
                     "model's own as --tokenizer tokenizer.json"
                 )
             return model

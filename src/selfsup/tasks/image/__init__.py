@@ -1,1 +1,1 @@
-"""Pretext tasks on images."""
+"""Pretext tasks on images, one paper per file."""

@@ -1,1 +1,1 @@
-"""Semi-supervised tasks: few labels and much data in one loss."""
+"""Tasks that need labels: supervised training, and semi-supervised training on few labels and much data."""

@@ -36,7 +36,7 @@ class S4L(Task):
     its own forward pass, and therefore its own BatchNorm statistics.
 
     Args:
-        num_classes: Classes of the labels, in [2, inf).
+        num_classes: Number of classes; by default as many as the labels name, in [2, inf).
         pretext: A task on images that needs no labels, by name.
         pretext_weight: Weight of the pretext loss, in [0, inf).
         pad: Largest shift of the images in pixels, over black; the pretext's too if it has one, in [0, inf).

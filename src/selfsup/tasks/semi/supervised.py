@@ -20,7 +20,7 @@ class Supervised(Task):
     Batch: `x` (B, C, H, W) float; `y` (B,) int64 in 0..num_classes-1.
 
     Args:
-        num_classes: Classes of the labels, in [2, inf).
+        num_classes: Number of classes; by default as many as the labels name, in [2, inf).
         pad: Largest shift of the image in pixels, over black, in [0, inf).
         flip: Probability of mirroring the image, in [0, 1].
     """

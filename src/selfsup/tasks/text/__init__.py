@@ -1,1 +1,1 @@
-"""Pretext tasks on texts."""
+"""Pretext tasks on texts, one paper per file."""

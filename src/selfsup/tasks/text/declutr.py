@@ -28,7 +28,7 @@ class DeCLUTR(Task):
     Batch: `x` (B, T) int64, the anchors; `positive` (B, T'); `noise` (B,) int64, from which masked tokens are drawn.
     Published: SentEval, DistilRoBERTa, 77.41 on average, 72.58 before it.
 
-    Deviations: one anchor and one positive of each document, not two of each, so that no other span of the same
+    Deviations: one anchor and one positive of each document, not two of each, and so no other span of the same
     document is among the negatives; documents may be as short as one span, in which case the two overlap.
 
     Args:
