@@ -10,20 +10,20 @@ from selfsup.errors import UserError
 
 
 def test_names_are_functions_whatever_was_imported_before() -> None:
-    assert {"supervised", "rotation"} <= {entry.name for entry in selfsup.tasks()}
+    assert {"supervised", "rotation"} <= {entry.name for entry in selfsup.list_tasks()}
     importlib.import_module("selfsup.evaluation.few_labels")
     importlib.import_module("selfsup.tasks.image.rotation")
-    assert selfsup.tasks("rotation").options["pad"] == 4
+    assert selfsup.list_tasks("rotation").options["pad"] == 4
     assert all(callable(getattr(selfsup, name)) for name in selfsup.__all__)
     assert set(selfsup.__all__) <= set(dir(selfsup))
 
 
 def test_results_print_and_render_in_a_notebook() -> None:
-    text = str(selfsup.tasks())
+    text = str(selfsup.list_tasks())
     assert "rotation" in text
     assert "Gidaris" in text
-    assert "Gidaris" in selfsup.tasks()._repr_mimebundle_((), ())["text/html"]
-    assert "--flip" in str(selfsup.tasks("rotation"))
+    assert "Gidaris" in selfsup.list_tasks()._repr_mimebundle_((), ())["text/html"]
+    assert "--flip" in str(selfsup.list_tasks("rotation"))
 
 
 def test_show_with_a_run_adds_what_it_predicts(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 from selfsup.cli import main
 from selfsup.data.open import open_data
 from selfsup.errors import UserError
-from selfsup.pretraining import prepare_task
+from selfsup.tasks.resolve import resolve_task
 
 MakeFolder = Callable[..., Path]
 Told = Callable[..., str]
@@ -363,6 +363,6 @@ def test_all_broken_is_a_failed_run(told: Told, images: Path) -> None:
 def test_more_negatives_or_clusters_than_samples(task: str, option: str) -> None:
     digits = open_data("digits")
     with pytest.raises(UserError, match=f"--{option} 5,000 is more than there are samples \\(1,797\\)"):
-        prepare_task(task, digits, {option: 5000})
-    assert prepare_task(task, digits.take(np.arange(70)), {})[2][option] == 70
-    assert prepare_task(task, digits, {option: 1797})[2][option] == 1797
+        resolve_task(task, digits, {option: 5000})
+    assert resolve_task(task, digits.take(np.arange(70)), {})[2][option] == 70
+    assert resolve_task(task, digits, {option: 1797})[2][option] == 1797

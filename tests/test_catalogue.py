@@ -10,7 +10,7 @@ from selfsup.tasks import TASKS
 
 
 def test_tasks_are_listed_under_the_sections_of_the_survey_in_its_order() -> None:
-    entries = selfsup.tasks()
+    entries = selfsup.list_tasks()
     sections = list(dict.fromkeys(entry.section for entry in entries))
     assert sections == [section for section in SECTIONS if section in sections]
     assert {entry.name for entry in entries} == set(TASKS)
@@ -21,7 +21,7 @@ def test_tasks_are_listed_under_the_sections_of_the_survey_in_its_order() -> Non
 
 @pytest.mark.parametrize("name", TASKS)
 def test_a_task_says_when_to_use_it_and_how(name: str) -> None:
-    entry = selfsup.tasks(name)
+    entry = selfsup.list_tasks(name)
     assert isinstance(entry.facts, dict)
     assert {"when", "encoder", "batch"} <= entry.facts.keys()
     assert ("published" in entry.facts) == ("Published: " in entry.text)
@@ -33,7 +33,7 @@ def test_a_task_says_when_to_use_it_and_how(name: str) -> None:
 
 
 def test_the_facts_of_rotation() -> None:
-    facts = selfsup.tasks("rotation").facts
+    facts = selfsup.list_tasks("rotation").facts
     assert facts["published"] == "CIFAR-10, NIN, conv2 features and a conv block, 91.16%."
     assert facts["deviations"].startswith("the head is an MLP")
     assert facts["deviations"].endswith("in three steps.")

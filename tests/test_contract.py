@@ -7,17 +7,17 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
-from selfsup.modalities import modality
 
 import selfsup
 from selfsup.data.image import Arrays
 from selfsup.data.text import Texts
 from selfsup.encoders import build_encoder
-from selfsup.pretraining import make_fabric, prepare_task
 from selfsup.source import Labels, Source
 from selfsup.spec import ImageSpec
 from selfsup.task import Task
 from selfsup.tasks import TASKS, find_task
+from selfsup.tasks.resolve import resolve_task
+from selfsup.train.device import make_fabric
 from selfsup.train.micro import forward_backward
 from selfsup.train.optim import build_optimizer
 from selfsup.views.image import PRESETS
@@ -54,7 +54,7 @@ def spec_of(source: Source):
 def source(request: pytest.FixtureRequest, images: Arrays) -> Source:
     """Samples of the kind that the task of the test is for."""
     name = request.node.callspec.params["name"] if hasattr(request.node, "callspec") else "rotation"
-    return texts() if find_task(name).modality == "text" else images
+    return texts() if find_task(name).kind == "text" else images
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def keeps_the_encoder(name: str) -> bool:
 
 def make(name: str, source: Source, seed: int = 0) -> Task:
     torch.manual_seed(seed)
-    _, kind, hyperparameters, _ = prepare_task(name, source, OPTIONS.get(name, {}))
+    _, kind, hyperparameters, _ = resolve_task(name, source, OPTIONS.get(name, {}))
     return kind(build_encoder(kind.small_encoder, spec_of(source)), **hyperparameters)
 
 
@@ -188,7 +188,7 @@ def test_exported_encoder_equals_the_eager_one(name: str, source: Source, tmp_pa
     path = selfsup.export(run, format="torch", out=tmp_path / "encoder.pt2").path
     program = torch.export.load(path).module()
     for count in (1, 5):
-        x = modality(run.spec).example(run.spec)[0][:1].repeat_interleave(count, 0)
+        x = run.spec.example(count)
         x = torch.randn_like(x) if x.is_floating_point() else x
         torch.testing.assert_close(program(x), run.load()(x), rtol=1e-4, atol=1e-4)
 

@@ -157,7 +157,7 @@ def test_the_context_encoder_does_not_see_what_is_in_the_hole() -> None:
     task, data = ContextEncoder(encoder()).eval(), batch()
     _, hole = task.regions(data["noise"])
     other = {**data, "x": data["x"] + 5 * hole}
-    seen = [task.panels(d)[0][0].image for d in (data, other)]
+    seen = [task.panels(d)[0][0].content for d in (data, other)]
     torch.testing.assert_close(*seen)
 
 

@@ -8,7 +8,7 @@ import torch
 
 from selfsup.encoders import build_encoder
 from selfsup.errors import UserError
-from selfsup.nn import patches
+from selfsup.nn.image import patches
 from selfsup.nn.image.recolor import new_colours
 from selfsup.spec import ImageSpec
 from selfsup.tasks import find_task

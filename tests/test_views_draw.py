@@ -7,8 +7,7 @@ from scipy.stats import chisquare, ks_2samp
 from torchvision.transforms import ColorJitter, RandomResizedCrop
 
 from selfsup.errors import UserError
-from selfsup.views import draw
-from selfsup.views.image import PRESETS, Crop, preset
+from selfsup.views.image import PRESETS, Crop, draw, preset
 from selfsup.views.random import permutation, uniform
 
 N = 10_000

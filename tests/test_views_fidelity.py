@@ -14,8 +14,7 @@ import views_chain
 from selfsup.data.image import Arrays
 from selfsup.source import Broken, Labels
 from selfsup.spec import ImageSpec
-from selfsup.views import draw
-from selfsup.views.image import PRESETS, Crop, ImageViews, centre, patches, preset, reference
+from selfsup.views.image import PRESETS, Crop, ImageViews, centre, draw, patches, preset, reference
 from selfsup.views.image import views as images
 
 LIMIT = 0.006

@@ -4,7 +4,7 @@ import torch
 import torchvision.transforms.v2.functional as F
 from torchvision.transforms import InterpolationMode
 
-from selfsup.views import draw
+from selfsup.views.image import draw
 
 
 def appear(x, look):
