@@ -18,11 +18,11 @@ from selfsup.base.progress import Progress
 from selfsup.data.image import Arrays
 from selfsup.encoders import build_encoder
 from selfsup.errors import RunFailed, UserError
-from selfsup.pretraining import make_fabric
 from selfsup.spec import ImageSpec
 from selfsup.task import Loss, Task
 from selfsup.tasks.image.rotation import Rotation, all_rotations
 from selfsup.train.checkpoint import load_tensors, restore, save_tensors, training_state
+from selfsup.train.device import make_fabric
 from selfsup.train.fit import Plan, fit
 from selfsup.train.optim import build_optimizer, warmup_cosine
 from selfsup.train.precision import resolve_precision

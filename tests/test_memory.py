@@ -8,7 +8,7 @@ import pytest
 
 ALLOCATE = """
 import resource, torch
-from selfsup.train.memory import keep_memory
+from selfsup.train.device import keep_memory
 if {keep}:
     assert keep_memory()
 for _ in range(10):

@@ -92,7 +92,7 @@ def test_computing_again_leaves_the_running_statistics_alone() -> None:
 
 @pytest.mark.parametrize("name", TASKS)
 def test_gradient_of_every_task_equals_that_of_the_whole_batch(name: str, images: Arrays) -> None:
-    source = texts() if find_task(name).modality == "text" else images
+    source = texts() if find_task(name).kind == "text" else images
     task, fabric = built(name, source).double(), Fabric(accelerator="cpu")
     batch = {k: v.double() if v.is_floating_point() else v for k, v in first_batch(task, source, 16).items()}
     task.progress, state, found = 0.5, copy.deepcopy(task.state_dict()), []

@@ -12,9 +12,9 @@ from torch import Tensor
 from selfsup.data.image import Arrays
 from selfsup.encoders import build_encoder
 from selfsup.errors import UserError
-from selfsup.pretraining import prepare_task
 from selfsup.source import Labels
 from selfsup.tasks import TASKS, find_task
+from selfsup.tasks.resolve import resolve_task
 from selfsup.views.loader import batches
 
 COUNT = 8
@@ -30,7 +30,7 @@ ODD: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
 
 
 @pytest.mark.parametrize("odd", ODD)
-@pytest.mark.parametrize("name", [name for name in TASKS if find_task(name).modality == "image"])
+@pytest.mark.parametrize("name", [name for name in TASKS if find_task(name).kind == "image"])
 def test_odd_pictures(name: str, odd: str) -> None:
     x = ODD[odd](np.random.default_rng(0)).astype(np.uint8)
     source = Arrays(x, Labels.of([f"class {i % 2}" for i in range(len(x))]), odd)
@@ -48,7 +48,7 @@ def test_odd_pictures(name: str, odd: str) -> None:
 
 
 def one_step(name: str, source: Arrays) -> tuple[Tensor, dict[str, Tensor]]:
-    _, kind, values, used = prepare_task(name, source, {})
+    _, kind, values, used = resolve_task(name, source, {})
     task = kind(build_encoder(kind.small_encoder, used.spec()), **values)
     used, views = task.samples(used), task.views(used.spec())
     fetched = next(iter(batches(used, views, batch_size=len(used), seed=0, start=0, steps=1, workers=0)))

@@ -12,8 +12,8 @@ from torch import nn
 from selfsup.data.image import Arrays
 from selfsup.encoders import build_encoder
 from selfsup.nn.norm import synchronised
-from selfsup.pretraining import prepare_task
 from selfsup.tasks import TASKS, find_task
+from selfsup.tasks.resolve import resolve_task
 from test_contract import OPTIONS, SPEC, first_batch, images, texts
 
 __all__ = ["images"]  # the fixture, by its name
@@ -32,7 +32,7 @@ def without_batch_norm(encoder: nn.Module) -> nn.Module:
 
 def built(name: str, source):
     torch.manual_seed(0)
-    _, kind, options, _ = prepare_task(name, source, OPTIONS.get(name, {}))
+    _, kind, options, _ = resolve_task(name, source, OPTIONS.get(name, {}))
     spec = SPEC if isinstance(source, Arrays) else source.spec(32, "wordpiece:400")
     return kind(without_batch_norm(build_encoder(kind.small_encoder, spec)), **options)
 
@@ -84,7 +84,7 @@ ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no G
 def test_n_processes_are_one(device: str, images: Arrays) -> None:
     jobs, wanted = {}, {}
     for name in TASKS:
-        source = texts() if find_task(name).modality == "text" else images
+        source = texts() if find_task(name).kind == "text" else images
         task = built(name, source)
         jobs[name] = task, dict(first_batch(task, source, 16))
     for encoder in ("convnet",) if device == "cpu" else ("convnet", "resnet18", "efficientnet_b0"):

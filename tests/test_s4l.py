@@ -19,11 +19,11 @@ from selfsup.data.image import Arrays
 from selfsup.data.open import open_data
 from selfsup.encoders import build_encoder
 from selfsup.errors import UserError
-from selfsup.pretraining import prepare_task
 from selfsup.source import Labels
 from selfsup.task import Loss, Panel, Task
 from selfsup.tasks import TASKS
 from selfsup.tasks.image.rotation import Rotation, all_rotations
+from selfsup.tasks.resolve import resolve_task
 from selfsup.tasks.semi.s4l import S4L
 from selfsup.train.signals import Interrupted
 from selfsup.views.image import Crop, ImageViews
@@ -56,11 +56,11 @@ def batch_of(task: S4L, source: Arrays, size: int = 32, **given):
 
 
 def test_samples_without_a_label_are_kept_by_s4l_alone(digits: Arrays) -> None:
-    assert len(prepare_task("s4l", digits, {})[3]) == len(digits)
-    assert len(prepare_task("supervised", digits, {})[3]) == math.ceil(len(digits) / 10)
+    assert len(resolve_task("s4l", digits, {})[3]) == len(digits)
+    assert len(resolve_task("supervised", digits, {})[3]) == math.ceil(len(digits) / 10)
     digits.labels = Labels(np.full(len(digits), -1), digits.labels.classes)
     with pytest.raises(UserError, match="s4l needs labels"):
-        prepare_task("s4l", digits, {})
+        resolve_task("s4l", digits, {})
 
 
 def test_companions_are_labelled_pictures_with_their_own_labels(digits: Arrays) -> None:

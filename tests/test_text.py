@@ -1,6 +1,7 @@
 """Text: sources, tokens, encoders, tasks, and every command on them."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from pydoc_data.topics import topics
 
@@ -13,12 +14,12 @@ import selfsup
 from selfsup.cli import main
 from selfsup.data.image import Arrays
 from selfsup.data.open import open_data
-from selfsup.data.text import Pieces, Texts, tokens
+from selfsup.data.text import Texts, pieces, tokens
 from selfsup.encoders import build_encoder
 from selfsup.errors import UserError
-from selfsup.pretraining import prepare_task
 from selfsup.source import Labels
 from selfsup.tasks import find_task
+from selfsup.tasks.resolve import resolve_task
 from selfsup.views.loader import batches
 from selfsup.views.text.views import TextViews
 
@@ -88,9 +89,9 @@ def test_a_folder_and_files_give_the_same_documents(folder: Path, tmp_path: Path
 def test_tokens_are_those_of_the_library_and_are_found_again_by_content(folder: Path) -> None:
     source = open_data(folder)
     spec = source.spec(32, "wordpiece:600")
-    ids, starts, stops = source.lie(spec.tokenizer)
+    ids, starts = source.tokens_of(spec.tokenizer)
     made = tokens.tokenizer(spec.tokenizer)
-    assert ids[starts[3] : stops[3]].tolist() == made.encode(source.read(3), add_special_tokens=False).ids
+    assert ids[starts[3] : starts[4]].tolist() == made.encode(source.read(3), add_special_tokens=False).ids
     assert isinstance(ids, np.memmap)
     again = open_data(folder)
     assert again.fingerprint() == source.fingerprint()
@@ -98,8 +99,8 @@ def test_tokens_are_those_of_the_library_and_are_found_again_by_content(folder: 
     (folder / "even" / "0.txt").write_text("Something else entirely.")
     changed = open_data(folder)
     assert changed.fingerprint() != source.fingerprint()
-    at = changed.lie(spec.tokenizer)
-    assert made.decode(at.ids[at.starts[0] : at.stops[0]].tolist()).startswith("something else")
+    at = changed.tokens_of(spec.tokenizer)
+    assert made.decode(at.ids[at.starts[0] : at.starts[1]].tolist()).startswith("something else")
 
 
 @pytest.mark.parametrize("kind", ["wordpiece:600", "bpe:600"])
@@ -110,27 +111,27 @@ def test_long_documents_are_tokenised_in_parts_as_in_one(kind: str, monkeypatch:
     whole = tokens.tokenizer(spec.tokenizer).encode(text, add_special_tokens=False).ids
     monkeypatch.setattr(tokens, "PART", 1000)
     other = Texts.of([text])
-    assert other.lie(spec.tokenizer).ids.tolist() == whole
+    assert other.tokens_of(spec.tokenizer).ids.tolist() == whole
 
 
 def test_pieces_cover_each_document_and_cross_none() -> None:
     source = Texts.of(DOCUMENTS)
     spec = source.spec(32, "wordpiece:600")
-    ids, starts, stops = source.lie(spec.tokenizer)
-    for pieces in (Pieces(source, spec), Pieces(source, spec, sentences=True)):
-        assert pieces.lengths.max() <= spec.room
+    ids, starts = source.tokens_of(spec.tokenizer)
+    for spans in (pieces(source, spec), pieces(source, spec, sentences=True)):
+        assert spans.lengths.max() <= spec.room
         for document in (0, 7):
-            mine = np.flatnonzero(pieces.document == document)
-            joined = np.concatenate([pieces.read(int(i)) for i in mine])
-            assert joined.tolist() == ids[starts[document] : stops[document]].tolist()
+            mine = np.flatnonzero(spans.owners == document)
+            joined = np.concatenate([spans.read(int(i)) for i in mine])
+            assert joined.tolist() == ids[starts[document] : starts[document + 1]].tolist()
 
 
 def test_batches_hold_pieces_of_like_length_and_every_piece_once() -> None:
     source = Texts.of(DOCUMENTS)
     spec = source.spec(64, "wordpiece:600")
-    pieces = Pieces(source, spec, sentences=True)
-    steps = len(pieces) // 16
-    stream = list(batches(pieces, TextViews(spec, "one"), batch_size=16, seed=0, start=0, steps=steps, workers=0))
+    spans = pieces(source, spec, sentences=True)
+    steps = len(spans) // 16
+    stream = list(batches(spans, TextViews(spec, "one"), batch_size=16, seed=0, start=0, steps=steps, workers=0))
     seen = torch.cat([fetched.batch["index"] for fetched in stream])
     assert len(seen.unique()) == len(seen) == steps * 16
     padding = sum(int((f.batch["x"] == spec.pad).sum()) for f in stream) / sum(f.batch["x"].numel() for f in stream)
@@ -179,12 +180,12 @@ def test_spans_are_near_each_other_within_one_document() -> None:
     source = Texts.of(DOCUMENTS)
     task = make("declutr", source, 66)
     spec, indices = task.encoder.spec, np.arange(len(source))
-    ids, starts, stops = source.lie(spec.tokenizer)
+    ids, starts = source.tokens_of(spec.tokenizer)
     lengths: dict[str, list[int]] = {"x": [], "positive": []}
     apart = []
     for epoch in range(30):
         batch = task.views(spec).fetch(source, indices, 0, epoch).batch
-        for row, (start, stop) in enumerate(zip(starts, stops, strict=True)):
+        for row, (start, stop) in enumerate(pairwise(starts)):
             places = []
             for key, long in lengths.items():
                 inside = batch[key][row, 1 : int((batch[key][row] != spec.pad).sum()) - 1].numpy()
@@ -308,13 +309,13 @@ def test_every_command_on_texts(run: Path, folder: Path, tmp_path: Path, capsys:
 
 
 def test_compare_ranks_tasks_beside_tfidf(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from selfsup.comparison import race
+    from selfsup.comparison import tournament
     from selfsup.comparison.judging import Accuracy
 
     def scratch(self: Accuracy, make: object, number: int, seed: int) -> dict:
         return {name: np.random.default_rng(number).random(len(getattr(self.parts, name))) < 0.5 for name in PARTS}
 
-    monkeypatch.setattr(race, "step_seconds", lambda *_: 0.15)
+    monkeypatch.setattr(tournament, "step_seconds", lambda *_: 0.15)
     monkeypatch.setattr(Accuracy, "scratch", scratch)
     result = selfsup.compare(
         folder, tasks="bert,simcse(pieces=True),next_word,rotation", labels="folders", minutes=0.02, shots=2,
@@ -455,4 +456,4 @@ def test_pictures_do_not_go_into_an_encoder_of_texts(run: Path) -> None:
     with pytest.raises(UserError, match="holds no texts"):
         selfsup.embed(run, images, out=run / "x.parquet")
     with pytest.raises(UserError, match="for data of the kind text"):
-        prepare_task("bert", images, {})
+        resolve_task("bert", images, {})

@@ -147,7 +147,7 @@ def test_tensorboard_reads_the_events_and_forgets_the_steps_that_come_again(tmp_
     for start, steps, now in ((0, (1, 2, 3), 1.0), (1, (2, 3, 4), 2.0)):
         with Log(tmp_path, start) as log:
             for step in steps:
-                log.write({"step": step, "loss": now, "alarm": "healthy"})
+                log.write({"step": step, "loss": now, "health": "healthy"})
         first = next(iter(tmp_path.glob("events*0")), None)
         for path in tmp_path.glob("events*"):
             if path != first:

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from selfsup.data import images, patience
+from selfsup.base import watchdog
+from selfsup.data.image import decode
 from selfsup.data.image.decode import MAX_PIXELS, decode_image, read_image
 from selfsup.source import Broken
 
@@ -48,7 +49,7 @@ def jpeg_header(wide, high):
 @pytest.mark.parametrize("turned", range(1, 9))
 def test_exif_turns_are_undone(turned, fast, monkeypatch):
     if not fast:
-        monkeypatch.setattr(images, "simplejpeg", None)
+        monkeypatch.setattr(decode, "simplejpeg", None)
     exif = Image.Exif()
     exif[0x0112] = turned
     data = encoded(picture(), "JPEG", exif=exif, quality=95)
@@ -64,7 +65,7 @@ def test_exif_turns_are_undone(turned, fast, monkeypatch):
 def test_both_decoders_give_the_same_pixels(mode, options, channels, monkeypatch):
     data = encoded(picture(mode), "JPEG", **options)
     fast = decode_image(data, channels)
-    monkeypatch.setattr(images, "simplejpeg", None)
+    monkeypatch.setattr(decode, "simplejpeg", None)
     assert np.array_equal(fast, decode_image(data, channels))
 
 
@@ -171,7 +172,7 @@ def test_only_regular_files_are_read(tmp_path):
         with pytest.raises(Broken, match=reason):
             read_image(str(tmp_path / name), 3)
         with pytest.raises(Broken, match=reason):
-            images.image_size(str(tmp_path / name))
+            decode.image_size(str(tmp_path / name))
     with pytest.raises(Broken, match="no file can have this name"):
         read_image(b"a\0b.jpg", 3)
     with pytest.raises(Broken, match="cannot be read"):
@@ -186,7 +187,7 @@ def test_what_pillow_would_give_to_other_programs_is_no_picture():
 @pytest.mark.parametrize("fast", [True, False])
 def test_a_jpeg_of_endless_scans_is_refused(fast, monkeypatch):
     if not fast:
-        monkeypatch.setattr(images, "simplejpeg", None)
+        monkeypatch.setattr(decode, "simplejpeg", None)
     data = encoded(Image.new("RGB", (3000, 2000)), "JPEG", progressive=True)
     assert decode_image(data, 3).shape == (2000, 3000, 3)
     last = data.rindex(b"\xff\xda")
@@ -195,21 +196,21 @@ def test_a_jpeg_of_endless_scans_is_refused(fast, monkeypatch):
 
 
 def test_a_decoder_that_hangs_is_cut_off_and_the_next_picture_is_read(monkeypatch):
-    wait, pixels = threading.Event(), images._pixels
-    monkeypatch.setattr(patience, "SECONDS", 1)
-    monkeypatch.setattr(images, "_pixels", lambda image, channels: wait.wait(60))
+    wait, pixels = threading.Event(), decode._pixels
+    monkeypatch.setattr(watchdog, "SECONDS", 1)
+    monkeypatch.setattr(decode, "_pixels", lambda image, channels: wait.wait(60))
     began = time.monotonic()
     with pytest.raises(Broken, match="takes too long"):
         decode_image(encoded(picture(), "PNG"), 3)
     assert time.monotonic() - began < 30
-    monkeypatch.setattr(images, "_pixels", pixels)
+    monkeypatch.setattr(decode, "_pixels", pixels)
     assert decode_image(encoded(picture(), "PNG"), 3).shape == (40, 60, 3)
     wait.set()
 
 
 def test_a_process_does_not_wait_for_a_decoder_that_hangs():
     code = (
-        "import time; from selfsup.data import watchdog; watchdog.SECONDS = 1\n"
+        "import time; from selfsup.base import watchdog; watchdog.SECONDS = 1\n"
         "try: watchdog.with_timeout(lambda: time.sleep(1000))\n"
         "except TimeoutError: print('cut off')"
     )

@@ -227,7 +227,7 @@ def logs(folder: Path) -> Case:
     selfsup.evaluate(run, data="digits", shots="1,5", draws=2, scratch=True, device="cpu", quiet=True)
     plain = json.loads((run / "evaluation.json").read_text())
     metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    metrics.append(metrics[-1] | {"step": 3, "alarm": "collapsed"})
+    metrics.append(metrics[-1] | {"step": 3, "health": "collapsed"})
     skipped = [{"path": "a.png", "reason": "empty file"}, {"path": "b.png", "reason": "not an image"}]
     digits = open_data("digits")
 

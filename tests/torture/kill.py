@@ -81,7 +81,7 @@ def warm_up(place: Path) -> None:
     known = [thread for thread in threading.enumerate() if thread.name in ("MainThread", "patience")]
     threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
     others = sum("jemalloc" not in name for name in threads) - len(known)
-    if others:  # the helpers of `data.patience`, and pyarrow's allocator, know how to be copied
+    if others:  # the helpers of `base.watchdog`, and pyarrow's allocator, know how to be copied
         raise Broken(f"a process with {others} unknown threads cannot be copied")
 
 

@@ -21,10 +21,10 @@ import torch
 from torch import nn
 
 from selfsup.data.image import Arrays
-from selfsup.pretraining import make_fabric
 from selfsup.spec import ImageSpec
 from selfsup.tasks.image.rotation import Rotation
 from selfsup.train import fit
+from selfsup.train.device import make_fabric
 
 GROWTH = 8 << 20  # bytes of memory between the first tenth of the steps and the end
 

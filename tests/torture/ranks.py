@@ -21,14 +21,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from images import Broken, make_pictures
 
-PATIENCE = 15.0
+TIMEOUT = 15.0
 WORKER = """
 import os, sys
 from pathlib import Path
-import selfsup.pretraining, selfsup.train.fit
+import selfsup.train.device, selfsup.train.fit
 from selfsup.cli import main
 from selfsup.tasks.image.rotation import Rotation
-selfsup.pretraining.PATIENCE = {patience}
+selfsup.train.device.TIMEOUT = {timeout}
 selfsup.train.fit.SAVE_SECONDS, selfsup.train.fit.SAVE_SHARE = 0.0, 1.0
 if {pause}:
     def after_step(task):
@@ -47,7 +47,7 @@ class Launch:
 
     def __init__(self, place: Path, out: str, pause: float = 0.0) -> None:
         worker = place / "worker.py"
-        worker.write_text(WORKER.format(pause=pause, patience=PATIENCE))
+        worker.write_text(WORKER.format(pause=pause, timeout=TIMEOUT))
         self.place, self.out, self.pause = place, place / out, pause
         command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
         self.said = (place / f"{out}.txt").open("w+")
@@ -134,7 +134,7 @@ CASES: dict[str, Callable[[Path], None]] = {
     "whole": whole,
     "stopped": stopped,
     "killed": lambda place: lost(place, "killed", signal.SIGKILL, 60),
-    "hung": lambda place: lost(place, "hung", signal.SIGSTOP, PATIENCE + 90),  # torchrun waits 30 s for the hung one
+    "hung": lambda place: lost(place, "hung", signal.SIGSTOP, TIMEOUT + 90),  # torchrun waits 30 s for the hung one
 }
 
 

@@ -13,7 +13,7 @@ from selfsup.reports.charts import Line, chart
 from selfsup.reports.page import Section, join, table, tag
 from selfsup.run import Run
 
-ABOUT_STEP = {"step", "chance", "lr", "samples_per_s", "waiting", "alarm", "spread", "rank"}
+ABOUT_STEP = {"step", "chance", "lr", "samples_per_s", "waiting", "health", "spread", "rank"}
 POINTS = 400  # of a curve: more cannot be seen
 NAMED = 100  # skipped files that are named
 
@@ -77,9 +77,9 @@ def training(run: Run, lines: Sequence[Mapping[str, Any]]) -> Section:
     if _finite(last.get("waiting")) is not None:
         told.append(f"{last['waiting']:.0%} of the time spent waiting for data")
     body = [tag("p", "; ".join(told) + ".")]
-    if last.get("alarm"):
-        kind = "good" if last["alarm"] == "healthy" else "bad"
-        body.append(tag("p", "Collapse alarm: ", tag("strong", last["alarm"], class_=kind), "."))
+    if last.get("health"):
+        kind = "good" if last["health"] == "healthy" else "bad"
+        body.append(tag("p", "Collapse signal: ", tag("strong", last["health"], class_=kind), "."))
     return Section("training", "Training", join([*body, tag("div", *charts, class_="two")]))
 
 

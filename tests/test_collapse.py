@@ -1,4 +1,4 @@
-"""The collapse alarm fires where it should, and only there."""
+"""The collapse signal fires where it should, and only there."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from selfsup.train.alarm import Alarm, spread_and_rank
 
 import selfsup
 from selfsup.data.image import Arrays
@@ -14,6 +13,7 @@ from selfsup.encoders import build_encoder
 from selfsup.spec import ImageSpec
 from selfsup.task import Loss
 from selfsup.tasks.image.rotation import Rotation
+from selfsup.train.collapse import CollapseSignal, spread_and_rank
 
 
 def test_spread_and_rank_of_known_cases() -> None:
@@ -54,18 +54,18 @@ def test_the_last_line_of_the_metrics_says_it(task: type[Rotation], word: str, t
         Arrays(x), task=task, encoder="convnet", steps=60, batch_size=32, lr=1e-2, out=tmp_path / "r", quiet=True
     )
     last = json.loads((run.folder / "metrics.jsonl").read_text().splitlines()[-1])
-    assert last["alarm"] == word, last
+    assert last["health"] == word, last
 
 
 def test_an_encoder_asked_for_tokens_is_watched_too() -> None:
     encoder = build_encoder("vit-mini", ImageSpec.of(16, 1))
     x = torch.randn(8, 1, 16, 16, generator=torch.Generator().manual_seed(0))
     for word in ("healthy", "collapsed"):
-        alarm = Alarm(encoder)
-        with alarm:
+        signal = CollapseSignal(encoder)
+        with signal:
             encoder.tokens(x, keep=torch.arange(16).expand(8, -1))
-            alarm.look(1.0, None, 1.0)
-        assert alarm.word == word
+            signal.check(1.0, None, 1.0)
+        assert signal.word == word
         torch.nn.init.zeros_(encoder.model.norm.weight)
         torch.nn.init.ones_(encoder.model.norm.bias)
     assert "tokens" not in vars(encoder)
