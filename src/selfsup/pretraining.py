@@ -82,9 +82,9 @@ def resolve(
     Raises `UserError` for whatever does not fit together; nothing has been written then.
     """
     about_data, given = split_options(source.kind, options)
-    name, kind, hyperparameters, source = resolve_task(task, source, given)
+    name, task_class, hyperparameters, source = resolve_task(task, source, given)
     if init is None:
-        spec, encoder = make_spec(source, **about_data), encoder or kind.default_encoder
+        spec, encoder = make_spec(source, **about_data), encoder or task_class.default_encoder
     else:
         if pretrained or encoder not in (None, init.encoder_name):
             raise UserError(f"--init starts from {init.encoder_name} as {init.folder} has it: leave --encoder out")
@@ -93,7 +93,7 @@ def resolve(
             raise UserError(f"--init brings its own {' and '.join(spec_options(source.kind))}: leave {flags} out")
         spec, encoder = init.spec, init.encoder_name
     source.conform(spec)
-    return Resolved(name, kind, hyperparameters, source, spec, encoder, pretrained, init, labels)
+    return Resolved(name, task_class, hyperparameters, source, spec, encoder, pretrained, init, labels)
 
 
 def build(

@@ -140,10 +140,10 @@ class Run(Printable):
             raise UserError(f"{self.folder} has no checkpoint yet: run the same `selfsup pretrain` command again")
         if task is None and self.task not in TASKS:
             raise UserError(f"{self.task} is not a task of selfsup itself: give its class")
-        kind = task or find_task(self.task)
-        check_fit(lambda: self._task(kind, self.fresh_encoder()), path, "task.")
+        task_class = task or find_task(self.task)
+        check_fit(lambda: self._task(task_class, self.fresh_encoder()), path, "task.")
         tensors, about = load_tensors(path)
-        whole = self._task(kind, self.fresh_encoder())
+        whole = self._task(task_class, self.fresh_encoder())
         load_weights(whole, {k.removeprefix("task."): v for k, v in tensors.items() if k.startswith("task.")}, path)
         return whole.eval(), step_of(about, path)
 
@@ -178,20 +178,20 @@ def leads_out(folder: Path) -> str:
     return ""
 
 
-def fits(value: Any, kind: Any) -> bool:
-    """Return whether a value out of JSON can be an argument that is annotated with `kind`."""
-    parts = get_args(kind)
-    if get_origin(kind) in (Union, UnionType):
+def fits(value: Any, annotation: Any) -> bool:
+    """Return whether a value out of JSON can be an argument that is annotated with `annotation`."""
+    parts = get_args(annotation)
+    if get_origin(annotation) in (Union, UnionType):
         return any(fits(value, part) for part in parts)
-    if get_origin(kind) is Literal:
+    if get_origin(annotation) is Literal:
         return value in parts
-    if kind is float:
+    if annotation is float:
         return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
-    if kind is int:
+    if annotation is int:
         return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 53
-    if kind in (bool, str, type(None), None):
-        return isinstance(value, type(None) if kind is None else kind)
-    if (get_origin(kind) or kind) in (tuple, list, Sequence):
+    if annotation in (bool, str, type(None), None):
+        return isinstance(value, type(None) if annotation is None else annotation)
+    if (get_origin(annotation) or annotation) in (tuple, list, Sequence):
         return isinstance(value, list)
     return True
 

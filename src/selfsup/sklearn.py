@@ -101,8 +101,8 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         from selfsup.tasks import find_task
 
         source = self._source(X, fitting=True)
-        kind = find_task(self.task) if isinstance(self.task, str) else self.task
-        if kind.needs_labels:
+        task_class = find_task(self.task) if isinstance(self.task, str) else self.task
+        if task_class.needs_labels:
             source.labels = _labels(y, len(source))
         state = self.random_state
         seed = int(state) if isinstance(state, Integral) else int(check_random_state(state).randint(2**31 - 1))
@@ -125,7 +125,7 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
                 quiet=not self.verbose,
                 **(self.options or {}),
             )
-            encoder: Any = run.load(kind)
+            encoder: Any = run.load(task_class)
         self.encoder_, self.spec_, self._n_features_out = encoder, run.spec, int(encoder.dim)
         return self
 

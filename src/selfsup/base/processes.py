@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 import torch
 
 from selfsup.errors import RunFailed, UserError
-from selfsup.views.loader import available_cores
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -90,3 +89,8 @@ def _next(turn: Any) -> int:
     with turn.get_lock():
         turn.value += 1
         return int(turn.value) - 1
+
+
+def available_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

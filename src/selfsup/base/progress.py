@@ -40,7 +40,7 @@ class Progress:
             self.bar_task = self.bar.add_task("", total=self.steps, completed=self.start)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+    def __exit__(self, exc_type: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         if self.bar:
             self.bar.stop()
 

@@ -214,10 +214,10 @@ def _metadata(schema: Any) -> list[tuple[bytes, bytes]]:
     return [(key, text) for key, text in (schema.metadata or {}).items() if key != b"ARROW:schema"]
 
 
-def _is_text(kind: Any) -> bool:
-    return kind is not None and (pa.types.is_string(kind) or pa.types.is_large_string(kind))
+def _is_text(column: Any) -> bool:
+    return column is not None and (pa.types.is_string(column) or pa.types.is_large_string(column))
 
 
-def _is_vector(kind: Any) -> bool:
+def _is_vector(column: Any) -> bool:
     lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    return kind is not None and any(is_list(kind) for is_list in lists) and pa.types.is_floating(kind.value_type)
+    return column is not None and any(is_list(column) for is_list in lists) and pa.types.is_floating(column.value_type)

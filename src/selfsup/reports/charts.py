@@ -141,8 +141,8 @@ def _exact(value: float, percent: bool) -> str:
     return f"{value:.1%}" if percent else f"{value:.4g}"
 
 
-def _stroke(kind: str, points: Sequence[tuple[float, float]]) -> Html:
-    return tag("polyline", points=_path(points), class_=kind)
+def _stroke(css: str, points: Sequence[tuple[float, float]]) -> Html:
+    return tag("polyline", points=_path(points), class_=css)
 
 
 def _path(points: Sequence[tuple[float, float]]) -> Html:

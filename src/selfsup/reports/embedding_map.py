@@ -64,7 +64,7 @@ def draw_map(items: Items, places: NDArray[np.float64]) -> Html:
     columns = math.ceil(math.sqrt(len(items)))
     thumb = Html()
     if any(items.images):
-        sheet = data_uri(_sprite(items.images, columns), "jpeg")
+        sheet = data_uri(_sprite(items.images, columns), "image/jpeg")
         size = columns * SHOWN
         thumb = join([
             tag("style", Html(f".thumb{{background-image:url({sheet});background-size:{size}px auto}}")),

@@ -50,6 +50,6 @@ def _read(source: Source, number: int, side: int) -> Image.Image | str | None:
         colours = to_channels(sample[..., :3] if sample.shape[-1] > 3 else sample, 3)
     except Broken:
         return None
-    picture = Image.fromarray(np.ascontiguousarray(colours))
-    picture.thumbnail((side, side))
-    return picture
+    image = Image.fromarray(np.ascontiguousarray(colours))
+    image.thumbnail((side, side))
+    return image

@@ -95,6 +95,6 @@ def gather(
     )
 
 
-def _small(picture: Image.Image) -> Image.Image:
-    picture.thumbnail((SIDE, SIDE))
-    return picture
+def _small(image: Image.Image) -> Image.Image:
+    image.thumbnail((SIDE, SIDE))
+    return image

@@ -40,9 +40,9 @@ def free_labels(run: Run, source: Source, seed: int) -> Section:
         return Section(
             "inputs", title, tag("p", f"{run.task} is not a task of selfsup itself, so its image is not drawn.")
         )
-    kind = find_task(run.task)
+    task_class = find_task(run.task)
     chosen = np.arange(len(source))
-    if kind.needs_labels:
+    if task_class.needs_labels:
         chosen = np.flatnonzero(source.labels.ids >= 0) if source.labels else chosen[:0]
     if not len(chosen):
         return Section("inputs", title, tag("p", f"{run.task} needs labels, and these data have none."))
@@ -50,7 +50,7 @@ def free_labels(run: Run, source: Source, seed: int) -> Section:
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            task = kind(run.fresh_encoder(), **run.recipe["task"]["hyperparameters"])
+            task = task_class(run.fresh_encoder(), **run.recipe["task"]["hyperparameters"])
             learned, views = task.samples(source.take(some)), task.views(run.spec)
             apart = np.linspace(0, len(learned) - 1, min(PANELS, len(learned))).astype(np.int64)
             rows = task.eval().panels(views.finish(views.fetch(learned, apart, seed, 0).batch))

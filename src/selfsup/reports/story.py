@@ -13,7 +13,7 @@ from selfsup.reports.charts import Line, chart
 from selfsup.reports.page import Section, join, table, tag
 from selfsup.run import Run
 
-ABOUT_STEP = {"step", "chance", "lr", "samples_per_s", "waiting", "alarm", "spread", "rank"}
+ABOUT_STEP = {"step", "chance", "lr", "samples_per_s", "waiting", "health", "spread", "rank"}
 POINTS = 400  # of a curve: more cannot be seen
 NAMED = 100  # skipped files that are named
 
@@ -51,7 +51,7 @@ def what_was_done(run: Run, note: str) -> Section:
         ("versions", _pairs(recipe.get("versions", {}))),
     ]
     command = recipe.get("command", "the command was not noted")
-    body = [tag("pre", tag("code", command), tabindex="0"), table([], rows, kind="facts")]
+    body = [tag("pre", tag("code", command), tabindex="0"), table([], rows, css="facts")]
     return Section("done", "What was done", join([*body, tag("p", note) if note else ""]))
 
 
@@ -77,9 +77,9 @@ def training(run: Run, lines: Sequence[Mapping[str, Any]]) -> Section:
     if _finite(last.get("waiting")) is not None:
         told.append(f"{last['waiting']:.0%} of the time spent waiting for data")
     body = [tag("p", "; ".join(told) + ".")]
-    if last.get("alarm"):
-        kind = "good" if last["alarm"] == "healthy" else "bad"
-        body.append(tag("p", "Collapse alarm: ", tag("strong", last["alarm"], class_=kind), "."))
+    if last.get("health"):
+        css = "good" if last["health"] == "healthy" else "bad"
+        body.append(tag("p", "Collapse signal: ", tag("strong", last["health"], class_=css), "."))
     return Section("training", "Training", join([*body, tag("div", *charts, class_="two")]))
 
 
@@ -89,7 +89,7 @@ def skipped(lines: Sequence[Mapping[str, Any]]) -> Section:
         return Section("skipped", "Skipped files", tag("p", "No file had to be skipped in training."))
     counts = Counter(str(line.get("reason")) for line in lines)
     words = ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common())
-    named = table(["reason", "file"], [(line.get("reason"), line.get("path")) for line in lines[:NAMED]], kind="facts")
+    named = table(["reason", "file"], [(line.get("reason"), line.get("path")) for line in lines[:NAMED]], css="facts")
     more = f"; the first {NAMED} are named" if len(lines) > NAMED else ""
     return Section(
         "skipped", "Skipped files",

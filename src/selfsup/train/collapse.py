@@ -60,7 +60,7 @@ class CollapseSignal:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+    def __exit__(self, exc_type: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         self.handle.remove()
         if self.tokens is not None:
             del self.encoder.tokens

@@ -32,7 +32,7 @@ class Log:
             self.file, self.events = _Appended(path), Events(self.folder, self.start + 1)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+    def __exit__(self, exc_type: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         if self.folder is not None:
             self.file.close()
             self.events.file.close()
@@ -139,12 +139,12 @@ class _Appended:
         self.file.close()
 
 
-def _lines(content: bytes, **kinds: type) -> Iterator[dict[str, Any]]:
+def _lines(content: bytes, **types: type) -> Iterator[dict[str, Any]]:
     """Yield the JSON lines that have these entries; the last one may have been cut off by a kill."""
     for text in content.decode(errors="replace").split("\n"):
         try:
             line = json.loads(text)
         except (ValueError, RecursionError):
             continue
-        if isinstance(line, dict) and all(isinstance(line.get(key), kind) for key, kind in kinds.items()):
+        if isinstance(line, dict) and all(isinstance(line.get(key), one) for key, one in types.items()):
             yield line

@@ -41,11 +41,11 @@ class Plan:
         return self.lr * warmup_cosine((step + 0.5) / self.steps, self.warmup)
 
 
-def make_plan(kind: type[Task], batch_size: int, given: Mapping[str, Any], **rest: Any) -> Plan:
+def make_plan(task_class: type[Task], batch_size: int, given: Mapping[str, Any], **rest: Any) -> Plan:
     """Return how to train: what was given (not None), else the task's defaults, else the general ones."""
     given = {key: value for key, value in given.items() if value is not None}
-    values = dict(kind.defaults) | given
-    if given.get("optimizer", kind.defaults.get("optimizer")) != kind.defaults.get("optimizer"):
+    values = dict(task_class.defaults) | given
+    if given.get("optimizer", task_class.defaults.get("optimizer")) != task_class.defaults.get("optimizer"):
         values = given  # the task's rates are for its own optimizer
     optimizer = values.setdefault("optimizer", "adamw")
     ratio = batch_size / values.pop("batch_size", BATCH)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,6 +10,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from selfsup.base.processes import available_cores
 from selfsup.data.image import Arrays
 from selfsup.errors import RunFailed, UserError
 from selfsup.source import Broken, Source
@@ -107,8 +107,3 @@ def _order(seed: int, epoch: int, source: Source, batch_size: int) -> NDArray[np
     whole = np.concatenate([pool[np.argsort(lengths[pool], kind="stable")] for pool in pools])
     shuffled = permutation(seed, epoch, len(whole) // batch_size)
     return whole.reshape(-1, batch_size)[shuffled].reshape(-1)
-
-
-def available_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

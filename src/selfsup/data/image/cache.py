@@ -74,11 +74,11 @@ class Decoded:
         """Return (H, W, channels) uint8: a view of the cache, not to be changed."""
         place = self._pixels[self._starts[index] : self._starts[index + 1]]
         if not self._shapes[index].any():
-            picture = to_channels(self.source.read(index), self.channels)
-            if picture.size != place.size:
+            pixels = to_channels(self.source.read(index), self.channels)
+            if pixels.size != place.size:
                 raise Broken("not the size that its header says")
-            place[:] = picture.reshape(-1)
-            self._shapes[index] = picture.shape[:2]  # last: another thread sees a shape only when the pixels are there
+            place[:] = pixels.reshape(-1)
+            self._shapes[index] = pixels.shape[:2]  # last: another thread sees a shape only when the pixels are there
         return place.reshape(*self._shapes[index], self.channels)
 
     def path(self, index: int) -> str:

@@ -22,9 +22,9 @@ def open_torchvision(name: str) -> Torchvision:
     import torchvision.datasets
 
     _, wanted, *part = name.split(":", 2)
-    kinds = {key: getattr(torchvision.datasets, key) for key in torchvision.datasets.__all__}
-    base = kinds.pop("VisionDataset")
-    known = {key: kind for key, kind in kinds.items() if inspect.isclass(kind) and issubclass(kind, base)}
+    found = {key: getattr(torchvision.datasets, key) for key in torchvision.datasets.__all__}
+    base = found.pop("VisionDataset")
+    known = {key: one for key, one in found.items() if inspect.isclass(one) and issubclass(one, base)}
     if wanted not in known:
         raise unknown("torchvision data set", wanted, known)
     takes = inspect.signature(known[wanted].__init__).parameters

@@ -96,8 +96,12 @@ class Texts:
         Raises:
             UserError: For another tokenizer, and for documents without tokens.
         """
-        kind = tokenizer or "wordpiece"
-        found = tokens.read_tokenizer(kind) if os.path.isfile(kind) else tokens.train(kind, self._texts, self._corpus())
+        wanted = tokenizer or "wordpiece"
+        found = (
+            tokens.read_tokenizer(wanted)
+            if os.path.isfile(wanted)
+            else tokens.train(wanted, self._texts, self._corpus())
+        )
         digest = tokenizer_store.keep(found)
         made = self.tokens_of(digest)
         counts = np.zeros(tokenizer_store.tokenizer(digest).get_vocab_size(), np.int64)

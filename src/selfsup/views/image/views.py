@@ -135,9 +135,9 @@ class ImageViews:
         used: list[int] = []
         skipped: list[tuple[int, str]] = []
         for place, wanted in enumerate(indices.tolist()):
-            picture: NDArray[Any]
-            picture, index, broken = read_or_substitute(source, wanted, seed, epoch)
-            images.append(to_channels(picture, self.spec.channels))
+            image: NDArray[Any]
+            image, index, broken = read_or_substitute(source, wanted, seed, epoch)
+            images.append(to_channels(image, self.spec.channels))
             used.append(index)
             skipped += broken
             full = len(images) == _CHUNK or sum(p.nbytes for p in images) > _CHUNK_BYTES
@@ -158,7 +158,7 @@ class ImageViews:
         if isinstance(pixels, np.ndarray):
             shapes = np.tile(np.array(pixels.shape[1:3]), (len(picked), 1))
         else:
-            shapes = np.array([picture.shape[:2] for picture in pixels])
+            shapes = np.array([image.shape[:2] for image in pixels])
         u = draws(seed, epoch, indices, sum(crop.count for crop in self.groups.values()))
         factor, offset = self._scaling()
         first = 0
@@ -173,12 +173,12 @@ class ImageViews:
             if isinstance(pixels, np.ndarray):
                 engine.render(pixels, picked, where, crop.bicubic, color, factor, offset, out)
                 continue
-            for place, picture in enumerate(pixels):
+            for place, image in enumerate(pixels):
                 one = slice(place, place + 1)
-                if crop.scale is None or crop.grid > 1 or picture.dtype != np.uint8:
+                if crop.scale is None or crop.grid > 1 or image.dtype != np.uint8:
                     there = Places(where.box[one], where.bounds[one], where.flip[one], where.black)
                     engine.render(
-                        picture[None], np.zeros(1, np.int64), there, crop.bicubic, color[one], factor, offset, out[one]
+                        image[None], np.zeros(1, np.int64), there, crop.bicubic, color[one], factor, offset, out[one]
                     )
                 else:
                     flips, direct = where.flip[place], out.dtype == np.uint8 and bool((color[place] == PLAIN).all())
@@ -187,7 +187,7 @@ class ImageViews:
                         if direct
                         else buffers.scratch("crops", out[place].size, np.uint8).reshape(out[place].shape)
                     )
-                    _resize(picture, where.box[place], crop, crops)
+                    _resize(image, where.box[place], crop, crops)
                     if not direct or flips.any():
                         engine.paint(crops, flips, color[place], factor, offset, out[place])
 
@@ -199,7 +199,7 @@ class ImageViews:
         return np.full(self.spec.channels, 255, np.float32), np.full(self.spec.channels, 0.5, np.float32)
 
 
-def _resize(picture: NDArray[np.uint8], boxes: NDArray[np.float64], crop: Crop, out: NDArray[np.uint8]) -> None:
+def _resize(image: NDArray[np.uint8], boxes: NDArray[np.float64], crop: Crop, out: NDArray[np.uint8]) -> None:
     """Cut boxes (V, 4) of whole pixels out of an image and resize each, antialiased, into out (V, S, S, C)."""
     ops = torch.ops.aten
     resize = (
@@ -207,8 +207,8 @@ def _resize(picture: NDArray[np.uint8], boxes: NDArray[np.float64], crop: Crop, 
     ).out  # F.interpolate, in place
     targets = torch.from_numpy(out).permute(0, 3, 1, 2)
     for view, (top, left, high, wide) in enumerate(boxes.astype(np.int64).tolist()):
-        cut = buffers.scratch("cut", high * wide * picture.shape[2], np.uint8).reshape(high, wide, -1)
-        cut[:] = picture[top : top + high, left : left + wide]
+        cut = buffers.scratch("cut", high * wide * image.shape[2], np.uint8).reshape(high, wide, -1)
+        cut[:] = image[top : top + high, left : left + wide]
         # the batch dimension before the permutation: torch then sees channels-last memory and takes its fast path
         x = torch.from_numpy(cut)[None].permute(0, 3, 1, 2)
         resize(x, (crop.size, crop.size), False, None, None, out=targets[view : view + 1])
