@@ -20,7 +20,7 @@ DECIBELS = 80.0  # from the loudest to black
 
 
 def to_media(content: Tensor | Media, spec: Spec) -> Media:
-    """Return what a panel shows: a tensor as the spec draws it, anything else as it is."""
+    """Return the content of a panel: a tensor as the spec draws it, anything else as it is."""
     return spec.draw(content) if isinstance(content, Tensor) else content
 
 
@@ -34,7 +34,7 @@ def to_image(media: Media) -> Image.Image | None:
 
 
 def to_words(media: Media) -> str:
-    """Return what can be read, an empty string where nothing can."""
+    """Return a text as it is, an empty string for anything else."""
     return media if isinstance(media, str) else ""
 
 
@@ -71,7 +71,7 @@ def wav(sound: Waveform) -> bytes:
 
 
 def figure(media: Media, alt: str, caption: object) -> Html:
-    """Return what is shown with a line below it: a clip as its contact strip, a sound as spectrogram and player."""
+    """Return the media with a caption below it: a clip as its contact strip, a sound as spectrogram and player."""
     if isinstance(media, str):
         return tag("figure", tag("p", media), tag("figcaption", caption), class_="words")
     image = to_image(media)

@@ -26,7 +26,7 @@ class Section(NamedTuple):
 
 
 def escape(text: object) -> Html:
-    """Return text as markup, in element content and in attributes. What is no Unicode becomes \\udc.. escapes."""
+    """Return text as markup, in element content and in attributes. Surrogates become \\udc.. escapes."""
     if isinstance(text, Html):
         return text
     return Html(html.escape(str(text).encode(errors="backslashreplace").decode()))

@@ -28,7 +28,7 @@ def draw_panels(rows: Sequence[Sequence[Panel]], spec: Any) -> Image.Image:
 
 
 def save_panels(rows: Sequence[Sequence[Panel]], spec: Spec, path: Path) -> None:
-    """Write the same to a file; in a .webp clips move."""
+    """Write the same to a file; clips are animated in a .webp."""
     shown = [[(to_media(panel.content, spec), panel.caption) for panel in row] for row in rows]
     clips = [media for row in shown for media, _ in row if isinstance(media, Clip)]
     if not clips or path.suffix.lower() != ".webp":

@@ -36,12 +36,12 @@ def batches(
     Epoch e goes through `permutation(seed, e, len(source))` in batches of `batch_size` over all ranks and drops an
     incomplete last one; a rank takes the rows rank::world. Nothing is replayed to start at a later step.
 
-    `workers`: threads that make whole batches ahead of time; 0 makes them when they are asked for; `auto` is the number
-    of cores, but 0 for arrays in memory where the CPU trains too: they are faster than any hand-over. Threads, not
+    `workers`: threads that make whole batches ahead of time; 0 makes them on demand; `auto` is the number of cores, or
+    0 for arrays in memory if the CPU also trains: making them is faster than handing them over. Threads, not
     processes: reading, decoding and every kernel release the interpreter's lock, and no batch crosses a process
-    boundary. `pin` puts the batches into page-locked memory, for copies to a GPU that overlap with its work.
+    boundary. `pin` puts the batches into page-locked memory, so that copies to a GPU overlap with its work.
 
-    Raises `UserError` for a batch that is larger than the data; `RunFailed` where nothing can be read and, with the
+    Raises `UserError` for a batch that is larger than the data; `RunFailed` if nothing can be read and, naming the
     step, for an error in a worker.
     """
     if batch_size > len(source):
@@ -76,7 +76,7 @@ def threads_for(source: Source, pin: bool) -> int:
 
 
 def _ahead(fetch: Callable[[int], Fetched], todo: range, workers: int) -> Iterator[Fetched]:
-    """Yield fetch(step) in order, with up to workers + 1 batches finished or under way."""
+    """Yield fetch(step) in order, with up to workers + 1 batches finished or in progress."""
     waiting: deque[Future[Fetched]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="views")
     try:
@@ -90,13 +90,13 @@ def _ahead(fetch: Callable[[int], Fetched], todo: range, workers: int) -> Iterat
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-_POOL = 50  # batches among which samples of like length are brought together
+_POOL = 50  # batches within which samples of similar length are grouped
 
 
 def _order(seed: int, epoch: int, source: Source, batch_size: int) -> NDArray[np.int64]:
-    """Return the order of an epoch. Samples that have `lengths` share a batch with others of like length.
+    """Return the order of an epoch. If samples have `lengths`, those of similar length share a batch.
 
-    Which they are is drawn anew in every epoch, and the batches are in a random order.
+    The grouping is drawn anew in every epoch, and the batches are in random order.
     """
     order = permutation(seed, epoch, len(source))
     lengths = getattr(source, "lengths", None)

@@ -1,4 +1,4 @@
-"""Tokenizers and the tokens of a corpus: trained or read once, kept in the cache folder, found again by content."""
+"""Tokenizers and the tokens of a corpus: trained or read once, cached by content."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from selfsup.spec.tokenizer import SPECIAL, tokenizer, write_aside
 
 TRAINED = ("wordpiece", "bpe")
 VOCABULARY = 8000
-PART = 1 << 16  # characters that are tokenised at once: a longer document is cut at a space
-GROUP = 1 << 22  # characters of a group that is tokenised in parallel
+PART = 1 << 16  # characters that are tokenized at once: a longer document is cut at a space
+GROUP = 1 << 22  # characters of a group that is tokenized in parallel
 
 
 class Tokens(NamedTuple):
@@ -69,7 +69,7 @@ def read_tokenizer(path: str | Path) -> str:
     try:
         made = hf.Tokenizer.from_str(Path(path).read_text(encoding="utf-8"))
     except Exception as error:  # the library raises plain Exception
-        raise UserError(f"{path} is no tokenizer file (made.json): {str(error).splitlines()[0]}") from None
+        raise UserError(f"{path} is not a tokenizer file (tokenizer.json): {str(error).splitlines()[0]}") from None
     made.no_padding()
     made.no_truncation()
     known = made.get_vocab()
@@ -78,7 +78,7 @@ def read_tokenizer(path: str | Path) -> str:
 
 
 def parts(text: str) -> Iterator[str]:
-    """Yield a text in parts of about 65,536 characters, cut at spaces, where all tokenizers part words."""
+    """Yield a text in parts of about 65,536 characters, cut at spaces, where all tokenizers split words."""
     begin = 0
     while len(text) - begin > PART:
         cut = text.rfind(" ", begin + 1, begin + PART)
@@ -89,7 +89,7 @@ def parts(text: str) -> Iterator[str]:
 
 
 def tokenize(digest: str, texts: Callable[[], Iterator[str]], count: int, corpus: str, quiet: bool = True) -> Tokens:
-    """Return the tokens of `count` documents, from the cache where the same corpus (by fingerprint) has been here."""
+    """Return the tokens of `count` documents, from the cache if the corpus (by fingerprint) was tokenized before."""
     path = cache_folder() / "text" / f"{corpus}-{digest}.tokens"
     made = tokenizer(digest)
     dtype = np.dtype(np.uint16 if made.get_vocab_size() <= 1 << 16 else np.uint32)
@@ -98,7 +98,7 @@ def tokenize(digest: str, texts: Callable[[], Iterator[str]], count: int, corpus
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            with open(aside, "wb") as file, counting("tokenising", count, quiet) as advance:
+            with open(aside, "wb") as file, counting("tokenizing", count, quiet) as advance:
                 file.seek(head)
                 lengths = np.zeros(count + 1, np.int64)
                 for document, ids in _encoded(made, texts(), advance):

@@ -47,9 +47,9 @@ def _taps(start, length, size, low, high, black, mirror, cubic, first, weights):
             total += w
             if inner <= j < outer:
                 row[j - inner] = w
-        share = 1 / total
+        norm = 1 / total
         for j in range(outer - inner):
-            row[j] *= share
+            row[j] *= norm
         for j in range(max(outer - inner, 0), row.shape[0]):
             row[j] = 0
         first[place] = min(max(inner, low), high - 1)

@@ -1,4 +1,4 @@
-"""`selfsup show --views`: a contact sheet of what a preset makes of a user's images."""
+"""`selfsup show --views`: a contact sheet of the views of a preset of a user's images."""
 
 from __future__ import annotations
 

@@ -26,14 +26,11 @@ from selfsup.views.image.draw import PLAIN, Places, color_params, draws, places
 from selfsup.views.random import keys
 from selfsup.views.reading import read_or_substitute
 
-engine: Any = reference  # without numba, or with one that cannot compile here: the same pixels, slower
+engine: Any = reference  # if numba is missing or cannot compile here: the same pixels, slower
 with contextlib.suppress(ImportError):
     engine = importlib.import_module("selfsup.views.image.kernel")
 
-_CHUNK, _CHUNK_BYTES = (
-    16,
-    16 << 20,
-)  # images decoded before their views are made: parameters are drawn for all at once
+_CHUNK, _CHUNK_BYTES = 16, 16 << 20  # images decoded before their views are made, with parameters drawn for all at once
 
 
 def engine_name() -> str:
@@ -44,7 +41,7 @@ def engine_name() -> str:
 class _Images(NamedTuple):
     pixels: NDArray[Any] | list[NDArray[Any]]  # (N, H, W, C) to pick from, or one array (H, W, C) an image
     picked: NDArray[np.int64]  # which of the pixels are the images (B,)
-    indices: NDArray[np.int64]  # the samples really read (B,)
+    indices: NDArray[np.int64]  # the samples that were read (B,)
     skipped: list[tuple[int, str]]
 
 
@@ -103,7 +100,7 @@ class ImageViews:
         return Fetched(batch, tuple(skipped))
 
     def finish(self, batch: Batch) -> Batch:
-        """Return float32 images, normalized by the spec, channels last in memory. What is float already stays."""
+        """Return float32 images, normalized by the spec, channels last in memory. Floats stay as they are."""
         done = dict(batch)
         for key in self.groups:
             x = batch[key]
@@ -192,7 +189,7 @@ class ImageViews:
                         engine.paint(crops, flips, color[place], factor, offset, out[place])
 
     def _scaling(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return what turns 0..1 into the output: factor (C,) and offset (C,)."""
+        """Return the factor (C,) and offset (C,) that turn 0..1 into the output."""
         if self.output == "float32":
             std = np.array(self.spec.std, dtype=np.float32)
             return (1 / std).astype(np.float32), (-np.array(self.spec.mean) / std).astype(np.float32)
