@@ -233,14 +233,14 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no recipe": (lambda run: os.remove(run / "recipe.json"), "it has no recipe.json"),
     "unfinished": (lambda run: os.remove(run / "encoder.safetensors"), "is unfinished: run the same"),
     "half a recipe": (lambda run: (run / "recipe.json").write_text('{"task": {'), "damaged"),
-    "no text": (lambda run: (run / "recipe.json").write_bytes(b"\xff\xfe\x00"), "no text"),
+    "no text": (lambda run: (run / "recipe.json").write_bytes(b"\xff\xfe\x00"), "not text"),
     "a deep recipe": (lambda run: (run / "recipe.json").write_text("[" * 100_000), "damaged"),
     "a list": (lambda run: (run / "recipe.json").write_text("[]"), "damaged"),
     "no plan": (lambda run: break_recipe(run, plan={}), "lacks 'steps'"),
     "no precision": (lambda run: break_recipe(run, precision="float8"), "impossible precision"),
     "no size": (
         lambda run: break_recipe(run, spec={"size": "8", "channels": 1, "mean": [0], "std": [1]}),
-        "no whole number",
+        "not whole numbers",
     ),
     "huge": (lambda run: break_recipe(run, spec={"size": 10**9, "channels": 1, "mean": [0], "std": [1]}), "impossible"),
     "std 0": (
@@ -264,8 +264,8 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         "rotation cannot be made with",
     ),
     "encoder": (lambda run: break_recipe(run, encoder={"name": "convnext_9000"}), "unknown encoder"),
-    "truncated": (lambda run: os.truncate(run / "encoder.safetensors", 1000), "encoder.safetensors is no file"),
-    "empty": (lambda run: os.truncate(run / "encoder.safetensors", 0), "encoder.safetensors is no file"),
+    "truncated": (lambda run: os.truncate(run / "encoder.safetensors", 1000), "encoder.safetensors was not written"),
+    "empty": (lambda run: os.truncate(run / "encoder.safetensors", 0), "encoder.safetensors was not written"),
     "others' weights": (lambda run: break_recipe(run, encoder={"name": "resnet10t"}), "does not fit this model"),
 }
 
@@ -296,7 +296,7 @@ def test_out_of_pretrain(told: Told, images: Path) -> None:
     for out, message in {
         "foreign": "is not a run folder; give another --out",
         "file": "is not a run folder; give another --out",
-        "file/run": "is no folder",
+        "file/run": "is not a folder",
         "broken": "recipe.json is damaged",
     }.items():
         assert message in told("pretrain", images, *SMALL, "--out", out)
@@ -315,11 +315,11 @@ def test_out_of_embed_and_export(told: Told, finished_run: Path, use: str, name:
 def test_a_run_with_another_recipe_shows_what_differs(told: Told, images: Path) -> None:
     assert main(["pretrain", str(images), *SMALL, "--out", "run"]) == 0
     line = told("pretrain", images, *SMALL, "--out", "run", "--lr", "0.5", "--flip", "0")
-    assert "task.hyperparameters.flip: 0.5 here, 0.0 asked" in line
-    assert re.search(r"plan\.lr: 0\.00\d+ here, 0\.5 asked", line)
+    assert "task.hyperparameters.flip: 0.5 here, 0.0 requested" in line
+    assert re.search(r"plan\.lr: 0\.00\d+ here, 0\.5 requested", line)
     assert "plan.steps" not in line
     (images / "cat" / "9.png").symlink_to(images / "cat" / "0.png")
-    assert "data.samples: 8 here, 9 asked" in told("pretrain", images, *SMALL, "--out", "run")
+    assert "data.samples: 8 here, 9 requested" in told("pretrain", images, *SMALL, "--out", "run")
 
 
 # Broken images

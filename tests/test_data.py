@@ -87,7 +87,7 @@ def test_folder_labels_are_the_first_folder_below_the_root_and_only_when_asked(i
 
 
 def test_flat_folder_has_no_folder_labels(make_folder: MakeFolder) -> None:
-    with pytest.raises(UserError, match="lie in no folders"):
+    with pytest.raises(UserError, match="not in subfolders"):
         open_data(make_folder(classes=("",)), "folders")
     with pytest.raises(UserError, match="digits has no folders"):
         open_data("digits", "folders")

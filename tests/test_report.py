@@ -204,7 +204,7 @@ def test_an_unfinished_run_without_data_or_labels_has_a_report(finished_run: Pat
     assert result.path == run / "report.html"
     text = result.path.read_text()
     assert "unfinished" in text
-    assert "no longer to be found" in text
+    assert "can no longer be found" in text
     assert "Few-label numbers were not measured" in text
     assert any("no longer" in note for note in result.notes)
     (run / "metrics.jsonl").unlink()

@@ -60,7 +60,7 @@ def test_stopped_and_resumed_in_mid_epoch_is_bit_identical(
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
         stop_after(patch, 6)
-        with pytest.raises(Interrupted, match=r"step 6 of 12 by SIGTERM.*the same command goes on"):
+        with pytest.raises(Interrupted, match=r"step 6 of 12 by SIGTERM.*run the same command to resume"):
             selfsup.pretrain(images, **OPTIONS, workers=workers, out=out)
     assert not selfsup.Run(out).done
     run = selfsup.pretrain(images, **OPTIONS, workers=then, out=out)
@@ -111,7 +111,7 @@ def test_another_recipe_is_refused_with_the_lines_that_differ(images: Path, tmp_
         selfsup.pretrain(images, **OPTIONS, lr=0.001, out=tmp_path / "run")
     Image.new("RGB", (20, 20)).save(images / "new.png")
     try:
-        with pytest.raises(UserError, match=r"data\.samples: 71 here, 72 asked"):
+        with pytest.raises(UserError, match=r"data\.samples: 71 here, 72 requested"):
             selfsup.pretrain(images, **OPTIONS, out=tmp_path / "run")
     finally:
         (images / "new.png").unlink()

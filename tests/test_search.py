@@ -113,11 +113,11 @@ def bad(tmp_path: Path, name: str) -> Path:
     ("name", "words"),
     [
         ("missing", "no such file"),
-        ("text", "is no Parquet file"),
+        ("text", "is not a Parquet file"),
         ("foreign", "it needs the columns path"),
         ("empty", "holds no rows"),
         ("ragged", "not all of one length"),
-        ("cut", "is no Parquet file"),
+        ("cut", "is not a Parquet file"),
         ("nan", "the vector of row 4567 holds NaN"),
     ],
 )

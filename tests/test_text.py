@@ -372,7 +372,7 @@ def test_bad_input(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[s
     (empty / "a.txt").write_text("")
     assert "holds no text" in told("pretrain", empty, "--task", "bert", *out)
     (empty / "b.txt").write_bytes(bytes(range(128, 256)) * 50)
-    assert "no UTF-8" in told("pretrain", empty, "--task", "bert", *out)
+    assert "not UTF-8" in told("pretrain", empty, "--task", "bert", *out)
     assert "takes at most 512 tokens" in told(
         "pretrain", folder, "--task", "bert", "--encoder", _small_model(tmp_path), "--size", 600, *out
     )
@@ -434,7 +434,7 @@ def test_a_tokenizer_file_of_another_tool(tmp_path: Path) -> None:
     spec = source.spec(32, str(path))
     assert tokens.tokenizer(spec.tokenizer).id_to_token(spec.cls) == "<s>"
     path.write_text("{}")
-    with pytest.raises(UserError, match="no tokenizer file"):
+    with pytest.raises(UserError, match="not a tokenizer file"):
         source.spec(32, str(path))
 
 

@@ -26,7 +26,20 @@ GONE = {  # what is not written any more -> what is
     r"\bwhat is kept\b": "the trained encoder",
     r"\bleast share\b": "minimum scale, minimum ratio",
 }
-OPTIONS = {"hidden", "dim", "least", "most", "masked", "layers", "prototypes", "queue", "width", "turns", "items", "scale"}
+OPTIONS = {
+    "hidden",
+    "dim",
+    "least",
+    "most",
+    "masked",
+    "layers",
+    "prototypes",
+    "queue",
+    "width",
+    "turns",
+    "items",
+    "scale",
+}
 
 
 def files() -> list[Path]:

@@ -26,7 +26,12 @@ def opened(task: str) -> list[Path]:
     """Return the files, the method's own first."""
     (own,) = (path for path in (HOME / "tasks").rglob(f"{task}.py"))
     tree = ast.parse(own.read_text())
-    drawn = {id(node) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) and f.name == "panels" for node in ast.walk(f)}
+    drawn = {
+        id(node)
+        for f in ast.walk(tree)
+        if isinstance(f, ast.FunctionDef) and f.name == "panels"
+        for node in ast.walk(f)
+    }
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and id(node) not in drawn}
     files = [own]
     for node in tree.body:

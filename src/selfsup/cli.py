@@ -1,4 +1,4 @@
-"""The command line: every command is a function of the Python API, its options that function's signature."""
+"""The command line: every command is a function of the Python API, and its options are the function's arguments."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _machine(error: Exception) -> str:
-    """Return one line for what the machine did, not the program; raise any other error."""
+    """Return one line for an error of the machine, not of the program; raise any other error."""
     if isinstance(error, MemoryError):
         return f"this computer has no memory left: {error}"
     if "torch" in sys.modules:
@@ -105,7 +105,7 @@ def _run(words: list[str]) -> Any:
 
 
 def _overview() -> str:
-    """Return what there is, in words; without tyro, which takes longer to import than all of this."""
+    """Return the list of commands; without tyro, which takes longer to import than all of this."""
     told = {name: (inspect.getdoc(_function(name)) or "").splitlines()[0] for name in COMMANDS}
     commands = "\n".join(f"  {name:9} {text}" for name, text in told.items())
     return f"usage: selfsup COMMAND [OPTIONS]\n\n{_ABOUT}\n\n{commands}"
@@ -129,7 +129,7 @@ def _print(result: Any, as_json: bool) -> None:
 
 
 def _function(command: str) -> Callable[..., Any]:
-    """Return the function of a command, which has its name, from its file."""
+    """Return the function of a command; function and module have its name."""
     return getattr(importlib.import_module(f"selfsup.commands.{command}"), command)
 
 
@@ -142,13 +142,13 @@ def _options(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def _accepted(parameters: Mapping[str, inspect.Parameter]) -> set[str]:
-    """Return the names as which options can be given: a switch also as no_NAME."""
+    """Return the names under which options can be given: a switch also as no_NAME."""
     switches = {f"no_{name}" for name, parameter in parameters.items() if parameter.annotation in (bool, "bool")}
     return {*parameters, *switches}
 
 
 def _option(word: str) -> str:
-    """Return the name of the option that a word is, '' for a value."""
+    """Return the name of the option if a word is one, '' for a value."""
     return word[2:].partition("=")[0].replace("-", "_") if word.startswith("--") else ""
 
 
@@ -159,7 +159,7 @@ def _flag(name: str) -> str:
 def _recorder(
     function: Callable[..., Any], more: Mapping[str, Further] | None = None
 ) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]:
-    """Return a function with the options of `function` (and `more` for **options) that returns what it got."""
+    """Return a function with the options of `function` (and `more` for **options) that returns its arguments."""
     parameters = inspect.signature(function).parameters.values()
     shown = [_readable(p, function) for p in parameters if p.kind is not p.VAR_KEYWORD]
     shown += [_explained(option) for option in (more or {}).values()]
@@ -201,9 +201,9 @@ def _metavar(annotation: Any) -> str | None:
 
 
 def _further_options(function: Callable[..., Any], words: list[str], explain: bool) -> dict[str, Further]:
-    """Return the options of the task that the words name, and of its kind of data; to `explain` one, if it is named.
+    """Return the options of the task that the words name, and of its kind of data.
 
-    Where no task is named, they are those of every kind of data.
+    To `explain` a command whose task is not named, they are those of every kind of data.
     """
     from selfsup.data.kinds import spec_options, spec_parameters
     from selfsup.tasks import TASKS, find_task
@@ -261,7 +261,7 @@ def _one_line(words: Sequence[str]) -> Iterator[None]:
 
 
 def _plain(framed: str) -> str:
-    """Return the gist of tyro's framed message."""
+    """Return the message in tyro's frame as one line."""
     lines = [line.strip(" │╭╮╰╯─|+") for line in framed.splitlines()]
     told = [line for line in lines[1:] if line.strip("-")] or ["these arguments cannot be read"]
     if told[0].startswith("Missing from"):
@@ -272,12 +272,12 @@ def _plain(framed: str) -> str:
 
 def _fail(message: str, status: int) -> int:
     rank = os.environ.get("RANK", "0")
-    if rank == "0" or status < 128:  # all processes stop together when they are asked to, and one says so
+    if rank == "0" or status < 128:  # all processes stop together on a signal, and one says so
         who = "selfsup:" if rank == "0" else f"selfsup, process {rank}:"
         print(who, " ".join(message.splitlines()), file=sys.stderr)
     return status
 
 
-_ABOUT = """Learn representations from data that nobody labelled, and learn whether they help.
+_ABOUT = """Learn representations from unlabelled data, and find out whether they help.
 
 Every command takes --help; every result is JSON with --json. Start with `selfsup demo`."""

@@ -1,4 +1,4 @@
-"""Pretraining in three steps: resolve what was asked for, build what is trained, run it into its folder."""
+"""Pretraining in three steps: resolve the request, build what is trained, train it into a run folder."""
 
 from __future__ import annotations
 
@@ -34,12 +34,17 @@ from selfsup.train.fit import fit
 from selfsup.train.plan import BATCH, make_plan
 from selfsup.train.precision import bfloat16_saving, resolve_precision, step_seconds
 
-STARTED = {".lock", ".recipe.json.part", "tokenizer.json", ".tokenizer.json.part"}  # left by a kill before the recipe
+STARTED = {
+    ".lock",
+    ".recipe.json.part",
+    "tokenizer.json",
+    ".tokenizer.json.part",
+}  # may remain if a run is killed before the recipe is written
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """What was asked for, checked: a task with all its hyper-parameters, data, and an encoder by name."""
+    """A checked request: a task with all its hyper-parameters, data, and an encoder by name."""
 
     name: str  # of the task, as in the recipe
     task: type[Task]
@@ -54,7 +59,7 @@ class Resolved:
 
 @dataclass(frozen=True)
 class Built:
-    """What is trained, on its device; `source` are the samples that the task learns from."""
+    """Everything that is trained, on its device; `source` are the samples that the task learns from."""
 
     asked: Resolved
     task: Task
@@ -64,7 +69,7 @@ class Built:
     batch_size: int
     precision: str
     seed: int
-    chosen: bool  # the precision was chosen here
+    chosen: bool  # the precision was "auto"
 
 
 def resolve(
@@ -77,29 +82,29 @@ def resolve(
     init: Run | None = None,
     labels: str | None = None,
 ) -> Resolved:
-    """Check a request against the data. `options` are those of the task and of the data's kind, mixed.
+    """Check a request against the data. `options` are those of the task and of the data's kind together.
 
-    Raises `UserError` for whatever does not fit together; nothing has been written then.
+    Raises `UserError` for whatever does not fit together, before anything is written.
     """
     about_data, given = split_options(source.kind, options)
-    name, kind, hyperparameters, source = resolve_task(task, source, given)
+    name, task_class, hyperparameters, source = resolve_task(task, source, given)
     if init is None:
-        spec, encoder = make_spec(source, **about_data), encoder or kind.default_encoder
+        spec, encoder = make_spec(source, **about_data), encoder or task_class.default_encoder
     else:
         if pretrained or encoder not in (None, init.encoder_name):
-            raise UserError(f"--init starts from {init.encoder_name} as {init.folder} has it: leave --encoder out")
+            raise UserError(f"--init starts from the {init.encoder_name} of {init.folder}: leave --encoder out")
         if any(value is not None for value in about_data.values()):
             flags = " and ".join(f"--{key}" for key, value in about_data.items() if value is not None)
             raise UserError(f"--init brings its own {' and '.join(spec_options(source.kind))}: leave {flags} out")
         spec, encoder = init.spec, init.encoder_name
     source.conform(spec)
-    return Resolved(name, kind, hyperparameters, source, spec, encoder, pretrained, init, labels)
+    return Resolved(name, task_class, hyperparameters, source, spec, encoder, pretrained, init, labels)
 
 
 def build(
     asked: Resolved, *, device: str = "auto", precision: str = "auto", batch_size: int | None = None, seed: int = 0
 ) -> Built:
-    """Make the encoder, the task and its views. Raises `UserError` for what cannot be made of these data."""
+    """Make the encoder, the task and its views. Raises `UserError` if that is impossible with these data."""
     fabric = make_fabric(device, precision)
     count, world = len(asked.source), fabric.world_size
     if batch_size is None:
@@ -135,8 +140,8 @@ def run(
 ) -> Run:
     """Train into a run folder, or resume where it was stopped, or return the finished run.
 
-    `budget` has one entry: steps, epochs or minutes. `given` are the options of the plan (optimizer, lr, …), None where
-    the default is wanted. `on_log`: see `fit`. Raises `UserError` for a folder of another run.
+    `budget` has one entry: steps, epochs or minutes. `given` are the options of the plan (optimizer, lr, …), None for
+    the default. `on_log`: see `fit`. Raises `UserError` for a folder of another run.
     """
     asked, fabric = built.asked, built.fabric
     ended = (folder / "encoder.safetensors").exists()
@@ -182,7 +187,7 @@ def run(
 
 
 def open_before(folder: Path) -> Run | None:
-    """Return the run that a folder holds, None for a new one; raise `UserError` where a run cannot be written."""
+    """Return the run in a folder, None for a new one; raise `UserError` if a run cannot be written there."""
     if (folder / "recipe.json").exists():
         return Run(folder)
     if folder.exists() and not (folder.is_dir() and {path.name for path in folder.iterdir()} <= STARTED):

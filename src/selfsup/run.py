@@ -1,4 +1,4 @@
-"""A run folder: recipe.json (everything resolved), encoder.safetensors (what is kept), checkpoint/ and logs."""
+"""A run folder: recipe.json (everything resolved), encoder.safetensors (the trained encoder), checkpoint/ and logs."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ if TYPE_CHECKING:
     from selfsup.spec import Spec
     from selfsup.task import Task
 
-FREE = ("versions.", "command")  # may differ when a run goes on
+FREE = ("versions.", "command")  # may differ when a run is resumed
 
 
 class Run(Printable):
     """A folder that `pretrain` wrote; `recipe` is its recipe.json.
 
-    Raises `UserError` where the folder is no run, or its recipe is damaged.
+    Raises `UserError` if the folder is not a run, or its recipe is damaged.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
         if outside := leads_out(self.folder):
-            raise UserError(f"{outside}, so it is not opened; put files of its own into {self.folder}")
+            raise UserError(f"{outside}, so it is not opened; replace it by a file in {self.folder}")
         try:
             text = (self.folder / "recipe.json").read_text(encoding="utf-8")
         except FileNotFoundError:
             reason = "it has no recipe.json" if self.folder.is_dir() else "there is no such folder"
             raise UserError(f"{self.folder} is not a run folder: {reason}; `selfsup pretrain` makes one") from None
         except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or "recipe.json is no text"
+            reason = getattr(error, "strerror", None) or "recipe.json is not text"
             raise UserError(f"{self.folder} is not a run folder: {reason}; `selfsup pretrain` makes one") from None
         from selfsup.spec import read_spec
 
@@ -56,10 +56,10 @@ class Run(Printable):
             raise UserError(f"{self.folder}/recipe.json is damaged: {wrong}; pretrain again with another --out")
 
     def _wrong(self) -> str:
-        """Return what is wrong with the recipe's values that are used later, '' if nothing is."""
+        """Return the fault in those values of the recipe that are used later, '' if there is none."""
         recipe = self.recipe
         if type(recipe["plan"]["steps"]) is not int:
-            return "a size, the channels or the steps are no whole number"
+            return "the steps are not a whole number"
         sound = {
             "task": isinstance(self.task, str) and isinstance(recipe["task"]["hyperparameters"], dict),
             "encoder": isinstance(self.encoder_name, str),
@@ -83,12 +83,12 @@ class Run(Printable):
 
     @property
     def done(self) -> bool:
-        """Whether the encoder has been written, which is the last thing that a run does."""
+        """Whether the encoder has been written, which is the last step of a run."""
         return (self.folder / "encoder.safetensors").exists()
 
     @property
     def spec(self) -> Spec:
-        """What the encoder takes: `ImageSpec`, `TextSpec`."""
+        """The spec of the samples that the encoder takes: `ImageSpec`, `TextSpec`."""
         return self._spec
 
     def fresh_task(self) -> Task | None:
@@ -104,7 +104,7 @@ class Run(Printable):
     def load(self, task: type[Task] | None = None) -> nn.Module:
         """Return the pretrained encoder in evaluation mode, on the CPU.
 
-        A `task` outside of the registry is given as its class where its representation is more than the encoder:
+        A `task` outside of the registry is given as its class if its representation is more than the encoder:
         a recipe never names code to import.
         """
         from selfsup.train.checkpoint import check_fit, load_tensors, load_weights
@@ -140,10 +140,10 @@ class Run(Printable):
             raise UserError(f"{self.folder} has no checkpoint yet: run the same `selfsup pretrain` command again")
         if task is None and self.task not in TASKS:
             raise UserError(f"{self.task} is not a task of selfsup itself: give its class")
-        kind = task or find_task(self.task)
-        check_fit(lambda: self._task(kind, self.fresh_encoder()), path, "task.")
+        task_class = task or find_task(self.task)
+        check_fit(lambda: self._task(task_class, self.fresh_encoder()), path, "task.")
         tensors, about = load_tensors(path)
-        whole = self._task(kind, self.fresh_encoder())
+        whole = self._task(task_class, self.fresh_encoder())
         load_weights(whole, {k.removeprefix("task."): v for k, v in tensors.items() if k.startswith("task.")}, path)
         return whole.eval(), step_of(about, path)
 
@@ -161,10 +161,10 @@ class Run(Printable):
 
 
 def leads_out(folder: Path) -> str:
-    """Return what in a run folder is a link out of it, or neither file nor folder; '' if nothing is.
+    """Return a description of a link out of a run folder, or of an entry that is neither file nor folder; '' for none.
 
-    A folder that others made would otherwise let `evaluate`, `report` or a run that goes on write elsewhere, or wait
-    for ever on a pipe.
+    Otherwise a folder from someone else could make `evaluate`, `report` or a resumed run write elsewhere, or wait
+    forever on a pipe.
     """
     home = folder.resolve()
     for place in (folder, folder / "checkpoint"):
@@ -178,20 +178,20 @@ def leads_out(folder: Path) -> str:
     return ""
 
 
-def fits(value: Any, kind: Any) -> bool:
-    """Return whether a value out of JSON can be an argument that is annotated with `kind`."""
-    parts = get_args(kind)
-    if get_origin(kind) in (Union, UnionType):
+def fits(value: Any, annotation: Any) -> bool:
+    """Return whether a value from JSON can be an argument with this annotation."""
+    parts = get_args(annotation)
+    if get_origin(annotation) in (Union, UnionType):
         return any(fits(value, part) for part in parts)
-    if get_origin(kind) is Literal:
+    if get_origin(annotation) is Literal:
         return value in parts
-    if kind is float:
+    if annotation is float:
         return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
-    if kind is int:
+    if annotation is int:
         return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 53
-    if kind in (bool, str, type(None), None):
-        return isinstance(value, type(None) if kind is None else kind)
-    if (get_origin(kind) or kind) in (tuple, list, Sequence):
+    if annotation in (bool, str, type(None), None):
+        return isinstance(value, type(None) if annotation is None else annotation)
+    if (get_origin(annotation) or annotation) in (tuple, list, Sequence):
         return isinstance(value, list)
     return True
 
@@ -213,7 +213,7 @@ def differences(here: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
     """Return one line for each entry in which two recipes differ, apart from versions and the command."""
     old, new = dict(_flat(here)), dict(_flat(asked))
     keys = [key for key in {**old, **new} if not key.startswith(FREE)]
-    return [f"{key}: {old.get(key)!r} here, {new.get(key)!r} asked" for key in keys if old.get(key) != new.get(key)]
+    return [f"{key}: {old.get(key)!r} here, {new.get(key)!r} requested" for key in keys if old.get(key) != new.get(key)]
 
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -44,9 +44,9 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         shape: (H, W) or (H, W, C) of the images in the rows of a 2-D X.
         options: The task's own hyper-parameters, by name.
         out: The run folder, kept, and continued by the next `fit` with the same data; None trains in a temporary one.
-            Leave it None in a grid search, where several fits would share the folder.
+            Leave it None in a grid search, in which several fits would share the folder.
         device: auto, cpu, cuda or mps.
-        random_state: Seed of everything; None takes another one each time.
+        random_state: Seed of everything; None draws a new one each time.
         verbose: Whether to show progress.
 
     Attributes:
@@ -89,10 +89,10 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         self.verbose = verbose
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Pretrain on X. `y` is read by tasks that need labels alone: None, NaN or -1 where a sample has none.
+        """Pretrain on X. `y` is read only by tasks that need labels: None, NaN or -1 for samples without one.
 
         Raises:
-            InputError: For an X that is not as the class describes.
+            InputError: For an X that is not as described in the class.
             UserError: For any other argument, as `selfsup.pretrain`.
         """
         import torch
@@ -101,13 +101,13 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         from selfsup.tasks import find_task
 
         source = self._source(X, fitting=True)
-        kind = find_task(self.task) if isinstance(self.task, str) else self.task
-        if kind.needs_labels:
+        task_class = find_task(self.task) if isinstance(self.task, str) else self.task
+        if task_class.needs_labels:
             source.labels = _labels(y, len(source))
         state = self.random_state
         seed = int(state) if isinstance(state, Integral) else int(check_random_state(state).randint(2**31 - 1))
         with ExitStack() as stack:
-            stack.enter_context(torch.random.fork_rng(devices=[]))  # an estimator leaves the caller's generator alone
+            stack.enter_context(torch.random.fork_rng(devices=[]))  # the caller's generator stays as it is
             folder = self.out or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="selfsup-"))) / "run"
             run = pretrain(
                 source,
@@ -125,12 +125,12 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
                 quiet=not self.verbose,
                 **(self.options or {}),
             )
-            encoder: Any = run.load(kind)
+            encoder: Any = run.load(task_class)
         self.encoder_, self.spec_, self._n_features_out = encoder, run.spec, int(encoder.dim)
         return self
 
     def transform(self, X: Any) -> NDArray[np.float32]:
-        """Return the features (N, dim). Raises `InputError` if X is not as the class describes, or cannot be read."""
+        """Return the features (N, dim). Raises `InputError` for an X that is not as described, or cannot be read."""
         check_is_fitted(self)
         from selfsup.evaluation.features import extract
         from selfsup.source import Broken
@@ -151,29 +151,29 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         return features
 
     def _source(self, X: Any, fitting: bool) -> Source:
-        """Return the images of X, of which `fit` needs two at least."""
+        """Return the images of X; `fit` needs at least two."""
         import pyarrow as pa
 
         from selfsup.data.image import Arrays, Files
 
         if isinstance(X, str | os.PathLike):
             raise InputError(f"X is one path, {str(X)!r}; give a list of image files")
-        least = 2 if fitting else 1
+        needed = 2 if fitting else 1
         if _are_paths(X):
-            if len(X) < least:
-                raise InputError(f"X names only 1 sample; {least} are needed")
+            if len(X) < needed:
+                raise InputError(f"X names only 1 sample; {needed} are needed")
             return Files("", pa.array([os.fsencode(path) for path in X], pa.binary()), name="X")
         if getattr(X, "ndim", 0) > 2 or (isinstance(X, list) and np.ndim(X) > 2):
-            pixels = check_array(X, dtype=None, allow_nd=True, ensure_min_samples=least, input_name="X")
+            pixels = check_array(X, dtype=None, allow_nd=True, ensure_min_samples=needed, input_name="X")
         else:
-            pixels = validate_data(self, X, dtype=None, reset=fitting, ensure_min_samples=least)
-            pixels = self._pictures(pixels)
+            pixels = validate_data(self, X, dtype=None, reset=fitting, ensure_min_samples=needed)
+            pixels = self._images(pixels)
         try:
             return Arrays(pixels, name="X")
         except UserError as error:
             raise InputError(str(error)) from None
 
-    def _pictures(self, rows: NDArray[Any]) -> NDArray[Any]:
+    def _images(self, rows: NDArray[Any]) -> NDArray[Any]:
         if self.shape is None:
             raise InputError(f"X has the shape {rows.shape}: for images in rows give shape=(H, W) or (H, W, C)")
         if len(self.shape) not in (2, 3) or int(np.prod(self.shape)) != rows.shape[1]:

@@ -1,4 +1,4 @@
-"""Sources: numbered samples in a fixed order, read lazily, with labels where they were asked for."""
+"""Sources: numbered samples in a fixed order, read lazily, with labels if they were asked for."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Labels:
     def of(cls, names: Iterable[object] | pa.Array) -> Labels:
         """Return labels from one name a sample, as objects or as an Arrow array of binary.
 
-        None or an empty name means no label. Numbers in names sort as numbers: 2 before 10. Bytes that are no UTF-8
+        None or an empty name means no label. Numbers in names sort as numbers: 2 before 10. Bytes that are not UTF-8
         are shown as \\x and two digits.
         """
         if not isinstance(names, pa.Array):
@@ -59,7 +59,7 @@ def _natural(text: str) -> tuple[list[str | float], str]:
 
 @runtime_checkable
 class Source(Protocol):
-    """What every source offers. Samples are numbered; the number of a sample never changes."""
+    """The interface of every source. Samples are numbered; the number of a sample never changes."""
 
     name: str
     kind: str  # of data: image, text
@@ -68,7 +68,7 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def extent(self, index: int) -> int:
-        """Return how long a sample is, in the units of `read`'s span: 1 for images, tokens of a text."""
+        """Return the length of a sample in the units of `read`'s span: 1 for images, tokens of a text."""
 
     def read(self, index: int, span: slice | None = None) -> Any:
         """Return one sample, or only a span of it, or raise `Broken`. Images: (H, W, C) uint8 or uint16.
@@ -77,14 +77,14 @@ class Source(Protocol):
         """
 
     def path(self, index: int) -> str:
-        """Return what a user knows the sample by: its path, or its number."""
+        """Return the name by which a user knows the sample: its path, or its number."""
 
     @property
     def spec(self) -> Callable[..., Spec]:
-        """A method that returns the spec of the samples as an encoder gets them.
+        """A method that returns the spec of the samples.
 
-        What it takes by name (size and channels of images, the tokenizer of texts) are the options of this kind of data
-        on the command line.
+        Its keyword arguments (size and channels of images, the tokenizer of texts) are the options of this kind of data
+        on the command line; the `Args:` of its docstring are their help.
         """
 
     def conform(self, spec: Spec) -> Source:
@@ -97,4 +97,4 @@ class Source(Protocol):
         """Return a source of some of the samples, with their labels, in the given order."""
 
     def fingerprint(self) -> str:
-        """Return a short hash that changes when the data do: a run resumes only with the data that it began with."""
+        """Return a short hash that changes with the data: a run resumes only on the data with which it began."""

@@ -1,4 +1,4 @@
-"""The one abstraction: a task turns a batch without labels into a supervised loss."""
+"""The central abstraction: a task turns an unlabelled batch into a supervised loss."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Batch = Mapping[str, Tensor]
 
 
 class Loss(NamedTuple):
-    """What `Task.loss` returns."""
+    """The return value of `Task.loss`."""
 
     value: Tensor  # the one scalar that is minimised
     metrics: Mapping[str, Tensor] = {}  # detached scalars: shown and logged
@@ -29,9 +29,9 @@ class Loss(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """One part of a task's image: what the encoder sees, and its label.
+    """One cell of a task's image: an input of the encoder, and its label.
 
-    A tensor is one sample as the views make it, which the spec draws.
+    A tensor is one sample as the views make it; the spec draws it.
     """
 
     content: Tensor | Media
@@ -48,17 +48,17 @@ class Fetched(NamedTuple):
 class Views(Protocol):
     """How samples become a batch: `fetch` in a worker on the CPU, then `finish` on the device.
 
-    Declarative, picklable, without weights or state: what is random is a function of (seed, epoch, index).
+    Declarative, picklable, without weights or state: all randomness is a function of (seed, epoch, index).
     """
 
     def for_device(self, device: torch.device) -> Self:
-        """Return the same views, with the division of work between `fetch` and `finish` that suits a device."""
+        """Return the same views, with the work divided between `fetch` and `finish` as suits a device."""
 
     def fetch(self, source: Source, indices: NDArray[np.int64], seed: int, epoch: int) -> Fetched:
         """Return the views of the samples, each drawn from (seed, epoch, index) alone."""
 
     def finish(self, batch: Batch) -> Batch:
-        """Return the batch as the encoder gets it (images: float32, normalized, channels last in memory)."""
+        """Return the batch as the encoder takes it (images: float32, normalized, channels last in memory)."""
 
 
 class Encoder(Protocol):
@@ -81,16 +81,16 @@ class Task(nn.Module, ABC):
 
     paper: ClassVar[str] = ""
     section: ClassVar[str] = ""
-    kind: ClassVar[str] = "image"  # of data; "any": whatever the labels are of
+    kind: ClassVar[str] = "image"  # of data; "any" for tasks that only need labels
     needs_labels: ClassVar[bool] = False
-    keeps_samples: ClassVar[bool] = False  # it keeps something of each sample: nothing to ask about others
-    uses_unlabelled: ClassVar[bool] = False  # with needs_labels: samples without a label (-1) are kept, not left out
+    keeps_samples: ClassVar[bool] = False  # it stores something for each sample, so it says nothing about others
+    uses_unlabelled: ClassVar[bool] = False  # with needs_labels: samples without a label (-1) are used too
     default_encoder: ClassVar[str] = "resnet18"
-    small_encoder: ClassVar[str] = "convnet"  # one that is built at once: for images of what a task does
-    defaults: ClassVar[Mapping[str, Any]] = {}  # of `train.fit.Plan`, where they suit the task better than the general
+    small_encoder: ClassVar[str] = "convnet"  # built at once: for images of a task's inputs
+    defaults: ClassVar[Mapping[str, Any]] = {}  # of `train.plan.Plan`, in place of the general ones
     counters: ClassVar[
         Mapping[str, Mapping[str, Any]]
-    ] = {}  # cue of `audit` -> options that hide it: {"rim": {"gap": 4}}
+    ] = {}  # cue of `audit` -> options that remove it: {"rim": {"gap": 4}}
     coupled: ClassVar[bool] = True  # False: the loss is a mean over samples, each of which is a function of it alone
     progress: float = 0.0  # step / steps; both are written by fit alone
     steps: int = 0  # of the whole run
@@ -105,12 +105,12 @@ class Task(nn.Module, ABC):
     def resolve(cls, source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return the hyper-parameters that depend on the data and were not given: number of items, largest queue.
 
-        Raises `UserError` for given ones that these data do not allow.
+        Raises `UserError` for given values that these data do not allow.
         """
         return {}
 
     def samples(self, source: Source) -> Source:
-        """Return the source that the task learns from, made of what the user gave: other cuts of long samples."""
+        """Return the source that the task learns from: the user's, or spans of its long samples."""
         return source
 
     @abstractmethod
@@ -122,7 +122,7 @@ class Task(nn.Module, ABC):
         """Make the free labels and return their loss. Changes no buffer except BatchNorm's."""
 
     def forward(self, batch: Batch) -> Loss:
-        """`loss`, by the name under which torch's wrappers (autocast, DDP, FSDP) find it."""
+        """Return `loss`, under the name by which torch's wrappers (autocast, DDP, FSDP) find it."""
         loss = self.loss(batch)
         if not isinstance(loss, Loss) or loss.value.ndim:
             found = tuple(loss.value.shape) if isinstance(loss, Loss) else type(loss).__name__
@@ -130,21 +130,21 @@ class Task(nn.Module, ABC):
         return loss
 
     def after_step(self) -> None:
-        """Update what no gradient updates (momentum encoder, queue, centre), once after each optimizer step."""
+        """Update what gradients do not (EMA encoder, queue, centre), once after each optimizer step."""
 
     def lr_of(self, child: str, scheduled: float, peak: float) -> float:
         """Return the learning rate of the parameters of a child module, by its name; by default the scheduled one."""
         return scheduled
 
     def representation(self) -> Encoder:
-        """Return what is kept, probed and exported."""
+        """Return the trained encoder, which is probed and exported."""
         return self.encoder
 
     @abstractmethod
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
-        """Return the task's image: one row a sample, what goes in beside its free label.
+        """Return the task's image: for each sample a row of its inputs and their free labels.
 
-        With `guess`, which a trained task is asked for, beside what it predicts too.
+        With `guess`, for a trained task, also its predictions.
         """
 
     @classmethod
@@ -155,7 +155,7 @@ class Task(nn.Module, ABC):
 
 
 def at_most_samples(source: Source, given: Mapping[str, Any], task: type[Task], *names: str) -> dict[str, Any]:
-    """Return the defaults of options that count samples (a queue, prototypes), cut to how many samples there are.
+    """Return the defaults of options that count samples (a queue, prototypes), limited to the number of samples.
 
     A longer queue would hold past keys of each sample itself as negatives. Raises `UserError` for a given one that is
     larger. For `Task.resolve`.

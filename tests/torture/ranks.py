@@ -110,7 +110,7 @@ def stopped(place: Path) -> None:
     launch.process.send_signal(signal.SIGTERM)
     took = launch.end()
     line = " ".join(launch.lines())
-    expect("by SIGTERM: saved in stopped; the same command goes on" in line, "SIGTERM is not said", launch)
+    expect("by SIGTERM: saved in stopped; run the same command to resume" in line, "SIGTERM is not said", launch)
     expect(len(launch.lines()) == 1, "it is said more than once", launch)
     print(f"SIGTERM: stopped together after {took:.1f} s: {line}")
     goes_on(place, "stopped", "after SIGTERM")

@@ -1,4 +1,4 @@
-"""Memory that is used again: fresh pages cost more than the work that is done on them."""
+"""Reused memory: fresh pages cost more than the work that is done on them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-_SMALL, _SPARE = 1 << 16, 1 << 30  # bytes: below the first fresh memory is as good; the second is kept in free buffers
+_SMALL = 1 << 16  # bytes: below them fresh memory is as good
+_SPARE = 1 << 30  # bytes that free buffers may hold
 
 _lock = threading.Lock()
 _kept: list[NDArray[np.uint8]] = []
@@ -19,7 +20,7 @@ _mine = threading.local()
 
 
 def empty(shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
-    """Return an uninitialised array, where possible on memory of about its size that nobody references any longer."""
+    """Return an uninitialised array, if possible in memory of about its size that nothing references any longer."""
     wanted = np.dtype(dtype)
     size = math.prod(shape) * wanted.itemsize
     if size < _SMALL:

@@ -1,4 +1,4 @@
-"""Where downloads and what is made of data are kept."""
+"""The folder for downloads and for files derived from data."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """Return where downloads go: $SELFSUP_CACHE, else ~/.cache/selfsup."""
+    """Return the cache folder: $SELFSUP_CACHE, else ~/.cache/selfsup."""
     return Path(os.environ.get("SELFSUP_CACHE", Path.home() / ".cache" / "selfsup"))

@@ -1,4 +1,4 @@
-"""What must hold before work begins: numbers in their ranges, and places that can be written."""
+"""Checks before work begins: numbers in their ranges, and places that can be written."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def check_numbers(**options: Any) -> None:
 
 
 def check_data_numbers(options: Mapping[str, Any]) -> None:
-    """Do the same for the options of a kind of data, `DATA`, among others that are checked elsewhere."""
+    """Check the options of a kind of data, `DATA`, among others that are checked elsewhere."""
     check_numbers(**{name: options[name] for name in DATA if name in options})
 
 
@@ -66,15 +66,15 @@ def check_new_file(path: Path) -> None:
     if path.is_dir():
         raise UserError(f"{path} is a folder; give the name of a file as --out")
     if not path.parent.is_dir():
-        raise UserError(f"no such folder: {path.parent}; make it, or give another --out")
+        raise UserError(f"no such folder: {path.parent}; create it, or give another --out")
     if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise UserError(f"the folder {path.parent} may not be written; give another --out")
+        raise UserError(f"the folder {path.parent} is not writable; give another --out")
 
 
 def check_new_folder(path: Path) -> None:
     """Raise `UserError` unless a folder can be made at `path`, with those above it, or is there to be written."""
     there = next(folder for folder in (path, *path.absolute().parents) if os.path.lexists(folder))
     if not there.is_dir():
-        raise UserError(f"{there} is no folder, so nothing can be written to {path}; give another --out")
+        raise UserError(f"{there} is not a folder, so nothing can be written to {path}; give another --out")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"the folder {there} may not be written; give another --out")
+        raise UserError(f"the folder {there} is not writable; give another --out")

@@ -1,6 +1,6 @@
-"""What a docstring says about options: a sentence for each, and its range.
+"""Options as docstrings describe them: a sentence for each, and its range.
 
-An entry of `Args:` ends with the range where there is one, in the notation of intervals: "in (0, 1]", "in [1, inf)".
+An entry of `Args:` ends with the range, if there is one, in interval notation: "in (0, 1]", "in [1, inf)".
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Range(NamedTuple):
 
 
 class Option(NamedTuple):
-    """An option: its default (None: required, or from the data), what it is, and its range if it has one."""
+    """An option: its default (None: required, or from the data), its description, and its range if it has one."""
 
     default: Any
     help: str
@@ -35,7 +35,7 @@ class Option(NamedTuple):
 
     @property
     def sentence(self) -> str:
-        """What it is, with the range."""
+        """The description with the range."""
         return f"{self.help.rstrip('.')}, in {self.range.text}." if self.range else self.help
 
 
@@ -51,7 +51,7 @@ def read_args(text: str) -> dict[str, str]:
 
 
 def read_options(parameters: Mapping[str, inspect.Parameter], text: str) -> dict[str, Option]:
-    """Return the options that parameters are, with what a docstring says about them."""
+    """Return the parameters as options, described by a docstring."""
     said = read_args(text)
     found = {}
     for name, parameter in parameters.items():

@@ -9,10 +9,10 @@ WIDTH = 120
 
 
 class Printable(JupyterMixin):
-    """A result that says in `__rich__` what it looks like; `print` and a notebook show the same."""
+    """A result that is shown as `__rich__` says, by `print` and in a notebook alike."""
 
     def __rich__(self) -> RenderableType:
-        """Return what is shown."""
+        """Return the text or table to show."""
         raise TypeError(f"{type(self).__name__} does not say what it looks like")
 
     def __str__(self) -> str:

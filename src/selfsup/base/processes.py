@@ -14,12 +14,11 @@ from typing import Any, TypeVar
 import torch
 
 from selfsup.errors import RunFailed, UserError
-from selfsup.views.loader import available_cores
 
 T = TypeVar("T")
 R = TypeVar("R")
 PARENT_DEATH = 1  # PR_SET_PDEATHSIG of prctl.h
-MEMORY = 2**31  # bytes that there should be for each process
+MEMORY = 2**31  # bytes for each process
 
 
 def side_by_side(
@@ -27,12 +26,12 @@ def side_by_side(
 ) -> list[R]:
     """Return work(item) of every item, in their order; `done(1)` is called after each.
 
-    On the CPU of a Linux machine the work is done in copies of this process (fork), as many as there are cores and
-    2 GiB of memory for each: they compute in one thread, so that what an item gives does not depend on the machine's
-    cores, and die with their parent. Small networks gain more from this than from threads, which wait for each other
-    at every layer. Elsewhere the work is done here, one item after the other.
+    On the CPU of a Linux machine the work is done in copies of this process (fork), one for each core as long as there
+    are 2 GiB of memory for each. They compute in one thread, so that the result for an item does not depend on the
+    number of cores, and die with their parent. Small networks gain more from this than from threads, which wait for
+    each other at every layer. Elsewhere the work is done here, one item after the other.
 
-    Raises what `work` raises, as `RunFailed` where it is no error of selfsup, and `RunFailed` when a copy is killed.
+    Raises what `work` raises (as `RunFailed` if it is not an error of selfsup), and `RunFailed` when a copy is killed.
     """
     if device.type != "cpu" or sys.platform != "linux":
         results = []
@@ -56,7 +55,7 @@ def side_by_side(
                 try:
                     place, result, error = ready.recv()
                 except EOFError:
-                    raise RunFailed("a process that worked on a part was killed: is there enough memory?") from None
+                    raise RunFailed("a worker process was killed: is there enough memory?") from None
                 if error is not None:
                     raise error
                 if place is None:
@@ -83,10 +82,15 @@ def _copy(work: Callable[[T], R], items: Sequence[T], turn: Any, writer: Connect
     except Exception as error:
         writer.send((None, None, RunFailed(f"{type(error).__name__}: {error}")))
     finally:
-        os._exit(0)  # whatever the parent would do at its end is the parent's
+        os._exit(0)  # without the parent's exit handlers
 
 
 def _next(turn: Any) -> int:
     with turn.get_lock():
         turn.value += 1
         return int(turn.value) - 1
+
+
+def available_cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

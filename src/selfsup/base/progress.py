@@ -1,4 +1,4 @@
-"""The progress bar: speed, time left, the loss beside its chance value, the share of time spent waiting for data."""
+"""The progress bar: speed, time left, the loss beside its chance value, the fraction of time spent waiting for data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
-ALARM_COLOURS = {"collapsed": "bold red", "stuck": "yellow"}
+HEALTH_COLOURS = {"collapsed": "bold red", "stuck": "yellow"}
 LINE_SECONDS = 10.0  # between lines where there is no terminal
 COLUMNS = (
     BarColumn(24),
@@ -40,23 +40,23 @@ class Progress:
             self.bar_task = self.bar.add_task("", total=self.steps, completed=self.start)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+    def __exit__(self, exc_type: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         if self.bar:
             self.bar.stop()
 
     def wait(self, seconds: float) -> None:
-        """Add time that was spent waiting for data; the clock starts with the first batch, which compiles the views."""
+        """Add time spent waiting for data. The clock starts after the first batch, which compiles the views."""
         if self.fetching:
             self.waited += seconds
         else:
             self.fetching, self.began = True, time.monotonic()
 
     def update(
-        self, step: int, values: Mapping[str, float], chance: float | None, alarm: str = "", left_out: str = ""
+        self, step: int, values: Mapping[str, float], chance: float | None, health: str = "", left_out: str = ""
     ) -> None:
         """Show the state after `step` steps.
 
-        `alarm` is one word on the health of the representation, `left_out` says which samples could not be read.
+        `health` is one word on the representation, `left_out` says how many samples could not be read, and why.
         """
         now = time.monotonic()
         elapsed = max(now - self.began, 1e-9)
@@ -66,8 +66,8 @@ class Progress:
         if chance is not None:
             texts[0] += f" (chance {chance:.3f})"
         texts += [f"{self.rate:,.0f} samples/s", f"waiting for data {self.waiting:.0%}"]
-        if alarm:
-            texts.append(f"[{ALARM_COLOURS.get(alarm, 'green')}]{alarm}[/]")
+        if health:
+            texts.append(f"[{HEALTH_COLOURS.get(health, 'green')}]{health}[/]")
         if left_out:
             texts.append(f"[yellow]left out: {left_out}[/]")
         text = " · ".join(texts)
@@ -88,7 +88,7 @@ def _can_draw(console: Console) -> bool:
 
 @contextmanager
 def counting(what: str, total: int, quiet: bool = False) -> Iterator[Callable[[int], None]]:
-    """Show a bar (nothing where there is no terminal) and yield the function that moves it on by some units."""
+    """Show a bar (nothing where there is no terminal) and yield the function that advances it."""
     console = Console(stderr=True)
     with RichProgress(*COLUMNS, console=console, disable=quiet or not _can_draw(console)) as bar:
         task = bar.add_task(what, total=total)

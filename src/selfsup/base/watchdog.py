@@ -1,4 +1,4 @@
-"""Work that may never come to an end, cut off: it runs in a thread that is left behind when its time is over."""
+"""A timeout for work that may never end: it runs in a thread that is left behind when its time is up."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-SECONDS = 60  # counted one by one, so that a process that was stopped for a while does not find them gone
+SECONDS = 60  # counted one by one, so that the time during which a process is suspended does not count
 
 _idle: list[_Helper] = []
 
 
 def with_timeout(work: Callable[[], T]) -> T:
-    """Return work(), done in another thread; raise `TimeoutError` where that takes more than `SECONDS`.
+    """Return work(), done in another thread; raise `TimeoutError` if that takes more than `SECONDS`.
 
-    Nothing can end a thread in a decoder that hangs: it is left behind, and ends when its work or the process does.
+    Nothing can stop a thread in a decoder that hangs: it is left behind, and ends with its work or the process.
     """
     try:
         helper = _idle.pop()
@@ -44,7 +44,7 @@ def with_timeout(work: Callable[[], T]) -> T:
 
 class _Helper(threading.Thread):
     def __init__(self) -> None:
-        super().__init__(name="patience", daemon=True)
+        super().__init__(name="watchdog", daemon=True)
         self.tasks: SimpleQueue[Callable[[], Any] | None] = SimpleQueue()
         self.answers: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
 
@@ -55,8 +55,8 @@ class _Helper(threading.Thread):
             except BaseException as error:
                 answer = None, error
             self.answers.put(answer)
-            del work, answer  # or the last image would be kept until the next one comes
+            del work, answer  # or the last image would stay in memory until the next one
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_idle.clear)  # threads do not come along
+    os.register_at_fork(after_in_child=_idle.clear)  # a fork copies no threads

@@ -1,6 +1,6 @@
 """Files that are whole whatever happens while they are written, and folders that one process at a time may write.
 
-Both rest on locks that the kernel drops when a process ends, however it ends: what a killed one left is written over.
+Both rely on locks that the kernel drops when a process ends, however it ends; a killed one's leftovers are overwritten.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import IO
 from selfsup.errors import RunFailed, UserError
 
 LOCK = ".lock"
-_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # of file systems without locks: nobody is refused
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # of file systems without locks: no process is refused
 
 
 def part_name(name: str) -> str:
@@ -30,7 +30,7 @@ def part_name(name: str) -> str:
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
     """Yield a file that takes the place of `path` when the block ends well: a reader sees the old content or the new.
 
-    Raises `RunFailed` if the disk is full or may not be written, or another process is writing the same file.
+    Raises `RunFailed` if the disk is full or not writable, or another process is writing the same file.
     """
     part = path.with_name(part_name(path.name))
     try:
@@ -64,9 +64,9 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 @contextmanager
 def only_here(folder: Path) -> Iterator[None]:
-    """Make a folder and keep other processes from it; if it was made here and nothing came into it, it goes again.
+    """Make a folder and keep other processes out of it; if it was made here and stays empty, it is removed again.
 
-    Raises `UserError` if another process has it, or it may not be written.
+    Raises `UserError` if another process has it, or it is not writable.
     """
     made, lock = not folder.exists(), folder / LOCK
     with contextlib.ExitStack() as stack:
@@ -78,7 +78,7 @@ def only_here(folder: Path) -> Iterator[None]:
         except OSError as error:
             raise UserError(f"cannot write in {folder}: {error.strerror}; give another --out") from None
         try:
-            with contextlib.suppress(OSError):  # on a full disk the refusal of others names nobody
+            with contextlib.suppress(OSError):  # on a full disk the message to others names no process
                 file.truncate(0)
                 file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
                 file.flush()
@@ -118,6 +118,6 @@ def _claimed(path: Path) -> Iterator[IO[bytes]]:
                 current = os.path.samestat(os.stat(path), os.fstat(file.fileno()))
             except FileNotFoundError:
                 current = False
-            if current:  # not one that its owner has just renamed or removed
+            if current:  # and not a file that its owner has just renamed or removed
                 yield file
                 return

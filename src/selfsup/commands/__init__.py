@@ -1,1 +1,1 @@
-"""The commands: one file each, which reads its options, calls what does the work, and returns what is shown."""
+"""The commands: one file each, which reads its options, calls the module that does the work, and returns the result."""

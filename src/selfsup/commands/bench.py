@@ -23,9 +23,9 @@ else:
 
 @dataclass(frozen=True)
 class Bench(Printable):
-    """Images a second on one core and on all; the share of that time that goes into reading files.
+    """Images a second on one core and on all, and the fraction of the time that goes into reading files.
 
-    `cores_needed` so that a training step never waits, where its length was given.
+    `cores_needed`: how many keep a training step from waiting, if its length was given.
     """
 
     preset: str
@@ -67,12 +67,12 @@ def bench(
     """Measure how fast your own images become augmented views on this machine; takes six seconds.
 
     Args:
-        what: views.
+        what: The benchmark to run: views.
         data: A folder of images, a list file, an .npz file, a name or an array.
         preset: simclr, mocov2, byol, swav, dino, mae, lejepa or vicreg.
         size: Pixels a side; by default the data's own, at most 224.
         batch_size: Samples a batch.
-        step: Seconds that one training step on such a batch takes: says how many cores keep up with it.
+        step: Seconds that one training step on such a batch takes: shows how many cores keep up with it.
 
     Raises:
         UserError: For an unknown preset, or data that cannot be opened.

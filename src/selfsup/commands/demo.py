@@ -61,11 +61,13 @@ def demo(*, out: str = "runs/demo", epochs: float = 20, seed: int = 0) -> Demo:
 
     began = time.monotonic()
     console = Console(stderr=True)
-    console.print("1/3  4,000 handwritten digits without labels, turned by 0°, 90°, 180° and 270°: which turn was it?")
+    console.print(
+        "1/3  4,000 handwritten digits without labels, rotated by 0°, 90°, 180° or 270°: which rotation was it?"
+    )
     run = pretrain(
         "mnist5k:train", task="rotation", encoder="convnet", epochs=epochs, out=out, seed=seed, pad=3, flip=0.0
     )  # fmt: skip
-    console.print("2/3  An image of what the encoder saw, and of the labels that cost nothing")
+    console.print("2/3  An image of what the encoder sees, and of the labels that cost nothing")
     folder = Path(out)
     show("rotation", "mnist5k:train", out=folder / "labels.png", pad=3, flip=0.0)
     console.print("3/3  What the encoder is worth on 1,000 other digits, with few labels")

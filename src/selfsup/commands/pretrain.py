@@ -61,30 +61,31 @@ def pretrain(
 
     Args:
         data: A folder of images, a list file, an .npz file, a name (digits, mnist5k, torchvision:NAME) or an array.
-        task: A name of `selfsup tasks`, or module:Class for your own. rotation by default: it is right for any
-            images that have an up and a down, any batch and encoder, and cheap; `compare` finds what suits your data.
+        task: A name of `selfsup tasks`, or module:Class for your own. rotation by default: it is
+            cheap and suits images with a natural up and down, any batch and encoder; `compare` finds the best for your
+            data.
         encoder: convnet, vit, or any image model of timm; for texts bert-tiny, bert-mini, bert-small, gpt-tiny,
             gpt-mini or any model of transformers on this machine. The task's own by default, for images resnet18.
         steps: Optimizer steps; or give epochs or minutes. The default is 100 epochs.
         epochs: Passes over the data.
-        minutes: Wall-clock time: the speed is measured first and the steps are fixed from it.
-        until: Stop after this step, saved; the same command without it resumes.
+        minutes: Wall-clock time: the speed is measured first, and the number of steps is fixed from it.
+        until: Save and stop after this step; the same command without it resumes.
         out: The run folder; runs/TASK-ENCODER by default.
         labels: For tasks that need labels: 'folders', a CSV file (path,label) or an .npz file with y.
-        probe: Labelled data on which a linear probe is shown during the run; they do not change the run.
-        probe_labels: Where the labels of these data are, like labels.
-        batch_size: Samples a step, over all processes; 128, or the task's own default.
-        micro_batch: Samples that are in memory at once: the gradient is that of the whole batch, for more time.
-        optimizer: adamw, sgd or lars; adamw, or the task's own default.
+        probe: Labelled data for a linear probe that is shown during the run; they do not change the run.
+        probe_labels: Where the labels of these data are, as for labels.
+        batch_size: Samples a step, over all processes; by default the task's own, or 128.
+        micro_batch: Samples in memory at once; the gradient is still that of the whole batch, in more time.
+        optimizer: adamw, sgd or lars; by default the task's own, or adamw.
         lr: Peak learning rate; by default the task's own, or for 128 samples 0.002 for adamw, 0.05 for sgd, 0.15 for
             lars, times the batch over 128 (adamw: its square root).
         weight_decay: By default the task's own, or 0.05 for adamw, 0.0005 for sgd, 0.000001 for lars.
-        warmup: Share of the steps in which the learning rate rises; then it falls along a cosine; 0.05 by default.
+        warmup: Fraction of the steps in which the learning rate rises, before it falls along a cosine; 0.05 by default.
         clip: Largest norm of the gradient.
         pretrained: Start from the pretrained weights of timm or transformers.
-        init: A finished run whose encoder to start from, with its size, channels or tokenizer.
+        init: A finished run to start from: its encoder, with its size, channels or tokenizer.
         seed: Seed of everything.
-        workers: Threads that load data; by default chosen from the data. The result does not depend on it.
+        workers: Threads that load data; by default chosen from the data. The result does not depend on their number.
         cache: Keep the decoded images of files: 'memory', or a file to map (at most 8 GiB).
         precision: auto (bfloat16 where the processor has it), float32, bfloat16 or float16.
         device: auto, cpu, cuda or mps.
@@ -93,7 +94,7 @@ def pretrain(
 
     Raises:
         UserError: For anything that is wrong with the arguments; nothing has been written then.
-        RunFailed: For a run that cannot go on.
+        RunFailed: For a run that cannot continue.
     """
     from selfsup.data import open_data
     from selfsup.evaluation.online import OnlineProbe
@@ -110,7 +111,7 @@ def pretrain(
     if optimizer is not None and optimizer not in OPTIMIZERS:
         raise unknown("optimizer", optimizer, OPTIMIZERS)
     if out is not None:
-        open_before(Path(out))  # complains before the data are read
+        open_before(Path(out))  # raises before the data are read
     start = None if init is None else Run(init)
     asked = resolve(
         task, open_data(data, labels), options, encoder=encoder, pretrained=pretrained, init=start, labels=labels

@@ -1,4 +1,4 @@
-"""`report`: one HTML file that tells what a run did and what it is worth. Imports torch only when it is called."""
+"""`report`: one HTML file on what a run did and how well it works. Imports torch only when it is called."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def report(
     device: str = "auto",
     quiet: bool = False,
 ) -> Reported:
-    """Write what a run did and what it is worth as one HTML file that needs no network.
+    """Write a report on a run, what it did and how well it works, as one HTML file that needs no network.
 
-    The few-label numbers are those of the run's evaluation.json; where there is none, or it is of other data, they are
+    The few-label numbers are those of the run's evaluation.json; if there is none, or it is of other data, they are
     measured on the labelled data given here, as `evaluate` does. Images, neighbours, map, confusion matrix and
-    label-free measures come from up to 2,000 random samples of these data, else of those that the run was trained on;
-    where they are gone, the report says so.
+    label-free measures come from up to 2,000 random samples of these data, or else of those on which the run was
+    trained; if they are gone, the report says so.
 
     Args:
         run: A run folder, finished or not.
@@ -51,8 +51,8 @@ def report(
         labels: Where the labels of the data are: 'folders', a CSV file (path,label) or an .npz file with y.
         test_labels: The same for the test data.
         out: The file to write; by default report.html in the run folder.
-        scratch: Whether to train from scratch too where the few-label numbers are measured, which takes the longest.
-        seed: Which samples are shown; seed of the evaluation.
+        scratch: Whether to train from scratch too when the few-label numbers are measured, which takes longest.
+        seed: Seed of the choice of samples, and of the evaluation.
         device: auto, cpu, cuda or mps.
         quiet: No progress bar.
 

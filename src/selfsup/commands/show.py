@@ -1,4 +1,4 @@
-"""`show`: an image of what a task sees and of the labels that it makes. Imports torch only when it is called."""
+"""`show`: an image of the inputs of a task and of the labels that it makes. Imports torch only when it is called."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ def show(
     seed: int = 0,
     **options: Any,
 ) -> Shown:
-    """Draw what goes into a task, beside the free label; or, with --views PRESET DATA, the views of a preset.
+    """Draw the inputs of a task beside their free labels; or, with --views PRESET DATA, the views of a preset.
 
     Args:
         task: A name of `selfsup tasks`, or module:Class for your own. With --views it is left out.
         data: A folder of images, a list file, an .npz file, a name or an array.
         views: simclr, mocov2, byol, swav, dino, mae, lejepa or vicreg.
-        run: A run folder of this task: its options, and what it predicts.
+        run: A run folder of this task: its options are taken, and its predictions are shown.
         out: The image to write (.png, .jpg or .webp).
         labels: For tasks that need labels: 'folders', a CSV file (path,label) or an .npz file with y.
-        count: How many samples.
-        seed: Which samples.
+        count: How many samples to draw.
+        seed: Seed of the choice of samples and of their views.
         options: Those of the task, see `selfsup tasks NAME`, and of the kind of data (size, channels; tokenizer).
 
     Raises:

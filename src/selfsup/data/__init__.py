@@ -1,4 +1,4 @@
-"""Sources of samples and their labels: what each kind of data brings, and how a user names it."""
+"""Sources of samples and their labels: each kind of data, and how a user names them."""
 
 from selfsup.data.image import Arrays, Files
 from selfsup.data.kinds import make_spec, open_query, spec_options, split_options

@@ -1,4 +1,4 @@
-"""Which files lie below a folder: walked once, kept in the cache, and listed again only where folders changed."""
+"""The files below a folder: walked once, cached, and listed again only in folders that changed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Stamp = tuple[int, int, int]  # of a folder: inode, times of modification and of
 
 
 class _Index(NamedTuple):
-    """What was found: the files of folder i, in the order of the walk, are files[starts[i] : starts[i + 1]]."""
+    """The files of folder i, in the order of the walk, are files[starts[i] : starts[i + 1]]."""
 
     folders: pa.Array
     stamps: NDArray[np.int64]
@@ -39,8 +39,8 @@ def find_files(root: str, endings: Iterable[str]) -> pa.Array:
     """Return the paths, relative to the root, of all files below it with one of these endings, as Arrow binary.
 
     Folder by folder, sorted, so that a sample keeps its number; names that begin with a dot are left out, and links to
-    folders are not followed. The paths of many files are kept in the cache folder and mapped from there, shared by all
-    who read them: later starts look at the folders alone, and list those again whose inode or times differ.
+    folders are not followed. The paths of many files are stored in the cache folder and mapped from there, shared by
+    all processes: later starts check only the folders, and list those again whose inode or times differ.
 
     Raises `UserError` for a folder that cannot be listed.
     """
@@ -93,7 +93,7 @@ def _unchanged(top: bytes, known: _Index) -> bool:
 
 
 def _walk(top: bytes, suffixes: tuple[bytes, ...], known: _Index | None) -> Iterator[tuple[bytes, Stamp, list[bytes]]]:
-    """Yield each folder with its stamp and the paths of its files; an unchanged one as it is known."""
+    """Yield each folder with its stamp and the paths of its files; an unchanged one from the index."""
     folders: list[bytes] = known.folders.to_pylist() if known is not None else []
     number = {folder: i for i, folder in enumerate(folders)}
     inside: dict[bytes, list[bytes]] = {}
@@ -136,7 +136,7 @@ def _list(top: bytes, folder: bytes, suffixes: tuple[bytes, ...]) -> tuple[list[
 
 
 def _save(path: Path, index: _Index) -> None:
-    """Keep an index: an Arrow file with one row, and a digest of it, by which a damaged one is known."""
+    """Save an index: an Arrow file with one row, and a digest of it that reveals damage."""
     lists = {
         "folders": index.folders,
         "stamps": pa.array(index.stamps.reshape(-1)),
@@ -161,7 +161,7 @@ def _save(path: Path, index: _Index) -> None:
 
 
 def _load(path: Path) -> _Index | None:
-    """Return a kept index, mapped into memory; None where there is none that is whole."""
+    """Return a saved index, mapped into memory; None if there is none, or it is damaged."""
     try:
         with pa.memory_map(str(path)) as file:
             whole = file.read_buffer()

@@ -1,4 +1,4 @@
-"""Labels from where a user has them: the folders' names, a CSV file, an .npz file."""
+"""Labels from the names of folders, a CSV file or an .npz file."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ def with_labels(source: Source, labels: str) -> Source:
     Args:
         source: Any source.
         labels: `folders` (the first folder below the root, or in a list file of its relative paths, names the class);
-            a CSV file with the columns path and label (a path as `source.path` gives it; samples that are not listed,
-            or listed with an empty label, have none); or an `.npz` file with y, one a sample (below 0 or NaN: none).
+            a CSV file with the columns path and label (paths as `source.path` returns them; samples that are not
+            listed, or have an empty label there, have none); or an `.npz` file with y, one a sample (below 0 or NaN:
+            none).
 
     Raises:
         UserError: For labels of unknown paths, rows that disagree, another number of labels, or no label at all.
@@ -85,7 +86,7 @@ def _folder_labels(source: Source) -> Labels:
     first = pc.replace_substring_regex(paths, pattern="(?s)/.*", replacement="")
     labels = Labels.of(pc.if_else(pc.match_substring(paths, "/"), first, pa.scalar(b"", pa.large_binary())))
     if not labels.classes:
-        raise UserError(f"the files of {source.name} lie in no folders below it that could name their classes")
+        raise UserError(f"the files of {source.name} are not in subfolders that could name their classes")
     return labels
 
 
@@ -114,7 +115,7 @@ def _csv_labels(source: Source, path: str) -> Labels:
     differs = pc.not_equal(first, label)
     if pc.any(differs).as_py():
         some = os.fsdecode(given.filter(differs)[0].as_py())
-        raise UserError(f"{path} gives {some!r} two different labels; keep one row of each path")
+        raise UserError(f"{path} gives {some!r} two different labels; keep one row for each path")
     return Labels.of(label.take(pc.index_in(paths, value_set=given)))
 
 

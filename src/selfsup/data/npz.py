@@ -1,4 +1,4 @@
-"""Arrays of .npz files, read without unpickling anything."""
+"""Arrays of .npz files, read without unpickling."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from selfsup.errors import UserError
 
-EASY, DENSE = 1 << 30, 100  # bytes that are always unpacked; beyond them, so many times what they are packed in
+EASY, DENSE = 1 << 30, 100  # bytes that are always unpacked; beyond that, the largest ratio of unpacked to packed bytes
 
 
 def read_npz(path: str, name: str) -> NDArray[Any] | None:
-    """Return an array of an .npz file, None where there is none of that name. Nothing is unpickled."""
+    """Return an array of an .npz file, None if there is none of that name. Nothing is unpickled."""
     try:
         with open(path, "rb") as file:
             if file.read(len(npy.MAGIC_PREFIX)) == npy.MAGIC_PREFIX:
@@ -31,26 +31,26 @@ def read_npz(path: str, name: str) -> NDArray[Any] | None:
                 return npy.read_array(stored, allow_pickle=False)
     except _NPZ_ERRORS as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"{path} is no readable .npz file: {reason}") from None
+        raise UserError(f"{path} is not a readable .npz file: {reason}") from None
 
 
 def _check_npy(archive: ZipFile, about: ZipInfo) -> None:
-    """Raise `ValueError` for an array that promises more than its file can hold, before memory is taken for it."""
+    """Raise `ValueError` for an array that declares more than its file can hold, before memory is allocated."""
     with archive.open(about) as file:
         version = npy.read_magic(file)
         if version not in ((1, 0), (2, 0)):
             raise ValueError(f"it has an array of the format {version}")
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, _, dtype = read(file)
-    promised = math.prod(shape) * max(dtype.itemsize, 1)
+    declared = math.prod(shape) * max(dtype.itemsize, 1)
     size = os.path.getsize(archive.filename or "")
     packed = min(about.compress_size, size)
     most = packed if about.compress_type == ZIP_STORED else max(packed * DENSE, EASY)
-    if promised > most:
-        raise ValueError(f"it promises an array of {shape} {dtype} in {size:,} bytes")
+    if declared > most:
+        raise ValueError(f"it declares an array of {shape} {dtype} in {size:,} bytes")
 
 
-# all that numpy and zipfile raise for a file that is damaged, or holds what they do not read
+# everything that numpy and zipfile raise for a file that is damaged or that they cannot read
 _NPZ_ERRORS = (
     OSError, ValueError, EOFError, KeyError, TypeError, SyntaxError, MemoryError, NotImplementedError, RuntimeError,
     OverflowError, BadZipFile, zlib.error,

@@ -1,4 +1,4 @@
-"""From what a user names (a folder, a file, a data set, an array) to a `Source` with labels where asked."""
+"""From a folder, a file, the name of a data set or an array to a `Source`, with labels if asked for."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def open_data(data: str | os.PathLike[str] | NDArray[np.uint8] | Source, labels:
             `emoji[:train|:test]`, `torchvision:NAME[:PART]`, an array like x, or a source. Texts: a folder of .txt,
             `text:FILE` (a document a line), `text:FILE[:COLUMN[:LABELS]]` (.jsonl, .csv, .parquet; the column `text`
             by default), `hf:NAME[:SPLIT[:COLUMN]]`.
-        labels: None (arrays and named data sets keep theirs), or what `with_labels` takes.
+        labels: None (arrays and named data sets keep their own), or an argument of `with_labels`.
 
     Raises:
         UserError: For anything else.
@@ -93,7 +93,7 @@ def _open_named(data: str) -> Source:
 
 
 def _neighbours(path: str) -> list[str]:
-    """Return what lies in the folder where `path` was looked for, to suggest the nearest name."""
+    """Return the names in the folder of `path`, to suggest the nearest one."""
     folder = os.path.dirname(path)
     try:
         with os.scandir(folder or ".") as entries:
@@ -113,8 +113,8 @@ def _digits() -> Source:
 
 def _mnist5k(name: str) -> Source:
     try:
-        found = packages.kept(cache_folder() / "mnist5k.npz", _read_mnist5k)  # that text takes seconds to read
-    except RunFailed:  # nothing can be kept, or another process is keeping it: only slower
+        found = packages.kept(cache_folder() / "mnist5k.npz", _read_mnist5k)  # the text file takes seconds to read
+    except RunFailed:  # the cache cannot be written, or another process is writing it: only slower
         found = _read_mnist5k()
     source = Arrays(found["x"], Labels.of(found["y"].tolist()), name=name)
     if name == "mnist5k":
@@ -151,6 +151,6 @@ def _list_file(path: str) -> Source:
 
 def _lines(file: Iterable[bytes]) -> Iterator[bytes]:
     for number, line in enumerate(file):
-        text = line.removeprefix(b"\xef\xbb\xbf") if number == 0 else line  # the mark that some editors begin with
+        text = line.removeprefix(b"\xef\xbb\xbf") if number == 0 else line  # the byte order mark of some editors
         if text.strip():
             yield text.rstrip(b"\r\n").removeprefix(b"./")

@@ -16,8 +16,8 @@ from selfsup.spec import Spec
 class Spans:
     """Sample i is `source.read(owners[i], slice(starts[i], stops[i]))`, in the order of the source.
 
-    `owners`, `starts` and `stops` (N,) int64: whose part, and from where to where, in the units of the source's
-    `extent`. `lengths` (N,) lets the loader put samples of like length into a batch. Spans have no labels.
+    `owners`, `starts` and `stops` (N,) int64: the samples and their ranges, in the units of the source's `extent`.
+    `lengths` (N,) lets the loader put samples of similar length into a batch. Spans have no labels.
     """
 
     labels: Labels | None = None
@@ -30,7 +30,7 @@ class Spans:
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """How long each span is."""
+        """The length of each span."""
         return self.stops - self.starts
 
     def __len__(self) -> int:
@@ -47,7 +47,7 @@ class Spans:
         return self.source.read(int(self.owners[index]), slice(first + start, first + max(start, stop)))
 
     def path(self, index: int) -> str:
-        """Return whose span it is, and where it starts."""
+        """Return the path of its sample, and its start."""
         return f"{self.source.path(int(self.owners[index]))}:{self.starts[index]}"
 
     def spec(self) -> Spec:
@@ -55,7 +55,7 @@ class Spans:
         return self.source.spec()
 
     def conform(self, spec: Spec) -> Spans:
-        """Return the same: spans are cut in the units of a spec already. Raises `UserError` for another one."""
+        """Return the same spans, which are already in the units of a spec. Raises `UserError` for another spec."""
         self.source.conform(spec)
         return self
 

@@ -26,7 +26,7 @@ WIDEST = 1 << 16  # numbers of a vector
 class VectorFile:
     """Rows of (path, label, vector); `about` holds what `embed` noted: run, task, encoder, data.
 
-    Raises `UserError` for a file that is missing, no Parquet file, empty, or without the columns `path` (text) and
+    Raises `UserError` for a file that is missing, empty, not Parquet, or without the columns `path` (text) and
     `vector` (lists of float).
     """
 
@@ -38,7 +38,7 @@ class VectorFile:
         except FileNotFoundError:
             raise UserError(f"no such file: {path}; `selfsup embed` writes one") from None
         except (pa.ArrowException, OSError, UnicodeError) as error:
-            raise UserError(f"{path} is no Parquet file: {str(error).splitlines()[0]}") from None
+            raise UserError(f"{path} is not a Parquet file: {str(error).splitlines()[0]}") from None
         columns = {field.name: field.type for field in schema}
         if not (_is_text(columns.get("path")) and _is_vector(columns.get("vector"))):
             raise UserError(
@@ -56,12 +56,12 @@ class VectorFile:
         return int(self.file.metadata.num_rows)
 
     def _check_size(self) -> None:
-        """Raise `UserError` for more rows or numbers than a file of this size can mean: they may be packed at will."""
+        """Raise `UserError` for more rows or numbers than a file of this size can reasonably hold."""
         size, numbers = self.path.stat().st_size, in_a_copy(self._numbers)
         if numbers is None:
-            raise UserError(f"{self.path} is damaged: what it says of its columns cannot be read")
+            raise UserError(f"{self.path} is damaged: the description of its columns cannot be read")
         if len(self) > size or not 0 <= numbers <= len(self) * WIDEST:
-            raise UserError(f"{self.path} promises {len(self):,} rows of {numbers:,} numbers in {size:,} bytes")
+            raise UserError(f"{self.path} declares {len(self):,} rows of {numbers:,} numbers in {size:,} bytes")
 
     def _numbers(self) -> int:
         about = self.file.metadata
@@ -183,9 +183,9 @@ def nearest(
 
 
 def in_a_copy(work: Callable[[], int]) -> int | None:
-    """Return what `work` gives in a copy of this process, or None where it fails, or ends the process.
+    """Return the result of `work` in a copy of this process, or None if it fails or ends the process.
 
-    Arrow aborts at some damaged descriptions of a column. Where processes cannot be copied, the work is done here.
+    Arrow aborts on some damaged descriptions of a column. Where processes cannot be copied, the work is done here.
     """
     if not hasattr(os, "fork"):
         return work()
@@ -214,10 +214,10 @@ def _metadata(schema: Any) -> list[tuple[bytes, bytes]]:
     return [(key, text) for key, text in (schema.metadata or {}).items() if key != b"ARROW:schema"]
 
 
-def _is_text(kind: Any) -> bool:
-    return kind is not None and (pa.types.is_string(kind) or pa.types.is_large_string(kind))
+def _is_text(column: Any) -> bool:
+    return column is not None and (pa.types.is_string(column) or pa.types.is_large_string(column))
 
 
-def _is_vector(kind: Any) -> bool:
+def _is_vector(column: Any) -> bool:
     lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    return kind is not None and any(is_list(kind) for is_list in lists) and pa.types.is_floating(kind.value_type)
+    return column is not None and any(is_list(column) for is_list in lists) and pa.types.is_floating(column.value_type)

@@ -1,4 +1,4 @@
-"""The formats of other tools in which an encoder leaves selfsup, for each kind of data."""
+"""Exporters: an encoder in the formats of other tools, for each kind of data."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ COMMON = {"safetensors": ".safetensors", "torch": ".pt2", "onnx": ".onnx"}  # of
 
 
 class Exporter(Protocol):
-    """What a kind of data brings; a module."""
+    """The exporter of one kind of data; a module."""
 
-    FORMATS: Mapping[str, str]  # of its own, with the suffix of each; "" is a folder
+    FORMATS: Mapping[str, str]  # its own ones, with the suffix of each; "" is a folder
 
     def open_dims(self, spec: Spec) -> dict[int, Any]:
-        """Return which dimensions of a batch an exported program leaves open."""
+        """Return the dimensions of a batch that an exported program leaves dynamic."""
 
     def write(self, encoder: nn.Module, spec: Spec, name: str, format: str, path: Path, about: dict[str, Any]) -> str:
         """Write a format of its own; return how to load it."""

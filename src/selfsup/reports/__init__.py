@@ -1,1 +1,1 @@
-"""Images and reports."""
+"""Reports, contact sheets, maps and search results: everything that is made to be looked at."""

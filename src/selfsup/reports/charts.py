@@ -34,16 +34,16 @@ def chart(
     log: bool = False,
     percent: bool = False,
 ) -> Html:
-    """Return a chart with its words for those who cannot see it.
+    """Return a chart, with a description for screen readers.
 
     Args:
-        title: What the height shows.
+        title: Name of the y axis.
         lines: At least one point in all.
-        below: What the x axis shows.
-        ticks: Places and words of the x axis; by default round numbers.
-        reference: A height that is drawn across, and its name.
+        below: Name of the x axis.
+        ticks: Positions and labels on the x axis; by default round numbers.
+        reference: A value that is drawn as a horizontal line, and its name.
         log: Whether the x axis is logarithmic.
-        percent: Whether heights are shares, shown as percent.
+        percent: Whether values are fractions, shown as percent.
     """
     xs = [x for line in lines for x, _ in line.points]
     lowest, highest = (0.0, 1.0) if percent else (-math.inf, math.inf)
@@ -53,9 +53,9 @@ def chart(
     first, last = across(min(xs)), across(max(xs))
 
     def place(x: float, y: float) -> tuple[float, float]:
-        y = min(max(y, low), high)  # an interval may reach beyond what is possible
-        share = (across(x) - first) / (last - first) if last > first else 0.5
-        return LEFT + share * (WIDE - LEFT - RIGHT), HIGH - BOTTOM - (y - low) / (high - low) * (HIGH - TOP - BOTTOM)
+        y = min(max(y, low), high)  # an interval may extend beyond the possible values
+        position = (across(x) - first) / (last - first) if last > first else 0.5
+        return LEFT + position * (WIDE - LEFT - RIGHT), HIGH - BOTTOM - (y - low) / (high - low) * (HIGH - TOP - BOTTOM)
 
     parts: list[object] = [tag("title", _words(title, lines, reference, percent))]
     for number in range(round((high - low) / step) + 1):
@@ -66,7 +66,7 @@ def chart(
     free = math.inf
     for x, word in reversed(ticks or _round_ticks(min(xs), max(xs))):
         at = place(x, low)[0]
-        if at + 4 * len(word) < free:  # of words that would overlap the last one stays
+        if at + 4 * len(word) < free:  # of labels that would overlap, the last one stays
             free = at - 4 * len(word) - 6
             parts.append(_text(at, HIGH - BOTTOM + 18, word, "middle"))
     parts.append(_text((LEFT + WIDE - RIGHT) / 2, HIGH - 5, below, "middle"))
@@ -81,7 +81,7 @@ def chart(
 
 
 def legend(names: Sequence[tuple[str, str]]) -> Html:
-    """Return the names of the colours, from (class, name)."""
+    """Return a legend of the colours, from (CSS class, name)."""
     return tag("ul", *(tag("li", name, class_=colour) for colour, name in names), class_="legend")
 
 
@@ -141,8 +141,8 @@ def _exact(value: float, percent: bool) -> str:
     return f"{value:.1%}" if percent else f"{value:.4g}"
 
 
-def _stroke(kind: str, points: Sequence[tuple[float, float]]) -> Html:
-    return tag("polyline", points=_path(points), class_=kind)
+def _stroke(css: str, points: Sequence[tuple[float, float]]) -> Html:
+    return tag("polyline", points=_path(points), class_=css)
 
 
 def _path(points: Sequence[tuple[float, float]]) -> Html:

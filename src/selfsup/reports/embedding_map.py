@@ -38,14 +38,14 @@ def layout(features: NDArray[np.float32], seed: int = 0) -> NDArray[np.float64]:
     if len(x) >= 5 and size[0] > 1e-6 * math.sqrt(len(x)) and parts.shape[1] > 1:
         start = places / places[:, 0].std() * 1e-4
         perplexity = min(30.0, (len(x) - 1) / 3)
-        with threadpool_limits(1):  # on a busy machine its threads wait for each other many times longer
+        with threadpool_limits(1):  # on a busy machine its threads would wait for each other
             places = TSNE(perplexity=perplexity, init=start, random_state=seed).fit_transform(parts).astype(np.float64)
     spread = places.max(0) - places.min(0)
     return (places - places.min(0)) / np.where(spread > 0, spread, 1)
 
 
 def draw_map(items: Items, places: NDArray[np.float64]) -> Html:
-    """Return the map: one dot a sample in the colour of its class, and what the page's script shows on hover.
+    """Return the map: one dot a sample in the colour of its class, and the tooltip that the page's script shows.
 
     Without the script the browser's own tooltips name the samples.
     """
@@ -59,12 +59,12 @@ def draw_map(items: Items, places: NDArray[np.float64]) -> Html:
     known = [(colour, items.classes[number]) for number, colour in colours.items()]
     if known and {int(number) for number in items.ids} - colours.keys():
         known.append(("other", "all others"))
-    about = f"Map of {len(items):,} samples: near means alike. Arrow keys go from sample to sample."
+    about = f"Map of {len(items):,} samples: similar ones are close. Arrow keys go from sample to sample."
     drawing = tag("svg", *dots, viewBox=f"0 0 {SIDE} {SIDE}", role="img", aria_label=about, tabindex="0")
     columns = math.ceil(math.sqrt(len(items)))
     thumb = Html()
     if any(items.images):
-        sheet = data_uri(_sprite(items.images, columns), "jpeg")
+        sheet = data_uri(_sprite(items.images, columns), "image/jpeg")
         size = columns * SHOWN
         thumb = join([
             tag("style", Html(f".thumb{{background-image:url({sheet});background-size:{size}px auto}}")),
@@ -75,7 +75,7 @@ def draw_map(items: Items, places: NDArray[np.float64]) -> Html:
 
 
 def _colours(items: Items) -> dict[int, str]:
-    """Return the CSS class of the most frequent classes."""
+    """Return the CSS classes of the most frequent classes."""
     counts = Counter(int(number) for number in items.ids if number >= 0)
     often = sorted(number for number, _ in counts.most_common(COLOURS))
     return {number: f"s{place}" for place, number in enumerate(often)}

@@ -44,7 +44,9 @@ def write_map(file: VectorFile, path: Path, data: str | None, seed: int) -> Expl
     """Write the page with the map of up to 2,000 rows of a file."""
     items, missing = _items(file, data, seed)
     about = ", ".join(f"{key} {text}" for key, text in file.about.items())
-    words = f"{len(items):,} of {len(file):,} rows of {file.path.name}, placed by t-SNE: near means alike. {about}"
+    words = (
+        f"{len(items):,} of {len(file):,} rows of {file.path.name}, placed by t-SNE: similar ones are close. {about}"
+    )
     body = join([tag("p", missing) if missing else "", draw_map(items, layout(items.features, seed))])
     write_atomically(path, page(file.path.name, tag("p", words), [Section("map", "Map", body)], contents=False))
     return Explored(path, len(items), len(file), missing)
@@ -64,7 +66,7 @@ def serve_map(path: Path) -> None:
 
 
 def _items(file: VectorFile, data: str | None, seed: int) -> tuple[Items, str]:
-    """Return random rows with their samples, and what to say where there are none."""
+    """Return random rows with their samples, and a note if there are none."""
     rows = np.arange(len(file))
     if len(rows) > sampling.MOST:
         rows = np.sort(np.random.default_rng(seed).choice(rows, sampling.MOST, replace=False))

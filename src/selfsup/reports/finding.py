@@ -1,4 +1,4 @@
-"""The samples behind the rows of an embedding file, where they can still be found."""
+"""The samples behind the rows of an embedding file, if they can still be found."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def find_samples(data: str, paths: Sequence[str], side: int) -> list[Image.Image
     """Return the sample of each path of an embedding file: an image of at most `side` pixels a side, or the beginning
     of a text; None where there is none.
 
-    `data` is what was embedded: a folder, a list file, an .npz file or a name. A path that leads out of the folder, or
-    is not in the list file, has no sample, whatever the embedding file says. Raises `UserError` where `data` is none.
+    `data` names the embedded data: a folder, a list file, an .npz file or a name. A path that leads out of the folder,
+    or is not in the list file, has no sample, whatever the embedding file says. Raises `UserError` for other `data`.
     """
     if os.path.isdir(data):
         inside = [not os.path.isabs(path) and ".." not in path.split("/") and "\0" not in path for path in paths]
@@ -50,6 +50,6 @@ def _read(source: Source, number: int, side: int) -> Image.Image | str | None:
         colours = to_channels(sample[..., :3] if sample.shape[-1] > 3 else sample, 3)
     except Broken:
         return None
-    picture = Image.fromarray(np.ascontiguousarray(colours))
-    picture.thumbnail((side, side))
-    return picture
+    image = Image.fromarray(np.ascontiguousarray(colours))
+    image.thumbnail((side, side))
+    return image

@@ -1,4 +1,4 @@
-"""A random part of the data: what the encoder makes of it, small images, names and labels."""
+"""A random part of the data: features, small images, names and labels."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SIDE = 96  # pixels of a kept image
 class Items:
     """n samples: features (n, d) float32, images, words, paths, label ids (n,), -1 for none, names of the classes.
 
-    `words`: what can be read of a sample, '' of an image; `total`: how many samples the data have.
+    `words`: the text of a sample, '' for an image; `total`: the number of samples in the data.
     """
 
     features: NDArray[np.float32]
@@ -50,7 +50,7 @@ class Items:
         return self.classes[self.ids[number]] if self.ids[number] >= 0 else ""
 
     def name(self, number: int) -> str:
-        """Return what a sample is called: its path, and its label if it has one."""
+        """Return the name of a sample: its path, and its label if it has one."""
         return " · ".join(filter(None, (self.paths[number], self.label(number))))
 
 
@@ -60,7 +60,7 @@ def gather(
 ) -> Items:
     """Return at most `most` samples, drawn by `seed`; those that cannot be read are left out.
 
-    Each image is read once, for the features and for the eye. Raises `Broken` where nothing can be read.
+    Each sample is read once, for its features and its image. Raises `Broken` if nothing can be read.
     """
     chosen = np.arange(len(source))
     if len(source) > most:
@@ -95,6 +95,6 @@ def gather(
     )
 
 
-def _small(picture: Image.Image) -> Image.Image:
-    picture.thumbnail((SIDE, SIDE))
-    return picture
+def _small(image: Image.Image) -> Image.Image:
+    image.thumbnail((SIDE, SIDE))
+    return image

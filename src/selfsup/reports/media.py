@@ -1,4 +1,4 @@
-"""What can be shown of a sample (`selfsup.spec.Media`), as images, as files and as HTML."""
+"""Images, texts, clips and sounds (`selfsup.spec.Media`) as still images, files and HTML."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from selfsup.reports.page import Html, captioned, data_uri, join, picture, tag
+from selfsup.reports.page import Html, captioned, data_uri, embedded, tag
 from selfsup.spec import Clip, Media, Spec, Waveform
 
 STRIP = 6  # frames of a clip's contact strip
-WINDOW, HOP, BANDS = 512, 128, 96  # of a spectrogram: samples, samples, rows
+WINDOW, HOP = 512, 128  # of a spectrogram, in samples
+COLUMNS, BANDS = 192, 96  # of its image, at most
 DECIBELS = 80.0  # from the loudest to black
 
 
 def to_media(content: Tensor | Media, spec: Spec) -> Media:
-    """Return what a panel shows: a tensor as the spec draws it, anything else as it is."""
+    """Return the content of a panel: a tensor as the spec draws it, anything else as it is."""
     return spec.draw(content) if isinstance(content, Tensor) else content
 
 
@@ -33,7 +34,7 @@ def to_image(media: Media) -> Image.Image | None:
 
 
 def to_words(media: Media) -> str:
-    """Return what can be read, an empty string where nothing can."""
+    """Return a text as it is, an empty string for anything else."""
     return media if isinstance(media, str) else ""
 
 
@@ -50,19 +51,11 @@ def spectrogram(sound: Waveform) -> Image.Image:
     x = np.pad(x, (0, max(0, WINDOW - len(x))))
     frames = np.lib.stride_tricks.sliding_window_view(x, WINDOW)[::HOP] * np.hanning(WINDOW)
     power = np.abs(np.fft.rfft(frames, axis=1)) ** 2
-    rows = np.stack([part.mean(1) for part in np.array_split(power[:, 1:], BANDS, axis=1)])
-    level = 10 * np.log10(rows + 1e-12)
+    power = np.stack([part.mean(0) for part in np.array_split(power, min(COLUMNS, len(power)))])
+    bands = np.stack([part.mean(1) for part in np.array_split(power[:, 1:], BANDS, axis=1)])
+    level = 10 * np.log10(bands + 1e-12)
     grey = ((level - level.max()) / DECIBELS + 1).clip(0, 1)[::-1]
     return Image.fromarray((255 * grey).astype(np.uint8)).convert("RGB")
-
-
-def animation(clip: Clip) -> bytes:
-    """Return a clip as an animated WebP that runs for ever."""
-    buffer = io.BytesIO()
-    first, *rest = clip.images()
-    duration = round(1000 / clip.rate)
-    first.save(buffer, "webp", save_all=True, append_images=rest, duration=duration, loop=0, quality=80)
-    return buffer.getvalue()
 
 
 def wav(sound: Waveform) -> bytes:
@@ -78,14 +71,14 @@ def wav(sound: Waveform) -> bytes:
 
 
 def figure(media: Media, alt: str, caption: object) -> Html:
-    """Return what is shown with a line below it: a clip as its contact strip, a sound as spectrogram and player."""
+    """Return the media with a caption below it: a clip as its contact strip, a sound as spectrogram and player."""
     if isinstance(media, str):
         return tag("figure", tag("p", media), tag("figcaption", caption), class_="words")
     image = to_image(media)
     assert image is not None
     if isinstance(media, Clip):
-        return tag("figure", picture(image, alt, 96 * STRIP), tag("figcaption", caption))
+        return tag("figure", embedded(image, alt, 96 * STRIP), tag("figcaption", caption), class_="strip")
     if isinstance(media, Waveform):
-        player = Html(f'<audio controls preload="none" src="{data_uri(wav(media), "wav", "audio")}"></audio>')
-        return tag("figure", join([picture(image, alt, 192), player]), tag("figcaption", caption))
+        player = tag("audio", controls="", preload="none", aria_label=alt, src=data_uri(wav(media), "audio/wav"))
+        return tag("figure", embedded(image, alt, COLUMNS), player, tag("figcaption", caption), class_="sound")
     return captioned(image, alt, caption)

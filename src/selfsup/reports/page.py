@@ -26,7 +26,7 @@ class Section(NamedTuple):
 
 
 def escape(text: object) -> Html:
-    """Return text as markup, in element content and in attributes. What is no Unicode becomes \\udc.. escapes."""
+    """Return text as markup, in element content and in attributes. Surrogates become \\udc.. escapes."""
     if isinstance(text, Html):
         return text
     return Html(html.escape(str(text).encode(errors="backslashreplace").decode()))
@@ -43,15 +43,15 @@ def join(parts: Iterable[object], between: str = "") -> Html:
     return Html(between.join(escape(part) for part in parts))
 
 
-def table(head: Sequence[object], rows: Iterable[Sequence[object]], caption: str = "", kind: str = "data") -> Html:
-    """Return a table of the CSS class `kind` whose first column names the rows; it scrolls where it is too wide."""
+def table(head: Sequence[object], rows: Iterable[Sequence[object]], caption: str = "", css: str = "data") -> Html:
+    """Return a table of the CSS class `css` whose first column names the rows; it scrolls where it is too wide."""
     top = tag("tr", *(tag("th", cell, scope="col") for cell in head))
     lines = [
         tag("tr", tag("th", first, scope="row"), *(cell if _is_cell(cell) else tag("td", cell) for cell in rest))
         for first, *rest in rows
     ]
     words = tag("caption", caption) if caption else ""
-    whole = tag("table", words, tag("thead", top) if head else "", tag("tbody", *lines), class_=kind)
+    whole = tag("table", words, tag("thead", top) if head else "", tag("tbody", *lines), class_=css)
     return tag("div", whole, class_="wide", tabindex="0", role="region", aria_label=caption or "table")
 
 
@@ -59,25 +59,25 @@ def _is_cell(cell: object) -> bool:
     return isinstance(cell, Html) and cell.startswith("<td")
 
 
-def picture(image: Image.Image, alt: str, side: int = 96) -> Html:
+def embedded(image: Image.Image, alt: str, side: int = 96) -> Html:
     """Return an inlined image of at most `side` pixels a side, as PNG or JPEG, whichever is smaller."""
     small = image.convert("RGB")
     small.thumbnail((side, side))
-    kinds = {kind: io.BytesIO() for kind in ("png", "jpeg")}
-    for kind, buffer in kinds.items():
-        small.save(buffer, kind, optimize=True, **({"quality": 85} if kind == "jpeg" else {}))
-    kind, data = min(((kind, buffer.getvalue()) for kind, buffer in kinds.items()), key=lambda item: len(item[1]))
-    return Html(f'<img src="{data_uri(data, kind)}" alt="{escape(alt)}" width="{small.width}" height="{small.height}">')
+    buffers = {"image/png": io.BytesIO(), "image/jpeg": io.BytesIO()}
+    small.save(buffers["image/png"], "png", optimize=True)
+    small.save(buffers["image/jpeg"], "jpeg", optimize=True, quality=85)
+    mime, data = min(((mime, buffer.getvalue()) for mime, buffer in buffers.items()), key=lambda item: len(item[1]))
+    return Html(f'<img src="{data_uri(data, mime)}" alt="{escape(alt)}" width="{small.width}" height="{small.height}">')
 
 
-def data_uri(data: bytes, kind: str, family: str = "image") -> Html:
-    """Return a file of this kind (png, jpeg; of the family audio: wav) as an address that holds it."""
-    return Html(f"data:{family}/{kind};base64,{base64.b64encode(data).decode()}")
+def data_uri(data: bytes, mime: str) -> Html:
+    """Return a file of a MIME type (image/png, audio/wav) as an address that holds it."""
+    return Html(f"data:{mime};base64,{base64.b64encode(data).decode()}")
 
 
 def captioned(image: Image.Image, alt: str, caption: object, side: int = 96) -> Html:
     """Return an image with a line of text below it."""
-    return tag("figure", picture(image, alt, side), tag("figcaption", caption))
+    return tag("figure", embedded(image, alt, side), tag("figcaption", caption))
 
 
 def page(title: str, lead: object, sections: Sequence[Section], contents: bool = True) -> bytes:

@@ -28,7 +28,7 @@ BY_ENCODER = {"neighbours": "Nearest neighbours", "map": "Map of the embedding",
 
 @dataclass(frozen=True)
 class Reported(Printable):
-    """The report that was written, its size in bytes, and what it had to leave out."""
+    """The report that was written, its size in bytes, and notes about what it leaves out."""
 
     path: Path
     size: int
@@ -43,16 +43,16 @@ class Reported(Printable):
 
 
 def find_data(run: Run, data: Any, labels: str | None) -> tuple[Source | None, str]:
-    """Return the data to show, None where they are gone, and what has to be said about them."""
+    """Return the data to show, None if they are gone, and a note about them."""
     noted = run.recipe.get("data", {})
     if data is None and str(noted.get("name")).startswith("hf:"):
-        return None, f"The run was trained on {noted['name']}, which is downloaded only where --data names it."
+        return None, f"The run was trained on {noted['name']}, which is downloaded only if --data names it."
     try:
         source = open_data(str(noted.get("name")) if data is None else data)
     except UserError as error:
         if data is not None:
             raise
-        return None, f"The data of the run are no longer to be found ({error}). Give them with --data to see samples."
+        return None, f"The data of the run can no longer be found ({error}). Give them with --data to see samples."
     try:
         trained_on = with_labels(source, noted["labels"]) if noted.get("labels") else source
         same = trained_on.fingerprint() == noted.get("fingerprint")
@@ -67,7 +67,7 @@ def find_data(run: Run, data: Any, labels: str | None) -> tuple[Source | None, s
 
 
 def load_evaluation(run: Run) -> Evaluation | None:
-    """Return the run's evaluation.json, None where there is none."""
+    """Return the run's evaluation.json, None if there is none."""
     path = run.folder / "evaluation.json"
     return Evaluation.load(path) if path.exists() else None
 

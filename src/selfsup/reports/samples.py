@@ -1,4 +1,4 @@
-"""The parts of the report that look at data: free labels, neighbours, map, confusion, label-free measures."""
+"""The sections of the report that show data: free labels, neighbours, map, confusion, label-free measures."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from selfsup.task import Panel
 from selfsup.tasks import TASKS, find_task
 
 PANELS, QUERIES, NEAREST = 4, 6, 8
-CLASSES = 20  # above so many a confusion matrix cannot be read
+CLASSES = 20  # more make a confusion matrix unreadable
 PAIRS = 20
 MEASURES = {
-    "rankme": ("RankMe", "how many directions carry something, at most samples or dimensions (Garrido et al., 2023)"),
+    "rankme": ("RankMe", "how many directions carry information, at most samples or dimensions (Garrido et al., 2023)"),
     "effective_dimension": ("effective dimension", "how many directions dominate (Gao et al., 2017)"),
-    "alpha_req": ("α-ReQ", "decay of the spectrum; near 1 is held to be good (Agrawal et al., 2022)"),
+    "alpha_req": ("α-ReQ", "decay of the spectrum; near 1 is considered good (Agrawal et al., 2022)"),
     "uniformity": ("uniformity", "0 is collapse; lower fills the sphere more evenly (Wang and Isola, 2020)"),
-    "normalised_std": ("normalized deviation", "0 is collapse, 1 the same in all directions (Chen and He, 2021)"),
+    "normalised_std": ("normalized std", "0 is collapse, 1 the same in all directions (Chen and He, 2021)"),
 }
 
 
 def free_labels(run: Run, source: Source, seed: int) -> Section:
-    """Return the task's own image: what goes into the encoder, and the label that cost nothing."""
+    """Return the task's own image: the inputs of the encoder beside their free labels."""
     title = "Samples and their free labels"
     if run.task not in TASKS:  # a recipe never names code to import
         return Section(
             "inputs", title, tag("p", f"{run.task} is not a task of selfsup itself, so its image is not drawn.")
         )
-    kind = find_task(run.task)
+    task_class = find_task(run.task)
     chosen = np.arange(len(source))
-    if kind.needs_labels:
+    if task_class.needs_labels:
         chosen = np.flatnonzero(source.labels.ids >= 0) if source.labels else chosen[:0]
     if not len(chosen):
         return Section("inputs", title, tag("p", f"{run.task} needs labels, and these data have none."))
@@ -50,7 +50,7 @@ def free_labels(run: Run, source: Source, seed: int) -> Section:
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            task = kind(run.fresh_encoder(), **run.recipe["task"]["hyperparameters"])
+            task = task_class(run.fresh_encoder(), **run.recipe["task"]["hyperparameters"])
             learned, views = task.samples(source.take(some)), task.views(run.spec)
             apart = np.linspace(0, len(learned) - 1, min(PANELS, len(learned))).astype(np.int64)
             rows = task.eval().panels(views.finish(views.fetch(learned, apart, seed, 0).batch))
@@ -59,12 +59,12 @@ def free_labels(run: Run, source: Source, seed: int) -> Section:
             "inputs", title, tag("p", f"The image cannot be drawn for these data: {str(error).splitlines()[0]}")
         )
     drawn = [tag("div", *(_panel(panel, run.spec) for panel in row), class_="row") for row in rows]
-    words = "Each row is one sample: what the encoder gets, and the label that the task makes by itself."
+    words = "Each row is one sample: the inputs of the encoder, and the labels that the task makes for them."
     return Section("inputs", title, join([tag("p", words), *drawn]))
 
 
 def nearest_items(items: Items, seed: int) -> Section:
-    """Return random samples beside those that the encoder finds most alike."""
+    """Return random samples beside those whose features are most similar."""
     title = "Nearest neighbours"
     if len(items) < 2:
         return Section("neighbours", title, tag("p", "There are too few samples."))
@@ -83,11 +83,11 @@ def nearest_items(items: Items, seed: int) -> Section:
 
 
 def the_map(items: Items, seed: int) -> Section:
-    """Return the samples on a plane."""
+    """Return the map of the samples."""
     part = "" if len(items) == items.total else f" of {items.total:,}"
     words = (
-        f"{len(items):,}{part} samples, placed by t-SNE: near means alike, but distances between groups and the sizes "
-        "of groups mean little. Point at a dot, or touch it, to see the sample."
+        f"{len(items):,}{part} samples, placed by t-SNE: similar ones are close, but the distances between groups and "
+        "their sizes mean little. Point at a dot, or touch it, to see the sample."
     )
     return Section(
         "map", "Map of the embedding", join([tag("p", words), draw_map(items, layout(items.features, seed))])
@@ -95,7 +95,7 @@ def the_map(items: Items, seed: int) -> Section:
 
 
 def confusion(train: Items, test: Items) -> Section:
-    """Return where a linear probe on `train` errs on `test`; both have ids of the same classes."""
+    """Return the errors on `test` of a linear probe trained on `train`; both have ids of the same classes."""
     title = "Confusion matrix"
     used, seen = train.ids >= 0, test.ids >= 0
     if not seen.any() or len(np.unique(train.ids[used])) < 2:
@@ -109,14 +109,14 @@ def confusion(train: Items, test: Items) -> Section:
     np.add.at(counts, (truth, predicted), 1)
     words = (
         f"Linear probe on {used.sum():,} labelled samples, measured on {seen.sum():,} others: "
-        f"{(predicted == truth).mean():.1%} are right. Rows are the true class, columns the answer."
+        f"{(predicted == truth).mean():.1%} are right. Rows are true classes, columns are predictions."
     )
     drawn = _matrix(counts, train.classes) if len(train.classes) <= CLASSES else _pairs(counts, train.classes)
     return Section("confusion", title, join([tag("p", words), drawn]))
 
 
 def label_free(items: Items) -> Section:
-    """Return what can be said without labels."""
+    """Return the label-free measures."""
     title = "Without labels"
     try:
         module = importlib.import_module("selfsup.evaluation.label_free")
@@ -149,15 +149,17 @@ def _item(items: Items, number: int, words: str) -> Html:
 
 
 def _matrix(counts: NDArray[np.int64], classes: tuple[str, ...]) -> Html:
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    fractions = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     rows = [
         (name, *(
-            tag("td", int(count) or "", class_="right" if r == c else "wrong", style=f"--share:{shares[r, c]:.2f}")
+            tag("td", int(count) or "", class_="right" if r == c else "wrong", style=f"--share:{fractions[r, c]:.2f}")
             for c, count in enumerate(counts[r])
         ))
         for r, name in enumerate(classes)
     ]  # fmt: skip
-    return tag("div", table(["true", *classes], rows, "Times that each class got each answer"), class_="confusion")
+    return tag(
+        "div", table(["true", *classes], rows, "Number of samples of each true class by prediction"), class_="confusion"
+    )
 
 
 def _pairs(counts: NDArray[np.int64], classes: tuple[str, ...]) -> Html:
@@ -166,10 +168,10 @@ def _pairs(counts: NDArray[np.int64], classes: tuple[str, ...]) -> Html:
     pairs = [divmod(int(place), len(classes)) for place in order if wrong.flat[place]]
     rows = [(classes[r], classes[c], int(counts[r, c]), int(counts[r].sum())) for r, c in pairs]
     return table(
-        ["true class", "taken for", "times", "of"], rows, f"The most frequent errors among {len(classes)} classes"
+        ["true class", "predicted as", "times", "of"], rows, f"The most frequent errors among {len(classes)} classes"
     )
 
 
 def no_data(name: str, title: str, why: str) -> Section:
-    """Return a part that had to be left out."""
+    """Return a section that had to be left out, with the reason."""
     return Section(name, title, tag("p", why))

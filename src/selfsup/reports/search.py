@@ -39,7 +39,7 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class Found(Printable):
-    """The nearest items of a query, nearest first; `sheet` is the image that shows them, if one was asked for."""
+    """The nearest items of a query, nearest first; `sheet` is the contact sheet, if one was written."""
 
     query: str
     neighbours: tuple[Neighbour, ...]

@@ -1,4 +1,4 @@
-"""Contact sheets: rows of images with their captions."""
+"""Contact sheets: rows of samples with their captions, as one image."""
 
 from __future__ import annotations
 
@@ -17,15 +17,18 @@ SIDE, MARGIN, CAPTION = 128, 8, 20  # pixels
 
 
 def draw_panels(rows: Sequence[Sequence[Panel]], spec: Any) -> Image.Image:
-    """Return one image: each row of panels below the one before, captions under the images."""
+    """Return one image: each row of panels below the one before, captions under the images; clips as contact strips."""
     shown = [[(to_media(panel.content, spec), panel.caption) for panel in row] for row in rows]
     if any(isinstance(media, str) for row in shown for media, _ in row):
         return _draw_texts([(to_words(media), caption) for row in shown for media, caption in row])
-    return draw_sheet([[(_still(media), caption) for media, caption in row] for row in shown])
+    clips = any(isinstance(media, Clip) for row in shown for media, _ in row)
+    return draw_sheet(
+        [[(_still(media), caption) for media, caption in row] for row in shown], SIDE * (3 if clips else 1)
+    )
 
 
 def save_panels(rows: Sequence[Sequence[Panel]], spec: Spec, path: Path) -> None:
-    """Write the same to a file; clips move in a .webp, and are contact strips in others."""
+    """Write the same to a file; clips are animated in a .webp."""
     shown = [[(to_media(panel.content, spec), panel.caption) for panel in row] for row in rows]
     clips = [media for row in shown for media, _ in row if isinstance(media, Clip)]
     if not clips or path.suffix.lower() != ".webp":
@@ -64,25 +67,25 @@ def _draw_texts(panels: Sequence[tuple[str, str]]) -> Image.Image:
     return sheet
 
 
-def draw_sheet(rows: Sequence[Sequence[tuple[Image.Image, str]]]) -> Image.Image:
-    """Return one image of images, each fitted into a square, with its caption below (shortened where too long)."""
+def draw_sheet(rows: Sequence[Sequence[tuple[Image.Image, str]]], width: int = SIDE) -> Image.Image:
+    """Return one image of images, each fitted into `width` × `SIDE` pixels above its caption (cut where too long)."""
     columns = max(len(row) for row in rows)
-    wide, high = MARGIN + columns * (SIDE + MARGIN), MARGIN + len(rows) * (SIDE + CAPTION + MARGIN)
+    wide, high = MARGIN + columns * (width + MARGIN), MARGIN + len(rows) * (SIDE + CAPTION + MARGIN)
     sheet = Image.new("RGB", (wide, high), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
     for r, row in enumerate(rows):
-        for c, (picture, caption) in enumerate(row):
-            left, top = MARGIN + c * (SIDE + MARGIN), MARGIN + r * (SIDE + CAPTION + MARGIN)
-            fitted = fit_square(picture, SIDE)
-            sheet.paste(fitted, (left + (SIDE - fitted.width) // 2, top + (SIDE - fitted.height) // 2))
-            while len(caption) > 2 and pen.textlength(caption, font) > SIDE:
+        for c, (image, caption) in enumerate(row):
+            left, top = MARGIN + c * (width + MARGIN), MARGIN + r * (SIDE + CAPTION + MARGIN)
+            fitted = _fit(image, width)
+            sheet.paste(fitted, (left + (width - fitted.width) // 2, top + (SIDE - fitted.height) // 2))
+            while len(caption) > 2 and pen.textlength(caption, font) > width:
                 caption = caption[: len(caption) * 3 // 4] + "…"
-            pen.text((left + SIDE / 2, top + SIDE + CAPTION / 2), caption, "black", font, anchor="mm")
+            pen.text((left + width / 2, top + SIDE + CAPTION / 2), caption, "black", font, anchor="mm")
     return sheet
 
 
-def fit_square(picture: Image.Image, side: int) -> Image.Image:
-    """Return the image scaled so that its longer side is `side` pixels; small images keep their pixels sharp."""
-    scale = side / max(picture.size)
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    return picture.resize(size, Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.BOX)
+def _fit(image: Image.Image, width: int) -> Image.Image:
+    """Return the image scaled to fill `width` or `SIDE`; small images keep their pixels sharp."""
+    scale = min(width / image.width, SIDE / image.height)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.resize(size, Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.BOX)

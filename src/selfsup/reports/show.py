@@ -23,7 +23,7 @@ from selfsup.views.loader import batches
 
 @dataclass(frozen=True)
 class Shown(Printable):
-    """The image that `show` wrote; `text`: what it shows, where that can be read."""
+    """The image that `show` wrote, and the `text` of panels that are texts."""
 
     path: Path
     text: str = ""

@@ -1,4 +1,4 @@
-"""What a run folder says about itself: the parts of the report that need no data."""
+"""The sections of the report that need only the run folder, not the data."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from selfsup.reports.page import Section, join, table, tag
 from selfsup.run import Run
 
 ABOUT_STEP = {"step", "chance", "lr", "samples_per_s", "waiting", "health", "spread", "rank"}
-POINTS = 400  # of a curve: more cannot be seen
+POINTS = 400  # of a curve: more could not be told apart
 NAMED = 100  # skipped files that are named
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the objects of a JSON-lines file; lines that are none (a kill may cut the last one) are left out."""
+    """Return the objects of a JSON-lines file; damaged lines (a kill may cut the last one) are left out."""
     lines = []
     if path.exists():
         for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -33,7 +33,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def what_was_done(run: Run, note: str) -> Section:
-    """Return the command, task, encoder, data, plan and versions of a run; `note` is about the data's whereabouts."""
+    """Return the command, task, encoder, data, plan and versions of a run; `note` says whether the data were found."""
     recipe = run.recipe
     data, plan = recipe.get("data", {}), recipe["plan"]
     started = ", started from pretrained weights" if recipe["encoder"].get("pretrained") else ""
@@ -50,13 +50,13 @@ def what_was_done(run: Run, note: str) -> Section:
         ("precision", recipe["precision"]),
         ("versions", _pairs(recipe.get("versions", {}))),
     ]
-    command = recipe.get("command", "the command was not noted")
-    body = [tag("pre", tag("code", command), tabindex="0"), table([], rows, kind="facts")]
+    command = recipe.get("command", "the command was not recorded")
+    body = [tag("pre", tag("code", command), tabindex="0"), table([], rows, css="facts")]
     return Section("done", "What was done", join([*body, tag("p", note) if note else ""]))
 
 
 def training(run: Run, lines: Sequence[Mapping[str, Any]]) -> Section:
-    """Return the training curves, each with the value of a blind guess where there is one."""
+    """Return the training curves, each with the value of a blind guess if there is one."""
     lines = [line for line in lines if isinstance(line.get("step"), int) and 0 <= line["step"] <= 10**9]
     if not lines:
         return Section("training", "Training", tag("p", "The run has not written any metrics yet."))
@@ -78,18 +78,18 @@ def training(run: Run, lines: Sequence[Mapping[str, Any]]) -> Section:
         told.append(f"{last['waiting']:.0%} of the time spent waiting for data")
     body = [tag("p", "; ".join(told) + ".")]
     if last.get("health"):
-        kind = "good" if last["health"] == "healthy" else "bad"
-        body.append(tag("p", "Collapse signal: ", tag("strong", last["health"], class_=kind), "."))
+        css = "good" if last["health"] == "healthy" else "bad"
+        body.append(tag("p", "Collapse signal: ", tag("strong", last["health"], class_=css), "."))
     return Section("training", "Training", join([*body, tag("div", *charts, class_="two")]))
 
 
 def skipped(lines: Sequence[Mapping[str, Any]]) -> Section:
-    """Return what could not be read, and why."""
+    """Return the files that could not be read, and why."""
     if not lines:
         return Section("skipped", "Skipped files", tag("p", "No file had to be skipped in training."))
     counts = Counter(str(line.get("reason")) for line in lines)
     words = ", ".join(f"{count:,} {reason}" for reason, count in counts.most_common())
-    named = table(["reason", "file"], [(line.get("reason"), line.get("path")) for line in lines[:NAMED]], kind="facts")
+    named = table(["reason", "file"], [(line.get("reason"), line.get("path")) for line in lines[:NAMED]], css="facts")
     more = f"; the first {NAMED} are named" if len(lines) > NAMED else ""
     return Section(
         "skipped", "Skipped files",
@@ -119,7 +119,7 @@ def _finite(value: Any) -> float | None:
 
 
 def _thin(points: list[tuple[int, float]]) -> list[tuple[float, float]]:
-    """Return at most `POINTS` points: means of equal parts, so that a curve is smoothed and no peak is made up."""
+    """Return at most `POINTS` points: means of equal parts."""
     size = math.ceil(len(points) / POINTS)
     parts = [points[start : start + size] for start in range(0, len(points), size or 1)]
     return [(part[-1][0], sum(y for _, y in part) / len(part)) for part in parts]

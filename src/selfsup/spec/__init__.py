@@ -1,4 +1,4 @@
-"""What an encoder gets of a sample: one frozen description for each kind of data, JSON in and out."""
+"""Specs: a frozen description, for each kind of data, of the samples that an encoder takes. JSON in and out."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ SPECS = {"image": "selfsup.spec.image:ImageSpec", "text": "selfsup.spec.text:Tex
 
 
 class Spec(Protocol):
-    """Samples of one kind as an encoder gets them."""
+    """Samples of one kind as an encoder takes them."""
 
     kind: ClassVar[str]  # a key of `SPECS`
-    samples: ClassVar[str]  # what several samples are called: images, texts
+    samples: ClassVar[str]  # the plural noun: images, texts
     axes: ClassVar[str]  # of a batch: BCHW, BT; several views of a sample have one more, behind B
 
     def example(self, n: int) -> Tensor:
-        """Return n samples that mean nothing, of the right shape and type: for measuring and for export."""
+        """Return n placeholder samples of the right shape and type, for measuring and for export."""
 
     def describe(self) -> str:
-        """Return in words what the encoder gets of a sample."""
+        """Return the size of a sample in words."""
 
     def draw(self, x: Tensor) -> Media:
-        """Return one sample, as the views make it, for the eye (or the ear)."""
+        """Return one sample, as the views make it, in a form to be seen, read or heard."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, `kind` among them, from which `from_json` makes the same spec."""
@@ -43,7 +43,7 @@ class Spec(Protocol):
         """Return the spec of a run folder; KeyError, TypeError or ValueError for values that are damaged."""
 
     def save(self, folder: Path) -> None:
-        """Write what JSON does not hold (the tokenizer of texts) into a run folder."""
+        """Write what the JSON does not contain (the tokenizer of texts) into a run folder."""
 
 
 def read_spec(values: Mapping[str, Any], folder: Path) -> Spec:

@@ -1,4 +1,4 @@
-"""Images as an encoder gets them."""
+"""Images as an encoder takes them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ImageSpec:
 
     @classmethod
     def of(cls, size: int, channels: int) -> ImageSpec:
-        """Return the usual normalization: ImageNet's for colour, 0.5 and 0.5 for anything else."""
+        """Return a spec with the usual normalization: ImageNet's for colour, 0.5 and 0.5 for anything else."""
         mean, std = IMAGENET if channels == 3 else ((0.5,) * channels, (0.5,) * channels)
         return cls(size, channels, mean, std)
 
@@ -57,7 +57,7 @@ class ImageSpec:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], folder: Path) -> ImageSpec:
-        """Return the spec; ValueError for sizes, channels, means and standard deviations that cannot be."""
+        """Return the spec; ValueError for impossible sizes, channels, means or standard deviations."""
         size, channels, mean, std = (values[key] for key in ("size", "channels", "mean", "std"))
         if not (type(size) is int and type(channels) is int):
             raise ValueError("the size or the channels are not whole numbers")
@@ -73,4 +73,4 @@ class ImageSpec:
         return cls(size, channels, tuple(mean), tuple(std))
 
     def save(self, folder: Path) -> None:
-        """Write nothing: the recipe says it all."""
+        """Write nothing: the recipe contains everything."""

@@ -1,4 +1,4 @@
-"""What can be shown of a sample: an image, a text, a clip or a sound."""
+"""The forms in which a sample is shown: an image, a text, a clip or a sound."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts as an encoder gets them."""
+"""Texts as an encoder takes them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class TextSpec:
     """Up to `size` tokens, (B, T) int64: [CLS] … [SEP], then padding.
 
     `tokenizer` is the digest by which `selfsup.spec.tokenizer` finds it; `bytes_per_token` and `entropy` (nats, of
-    single tokens) are those of the data that the spec was made from.
+    single tokens) describe the data that the spec was made from.
     """
 
     kind: ClassVar[str] = "text"
@@ -41,7 +41,7 @@ class TextSpec:
 
     @property
     def room(self) -> int:
-        """Tokens of the text itself in a sample."""
+        """Tokens of the text itself in a sample, without [CLS] and [SEP]."""
         return self.size - 2
 
     def example(self, n: int) -> Tensor:
@@ -66,7 +66,7 @@ class TextSpec:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], folder: Path) -> TextSpec:
-        """Return the spec with the tokenizer of the run folder; ValueError for one that is missing or another."""
+        """Return the spec with the tokenizer of the run folder; ValueError for one that is missing or has changed."""
         known = {field.name: values[field.name] for field in fields(TextSpec)}
         if not (type(known["size"]) is int and 3 < known["size"] <= 1 << 20 and type(known["vocabulary"]) is int):
             raise ValueError("it has an impossible spec")
@@ -76,7 +76,7 @@ class TextSpec:
         except OSError:
             raise ValueError(f"{path} is missing") from None
         if digest != known["tokenizer"]:
-            raise ValueError(f"{path} is another tokenizer")
+            raise ValueError(f"{path} is not the tokenizer of this run")
         return cls(**known)
 
     def save(self, folder: Path) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from selfsup.base.cache import cache_folder
 from selfsup.errors import UserError, need
 
-SPECIAL = {  # what each is called in tokenizers of others; the first name is ours
+SPECIAL = {  # names of each in common tokenizers; the first one is ours
     "pad": ("[PAD]", "<pad>"),
     "unk": ("[UNK]", "<unk>"),
     "cls": ("[CLS]", "<s>"),
@@ -61,7 +61,7 @@ def special(digest: str, what: str) -> int:
 
 @lru_cache(maxsize=8)
 def tables(digest: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return for every token whether a sentence ends with it, and whether it goes on with the word before it."""
+    """Return for every token whether it ends a sentence, and whether it continues the word before it."""
     made = tokenizer(digest)
     words = [made.id_to_token(number) or "" for number in range(made.get_vocab_size())]
     ends = np.array([word.removeprefix("##").rstrip("\"')")[-1:] in {".", "!", "?", "Ċ"} for word in words])
@@ -71,7 +71,7 @@ def tables(digest: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
 
 
 def seen(digest: str, ids: Tensor) -> str:
-    """Return ids (T,) as text for the eye, in which special tokens but padding are seen; pieces of a word joined."""
+    """Return ids (T,) as readable text with all special tokens except padding; pieces of a word are joined."""
     made, pad = tokenizer(digest), special(digest, "pad")
     return " ".join(made.id_to_token(number) for number in ids.tolist() if number != pad).replace(" ##", "")
 

@@ -25,34 +25,36 @@ def resolve_task(
     `UserError` for an option that the task does not have or that is out of its range, for data of another kind, and
     for labels that the task needs and that are not there.
     """
-    name, kind = (task, find_task(task)) if isinstance(task, str) else (task.__name__, task)
-    if kind.kind not in ("any", source.kind):
-        raise UserError(f"{name} is for data of the kind {kind.kind}, and {source.name} is of the kind {source.kind}")
-    known = kind.hyperparameters()
+    name, task_class = (task, find_task(task)) if isinstance(task, str) else (task.__name__, task)
+    if task_class.kind not in ("any", source.kind):
+        raise UserError(
+            f"{name} is for data of the kind {task_class.kind}, and {source.name} is of the kind {source.kind}"
+        )
+    known = task_class.hyperparameters()
     for option in given:
         if option not in known:
             raise unknown(f"option of {name}", option, known)
     for key, value in given.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"--{key.replace('_', '-')} must be a finite number, not {value}")
-    check_ranges(kind, given)
-    if kind.needs_labels:
-        source = _labelled(name, kind, source)
+    check_ranges(task_class, given)
+    if task_class.needs_labels:
+        source = _labelled(name, task_class, source)
     defaults = {key: parameter.default for key, parameter in known.items()}
-    values = defaults | kind.resolve(source, given) | dict(given)
+    values = defaults | task_class.resolve(source, given) | dict(given)
     missing = [key for key, value in values.items() if value is inspect.Parameter.empty]
     if missing:
         raise UserError(f"{name} needs --{missing[0].replace('_', '-')}")
-    return name, kind, values, source
+    return name, task_class, values, source
 
 
-def _labelled(name: str, kind: type[Task], source: Source) -> Source:
+def _labelled(name: str, task_class: type[Task], source: Source) -> Source:
     """Return the samples with a label, or all where the task uses those without."""
     labels = source.labels
     if labels is None or not (labels.ids >= 0).any():
         raise UserError(f"{name} needs labels: give --labels folders, a CSV file (path,label) or an .npz file with y")
     if len(labels.classes) < 2:
         raise UserError(f"{name} needs at least two classes; the labels name only {labels.classes[0]!r}")
-    if not kind.uses_unlabelled and (labels.ids < 0).any():
+    if not task_class.uses_unlabelled and (labels.ids < 0).any():
         return source.take(np.flatnonzero(labels.ids >= 0))
     return source

@@ -1,1 +1,1 @@
-"""Training: the loop, checkpoints, optimizers."""
+"""Training: the one loop, its plan, device and precision, checkpoints, logs and the collapse signal."""

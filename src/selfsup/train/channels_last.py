@@ -1,4 +1,4 @@
-"""How the weights of convolutions lie in memory."""
+"""The memory layout of convolution weights."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import nn
 
 
 def channels_last(module: nn.Module) -> None:
-    """Let the weights of 2-D and of 3-D convolutions lie in memory with their channels last, which is faster."""
+    """Convert the weights of 2-D and 3-D convolutions to channels-last memory, which is faster."""
     for tensor in (*module.parameters(), *module.buffers()):
         if tensor.ndim == 4:
             tensor.data = tensor.data.to(memory_format=torch.channels_last)

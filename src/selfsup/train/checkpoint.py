@@ -29,7 +29,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     with _opened(path) as file:
         about = json.loads((file.metadata() or {})["selfsup"])
         if not isinstance(about, dict):
-            raise ValueError("its description is no JSON object")
+            raise ValueError("its description is not a JSON object")
         return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
 
 
@@ -41,13 +41,13 @@ def _opened(path: Path) -> Iterator[Any]:
     except FileNotFoundError:
         raise UserError(f"no such file: {path}") from None
     except (SafetensorError, KeyError, ValueError, TypeError, RecursionError, OSError) as error:
-        raise UserError(f"{path} is no file of this program: {error}") from None
+        raise UserError(f"{path} was not written by selfsup: {error}") from None
 
 
 def check_fit(build: Callable[[], nn.Module], path: Path, prefix: str = "") -> None:
-    """Raise `UserError` unless a file's tensors (those whose names begin with `prefix`) are those of what is built.
+    """Raise `UserError` unless a file's tensors (whose names begin with `prefix`) are those of the built module.
 
-    Both are compared by their shapes alone: a recipe that asks for more than its weights have takes no memory.
+    Only shapes are compared: a recipe that describes more than its weights contain takes no memory.
     """
     with _opened(path) as file:
         names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
@@ -56,7 +56,7 @@ def check_fit(build: Callable[[], nn.Module], path: Path, prefix: str = "") -> N
         with torch.device("meta"):
             own = {name: tuple(tensor.shape) for name, tensor in build().state_dict().items()}
     except (RuntimeError, UserError) as error:
-        if "meta" in str(error):  # a module that computes with its weights where it is made
+        if "meta" in str(error):  # a module that computes with its weights while it is built
             return
         raise
     _compare(own, there, path)
@@ -76,9 +76,9 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], where: object
 
 
 def training_state(task: nn.Module, optimizer: torch.optim.Optimizer, precision: Precision) -> dict[str, Tensor]:
-    """Return all that a run needs to go on, as named tensors: `task.*`, `optimizer.<parameter>.*`, `precision.*`.
+    """Return all that a run needs to resume, as named tensors: `task.*`, `optimizer.<parameter>.*`, `precision.*`.
 
-    The latter is how float16 scales its loss.
+    The last one is the loss scale of float16.
     """
     tensors = {f"task.{name}": tensor for name, tensor in task.state_dict().items()}
     for number, state in optimizer.state_dict()["state"].items():
@@ -110,12 +110,12 @@ def restore(
             state.setdefault(int(number), {})[key] = tensor
     kept = next(iter(state.values()), {}).keys()
     if any(one.keys() != kept for one in state.values()):
-        raise UserError(f"{where} does not fit this optimizer: it keeps other numbers of one parameter than of another")
+        raise UserError(f"{where} does not fit this optimizer: it has other numbers of one parameter than of another")
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     scaling = {key.removeprefix("precision."): value for key, value in tensors.items() if key.startswith("precision.")}
     if scaling:
         if scaling.keys() != precision.state_dict().keys() or any(value.shape for value in scaling.values()):
-            raise UserError(f"{where} does not fit this precision: it keeps {', '.join(sorted(scaling))}")
+            raise UserError(f"{where} does not fit this precision: its state has {', '.join(sorted(scaling))}")
         precision.load_state_dict({key: value.item() for key, value in scaling.items()})
 
 
@@ -123,5 +123,5 @@ def step_of(about: Mapping[str, Any], where: object) -> int:
     """Return the step that a checkpoint was saved after."""
     step = about.get("step")
     if not isinstance(step, int) or step < 0:
-        raise UserError(f"{where} does not say of which step it is")
+        raise UserError(f"{where} does not say at which step it was saved")
     return step

@@ -1,4 +1,4 @@
-"""The collapse signal: is the representation still one? Read off the features that the training computes anyway."""
+"""The collapse signal: a check of the representation on the features that training computes anyway."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ import torch
 from torch import Tensor, nn
 
 SECONDS = 2.0  # between two checks
-ROWS = 128  # of features that one check takes
-STUCK_AFTER = 0.2  # of the run: before, a loss at its chance value means nothing
+ROWS = 128  # of features that are checked
+STUCK_AFTER = 0.2  # of the run: a loss at its chance value means nothing before
 
 
 class CollapseSignal:
-    """Watches what the encoder returns: its representation or, where a task asks for tokens, their mean.
+    """Watches the output of the encoder: its representation or, if a task uses tokens, their mean.
 
-    `collapsed`: the L2-normalized features of a batch hardly differ (their deviation, averaged over the dimensions, is
-    below 2% of the 1 / √d of independent directions), or vary along one direction alone (effective rank below 1.5).
-    `stuck`: a fifth of the run is over, and the loss is within 2% of its chance value. Else `healthy`. It cannot tell
-    whether healthy features are useful ones.
+    `collapsed`: the L2-normalized features of a batch hardly differ (their standard deviation, averaged over the
+    dimensions, is below 2% of the 1 / √d of independent directions), or vary along one direction alone (effective rank
+    below 1.5).
+    `stuck`: a fifth of the run is over, and the loss is within 2% of its chance value. Otherwise `healthy`, which does
+    not mean that the features are useful.
     """
 
     def __init__(self, encoder: Any) -> None:
@@ -60,14 +61,14 @@ class CollapseSignal:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+    def __exit__(self, exc_type: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         self.handle.remove()
         if self.tokens is not None:
             del self.encoder.tokens
 
 
 def spread_and_rank(features: Tensor) -> tuple[float, float]:
-    """Return the deviation of the normalized rows of (n, d) times √d, and the effective rank of the centred rows.
+    """Return the std of the normalized rows of (n, d) times √d, and the effective rank of the centred rows.
 
     The rank is exp of the entropy of the normalized singular values (Roy and Vetterli, 2007), at most min(n - 1, d).
     """

@@ -1,4 +1,4 @@
-"""The device of a run: Lightning Fabric on it, how weights lie in its memory, and memory that is kept."""
+"""The device of a run: Lightning Fabric on it, and how freed memory is reused."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from selfsup.train.precision import plugin, resolve_precision
 DEVICES = ("auto", "cpu", "cuda", "mps")
 TIMEOUT = 600.0  # seconds that processes wait for one another: longer than measuring speed or saving may take
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # of malloc.h
-KEPT = 2**30  # bytes: larger blocks, and what is free beyond so many, go back to the system
+KEPT = 2**30  # bytes: larger blocks, and free memory beyond this, go back to the system
 
 
 def make_fabric(device: str, precision: str) -> Fabric:
     """Return Lightning Fabric on a device (auto, cpu, cuda, mps), in as many processes as torchrun started.
 
-    They wait for each other for at most `TIMEOUT` seconds: then one of them hangs, and the run ends.
+    They wait for each other for at most `TIMEOUT` seconds; after that one of them is taken to hang, and the run ends.
 
-    Raises `UserError` where the device is not there.
+    Raises `UserError` if the device is not available.
     """
     world, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     if device not in DEVICES:
@@ -54,13 +54,13 @@ def make_fabric(device: str, precision: str) -> Fabric:
 
 
 def keep_memory() -> bool:
-    """Let this process keep the memory that it frees, up to 1 GiB; return whether the C library (glibc) can.
+    """Let this process reuse the memory that it frees, up to 1 GiB; return whether the C library (glibc) supports that.
 
-    Otherwise the system clears and takes back the pages of every large tensor of every step, which is up to a third of
-    the time of a small network on a CPU.
+    Otherwise the system takes back and clears the pages of every large tensor in every step, which takes up to a third
+    of the time of a small network on a CPU.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    large = mallopt(MMAP_THRESHOLD, KEPT) or mallopt(MMAP_THRESHOLD, 2**25)  # glibc before 2.35 takes no more
+    large = mallopt(MMAP_THRESHOLD, KEPT) or mallopt(MMAP_THRESHOLD, 2**25)  # glibc before 2.35 accepts no more
     return bool(large and mallopt(TRIM_THRESHOLD, KEPT))

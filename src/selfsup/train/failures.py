@@ -1,4 +1,4 @@
-"""What a machine does to a run: no memory left, a device that is gone, a process that is gone. One line each."""
+"""Failures of the machine in one line each: out of memory, a lost device, a lost process."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _OTHERS = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by pee
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether a device or the computer has no memory left."""
+    """Return whether a device or the computer is out of memory."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or _says(error, _MEMORY)
 
 
 def device_lost(error: BaseException) -> bool:
-    """Whether a device failed in a way after which nothing can be asked of it."""
+    """Return whether a device failed for good."""
     return isinstance(error, getattr(torch, "AcceleratorError", ())) or _says(error, _DEVICE)
 
 
 def others_lost(error: BaseException) -> bool:
-    """Whether the connection to the other processes of a run broke or timed out."""
+    """Return whether the connection to the other processes of a run broke or timed out."""
     return isinstance(error, torch.distributed.DistError) or _says(error, _OTHERS)
 
 
@@ -38,8 +38,8 @@ def _says(error: BaseException, words: tuple[str, ...]) -> bool:
 def one_line(state: Callable[[], str], batch_size: int, trial: Callable[[int], None] | None) -> Iterator[None]:
     """Turn these errors into a `RunFailed` that says what to do; others pass.
 
-    `state` tells where the run is and what was saved. When memory runs out, `trial` tries a step with fewer samples,
-    half as many each time, to name a number that fits.
+    `state` says how far the run came and what was saved. When memory runs out, `trial` tries a step with fewer samples,
+    halved each time, to suggest a number that fits.
     """
     try:
         yield
@@ -47,10 +47,10 @@ def one_line(state: Callable[[], str], batch_size: int, trial: Callable[[int], N
     except (RuntimeError, MemoryError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         if device_lost(error) and not out_of_memory(error):
-            raise RunFailed(f"the device failed {state()}, and the same command goes on: {first}") from error
+            raise RunFailed(f"the device failed {state()}; run the same command to resume: {first}") from error
         if others_lost(error):
             raise RunFailed(
-                f"another process of this run ended or hangs, so this one ends {state()}, and the same command goes on:"
+                f"another process of this run ended or hangs, so this one ends {state()}; run the same command again:"
                 f" {first}"
             ) from error
         if not out_of_memory(error):

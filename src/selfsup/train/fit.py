@@ -27,7 +27,7 @@ from selfsup.train.plan import Plan
 from selfsup.train.signals import Interrupted, signals
 from selfsup.views.loader import batches
 
-SAVE_SECONDS, SAVE_SHARE = 30.0, 0.02  # between checkpoints; more where writing them would take more than this share
+SAVE_SECONDS, SAVE_SHARE = 30.0, 0.02  # between checkpoints; the largest fraction of the time that writing them takes
 LINES = 20_000  # of metrics.jsonl, at most
 
 
@@ -44,13 +44,13 @@ def fit(
     on_log: Callable[[nn.Module, bool], Mapping[str, float]] | None = None,
     quiet: bool = False,
 ) -> None:
-    """Train `task` in place for `plan.steps` steps; with a `folder`, log, save, and go on where a killed run stopped.
+    """Train `task` in place for `plan.steps` steps; with a `folder`, log, save, and resume a run that was stopped.
 
-    `until` stops after so many steps of the plan: a later call goes on, as if it had never stopped.
+    `until` stops after that step of the plan; a later call resumes as if it had never stopped.
 
-    The batch, the views and the noise of a step depend on the seed and the step alone, so a run that was stopped ends
-    with the weights of one that was not. At log points `on_log` gets the representation, and whether it is the last
-    one; what it returns is logged and shown. Raises `RunFailed` for a loss that is not finite, `Interrupted` after
+    The batch, the views and the noise of a step depend on the seed and the step alone, so a resumed run ends with
+    the same weights as one that was never stopped. At log points `on_log` gets the representation and whether this is
+    the last one; its result is logged and shown. Raises `RunFailed` for a loss that is not finite, `Interrupted` after
     SIGINT or SIGTERM (saved first).
     """
     checkpoint = folder / "checkpoint" / "latest.safetensors" if folder else None
@@ -97,7 +97,7 @@ def fit(
     def trial(count: int) -> None:
         few = {key: value[:count] for key, value in fetched.batch.items()}
         forward_backward(model, task, views.finish(fabric.to_device(few)), fabric, None)
-        optimizer.step()  # which may allocate; these weights are not kept
+        optimizer.step()  # which may allocate memory; the run ends, so these weights do not matter
 
     held = min(plan.batch_size, plan.micro_batch or plan.batch_size)
     explained = one_line(state, held, trial if fabric.world_size == 1 else None)
@@ -122,7 +122,7 @@ def fit(
             done = step + 1
             logs = done % every == 0 or done == end
             due, stop = time.monotonic() - saved_at > max(SAVE_SECONDS, saving / SAVE_SHARE), interruption.signal
-            if fabric.world_size > 1:  # clocks and signals differ among processes, and must not part them
+            if fabric.world_size > 1:  # clocks and signals differ between processes, which must act together
                 due, stop = _agreed(due, stop, fabric) if logs else (False, 0)
             if logs or due or stop:
                 values = _means(recent, done, plan, saved_step, fabric)
@@ -175,7 +175,7 @@ def _means(recent: list[Loss], done: int, plan: Plan, saved_step: int, fabric: F
 
 
 def _agreed(due: bool, stop: int, fabric: Fabric) -> tuple[bool, int]:
-    """Return what any process wants."""
+    """Return whether any process is due to save, and the largest signal."""
     wanted = _reduce(torch.tensor([int(due), stop], device=fabric.device), fabric, "max").tolist()
     return bool(wanted[0]), int(wanted[1])
 

@@ -1,4 +1,4 @@
-"""What a run leaves to read: metrics.jsonl, TensorBoard events, and the list of samples that could not be read."""
+"""The logs of a run: metrics.jsonl, TensorBoard events, and the list of samples that could not be read."""
 
 from __future__ import annotations
 
@@ -27,18 +27,20 @@ class Log:
         if self.folder is not None:
             path = self.folder / "metrics.jsonl"
             before = path.read_bytes() if path.exists() else b""
-            kept = [line for line in _lines(before, step=int) if line["step"] <= self.start]  # later ones come again
+            kept = [
+                line for line in _lines(before, step=int) if line["step"] <= self.start
+            ]  # later ones are written again
             write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
             self.file, self.events = _Appended(path), Events(self.folder, self.start + 1)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+    def __exit__(self, exc_type: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         if self.folder is not None:
             self.file.close()
             self.events.file.close()
 
     def write(self, line: Mapping[str, int | float | str | None]) -> None:
-        """Write one line; `step` and whatever numbers belong to it. Raises `RunFailed` where it cannot be written."""
+        """Write one line; `step` and whatever numbers belong to it. Raises `RunFailed` if it cannot be written."""
         if self.folder is not None:
             rounded = {key: round(value, 6) if isinstance(value, float) else value for key, value in line.items()}
             self.file.write(json.dumps(rounded).encode() + b"\n")
@@ -46,9 +48,9 @@ class Log:
 
 
 class Events:
-    """TensorBoard's file of numbers by step; those of a former file from `start` on no longer count.
+    """TensorBoard's file of numbers by step; those of an earlier file from `start` on are void.
 
-    Written at once and without a thread, so that an error is noticed where it happens.
+    Written at once and without a thread, so that an error surfaces where it occurs.
     """
 
     def __init__(self, folder: Path, start: int) -> None:
@@ -102,7 +104,7 @@ class Skipped:
                 raise RunFailed(f"more than half of {self.source.name} cannot be read ({self.summary()})")
 
     def _catch_up(self) -> None:
-        """Take over what was written since."""
+        """Read what other processes have written since."""
         if self.path is None or not self.path.exists():
             return
         with self.path.open("rb") as file:
@@ -117,7 +119,7 @@ class Skipped:
 
 
 class _Appended:
-    """A file to whose end everything is written at once and whole: closing it has nothing left to fail at."""
+    """A file to which whole writes are appended without a buffer, so that closing it cannot fail."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -127,7 +129,7 @@ class _Appended:
             raise RunFailed(f"cannot write {path}: {error.strerror}") from error
 
     def write(self, data: bytes) -> None:
-        """Write. Raises `RunFailed` if the disk is full or may not be written."""
+        """Write. Raises `RunFailed` if the disk is full or not writable."""
         try:
             while data:
                 data = data[self.file.write(data) :]
@@ -139,12 +141,12 @@ class _Appended:
         self.file.close()
 
 
-def _lines(content: bytes, **kinds: type) -> Iterator[dict[str, Any]]:
+def _lines(content: bytes, **types: type) -> Iterator[dict[str, Any]]:
     """Yield the JSON lines that have these entries; the last one may have been cut off by a kill."""
     for text in content.decode(errors="replace").split("\n"):
         try:
             line = json.loads(text)
         except (ValueError, RecursionError):
             continue
-        if isinstance(line, dict) and all(isinstance(line.get(key), kind) for key, kind in kinds.items()):
+        if isinstance(line, dict) and all(isinstance(line.get(key), one) for key, one in types.items()):
             yield line

@@ -20,10 +20,10 @@ def forward_backward(model: nn.Module, task: Task, batch: Batch, fabric: Fabric,
     """Compute the loss of a batch and its gradient, and return the loss, detached.
 
     Where the loss is a mean over samples (`task.coupled` is False) the gradients of micro-batches are added up. Where
-    it couples samples, the encoder runs on a micro-batch at a time and forgets all but its output; what it forgot is
-    computed again when the gradient of that output is known (the gradient cache of Gao et al., 2021). The rest of the
-    task sees the whole batch. Both are exact but for BatchNorm, whose statistics in the encoder (without coupling: in
-    the head too) are those of a micro-batch.
+    it couples samples, the encoder runs on one micro-batch at a time and stores only its output; the activations are
+    recomputed when the gradient of that output is known (the gradient cache of Gao et al., 2021), and the rest of the
+    task sees the whole batch. Both are exact except for BatchNorm, whose statistics in the encoder (without coupling:
+    in the head too) are those of a micro-batch.
     """
     size = len(next(iter(batch.values())))
     if micro_batch is None or micro_batch >= size:
@@ -51,7 +51,7 @@ def forward_backward(model: nn.Module, task: Task, batch: Batch, fabric: Fabric,
 
 @contextmanager
 def encoders_in_parts(task: Task, micro_batch: int) -> Iterator[None]:
-    """Let the task's encoder and its copies run on `micro_batch` samples at a time, and keep no activations."""
+    """Let the task's encoder and its copies run on `micro_batch` samples at a time without storing activations."""
     encoders = [module for module in task.modules() if type(module) is type(task.encoder)]
     norms = [module for module in task.encoder.modules() if isinstance(module, _BatchNorm)]
     names = [name for name in ("forward", "tokens", "maps") if hasattr(task.encoder, name)]
@@ -88,7 +88,7 @@ def encoders_in_parts(task: Task, micro_batch: int) -> Iterator[None]:
     finally:
         for encoder, name, own in before:
             delattr(encoder, name)
-            if own is not None:  # another one watches
+            if own is not None:  # another wrapper was there
                 setattr(encoder, name, own)
 
 

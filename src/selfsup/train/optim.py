@@ -26,7 +26,7 @@ def build_optimizer(
 
     `fused` makes AdamW and SGD one pass over memory, on a CPU six times as fast. It wants gradients and moments laid
     out in memory as their parameters are, which autograd and `restore` see to, and on a CPU checks nothing. Without it
-    torch takes what is best for the device.
+    torch chooses what is best for the device.
     """
     parts: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for key, parameter in module.named_parameters():

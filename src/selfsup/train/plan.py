@@ -1,4 +1,4 @@
-"""How long and how to train: the plan of a run, from what was given, the task's defaults and the general ones."""
+"""The plan of a run, how long and how to train: from the options, the task's defaults and the general ones."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from selfsup.train.optim import warmup_cosine
 LR = {"adamw": 2e-3, "sgd": 0.05, "lars": 0.15}  # at a batch of `BATCH`
 WEIGHT_DECAY = {"adamw": 0.05, "sgd": 5e-4, "lars": 1e-6}
 BATCH = 128
-EPOCHS = 100  # where no budget was given
+EPOCHS = 100  # if no budget was given
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how to train.
+    """The length, batch, optimizer and schedule of a run.
 
     `batch_size` is the global one; `lr` the peak; `clip` the largest gradient norm; `betas` are AdamW's; `micro_batch`
     is how many samples a process holds in memory at once (see `train.micro`).
@@ -41,11 +41,11 @@ class Plan:
         return self.lr * warmup_cosine((step + 0.5) / self.steps, self.warmup)
 
 
-def make_plan(kind: type[Task], batch_size: int, given: Mapping[str, Any], **rest: Any) -> Plan:
-    """Return how to train: what was given (not None), else the task's defaults, else the general ones."""
+def make_plan(task_class: type[Task], batch_size: int, given: Mapping[str, Any], **rest: Any) -> Plan:
+    """Return the plan: given options (not None), else the task's defaults, else the general ones."""
     given = {key: value for key, value in given.items() if value is not None}
-    values = dict(kind.defaults) | given
-    if given.get("optimizer", kind.defaults.get("optimizer")) != kind.defaults.get("optimizer"):
+    values = dict(task_class.defaults) | given
+    if given.get("optimizer", task_class.defaults.get("optimizer")) != task_class.defaults.get("optimizer"):
         values = given  # the task's rates are for its own optimizer
     optimizer = values.setdefault("optimizer", "adamw")
     ratio = batch_size / values.pop("batch_size", BATCH)
@@ -57,7 +57,7 @@ def make_plan(kind: type[Task], batch_size: int, given: Mapping[str, Any], **res
 
 
 def read_budget(steps: int | None, epochs: float | None, minutes: float | None) -> dict[str, float]:
-    """Return the one budget that was given, by its unit; 100 epochs where none was. Raises `UserError` for several."""
+    """Return the one budget that was given, by its unit; 100 epochs if none was. Raises `UserError` for several."""
     given = {k: v for k, v in {"steps": steps, "epochs": epochs, "minutes": minutes}.items() if v is not None}
     if len(given) > 1:
         raise UserError(f"give only one of --steps, --epochs and --minutes, not {' and '.join(given)}")

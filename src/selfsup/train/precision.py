@@ -1,4 +1,4 @@
-"""Which arithmetic a machine is good at, and what it saves."""
+"""The precision that suits a machine, and the time that it saves."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """Return `float32`, `bfloat16` or `float16`; `auto` is bfloat16 where the device computes with it natively."""
+    """Return `float32`, `bfloat16` or `float16`; `auto` is bfloat16 if the device supports it natively."""
     if precision in PRECISIONS:
         return precision
     if precision != "auto":
@@ -36,7 +36,7 @@ class Mixed(MixedPrecision):
     """Layers compute in 16 bits; images stay in float32, because they are targets too (Fabric would convert them)."""
 
     def convert_input(self, data: Any) -> Any:
-        """Return what the model gets, as it is."""
+        """Return the data unchanged."""
         return data
 
 
@@ -60,13 +60,13 @@ def step_seconds(
     fabric: Fabric,
     batch_size: int,
     seed: int,
-    patience: float = 5.0,
+    seconds: float = 5.0,
     micro_batch: int | None = None,
 ) -> float:
-    """Return the seconds that a training step takes, data included, measured for about `patience` seconds.
+    """Return the seconds that a training step takes, data included, measured for about `seconds`.
 
-    A batch is made in one thread here. Beside a GPU a run has `threads_for` of them, and waits for the slower of both;
-    a CPU has to do both itself. It is measured on a copy: `task` stays as it is.
+    A batch is made in one thread here. With a GPU a run uses `threads_for` threads and waits for the slower of
+    the two; a CPU does both itself. It is measured on a copy: `task` stays as it is.
     """
     measured = copy.deepcopy(task)
     channels_last(measured)
@@ -83,7 +83,7 @@ def step_seconds(
             float(forward_backward(model, measured, batch, fabric, micro_batch).value)  # waits for the device
             computing.append(time.monotonic() - began - making[-1])
             began = time.monotonic()
-            if sum(making) + sum(computing) > patience:
+            if sum(making) + sum(computing) > seconds:
                 break
     made, computed = min(making), min(computing)  # the first also compiles
     return max(made / threads_for(source, pin=True), computed) if gpu else made + computed
@@ -95,5 +95,5 @@ def bfloat16_saving(task: Task, source: Source, views: Views, fabric: Fabric, ba
     numbers = sum(tensor.numel() for tensor in sample.values())
     few = min(batch_size, max(2, 2**18 // numbers))
     plain = Fabric(accelerator=fabric.device.type, devices=1, precision="32-true")
-    slow, fast = (step_seconds(task, source, views, on, few, seed, patience=2.0) for on in (plain, fabric))
+    slow, fast = (step_seconds(task, source, views, on, few, seed, seconds=2.0) for on in (plain, fabric))
     return slow / fast

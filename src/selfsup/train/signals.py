@@ -13,11 +13,11 @@ from types import FrameType
 
 
 class Interrupted(Exception):
-    """A run that was asked to stop and saved itself; the same command goes on."""
+    """A run that was told to stop and saved itself; the same command resumes it."""
 
     def __init__(self, number: int, step: int, steps: int, folder: Path | None) -> None:
         self.number = number
-        where = f"saved in {folder}; the same command goes on" if folder else "nothing was saved (no run folder)"
+        where = f"saved in {folder}; run the same command to resume" if folder else "nothing was saved (no run folder)"
         super().__init__(f"stopped at step {step} of {steps} by {signal.Signals(number).name}: {where}")
 
 
@@ -32,8 +32,8 @@ class Interruption:
 def signals() -> Iterator[Interruption]:
     """Note SIGINT and SIGTERM instead of dying of them. In a thread other than the main one nothing is changed.
 
-    Under a launcher of several processes a second one is an echo: it passes on what the terminal has sent already, and
-    kills what does not end in time.
+    Under a launcher of several processes a second signal is an echo: the launcher passes on what the terminal has
+    already sent, and kills processes that do not end in time.
     """
     interruption = Interruption()
     if threading.current_thread() is not threading.main_thread():

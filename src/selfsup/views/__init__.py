@@ -12,16 +12,16 @@ VIEWS = {"image": "selfsup.views.image.standard", "text": "selfsup.views.text.st
 
 
 class StandardViews(Protocol):
-    """What a kind of data brings beside the views of its tasks."""
+    """The views that each kind of data brings besides those of its tasks."""
 
     def plain(self, spec: Spec) -> Views:
         """Return the views of evaluation, embedding and export: the key `x`, nothing drawn at random."""
 
     def labelled(self, spec: Spec, pad: int, flip: float) -> Views:
-        """Return `x` and `y` for training on labels; `pad` and `flip` shift and flip what can be."""
+        """Return `x` and `y` for training on labels; images are shifted by up to `pad`, and flipped with `flip`."""
 
     def several(self, spec: Spec) -> tuple[Views, str]:
-        """Return views of which several are made of a sample (key `x`), and what they are."""
+        """Return random views, several of which can be made of a sample (key `x`), and their description."""
 
 
 def standard_views(spec: Spec) -> StandardViews:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,6 +10,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from selfsup.base.processes import available_cores
 from selfsup.data.image import Arrays
 from selfsup.errors import RunFailed, UserError
 from selfsup.source import Broken, Source
@@ -36,12 +36,12 @@ def batches(
     Epoch e goes through `permutation(seed, e, len(source))` in batches of `batch_size` over all ranks and drops an
     incomplete last one; a rank takes the rows rank::world. Nothing is replayed to start at a later step.
 
-    `workers`: threads that make whole batches ahead of time; 0 makes them when they are asked for; `auto` is the number
-    of cores, but 0 for arrays in memory where the CPU trains too: they are faster than any hand-over. Threads, not
+    `workers`: threads that make whole batches ahead of time; 0 makes them on demand; `auto` is the number of cores, or
+    0 for arrays in memory if the CPU also trains: making them is faster than handing them over. Threads, not
     processes: reading, decoding and every kernel release the interpreter's lock, and no batch crosses a process
-    boundary. `pin` puts the batches into page-locked memory, for copies to a GPU that overlap with its work.
+    boundary. `pin` puts the batches into page-locked memory, so that copies to a GPU overlap with its work.
 
-    Raises `UserError` for a batch that is larger than the data; `RunFailed` where nothing can be read and, with the
+    Raises `UserError` for a batch that is larger than the data; `RunFailed` if nothing can be read and, naming the
     step, for an error in a worker.
     """
     if batch_size > len(source):
@@ -76,7 +76,7 @@ def threads_for(source: Source, pin: bool) -> int:
 
 
 def _ahead(fetch: Callable[[int], Fetched], todo: range, workers: int) -> Iterator[Fetched]:
-    """Yield fetch(step) in order, with up to workers + 1 batches finished or under way."""
+    """Yield fetch(step) in order, with up to workers + 1 batches finished or in progress."""
     waiting: deque[Future[Fetched]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="views")
     try:
@@ -90,13 +90,13 @@ def _ahead(fetch: Callable[[int], Fetched], todo: range, workers: int) -> Iterat
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-_POOL = 50  # batches among which samples of like length are brought together
+_POOL = 50  # batches within which samples of similar length are grouped
 
 
 def _order(seed: int, epoch: int, source: Source, batch_size: int) -> NDArray[np.int64]:
-    """Return the order of an epoch. Samples that have `lengths` share a batch with others of like length.
+    """Return the order of an epoch. If samples have `lengths`, those of similar length share a batch.
 
-    Which they are is drawn anew in every epoch, and the batches are in a random order.
+    The grouping is drawn anew in every epoch, and the batches are in random order.
     """
     order = permutation(seed, epoch, len(source))
     lengths = getattr(source, "lengths", None)
@@ -107,8 +107,3 @@ def _order(seed: int, epoch: int, source: Source, batch_size: int) -> NDArray[np
     whole = np.concatenate([pool[np.argsort(lengths[pool], kind="stable")] for pool in pools])
     shuffled = permutation(seed, epoch, len(whole) // batch_size)
     return whole.reshape(-1, batch_size)[shuffled].reshape(-1)
-
-
-def available_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Random numbers as a function of (seed, epoch, index): no state, so any worker draws the same for a sample."""
+"""Random numbers as a function of (seed, epoch, index): no state, so that any worker draws the same for a sample."""
 
 from __future__ import annotations
 

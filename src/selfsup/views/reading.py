@@ -1,4 +1,4 @@
-"""What takes the place of a sample that cannot be read, so that a batch keeps its size."""
+"""Substitutes for samples that cannot be read, so that a batch keeps its size."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ ATTEMPTS = 64
 def read_or_substitute(
     source: Source, index: int, seed: int, epoch: int, read: Callable[[int], T] | None = None
 ) -> tuple[T, int, list[tuple[int, str]]]:
-    """Read a sample; for a broken one draw others from (seed, epoch, index).
+    """Read a sample; if it is broken, draw others from (seed, epoch, index).
 
-    `read`: how, by default `source.read`. Returns what was read, its number, and the broken ones with their reasons.
+    `read` is `source.read` by default. Returns its result, the number of the sample, and the broken ones with reasons.
     Raises `Broken` after 64 broken samples.
     """
     broken: list[tuple[int, str]] = []
@@ -35,7 +35,7 @@ def read_or_substitute(
 def substitute_empty(
     source: Source, indices: NDArray[np.int64], seed: int, epoch: int
 ) -> tuple[NDArray[np.int64], tuple[tuple[int, str], ...]]:
-    """Return the samples that are read in place of these: others, drawn likewise, for those of no extent."""
+    """Return these samples with those of no extent replaced, by others that are drawn in the same way."""
 
     def extent(candidate: int) -> int:
         if not source.extent(candidate):

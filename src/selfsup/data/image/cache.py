@@ -1,4 +1,4 @@
-"""Decoded images kept in memory or in a memory-mapped file, so that an epoch after the first decodes nothing."""
+"""Decoded images in memory or in a memory-mapped file, so that only the first epoch decodes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from selfsup.spec import ImageSpec, Spec
 
 
 class Decoded:
-    """Image files with a place for the pixels of each; a sample is decoded when it is first read.
+    """Image files with room for the pixels of each; a sample is decoded when it is first read.
 
-    `limit`: bytes that the pixels may take. `path`: a file for them, used again by a later run with the same data;
-    without one they live in memory. Sizes come from the headers alone, so that what does not fit is known before
-    anything is decoded. Raises `UserError` then.
+    `limit`: the largest number of bytes of the pixels. `path`: a file for them, which a later run with the same data
+    reuses; without one they stay in memory. Sizes are read from the headers, so that `UserError` is raised before
+    anything is decoded if the pixels do not fit.
     """
 
     kind = "image"
@@ -36,13 +36,13 @@ class Decoded:
             raise UserError(
                 f"the decoded images of {self.name} need {needed / 2**30:.1f} GiB and the limit is "
                 f"{limit / 2**30:.1f} GiB, enough for {fit} of {len(source)}; "
-                "raise the limit, take fewer images or do without the cache"
+                "raise the limit, use fewer images or no cache"
             )
         self._shapes = np.zeros((len(source), 2), dtype=np.int32)  # (0, 0): not decoded yet
         self._pixels: NDArray[np.uint8] = np.zeros(needed, np.uint8) if path is None else self._open(path, needed)
 
     def _open(self, path: str, needed: int) -> NDArray[np.uint8]:
-        """Map the file: a line that says whose pixels these are, the shapes (0, 0: still to come), the pixels."""
+        """Map the file: a line that identifies the data, the shapes (0, 0: not decoded yet), the pixels."""
         head = (
             json.dumps({"data": self.source.fingerprint(), "channels": self.channels, "bytes": needed}).encode() + b"\n"
         )
@@ -71,14 +71,14 @@ class Decoded:
         return 1
 
     def read(self, index: int, span: slice | None = None) -> NDArray[np.uint8]:
-        """Return (H, W, channels) uint8: a view of the cache, not to be changed."""
+        """Return (H, W, channels) uint8: a view of the cache, not to be modified."""
         place = self._pixels[self._starts[index] : self._starts[index + 1]]
         if not self._shapes[index].any():
-            picture = to_channels(self.source.read(index), self.channels)
-            if picture.size != place.size:
-                raise Broken("not the size that its header says")
-            place[:] = picture.reshape(-1)
-            self._shapes[index] = picture.shape[:2]  # last: another thread sees a shape only when the pixels are there
+            pixels = to_channels(self.source.read(index), self.channels)
+            if pixels.size != place.size:
+                raise Broken("not the size in its header")
+            place[:] = pixels.reshape(-1)
+            self._shapes[index] = pixels.shape[:2]  # last: another thread sees a shape only when the pixels are there
         return place.reshape(*self._shapes[index], self.channels)
 
     def path(self, index: int) -> str:
@@ -103,7 +103,7 @@ class Decoded:
 
 
 def _area(source: Files, index: int) -> int:
-    """Return the number of pixels that a file's header promises; 0 for a broken file."""
+    """Return the number of pixels in a file's header; 0 for a broken file."""
     try:
         wide, high = image_size(source.file(index))
     except Broken:  # `read` says it again when the sample is wanted

@@ -1,4 +1,4 @@
-"""One image file -> uint8 pixels, whatever the file holds; what cannot be read is `Broken`, with a reason."""
+"""One image file -> uint8 pixels, whatever its format; a file that cannot be read is `Broken`, with a reason."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ except ImportError:  # Pillow decodes to the same pixels, in about 1.5 times the
     simplejpeg = None
 
 SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"])
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # what Pillow may try, whatever the suffix says
-MAX_PIXELS = 200_000_000  # refused from the header alone, before memory is taken
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # which Pillow may try, whatever the suffix
+MAX_PIXELS = 200_000_000  # more are refused by the header, before memory is allocated
 MAX_BYTES = 1 << 30  # of a file
 MAX_WORK = 20 * MAX_PIXELS  # pixels times scans of a JPEG: a few bytes of a scan can cost a pass over all pixels
 
 T = TypeVar("T")
 
 # EXIF orientation 1 to 8 -> swap the axes, then mirror left and right, then top and bottom
-_TURNS = ((0, 0, 0), (0, 0, 0), (0, 1, 0), (0, 1, 1), (0, 0, 1), (1, 0, 0), (1, 1, 0), (1, 1, 1), (1, 0, 1))
+_ORIENTATIONS = ((0, 0, 0), (0, 0, 0), (0, 1, 0), (0, 1, 1), (0, 0, 1), (1, 0, 0), (1, 1, 0), (1, 1, 1), (1, 0, 1))
 
 
 def read_image(path: str | bytes, channels: int) -> NDArray[np.uint8]:
     """Return (H, W, channels) uint8, upright by its EXIF tag; the first frame of an animation.
 
     16-bit images keep their high byte, transparency is laid over white, palettes and CMYK become RGB.
-    Raises `Broken` for anything that is no readable image of at most `MAX_PIXELS` pixels.
+    Raises `Broken` for anything but a readable image of at most `MAX_PIXELS` pixels.
     """
     return decode_image(read_bytes(path), channels)
 
 
 def read_bytes(path: str | bytes) -> bytes:
-    """Return what is in a regular file of at most `MAX_BYTES`; raise `Broken` for anything else."""
+    """Return the content of a regular file of at most `MAX_BYTES`; raise `Broken` for anything else."""
     try:
         with open(path, "rb", opener=_without_waiting) as file:
             about = os.fstat(file.fileno())
@@ -66,11 +66,11 @@ def read_bytes(path: str | bytes) -> bytes:
 
 
 def _without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait for someone who writes to it
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # or opening a pipe would wait for a writer
 
 
 def image_size(path: str | bytes) -> tuple[int, int]:
-    """Return the width and height that an image file's header promises, or raise `Broken`."""
+    """Return the width and height in an image file's header, or raise `Broken`."""
     return _by_pillow(read_bytes(path), lambda image: image.size)
 
 
@@ -81,13 +81,13 @@ def decode_image(data: bytes, channels: int) -> NDArray[np.uint8]:
     if simplejpeg is not None and data[:2] == b"\xff\xd8" and channels in (1, 3):
         try:
             return _jpeg(data, channels)
-        except ValueError:  # what the fast decoder doubts Pillow decides, so that both ways accept the same files
+        except ValueError:  # Pillow decides what the fast decoder refuses, so that both ways accept the same files
             pass
     return _by_pillow(data, lambda image: _pixels(ImageOps.exif_transpose(image), channels))
 
 
 def _by_pillow(data: bytes, use: Callable[[Image.Image], T]) -> T:
-    """Return what `use` makes of an image, or raise `Broken`, also for a decoder that does not come to an end."""
+    """Return `use` of an image, or raise `Broken`, also for a decoder that does not terminate."""
 
     def work() -> T:
         with warnings.catch_warnings():
@@ -107,7 +107,7 @@ def _by_pillow(data: bytes, use: Callable[[Image.Image], T]) -> T:
         raise Broken("not an image") from None
     except Image.DecompressionBombError:
         raise Broken("too many pixels") from None
-    except Exception as error:  # Pillow's readers raise whatever their parsing trips over
+    except Exception as error:  # Pillow's readers may raise anything on damaged files
         raise _reason(error) from None
 
 
@@ -125,17 +125,17 @@ def _reason(error: Exception) -> Broken:
 
 
 def _jpeg(data: bytes, channels: int) -> NDArray[np.uint8]:
-    """Decode a JPEG of gray or YCbCr pixels; ValueError for what is left to Pillow."""
+    """Decode a JPEG of gray or YCbCr pixels; ValueError for those that are left to Pillow."""
     high, wide, colours, _ = simplejpeg.decode_jpeg_header(data)
     if high * wide > MAX_PIXELS:
         raise Broken("too many pixels")
     _check_scans(data, high * wide)
     if colours not in ("Gray", "YCbCr") or (colours != "Gray" and channels == 1):
         raise ValueError(colours)
-    turned = _orientation(data)
+    orientation = _orientation(data)
     room = buffers.empty((high * wide * channels,), np.uint8)
     pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "GRAY" if channels == 1 else "RGB", buffer=room)
-    swap, mirror, upend = _TURNS[turned]
+    swap, mirror, upend = _ORIENTATIONS[orientation]
     pixels = pixels.transpose(1, 0, 2) if swap else pixels
     pixels = pixels[:, ::-1] if mirror else pixels
     pixels = pixels[::-1] if upend else pixels
@@ -151,10 +151,10 @@ def _orientation(data: bytes) -> int:
             exif = Image.Exif()
             try:
                 exif.load(data[place + 4 : place + 2 + length])
-                turned = exif.get(0x0112, 1)
-            except Exception:  # a damaged tag turns nothing
+                orientation = exif.get(0x0112, 1)
+            except Exception:  # a damaged tag is ignored
                 return 1
-            return turned if turned in range(1, 9) else 1
+            return orientation if orientation in range(1, 9) else 1
         place += 2 + max(length, 2)
     return 1
 
@@ -168,7 +168,7 @@ def _pixels(image: Image.Image, channels: int) -> NDArray[np.uint8]:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     mode = {1: "L", 3: "RGB", 4: "RGBA"}.get(channels)
     if mode is None:
-        raise Broken(f"no way to read an image file as {channels} channels")
+        raise Broken(f"an image file cannot be read as {channels} channels")
     pixels = np.asarray(image.convert(mode))
     return pixels.reshape(*pixels.shape[:2], channels)
 

@@ -12,7 +12,7 @@ from selfsup.source import Broken
 
 
 def open_query(text: str) -> Files:
-    """Return the image file; raise `UserError` for what is no readable one."""
+    """Return the image file; raise `UserError` if it cannot be read."""
     if not os.path.isfile(text):
         raise UserError(f"{text!r} is not a row number, not a path in the file and not an image file")
     folder, name = os.path.split(os.path.abspath(text))

@@ -71,7 +71,7 @@ class Arrays:
         return array_spec(self.x.shape[1:], self.name, size, channels)
 
     def conform(self, spec: Spec) -> Arrays:
-        """Return the same; the views make the channels."""
+        """Return the same; the views convert the channels."""
         return conformed(self, spec)
 
     def take(self, indices: NDArray[np.int64]) -> Arrays:
@@ -88,7 +88,7 @@ class Arrays:
 class Files:
     """Image files below `root`. Paths are raw bytes in one Arrow array: light for millions, any file name.
 
-    `channels`: how many a file is read with, 3 until `conform` says otherwise.
+    `channels`: the number with which files are read, 3 unless `conform` changes it.
     """
 
     kind = "image"
@@ -102,7 +102,7 @@ class Files:
         return len(self.paths)
 
     def path(self, index: int) -> str:
-        """Return the path relative to the root; bytes that are no UTF-8 as surrogate escapes."""
+        """Return the path relative to the root; bytes that are not UTF-8 as surrogate escapes."""
         return os.fsdecode(self.paths[index].as_py())
 
     def extent(self, index: int) -> int:
@@ -158,7 +158,7 @@ class Files:
         return taken
 
     def fingerprint(self) -> str:
-        """Return a hash of all relative paths in order, and of the labels; what is in the files does not count."""
+        """Return a hash of all relative paths in order, and of the labels, but not of the files' contents."""
         digest = hashlib.blake2b(digest_size=8)
         for start in range(0, len(self), BLOCK):
             digest.update(b"\0".join([*self.paths[start : start + BLOCK].to_pylist(), b""]))
@@ -169,7 +169,7 @@ S = TypeVar("S", bound=Source)
 
 
 def conformed(source: S, spec: Spec) -> S:
-    """Return the source; raise `UserError` for a spec of another kind, and for channels that cannot be made."""
+    """Return the source; raise `UserError` for a spec of another kind, or channels that are impossible here."""
     if not isinstance(spec, ImageSpec):
         raise UserError(f"{source.name} holds no {spec.samples}, which this encoder takes")
     source.spec(size=spec.size, channels=spec.channels)
@@ -177,9 +177,9 @@ def conformed(source: S, spec: Spec) -> S:
 
 
 def array_spec(shape: Sequence[int], name: str, size: int | None, channels: int | None) -> ImageSpec:
-    """Return the spec of images of `shape` (H, W, C), with another size or number of channels where asked.
+    """Return the spec of images of `shape` (H, W, C), with another size or number of channels if given.
 
-    Raises `UserError` for a number of channels that they cannot be given.
+    Raises `UserError` for a number of channels to which they cannot be converted.
     """
     have = shape[2]
     if channels not in (None, have) and have != 1 and not (channels == 1 and have >= 3):

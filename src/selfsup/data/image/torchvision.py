@@ -18,13 +18,13 @@ from selfsup.spec import ImageSpec, Spec
 
 
 def open_torchvision(name: str) -> Torchvision:
-    """Open `torchvision:NAME[:PART]`. Raises `UserError` for what torchvision does not have or cannot give."""
+    """Open `torchvision:NAME[:PART]`. Raises `UserError` for a data set that torchvision cannot provide."""
     import torchvision.datasets
 
     _, wanted, *part = name.split(":", 2)
-    kinds = {key: getattr(torchvision.datasets, key) for key in torchvision.datasets.__all__}
-    base = kinds.pop("VisionDataset")
-    known = {key: kind for key, kind in kinds.items() if inspect.isclass(kind) and issubclass(kind, base)}
+    found = {key: getattr(torchvision.datasets, key) for key in torchvision.datasets.__all__}
+    base = found.pop("VisionDataset")
+    known = {key: one for key, one in found.items() if inspect.isclass(one) and issubclass(one, base)}
     if wanted not in known:
         raise unknown("torchvision data set", wanted, known)
     takes = inspect.signature(known[wanted].__init__).parameters
@@ -40,7 +40,7 @@ def open_torchvision(name: str) -> Torchvision:
         return Torchvision(known[wanted](**options), name)
     except (OSError, RuntimeError, ValueError, TypeError, ImportError, Broken) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"torchvision cannot give {wanted} as images: {reason}") from error
+        raise UserError(f"torchvision cannot provide {wanted} as images: {reason}") from error
 
 
 class Torchvision:
@@ -90,7 +90,7 @@ class Torchvision:
         return array_spec(self.shape, self.name, size or max(8, min(224, *self.shape[:2])), channels)
 
     def conform(self, spec: Spec) -> Torchvision:
-        """Return the same; the views make the channels."""
+        """Return the same; the views convert the channels."""
         return conformed(self, spec)
 
     def take(self, indices: NDArray[np.int64]) -> Torchvision:

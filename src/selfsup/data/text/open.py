@@ -37,11 +37,11 @@ def open_text(data: str) -> Texts:
     """Open `text:FILE[:COLUMN[:LABELS]]`: .jsonl, .csv or .parquet by a column (text), else one document a line."""
     path, column, label = (*data.removeprefix(PREFIX).split(":"), "", "")[:3]
     if not os.path.isfile(path):
-        raise UserError(f"no such file: {path!r}; text:FILE is .txt (a document a line), .jsonl, .csv or .parquet")
+        raise UserError(f"no such file: {path!r}; text:FILE is .txt (one document a line), .jsonl, .csv or .parquet")
     suffix = os.path.splitext(path)[1].lower()
     if suffix not in _READERS:
         if column:
-            raise UserError(f"{path} has a document a line and no columns: leave {column!r} out")
+            raise UserError(f"{path} has one document a line and no columns: leave {column!r} out")
         return stored(lambda: _lines(path), data)
     rows = _READERS[suffix]
     column = column or "text"
@@ -63,7 +63,7 @@ def open_hub(data: str) -> Texts:
         raise
     except Exception as error:  # whatever the hub, the network or a script of the data set raises
         raise UserError(
-            f"the Hugging Face hub cannot give {name}: {(str(error) or 'no reason').splitlines()[0]}"
+            f"the Hugging Face hub cannot provide {name}: {(str(error) or 'no reason').splitlines()[0]}"
         ) from None
     column = column or "text"
     if column not in found.column_names:
@@ -86,9 +86,9 @@ def _json(path: str, columns: list[str]) -> Iterator[dict[str, Any]]:
             try:
                 row = json.loads(line.decode(errors="replace"))
             except ValueError as error:
-                raise UserError(f"{path}: line {number} is no JSON: {error}") from None
+                raise UserError(f"{path}: line {number} is not JSON: {error}") from None
             if not isinstance(row, dict):
-                raise UserError(f"{path}: line {number} is no object with columns")
+                raise UserError(f"{path}: line {number} is not an object with columns")
             yield row
 
 

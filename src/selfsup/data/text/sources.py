@@ -20,15 +20,15 @@ from selfsup.source import Broken, Labels, Source
 from selfsup.spec import Spec, TextSpec
 from selfsup.spec import tokenizer as tokenizer_store
 
-DAMAGED = 0.02  # share of characters that may be no UTF-8
+DAMAGED = 0.02  # largest fraction of characters that are not UTF-8
 LENGTH = 128  # tokens a sample
 
 
 class Texts:
     """Documents: UTF-8 bytes in one array, mapped from a file, so that memory does not grow with the corpus.
 
-    `store` and `starts`: the bytes, and where each document begins and the last one ends; `names`: what a user knows
-    the documents by, their numbers where it is None; `rows`: which documents, in which order; `notes`: what was amiss.
+    `store` and `starts`: the bytes, and where each document begins and the last one ends; `names`: the paths of the
+    documents, None if they only have numbers; `rows`: which documents, in which order; `notes`: warnings.
     """
 
     kind = "text"
@@ -72,7 +72,7 @@ class Texts:
         return int(self.starts[row + 1] - self.starts[row])
 
     def read(self, index: int, span: slice | None = None) -> str:
-        """Return the text of a document, or of a span of its bytes, or raise `Broken` for one without a word."""
+        """Return the text of a document, or of a span of its bytes, or raise `Broken` for an empty one."""
         row = self.rows[index]
         stored = self.store[self.starts[row] : self.starts[row + 1]]
         text = stored[span or slice(None)].tobytes().decode(errors="replace")
@@ -96,8 +96,12 @@ class Texts:
         Raises:
             UserError: For another tokenizer, and for documents without tokens.
         """
-        kind = tokenizer or "wordpiece"
-        found = tokens.read_tokenizer(kind) if os.path.isfile(kind) else tokens.train(kind, self._texts, self._corpus())
+        wanted = tokenizer or "wordpiece"
+        found = (
+            tokens.read_tokenizer(wanted)
+            if os.path.isfile(wanted)
+            else tokens.train(wanted, self._texts, self._corpus())
+        )
         digest = tokenizer_store.keep(found)
         made = self.tokens_of(digest)
         counts = np.zeros(tokenizer_store.tokenizer(digest).get_vocab_size(), np.int64)
@@ -106,12 +110,12 @@ class Texts:
         total = int(counts.sum())
         if not total:
             raise UserError(f"{self.name} holds no word that its tokenizer knows")
-        share = counts[counts > 0] / total
+        frequency = counts[counts > 0] / total
         number = {what: tokenizer_store.special(digest, what) for what in ("pad", "cls", "sep", "mask")}
         return TextSpec(
             size or LENGTH, digest, len(counts), **number,
             bytes_per_token=round(int((self.starts[self.rows + 1] - self.starts[self.rows]).sum()) / total, 6),
-            entropy=round(float(-(share * np.log(share)).sum()), 6),
+            entropy=round(float(-(frequency * np.log(frequency)).sum()), 6),
         )  # fmt: skip
 
     def tokens_of(self, digest: str) -> tokens.Tokens:
@@ -130,7 +134,7 @@ class Texts:
         if not isinstance(spec, TextSpec):
             raise UserError(f"{self.name} holds no {spec.samples}, which this encoder takes")
         known = self._conformed
-        if known is None or known.documents is not self or known.made_for != spec:  # a copy has other labels
+        if known is None or known.documents is not self or known.made_for != spec:  # a copy may have other labels
             known = self._conformed = Tokenized(self, spec)
         return known
 
@@ -212,7 +216,7 @@ class Tokenized:
 
 
 def pieces(documents: Source, spec: TextSpec, sentences: bool = False, min_length: int = 1) -> Spans:
-    """Return stretches of tokens of one document each, in the order of the documents: what pretext tasks learn from.
+    """Return spans of tokens of one document each, in the order of the documents, from which pretext tasks learn.
 
     A document becomes equal pieces of at most `spec.room` tokens or, with `sentences`, its sentences (longer ones cut).
     Pieces of fewer than `min_length` tokens are left out. Raises `UserError` where none is left.
@@ -249,10 +253,10 @@ def open_query(text: str) -> Texts:
 
 
 def stored(documents: Callable[[], Iterator[bytes]], name: str, names: pa.Array | None = None) -> Texts:
-    """Return documents from their raw bytes, which are gone through twice: once to know them, once to keep them.
+    """Return documents from their raw bytes, which are read twice: once for their digest, once to store them.
 
-    Bytes that are no UTF-8 and NUL become other characters and are counted. Raises `UserError` for no text at all, and
-    where more than 2% of the characters are no UTF-8.
+    Bytes that are not UTF-8 and NUL are replaced and counted. Raises `UserError` if there is no text at all, or more
+    than 2% of the characters are not UTF-8.
     """
     digest = hashlib.blake2b(digest_size=8)
     lengths = [0]
@@ -267,7 +271,7 @@ def stored(documents: Callable[[], Iterator[bytes]], name: str, names: pa.Array 
         raise UserError(f"{name} holds no text")
     if bad > DAMAGED * int(starts[-1]):
         raise UserError(
-            f"{bad:,} of {int(starts[-1]):,} characters of {name} are no UTF-8; convert it (iconv -t UTF-8)"
+            f"{bad:,} of {int(starts[-1]):,} characters of {name} are not UTF-8; convert it (iconv -t UTF-8)"
         )
     digest.update(starts.tobytes())
     content = digest.hexdigest()
@@ -280,7 +284,7 @@ def stored(documents: Callable[[], Iterator[bytes]], name: str, names: pa.Array 
                 file.write(_clean(raw)[0])
         os.replace(aside, path)
     notes = [
-        (bad, "bytes are no UTF-8 and were replaced"),
+        (bad, "bytes are not UTF-8 and were replaced"),
         (nul, "NUL bytes became spaces"),
         (empty, "documents are empty"),
     ]

@@ -1,4 +1,4 @@
-"""Tokenizers and the tokens of a corpus: trained or read once, kept in the cache folder, found again by content."""
+"""Tokenizers and the tokens of a corpus: trained or read once, cached by content."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from selfsup.base.progress import counting
 from selfsup.errors import UserError, need, unknown
 from selfsup.spec.tokenizer import SPECIAL, tokenizer, write_aside
 
-KINDS = ("wordpiece", "bpe")
+TRAINED = ("wordpiece", "bpe")
 VOCABULARY = 8000
-PART = 1 << 16  # characters that are tokenised at once: a longer document is cut at a space
-GROUP = 1 << 22  # characters of a group that is tokenised in parallel
+PART = 1 << 16  # characters that are tokenized at once: a longer document is cut at a space
+GROUP = 1 << 22  # characters of a group that is tokenized in parallel
 
 
 class Tokens(NamedTuple):
@@ -28,14 +28,14 @@ class Tokens(NamedTuple):
     starts: NDArray[np.int64]
 
 
-def train(kind: str, texts: Callable[[], Iterator[str]], corpus: str) -> str:
-    """Return a tokenizer as JSON. `kind`: wordpiece or bpe (byte-level), as KIND:SIZE of another size than 8,000.
+def train(wanted: str, texts: Callable[[], Iterator[str]], corpus: str) -> str:
+    """Return a tokenizer as JSON. `wanted`: wordpiece or bpe (byte-level), with :SIZE for another size than 8,000.
 
     The same corpus (by its fingerprint) gives the same tokenizer again, from the cache.
     """
-    name, _, size = kind.partition(":")
-    if name not in KINDS:
-        raise unknown("tokenizer", kind, [*KINDS, *(f"{k}:SIZE" for k in KINDS)])
+    name, _, size = wanted.partition(":")
+    if name not in TRAINED:
+        raise unknown("tokenizer", wanted, [*TRAINED, *(f"{one}:SIZE" for one in TRAINED)])
     if size and not (size.isdecimal() and 300 <= int(size) <= 1_000_000):
         raise UserError(f"a tokenizer has 300 to 1,000,000 tokens, not {size}: give another --tokenizer {name}:SIZE")
     path = cache_folder() / "text" / f"{corpus}-{name}-{size or VOCABULARY}.json"
@@ -69,7 +69,7 @@ def read_tokenizer(path: str | Path) -> str:
     try:
         made = hf.Tokenizer.from_str(Path(path).read_text(encoding="utf-8"))
     except Exception as error:  # the library raises plain Exception
-        raise UserError(f"{path} is no tokenizer file (made.json): {str(error).splitlines()[0]}") from None
+        raise UserError(f"{path} is not a tokenizer file (tokenizer.json): {str(error).splitlines()[0]}") from None
     made.no_padding()
     made.no_truncation()
     known = made.get_vocab()
@@ -78,7 +78,7 @@ def read_tokenizer(path: str | Path) -> str:
 
 
 def parts(text: str) -> Iterator[str]:
-    """Yield a text in parts of about 65,536 characters, cut at spaces, where all tokenizers part words."""
+    """Yield a text in parts of about 65,536 characters, cut at spaces, where all tokenizers split words."""
     begin = 0
     while len(text) - begin > PART:
         cut = text.rfind(" ", begin + 1, begin + PART)
@@ -89,31 +89,31 @@ def parts(text: str) -> Iterator[str]:
 
 
 def tokenize(digest: str, texts: Callable[[], Iterator[str]], count: int, corpus: str, quiet: bool = True) -> Tokens:
-    """Return the tokens of `count` documents, from the cache where the same corpus (by fingerprint) has been here."""
+    """Return the tokens of `count` documents, from the cache if the corpus (by fingerprint) was tokenized before."""
     path = cache_folder() / "text" / f"{corpus}-{digest}.tokens"
     made = tokenizer(digest)
-    kind = np.dtype(np.uint16 if made.get_vocab_size() <= 1 << 16 else np.uint32)
+    dtype = np.dtype(np.uint16 if made.get_vocab_size() <= 1 << 16 else np.uint32)
     head = 8 * (count + 1)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            with open(aside, "wb") as file, counting("tokenising", count, quiet) as advance:
+            with open(aside, "wb") as file, counting("tokenizing", count, quiet) as advance:
                 file.seek(head)
                 lengths = np.zeros(count + 1, np.int64)
                 for document, ids in _encoded(made, texts(), advance):
                     lengths[document + 1] += len(ids)
-                    file.write(np.array(ids, kind).data)
+                    file.write(np.array(ids, dtype).data)
                 file.seek(0)
                 file.write(np.cumsum(lengths).data)
             os.replace(aside, path)
         finally:
             aside.unlink(missing_ok=True)
     starts = np.fromfile(path, np.int64, count + 1)
-    if len(starts) != count + 1 or path.stat().st_size != head + int(starts[-1]) * kind.itemsize:
+    if len(starts) != count + 1 or path.stat().st_size != head + int(starts[-1]) * dtype.itemsize:
         path.unlink()
         return tokenize(digest, texts, count, corpus, quiet)
-    mapped: NDArray[Any] = np.memmap(path, kind, "r", head) if starts[-1] else np.empty(0, kind)
+    mapped: NDArray[Any] = np.memmap(path, dtype, "r", head) if starts[-1] else np.empty(0, dtype)
     return Tokens(mapped, starts)
 
 

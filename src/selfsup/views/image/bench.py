@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from selfsup.base.processes import available_cores
 from selfsup.data.image import Arrays, image_spec
 from selfsup.source import Source
 from selfsup.views.image import views as images
 from selfsup.views.image.crop import preset
 from selfsup.views.image.views import ImageViews
-from selfsup.views.loader import available_cores, batches
+from selfsup.views.loader import batches
 from selfsup.views.reading import read_or_substitute
 
 

@@ -11,10 +11,10 @@ from selfsup.errors import UserError, unknown
 class Crop:
     """One group of `count` square views of `size` pixels. The steps run in the order in which they stand here.
 
-    Where: `scale` (share of the area) and `ratio` (width / height) as in torchvision's RandomResizedCrop. Without a
+    Place: `scale` (fraction of the area) and `ratio` (width / height) as in torchvision's RandomResizedCrop. Without a
     scale it is the centre square, `centre` times the shorter side, shifted by up to `pad` view pixels over black
     (RotNet). `grid` cuts that square, random or not, into grid × grid cells with `gap` view pixels between two patches,
-    the patch lying anywhere in its cell; `count` is then grid². `flip`: probability of mirroring left and right.
+    each patch anywhere in its cell; `count` is then grid². `flip`: probability of mirroring left and right.
 
     Appearance: `jitter` are the strengths (brightness, contrast, saturation, hue) of torchvision's ColorJitter, in a
     random order, with probability `jitter_p`; then `gray`, `blur` and `solarize` with their probabilities; the last two
@@ -47,7 +47,7 @@ class Crop:
         if self.grid > 1 and self.count != self.grid**2:
             raise UserError(f"a {self.grid}×{self.grid} grid has {self.grid**2} patches, not {self.count}")
         if self.scale is not None and not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise UserError(f"scale is a range of shares of the area, 0 < low ≤ high ≤ 1, not {self.scale}")
+            raise UserError(f"scale is a range of fractions of the area, 0 < low ≤ high ≤ 1, not {self.scale}")
         for name in ("blur", "solarize"):
             value = getattr(self, name)
             if isinstance(value, tuple) and len(value) != self.count:
@@ -65,7 +65,7 @@ class Crop:
 
 
 def centre(size: int) -> Crop:
-    """What evaluation sees: the shorter side resized to size / 0.875 (to size for 64 pixels and less), centre crop."""
+    """Return the centre crop of evaluation: the shorter side resized to size / 0.875 (to size up to 64 pixels)."""
     return Crop(size, centre=size / int(size / 0.875) if size > 64 else 1.0)
 
 
@@ -82,20 +82,20 @@ _STRONG = (0.8, 0.8, 0.8, 0.2)
 def preset(name: str, size: int = 224, patch: int = 0, scale: float | None = None) -> dict[str, Crop]:
     """Return the groups of a published method: `x`, and `local` for multi-crop; local sizes scale with `size`.
 
-    With the `patch` of a transformer, local crops are of whole patches, at least two a side. `scale` is the least share
-    of the image's area that `x` shows, in place of the published one.
+    With the `patch` of a transformer, local crops consist of whole patches, at least two a side. `scale` is the
+    smallest fraction of the image's area that `x` shows, in place of the published one.
 
     - simclr: Chen et al., 2020, appendix A; byol: Grill et al., 2020, appendix B; swav: Caron et al., 2020; mae: He et
       al., 2022; vicreg: Bardes et al., 2022, appendix (symmetric), solarizing after the blur as BYOL does; mocov2: Chen
       et al., 2020b; dino: Caron et al., 2021 (ViT); lejepa: Balestriero & LeCun, 2025 (2 global, 6 local).
     - Images of up to 64 pixels: no blur in any preset and half of SimCLR's strength (its appendix B.9).
-    - On purpose not as published: the blur is a true Gaussian, cut at 3 sigma, whatever kernel size the paper's code
+    - Deliberate deviation: the blur is a true Gaussian, cut at 3 sigma, whatever kernel size the paper's code
       uses, and sigma stays in pixels of the view.
 
     Raises `UserError` for another name.
     """
     base = Crop(size, flip=0.5, gray=0.2, blur=0.5)
-    local, least = round(size * 96 / 224), min(size, 8)  # encoders of small images take no fewer pixels
+    local, smallest = round(size * 96 / 224), min(size, 8)  # encoders of small images need 8 pixels
     if name == "simclr":
         strength = 1.0 if size > 64 else 0.5
         jitter = (0.8 * strength, 0.8 * strength, 0.8 * strength, 0.2 * strength)
@@ -111,19 +111,19 @@ def preset(name: str, size: int = 224, patch: int = 0, scale: float | None = Non
         strong = replace(base, jitter=_STRONG)
         groups = {
             "x": replace(strong, count=2, scale=(0.14, 1)),
-            "local": replace(strong, size=max(local, least), count=6, scale=(0.05, 0.14)),
+            "local": replace(strong, size=max(local, smallest), count=6, scale=(0.05, 0.14)),
         }
     elif name == "dino":
         weak = replace(base, bicubic=True, jitter=_WEAK)
         groups = {
             "x": replace(weak, count=2, scale=(0.4, 1), blur=(1.0, 0.1), solarize=(0.0, 0.2)),
-            "local": replace(weak, size=max(local, least), count=8, scale=(0.05, 0.4)),
+            "local": replace(weak, size=max(local, smallest), count=8, scale=(0.05, 0.4)),
         }
     elif name == "lejepa":
         weak = replace(base, jitter=_WEAK, solarize=0.2)
         groups = {
             "x": replace(weak, count=2, scale=(0.3, 1)),
-            "local": replace(weak, size=max(round(size * 98 / 224), least), count=6, scale=(0.05, 0.3)),
+            "local": replace(weak, size=max(round(size * 98 / 224), smallest), count=6, scale=(0.05, 0.3)),
         }
     elif name == "mae":
         groups = {"x": Crop(size, scale=(0.2, 1), bicubic=True, flip=0.5)}

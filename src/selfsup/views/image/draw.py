@@ -24,10 +24,11 @@ _RETRIES = 1 << 20  # first column of the second to tenth try
 
 
 class Places(NamedTuple):
-    """Where views lie in their images.
+    """The places of views in their images.
 
     `box` (B, V, 4) float64: top, left, height, width in pixels. `bounds` (B, V, 4) int64: top, bottom, left, right of
-    what the resampling may read. `flip` (B, V) bool. `black`: whether what lies outside of the bounds counts as black.
+    the pixels that the resampling may read. `flip` (B, V) bool. `black`: whether pixels outside of the bounds count as
+    black.
     """
 
     box: NDArray[np.float64]
@@ -50,7 +51,7 @@ def places(
     indices: NDArray[np.int64],
     first: int,
 ) -> Places:
-    """Return where the views of a group lie. `shapes` (B, 2), `u` (B, V, 17); `first` is the group's first view."""
+    """Return the places of the views of a group. `shapes` (B, 2), `u` (B, V, 17); `first` is the group's first view."""
     high, wide = shapes[:, :1].astype(np.float64), shapes[:, 1:].astype(np.float64)
     views = 1 if crop.grid > 1 else crop.count
     if crop.scale is None:
@@ -135,9 +136,9 @@ def _grid_boxes(crop: Crop, box: NDArray[np.float64], u: NDArray[np.float64]) ->
     cells = np.arange(crop.grid)
     row, column = np.repeat(cells, crop.grid), np.tile(cells, crop.grid)
     cell_h, cell_w = box[..., 2] / crop.grid, box[..., 3] / crop.grid
-    share = crop.size / (crop.size + crop.gap)
-    h, w = np.broadcast_to(cell_h * share, u.shape[:2]), np.broadcast_to(cell_w * share, u.shape[:2])
-    # whole view pixels of shift, so that a patch is not resampled at another phase than its neighbour
+    ratio = crop.size / (crop.size + crop.gap)
+    h, w = np.broadcast_to(cell_h * ratio, u.shape[:2]), np.broadcast_to(cell_w * ratio, u.shape[:2])
+    # whole view pixels of shift, so that all patches are resampled at the same phase
     shift = np.floor(u[..., 15:17] * (crop.gap + 1)) / (crop.size + crop.gap)
     top = box[..., 0] + (row + shift[..., 0]) * cell_h
     left = box[..., 1] + (column + shift[..., 1]) * cell_w

@@ -47,9 +47,9 @@ def _taps(start, length, size, low, high, black, mirror, cubic, first, weights):
             total += w
             if inner <= j < outer:
                 row[j - inner] = w
-        share = 1 / total
+        norm = 1 / total
         for j in range(outer - inner):
-            row[j] *= share
+            row[j] *= norm
         for j in range(max(outer - inner, 0), row.shape[0]):
             row[j] = 0
         first[place] = min(max(inner, low), high - 1)
@@ -68,16 +68,16 @@ def _blend_rows(row, s0, s1, w0, w1, start):
 
 
 @compiled
-def _resample(picture, box, bounds, mirror, black, cubic, unit, size, planes):
+def _resample(image, box, bounds, mirror, black, cubic, unit, size, planes):
     """Resample image (H, W, C) into planes (C, size * size), values times `unit`."""
-    wide, channels = picture.shape[1:]
+    wide, channels = image.shape[1:]
     reach = 4 if cubic else 2
     fy, fx = np.empty(size, np.int64), np.empty(size, np.int64)
     wy = np.empty((size, int(reach * math.ceil(max(box[2] / size, 1.0))) + 2), np.float32)
     wx = np.empty((size, int(reach * math.ceil(max(box[3] / size, 1.0))) + 2), np.float32)
     ky = _taps(box[0], box[2], size, bounds[0], bounds[1], black, False, cubic, fy, wy)
     kx = _taps(box[1], box[3], size, bounds[2], bounds[3], black, mirror, cubic, fx, wx)
-    flat = picture.reshape(-1)
+    flat = image.reshape(-1)
     width = (bounds[3] - bounds[2]) * channels
     row = np.zeros(width + (kx + 2) * channels, np.float32)  # the last taps of weight 0 read beyond the end
     for y in range(size):

@@ -1,4 +1,4 @@
-"""Labelled images beside the views of a task that needs no labels."""
+"""Labelled images in addition to the views of a task that needs no labels."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class LabelledViews:
         fetched = self.pretext.fetch(source, indices, seed, epoch)
         assert source.labels is not None
         labelled = np.flatnonzero(source.labels.ids >= 0)
-        draws = uniform(~seed, epoch, indices, 4)  # ~: not the numbers that the pretext draws
+        draws = uniform(~seed, epoch, indices, 4)  # ~: other numbers than those of the pretext task
         chosen = labelled[(draws[:, 0] * len(labelled)).astype(np.int64)]
         companions = self.plain.fetch(source.take(chosen), np.arange(len(chosen)), seed, epoch)
         x = shifted(companions.batch["x_labelled"], draws[:, 1:], self.pad, self.flip)

@@ -17,14 +17,14 @@ from selfsup.views.image.views import ImageViews
 
 @dataclass(frozen=True)
 class MergedViews:
-    """Groups of `made`, each once; a batch has them under `keys`, which say which group is whose."""
+    """Groups of `made`, each once; a batch has them under `keys`, which map the keys of all parts to groups."""
 
     made: ImageViews
     keys: Mapping[str, str]
 
     @classmethod
     def of(cls, parts: Mapping[str, ImageViews]) -> MergedViews:
-        """Return the views of all parts under PART.KEY; a group that two describe alike is drawn and made once."""
+        """Return the views of all parts under PART.KEY; a group that two parts have in common is made once."""
         groups: dict[str, Crop] = {}
         keys: dict[str, str] = {}
         for name, views in parts.items():
@@ -39,7 +39,7 @@ class MergedViews:
         return replace(self, made=self.made.for_device(device))
 
     def fetch(self, source: Source, indices: NDArray[Any], seed: int, epoch: int) -> Fetched:
-        """Return what is made, once."""
+        """Return each group once."""
         return self.made.fetch(source, indices, seed, epoch)
 
     def finish(self, batch: Batch) -> Batch:
@@ -50,6 +50,6 @@ class MergedViews:
 
 
 def part_of(batch: Batch, name: str) -> Batch:
-    """Return a part's own batch: its keys, and those of all."""
+    """Return the batch of one part: its own keys, and the common ones."""
     common = {key: value for key, value in batch.items() if "." not in key}
     return common | {key.removeprefix(f"{name}."): x for key, x in batch.items() if key.startswith(f"{name}.")}

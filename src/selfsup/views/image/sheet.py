@@ -1,4 +1,4 @@
-"""`selfsup show --views`: a contact sheet of what a preset makes of a user's images."""
+"""`selfsup show --views`: a contact sheet of the views of a preset of a user's images."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ def contact_sheet(
     chosen = np.unique(np.linspace(0, len(source) - 1, min(rows, len(source))).astype(np.int64))
     batch = views.fetch(source, chosen, seed, 0).batch
     drawn = [_original(source, int(index), spec) for index in batch["index"]]
-    sheet: list[NDArray[np.uint8]] = []
+    drawn_rows: list[NDArray[np.uint8]] = []
     for row, first in enumerate(drawn):
         tiles = [first]
         for key in views.groups:
             x = batch[key][row]
             tiles += [_tile(view) for view in (x if x.ndim == 4 else x[None])]
-        sheet.append(np.concatenate([_framed(tile, spec.size) for tile in tiles], 1))
-    picture = Image.fromarray(np.concatenate(sheet))
-    picture.save(path)
-    return picture
+        drawn_rows.append(np.concatenate([_framed(tile, spec.size) for tile in tiles], 1))
+    sheet = Image.fromarray(np.concatenate(drawn_rows))
+    sheet.save(path)
+    return sheet
 
 
 def _original(source: Source, index: int, spec: ImageSpec) -> NDArray[np.uint8]:

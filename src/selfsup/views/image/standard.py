@@ -1,4 +1,4 @@
-"""The views of images beside those of tasks (`selfsup.views.StandardViews`)."""
+"""The standard views of images (`selfsup.views.StandardViews`)."""
 
 from __future__ import annotations
 

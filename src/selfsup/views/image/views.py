@@ -26,14 +26,11 @@ from selfsup.views.image.draw import PLAIN, Places, color_params, draws, places
 from selfsup.views.random import keys
 from selfsup.views.reading import read_or_substitute
 
-engine: Any = reference  # without numba, or with one that cannot compile here: the same pixels, slower
+engine: Any = reference  # if numba is missing or cannot compile here: the same pixels, slower
 with contextlib.suppress(ImportError):
     engine = importlib.import_module("selfsup.views.image.kernel")
 
-_CHUNK, _CHUNK_BYTES = (
-    16,
-    16 << 20,
-)  # images decoded before their views are made: parameters are drawn for all at once
+_CHUNK, _CHUNK_BYTES = 16, 16 << 20  # images decoded before their views are made, with parameters drawn for all at once
 
 
 def engine_name() -> str:
@@ -44,7 +41,7 @@ def engine_name() -> str:
 class _Images(NamedTuple):
     pixels: NDArray[Any] | list[NDArray[Any]]  # (N, H, W, C) to pick from, or one array (H, W, C) an image
     picked: NDArray[np.int64]  # which of the pixels are the images (B,)
-    indices: NDArray[np.int64]  # the samples really read (B,)
+    indices: NDArray[np.int64]  # the samples that were read (B,)
     skipped: list[tuple[int, str]]
 
 
@@ -103,7 +100,7 @@ class ImageViews:
         return Fetched(batch, tuple(skipped))
 
     def finish(self, batch: Batch) -> Batch:
-        """Return float32 images, normalized by the spec, channels last in memory. What is float already stays."""
+        """Return float32 images, normalized by the spec, channels last in memory. Floats stay as they are."""
         done = dict(batch)
         for key in self.groups:
             x = batch[key]
@@ -135,9 +132,9 @@ class ImageViews:
         used: list[int] = []
         skipped: list[tuple[int, str]] = []
         for place, wanted in enumerate(indices.tolist()):
-            picture: NDArray[Any]
-            picture, index, broken = read_or_substitute(source, wanted, seed, epoch)
-            images.append(to_channels(picture, self.spec.channels))
+            image: NDArray[Any]
+            image, index, broken = read_or_substitute(source, wanted, seed, epoch)
+            images.append(to_channels(image, self.spec.channels))
             used.append(index)
             skipped += broken
             full = len(images) == _CHUNK or sum(p.nbytes for p in images) > _CHUNK_BYTES
@@ -158,7 +155,7 @@ class ImageViews:
         if isinstance(pixels, np.ndarray):
             shapes = np.tile(np.array(pixels.shape[1:3]), (len(picked), 1))
         else:
-            shapes = np.array([picture.shape[:2] for picture in pixels])
+            shapes = np.array([image.shape[:2] for image in pixels])
         u = draws(seed, epoch, indices, sum(crop.count for crop in self.groups.values()))
         factor, offset = self._scaling()
         first = 0
@@ -173,12 +170,12 @@ class ImageViews:
             if isinstance(pixels, np.ndarray):
                 engine.render(pixels, picked, where, crop.bicubic, color, factor, offset, out)
                 continue
-            for place, picture in enumerate(pixels):
+            for place, image in enumerate(pixels):
                 one = slice(place, place + 1)
-                if crop.scale is None or crop.grid > 1 or picture.dtype != np.uint8:
+                if crop.scale is None or crop.grid > 1 or image.dtype != np.uint8:
                     there = Places(where.box[one], where.bounds[one], where.flip[one], where.black)
                     engine.render(
-                        picture[None], np.zeros(1, np.int64), there, crop.bicubic, color[one], factor, offset, out[one]
+                        image[None], np.zeros(1, np.int64), there, crop.bicubic, color[one], factor, offset, out[one]
                     )
                 else:
                     flips, direct = where.flip[place], out.dtype == np.uint8 and bool((color[place] == PLAIN).all())
@@ -187,19 +184,19 @@ class ImageViews:
                         if direct
                         else buffers.scratch("crops", out[place].size, np.uint8).reshape(out[place].shape)
                     )
-                    _resize(picture, where.box[place], crop, crops)
+                    _resize(image, where.box[place], crop, crops)
                     if not direct or flips.any():
                         engine.paint(crops, flips, color[place], factor, offset, out[place])
 
     def _scaling(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return what turns 0..1 into the output: factor (C,) and offset (C,)."""
+        """Return the factor (C,) and offset (C,) that turn 0..1 into the output."""
         if self.output == "float32":
             std = np.array(self.spec.std, dtype=np.float32)
             return (1 / std).astype(np.float32), (-np.array(self.spec.mean) / std).astype(np.float32)
         return np.full(self.spec.channels, 255, np.float32), np.full(self.spec.channels, 0.5, np.float32)
 
 
-def _resize(picture: NDArray[np.uint8], boxes: NDArray[np.float64], crop: Crop, out: NDArray[np.uint8]) -> None:
+def _resize(image: NDArray[np.uint8], boxes: NDArray[np.float64], crop: Crop, out: NDArray[np.uint8]) -> None:
     """Cut boxes (V, 4) of whole pixels out of an image and resize each, antialiased, into out (V, S, S, C)."""
     ops = torch.ops.aten
     resize = (
@@ -207,8 +204,8 @@ def _resize(picture: NDArray[np.uint8], boxes: NDArray[np.float64], crop: Crop, 
     ).out  # F.interpolate, in place
     targets = torch.from_numpy(out).permute(0, 3, 1, 2)
     for view, (top, left, high, wide) in enumerate(boxes.astype(np.int64).tolist()):
-        cut = buffers.scratch("cut", high * wide * picture.shape[2], np.uint8).reshape(high, wide, -1)
-        cut[:] = picture[top : top + high, left : left + wide]
+        cut = buffers.scratch("cut", high * wide * image.shape[2], np.uint8).reshape(high, wide, -1)
+        cut[:] = image[top : top + high, left : left + wide]
         # the batch dimension before the permutation: torch then sees channels-last memory and takes its fast path
         x = torch.from_numpy(cut)[None].permute(0, 3, 1, 2)
         resize(x, (crop.size, crop.size), False, None, None, out=targets[view : view + 1])

@@ -1,4 +1,4 @@
-"""The views of texts beside those of tasks (`selfsup.views.StandardViews`)."""
+"""The standard views of texts (`selfsup.views.StandardViews`)."""
 
 from __future__ import annotations
 

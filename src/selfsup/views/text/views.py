@@ -26,10 +26,10 @@ class TextViews:
 
     `what`: `windows`, the whole document in windows of `spec.size` tokens one after the other, at most 16 and the same
     number for all of the batch (T is then a multiple of the size); `one`, a window of it at a place drawn from (seed,
-    epoch, index); `pairs`, [CLS] A [SEP] B [SEP] of a piece that is cut after one of its sentences, where B goes on
-    after A or, by `swap`, is from another document. Then also `next` (B,) int64: 1, 0, or -1 for a piece that is one
-    sentence and stands alone; `spans`, an anchor, and as `positive` (B, T') a shorter one near it, as DeCLUTR draws
-    them. `short`: the share of samples cut to a length drawn below theirs. With `labels` also `y` (B,) int64; with
+    epoch, index); `pairs`, [CLS] A [SEP] B [SEP] of a piece that is cut after one of its sentences, where B continues
+    A or, with probability `swap`, is from another document. Then also `next` (B,) int64: 1, 0, or -1 for a piece that
+    is one sentence and stands alone; `spans`, an anchor, and as `positive` (B, T') a shorter one near it, as DeCLUTR
+    draws them. `short`: the fraction of samples cut to a random shorter length. With `labels` also `y` (B,) int64; with
     `noise` also `noise` (B,) int64, the keys of `selfsup.nn.noise`.
     """
 
@@ -77,7 +77,7 @@ class TextViews:
         return batch
 
     def _cut(self, sizes: NDArray[np.int64], u: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Shorten a share of the samples to 2 tokens or more."""
+        """Shorten a fraction of the samples to 2 tokens or more."""
         cut = np.minimum(sizes, 2 + (u[:, 1] * np.maximum(sizes - 2, 0)).astype(np.int64))
         return np.where(u[:, 0] < self.short, cut, sizes)
 
@@ -134,7 +134,7 @@ class TextViews:
         piece = _read(source, indices, np.zeros_like(sizes), self._cut(np.minimum(sizes, self.spec.room - 1), u))
         first = self._after_sentence(piece, u[:, 2])
         second = piece.sizes - first
-        # B of another document begins after a sentence of it too, or where it begins would give it away
+        # B of another document begins after a sentence of it too, or its beginning would give it away
         other = _elsewhere(source.owners, indices, u[:, 4])
         there = np.minimum(source.lengths[other], self.spec.room)
         begin = self._after_sentence(_read(source, other, np.zeros_like(there), there), u[:, 5])
