@@ -10,7 +10,7 @@ import selfsup
 from selfsup.data.image import Arrays
 from selfsup.encoders import build_encoder
 from selfsup.nn.ema import cosine_schedule
-from selfsup.nn.image.pairs import each_view
+from selfsup.nn.heads import each_view
 from selfsup.spec import ImageSpec
 from selfsup.tasks import find_task
 from selfsup.tasks.image.deepcluster_kmeans import spherical_kmeans

@@ -1,4 +1,4 @@
-"""Words that we no longer use (docs/architecture.md): one meaning, one name; names that a reader of the papers searches for."""
+"""Words that we no longer use: one meaning has one name, the one that a reader of the papers searches for."""
 
 import re
 from pathlib import Path

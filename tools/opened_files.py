@@ -37,9 +37,9 @@ def opened(task: str) -> list[Path]:
     for node in tree.body:
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("selfsup."):
             parts = node.module.split(".")[1:]
-            for alias in node.names:
-                if parts[0] not in BELOW and alias.name not in ENGINE and (alias.asname or alias.name) in used:
-                    files.append(defined_in(HOME.joinpath(*parts), alias.name))
+            taken = [alias.name for alias in node.names if (alias.asname or alias.name) in used]
+            if parts[0] not in BELOW:
+                files += [defined_in(HOME.joinpath(*parts), name) for name in taken if name not in ENGINE]
     return list(dict.fromkeys([*files, *(HOME / name for name in ALWAYS)]))
 
 
@@ -72,6 +72,7 @@ def lines_of_code(path: Path) -> int:
 
 
 def main() -> None:
+    """Print the lists."""
     for task in sys.argv[1:] or ("simclr", "mae"):
         counts = {path: lines_of_code(path) for path in opened(task)}
         print(f"{task}: {len(counts)} files, {sum(counts.values())} lines of code")

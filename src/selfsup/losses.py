@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selfsup.nn.distributed import gather, global_mean, sum_over_ranks
+from selfsup.base.distributed import gather, global_mean, sum_over_ranks
 
 
 def full(x: Tensor) -> Tensor:

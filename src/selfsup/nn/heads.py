@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
@@ -37,3 +38,9 @@ def classified(logits: Tensor, label: Tensor) -> Loss:
     """Return the cross-entropy of `label` (B,) under `logits` (B, K), and the accuracy; chance is ln K."""
     value = F.cross_entropy(logits, label)
     return Loss(value, {"accuracy": accuracy(logits, label)}, math.log(logits.shape[1]))
+
+
+def each_view(module: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """(B, V, ...) -> (V, B, ...): all views in one pass, so that they share BatchNorm's statistics."""
+    out = module(torch.cat(x.unbind(1)))
+    return out.view(x.shape[1], len(x), *out.shape[1:])

@@ -8,7 +8,7 @@ import torch
 from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 
-from selfsup.nn.distributed import sum_over_ranks, world_size
+from selfsup.base.distributed import sum_over_ranks, world_size
 from selfsup.task import Encoder
 
 

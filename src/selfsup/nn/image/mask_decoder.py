@@ -1,12 +1,12 @@
-"""Modules that predict masked patches from visible ones."""
+"""From the tokens of the visible patches to the masked ones."""
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from selfsup.losses import full
 from selfsup.nn.image.masks import take
 from selfsup.nn.image.transformer import sines, start_linear
 
@@ -30,23 +30,9 @@ class MaskDecoder(nn.Module):
         for parameter in (self.mask_token, self.out.weight):
             nn.init.normal_(parameter, std=0.02)
 
-    def forward(self, tokens: Tensor, keep: Tensor, asked: Tensor) -> Tensor:
-        """`keep` (B, K) and `asked` (B, M) int64: the numbers of the visible and of the predicted patches."""
+    def forward(self, tokens: Tensor, visible: Tensor, masked: Tensor) -> Tensor:
+        """`visible` (B, K), `masked` (B, M) int64: numbers of the patches that are seen and predicted. In float32."""
         places, known = self.places.expand(len(tokens), -1, -1), self.embed(tokens)
-        prefix, seen = known.split([tokens.shape[1] - keep.shape[1], keep.shape[1]], 1)
-        h = torch.cat([prefix, seen + take(places, keep), self.mask_token + take(places, asked)], 1)
-        return self.out(self.norm(self.blocks(h))[:, -asked.shape[1] :])
-
-
-class Mix(nn.Module):
-    """A residual block for (B, dim, H, W): grouped 3 × 3 convolution, LayerNorm over the channels, GELU."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        groups = next(groups for groups in (16, 8, 4, 2, 1) if dim % groups == 0)
-        self.conv, self.norm = nn.Conv2d(dim, dim, 3, padding=1, groups=groups), nn.LayerNorm(dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return maps of the same shape."""
-        mixed: Tensor = self.norm(self.conv(x).movedim(1, 3)).movedim(3, 1)
-        return x + F.gelu(mixed)
+        prefix, seen = known.split([tokens.shape[1] - visible.shape[1], visible.shape[1]], 1)
+        h = torch.cat([prefix, seen + take(places, visible), self.mask_token + take(places, masked)], 1)
+        return full(self.out(self.norm(self.blocks(h))[:, -masked.shape[1] :]))

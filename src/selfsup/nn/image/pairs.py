@@ -8,13 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from selfsup.nn.heads import each_view
 from selfsup.task import Panel
-
-
-def each_view(module: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """(B, V, ...) -> (V, B, ...): all views in one pass, so that they share BatchNorm's statistics."""
-    out = module(torch.cat(x.unbind(1)))
-    return out.view(x.shape[1], len(x), *out.shape[1:])
 
 
 @torch.no_grad()

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from selfsup.losses import unit
 from selfsup.nn.ema import cosine_schedule, ema_update, frozen_copy
-from selfsup.nn.heads import mlp
-from selfsup.nn.image.pairs import each_view, view_panels
+from selfsup.nn.heads import each_view, mlp
+from selfsup.nn.image.pairs import view_panels
 from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
 from selfsup.views.image import ImageViews, preset

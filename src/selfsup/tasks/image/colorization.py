@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selfsup.nn.distributed import global_mean
+from selfsup.base.distributed import global_mean
 from selfsup.nn.image import lab
 from selfsup.nn.norm import BatchNormMaps
 from selfsup.source import Source

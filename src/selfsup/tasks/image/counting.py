@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from selfsup.base.distributed import gather
 from selfsup.losses import full, product
-from selfsup.nn.distributed import gather
 from selfsup.nn.heads import mlp
 from selfsup.nn.image.patches import LEAST, encode, mosaic, resizer, side_for
 from selfsup.nn.noise import integers

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from selfsup.base.distributed import gather
 from selfsup.errors import UserError
 from selfsup.losses import full, info_nce
-from selfsup.nn.distributed import gather
 from selfsup.nn.image.patches import LEAST, corners, cut, encode, mosaic, side_for, standardised
 from selfsup.nn.image.recolor import half_changed
 from selfsup.nn.noise import integers, uniform

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from selfsup.errors import UserError
 from selfsup.losses import full
 from selfsup.nn.ema import ema_update, frozen_copy
-from selfsup.nn.image.mask_decoder import Mix
 from selfsup.nn.image.masks import covered_first, grid_of, mask_of, only, rectangles
 from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
+from selfsup.tasks.image.data2vec_decoder import Mix
 from selfsup.views.image import Crop, ImageViews
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from selfsup.base.distributed import gather
 from selfsup.losses import cross_view_entropy
-from selfsup.nn.distributed import gather
 from selfsup.nn.ema import cosine_schedule, ema_update, frozen_copy
 from selfsup.nn.image.self_distillation import Prototypes, bottleneck, crop_panels, risen
 from selfsup.source import Source

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from selfsup.base.distributed import gather
 from selfsup.losses import full, product
-from selfsup.nn.distributed import gather
 from selfsup.nn.heads import mlp
 from selfsup.nn.image.patches import by_energy, encode, room, side_for
 from selfsup.nn.image.recolor import recoloured

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from selfsup.base.distributed import sum_over_ranks
 from selfsup.losses import cross_view_entropy
-from selfsup.nn.distributed import sum_over_ranks
 from selfsup.nn.ema import cosine_schedule, ema_update, frozen_copy
 from selfsup.nn.image.masks import grid_of
 from selfsup.nn.image.self_distillation import (

@@ -92,7 +92,7 @@ class IJEPA(Task):
             target = F.layer_norm(take(states, masked.flatten(1)), states.shape[2:])
         tokens = self.encoder.tokens(x, context)
         each = (part.repeat_interleave(self.num_targets, 0) for part in (tokens, context))
-        predicted = full(self.predictor(*each, masked.flatten(0, 1)))
+        predicted = self.predictor(*each, masked.flatten(0, 1))
         return predicted.view(target.shape), target, context, masked
 
     def _choose(self, key: Tensor) -> tuple[Tensor, Tensor]:

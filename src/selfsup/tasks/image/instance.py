@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from selfsup.base.distributed import gather
 from selfsup.losses import info_nce, unit
-from selfsup.nn.distributed import gather
 from selfsup.nn.image.pairs import view_panels
 from selfsup.source import Source
 from selfsup.spec import ImageSpec

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from selfsup.base.distributed import gather, sum_over_ranks
 from selfsup.losses import sigreg
 from selfsup.nn import noise
-from selfsup.nn.distributed import gather, sum_over_ranks
-from selfsup.nn.heads import mlp
-from selfsup.nn.image.pairs import each_view, view_panels
+from selfsup.nn.heads import each_view, mlp
+from selfsup.nn.image.pairs import view_panels
 from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
 from selfsup.views.image import ImageViews, preset

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from selfsup.errors import UserError
-from selfsup.losses import full
 from selfsup.nn import noise
 from selfsup.nn.image.mask_decoder import MaskDecoder
 from selfsup.nn.image.masks import grid_of, mask_of, only, patchify, take, unpatchify
@@ -77,7 +76,7 @@ class MAE(Task):
         pixels = take(patchify(batch["x"], self.encoder.patch), masked)
         mean, std = self._statistics(pixels)
         target = (pixels - mean) / std
-        value = (full(predicted) - target).square().mean()
+        value = (predicted - target).square().mean()
         variance = (target - target.mean()).square().mean()
         return Loss(value, {"explained": 1 - value.detach() / variance}, 1.0 if self.normalize else None)
 
@@ -101,7 +100,7 @@ class MAE(Task):
             patches = patchify(x, self.encoder.patch)
             mean, std = self._statistics(take(patches, masked))
             places = masked[..., None].expand(-1, -1, patches.shape[2])
-            filled = patches.scatter(1, places, full(predicted) * std + mean)
+            filled = patches.scatter(1, places, predicted * std + mean)
             columns += [(unpatchify(filled, x.shape[1]), "reconstruction")]
         columns += [(x, "image")]
         return [[Panel(images[row], caption) for images, caption in columns] for row in range(len(x))]

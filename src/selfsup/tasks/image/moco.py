@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from selfsup.base.distributed import gather
 from selfsup.losses import product, unit
-from selfsup.nn.distributed import gather
 from selfsup.nn.ema import ema_update, frozen_copy
 from selfsup.nn.heads import accuracy
 from selfsup.nn.image.pairs import view_panels

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from selfsup.base.distributed import gather
 from selfsup.losses import info_nce, unit
-from selfsup.nn.distributed import gather
 from selfsup.nn.ema import cosine_schedule, ema_update, frozen_copy
-from selfsup.nn.heads import mlp
-from selfsup.nn.image.pairs import each_view, view_panels
+from selfsup.nn.heads import each_view, mlp
+from selfsup.nn.image.pairs import view_panels
 from selfsup.nn.norm import BatchNorm
 from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from selfsup.base.distributed import gather
 from selfsup.losses import nt_xent
-from selfsup.nn.distributed import gather
-from selfsup.nn.heads import mlp
-from selfsup.nn.image.pairs import each_view, view_panels
+from selfsup.nn.heads import each_view, mlp
+from selfsup.nn.image.pairs import view_panels
 from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
 from selfsup.views.image import ImageViews, preset

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from selfsup.losses import unit
-from selfsup.nn.heads import mlp
-from selfsup.nn.image.pairs import each_view, view_panels
+from selfsup.nn.heads import each_view, mlp
+from selfsup.nn.image.pairs import view_panels
 from selfsup.nn.norm import BatchNorm
 from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task

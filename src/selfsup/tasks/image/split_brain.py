@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from selfsup.base.distributed import global_mean
 from selfsup.losses import full
-from selfsup.nn.distributed import global_mean
 from selfsup.nn.image.lab import AbBins, check_colour, coloured, from_lab, from_light, to_lab, to_light
 from selfsup.nn.norm import BatchNormMaps
 from selfsup.source import Source

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from selfsup.base.distributed import gather
 from selfsup.losses import product, sinkhorn, unit
-from selfsup.nn.distributed import gather
-from selfsup.nn.heads import mlp
-from selfsup.nn.image.pairs import each_view, view_panels
+from selfsup.nn.heads import each_view, mlp
+from selfsup.nn.image.pairs import view_panels
 from selfsup.nn.queue import Queue
 from selfsup.source import Source
 from selfsup.spec import ImageSpec

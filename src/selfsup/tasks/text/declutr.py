@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import torch
 
+from selfsup.base.distributed import gather
 from selfsup.errors import UserError
 from selfsup.losses import info_nce, unit
-from selfsup.nn.distributed import gather
 from selfsup.nn.heads import accuracy
 from selfsup.nn.sequence.mlm import MLMHead, mask_tokens, mlm_loss
 from selfsup.spec import TextSpec, tokenizer

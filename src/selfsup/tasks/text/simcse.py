@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from selfsup.base.distributed import gather
 from selfsup.data.spans import Spans
 from selfsup.data.text import pieces
 from selfsup.losses import info_nce, unit
-from selfsup.nn.distributed import gather
 from selfsup.nn.heads import accuracy
 from selfsup.source import Source
 from selfsup.spec import TextSpec, tokenizer
