@@ -359,10 +359,13 @@ def test_all_broken_is_a_failed_run(told: Told, images: Path) -> None:
     assert "cannot be read" in told("show", "rotation", images, status=1)
 
 
-@pytest.mark.parametrize(("task", "option"), [("moco", "queue"), ("swav", "prototypes"), ("deepcluster", "clusters")])
+@pytest.mark.parametrize(
+    ("task", "option"), [("moco", "queue"), ("swav", "num_prototypes"), ("deepcluster", "clusters")]
+)
 def test_more_negatives_or_clusters_than_samples(task: str, option: str) -> None:
     digits = open_data("digits")
-    with pytest.raises(UserError, match=f"--{option} 5,000 is more than there are samples \\(1,797\\)"):
+    flag = option.replace("_", "-")
+    with pytest.raises(UserError, match=f"--{flag} 5,000 is more than there are samples \\(1,797\\)"):
         prepare_task(task, digits, {option: 5000})
     assert prepare_task(task, digits.take(np.arange(70)), {})[2][option] == 70
     assert prepare_task(task, digits, {option: 1797})[2][option] == 1797
