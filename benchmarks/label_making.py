@@ -104,7 +104,7 @@ def main() -> None:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, batch {options.batch}, {options.size} pixels")
     for name in options.tasks.split(",") if options.tasks else TASKS:
         kind = find_task(name)
-        if kind.modality != "image" or kind.needs_labels:
+        if kind.kind != "image" or kind.needs_labels:
             continue
         try:
             measure = shares_of(name, options, source)

@@ -68,7 +68,7 @@ def main() -> None:
         with args.out.open("a") as file:
             file.write(json.dumps(row) + "\n")
         return
-    images = [name for name in TASKS if find_task(name).modality == "image" and not find_task(name).needs_labels]
+    images = [name for name in TASKS if find_task(name).kind == "image" and not find_task(name).needs_labels]
     wanted = [*BASELINES, "untrained vit-mini", *images] if args.tasks == "all" else args.tasks.split(",")
     done = [json.loads(line)["name"] for line in args.out.read_text().splitlines()] if args.out.exists() else []
     for name in wanted:

@@ -41,7 +41,7 @@ def entry(task: Entry, data: str, run: Path | None, folder: Path) -> list[str]:
     first, *_ = task.text.splitlines()
     paper = f" {task.paper}." if task.paper and task.paper[-4:] not in first else ""
     lines = [f"### {task.name}", "", first + paper, ""]
-    if task.modality == "text":
+    if task.kind == "text":
         return [*lines, "See [text.md](text.md).", ""]
     out = folder / f"{task.name}.webp"
     with tempfile.TemporaryDirectory() as scratch:

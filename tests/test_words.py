@@ -22,7 +22,7 @@ GONE = {  # what is not written any more -> what is
     r"\bpatiently\b": "with_timeout",
     r"\bmodalit(y|ies)\b": "kind of data",
     r"\bhide_words\b|\bWordHead\b": "MLM head",
-    r"\b(is|are) no (file|folder|picture|number|text|subclass|timm model|readable|whole|Parquet|torch)\b": "is not a …",
+    r"\b(is|are) no (file|folder|number|subclass|timm model|readable|whole|Parquet|torch)\b": "is not a …",
     r"\bwhat is kept\b": "the trained encoder",
     r"\bleast share\b": "minimum scale, minimum ratio",
 }
