@@ -61,7 +61,7 @@ def test_timm_loads_what_was_exported_for_it(tmp_path: Path) -> None:
 
 def test_a_convnet_is_no_timm_model(tmp_path: Path) -> None:
     run = selfsup.pretrain("digits", encoder="convnet", steps=1, batch_size=2, out=tmp_path / "run", quiet=True)
-    with pytest.raises(UserError, match="convnet is no timm model; export it as"):
+    with pytest.raises(UserError, match="convnet is not a timm model; export it as"):
         selfsup.export(run, format="timm", out=tmp_path / "e.safetensors")
 
 

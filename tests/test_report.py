@@ -227,7 +227,7 @@ def test_a_saved_evaluation_is_shown_and_not_measured_again(
     run = shutil.copytree(finished_run, tmp_path / "run")
     evaluation = selfsup.evaluate(run, data="digits", shots="1,5", draws=2, scratch=False, quiet=True)
     evaluation.save(run / "evaluation.json")
-    monkeypatch.setattr("selfsup.evaluation.evaluate", lambda *_, **__: pytest.fail("measured again"))
+    monkeypatch.setattr("selfsup.commands.evaluate.evaluate", lambda *_, **__: pytest.fail("measured again"))
     text = selfsup.report(run, data="digits", quiet=True).path.read_text()
     assert f"{evaluation.score('raw pixels', 'linear', 5).mean:.1%} ±" in text
     (run / "evaluation.json").write_text('{"scores": [{"shots": 0}], "about": {}}')
