@@ -136,7 +136,7 @@ def test_a_folder_that_cannot_be_listed_is_named(images: Path, monkeypatch: pyte
 def test_list_file_with_relative_and_absolute_paths(images: Path, tmp_path: Path) -> None:
     absolute = str(images / "dog" / "1.png")
     listed = tmp_path / "list.txt"
-    listed.write_bytes(b"\xef\xbb\xbfpictures/cat/0.png\r\n\n  \n./images/cat/1.png\n" + absolute.encode())
+    listed.write_bytes(b"\xef\xbb\xbfimages/cat/0.png\r\n\n  \n./images/cat/1.png\n" + absolute.encode())
     source = open_data(listed, "folders")
     assert paths(source) == ["images/cat/0.png", "images/cat/1.png", absolute]
     assert names(source) == ["images", "images", None]

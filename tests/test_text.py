@@ -18,6 +18,7 @@ from selfsup.data.text import Texts, pieces, tokens
 from selfsup.encoders import build_encoder
 from selfsup.errors import UserError
 from selfsup.source import Labels
+from selfsup.spec import tokenizer
 from selfsup.tasks import find_task
 from selfsup.tasks.resolve import resolve_task
 from selfsup.views.loader import batches
@@ -90,7 +91,7 @@ def test_tokens_are_those_of_the_library_and_are_found_again_by_content(folder: 
     source = open_data(folder)
     spec = source.spec(32, "wordpiece:600")
     ids, starts = source.tokens_of(spec.tokenizer)
-    made = tokens.tokenizer(spec.tokenizer)
+    made = tokenizer.tokenizer(spec.tokenizer)
     assert ids[starts[3] : starts[4]].tolist() == made.encode(source.read(3), add_special_tokens=False).ids
     assert isinstance(ids, np.memmap)
     again = open_data(folder)
@@ -108,7 +109,7 @@ def test_long_documents_are_tokenised_in_parts_as_in_one(kind: str, monkeypatch:
     text = "word and other words " * 2000
     source = Texts.of([text, *DOCUMENTS])
     spec = source.spec(32, kind)
-    whole = tokens.tokenizer(spec.tokenizer).encode(text, add_special_tokens=False).ids
+    whole = tokenizer.tokenizer(spec.tokenizer).encode(text, add_special_tokens=False).ids
     monkeypatch.setattr(tokens, "PART", 1000)
     other = Texts.of([text])
     assert other.tokens_of(spec.tokenizer).ids.tolist() == whole
@@ -430,9 +431,9 @@ def test_strange_texts_are_counted_and_used(tmp_path: Path) -> None:
 def test_a_tokenizer_file_of_another_tool(tmp_path: Path) -> None:
     source = Texts.of(DOCUMENTS)
     path = tmp_path / "tokenizer.json"
-    path.write_text(tokens.tokenizer_json(source.spec(32, "bpe:700").tokenizer).replace("[CLS]", "<s>"))
+    path.write_text(tokenizer.tokenizer_json(source.spec(32, "bpe:700").tokenizer).replace("[CLS]", "<s>"))
     spec = source.spec(32, str(path))
-    assert tokens.tokenizer(spec.tokenizer).id_to_token(spec.cls) == "<s>"
+    assert tokenizer.tokenizer(spec.tokenizer).id_to_token(spec.cls) == "<s>"
     path.write_text("{}")
     with pytest.raises(UserError, match="not a tokenizer file"):
         source.spec(32, str(path))

@@ -15,7 +15,7 @@ from selfsup.data.image import Arrays
 from selfsup.source import Broken, Labels
 from selfsup.spec import ImageSpec
 from selfsup.views.image import PRESETS, Crop, ImageViews, centre, draw, patches, preset, reference
-from selfsup.views.image import views as images
+from selfsup.views.image import views as image_views
 
 LIMIT = 0.006
 
@@ -25,16 +25,19 @@ class Listed:
 
     name, labels = "listed", None
 
-    def __init__(self, pictures):
-        self.pictures = pictures
+    def __init__(self, images):
+        self.images = images
 
     def __len__(self):
-        return len(self.pictures)
+        return len(self.images)
+
+    def conform(self, spec):
+        return self
 
     def read(self, index):
-        if self.pictures[index] is None:
+        if self.images[index] is None:
             raise Broken("damaged")
-        return self.pictures[index]
+        return self.images[index]
 
     def path(self, index):
         return str(index)
@@ -95,7 +98,7 @@ def plain(size, channels=3):
 
 @pytest.fixture
 def without_numba(monkeypatch):
-    monkeypatch.setattr(images, "engine", reference)
+    monkeypatch.setattr(image_views, "engine", reference)
 
 
 BASE = Crop(96, count=2, scale=(0.2, 1.0), flip=0.5)
@@ -118,16 +121,16 @@ STEPS = {
 @pytest.mark.parametrize("name", STEPS)
 def test_every_step_and_the_chain_are_torchvisions(name, files):
     crop, indices = STEPS[name], np.arange(12)
-    pictures = [smooth(150, 200 if not files else 180 + 5 * i, seed=i) for i in indices]
-    source = Listed(pictures) if files else Arrays(np.stack(pictures))
+    images = [smooth(150, 200 if not files else 180 + 5 * i, seed=i) for i in indices]
+    source = Listed(images) if files else Arrays(np.stack(images))
     got = ImageViews(plain(96), {"x": crop}, output="float32").fetch(source, indices, 3, 1).batch["x"]
     u = draw.draws(3, 1, indices, 2)
-    where = draw.places(crop, np.array([p.shape[:2] for p in pictures]), u, 3, 1, indices, 0)
+    where = draw.places(crop, np.array([p.shape[:2] for p in images]), u, 3, 1, indices, 0)
     color = draw.color_params(crop, u)
     for n in indices:
         for v in range(2):
             box, flip = where.box[n, v], where.flip[n, v]
-            wanted = views_chain.view(pictures[n], box, flip, 96, color[n, v], crop.bicubic)
+            wanted = views_chain.view(images[n], box, flip, 96, color[n, v], crop.bicubic)
             assert (got[n, v] - wanted).abs().mean() <= LIMIT
 
 
@@ -184,7 +187,7 @@ def test_fallback_equals_kernel(groups, channels, monkeypatch):
         views = ImageViews(plain(48, channels), groups, output="float32")
         monkeypatch.undo()
         kernel = views.fetch(source, np.arange(6), 5, 0).batch
-        monkeypatch.setattr(images, "engine", reference)
+        monkeypatch.setattr(image_views, "engine", reference)
         torch_alone = views.fetch(source, np.arange(6), 5, 0).batch
         for key in groups:
             assert (kernel[key] - torch_alone[key]).abs().max() < 1e-4
@@ -219,8 +222,8 @@ def test_sixteen_bits_keep_what_eight_lose():
 
 
 def test_labels_index_and_substitutes():
-    pictures = [smooth(20, 20, seed=i) for i in range(8)]
-    source = Listed([None if i in (2, 5) else p for i, p in enumerate(pictures)])
+    images = [smooth(20, 20, seed=i) for i in range(8)]
+    source = Listed([None if i in (2, 5) else p for i, p in enumerate(images)])
     source.labels = Labels(np.arange(8), tuple("abcdefgh"))
     views = ImageViews(plain(16), {"x": Crop(16, scale=(0.5, 1))}, labels=True)
     batch, skipped = views.fetch(source, np.arange(8), 0, 0)
@@ -230,6 +233,6 @@ def test_labels_index_and_substitutes():
     assert not {2, 5} & set(batch["index"].tolist())
     assert again["index"].tolist() == [batch["index"][5], batch["index"][2]]
     assert torch.equal(again["x"][0], batch["x"][5])
-    source.pictures = [None] * 8
+    source.images = [None] * 8
     with pytest.raises(Broken, match="64 samples in a row"):
         views.fetch(source, np.arange(2), 0, 0)

@@ -46,11 +46,11 @@ class Watched(Rotation):
 
     def __init__(self, steps: int) -> None:
         super().__init__(Tiny(), pad=1, hidden_dim=8)
-        self.every, self.steps, self.notes = max(1, steps // 100), 0, []
+        self.every, self.done, self.notes = max(1, steps // 100), 0, []
 
     def after_step(self) -> None:
-        self.steps += 1
-        if self.steps % self.every == 0:
+        self.done += 1
+        if self.done % self.every == 0:
             memory = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
             self.notes.append((memory, len(os.listdir("/proc/self/fd")), threading.active_count()))
 
