@@ -239,16 +239,19 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no plan": (lambda run: break_recipe(run, plan={}), "lacks 'steps'"),
     "no precision": (lambda run: break_recipe(run, precision="float8"), "impossible precision"),
     "no size": (
-        lambda run: break_recipe(run, spec={"size": "8", "channels": 1, "mean": [0], "std": [1]}),
+        lambda run: break_recipe(run, spec={"kind": "image", "size": "8", "channels": 1, "mean": [0], "std": [1]}),
         "not whole numbers",
     ),
-    "huge": (lambda run: break_recipe(run, spec={"size": 10**9, "channels": 1, "mean": [0], "std": [1]}), "impossible"),
+    "huge": (
+        lambda run: break_recipe(run, spec={"kind": "image", "size": 10**9, "channels": 1, "mean": [0], "std": [1]}),
+        "impossible",
+    ),
     "std 0": (
-        lambda run: break_recipe(run, spec={"size": 8, "channels": 1, "mean": [0], "std": [0]}),
+        lambda run: break_recipe(run, spec={"kind": "image", "size": 8, "channels": 1, "mean": [0], "std": [0]}),
         "impossible spec",
     ),
     "three means": (
-        lambda run: break_recipe(run, spec={"size": 8, "channels": 1, "mean": [0] * 3, "std": [1]}),
+        lambda run: break_recipe(run, spec={"kind": "image", "size": 8, "channels": 1, "mean": [0] * 3, "std": [1]}),
         "impossible spec",
     ),
     "options": (
