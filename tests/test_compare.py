@@ -330,7 +330,7 @@ def test_with_labels(source: Arrays, tmp_path: Path, quick_scratch: None) -> Non
     again = selfsup.compare(source, tasks=TOYS, minutes=0.2, out=tmp_path / "c", **SMALL)
     assert again.as_json() == result.as_json()
     assert (tmp_path / "c" / "compare.json").read_bytes() == before, "a finished comparison is left alone"
-    with pytest.raises(UserError, match=r"holds another comparison.*minutes: 0\.2 here, 0\.3 asked"):
+    with pytest.raises(UserError, match=r"holds another comparison.*minutes: 0\.2 here, 0\.3 requested"):
         selfsup.compare(source, tasks=TOYS, minutes=0.3, out=tmp_path / "c", **SMALL)
 
 
@@ -514,7 +514,13 @@ def test_from_scratch_resumes_at_the_next_draw(
 
     monkeypatch.setattr(Accuracy, "scratch", stopping)
     options = {**SMALL, "minutes": 0.01, "out": tmp_path / "c"}
+<<<<<<< HEAD
     with pytest.raises(Interrupted, match=r"stopped at step 2 of 5 by SIGINT: saved in .*; .*same command"):
+=======
+    with pytest.raises(
+        Interrupted, match=r"stopped at step 2 of 5 by SIGINT: saved in .*; run the same command to resume"
+    ):
+>>>>>>> w-cl
         selfsup.compare(source, tasks=(Plain,), **options)
     result = selfsup.compare(source, tasks=(Plain,), **options)
     assert trained == [0, 1, 2, 2, 3, 4]

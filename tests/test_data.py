@@ -203,8 +203,8 @@ class Evil:
         ({"x": X, "y": np.eye(6)}, "one number or name a sample"),
         ({"x": X, "y": np.arange(6) / 2}, "fractions"),
         ({"x": X, "y": np.arange(6) * 1j}, "one number or name a sample"),
-        ({"x": np.array([Evil()] * 3)}, "no readable .npz.*[Oo]bject"),
-        ({"x": X, "y": np.array([Evil()] * 6)}, "no readable .npz.*[Oo]bject"),
+        ({"x": np.array([Evil()] * 3)}, "not a readable .npz.*[Oo]bject"),
+        ({"x": X, "y": np.array([Evil()] * 6)}, "not a readable .npz.*[Oo]bject"),
     ],
 )
 def test_npz_that_is_refused(
@@ -221,7 +221,7 @@ def test_npz_that_is_something_else(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     for content in (b"", b"PK\x03\x04", b"text", pickle.dumps([1]), b"\x93NUMPY"):
         path.write_bytes(content)
-        with pytest.raises(UserError, match=r"no readable \.npz"):
+        with pytest.raises(UserError, match=r"not a readable \.npz"):
             open_data(path)
     with path.open("wb") as file:
         np.save(file, X)
@@ -298,8 +298,8 @@ def test_torchvision_by_name() -> None:
         ("torchvision:FakeDat", "did you mean 'FakeData'"),
         ("torchvision:VisionDataset", "unknown torchvision data set"),
         ("torchvision:FakeData:test", "has no part 'test'"),
-        ("torchvision:Kinetics", "cannot give Kinetics"),
-        ("torchvision:STL10:nothing", "cannot give STL10.*nothing"),
+        ("torchvision:Kinetics", "cannot provide Kinetics"),
+        ("torchvision:STL10:nothing", "cannot provide STL10.*nothing"),
         ("torchvision:", "unknown torchvision data set ''"),
         ("digit", "did you mean 'digits'"),
         ("digits:train", "did you mean 'digits'"),

@@ -56,7 +56,7 @@ class OnFloats(SelfSupervisedEncoder):
     """The estimator with one step replaced: behind scikit-learn's own validation, each row of floats, of whatever
     length, becomes an image. So every check runs, and everything that it looks at is the estimator's."""
 
-    def _pictures(self, rows):
+    def _images(self, rows):
         grey = np.clip(128 + 20 * np.asarray(rows, dtype=np.float64), 0, 255).astype(np.uint8)
         return np.pad(grey, ((0, 0), (0, 64)), "wrap")[:, :64].reshape(-1, 8, 8)
 
@@ -80,7 +80,7 @@ def quick(**given) -> SelfSupervisedEncoder:
     return SelfSupervisedEncoder(**{"steps": 5, "batch_size": 32, **given})
 
 
-def test_arrays_rows_and_files_are_the_same_pictures(digits, tmp_path: Path) -> None:
+def test_arrays_rows_and_files_are_the_same_images(digits, tmp_path: Path) -> None:
     x = np.repeat(digits[0][:60, :, :, None], 3, axis=3)
     features = quick().fit(x).transform(x)
     assert features.shape == (60, 512)
