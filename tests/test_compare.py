@@ -514,13 +514,7 @@ def test_from_scratch_resumes_at_the_next_draw(
 
     monkeypatch.setattr(Accuracy, "scratch", stopping)
     options = {**SMALL, "minutes": 0.01, "out": tmp_path / "c"}
-<<<<<<< HEAD
     with pytest.raises(Interrupted, match=r"stopped at step 2 of 5 by SIGINT: saved in .*; .*same command"):
-=======
-    with pytest.raises(
-        Interrupted, match=r"stopped at step 2 of 5 by SIGINT: saved in .*; run the same command to resume"
-    ):
->>>>>>> w-cl
         selfsup.compare(source, tasks=(Plain,), **options)
     result = selfsup.compare(source, tasks=(Plain,), **options)
     assert trained == [0, 1, 2, 2, 3, 4]
