@@ -25,16 +25,16 @@ class Listed:
 
     name, labels = "listed", None
 
-    def __init__(self, pictures):
-        self.pictures = pictures
+    def __init__(self, samples):
+        self.samples = samples
 
     def __len__(self):
-        return len(self.pictures)
+        return len(self.samples)
 
     def read(self, index):
-        if self.pictures[index] is None:
+        if self.samples[index] is None:
             raise Broken("damaged")
-        return self.pictures[index]
+        return self.samples[index]
 
     def path(self, index):
         return str(index)
@@ -118,39 +118,37 @@ STEPS = {
 @pytest.mark.parametrize("name", STEPS)
 def test_every_step_and_the_chain_are_torchvisions(name, files):
     crop, indices = STEPS[name], np.arange(12)
-    pictures = [smooth(150, 200 if not files else 180 + 5 * i, seed=i) for i in indices]
-    source = Listed(pictures) if files else Arrays(np.stack(pictures))
+    samples = [smooth(150, 200 if not files else 180 + 5 * i, seed=i) for i in indices]
+    source = Listed(samples) if files else Arrays(np.stack(samples))
     got = ImageViews(plain(96), {"x": crop}, output="float32").fetch(source, indices, 3, 1).batch["x"]
     u = draw.draws(3, 1, indices, 2)
-    where = draw.places(crop, np.array([p.shape[:2] for p in pictures]), u, 3, 1, indices, 0)
+    where = draw.places(crop, np.array([p.shape[:2] for p in samples]), u, 3, 1, indices, 0)
     color = draw.color_params(crop, u)
     for n in indices:
         for v in range(2):
             box, flip = where.box[n, v], where.flip[n, v]
-            wanted = views_chain.view(pictures[n], box, flip, 96, color[n, v], crop.bicubic)
+            wanted = views_chain.view(samples[n], box, flip, 96, color[n, v], crop.bicubic)
             assert (got[n, v] - wanted).abs().mean() <= LIMIT
 
 
 @pytest.mark.parametrize(("high", "wide"), [(375, 500), (500, 333), (100, 90)])
 @pytest.mark.parametrize("size", [224, 96, 32])
 def test_centre_is_what_evaluation_does_by_torchvision(high, wide, size):
-    picture = smooth(high, wide)
+    image = smooth(high, wide)
     crop = centre(size)
     got = (
-        ImageViews(plain(size), {"x": crop}, output="float32")
-        .fetch(Listed([picture]), np.zeros(1, int), 0, 0)
-        .batch["x"]
+        ImageViews(plain(size), {"x": crop}, output="float32").fetch(Listed([image]), np.zeros(1, int), 0, 0).batch["x"]
     )
-    x = torch.from_numpy(picture).permute(2, 0, 1)
+    x = torch.from_numpy(image).permute(2, 0, 1)
     resized = F.resize(x, [int(size / 0.875) if size > 64 else size], antialias=True)
     assert (got[0] - F.center_crop(resized, [size, size]) / 255).abs().mean() <= LIMIT
 
 
 def test_shift_over_black_moves_whole_pixels():
-    picture = smooth(32, 32)
+    image = smooth(32, 32)
     crop = Crop(32, pad=4)
-    got = ImageViews(plain(32), {"x": crop}).fetch(Arrays(np.stack([picture] * 64)), np.arange(64), 0, 0).batch["x"]
-    padded = np.pad(picture, ((4, 4), (4, 4), (0, 0)))
+    got = ImageViews(plain(32), {"x": crop}).fetch(Arrays(np.stack([image] * 64)), np.arange(64), 0, 0).batch["x"]
+    padded = np.pad(image, ((4, 4), (4, 4), (0, 0)))
     known = {padded[t : t + 32, left : left + 32].tobytes() for t in range(9) for left in range(9)}
     found = {x.permute(1, 2, 0).contiguous().numpy().tobytes() for x in got}
     assert found <= known
@@ -219,8 +217,8 @@ def test_sixteen_bits_keep_what_eight_lose():
 
 
 def test_labels_index_and_substitutes():
-    pictures = [smooth(20, 20, seed=i) for i in range(8)]
-    source = Listed([None if i in (2, 5) else p for i, p in enumerate(pictures)])
+    samples = [smooth(20, 20, seed=i) for i in range(8)]
+    source = Listed([None if i in (2, 5) else p for i, p in enumerate(samples)])
     source.labels = Labels(np.arange(8), tuple("abcdefgh"))
     views = ImageViews(plain(16), {"x": Crop(16, scale=(0.5, 1))}, labels=True)
     batch, skipped = views.fetch(source, np.arange(8), 0, 0)
@@ -230,6 +228,6 @@ def test_labels_index_and_substitutes():
     assert not {2, 5} & set(batch["index"].tolist())
     assert again["index"].tolist() == [batch["index"][5], batch["index"][2]]
     assert torch.equal(again["x"][0], batch["x"][5])
-    source.pictures = [None] * 8
+    source.samples = [None] * 8
     with pytest.raises(Broken, match="64 samples in a row"):
         views.fetch(source, np.arange(2), 0, 0)
