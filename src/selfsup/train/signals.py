@@ -20,7 +20,7 @@ class Interrupted(Exception):
         where = (
             f"saved in {folder}; run the same command to resume"
             if folder
-            else "nothing was saved, because the run has no folder"
+            else "nothing was saved: it has no folder"
         )
         super().__init__(f"stopped at step {step} of {steps} by {signal.Signals(number).name}: {where}")
 
