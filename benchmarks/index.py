@@ -1,12 +1,12 @@
-"""A million image files in nested folders: how long until a source knows them, the first time and later.
+"""A million image files in nested folders: how long it takes to list them, the first time and later.
 
     python benchmarks/index.py --root /tmp/million [--count 1000000] [--peers]
 
-The files are hard links to a few real JPEGs, made where they are not there yet (100 classes of folders of 100 files);
-a directory holds at most 65,000 links to one file, so there are enough of them. Interleaved rounds, each measurement in
-a process of its own: a walk that stats every file (os.walk and os.stat), the first start without an index, a start with
-it, and with --peers torchvision's ImageFolder and lightly's LightlyDataset. The median of each is printed, as JSON too.
-Then files are added, removed and renamed, and each change has to be seen.
+The files are hard links to a few real JPEGs (100 classes, folders of 100 files), made unless they exist; a file can
+have at most 65,000 links, hence a few. In interleaved rounds, each measurement in a process of its own: a walk that
+stats every file (os.walk and os.stat), the first start without an index, a start with one, and with --peers
+torchvision's ImageFolder and lightly's LightlyDataset. The median of each is printed, also as JSON. Then files are
+added, removed and renamed, and each change has to be noticed.
 """
 
 from __future__ import annotations
@@ -115,9 +115,9 @@ def run(case: str, root: Path, cache: str) -> dict[str, float]:
 
 
 def change(root: Path, name: str, cache: str) -> bool:
-    """Change one file, start again, and undo it; return whether the paths that were found are the right ones."""
+    """Change one file, start again, and undo the change; return whether the right paths were found."""
     new = root / "class50" / "part00" / "changed.jpg"
-    new.unlink(missing_ok=True)  # of a run that was stopped
+    new.unlink(missing_ok=True)  # left by an interrupted run
     old = next(root.glob("class50/part00/*.jpg"))
     listing = f"""
 from selfsup.data.open import open_data
@@ -140,7 +140,7 @@ found = [len(source), *(b"class50/part00/" + name in paths for name in names)]
 
 
 def make(root: Path, count: int) -> None:
-    """Make the files, unless the folder is there."""
+    """Make the files, unless the folder exists."""
     if root.exists():
         return
     generator = np.random.default_rng(0)

@@ -5,7 +5,7 @@
 
 Memory (Linux): the growth of the peak of a fresh process (on a GPU: of the allocator) over loss and gradient, for
 `--large` queries and as many keys of dimension 128; the direct form's is computed where it does not fit: three matrices
-B × B in float32 (logits, their logarithmic softmax, its gradient). Time: rounds in turn, median of the paired ratios.
+B × B in float32 (logits, their log-softmax, its gradient). Time: the forms take turns; median of the paired ratios.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def main() -> None:
         print(f"  batch {args.batch:6}, {name:6}: {median(values[1:]):7.3f} s for loss and gradient")
     print(f"  tiled / direct: {median(ratios):.2f} (from {min(ratios):.2f} to {max(ratios):.2f})")
     error = relative(gradient(direct, args.device), gradient(tiled, args.device))
-    print(f"  largest difference of the gradients, of the largest: {error:.1e}")
+    print(f"  largest difference of the gradients, relative to the largest entry: {error:.1e}")
     for batch in (args.batch, args.large):
         words = [sys.executable, __file__, *sys.argv[1:], "--large", str(batch)]
         ours = float(subprocess.check_output([*words, "--memory-of", "tiled"]))
@@ -103,7 +103,7 @@ def grown(form: Callable[[Tensor, Tensor], Tensor], batch: int, device: str) -> 
         before = torch.cuda.max_memory_allocated()
         form(*tensors).backward()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again at what is in use now
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak to what is in use now
     before = resident("VmRSS")
     form(*tensors).backward()
     return (resident("VmHWM") - before) / 1024

@@ -1,11 +1,11 @@
-"""The share of a training step that goes into making labels, for every task on images.
+"""What fraction of a training step goes into making labels, for every task on images.
 
     python benchmarks/label_making.py [--rounds 9] [--batch 128] [--size 64] [--encoder convnet] [--tasks a,b]
 
 A step is loss, gradient and optimizer on a batch in memory. Making labels is all of the loss but the forward passes of
 the encoder, the heads and colorization's cross-entropy over its soft labels (another cross-entropy counts as
-label-making too). Both are timed in the same step, so that other work on the machine slows both: the median share of
-the rounds is printed, with the smallest and the largest, and what making labels costs beside those forward passes.
+label-making too). Both are timed in the same step, so that other work on the machine slows both. Printed are the
+median fraction over the rounds, the smallest and the largest, and the cost relative to those forward passes.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from selfsup.train.memory import keep_memory
 from torch import Tensor, nn
 
 from selfsup.data.image import Arrays
 from selfsup.encoders import build_encoder
 from selfsup.errors import UserError
-from selfsup.pretraining import prepare_task
 from selfsup.source import Labels
 from selfsup.task import Task
 from selfsup.tasks import TASKS, find_task
+from selfsup.tasks.resolve import resolve_task
+from selfsup.train.device import keep_memory
 from selfsup.train.optim import build_optimizer
 from selfsup.views.loader import batches
 
@@ -58,8 +58,8 @@ class Timed:
 
 
 def step(task: Task, batch: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> tuple[float, float, float]:
-    """Return the seconds of a step, those of its loss outside of the modules, and those inside."""
-    with Timed(list(task.modules())[1:]) as inside:  # all, for maps and tokens are not taken by `forward`
+    """Return the seconds of a step, those of its loss outside the modules, and those inside."""
+    with Timed(list(task.modules())[1:]) as inside:  # all of them, because `forward` does not call `maps` and `tokens`
         began = time.perf_counter()
         loss = task.loss(batch).value
         made = time.perf_counter() - began - inside.seconds
@@ -69,12 +69,12 @@ def step(task: Task, batch: dict[str, Tensor], optimizer: torch.optim.Optimizer)
     return time.perf_counter() - began, made, inside.seconds
 
 
-def shares_of(name: str, options: argparse.Namespace, source: Arrays) -> Callable[[], tuple[float, float]]:
-    """Return what measures one round: the share of the step, and of the forward passes."""
+def fractions_of(name: str, options: argparse.Namespace, source: Arrays) -> Callable[[], tuple[float, float]]:
+    """Return a function that measures one round: the percentage of the step, and of the forward passes."""
     torch.manual_seed(0)
-    _, kind, values, source = prepare_task(name, source, {})
+    _, task_class, values, source = resolve_task(name, source, {})
     spec = source.spec()
-    task = kind(build_encoder(options.encoder or kind.small_encoder, spec), **values)
+    task = task_class(build_encoder(options.encoder or task_class.small_encoder, spec), **values)
     task.train().to(memory_format=torch.channels_last)
     source, views = task.samples(source), task.views(spec)
     fetched = next(iter(batches(source, views, batch_size=options.batch, seed=0, start=0, steps=1, workers=0)))
@@ -103,11 +103,11 @@ def main() -> None:
     source = Arrays(x, Labels.of([f"{i % 4}" for i in range(len(x))]))
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, batch {options.batch}, {options.size} pixels")
     for name in options.tasks.split(",") if options.tasks else TASKS:
-        kind = find_task(name)
-        if kind.kind != "image" or kind.needs_labels:
+        task_class = find_task(name)
+        if task_class.kind != "image" or task_class.needs_labels:
             continue
         try:
-            measure = shares_of(name, options, source)
+            measure = fractions_of(name, options, source)
         except UserError as error:
             print(f"{name}: {error}")
             continue

@@ -1,8 +1,8 @@
-"""What the loop costs over a bare torch loop: the same task, batches, optimizer and precision, in turns, in one run.
+"""What our loop costs compared with a bare torch loop: same task, batches, optimizer and precision, taking turns.
 
     python benchmarks/loop_overhead.py [--rounds 9] [--steps 40]
 
-Prints the median of the paired ratios. The loop runs as a user runs it: with metrics.jsonl, TensorBoard, progress.
+Prints the median of the paired ratios. Our loop runs as a user runs it: metrics.jsonl, TensorBoard, progress.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ import torch
 
 from selfsup.data.image import Arrays
 from selfsup.encoders import build_encoder
-from selfsup.pretraining import make_fabric
 from selfsup.spec import ImageSpec
 from selfsup.task import Task
 from selfsup.tasks.image.rotation import Rotation
-from selfsup.train.fit import Plan, fit
+from selfsup.train.device import make_fabric
+from selfsup.train.fit import fit
 from selfsup.train.optim import build_optimizer
+from selfsup.train.plan import Plan
+from selfsup.train.precision import resolve_precision
 from selfsup.views.loader import batches
 
 
@@ -60,7 +62,7 @@ def main() -> None:
     source = Arrays(np.random.default_rng(0).integers(0, 255, (4000, 28, 28, 1), dtype=np.uint8))
     spec = source.spec()
     plan = Plan(steps=options.steps, batch_size=128)
-    bfloat16 = make_fabric("cpu", "auto")._precision.precision == "bf16-mixed"
+    bfloat16 = resolve_precision("auto", torch.device("cpu")) == "bfloat16"
     task = Rotation(build_encoder("convnet", spec))
     bare(copy.deepcopy(task), source, spec, plan, bfloat16)
     ratios, steps = [], []

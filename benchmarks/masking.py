@@ -1,8 +1,8 @@
-"""What leaving patches out saves: a step of a masked task at 75% beside one that masks a single patch, in turns.
+"""What dropping masked patches saves: a step of a masked task at 75% against one that masks a single patch.
 
     python benchmarks/masking.py [--task mae] [--encoder vit] [--size 64] [--batch 64] [--rounds 7]
 
-Forward, backward and the optimizer, float32, one thread; the median of the paired ratios of processor time.
+Forward, backward and the optimizer, float32, one thread, taking turns; the median of the paired ratios of CPU time.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ def main() -> None:
     torch.set_num_threads(1)
     spec = ImageSpec.of(args.size, 3)
     pixels = np.random.default_rng(0).integers(0, 256, (args.batch, args.size, args.size, 3), dtype=np.uint8)
-    kind, source = find_task(args.task), Arrays(pixels, None, "noise")
+    task_class, source = find_task(args.task), Arrays(pixels, None, "noise")
     encoder = build_encoder(args.encoder, spec)
-    tasks = [kind(build_encoder(args.encoder, spec), mask_ratio=ratio) for ratio in (0.75, 1 / encoder.grid**2)]
+    tasks = [task_class(build_encoder(args.encoder, spec), mask_ratio=ratio) for ratio in (0.75, 1 / encoder.grid**2)]
     optimizers = [build_optimizer(task, "adamw", 1e-3, 0.05) for task in tasks]
     views = tasks[0].views(spec)
     fetched = next(iter(batches(source, views, batch_size=args.batch, seed=0, start=0, steps=1, workers=0)))

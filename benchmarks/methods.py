@@ -1,14 +1,14 @@
-"""Every method under one budget of processor time: few labels, retrieval across styles, rank, seconds, memory.
+"""Every method with the same budget of CPU time: few labels, retrieval across styles, rank, seconds, memory.
 
     python benchmarks/methods.py --tasks simclr,byol,mae --cpu-minutes 5 --out methods.jsonl
 
 Data: three-style emoji (`emoji:train` without labels, `emoji:test` for the test), 8 categories. Labels are drawn by
 base emoji, all three styles of which count as one label; 10 draws; the linear probe chooses its penalty on the drawn
-labels. R@1: how often the nearest other image of the test part is the same emoji in another style. Beside the methods
-stand raw pixels, the untrained encoder and training from scratch on the same labels; `METHOD tuned` is training from
-the method's encoder instead, otherwise alike. Each method runs in a process of its own, the number of steps comes from
-the processor time of a few, or is that of --epochs, and a row that is in --out is not measured again. The trained runs
-stay in --runs, for the gallery. A method may have options: `--tasks "simclr min_scale=0.5"`.
+labels. R@1: how often the nearest other image of the test part is the same emoji in another style. The
+baselines are raw pixels, the untrained encoder and training from scratch on the same labels; `METHOD tuned` starts from
+the method's encoder instead and is otherwise the same. Each method runs in a process of its own. The number of steps
+follows from --epochs, or from the CPU time of a few steps. A row that is already in --out is not measured again. The
+trained runs stay in --runs, for the gallery. A method may have options: `--tasks "simclr min_scale=0.5"`.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ from selfsup.evaluation.label_free import rankme
 from selfsup.evaluation.metrics import accuracy
 from selfsup.evaluation.probe import fit_probe
 from selfsup.evaluation.retrieval import retrieval
-from selfsup.pretraining import make_fabric
 from selfsup.spec import ImageSpec
 from selfsup.task import Encoder
 from selfsup.tasks import TASKS, find_task
 from selfsup.tasks.semi.supervised import Supervised
+from selfsup.train.device import make_fabric
 
 SHOTS, DRAWS, STYLES = (1, 5, 10, 20), 10, 3
 BASELINES, TUNED = ("raw pixels", "untrained", "from scratch"), " tuned"
@@ -53,7 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--tasks", default="all")
     parser.add_argument("--cpu-minutes", type=float, default=5.0)
-    parser.add_argument("--epochs", type=float, help="as many, instead of minutes; with the method's default encoder")
+    parser.add_argument("--epochs", type=float, help="instead of minutes; with the method's default encoder")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--encoder", help="by default convnet, or the small one that the method needs")
     parser.add_argument("--size", type=int, default=64)
@@ -63,8 +63,8 @@ def main() -> None:
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
-        kind = baseline if args.one.startswith(BASELINES) else tuned if args.one.endswith(TUNED) else method
-        row = kind(args)
+        measure = baseline if args.one.startswith(BASELINES) else tuned if args.one.endswith(TUNED) else method
+        row = measure(args)
         with args.out.open("a") as file:
             file.write(json.dumps(row) + "\n")
         return
@@ -81,8 +81,8 @@ def main() -> None:
 def method(args: argparse.Namespace) -> dict[str, object]:
     task, *words = args.one.split()
     options = {key: json.loads(value) for key, _, value in (word.partition("=") for word in words)}
-    kind = find_task(task)
-    encoder = args.encoder or (kind.default_encoder if args.epochs else kind.small_encoder)
+    task_class = find_task(task)
+    encoder = args.encoder or (task_class.default_encoder if args.epochs else task_class.small_encoder)
 
     def train(out: Path, **budget: float) -> tuple[selfsup.Run, float]:
         before = time.process_time()
@@ -145,7 +145,7 @@ def trained(make: Callable[[], Encoder], spec: ImageSpec, args: argparse.Namespa
 
 
 def draws(train: Arrays, together: int = STYLES) -> list[dict[int, np.ndarray]]:
-    """Return draws of base emoji (of as many images one after the other), as the numbers of their images."""
+    """Return draws of base emoji, `together` consecutive images each, as the numbers of their images."""
     drawn = nested_draws(train.labels.ids[::together], SHOTS, DRAWS, 0)
     return [{k: (together * rows[:, None] + np.arange(together)).ravel() for k, rows in draw.items()} for draw in drawn]
 

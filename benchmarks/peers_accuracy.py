@@ -6,10 +6,11 @@
 
 Accuracy: the same encoder from the same seed, the same views (ours feed both sides, batch by batch), steps, optimizer
 and loop; only heads and loss are lightly's, of the same width. Linear probe on the frozen features, labels drawn as in
-benchmarks/methods.py (of `--data mnist5k` image by image), `--seeds` of pretraining. Speed: our loop as `pretrain`
-runs it, against lightly's modules in a plain loop with lightly's transforms and a DataLoader of two workers, each in a
-process of its own and in turn, batches made ahead not counted; float32 on both sides, and in our default precision
-where it differs. "With our memory": lightly's process too keeps freed memory (`train.memory`), which no peer does.
+benchmarks/methods.py (with `--data mnist5k` image by image), over `--seeds` seeds of pretraining. Speed: our loop as
+`pretrain` runs it, against lightly's modules in a plain loop with lightly's transforms and a DataLoader of two workers,
+each in a process of its own, taking turns, without the batches that were made ahead; float32 on both sides, and also
+our default precision where that differs. "With our memory": lightly's process keeps freed memory too
+(`train.device.keep_memory`), which it does not do by itself.
 """
 
 from __future__ import annotations
@@ -35,7 +36,6 @@ from lightly.models import modules as lightly_modules
 from lightly.models import utils as lightly_utils
 from lightly.utils.scheduler import cosine_schedule
 from PIL import Image
-from selfsup.train.memory import keep_memory
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -43,15 +43,17 @@ from methods import STYLES, probed
 from selfsup.data.open import open_data
 from selfsup.encoders import build_encoder
 from selfsup.evaluation.draws import interval
-from selfsup.pretraining import make_fabric, make_plan, prepare_task
 from selfsup.task import Loss, Task
 from selfsup.tasks import find_task
+from selfsup.tasks.resolve import resolve_task
+from selfsup.train.device import keep_memory, make_fabric
 from selfsup.train.fit import fit
+from selfsup.train.plan import make_plan
 from selfsup.train.precision import PRECISIONS, resolve_precision
 
 LIGHTLY, KEPT = "lightly", "lightly with our memory"
-WARM, STEPS = 6, 6  # the first batches of a DataLoader were made ahead: two workers hold four
-# forked, as is usual on Linux: from a process that was spawned they would be spawned too, for longer than the steps
+WARM, STEPS = 6, 6  # two workers have made the first four batches of a DataLoader ahead
+# forked, as is usual on Linux: a spawned process would spawn its workers, which takes longer than the steps
 LOADER = {"shuffle": True, "drop_last": True, "num_workers": 2, "multiprocessing_context": "fork"}
 
 
@@ -60,7 +62,7 @@ class Peer(Task):
 
     def __init__(self, encoder: Any, ours: Task) -> None:
         super().__init__(encoder)
-        self.views_of, self.slow = [ours], None
+        self.views_of, self.targets = [ours], None
         self.build(encoder.dim)
 
     def build(self, dim: int) -> None: ...
@@ -74,16 +76,15 @@ class Peer(Task):
         crops = [*batch["x"].unbind(1), *(batch["local"].unbind(1) if "local" in batch else ())]
         return Loss(self.of_crops(crops))
 
-    def slowly(self, *modules: nn.Module) -> list[nn.Module]:
-        slow = [copy.deepcopy(module).requires_grad_(False) for module in modules]
-        self.slow, self.fast = nn.ModuleList(slow), [modules]
-        return slow
+    def add_targets(self, *modules: nn.Module) -> None:
+        self.targets = nn.ModuleList(copy.deepcopy(module).requires_grad_(False) for module in modules)
+        self.online = [modules]
 
     def after_step(self) -> None:
-        if self.slow is not None:
+        if self.targets is not None:
             momentum = cosine_schedule(round(self.progress * 1000), 1001, 0.99, 1.0)
-            for slow, fast in zip(self.slow, self.fast[0], strict=True):
-                lightly_utils.update_momentum(fast, slow, momentum)
+            for target, online in zip(self.targets, self.online[0], strict=True):
+                lightly_utils.update_momentum(online, target, momentum)
 
 
 class PeerSimCLR(Peer):
@@ -112,12 +113,12 @@ class PeerBYOL(Peer):
         self.head = lightly_modules.BYOLProjectionHead(dim, 512, 128)
         self.predictor = lightly_modules.BYOLPredictionHead(128, 512, 128)
         self.criterion = lightly_loss.NegativeCosineSimilarity()
-        self.slowly(self.encoder, self.head)
+        self.add_targets(self.encoder, self.head)
 
     def of_crops(self, crops: list[torch.Tensor]) -> torch.Tensor:
         predictions = [self.predictor(self.head(self.encoder(x))) for x in crops]
         with torch.no_grad():
-            targets = [self.slow[1](self.slow[0](x)) for x in crops]
+            targets = [self.targets[1](self.targets[0](x)) for x in crops]
         return (self.criterion(predictions[0], targets[1]) + self.criterion(predictions[1], targets[0])) / 2
 
 
@@ -136,13 +137,14 @@ class PeerSwAV(Peer):
 class PeerDINO(Peer):
     def build(self, dim: int) -> None:
         self.head = lightly_modules.DINOProjectionHead(dim, 512, 128, 1024, batch_norm=True)
-        self.head.last_layer.weight = self.head.last_layer.weight.detach()  # computed by weight_norm: has no copy else
+        layer = self.head.last_layer
+        layer.weight = layer.weight.detach()  # weight_norm computes it, and deepcopy copies only leaves
         self.criterion = lightly_loss.DINOLoss(1024, teacher_temp=0.04, warmup_teacher_temp_epochs=0)
-        self.slowly(self.encoder, self.head)
+        self.add_targets(self.encoder, self.head)
 
     def of_crops(self, crops: list[torch.Tensor]) -> torch.Tensor:
         with torch.no_grad():
-            targets = [self.slow[1](self.slow[0](x)) for x in crops[:2]]
+            targets = [self.targets[1](self.targets[0](x)) for x in crops[:2]]
         return self.criterion(targets, [self.head(self.encoder(x)) for x in crops], teacher_temp=0.04)
 
 
@@ -205,7 +207,7 @@ PEERS = {
 }
 
 
-class Pictures(Dataset):  # type: ignore[type-arg]
+class Images(Dataset):  # type: ignore[type-arg]
     def __init__(self, x: np.ndarray, transform: Any) -> None:
         self.x, self.transform = x, transform
 
@@ -218,11 +220,11 @@ class Pictures(Dataset):  # type: ignore[type-arg]
 
 def pair(name: str, encoder: str, spec: Any, source: Any, seed: int) -> tuple[Task, Task]:
     """Return ours and lightly's task on encoders with the same weights."""
-    _, kind, options, _ = prepare_task(name, source, {})
+    _, task_class, options, _ = resolve_task(name, source, {})
     torch.manual_seed(seed)
     first = build_encoder(encoder, spec)
     second = copy.deepcopy(first)
-    ours = kind(first, **options)
+    ours = task_class(first, **options)
     torch.manual_seed(seed)
     return ours, PEERS[name][0](second, ours)
 
@@ -244,7 +246,7 @@ def accuracy(args: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
 
 
 def serve(side: str, name: str, args: argparse.Namespace, pipe: Any) -> None:
-    """Train in this process, as a user of `side` would, and send the seconds of `STEPS` steps whenever asked."""
+    """Train in this process, as a user of `side` would, and send the seconds of `STEPS` steps on request."""
     torch.set_num_threads(args.threads)
     warnings.filterwarnings("ignore")
     source = open_data("emoji:train")
@@ -282,7 +284,7 @@ def their_loop(task: Peer, name: str, source: Any, side: str, args: argparse.Nam
     if side == KEPT:
         keep_memory()
     optimizer = torch.optim.AdamW(task.parameters(), lr=1e-3)
-    dataset = Pictures(source.x, PEERS[name][1](args.size))
+    dataset = Images(source.x, PEERS[name][1](args.size))
 
     def run() -> list[float]:
         ended: list[float] = []
@@ -300,11 +302,11 @@ def their_loop(task: Peer, name: str, source: Any, side: str, args: argparse.Nam
 
 
 def speed(args: argparse.Namespace, name: str) -> None:
-    """Each side in a process of its own, which rests while the other works."""
+    """Time each side in a process of its own, which is idle while the others run."""
     spawn = multiprocessing.get_context("spawn")
     sides = {}
-    quick = resolve_precision("auto", torch.device("cpu"))
-    for side in dict.fromkeys(("float32", quick, LIGHTLY, KEPT)):
+    default = resolve_precision("auto", torch.device("cpu"))
+    for side in dict.fromkeys(("float32", default, LIGHTLY, KEPT)):
         here, there = spawn.Pipe()
         process = spawn.Process(target=serve, args=(side, name, args, there))
         process.start()

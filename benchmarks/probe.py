@@ -5,7 +5,7 @@
     python benchmarks/probe.py --small    # a smoke test: half a minute; its ratios mean nothing
 
 Features are synthetic: a power-law spectrum (exponent 1) within classes, class means that decay faster, rotated, so
-that no axis is special, and standardised for everybody. Runs of the two sides alternate, and what is printed is the
+that no axis is special, and standardized for all. Runs of the two sides alternate, and what is printed is the
 ratio of neighbours in time. CPU seconds beside wall seconds show when somebody else used the machine.
 """
 
@@ -34,7 +34,7 @@ EPOCHS = 90  # of lightly's linear evaluation, with batch 256, SGD with momentum
 
 
 class Run(NamedTuple):
-    """Seconds and what came out."""
+    """Seconds and the result."""
 
     wall: float
     cpu: float
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=["knn", "sgd", "solver"], choices=["knn", "sgd", "solver"])
     parser.add_argument("--classes", nargs="*", type=int, default=[10, 1000])
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--timed-epochs", type=int, help="run so few of lightly's, extrapolate its time")
+    parser.add_argument("--timed-epochs", type=int, help="extrapolate lightly's time from this many epochs")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     warnings.filterwarnings("ignore")
@@ -85,10 +85,10 @@ def main() -> None:
 def features(n: int, tests: int, classes: int, dim: int = 512) -> Data:
     rng = np.random.default_rng(0)
     index = np.arange(1, dim + 1)
-    turn = np.linalg.qr(rng.normal(size=(dim, dim)))[0]
+    rotation = np.linalg.qr(rng.normal(size=(dim, dim)))[0]
     means = rng.normal(size=(classes, dim)) * index**-0.8 * (0.5 if classes <= 10 else 1.3)
     y = np.arange(n + tests) % classes
-    x = ((rng.normal(size=(n + tests, dim)) * index**-0.5 + means[y]) @ turn).astype(np.float32)
+    x = ((rng.normal(size=(n + tests, dim)) * index**-0.5 + means[y]) @ rotation).astype(np.float32)
     x = (x - x[:n].mean(0)) / x[:n].std(0)
     return Data(x[:n], y[:n], x[n:], y[n:])
 
@@ -101,7 +101,7 @@ def compare_sgd(data: Data, epochs: int, timed: int | None) -> None:
     if timed is None:
         theirs = measure(lambda: lightly_linear(data, classes, epochs))
     else:
-        measure(lambda: lightly_linear(data, classes, 1))  # what the libraries take the first time
+        measure(lambda: lightly_linear(data, classes, 1))  # the libraries' own warm-up
         one, some = (measure(lambda n=n: lightly_linear(data, classes, n)) for n in (1, timed))
         wall, cpu = ((b - a) / (timed - 1) * epochs for a, b in zip(one[:2], some[:2], strict=True))
         theirs = Run(wall, cpu, some.result)
@@ -143,18 +143,18 @@ def compare_knn(gallery: int, queries: int, part: int, repeats: int) -> None:
     x[:, :10] += 2 * np.eye(10, dtype=np.float32)[y]
     q[:, :10] += 2 * np.eye(10, dtype=np.float32)[np.arange(queries) % 10]
     truth = np.arange(queries) % 10
-    neighbours(q[:256], x[:1024], k)  # what the libraries themselves take the first time
+    neighbours(q[:256], x[:1024], k)  # the libraries' own warm-up
     before = peak_mb()
     knn = KNN(torch.from_numpy(x), torch.from_numpy(y), 10, k)
     whole = measure(lambda: knn.predict(q))
     print(f"\nkNN, gallery {gallery} × 512, {queries} queries, k = {k}: {whole.wall:.1f} s, {whole.cpu:.1f} CPU s,")
     print(f"  at most {peak_mb() - before:.0f} MB above the features; accuracy {accuracy(truth, whole.result):.4f}")
     bank = torch.nn.functional.normalize(torch.from_numpy(x)).T.contiguous()
-    asked = torch.nn.functional.normalize(torch.from_numpy(q[:part]))
+    queried = torch.nn.functional.normalize(torch.from_numpy(q[:part]))
     peer = KNeighborsClassifier(k, metric="cosine", algorithm="brute").fit(x, y)
 
     def lightly() -> NDArray[np.int64]:
-        found = [knn_predict(asked[i : i + 256], bank, knn.ids, 10, k)[:, 0] for i in range(0, part, 256)]
+        found = [knn_predict(queried[i : i + 256], bank, knn.ids, 10, k)[:, 0] for i in range(0, part, 256)]
         return torch.cat(found).numpy()
 
     rows: dict[str, list[Run]] = {"ours": [], "lightly, batches of 256": [], "scikit-learn, equal votes": []}

@@ -4,8 +4,8 @@
     python benchmarks/text_data.py DOWNLOADS OUT
 
 DOWNLOADS is the folder with both files. OUT/train holds bbc/CLASS/*.txt (two of three unique articles) and
-mail/*.txt (the plain text of every mail, its headers stripped: they leak the label); OUT/bbc-train is the first of
-the two again, OUT/bbc-test the remaining articles, whose words no task and no tokenizer sees. Neither corpus may be
+mail/*.txt (the plain text of every mail, its headers stripped: they leak the label); OUT/bbc-train holds the same
+articles again, OUT/bbc-test the remaining ones, whose words no task and no tokenizer sees. Neither corpus may be
 redistributed.
 """
 

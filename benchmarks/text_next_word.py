@@ -1,11 +1,11 @@
-"""Is next_word better than counting? Nats a token on held-out documents, beside interpolated n-gram models.
+"""Is next_word better than counting? Nats per token on held-out documents, beside interpolated n-gram models.
 
     python benchmarks/text_next_word.py RUN TRAIN TEST
 
 RUN is a finished run of next_word on TRAIN. All models share the run's tokenizer, and predict the same tokens: every
 token of each piece of the TEST documents, from those before it in the piece. The n-grams are Jelinek-Mercer
-interpolations of trigram, bigram, unigram and 1/V, with Witten-Bell's weights (as many as the context was seen,
-against as many different words as followed it), which need no tuning; they see the tokens of TRAIN in the same pieces.
+interpolations of trigram, bigram, unigram and 1/V, with Witten-Bell's weights (how often the context was seen against
+how many different words followed it), which need no tuning; they see the tokens of TRAIN in the same pieces.
 """
 
 import sys
@@ -55,20 +55,19 @@ def main(folder, train, test):
                 p = (seen[key * v + w] + kinds[key] * p) / (total[key] + kinds[key])
             losses[order, place] = -np.log(p)
     for name, loss in zip(("unigram", "bigram", "trigram"), losses.mean(1), strict=True):
-        print(f"{name}: {loss:.3f} nats a token")
+        print(f"{name}: {loss:.3f} nats per token")
     total = count = 0
     views = task.views(spec)
     with torch.no_grad():
         for start in range(0, len(held_out), 64):
             rows = np.arange(start, min(start + 64, len(held_out)))
             batch = views.fetch(held_out, rows, 0, 0).batch
-            asked = int(held_out.lengths[rows].sum())
-            total, count = total + float(task.loss(batch).value) * asked, count + asked
+            tokens = int(held_out.lengths[rows].sum())
+            total, count = total + float(task.loss(batch).value) * tokens, count + tokens
     assert count == len(word)
-    print(
-        f"next_word: {total / count:.3f} nats a token, {total / count / np.log(2) / spec.bytes_a_token:.3f} bits a byte"
-    )
-    print(f"{count:,} held-out tokens, {len(before.ids):,} of training, V = {v:,}, ln V = {np.log(v):.3f}")
+    nats = total / count
+    print(f"next_word: {nats:.3f} nats per token, {nats / np.log(2) / spec.bytes_per_token:.3f} bits per byte")
+    print(f"{count:,} held-out tokens, {before.lengths.sum():,} of training, V = {v:,}, ln V = {np.log(v):.3f}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Views a second, beside the peers: `pip install selfsup[bench]`, then `python benchmarks/views.py [--rounds 9]`.
+"""Views per second, beside the peers: `pip install selfsup[bench]`, then `python benchmarks/views.py [--rounds 9]`.
 
-Every pipeline goes from the same files (or arrays) to the same filled batch, in one process, by turns in each round; a
-ratio is the median over the rounds of the ratios within a round. One thread for torch, OpenCV and numba, except where
-workers are the question. Probabilities, strengths, scales and interpolation are the same. Compilation and warm-up are
-outside the clock; the time of the first compilation is printed.
+Every pipeline goes from the same files (or arrays) to the same filled batch, in one process, taking turns in each
+round; a ratio is the median over the rounds of the ratios within a round. One thread for torch, OpenCV and numba,
+except where workers are compared. Probabilities, strengths, scales and interpolation are the same. Compilation and
+warm-up are not timed; the time of the first compilation is printed.
 """
 
 from __future__ import annotations
@@ -34,12 +34,11 @@ from albumentations.pytorch import ToTensorV2
 from PIL import Image, ImageOps
 from torch.utils.data import DataLoader, Dataset
 
+from selfsup.base.cache import cache_folder
 from selfsup.data.image import Arrays, Files
 from selfsup.data.image.cache import Decoded
-from selfsup.data.open import cache_folder
 from selfsup.spec import ImageSpec
-from selfsup.views import draw
-from selfsup.views.image import Crop, ImageViews, preset
+from selfsup.views.image import Crop, ImageViews, draw, preset
 from selfsup.views.loader import batches
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
@@ -53,22 +52,22 @@ Run = Callable[[np.ndarray], Any]
 
 
 def corpus(count: int = 600) -> tuple[Path, str]:
-    """Return a folder of JPEG files of 500×375 pixels, made once, and where they are from."""
+    """Return a folder of JPEG files of 500×375 pixels, made once, and their origin."""
     folder = cache_folder() / "views-benchmark"
     note = folder / "origin.txt"
     if not note.exists():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as scratch:
             try:
-                pictures = _photographs(Path(scratch))
-                origin = f"parts of {len(pictures)} sample photographs of Debian's opencv-doc"
+                images = _photographs(Path(scratch))
+                origin = f"parts of {len(images)} sample photographs of Debian's opencv-doc"
             except (OSError, subprocess.CalledProcessError) as error:
-                print(f"no photographs to be had ({error}); making a synthetic corpus (1/f noise)", file=sys.stderr)
-                pictures, origin = [], "synthetic, 1/f noise"
+                print(f"no photographs available ({error}); making a synthetic corpus (1/f noise)", file=sys.stderr)
+                images, origin = [], "synthetic, 1/f noise"
             rng = np.random.default_rng(0)
             for number in range(count):
-                image = pictures[number % len(pictures)] if pictures else _noise(rng)
-                side = rng.uniform(0.6, 1)  # another part of a photograph each time
+                image = images[number % len(images)] if images else _noise(rng)
+                side = rng.uniform(0.6, 1)  # a different part of a photograph each time
                 wide, high = int(image.width * side), int(image.height * side)
                 left, top = rng.integers(0, image.width - wide + 1), rng.integers(0, image.height - high + 1)
                 image = image.crop((left, top, left + wide, top + high))
@@ -91,7 +90,7 @@ def _photographs(scratch: Path) -> list[Image.Image]:
 
 
 def _noise(rng: np.random.Generator) -> Image.Image:
-    """Return an image with the spectrum of natural ones: amplitude 1/f, channels that go together."""
+    """Return an image with the spectrum of natural ones: amplitude 1/f, correlated channels."""
     f = np.hypot(np.fft.fftfreq(375)[:, None], np.fft.rfftfreq(500)[None]) + 1 / 500
     mix = np.array([[1, 0.3, 0.1], [1, 0, -0.1], [1, -0.3, 0.1]])
     planes = np.fft.irfft2(np.fft.rfft2(rng.normal(size=(3, 375, 500))) / f, s=(375, 500))
@@ -102,8 +101,8 @@ def _noise(rng: np.random.Generator) -> Image.Image:
 # --- the peers
 
 
-class Pictures(Dataset):
-    """Files or arrays through a peer's transform, as its own data set does it: Pillow for lightly, else OpenCV."""
+class Images(Dataset):
+    """Files or arrays through a peer's transform, as its own data set does it: Pillow for lightly, otherwise OpenCV."""
 
     def __init__(self, items: Any, transform: Any, albumentations: int = 0) -> None:
         self.items, self.transform, self.views = items, transform, albumentations
@@ -124,7 +123,7 @@ def collate(samples: list[list[torch.Tensor]]) -> list[torch.Tensor]:
     return [torch.stack(view) for view in zip(*samples, strict=True)]
 
 
-def one_by_one(data: Pictures) -> Run:
+def one_by_one(data: Images) -> Run:
     return lambda indices: collate([data[int(i)] for i in indices])
 
 
@@ -164,12 +163,12 @@ def by_turns(runs: dict[str, Run], count: int, total: int, rounds: int) -> dict[
     """Return the seconds of each pipeline in each round, on the same indices within a round."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     names = list(runs)
-    for turn in range(-1, rounds):  # the first one warms up
-        indices = np.random.default_rng(turn + 1).permutation(total)[:count].astype(np.int64)
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+    for round_ in range(-1, rounds):  # the first one is a warm-up
+        indices = np.random.default_rng(round_ + 1).permutation(total)[:count].astype(np.int64)
+        for name in names[round_ % len(names) :] + names[: round_ % len(names)]:
             begin = time.perf_counter()
             runs[name](indices)
-            if turn >= 0:
+            if round_ >= 0:
                 seconds[name].append(time.perf_counter() - begin)
     return seconds
 
@@ -190,7 +189,7 @@ def show(title: str, seconds: dict[str, list[float]], count: int, floor: str | N
                 if peer in ("lightly", "albumentations"):
                     row[f"times {peer}"] = ratio(seconds, peer, name)
             if floor is not None:
-                row["share of decoding alone"] = ratio(seconds, floor, name)
+                row["fraction of decoding alone"] = ratio(seconds, floor, name)
         text = "   ".join(f"{value:.2f} {key}" for key, value in row.items() if key != "images_per_second")
         print(f"  {name:<28}{row['images_per_second']:>9.0f} images/s   {text}")
         result[name] = row
@@ -209,8 +208,8 @@ def bilinear(groups: dict[str, Crop]) -> dict[str, Crop]:
 def files_case(source: Files, paths: list[str], rounds: int) -> dict[str, Any]:
     groups = preset("simclr")
     runs = {
-        "lightly": one_by_one(Pictures(paths, L.SimCLRTransform(input_size=224))),
-        "albumentations": one_by_one(Pictures(paths, albumentation(groups["x"]), 2)),
+        "lightly": one_by_one(Images(paths, L.SimCLRTransform(input_size=224))),
+        "albumentations": one_by_one(Images(paths, albumentation(groups["x"]), 2)),
         "ours float32": ours(source, groups, "float32"),
         "ours uint8": ours(source, groups, "uint8"),
         "ours crops only": ours(source, groups, "crops"),
@@ -226,8 +225,8 @@ def multicrop_case(source: Files, paths: list[str], rounds: int) -> dict[str, An
     kinds = [albumentation(groups["x"], 0), albumentation(groups["x"], 1), *[albumentation(groups["local"])] * 8]
     transform = L.DINOTransform(global_crop_scale=(0.4, 1.0), local_crop_scale=(0.05, 0.4), n_local_views=8)
     runs = {
-        "lightly": one_by_one(Pictures(paths, transform)),
-        "albumentations": one_by_one(Pictures(paths, kinds, 10)),
+        "lightly": one_by_one(Images(paths, transform)),
+        "albumentations": one_by_one(Images(paths, kinds, 10)),
         "ours float32": ours(source, groups, "float32"),
         "ours uint8": ours(source, groups, "uint8"),
         "decoding alone": decode(source),
@@ -241,7 +240,7 @@ def workers_case(source: Files, paths: list[str], rounds: int) -> dict[str, Any]
     groups, size, count = preset("simclr"), 32, 8
     spec = ImageSpec(224, 3, MEAN, STD)
 
-    def peer(data: Pictures) -> Run:
+    def peer(data: Images) -> Run:
         loader = DataLoader(
             data, size, shuffle=True, num_workers=2, collate_fn=collate, drop_last=True, persistent_workers=True
         )
@@ -264,9 +263,9 @@ def workers_case(source: Files, paths: list[str], rounds: int) -> dict[str, Any]
 
     few = paths[: size * count]
     runs = {
-        "lightly": peer(Pictures(few, L.SimCLRTransform(input_size=224))),
-        "albumentations": peer(Pictures(few, albumentation(groups["x"]), 2)),
-        "albumentations uint8": peer(Pictures(few, albumentation(groups["x"], whole=True), 2)),
+        "lightly": peer(Images(few, L.SimCLRTransform(input_size=224))),
+        "albumentations": peer(Images(few, albumentation(groups["x"]), 2)),
+        "albumentations uint8": peer(Images(few, albumentation(groups["x"], whole=True), 2)),
         "ours uint8 (default)": mine("uint8"),
         "ours float32": mine("float32"),
     }
@@ -286,8 +285,8 @@ def small_case(rounds: int) -> dict[str, Any]:
     groups = preset("simclr", 32)
     transform = L.SimCLRTransform(input_size=32, cj_strength=0.5, gaussian_blur=0.0)
     runs = {
-        "lightly": one_by_one(Pictures(list(pixels), transform)),
-        "albumentations": one_by_one(Pictures(list(pixels), albumentation(groups["x"]), 2)),
+        "lightly": one_by_one(Images(list(pixels), transform)),
+        "albumentations": one_by_one(Images(list(pixels), albumentation(groups["x"]), 2)),
         "ours float32": ours(Arrays(pixels), groups, "float32", 32),
         "ours uint8": ours(Arrays(pixels), groups, "uint8", 32),
     }
@@ -298,11 +297,11 @@ def small_case(rounds: int) -> dict[str, Any]:
 
 
 def fidelity(source: Files) -> dict[str, float]:
-    """Return the mean absolute difference, of 1, from torchvision with the same parameters; each step alone and all."""
+    """Return the mean absolute difference from torchvision (range 0 to 1, same parameters) of each step and of all."""
     crop, indices = replace(preset("simclr")["x"], solarize=0.2), np.arange(48)
-    pictures = [source.read(int(i)) for i in indices]
+    images = [source.read(int(i)) for i in indices]
     u = draw.draws(0, 0, indices, 2)
-    shapes = np.array([p.shape[:2] for p in pictures])
+    shapes = np.array([p.shape[:2] for p in images])
     where = draw.places(crop, shapes, u, 0, 0, indices, 0)
     alone = {
         "crop": replace(crop, jitter=None, gray=0.0, blur=0.0, solarize=0.0),
@@ -318,7 +317,7 @@ def fidelity(source: Files) -> dict[str, float]:
         got, color = views.fetch(source, indices, 0, 0).batch["x"], draw.color_params(kind, u)
         found[name] = statistics.fmean(
             float(
-                (got[n, v] - views_chain.view(pictures[n], where.box[n, v], where.flip[n, v], 224, color[n, v]))
+                (got[n, v] - views_chain.view(images[n], where.box[n, v], where.flip[n, v], 224, color[n, v]))
                 .abs()
                 .mean()
             )
@@ -331,8 +330,9 @@ def fidelity(source: Files) -> dict[str, float]:
 def first_use() -> float:
     """Return the seconds that a first use takes with an empty compilation cache, in a process of its own."""
     code = (
-        "import time, numpy as np; from selfsup.data import Arrays, ImageSpec\n"
-        "from selfsup.views import ImageViews, preset; begin = time.perf_counter()\n"
+        "import time, numpy as np; from selfsup.data.image import Arrays\n"
+        "from selfsup.spec import ImageSpec\n"
+        "from selfsup.views.image import ImageViews, preset; begin = time.perf_counter()\n"
         "views = ImageViews(ImageSpec.of(32, 3), preset('simclr', 32))\n"
         "views.fetch(Arrays(np.zeros((8, 32, 32, 3), np.uint8)), np.arange(8), 0, 0)\n"
         "print(time.perf_counter() - begin)"
@@ -381,7 +381,7 @@ def main() -> None:
         if options.only in (None, name):
             found[name] = case()
     if "fidelity" in found:
-        print("\nmean absolute difference from torchvision (float, same parameters), of 1:")
+        print("\nmean absolute difference from torchvision (float, range 0 to 1, same parameters):")
         print("  " + "   ".join(f"{name} {value:.1e}" for name, value in found["fidelity"].items()))
         print(f"first use, compiling: {first_use():.1f} s (kept on disk after that)")
     if options.json:

@@ -2,7 +2,7 @@
 
     python docs/gallery.py [--data emoji:test] [--runs runs/] [--tasks a,b]
 
-A run folder below `--runs` whose recipe names a task shows that task's prediction; other images show what goes in.
+For a task that has a run folder below `--runs`, its prediction is shown as well; otherwise only input and labels.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def runs_by_task(folder: Path | None) -> dict[str, Path]:
     return {json.loads(path.read_text())["task"]["name"]: path.parent for path in recipes}
 
 
-def save_small(picture: Path, out: Path) -> None:
-    image = Image.open(picture).convert("RGB")
+def save_small(drawn: Path, out: Path) -> None:
+    image = Image.open(drawn).convert("RGB")
     for quality in (85, 70, 55, 40, 25, 10):
         image.save(out, quality=quality, method=6)
         if out.stat().st_size <= LARGEST:
@@ -45,17 +45,17 @@ def entry(task: Entry, data: str, run: Path | None, folder: Path) -> list[str]:
         return [*lines, "See [text.md](text.md).", ""]
     out = folder / f"{task.name}.webp"
     with tempfile.TemporaryDirectory() as scratch:
-        picture = Path(scratch) / "show.png"
+        drawn = Path(scratch) / "show.png"
         try:
-            selfsup.show(task.name, open_data(data), out=picture, count=3, run=run)
+            selfsup.show(task.name, open_data(data), out=drawn, count=3, run=run)
         except UserError as error:
             return [*lines, f"No image: {error}.", ""]
-        save_small(picture, out)
+        save_small(drawn, out)
     return [*lines, f"![{task.name}]({folder.name}/{out.name})", "", command(task.name, data, run), ""]
 
 
 def command(task: str, data: str, run: Path | None) -> str:
-    """Return what draws the image, and how the run was trained."""
+    """Return the command that draws the image, and how the run was trained."""
     if run is None:
         return f"`selfsup show {task} {data}`"
     recipe = json.loads((run / "recipe.json").read_text())
@@ -67,7 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="emoji:test")
     parser.add_argument("--runs", type=Path)
-    parser.add_argument("--tasks", help="draw these anew and leave the other images as they are")
+    parser.add_argument("--tasks", help="redraw only these")
     options = parser.parse_args()
     folder = HERE / "gallery"
     folder.mkdir(exist_ok=True)

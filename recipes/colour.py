@@ -1,4 +1,4 @@
-"""Colorization and split-brain on 4,797 emoji of 64 pixels, with 10 labels per class of 8; what making labels costs.
+"""Colorization and split-brain on 4,797 emoji of 64 pixels, with 10 labels for each of 8 classes; the cost of labels.
 
 `python recipes/colour.py [NAME]` runs all or one. Pretraining is without labels, seed 0, one CPU thread; the accuracy
 is that of a linear probe on 10 labels per class, 5 draws, on the emoji of `emoji:test`, with its 95% interval.
@@ -16,12 +16,13 @@ import torch
 import selfsup
 from selfsup.data.open import open_data
 from selfsup.encoders import build_encoder
+from selfsup.evaluation.result import Evaluation
 from selfsup.nn.image.lab import ab_at, coloured, to_light
 from selfsup.tasks.image.colorization import Colorization
 from selfsup.views.loader import batches
 
 
-def measured(task: str, steps: int, **options: Any) -> selfsup.evaluation.Evaluation:
+def measured(task: str, steps: int, **options: Any) -> Evaluation:
     """Pretrain on emoji and measure the representation beside the untrained encoder's."""
     run = selfsup.pretrain(
         "emoji:train", task=task, encoder="convnet", steps=steps, out=f"runs/{task}-recipe", quiet=True, **options
@@ -31,7 +32,7 @@ def measured(task: str, steps: int, **options: Any) -> selfsup.evaluation.Evalua
     )
 
 
-def colorization() -> selfsup.evaluation.Evaluation:
+def colorization() -> Evaluation:
     """`selfsup pretrain emoji:train --task colorization --encoder convnet --steps 254`.
 
     Seed 0, 280 CPU seconds: 31.9 ± 4.5% (kNN 34.1 ± 2.8%); untrained 33.1 ± 2.6% (31.7 ± 4.8%), raw pixels
@@ -40,7 +41,7 @@ def colorization() -> selfsup.evaluation.Evaluation:
     return measured("colorization", 254)
 
 
-def split_brain() -> selfsup.evaluation.Evaluation:
+def split_brain() -> Evaluation:
     """`selfsup pretrain emoji:train --task split_brain --encoder convnet --steps 214`.
 
     Seed 0, 217 CPU seconds: 34.0 ± 3.3% (kNN 34.0 ± 2.5%); untrained as above: no gain after so few steps.
@@ -49,16 +50,16 @@ def split_brain() -> selfsup.evaluation.Evaluation:
 
 
 def label_making(encoder: str = "convnet", size: int = 64, batch_size: int = 64, rounds: int = 7) -> float:
-    """Return the median share of the forward pass that making the input and the labels takes, in interleaved rounds.
+    """Return the time to make input and labels as a fraction of that of the forward pass: the median of several rounds.
 
-    One thread, processor time, on a busy machine: 7% with batches of 64 and of 128, 5 rounds.
+    One thread, CPU time, on a busy machine: 7% with batches of 64 and of 128, 5 rounds.
     """
     source = open_data("emoji")
     spec = source.spec(size)
     task = Colorization(build_encoder(encoder, spec))
     views = task.views(spec).for_device(torch.device("cpu"))
     fetched = next(iter(batches(source, views, batch_size=batch_size, seed=0, start=0, steps=1, workers=0)))
-    x, shares = views.finish(fetched.batch)["x"], []
+    x, fractions = views.finish(fetched.batch)["x"], []
     for _ in range(rounds):
         began = time.process_time()
         light = to_light(x, spec)
@@ -66,8 +67,8 @@ def label_making(encoder: str = "convnet", size: int = 64, batch_size: int = 64,
         places, _ = task.bins.places(ab), coloured(ab)
         made = time.process_time()
         task.bins(task.predict(grey), places)
-        shares.append((made - began) / (time.process_time() - made))
-    return sorted(shares)[rounds // 2]
+        fractions.append((made - began) / (time.process_time() - made))
+    return sorted(fractions)[rounds // 2]
 
 
 RECIPES: dict[str, Callable[[], Any]] = {f.__name__: f for f in (colorization, split_brain, label_making)}

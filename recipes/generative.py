@@ -1,6 +1,6 @@
 """Denoising, VAE, context encoder, BiGAN and two tasks at once, with 10 labels per class of MNIST.
 
-`python recipes/generative.py [NAME]` runs all or one. Unless said, pretraining is on the 4,000 digits of
+`python recipes/generative.py [NAME]` runs all or one. Unless stated otherwise, pretraining is on the 4,000 digits of
 `mnist5k:train` without labels, seed 0, one CPU thread; the accuracy is that of a linear probe on 10 labels per class, 5
 draws, on 1,000 other digits, with its 95% interval.
 """
@@ -17,10 +17,11 @@ import torch
 import selfsup
 from selfsup.data.open import open_data
 from selfsup.evaluation.features import extract
+from selfsup.evaluation.result import Evaluation
 from selfsup.source import Source
 
 
-def measured(task: str, steps: int, **options: Any) -> selfsup.evaluation.Evaluation:
+def measured(task: str, steps: int, **options: Any) -> Evaluation:
     """Pretrain on digits and measure the representation beside the untrained encoder's."""
     run = selfsup.pretrain(
         "mnist5k:train", task=task, encoder="convnet", steps=steps, out=f"runs/{task}-recipe", quiet=True, **options
@@ -30,7 +31,7 @@ def measured(task: str, steps: int, **options: Any) -> selfsup.evaluation.Evalua
     )
 
 
-def denoising() -> selfsup.evaluation.Evaluation:
+def denoising() -> Evaluation:
     """`selfsup pretrain mnist5k:train --task denoising --encoder convnet --decoder-dim 16 --steps 552`.
 
     Seed 0, 193 CPU seconds: 89.7 ± 1.7%; untrained 84.9 ± 1.5%, raw pixels 75.7 ± 2.9%.
@@ -38,16 +39,16 @@ def denoising() -> selfsup.evaluation.Evaluation:
     return measured("denoising", 552, decoder_dim=16)
 
 
-def vae() -> selfsup.evaluation.Evaluation:
+def vae() -> Evaluation:
     """`selfsup pretrain mnist5k:train --task vae --encoder convnet --decoder-dim 16 --steps 500`.
 
     Seed 0, 142 CPU seconds: μ 87.2 ± 2.5% (kNN 82.8 ± 1.8%); untrained 84.9 ± 1.5% (67.6 ± 2.4%): beyond both
-    intervals for kNN alone. After 120 steps 80.3 ± 2.9% (55.4 ± 2.5%).
+    intervals with kNN only. After 120 steps 80.3 ± 2.9% (55.4 ± 2.5%).
     """
     return measured("vae", 500, decoder_dim=16)
 
 
-def context_encoder() -> selfsup.evaluation.Evaluation:
+def context_encoder() -> Evaluation:
     """`selfsup pretrain mnist5k:train --task context_encoder --encoder convnet --flip 0 --decoder-dim 16 --steps 500`.
 
     After 146 steps, 66 CPU seconds: 88.0 ± 1.1%; untrained 84.9 ± 1.5%. Not measured at this length yet.
@@ -55,7 +56,7 @@ def context_encoder() -> selfsup.evaluation.Evaluation:
     return measured("context_encoder", 500, flip=0.0, decoder_dim=16)
 
 
-def bigan() -> selfsup.evaluation.Evaluation:
+def bigan() -> Evaluation:
     """`selfsup pretrain mnist5k:train --task bigan --encoder convnet --discriminator-dim 16 --steps 550`.
 
     Seed 0, 421 CPU seconds: 76.6 ± 2.2% (kNN 58.9 ± 1.6%); untrained 84.9 ± 1.5% (67.6 ± 2.4%): worse. After 69 steps
@@ -64,14 +65,14 @@ def bigan() -> selfsup.evaluation.Evaluation:
     return measured("bigan", 550, discriminator_dim=16)
 
 
-def combined() -> tuple[selfsup.evaluation.Evaluation, ...]:
+def combined() -> tuple[Evaluation, ...]:
     """Rotation and denoising together, and each alone with as many passes of the encoder over as many digits.
 
     `selfsup pretrain mnist5k:train --task combined --tasks rotation,denoising --encoder convnet --steps 400`: a step
     has five passes over a batch, one of rotation alone has four and one of denoising alone has one.
 
     Seed 0: 88.3 ± 1.7%; `rotation` alone 86.4 ± 2.2%, `denoising` alone 91.5 ± 0.9%. Without shifts, which both parts
-    share here, rotation knows its 4,000 digits by heart. With them (`rotation.pad` 3) 92.5 ± 1.8% after 223 steps,
+    share here, rotation memorizes its 4,000 digits. With them (`rotation.pad` 3) 92.5 ± 1.8% after 223 steps,
     `rotation` alone 90.9 ± 1.6% after 155.
     """
     options = {"rotation.flip": 0.0, "rotation.pad": 0}
@@ -83,7 +84,7 @@ def combined() -> tuple[selfsup.evaluation.Evaluation, ...]:
 
 
 def permutation_invariant_mnist(epochs: float = 400, parts: int = 8) -> list[tuple[int, float]]:
-    """Return the accuracy of the nearest neighbour in E(x) on the 10,000 test digits, as one training goes on.
+    """Return the accuracy of the nearest neighbour in E(x) on the 10,000 test digits, in the course of one run.
 
     `selfsup pretrain mnist:train --task bigan --encoder mlp --dense --epochs 400`, the paper's budget (97.4%): 80 CPU
     seconds an epoch, nine hours. The first 20 epochs of a schedule of 50, seed 0, untrained 93.0%: 92.4% after 5, 93.8%

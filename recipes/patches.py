@@ -1,4 +1,4 @@
-"""Tasks on patches: each pretrained for a few CPU minutes, its encoder read by a linear probe with 10 labels per class.
+"""Tasks on patches: each pretrained for a few CPU minutes and measured by a linear probe with 10 labels per class.
 
 `python recipes/patches.py NAME [SEED]`.
 """
@@ -10,9 +10,10 @@ import time
 from typing import Any
 
 import selfsup
+from selfsup.evaluation.result import Evaluation
 
 
-def measured(task: str, data: str, steps: int, seed: int, **options: Any) -> selfsup.evaluation.Evaluation:
+def measured(task: str, data: str, steps: int, seed: int, **options: Any) -> Evaluation:
     """Pretrain `convnet` on the training part, and measure it on the test part with 5 draws of 10 labels per class."""
     out = f"runs/patches-{task}-{data}-{seed}"
     run = selfsup.pretrain(
@@ -32,7 +33,7 @@ def measured(task: str, data: str, steps: int, seed: int, **options: Any) -> sel
     )
 
 
-def exemplar(seed: int = 0) -> selfsup.evaluation.Evaluation:
+def exemplar(seed: int = 0) -> Evaluation:
     """`python recipes/patches.py exemplar`.
 
     Seed 0, 772 steps, 112 CPU seconds: 92.6 ± 1.9%; untrained 84.9 ± 1.5%, raw pixels 75.7 ± 2.9%.
@@ -40,7 +41,7 @@ def exemplar(seed: int = 0) -> selfsup.evaluation.Evaluation:
     return measured("exemplar", "mnist5k", 772, seed, batch_size=64)
 
 
-def relative_position(seed: int = 0) -> selfsup.evaluation.Evaluation:
+def relative_position(seed: int = 0) -> Evaluation:
     """`python recipes/patches.py relative_position`.
 
     Seed 0, 1,200 steps, 74 CPU seconds: 90.1 ± 1.3%; untrained 84.9 ± 1.5%, raw pixels 75.7 ± 2.9%.
@@ -48,7 +49,7 @@ def relative_position(seed: int = 0) -> selfsup.evaluation.Evaluation:
     return measured("relative_position", "mnist5k", 1200, seed)
 
 
-def jigsaw(seed: int = 0) -> selfsup.evaluation.Evaluation:
+def jigsaw(seed: int = 0) -> Evaluation:
     """`python recipes/patches.py jigsaw`.
 
     Seed 0, 600 steps, 78 CPU seconds: 85.8 ± 0.7%; untrained 84.9 ± 1.5%, raw pixels 75.7 ± 2.9%: no gain, with 88% of
@@ -57,7 +58,7 @@ def jigsaw(seed: int = 0) -> selfsup.evaluation.Evaluation:
     return measured("jigsaw", "mnist5k", 600, seed, batch_size=64)
 
 
-def counting(seed: int = 0) -> selfsup.evaluation.Evaluation:
+def counting(seed: int = 0) -> Evaluation:
     """`python recipes/patches.py counting`.
 
     Seed 0, 5 draws, 46 CPU seconds of pretraining: 89.7 ± 0.9%; untrained 84.9 ± 1.5%, raw pixels 75.7 ± 2.9%.
@@ -65,7 +66,7 @@ def counting(seed: int = 0) -> selfsup.evaluation.Evaluation:
     return measured("counting", "mnist5k", 100, seed)
 
 
-def cpc(seed: int = 0) -> selfsup.evaluation.Evaluation:
+def cpc(seed: int = 0) -> Evaluation:
     """`python recipes/patches.py cpc`.
 
     Seed 0, 400 steps, 383 CPU seconds: 88.7 ± 1.8%; untrained 84.9 ± 1.5%, raw pixels 75.7 ± 2.9%. After 112 steps
@@ -74,7 +75,7 @@ def cpc(seed: int = 0) -> selfsup.evaluation.Evaluation:
     return measured("cpc", "mnist5k", 400, seed)
 
 
-def rotation8(seed: int = 0) -> selfsup.evaluation.Evaluation:
+def rotation8(seed: int = 0) -> Evaluation:
     """`python recipes/patches.py rotation8`.
 
     Seed 0, 57 steps, 59 CPU seconds: 90.4 ± 1.3%; untrained 84.9 ± 1.5%, raw pixels 75.7 ± 2.9%.

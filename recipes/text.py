@@ -1,6 +1,6 @@
-"""Texts: BERT-Tiny and SimCSE on it with few labels of BBC News, and the next word against counting.
+"""Texts: BERT-Tiny, and SimCSE on top of it, with few labels of BBC News; next-word prediction against counting.
 
-`python recipes/text.py DATA` runs all; DATA is the folder that `benchmarks/text_data.py` makes (it says how).
+`python recipes/text.py DATA` runs all; DATA is the folder that `benchmarks/text_data.py` makes.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import selfsup
+from selfsup.evaluation.result import Evaluation
 
 
 def bert(data: Path, out: Path = Path("runs/text")) -> selfsup.Run:
@@ -30,7 +31,7 @@ def bert(data: Path, out: Path = Path("runs/text")) -> selfsup.Run:
 
 
 def simcse(data: Path, bert: selfsup.Run, out: Path = Path("runs/text/simcse")) -> selfsup.Run:
-    """Go on with SimCSE, on pieces of documents, until it finds each of them.
+    """Continue with SimCSE, on pieces of documents, until it finds each of them.
 
     `selfsup pretrain DATA/bbc-train --task simcse --pieces --init BERT --steps 50 --batch-size 64 --lr 3e-4`
 
@@ -44,7 +45,7 @@ def simcse(data: Path, bert: selfsup.Run, out: Path = Path("runs/text/simcse")) 
 
 
 def declutr(data: Path, bert: selfsup.Run, out: Path = Path("runs/text/declutr")) -> selfsup.Run:
-    """Go on with DeCLUTR in place of SimCSE.
+    """Continue with DeCLUTR instead of SimCSE.
 
     `selfsup pretrain DATA/bbc-train --task declutr --mask-ratio 0 --init BERT --steps 300 --batch-size 64 --lr 5e-4`
 
@@ -57,13 +58,13 @@ def declutr(data: Path, bert: selfsup.Run, out: Path = Path("runs/text/declutr")
 
 
 def next_word(data: Path, out: Path = Path("runs/text/next_word")) -> selfsup.Run:
-    """Learn the next word of BBC News; `benchmarks/text_next_word.py RUN DATA/bbc-train DATA/bbc-test` then judges it.
+    """Learn the next word of BBC News; then evaluate: `benchmarks/text_next_word.py RUN DATA/bbc-train DATA/bbc-test`.
 
     `selfsup pretrain DATA/bbc-train --task next_word --tokenizer wordpiece:2000 --steps 12000 --batch-size 16
     --lr 2e-3`
 
-    Seed 0, 51 CPU minutes of one thread: 4.004 nats a token on held-out articles; the interpolated trigram has 4.118.
-    A third of the steps leave it at 4.301.
+    Seed 0, 51 CPU minutes of one thread: 4.004 nats per token on held-out articles; the interpolated trigram has 4.118.
+    With a third of the steps it reaches 4.301.
     """
     return selfsup.pretrain(
         data / "bbc-train", task="next_word", tokenizer="wordpiece:2000", steps=12_000, batch_size=16, lr=2e-3, seed=0,
@@ -71,7 +72,7 @@ def next_word(data: Path, out: Path = Path("runs/text/next_word")) -> selfsup.Ru
     )  # fmt: skip
 
 
-def few_labels(data: Path, run: selfsup.Run, scratch: bool = False) -> selfsup.evaluation.Evaluation:
+def few_labels(data: Path, run: selfsup.Run, scratch: bool = False) -> Evaluation:
     """Measure a run on 708 articles that no task saw, with 1, 5 and 20 labels per class.
 
     `selfsup evaluate RUN --data DATA/bbc-train --labels folders --test DATA/bbc-test --test-labels folders
@@ -84,17 +85,17 @@ def few_labels(data: Path, run: selfsup.Run, scratch: bool = False) -> selfsup.e
 
 
 def main(data: Path) -> None:
-    """Run all, with the time that each takes."""
+    """Run all of them, and print the time that each takes."""
     began = time.process_time()
 
-    def told(what: object) -> None:
+    def show(what: object) -> None:
         print(what, f"{time.process_time() - began:.0f} CPU seconds", sep="\n")
 
     first = bert(data)
-    told(few_labels(data, first, scratch=True))
-    told(few_labels(data, simcse(data, first)))
-    told(few_labels(data, declutr(data, first)))
-    told(next_word(data))
+    show(few_labels(data, first, scratch=True))
+    show(few_labels(data, simcse(data, first)))
+    show(few_labels(data, declutr(data, first)))
+    show(next_word(data))
 
 
 if __name__ == "__main__":

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 
-Pictures = NDArray[np.uint8]  # (N, S, S, 3)
+Images = NDArray[np.uint8]  # (N, S, S, 3)
 
 
-def textures(count: int = 640, size: int = 72) -> Pictures:
+def textures(count: int = 640, size: int = 72) -> Images:
     """Return coloured noise with a spectrum of 1 / f but for the coarsest part: alike everywhere and turned."""
     generator = np.random.default_rng(0)
     f = np.fft.fftfreq(size)
@@ -25,7 +25,7 @@ def textures(count: int = 640, size: int = 72) -> Pictures:
     return (128 + 45 * x).clip(0, 255).astype(np.uint8)
 
 
-def aberration(x: Pictures, strength: float = 0.05) -> Pictures:
+def aberration(x: Images, strength: float = 0.05) -> Images:
     """Enlarge red and shrink blue about the middle, as a lens does."""
     channels = []
     for channel, scale in enumerate((1 - strength, 1.0, 1 + strength)):
@@ -36,21 +36,21 @@ def aberration(x: Pictures, strength: float = 0.05) -> Pictures:
     return torch.stack(channels, -1).round().clamp(0, 255).to(torch.uint8).numpy()
 
 
-def frame(x: Pictures, width: int = 4) -> Pictures:
+def frame(x: Images, width: int = 4) -> Images:
     """Blacken the border."""
     framed = x.copy()
     framed[:, :width] = framed[:, -width:] = framed[:, :, :width] = framed[:, :, -width:] = 0
     return framed
 
 
-def vignette(x: Pictures) -> Pictures:
+def vignette(x: Images) -> Images:
     """Darken towards the corners."""
     place = np.linspace(-1, 1, x.shape[1])
     dark = 1 - 0.4 * (place[:, None] ** 2 + place**2)
     return (x * dark[:, :, None]).astype(np.uint8)
 
 
-def jpeg(x: Pictures, quality: int = 15) -> Pictures:
+def jpeg(x: Images, quality: int = 15) -> Images:
     """Store as JPEG, in blocks of 8 × 8 pixels, and read again."""
     stored = np.empty_like(x)
     for number, image in enumerate(x):

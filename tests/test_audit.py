@@ -175,7 +175,7 @@ OFF = {
     ],
 )
 def test_injected_cues_are_found_and_fall_to_chance_once_countered(
-    cue: str, inject: Callable[[injections.Pictures], injections.Pictures], counter: str
+    cue: str, inject: Callable[[injections.Images], injections.Images], counter: str
 ) -> None:
     images = Arrays(inject(injections.textures(480)), name=cue)
     trial = Trial("relative_position", images, OFF, seed=0, device="cpu", quiet=True, steps=60)

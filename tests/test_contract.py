@@ -64,9 +64,9 @@ def images() -> Arrays:
     y = np.arange(64) % 4
     x = generator.integers(0, 40, (64, 32, 32, 3)) + np.linspace(0, 150, 32, dtype=int)[None, :, None, None]
     x[:, 8:20, 12:24] += (y[:, None, None, None] * 20) * np.array([1, 0, -1])
-    for picture in x:  # and a spot of its own, by which it can be told from the others
+    for image in x:  # and a spot of its own, by which it can be told from the others
         top, left = generator.integers(0, 24, 2)
-        picture[top : top + 8, left : left + 8] += generator.integers(-100, 100, 3)
+        image[top : top + 8, left : left + 8] += generator.integers(-100, 100, 3)
     return Arrays(x.clip(0, 255).astype(np.uint8), Labels.of([f"class {label}" for label in y]), "toy")
 
 

@@ -180,14 +180,14 @@ def test_it_fits_the_screen(hostile: Path, width: int) -> None:
         "<body style='margin:0'><script>onmessage = (e) => document.body.dataset.size = e.data</script>"
         f"<iframe src='{inner.name}' style='border:0;width:{width}px;height:9000px'></iframe>"
     )  # a window of chromium is never narrower than 500 pixels
-    picture = hostile / f"{width}.png"
+    screenshot = hostile / f"{width}.png"
     size = (f"--window-size={max(width, 500)},9000", "--virtual-time-budget=2000", "--allow-file-access-from-files")
-    chromium(frame, *size, f"--screenshot={picture}")
+    chromium(frame, *size, f"--screenshot={screenshot}")
     wide = re.search(r'data-size="(\d+),(\d+)"', chromium(frame, *size, "--dump-dom"))
     assert wide
     assert int(wide[1]) == width
     assert int(wide[2]) <= width, "nothing sticks out"
-    pixels = np.asarray(Image.open(picture).convert("L"))[:, :width]
+    pixels = np.asarray(Image.open(screenshot).convert("L"))[:, :width]
     assert np.unique(pixels).size > 50
     assert pixels[:4000].std() > 10, "the page is not blank"
 

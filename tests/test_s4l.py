@@ -69,9 +69,9 @@ def test_companions_are_labelled_pictures_with_their_own_labels(digits: Arrays) 
     batch = next(iter(batches(digits, views, batch_size=400, seed=0, start=0, steps=1, workers=0))).batch
     known = {digits.x[i].tobytes(): digits.labels.ids[i] for i in np.flatnonzero(digits.labels.ids >= 0)}
     pixels = batch["x_labelled"].permute(0, 2, 3, 1).contiguous().numpy()
-    drawn = [known[picture.tobytes()] for picture in pixels]
+    drawn = [known[image.tobytes()] for image in pixels]
     assert drawn == batch["y_labelled"].tolist()
-    assert len({picture.tobytes() for picture in pixels}) > 0.8 * len(known), "all of them get their turn"
+    assert len({image.tobytes() for image in pixels}) > 0.8 * len(known), "all of them get their turn"
     assert (digits.labels.ids[batch["index"].numpy()] == -1).mean() > 0.8, "the pretext sees all samples"
 
 
@@ -88,7 +88,7 @@ def test_a_companion_depends_on_seed_epoch_and_sample_alone(digits: Arrays) -> N
 def test_one_label_drawn_many_times_is_shifted_differently(digits: Arrays) -> None:
     digits.labels = Labels(np.where(np.arange(len(digits)) < 2, np.arange(len(digits)), -1), digits.labels.classes)
     x = batch_of(make(digits, flip=0.0), digits, 64)["x_labelled"]
-    assert len({picture.numpy().tobytes() for picture in x}) > 20
+    assert len({image.numpy().tobytes() for image in x}) > 20
 
 
 def test_shifted_moves_over_black_and_mirrors() -> None:

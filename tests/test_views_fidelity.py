@@ -137,23 +137,21 @@ def test_every_step_and_the_chain_are_torchvisions(name, files):
 @pytest.mark.parametrize(("high", "wide"), [(375, 500), (500, 333), (100, 90)])
 @pytest.mark.parametrize("size", [224, 96, 32])
 def test_centre_is_what_evaluation_does_by_torchvision(high, wide, size):
-    picture = smooth(high, wide)
+    image = smooth(high, wide)
     crop = centre(size)
     got = (
-        ImageViews(plain(size), {"x": crop}, output="float32")
-        .fetch(Listed([picture]), np.zeros(1, int), 0, 0)
-        .batch["x"]
+        ImageViews(plain(size), {"x": crop}, output="float32").fetch(Listed([image]), np.zeros(1, int), 0, 0).batch["x"]
     )
-    x = torch.from_numpy(picture).permute(2, 0, 1)
+    x = torch.from_numpy(image).permute(2, 0, 1)
     resized = F.resize(x, [int(size / 0.875) if size > 64 else size], antialias=True)
     assert (got[0] - F.center_crop(resized, [size, size]) / 255).abs().mean() <= LIMIT
 
 
 def test_shift_over_black_moves_whole_pixels():
-    picture = smooth(32, 32)
+    image = smooth(32, 32)
     crop = Crop(32, pad=4)
-    got = ImageViews(plain(32), {"x": crop}).fetch(Arrays(np.stack([picture] * 64)), np.arange(64), 0, 0).batch["x"]
-    padded = np.pad(picture, ((4, 4), (4, 4), (0, 0)))
+    got = ImageViews(plain(32), {"x": crop}).fetch(Arrays(np.stack([image] * 64)), np.arange(64), 0, 0).batch["x"]
+    padded = np.pad(image, ((4, 4), (4, 4), (0, 0)))
     known = {padded[t : t + 32, left : left + 32].tobytes() for t in range(9) for left in range(9)}
     found = {x.permute(1, 2, 0).contiguous().numpy().tobytes() for x in got}
     assert found <= known

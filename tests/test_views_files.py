@@ -20,7 +20,7 @@ from selfsup.data.image.decode import MAX_PIXELS, decode_image, read_image
 from selfsup.source import Broken
 
 
-def picture(mode="RGB", size=(60, 40)):
+def make_image(mode="RGB", size=(60, 40)):
     x, y = np.meshgrid(np.linspace(0, 255, size[0]), np.linspace(0, 255, size[1]))
     return Image.fromarray(np.stack([x, y, 255 - x], -1).astype(np.uint8)).convert(mode)
 
@@ -39,7 +39,7 @@ def png_header(wide, high):
 
 
 def jpeg_header(wide, high):
-    data = bytearray(encoded(picture(), "JPEG"))
+    data = bytearray(encoded(make_image(), "JPEG"))
     place = data.index(b"\xff\xc0")
     data[place + 5 : place + 9] = struct.pack(">HH", high, wide)
     return bytes(data)
@@ -52,7 +52,7 @@ def test_exif_turns_are_undone(turned, fast, monkeypatch):
         monkeypatch.setattr(decode, "simplejpeg", None)
     exif = Image.Exif()
     exif[0x0112] = turned
-    data = encoded(picture(), "JPEG", exif=exif, quality=95)
+    data = encoded(make_image(), "JPEG", exif=exif, quality=95)
     wanted = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
     assert np.array_equal(decode_image(data, 3), wanted)
 
@@ -63,7 +63,7 @@ def test_exif_turns_are_undone(turned, fast, monkeypatch):
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_both_decoders_give_the_same_pixels(mode, options, channels, monkeypatch):
-    data = encoded(picture(mode), "JPEG", **options)
+    data = encoded(make_image(mode), "JPEG", **options)
     fast = decode_image(data, channels)
     monkeypatch.setattr(decode, "simplejpeg", None)
     assert np.array_equal(fast, decode_image(data, channels))
@@ -72,20 +72,20 @@ def test_both_decoders_give_the_same_pixels(mode, options, channels, monkeypatch
 def test_every_kind_of_pixel():
     wide = np.arange(0, 65536, 64, dtype=np.uint16).reshape(32, 32)
     assert np.array_equal(decode_image(encoded(Image.fromarray(wide), "PNG"), 3)[..., 0], wide >> 8)
-    clear = picture("RGBA")
+    clear = make_image("RGBA")
     clear.putalpha(0)
     assert (decode_image(encoded(clear, "PNG"), 3) == 255).all()
-    clear = picture("LA")
+    clear = make_image("LA")
     clear.putalpha(0)
     assert (decode_image(encoded(clear, "PNG"), 3) == 255).all()
-    palette = picture().quantize(32)
+    palette = make_image().quantize(32)
     assert np.array_equal(decode_image(encoded(palette, "PNG"), 3), np.asarray(palette.convert("RGB")))
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     assert (decode_image(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]), 3) == [255, 0, 0]).all()
-    assert decode_image(encoded(picture(size=(1, 1)), "JPEG"), 3).shape == (1, 1, 3)
-    assert decode_image(encoded(picture(), "PNG"), 4).shape == (40, 60, 4)
-    cmyk = encoded(picture("CMYK"), "JPEG", quality=95)
-    assert np.abs(decode_image(cmyk, 3).astype(int) - np.asarray(picture())).mean() < 6
+    assert decode_image(encoded(make_image(size=(1, 1)), "JPEG"), 3).shape == (1, 1, 3)
+    assert decode_image(encoded(make_image(), "PNG"), 4).shape == (40, 60, 4)
+    cmyk = encoded(make_image("CMYK"), "JPEG", quality=95)
+    assert np.abs(decode_image(cmyk, 3).astype(int) - np.asarray(make_image())).mean() < 6
 
 
 @pytest.mark.parametrize(
@@ -93,8 +93,8 @@ def test_every_kind_of_pixel():
     [
         (b"", "empty"),
         (b"once upon a time", "not an image"),
-        (encoded(picture(), "JPEG")[:-200], "truncated"),
-        (encoded(picture(), "PNG")[:-60], "truncated|damaged"),
+        (encoded(make_image(), "JPEG")[:-200], "truncated"),
+        (encoded(make_image(), "PNG")[:-60], "truncated|damaged"),
         (b"\xff\xd8\xff", "not an image|damaged|truncated"),
     ],
 )
@@ -126,15 +126,15 @@ def test_a_bomb_is_refused_before_it_takes_memory(data):
 def test_mutated_files_neither_crash_nor_leak():
     rng = np.random.default_rng(0)
     kinds = [
-        encoded(picture(), "JPEG"),
-        encoded(picture("L"), "JPEG", progressive=True),
-        encoded(picture(), "PNG"),
-        encoded(picture().quantize(16), "GIF"),
-        encoded(picture(), "WEBP"),
-        encoded(picture("RGBA"), "TIFF"),
-        encoded(picture(), "BMP"),
+        encoded(make_image(), "JPEG"),
+        encoded(make_image("L"), "JPEG", progressive=True),
+        encoded(make_image(), "PNG"),
+        encoded(make_image().quantize(16), "GIF"),
+        encoded(make_image(), "WEBP"),
+        encoded(make_image("RGBA"), "TIFF"),
+        encoded(make_image(), "BMP"),
         encoded(
-            picture("CMYK"), "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+            make_image("CMYK"), "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
         ),
     ]
     peak, outcomes = 0, {"read": 0, "broken": 0}
@@ -201,10 +201,10 @@ def test_a_decoder_that_hangs_is_cut_off_and_the_next_picture_is_read(monkeypatc
     monkeypatch.setattr(decode, "_pixels", lambda image, channels: wait.wait(60))
     began = time.monotonic()
     with pytest.raises(Broken, match="takes too long"):
-        decode_image(encoded(picture(), "PNG"), 3)
+        decode_image(encoded(make_image(), "PNG"), 3)
     assert time.monotonic() - began < 30
     monkeypatch.setattr(decode, "_pixels", pixels)
-    assert decode_image(encoded(picture(), "PNG"), 3).shape == (40, 60, 3)
+    assert decode_image(encoded(make_image(), "PNG"), 3).shape == (40, 60, 3)
     wait.set()
 
 
@@ -219,7 +219,7 @@ def test_a_process_does_not_wait_for_a_decoder_that_hangs():
 
 
 def test_decoders_share_few_threads_and_keep_no_picture():
-    data = encoded(picture(), "PNG")
+    data = encoded(make_image(), "PNG")
     for _ in range(50):
         decode_image(data, 3)
         with pytest.raises(Broken):

@@ -158,9 +158,9 @@ def test_the_decoded_cache_changes_nothing_but_the_time(folder, tmp_path):
 
 
 def test_the_contact_sheet_shows_every_view(folder, tmp_path):
-    picture = contact_sheet("dino", folder, tmp_path / "sheet.png", size=48, rows=4)
-    assert Image.open(tmp_path / "sheet.png").size == picture.size
-    assert picture.size == (3 * 52 + 8 * (21 + 4), 4 * 52)
+    sheet = contact_sheet("dino", folder, tmp_path / "sheet.png", size=48, rows=4)
+    assert Image.open(tmp_path / "sheet.png").size == sheet.size
+    assert sheet.size == (3 * 52 + 8 * (21 + 4), 4 * 52)
 
 
 def test_bench_counts_cores(folder):

@@ -1,8 +1,8 @@
 """Which files one opens to understand a method end to end, and how many lines of code they have.
 
 They are the method's file, the base class, the loop, and every module of losses, heads and views that the method's own
-code takes something from. Left out: what only draws the method's picture (`panels`), the layers below (errors, base,
-spec, source), which hold words and no ideas, and the engine that makes the views that are described.
+code takes something from. Left out: what only draws an image of the method (`panels`), the layers below (errors, base,
+spec, source), which hold no ideas of the method, and the engine that makes the views that are described.
 Lines of code are lines that are neither empty, comments nor docstrings.
 
     python tools/opened_files.py simclr mae

@@ -56,7 +56,7 @@ def main() -> int:
 
 
 def make(root: Path, count: int, seed: int = 0) -> None:
-    """Write `count` damaged files and as many sound ones below `root`, and one of each odd thing that is no file."""
+    """Write `count` damaged files and as many sound ones below `root`, and one odd thing of each kind."""
     rng = random.Random(seed)
     sound = {kind: _sound(kind) for kind in SUFFIXES}
     places = [root / name / f"part{part}" for name in CLASSES for part in range(5)]

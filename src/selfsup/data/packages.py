@@ -77,7 +77,7 @@ def _read_digits() -> dict[str, NDArray[Any]]:
 
 def _draw_emoji() -> dict[str, NDArray[Any]]:
     google, twitter, fluent = (dict(_unpack(package, *about)) for package, about in STYLES.items())
-    pictures, categories, codes = [], [], []
+    images, categories, codes = [], [], []
     for entry in json.loads(google["emoji.json"]):
         if entry["category"] in ("Flags", "Component"):
             continue
@@ -85,15 +85,15 @@ def _draw_emoji() -> dict[str, NDArray[Any]]:
         names = [code.lower() + ".webp" for code in (entry["unified"], entry["non_qualified"]) if code]
         third = next((fluent[name] for name in names if name in fluent), None)
         if image in google and image in twitter and third is not None:
-            pictures += [_on_white(drawn) for drawn in (google[image], twitter[image], third)]
+            images += [_on_white(drawn) for drawn in (google[image], twitter[image], third)]
             categories += [entry["category"]] * 3
             codes += [entry["unified"]] * 3
-    return {"x": np.stack(pictures), "y": np.array(categories), "code": np.array(codes)}
+    return {"x": np.stack(images), "y": np.array(categories), "code": np.array(codes)}
 
 
 def _on_white(data: bytes) -> NDArray[np.uint8]:
-    picture = Image.open(io.BytesIO(data)).convert("RGBA").resize((SIDE, SIDE), Image.Resampling.BOX)
-    return np.asarray(Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB"))
+    image = Image.open(io.BytesIO(data)).convert("RGBA").resize((SIDE, SIDE), Image.Resampling.BOX)
+    return np.asarray(Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB"))
 
 
 def _unpack(package: str, version: str, sha512: str, folder: str) -> Iterable[tuple[str, bytes]]:

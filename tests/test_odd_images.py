@@ -31,7 +31,7 @@ ODD: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
 
 @pytest.mark.parametrize("odd", ODD)
 @pytest.mark.parametrize("name", [name for name in TASKS if find_task(name).kind == "image"])
-def test_odd_pictures(name: str, odd: str) -> None:
+def test_odd_images(name: str, odd: str) -> None:
     x = ODD[odd](np.random.default_rng(0)).astype(np.uint8)
     source = Arrays(x, Labels.of([f"class {i % 2}" for i in range(len(x))]), odd)
     torch.manual_seed(0)
