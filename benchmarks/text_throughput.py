@@ -46,7 +46,7 @@ def ours(source, spec, steps, batch):
 def theirs(source, spec, steps, batch):
     """Return the Trainer's tokens per second."""
     from transformers import (
-        BertForMargsLM,
+        BertForMaskedLM,
         DataCollatorForLanguageModeling,
         PreTrainedTokenizerFast,
         Trainer,
@@ -62,7 +62,7 @@ def theirs(source, spec, steps, batch):
     order = np.random.default_rng(0).permutation(len(pieces))[: steps * batch]
     items = [{"input_ids": [spec.cls, *pieces.read(int(i)).tolist(), spec.sep]} for i in order]
     trainer = Trainer(
-        model=BertForMargsLM(config),
+        model=BertForMaskedLM(config),
         args=TrainingArguments(
             tempfile.mkdtemp(), per_device_train_batch_size=batch, max_steps=steps, learning_rate=1e-3, use_cpu=True,
             report_to=[], save_strategy="no", logging_strategy="no", disable_tqdm=True, dataloader_num_workers=0,

@@ -18,9 +18,7 @@ class Interrupted(Exception):
     def __init__(self, number: int, step: int, steps: int, folder: Path | None) -> None:
         self.number = number
         where = (
-            f"saved in {folder}; run the same command to resume"
-            if folder
-            else "nothing was saved: it has no folder"
+            f"saved in {folder}; run the same command to resume" if folder else "nothing was saved: it has no folder"
         )
         super().__init__(f"stopped at step {step} of {steps} by {signal.Signals(number).name}: {where}")
 
