@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +18,14 @@ from selfsup.labelling.assign import UNSURE_BELOW, Assigned, assign
 from selfsup.labelling.suggest import STRATEGIES, Suggestion, whitened
 from selfsup.run import Run
 from selfsup.source import Source
+
+
+class Next(NamedTuple):
+    """What to label next, by which strategy, and what there is to say about it."""
+
+    suggestions: list[Suggestion]
+    strategy: str
+    notes: tuple[str, ...]
 
 
 class Pool:
@@ -78,6 +86,24 @@ class Pool:
             return []
         found = STRATEGIES[strategy](self.vectors, rows, wanted, seed, probabilities)
         return [Suggestion(int(self.numbers[item.row]), item.stands_for) for item in found]
+
+    def next(
+        self, known: Mapping[int, int], n: int, strategy: str = "auto", seed: int = 0, assigned: Assigned | None = None
+    ) -> tuple[Next, Assigned | None]:
+        """Return what to label next, and the labels of all that it is based on, None where there are too few.
+
+        `auto` is typical without labels, and uncertain with labels of at least two classes.
+        """
+        several, notes = len(set(known.values())) >= 2, list[str]()
+        if strategy == "uncertain" and not several:
+            notes.append("Labels of two classes are needed to tell what is uncertain, so typical samples are suggested.")
+            strategy = "typical"
+        if strategy == "auto":
+            strategy = "uncertain" if several else "typical"
+        if strategy == "uncertain" and assigned is None:
+            assigned = self.assign(known, max(known.values()) + 1)
+        found = self.suggest(known, n, strategy, seed, None if assigned is None else assigned.probabilities)
+        return Next(found, strategy, tuple(notes)), assigned
 
     def _rows(self, known: Mapping[int, int]) -> NDArray[np.int64]:
         rows = self.row_of[np.fromiter(known, np.int64, len(known))]
