@@ -80,8 +80,10 @@ class Session:
         with self._changed:
             return self._changed.wait_for(lambda: not self._dirty, seconds)
 
-    def act(self, event: Mapping[str, Any]) -> None:
-        """Do one action, once, and save: `kind` label (with number, name, and the label that the tab saw), or undo.
+    def act(self, event: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Do one action, once, save, and return its sample, None for an action that was done before.
+
+        `kind` is label (with number, name, and `before`, the label that the tab saw), or undo.
 
         Raises `Refused` where another tab has changed the sample, for an action that makes no sense, and where the
         file cannot be written, which leaves everything as it was.
@@ -89,7 +91,7 @@ class Session:
         kind, tab, name = event.get("kind"), str(event.get("tab"))[:64], str(event.get("event"))[:64]
         with self._changed:
             if name in self._events:
-                return
+                return None
             undone = kind == "undo"
             if undone:
                 change = next((change for change in reversed(self._history) if change.tab == tab), None)
@@ -104,6 +106,8 @@ class Session:
             now = self.labels.get(step.number)
             if now != step.after:
                 if now != step.before:
+                    if undone:
+                        self._history.remove(change)
                     raise Refused(f"another tab has changed this sample, to {now!r}" if now else "another tab undid this")
                 self._set(step.number, step.after)
                 try:
@@ -121,6 +125,7 @@ class Session:
             self._dirty = True
             self.version += 1
             self._changed.notify_all()
+            return self._item(step.number)
 
     def state(self) -> dict[str, Any]:
         """Return all that the page shows, as plain values."""
@@ -138,7 +143,7 @@ class Session:
             return {
                 "version": self.version, "busy": self._dirty, "message": self._message, "total": total,
                 "given": self.count, "unsure": unsure, "classes": classes, "queue": queue, "groups": self._groups(),
-                "file": printable(self.path.name), "unsure_below": self.unsure_below,
+                "kind": self.pool.source.kind, "file": printable(self.path.name), "unsure_below": self.unsure_below,
             }  # fmt: skip
 
     def item(self, number: int) -> dict[str, Any]:
@@ -171,6 +176,7 @@ class Session:
         if name not in self.keys:
             self.classes.append(name)
             self.keys[name] = free_key(name, self.keys.values())
+        self.labels.pop(number, None)  # the last one comes last
         self.labels[number] = name
 
     def _number(self, number: Any) -> int:
@@ -200,10 +206,15 @@ class Session:
         return int((self._assigned.ids < 0).sum())
 
     def _groups(self) -> list[dict[str, Any]]:
-        """Return the wall: labels that others contradict, unsure samples, and each class, the least sure first."""
+        """Return the wall: labels that others contradict, unsure samples, each class, and the given labels.
+
+        The least sure come first, of the given ones the last.
+        """
         assigned, numbers = self._assigned, self.pool.numbers
+        last = [self._item(number) for number in [*reversed(self.labels)][:SHOWN] if self.pool.row_of[number] >= 0]
+        by_hand = [{"kind": "given", "name": "", "count": self.count, "items": last}] if last else []
         if assigned is None:
-            return []
+            return by_hand
         doubted = [int(numbers[doubt.row]) for doubt in assigned.doubts]
         groups: list[dict[str, Any]] = []
         if doubted:
@@ -221,7 +232,7 @@ class Session:
             if len(rows):
                 kind = "unsure" if place < 0 else "class"
                 groups.append({"kind": kind, "name": name, "count": len(rows), "items": items})
-        return groups
+        return groups + by_hand
 
     def _work(self) -> None:
         while True:

@@ -61,6 +61,8 @@ def make_app(session: Session, show: Show, token: str, port: int) -> Any:
             item = session.item(request.path_params["number"])
         except Refused as refusal:
             return PlainTextResponse(str(refusal), 404)
+        if request.path_params["size"] == "item":
+            return JSONResponse(item)
         side = LARGE if request.path_params["size"] == "large" else THUMBNAIL
         content = show(item["number"], side)
         if content is None:
@@ -82,10 +84,10 @@ def make_app(session: Session, show: Show, token: str, port: int) -> Any:
         if not isinstance(event, dict):
             return PlainTextResponse("not an action", 400)
         try:
-            await run_in_threadpool(session.act, event)
+            acted = await run_in_threadpool(session.act, event)
         except Refused as refusal:
             return JSONResponse({"refused": str(refusal)} | await run_in_threadpool(session.state), 409)
-        return JSONResponse(await run_in_threadpool(session.state))
+        return JSONResponse({"acted": acted} | await run_in_threadpool(session.state))
 
     inner = Starlette(
         routes=[
