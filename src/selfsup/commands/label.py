@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from selfsup.labelling.assign import Assigned
+    from selfsup.labelling.assign import Assigned, Doubt
     from selfsup.labelling.pool import Pool
     from selfsup.source import Source
 
@@ -87,8 +87,8 @@ class Labelled(Printable):
             title = f"{len(self.doubtful):,} given labels that the others contradict; check them"
             parts.append(_table(title, ("path", "given", "rather", "confidence"), rows))
         if self.next:
-            rows = [(printable(sample.path), sample.why) for sample in self.next[:SHOWN]]
-            parts.append(_table("to label next", ("path", "why"), rows))
+            wanted = [(printable(sample.path), sample.why) for sample in self.next[:SHOWN]]
+            parts.append(_table("to label next", ("path", "why"), wanted))
         return Group(*parts)
 
     def _reliability(self) -> str:
@@ -161,34 +161,45 @@ def label(
     if labels is not None:
         assert source.labels is not None
         check_classes(source.labels, labels)
-    pool = Pool.of(run, without_labels(source) if labels is None else source, make_fabric(device, "float32").device, quiet)
+    pool = Pool.of(
+        run, without_labels(source) if labels is None else source, make_fabric(device, "float32").device, quiet
+    )
     if labels is None:
         _open_page(pool, path, n, unsure_below, seed, port, browser)
         return None
+    assert source.labels is not None
     known = pool.known()
     names = source.labels.classes
     assigned = pool.assign(known, len(names), unsure_below)
     chosen, _ = pool.next(known, n, "auto", seed, assigned)
     status, found, confidence = _rows(pool, assigned, known, names)
     columns = ("path", "label", "confidence", "status")
-    rows = (
-        (source.path(i), found[i] or "", f"{confidence[i]:.4f}", status[i]) for i in range(len(source))
-    )
+    rows = ((source.path(i), found[i] or "", f"{confidence[i]:.4f}", status[i]) for i in range(len(source)))
     write_table(path, columns, rows)
-    numbers, check = pool.numbers, assigned.calibration
+    check = assigned.calibration
     return Labelled(
-        path, len(known), Counter(status), dict(Counter(name for name in found if name).most_common()), unsure_below,
-        check.tested, check.right, check.sure, check.sure_right,
-        tuple(
-            Doubtful(int(numbers[d.row]), source.path(int(numbers[d.row])), names[d.given], names[d.instead], d.confidence)
-            for d in assigned.doubts
-        ),
-        tuple(
+        path=path,
+        given=len(known),
+        status=Counter(status),
+        classes=dict(Counter(name for name in found if name).most_common()),
+        unsure_below=unsure_below,
+        tested=check.tested,
+        right=check.right,
+        sure=check.sure,
+        sure_right=check.sure_right,
+        doubtful=tuple(_doubtful(pool, doubt, names) for doubt in assigned.doubts),
+        next=tuple(
             Sample(i, source.path(i), why(chosen.strategy, i, count, pool.row_of, assigned, names))
             for i, count in chosen.suggestions
         ),
-        tuple(found), tuple(confidence),
-    )  # fmt: skip
+        labels=tuple(found),
+        confidence=tuple(confidence),
+    )
+
+
+def _doubtful(pool: Pool, doubt: Doubt, names: tuple[str, ...]) -> Doubtful:
+    number = int(pool.numbers[doubt.row])
+    return Doubtful(number, pool.source.path(number), names[doubt.given], names[doubt.instead], doubt.confidence)
 
 
 def _rows(

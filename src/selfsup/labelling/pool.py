@@ -96,7 +96,9 @@ class Pool:
         """
         several, notes = len(set(known.values())) >= 2, list[str]()
         if strategy == "uncertain" and not several:
-            notes.append("Labels of two classes are needed to tell what is uncertain, so typical samples are suggested.")
+            notes.append(
+                "Labels of two classes are needed to tell what is uncertain, so typical samples are suggested."
+            )
             strategy = "typical"
         if strategy == "auto":
             strategy = "uncertain" if several else "typical"

@@ -92,8 +92,8 @@ class Session:
         with self._changed:
             if name in self._events:
                 return None
-            undone = kind == "undo"
-            if undone:
+            change: Change | None = None  # that is undone
+            if kind == "undo":
                 change = next((change for change in reversed(self._history) if change.tab == tab), None)
                 if change is None:
                     raise Refused("there is nothing to undo")
@@ -106,16 +106,18 @@ class Session:
             now = self.labels.get(step.number)
             if now != step.after:
                 if now != step.before:
-                    if undone:
+                    if change is not None:
                         self._history.remove(change)
-                    raise Refused(f"another tab has changed this sample, to {now!r}" if now else "another tab undid this")
+                    raise Refused(
+                        f"another tab has changed this sample, to {now!r}" if now else "another tab undid this"
+                    )
                 self._set(step.number, step.after)
                 try:
                     self._save()
                 except RunFailed as error:
                     self._set(step.number, now)
                     raise Refused(str(error)) from None
-            if undone:
+            if change is not None:
                 self._history.remove(change)
             elif now != step.after:
                 self._history = [*self._history[-HISTORY:], step]
@@ -131,7 +133,7 @@ class Session:
         """Return all that the page shows, as plain values."""
         with self._changed:
             queue = [self._item(number) for number in self._queue if number not in self.labels][: self.n]
-            given = {name: 0 for name in self.classes}
+            given = dict.fromkeys(self.classes, 0)
             for name in self.labels.values():
                 given[name] += 1
             spread = self._spread()

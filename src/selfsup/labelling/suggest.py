@@ -106,8 +106,8 @@ def cover(
             gain[near[other]] -= 1
         uncovered[near[place]] = False
 
-    for place in np.flatnonzero(~free):
-        cover_from(int(place))
+    for covered in np.flatnonzero(~free).tolist():
+        cover_from(covered)
     ties = rng.random(len(part))
     for _ in range(min(n, int(free.sum()))):
         place = int(np.lexsort((ties, np.where(free, gain, -1)))[-1])

@@ -43,7 +43,7 @@ def find_samples(data: str, paths: Sequence[str], side: int) -> list[Image.Image
 
 
 def read_sample(source: Source, number: int, side: int, letters: int = LETTERS) -> Image.Image | str | None:
-    """Return a sample as an image of at most `side` pixels a side, or the beginning of a text; None for a broken one."""
+    """Return an image of at most `side` pixels a side, or the beginning of a text; None for a broken sample."""
     try:
         sample: Any = source.read(number)
         if isinstance(sample, str):
