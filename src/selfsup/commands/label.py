@@ -180,7 +180,7 @@ def label(
     return Labelled(
         path=path,
         given=len(known),
-        status=Counter(status),
+        status=dict(Counter(status)),
         classes=dict(Counter(name for name in found if name).most_common()),
         unsure_below=unsure_below,
         tested=check.tested,
