@@ -19,25 +19,15 @@ from selfsup.labelling.pool import Pool
 from selfsup.run import Run
 
 ROUNDS = (10, 15, 20, 30, 50, 100)
-WAYS = {
-    "random": (),
-    "typical": ("typical",),
-    "cover": ("cover",),
-    "typical, then uncertain": ("typical", "uncertain"),
-}
+WAYS = ("random", "typical", "cover", "uncertain", "auto")
 
 
-def choose(way: tuple[str, ...], pool: Pool, known: dict[int, int], n: int, classes: int, seed: int) -> list[int]:
-    """Return the numbers of the next labels."""
-    free = np.setdiff1d(pool.numbers, list(known))
-    if not way:
+def choose(way: str, pool: Pool, known: dict[int, int], n: int, seed: int) -> list[int]:
+    """Return the numbers of the next labels; uncertain ones are typical while there are no labels of two classes."""
+    if way == "random":
+        free = np.setdiff1d(pool.numbers, list(known))
         return np.random.default_rng([seed, len(known)]).choice(free, n, replace=False).tolist()
-    strategy = way[min(1, len(known), len(way) - 1)]
-    probabilities = None
-    if known:
-        rows = pool.row_of[np.array(list(known))]
-        probabilities = spread_labels(pool.graph, rows, np.array(list(known.values())), classes)
-    return [item.row for item in pool.suggest(known, n, strategy, seed, probabilities)]
+    return [item.row for item in pool.next(known, n, way, seed)[0].suggestions]
 
 
 def main() -> None:
@@ -54,12 +44,12 @@ def main() -> None:
     pool = Pool.of(Run(given.run), source)
     y = truth[pool.numbers]
     reached: dict[str, np.ndarray] = {}
-    for name, way in WAYS.items():
+    for name in WAYS:
         reached[name] = np.zeros((given.seeds, len(given.rounds)))
         for seed in range(given.seeds):
             known: dict[int, int] = {}
             for place, count in enumerate(given.rounds):
-                for number in choose(way, pool, known, count - len(known), classes, seed):
+                for number in choose(name, pool, known, count - len(known), seed):
                     known[number] = int(truth[number])
                 rows = pool.row_of[np.array(list(known))]
                 guess = spread_labels(pool.graph, rows, np.array(list(known.values())), classes).argmax(1)

@@ -84,11 +84,14 @@ def test_every_strategy_gives_as_many_different_samples_as_there_are(name: str, 
     assert sorted(found) == list(range(1, len(x)))
 
 
-def test_auto_is_typical_first_and_uncertain_once_two_classes_have_labels() -> None:
-    pool = pool_of(blobs()[0])
+def test_auto_is_typical_until_the_labels_predict_each_other() -> None:
+    x, group = blobs()
+    pool = pool_of(x)
     assert pool.next({}, 3)[0].strategy == "typical"
     assert pool.next({0: 0}, 3)[0].strategy == "typical"
-    assert pool.next({0: 0, 1: 1}, 3)[0].strategy == "uncertain"
+    assert pool.next({0: 0, 1: 1}, 3)[0].strategy == "typical"
+    assert pool.next({i: int(group[i]) for i in range(30)}, 3)[0].strategy == "uncertain"
+    assert pool.next({i: i % 3 for i in range(30)}, 3)[0].strategy == "typical"
     one_class, _ = pool.next({0: 0}, 3, "uncertain")
     assert one_class.strategy == "typical"
     assert "two classes" in one_class.notes[0]
@@ -130,7 +133,7 @@ def test_the_file_is_filled_in_and_given_back(finished_run: Path, tmp_path: Path
     out.write_text("path,label\n" + "".join(f"{path},{i % 2}\n" for i, (path, _) in enumerate(rows[1:])))
     with pytest.raises(UserError, match=r"holds labels that would be lost: give it as --labels"):
         selfsup.suggest(finished_run, "digits", n=5, out=out, quiet=True)
-    again = selfsup.suggest(finished_run, "digits", n=3, labels=str(out), out=out, quiet=True)
+    again = selfsup.suggest(finished_run, "digits", n=3, labels=str(out), out=out, strategy="uncertain", quiet=True)
     assert (again.strategy, again.known) == ("uncertain", 5)
     filled = read(out)[1:]
     assert [label for _, label in filled] == ["", "", "", "0", "1", "0", "1", "0"] or sorted(

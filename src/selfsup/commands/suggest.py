@@ -87,8 +87,8 @@ def suggest(
 ) -> Suggested:
     """Choose the samples whose labels help the most, and write a CSV file to fill in.
 
-    Without labels these are the most typical samples of clusters; with labels, the ones that the labels leave
-    uncertain, as different from each other as possible. See docs/labelling.md.
+    These are the most typical samples of clusters without a label; once the labels predict each other well, the
+    samples that they leave uncertain, as different from each other as possible. See docs/labelling.md.
 
     Args:
         run: A finished run folder.

@@ -20,6 +20,9 @@ from selfsup.run import Run
 from selfsup.source import Source
 
 
+TESTED, RIGHT = 20, 0.9  # held-out labels, and the fraction predicted, from which on `auto` asks for uncertain samples
+
+
 class Next(NamedTuple):
     """What to label next, by which strategy, and what there is to say about it."""
 
@@ -92,7 +95,8 @@ class Pool:
     ) -> tuple[Next, Assigned | None]:
         """Return what to label next, and the labels of all that it is based on, None where there are too few.
 
-        `auto` is typical without labels, and uncertain with labels of at least two classes.
+        `auto` is typical until at least 20 held-out labels were predicted, 90% of them rightly, and then uncertain:
+        where the graph is often wrong, what it is uncertain about says little.
         """
         several, notes = len(set(known.values())) >= 2, list[str]()
         if strategy == "uncertain" and not several:
@@ -100,10 +104,12 @@ class Pool:
                 "Labels of two classes are needed to tell what is uncertain, so typical samples are suggested."
             )
             strategy = "typical"
-        if strategy == "auto":
-            strategy = "uncertain" if several else "typical"
-        if strategy == "uncertain" and assigned is None:
+        if strategy in ("auto", "uncertain") and several and assigned is None:
             assigned = self.assign(known, max(known.values()) + 1)
+        if strategy == "auto":
+            check = None if assigned is None else assigned.calibration
+            trusted = check is not None and check.tested >= TESTED and check.right >= RIGHT * check.tested
+            strategy = "uncertain" if trusted else "typical"
         found = self.suggest(known, n, strategy, seed, None if assigned is None else assigned.probabilities)
         return Next(found, strategy, tuple(notes)), assigned
 

@@ -10,9 +10,10 @@
 
 Deviations:
     Distances are between unit vectors of the whitened principal components, as in the graph along which labels are
-    propagated. ProbCover looks at no more than 10,000 random samples. Its radius is that with which the median ball
-    holds one part in `labels and suggestions` of them: the paper's, with which 95% of the balls lie inside of one
-    k-means cluster, needs the number of classes, and with 15 clusters on ten digits it covered three digits.
+    propagated. Of a cluster of more than 10,000 samples, random ones are compared. ProbCover looks at no more than
+    10,000 random samples. Its radius is that with which the median ball holds one part in `labels and suggestions` of
+    them: the paper's, with which 95% of the balls lie inside of one k-means cluster, needs the number of classes, and
+    with 15 clusters on ten digits it covered three digits.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ MOST_CLUSTERS = 500
 SMALL_CLUSTER = 5  # samples; smaller ones are outliers, and come last
 NEIGHBOURS = 20  # that say how typical a sample is
 RADIUS_FROM = 1000  # samples whose neighbours give ProbCover its radius
-COVERED = 10_000  # samples that ProbCover looks at
+LARGE = 10_000  # random samples of a larger cluster, or for ProbCover of all, that are compared with each other
 CANDIDATES = 10  # for each suggestion, the most uncertain ones
 MANY = 20_000  # samples from which on k-means sees them in small batches
 
@@ -66,13 +67,18 @@ def typical(
     free[known] = False
     labels = np.bincount(cluster[known], minlength=len(sizes))
     found: list[Suggestion] = []
+    rng = np.random.default_rng(seed)
     while len(found) < n and free.any():  # a second time round only where all clusters have labels
         open_ = np.bincount(cluster[free], minlength=len(sizes)) > 0
         order = np.lexsort((-sizes, labels, sizes < SMALL_CLUSTER))
         best = next(int(number) for number in order if open_[number])
         members = np.flatnonzero(cluster == best)
+        size = len(members)
+        if size > LARGE:
+            others = rng.choice(members[free[members]], min(LARGE, int(free[members].sum())), replace=False)
+            members = np.sort(others)
         row = int(members[np.where(free[members], _typicality(z[members]), -np.inf).argmax()])
-        found.append(Suggestion(row, len(members)))
+        found.append(Suggestion(row, size))
         free[row] = False
         labels[best] += 1
     return found
@@ -84,9 +90,9 @@ def cover(
     """Return the samples that cover the most others which no label covers, one after another (ProbCover)."""
     rng = np.random.default_rng(seed)
     pool = np.arange(len(z))
-    if len(z) > COVERED:
+    if len(z) > LARGE:
         others = np.setdiff1d(pool, known)
-        pool = np.sort(np.concatenate([known, rng.choice(others, min(len(others), COVERED), replace=False)]))
+        pool = np.sort(np.concatenate([known, rng.choice(others, min(len(others), LARGE), replace=False)]))
     part = z[pool]
     near = [np.empty(0, np.int64)] * len(part)
     size = min(-(-len(part) // (len(known) + n)), len(part) - 1)
