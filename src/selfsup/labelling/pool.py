@@ -19,7 +19,6 @@ from selfsup.labelling.suggest import STRATEGIES, Suggestion, whitened
 from selfsup.run import Run
 from selfsup.source import Source
 
-
 TESTED, RIGHT = 20, 0.9  # held-out labels, and the fraction predicted, from which on `auto` asks for uncertain samples
 
 

@@ -9,8 +9,8 @@
   uncertainty (Zhdanov, "Diverse mini-batch Active Learning", 2019).
 
 Deviations:
-    Distances are between unit vectors of the whitened principal components, as in the graph along which labels are
-    propagated. Of a cluster of more than 10,000 samples, random ones are compared. ProbCover looks at no more than
+    Distances are between unit vectors of partly whitened principal components, as in the graph along which labels
+    are propagated. Of a cluster of more than 10,000 samples, random ones are compared. ProbCover looks at no more than
     10,000 random samples. Its radius is that with which the median ball holds one part in `labels and suggestions` of
     them: the paper's, with which 95% of the balls lie inside of one k-means cluster, needs the number of classes, and
     with 15 clusters on ten digits it covered three digits.
@@ -25,7 +25,7 @@ import numpy as np
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from selfsup.evaluation.propagate import COMPONENTS, principal_components
+from selfsup.evaluation.propagate import COMPONENTS, WHITENING, principal_components
 from selfsup.evaluation.rows import as_matrix, blocks
 
 MOST_CLUSTERS = 500
@@ -48,13 +48,13 @@ class Suggestion(NamedTuple):
 
 
 def whitened(x: Vectors) -> Vectors:
-    """Return unit vectors (n, at most 64) along the leading principal components, each scaled to variance 1."""
+    """Return what the graph compares: unit vectors (n, at most 64) of partly whitened principal components."""
     rows = as_matrix(x).cpu()
     centred = rows - rows.mean(0)
-    axes, scale = principal_components(centred, COMPONENTS)
+    axes, scale = principal_components(centred, max(2, min(COMPONENTS, len(rows) // 10)))
     if not len(scale):  # all samples are alike
         return np.ones((len(rows), 1), np.float32)
-    return np.asarray(F.normalize(centred @ (axes / scale)).numpy(), np.float32)
+    return np.asarray(F.normalize(centred @ (axes / scale**WHITENING)).numpy(), np.float32)
 
 
 def typical(
