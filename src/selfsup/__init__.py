@@ -12,10 +12,12 @@ if TYPE_CHECKING:
     from selfsup.commands.evaluate import evaluate
     from selfsup.commands.explore import explore
     from selfsup.commands.export import export
+    from selfsup.commands.label import label
     from selfsup.commands.pretrain import pretrain
     from selfsup.commands.report import report
     from selfsup.commands.search import search
     from selfsup.commands.show import show
+    from selfsup.commands.suggest import suggest
     from selfsup.commands.tasks import list_tasks
     from selfsup.run import Run, load
 
@@ -28,12 +30,14 @@ __all__ = [
     "evaluate",
     "explore",
     "export",
+    "label",
     "list_tasks",
     "load",
     "pretrain",
     "report",
     "search",
     "show",
+    "suggest",
 ]
 
 _OTHER = {"Run": "selfsup.run", "load": "selfsup.run", "list_tasks": "selfsup.commands.tasks"}

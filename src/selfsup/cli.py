@@ -20,7 +20,7 @@ from selfsup.errors import RunFailed, UserError, unknown
 
 COMMANDS = (
     "demo", "tasks", "show", "pretrain", "audit", "evaluate", "compare", "embed", "search", "explore", "export",
-    "bench", "report",
+    "bench", "report", "suggest", "label",
 )  # fmt: skip
 
 

@@ -38,6 +38,9 @@ NUMBERS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "count": _whole(1, 100),
     "k": _whole(1, 10**6),
     "shots": _whole(1, 10**6),
+    "n": _whole(1, 10**6),
+    "port": _whole(0, 65535),
+    "unsure_below": ("from 0 to 1", lambda v: bool(0 <= v <= 1)),
     "draws": _whole(2, 1000),  # one draw has no interval
 }
 

@@ -30,23 +30,24 @@ def find_samples(data: str, paths: Sequence[str], side: int) -> list[Image.Image
         inside = [not os.path.isabs(path) and ".." not in path.split("/") and "\0" not in path for path in paths]
         encoded = [path.encode(errors="surrogateescape") for path in paths]
         files = Files(data, pa.array(encoded, pa.binary()))
-        found = [_read(files, number, side) if inside[number] else None for number in range(len(paths))]
+        found = [read_sample(files, number, side) if inside[number] else None for number in range(len(paths))]
         if any(found):
             return found
     source: Any = open_data(data)
     if isinstance(source, Files):
         wanted = pa.array([path.encode(errors="surrogateescape") for path in paths], pa.large_binary())
         numbers = pc.index_in(wanted, value_set=source.paths).to_pylist()
-        return [None if number is None else _read(source, number, side) for number in numbers]
+        return [None if number is None else read_sample(source, number, side) for number in numbers]
     places = {source.path(number): number for number in range(len(source))}
-    return [_read(source, places[path], side) if path in places else None for path in paths]
+    return [read_sample(source, places[path], side) if path in places else None for path in paths]
 
 
-def _read(source: Source, number: int, side: int) -> Image.Image | str | None:
+def read_sample(source: Source, number: int, side: int, letters: int = LETTERS) -> Image.Image | str | None:
+    """Return an image of at most `side` pixels a side, or the beginning of a text; None for a broken sample."""
     try:
         sample: Any = source.read(number)
         if isinstance(sample, str):
-            return sample if len(sample) <= LETTERS else sample[:LETTERS] + " …"
+            return sample if len(sample) <= letters else sample[:letters] + " …"
         colours = to_channels(sample[..., :3] if sample.shape[-1] > 3 else sample, 3)
     except Broken:
         return None

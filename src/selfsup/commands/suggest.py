@@ -1,0 +1,199 @@
+"""`suggest`: which samples to label next. Imports torch only when it is called."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from selfsup.base.checks import check_new_file, check_numbers
+from selfsup.base.printing import Printable
+from selfsup.errors import RunFailed, UserError, unknown
+from selfsup.run import Run
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from selfsup.labelling.assign import Assigned
+    from selfsup.source import Source
+
+    RunName = str | os.PathLike[str] | Run
+    Data = str | os.PathLike[str] | NDArray[np.uint8] | Source
+    Target = str | os.PathLike[str]
+else:
+    RunName = Data = Target = str  # what the command line can give
+
+COLUMNS = 5  # of the contact sheet
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A sample to label: its number in the data, its path, and why it was chosen."""
+
+    number: int
+    path: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Suggested(Printable):
+    """The samples to label, in order; `path` is the CSV file to fill in, with the `known` labels at its end."""
+
+    samples: tuple[Sample, ...]
+    strategy: str
+    path: Path
+    known: int
+    sheet: Path | None
+    notes: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the same as plain values."""
+        return asdict(self) | {"path": str(self.path), "sheet": None if self.sheet is None else str(self.sheet)}
+
+    def __rich__(self) -> Group:
+        from selfsup.labelling.table import printable
+
+        table = Table(title=Text(f"{len(self.samples):,} samples to label ({self.strategy})"), title_justify="left")
+        table.add_column("", justify="right")
+        table.add_column("path", overflow="fold")
+        table.add_column("why")
+        for place, sample in enumerate(self.samples, 1):
+            table.add_row(str(place), Text(printable(sample.path)), Text(sample.why))
+        known = f" (with the {self.known:,} known ones)" if self.known else ""
+        told = [f"Fill in the column label of {self.path}{known}, and give it as --labels."]
+        told += [f"They are shown in {self.sheet}."] if self.sheet else []
+        return Group(table, *map(Text, [*told, *self.notes]))
+
+
+def suggest(
+    run: RunName,
+    data: Data,
+    /,
+    *,
+    n: int = 15,
+    labels: str | None = None,
+    strategy: str = "auto",
+    out: Target = "to-label.csv",
+    sheet: Target | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    quiet: bool = False,
+) -> Suggested:
+    """Choose the samples whose labels help the most, and write a CSV file to fill in.
+
+    These are the most typical samples of clusters without a label; once the labels predict each other well, the
+    samples that they leave uncertain, as different from each other as possible. See docs/labelling.md.
+
+    Args:
+        run: A finished run folder.
+        data: The samples, with or without labels: those that data bring with them are not looked at.
+        n: How many samples to suggest; at least 1.
+        labels: The labels that are known: 'folders', a CSV file (path,label) or an .npz file with y.
+        strategy: typical (TypiClust), cover (ProbCover), uncertain (which needs labels), or auto.
+        out: The CSV file to write: path and an empty label for each suggestion, then the known labels.
+        sheet: A contact sheet of the suggestions to write (.png, .jpg or .webp).
+        seed: Where the clustering starts; at least 0.
+        device: Where to compute the features: auto, cpu, cuda or mps.
+        quiet: Whether to hide the progress bar.
+
+    Raises:
+        UserError: For a run or data that cannot be opened, labels of other samples, or nothing left to label.
+        RunFailed: If a file cannot be written.
+    """
+    from selfsup.data.open import open_data
+    from selfsup.labelling.assign import check_classes
+    from selfsup.labelling.pool import Pool
+    from selfsup.labelling.suggest import STRATEGIES
+    from selfsup.labelling.table import check_nothing_lost, write_table
+    from selfsup.train.device import make_fabric
+
+    check_numbers(n=n, seed=seed)
+    if strategy not in ("auto", *STRATEGIES):
+        raise unknown("strategy", strategy, ("auto", *STRATEGIES))
+    path, picture = Path(out), None if sheet is None else check_sheet(Path(sheet))
+    check_new_file(path)
+    check_nothing_lost(path, labels)
+    run = run if isinstance(run, Run) else Run(run)
+    source = open_data(data, labels)
+    if labels is None:
+        source = without_labels(source)
+    else:
+        assert source.labels is not None
+        check_classes(source.labels, labels)
+    pool = Pool.of(run, source, make_fabric(device, "float32").device, quiet)
+    known = pool.known()
+    chosen, assigned = pool.next(known, n, strategy, seed)
+    if not chosen.suggestions:
+        raise UserError(f"every readable sample of {source.name} has a label, so none is left to suggest")
+    names = source.labels.classes if source.labels else ()
+    samples = tuple(
+        Sample(row, source.path(row), why(chosen.strategy, row, stands_for, pool.row_of, assigned, names))
+        for row, stands_for in chosen.suggestions
+    )
+    notes = list(chosen.notes)
+    if len(samples) < n:
+        notes.append(f"All {len(samples):,} samples that can be read and have no label are suggested, not {n:,}.")
+    rows = [(sample.path, "") for sample in samples]
+    rows += [(source.path(number), names[name]) for number, name in known.items()]
+    write_table(path, ("path", "label"), rows)
+    if picture is not None:
+        draw(picture, source, samples)
+    return Suggested(samples, chosen.strategy, path, len(known), picture, tuple(notes))
+
+
+def why(
+    strategy: str, number: int, stands_for: int, row_of: Any, assigned: Assigned | None, names: tuple[str, ...]
+) -> str:
+    """Return in words why a sample was chosen."""
+    if strategy != "uncertain" or assigned is None:
+        return f"most typical of {stands_for:,}" if strategy == "typical" else f"covers {stands_for:,}"
+    row = int(row_of[number])
+    if assigned.guess[row] < 0:
+        return "no label reaches it"
+    first, second = assigned.probabilities[row].argsort()[::-1][:2].tolist()
+    return f"{names[first]} or {names[second]}? {assigned.confidence[row]:.0%} sure"
+
+
+def without_labels(source: Source) -> Source:
+    """Return the same samples without the labels that they brought."""
+    import copy
+
+    bare = copy.copy(source)
+    bare.labels = None
+    return bare
+
+
+def check_sheet(path: Path) -> Path:
+    """Return where a contact sheet goes; raise `UserError` if it cannot."""
+    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise UserError(f"--sheet must end in .png, .jpg or .webp, not {path.name!r}")
+    check_new_file(path)
+    return path
+
+
+def draw(path: Path, source: Source, samples: tuple[Sample, ...]) -> None:
+    """Write the contact sheet."""
+    from PIL import Image
+
+    from selfsup.labelling.table import printable
+    from selfsup.reports.finding import read_sample
+    from selfsup.reports.sheets import SIDE, draw_panels, draw_sheet
+    from selfsup.task import Panel
+
+    shown = [(read_sample(source, sample.number, SIDE, 1000), printable(sample.path)) for sample in samples]
+    if any(isinstance(content, str) for content, _ in shown):
+        drawn = draw_panels([[Panel(str(content or ""), name)] for content, name in shown], None)
+    else:
+        blank = Image.new("RGB", (SIDE, SIDE), "lightgrey")
+        cells = [(content if isinstance(content, Image.Image) else blank, name) for content, name in shown]
+        drawn = draw_sheet([cells[at : at + COLUMNS] for at in range(0, len(cells), COLUMNS)])
+    try:
+        drawn.save(path)
+    except OSError as error:
+        raise RunFailed(f"cannot write {path}: {error.strerror}") from error

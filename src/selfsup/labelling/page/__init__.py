@@ -1,0 +1,1 @@
+"""The page on which samples are labelled, and its server."""
