@@ -58,10 +58,12 @@ def read_features(
 
     It sees the drawn labels alone. `per_feature`: see `Drawn`.
     """
+    evaluator = EVALUATORS[protocol]
+    prepared = None if evaluator.prepare is None else evaluator.prepare(train, test)
     y, num_classes = target.truth(labels), len(labels.classes) if target.by_class else None
 
     def read(rows: NDArray[np.int64], number: int) -> dict[str, float]:
-        predicted = EVALUATORS[protocol].predict(Drawn(train, rows, y[rows], num_classes, per_feature), test)
+        predicted = evaluator.predict(Drawn(train, rows, y[rows], num_classes, per_feature, prepared), test)
         return {metric: measure(truth, predicted) for metric, measure in target.metrics.items()}
 
     found = _on_draws(read, draws, torch.device("cpu"))

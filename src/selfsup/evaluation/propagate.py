@@ -1,0 +1,311 @@
+"""Label propagation: few labels spread over a nearest-neighbour graph of the unlabelled pool (`docs/evaluation.md`).
+
+Label spreading (Zhou et al., "Learning with Local and Global Consistency", 2004; Zhu and Ghahramani, 2002) on the
+graph of deep features of Iscen et al. ("Label Propagation for Deep Semi-supervised Learning", 2019). Deviations: the
+features are whitened; what a class spreads is a density over the pool, so that the frequencies of the classes are
+estimated from the pool rather than taken from the labels; and a share of every sample belongs to no class.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.special import softmax
+from torch import Tensor
+
+from selfsup.errors import UserError
+from selfsup.evaluation.drawn import Drawn, Poolings
+from selfsup.evaluation.linear import fit_linear
+from selfsup.evaluation.probe import Probe, fit_probe, stratified_folds
+from selfsup.evaluation.rows import Features, Ids, as_ids, as_matrix
+
+NEIGHBOURS, POWER = 10, 8  # of a sample, and the power of their cosine: near ones weigh much more
+COMPONENTS = 64  # whitened principal components, at most, and at most one for ten samples
+ALPHA, STEPS = 0.99, 60  # of spreading
+NO_CLASS = 0.3  # density of "no class", as a fraction of the mean density of a class where it is at home
+READER_PENALTY = 0.1
+WIDE = 1024  # features up to which the reader sees them as they are; beyond, as many of their principal components
+APPROXIMATE = 100_000  # samples from which on neighbours are approximate, if faiss is installed
+ROUNDS = 30  # of expectation maximisation, and of scaling
+FOLDS = 5  # of the drawn labels
+ENOUGH = 1000  # labels from which on one fold stands for all
+HEAD_START = 2  # labels that the graph is taken to have got right and the linear probe wrong
+LARGE = 4096  # samples and dimensions from which on principal components are found at random
+GROUP = 64  # columns whose maximum is looked at first
+
+
+def build_graph(x: Features) -> sparse.csr_array:
+    """Return the symmetrically normalized graph (n, n), float32, of the 10 nearest neighbours of each sample.
+
+    The features are centred, projected on at most 64 whitened principal components (at most n / 10), and compared by
+    cosine. An edge weighs cosine⁸, where one end is among the neighbours of the other; W is normalized to
+    D^-½ W D^-½. Samples at an angle of 90° or more have no edge. Neighbours are exact: blocked matrix products, memory
+    O(n · k). Beyond 100,000 samples they are approximate where faiss is installed (extra `faiss`), else still exact.
+
+    Args:
+        x: features (n, d), array or tensor.
+
+    Raises:
+        UserError: features that are not finite or not (n, d).
+    """
+    z = _whiten(as_matrix(x).cpu())
+    n, k = len(z), min(NEIGHBOURS, len(z) - 1)
+    if k < 1 or z.shape[1] == 0:
+        return sparse.csr_array((n, n), dtype=np.float32)
+    index, cosine = _approximate(z, k) if n > APPROXIMATE and importlib.util.find_spec("faiss") else _nearest(z, k)
+    weights = cosine.clamp_min(0).numpy() ** POWER
+    starts = np.arange(0, n * k + 1, k)
+    one_way = sparse.csr_array((weights.ravel(), index.numpy().ravel().astype(np.int32), starts), shape=(n, n))
+    graph = one_way.maximum(one_way.T).tocsr()
+    graph.eliminate_zeros()
+    root = 1 / np.sqrt(np.maximum(graph.sum(1), 1e-30)).astype(np.float32)
+    graph.data *= np.repeat(root, np.diff(graph.indptr)) * root[graph.indices]
+    return graph
+
+
+def spread_labels(graph: sparse.csr_array, rows: Ids, y: Ids, classes: int) -> NDArray[np.float32]:
+    """Spread a few labels over a graph, and return the probability of each class for each sample.
+
+    F ← 0.99 · graph · F + 0.01 · F₀, 60 times from F₀ (Zhou et al., 2004), where each class has the same mass in F₀.
+    Column c of F, divided by its sum, is the density of class c over the pool: it knows nothing of the class's
+    frequency. Frequencies are estimated by expectation maximisation with a Dirichlet prior towards equal ones that
+    weighs as much as the pool divided by the number of labels per class; the densities are then scaled until the
+    frequencies of the result are these. A density of "no class", equal everywhere, takes its part of samples that few
+    paths reach: the probabilities of a sample sum to at most 1, and the rest is that of no known class. A sample
+    without a path of at most 60 edges to a label has only zeros: unsure, never guessed.
+
+    Args:
+        graph: (n, n), of `build_graph`.
+        rows: numbers (k,) of the labelled samples, each once.
+        y: their class ids (k,), 0 <= y < classes. A class without labels has the probability 0.
+        classes: how many classes there are.
+
+    Returns:
+        Probabilities (n, classes) float32.
+
+    Raises:
+        UserError: ids or rows out of range, or no label.
+    """
+    places, ids = _checked(graph, rows, y, classes)
+    return _probabilities(_spread(graph, places, ids, classes), ids)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """What does not depend on the draw: the graph of the pool, and the features that the reader of new samples sees."""
+
+    graph: sparse.csr_array
+    axes: Tensor | None  # (d, r), where the features have too many dimensions
+    features: Tensor  # (n, d or r)
+
+    def see(self, x: Features) -> Tensor:
+        """Return features as the reader sees them."""
+        return as_matrix(x) if self.axes is None else as_matrix(x) @ self.axes
+
+
+def prepare_pool(pool: Poolings, test: Poolings) -> Pool:
+    """Return the graph of the pool. No test sample is in it."""
+    x = as_matrix(pool["own"])
+    axes = principal_components(x - x.mean(0), WIDE)[0] if x.shape[1] > WIDE else None
+    return Pool(build_graph(x), axes, x if axes is None else x @ axes)
+
+
+def prepare_transductive(pool: Poolings, test: Poolings) -> sparse.csr_array:
+    """Return the graph of the pool and, after it, the test samples."""
+    return build_graph(np.concatenate([pool["own"], test["own"]]))
+
+
+def read_propagate(drawn: Drawn, test: Poolings) -> NDArray[np.int64]:
+    """Return the class ids of new samples: of a linear reader of what the pool became, blended with `linear`.
+
+    The reader is a linear probe on the whole pool, each sample with its most probable class, weighted by the lead of
+    that class over the next; a drawn label counts as it is. Where labels can be held out, the probabilities of reader
+    and `linear` are mixed; see `trust`.
+    """
+    assert drawn.num_classes is not None
+    pool: Pool = prepare_pool(drawn.pool, test) if drawn.prepared is None else drawn.prepared
+    pooling, probe = fit_linear(drawn)
+    assert isinstance(probe, Probe)
+    probabilities = spread_labels(pool.graph, drawn.rows, drawn.y, drawn.num_classes)
+    share = trust(pool.graph, drawn, pooling, probe)
+    mixed = (1 - share) * softmax(probe.scores(test[pooling]), 1)
+    if share > 0:
+        mixed += share * softmax(_reader(pool, probabilities, drawn).scores(pool.see(test["own"])), 1)
+    return mixed.argmax(1)
+
+
+def read_transductive(drawn: Drawn, test: Poolings) -> NDArray[np.int64]:
+    """Return the class ids of test samples that are in the graph: what spreads to them, blended with `linear`."""
+    assert drawn.num_classes is not None
+    graph = prepare_transductive(drawn.pool, test) if drawn.prepared is None else drawn.prepared
+    pooling, probe = fit_linear(drawn)
+    assert isinstance(probe, Probe)
+    share = trust(graph, drawn, pooling, probe)
+    spread = spread_labels(graph, drawn.rows, drawn.y, drawn.num_classes)[-len(test["own"]) :]
+    return ((1 - share) * softmax(probe.scores(test[pooling]), 1) + share * _whole(spread)).argmax(1)
+
+
+def trust(graph: sparse.csr_array, drawn: Drawn, pooling: str, probe: Probe) -> float:
+    """Return the weight of the graph, 0 to 1, in a mixture with a linear probe, from the drawn labels alone.
+
+    Both predict the labels of stratified folds that are held out. Of the labels that only one of them gets right, the
+    weight is the fraction that the graph gets, as if it had got two more. With one label per class nothing can be held
+    out, and the graph is trusted.
+    """
+    ids, rows, classes = drawn.y, drawn.rows, int(drawn.num_classes or 0)
+    most = int(np.bincount(ids).max())
+    if most < 2:
+        return 1.0
+    folds = min(FOLDS, most)
+    held = stratified_folds(ids, folds, 0)
+    x = drawn.features(pooling)
+    ahead = behind = 0
+    for fold in range(1 if len(ids) >= ENOUGH else folds):
+        out, kept = np.flatnonzero(held == fold), np.flatnonzero(held != fold)
+        of_graph = spread_labels(graph, rows[kept], ids[kept], classes)[rows[out]]
+        fitted = fit_probe(x[kept], ids[kept], classes, penalties=[probe.penalty], per_feature=drawn.per_feature)
+        right = (of_graph.argmax(1) == ids[out]) & of_graph.any(1)
+        others = fitted.predict(x[out]) == ids[out]
+        ahead, behind = ahead + int((right & ~others).sum()), behind + int((others & ~right).sum())
+    return (ahead + HEAD_START) / (ahead + behind + HEAD_START)
+
+
+def _reader(pool: Pool, probabilities: NDArray[np.float32], drawn: Drawn) -> Probe:
+    guess = probabilities.argmax(1)
+    two = np.sort(np.partition(probabilities, -2, axis=1)[:, -2:], 1)
+    weight = two[:, 1] - two[:, 0]
+    guess[drawn.rows], weight[drawn.rows] = drawn.y, 1
+    used = torch.from_numpy(weight > 1e-3)
+    return fit_probe(
+        pool.features[used], guess[used.numpy()], probabilities.shape[1], penalties=[READER_PENALTY],
+        per_feature=drawn.per_feature and pool.axes is None, weights=torch.from_numpy(weight)[used],
+    )  # fmt: skip
+
+
+def _whole(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return probabilities that sum to 1: what belongs to no class is divided equally."""
+    return probabilities + (1 - probabilities.sum(1, keepdims=True)).clip(0) / probabilities.shape[1]
+
+
+def _checked(graph: Any, rows: Ids, y: Ids, classes: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    places = torch.as_tensor(rows).to("cpu", torch.int64)
+    if not len(places):
+        raise UserError("labels are spread from at least one label")
+    ids = as_ids(y, len(places), classes, places.device).numpy()
+    if int(places.min()) < 0 or int(places.max()) >= graph.shape[0]:
+        raise UserError(f"labelled rows must be 0 to {graph.shape[0] - 1}, the samples of the graph")
+    if len(places.unique()) < len(places):
+        raise UserError("a sample is labelled twice")
+    return places.numpy(), ids
+
+
+def _spread(graph: Any, rows: NDArray[np.int64], ids: NDArray[np.int64], classes: int) -> NDArray[np.float32]:
+    """Return the densities (n, classes) of the classes, relative to that of all samples."""
+    start = np.zeros((graph.shape[0], classes), np.float32)
+    start[rows, ids] = 1
+    start /= np.maximum(start.sum(0), 1)
+    mass = start
+    for _ in range(STEPS):
+        mass = ALPHA * (graph @ mass) + (1 - ALPHA) * start
+    density: NDArray[np.float32] = mass * (len(mass) / np.maximum(mass.sum(0), 1e-30))
+    return density
+
+
+def _probabilities(density: NDArray[np.float32], ids: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return probabilities from the densities of the classes; see `spread_labels`."""
+    counts = np.bincount(ids, minlength=density.shape[1])
+    present = counts > 0
+    reached = density[density.any(1)]
+    equal = present / present.sum()
+    prior = equal.astype(np.float32)
+    strength = len(reached) / float(np.median(counts[present]))
+
+    def members(weights: NDArray[np.float32]) -> NDArray[np.float32]:
+        found = reached * weights
+        total: NDArray[np.float32] = (found / (found.sum(1, keepdims=True) + NO_CLASS)).sum(0)
+        return total
+
+    for _ in range(ROUNDS):
+        prior = members(prior) + strength * equal
+        prior = (prior / prior.sum()).astype(np.float32)
+    weights = prior.copy()
+    for _ in range(ROUNDS):
+        found = members(weights)
+        weights *= np.sqrt(prior * found.sum() / np.maximum(found, 1e-9))
+        weights /= weights.sum()
+    joint = density * weights
+    result: NDArray[np.float32] = joint / (joint.sum(1, keepdims=True) + NO_CLASS)
+    return result
+
+
+def _whiten(x: Tensor) -> Tensor:
+    """Return whitened principal components (n, r) of length 1."""
+    centred = x - x.mean(0)
+    axes, scale = principal_components(centred, max(2, min(COMPONENTS, len(x) // 10)))
+    return F.normalize(centred @ (axes / scale))
+
+
+def principal_components(centred: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return at most `count` principal axes (d, r) of centred samples, and the standard deviation (r,) along each."""
+    n, d = centred.shape
+    if min(n, d) > LARGE:  # randomised (Halko et al., 2011)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            _, singular, axes = torch.svd_lowrank(centred, min(count + 16, n, d), niter=2)
+        kept = singular > 1e-4 * singular[0]
+        return axes[:, kept][:, :count], singular[kept][:count] / n**0.5
+    wide = n < d
+    values, vectors = torch.linalg.eigh((centred @ centred.T if wide else centred.T @ centred).double())
+    kept = values > max(1e-9 * float(values[-1]), 1e-30)
+    values, axes = values[kept][-count:], vectors[:, kept][:, -count:].float()
+    if wide:
+        axes = F.normalize(centred.T @ axes, dim=0)
+    return axes, (values / n).sqrt().float()
+
+
+def _nearest(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the k nearest others of each row of length 1, and their cosine, (n, k), in any order.
+
+    The k largest numbers of a row lie in the k groups of columns with the largest maxima: two quick passes.
+    """
+    n = len(z)
+    groups = -(-n // GROUP)
+    columns = F.pad(z, (0, 0, 0, groups * GROUP - n)).T.contiguous()
+    block = max(1, 2**24 // (groups * GROUP))
+    room = torch.empty(block * groups * GROUP)
+    index, cosine = torch.empty(n, k, dtype=torch.int64), torch.empty(n, k)
+    for start in range(0, n, block):
+        rows = torch.arange(start, min(start + block, n))
+        similar = torch.mm(z[rows], columns, out=room[: len(rows) * groups * GROUP].view(len(rows), -1))
+        similar[rows - start, rows] = -2
+        similar[:, n:] = -3
+        grouped = similar.view(len(rows), groups, GROUP)
+        best = grouped.amax(2).topk(min(k, groups)).indices
+        near = grouped.gather(1, best[..., None].expand(-1, -1, GROUP)).flatten(1)
+        cosine[rows], place = near.topk(k)
+        index[rows] = best.gather(1, place // GROUP) * GROUP + place % GROUP
+    return index, cosine
+
+
+def _approximate(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return about what `_nearest` does, in much less time: an inverted file of faiss, 4 √n lists, 16 of them read."""
+    import faiss
+
+    rows = z.numpy()
+    lists = int(4 * len(rows) ** 0.5)
+    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(rows.shape[1]), rows.shape[1], lists, faiss.METRIC_INNER_PRODUCT)
+    index.train(rows[:: max(1, len(rows) // (50 * lists))])
+    index.add(rows)
+    index.nprobe = 16
+    cosine, found = (torch.from_numpy(part) for part in index.search(rows, k + 1))
+    own = (found == torch.arange(len(rows))[:, None]) | (found < 0)
+    cosine = cosine.masked_fill(own, -2)
+    best = cosine.topk(k)
+    return found.clamp_min(0).gather(1, best.indices), best.values
