@@ -45,9 +45,9 @@ EVALUATORS = {
     "propagate": Evaluator(
         read_propagate,
         "propagated labels",
-        "the drawn labels spread over a graph of 10 nearest neighbours of all training samples (64 whitened components, "
-        "cosine⁸, 60 steps, estimated class frequencies), and a linear probe reads what each sample became, weighted by "
-        "its confidence; mixed with the linear probe of the drawn labels as those of them that are held out say",
+        "the drawn labels, spread over a graph of 10 nearest neighbours of all training samples, labelled or not (64 "
+        "whitened components, cosine⁸, 60 steps, estimated class frequencies), then a linear probe of what each sample "
+        "became, weighted by its confidence; mixed with the probe of the drawn labels as held-out ones of them say",
         prepare=prepare_pool,
     ),
     "transductive": Evaluator(

@@ -95,7 +95,7 @@ def fit_probe(
             axes[:-1, :-1] = principal_axes(z)
         problem = _Problem(span, axes, target, len(present), features.shape[1])
         start, penalty, loss = problem.choose(path, seed)
-        coarse = large or len(present) >= 2 * MANY
+        coarse = large or len(present) >= 2 * MANY or weights is not None
         solved = problem.solve(counted, penalty, start, 1e-7 if work <= SMALL else 1e-4 if coarse else 1e-6)[:, 0]
         weight = solved[:-1] if back is None else back @ solved[:-1]
     return Probe(mean, scale, weight, solved[-1], present, classes, penalty, loss)

@@ -8,6 +8,7 @@ estimated from the pool rather than taken from the labels; and a share of every 
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.special import softmax
+from scipy.special import ndtr, softmax
 from torch import Tensor
 
 from selfsup.errors import UserError
@@ -31,13 +32,14 @@ COMPONENTS = 64  # whitened principal components, at most, and at most one for t
 ALPHA, STEPS = 0.99, 60  # of spreading
 NO_CLASS = 0.3  # density of "no class", as a fraction of the mean density of a class where it is at home
 READER_PENALTY = 0.1
-WIDE = 1024  # features up to which the reader sees them as they are; beyond, as many of their principal components
+WIDE = 512  # features up to which the reader sees them as they are; beyond, as many of their principal components
 APPROXIMATE = 100_000  # samples from which on neighbours are approximate, if faiss is installed
 ROUNDS = 30  # of expectation maximisation, and of scaling
 FOLDS = 5  # of the drawn labels
 ENOUGH = 1000  # labels from which on one fold stands for all
-HEAD_START = 2  # labels that the graph is taken to have got right and the linear probe wrong
-LARGE = 4096  # samples and dimensions from which on principal components are found at random
+HEAD_START = 2  # labels that only the graph is taken to have got right, in advance
+LITTLE = 1e-3  # weight that changes nothing
+LARGE = 1024  # samples and dimensions from which on principal components are found at random
 GROUP = 64  # columns whose maximum is looked at first
 
 
@@ -114,7 +116,8 @@ def prepare_pool(pool: Poolings, test: Poolings) -> Pool:
     """Return the graph of the pool. No test sample is in it."""
     x = as_matrix(pool["own"])
     axes = principal_components(x - x.mean(0), WIDE)[0] if x.shape[1] > WIDE else None
-    return Pool(build_graph(x), axes, x if axes is None else x @ axes)
+    seen = x if axes is None else x @ axes
+    return Pool(build_graph(seen), axes, seen)
 
 
 def prepare_transductive(pool: Poolings, test: Poolings) -> sparse.csr_array:
@@ -126,18 +129,16 @@ def read_propagate(drawn: Drawn, test: Poolings) -> NDArray[np.int64]:
     """Return the class ids of new samples: of a linear reader of what the pool became, blended with `linear`.
 
     The reader is a linear probe on the whole pool, each sample with its most probable class, weighted by the lead of
-    that class over the next; a drawn label counts as it is. Where labels can be held out, the probabilities of reader
-    and `linear` are mixed; see `trust`.
+    that class over the next; a drawn label counts as it is. The probabilities of reader and `linear` are mixed as
+    `trust` says.
     """
     assert drawn.num_classes is not None
     pool: Pool = prepare_pool(drawn.pool, test) if drawn.prepared is None else drawn.prepared
-    pooling, probe = fit_linear(drawn)
-    assert isinstance(probe, Probe)
-    probabilities = spread_labels(pool.graph, drawn.rows, drawn.y, drawn.num_classes)
+    pooling, probe = _linear(drawn)
     share = trust(pool.graph, drawn, pooling, probe)
     mixed = (1 - share) * softmax(probe.scores(test[pooling]), 1)
-    if share > 0:
-        mixed += share * softmax(_reader(pool, probabilities, drawn).scores(pool.see(test["own"])), 1)
+    if share > LITTLE:
+        mixed += share * softmax(fit_reader(pool, drawn).scores(pool.see(test["own"])), 1)
     return mixed.argmax(1)
 
 
@@ -145,19 +146,34 @@ def read_transductive(drawn: Drawn, test: Poolings) -> NDArray[np.int64]:
     """Return the class ids of test samples that are in the graph: what spreads to them, blended with `linear`."""
     assert drawn.num_classes is not None
     graph = prepare_transductive(drawn.pool, test) if drawn.prepared is None else drawn.prepared
-    pooling, probe = fit_linear(drawn)
-    assert isinstance(probe, Probe)
+    pooling, probe = _linear(drawn)
     share = trust(graph, drawn, pooling, probe)
-    spread = spread_labels(graph, drawn.rows, drawn.y, drawn.num_classes)[-len(test["own"]) :]
-    return ((1 - share) * softmax(probe.scores(test[pooling]), 1) + share * _whole(spread)).argmax(1)
+    found = spread_labels(graph, drawn.rows, drawn.y, drawn.num_classes)[-len(test["own"]) :]
+    found += (1 - found.sum(1, keepdims=True)).clip(0) / drawn.num_classes  # of no class: any
+    return ((1 - share) * softmax(probe.scores(test[pooling]), 1) + share * found).argmax(1)
+
+
+def fit_reader(pool: Pool, drawn: Drawn) -> Probe:
+    """Return the linear probe of what the pool becomes when the drawn labels spread; see `read_propagate`."""
+    assert drawn.num_classes is not None
+    probabilities = spread_labels(pool.graph, drawn.rows, drawn.y, drawn.num_classes)
+    guess = probabilities.argmax(1)
+    two = np.sort(np.partition(probabilities, -2, axis=1)[:, -2:], 1)
+    weight = two[:, 1] - two[:, 0]
+    guess[drawn.rows], weight[drawn.rows] = drawn.y, 1
+    used = torch.from_numpy(weight > LITTLE)
+    return fit_probe(
+        pool.features[used], guess[used.numpy()], drawn.num_classes, penalties=[READER_PENALTY],
+        per_feature=drawn.per_feature and pool.axes is None, weights=torch.from_numpy(weight)[used],
+    )  # fmt: skip
 
 
 def trust(graph: sparse.csr_array, drawn: Drawn, pooling: str, probe: Probe) -> float:
-    """Return the weight of the graph, 0 to 1, in a mixture with a linear probe, from the drawn labels alone.
+    """Return how probable it is, 0 to 1, that the graph is right more often than a linear probe: its weight.
 
-    Both predict the labels of stratified folds that are held out. Of the labels that only one of them gets right, the
-    weight is the fraction that the graph gets, as if it had got two more. With one label per class nothing can be held
-    out, and the graph is trusted.
+    Told by the drawn labels alone: both predict those of stratified folds that are held out, and a sign test (normal
+    approximation) compares the labels that only the graph gets right, with two in advance, and those that only the
+    probe gets right. With one label per class nothing can be held out, and the graph is trusted.
     """
     ids, rows, classes = drawn.y, drawn.rows, int(drawn.num_classes or 0)
     most = int(np.bincount(ids).max())
@@ -166,7 +182,7 @@ def trust(graph: sparse.csr_array, drawn: Drawn, pooling: str, probe: Probe) -> 
     folds = min(FOLDS, most)
     held = stratified_folds(ids, folds, 0)
     x = drawn.features(pooling)
-    ahead = behind = 0
+    ahead, behind = HEAD_START, 0
     for fold in range(1 if len(ids) >= ENOUGH else folds):
         out, kept = np.flatnonzero(held == fold), np.flatnonzero(held != fold)
         of_graph = spread_labels(graph, rows[kept], ids[kept], classes)[rows[out]]
@@ -174,24 +190,13 @@ def trust(graph: sparse.csr_array, drawn: Drawn, pooling: str, probe: Probe) -> 
         right = (of_graph.argmax(1) == ids[out]) & of_graph.any(1)
         others = fitted.predict(x[out]) == ids[out]
         ahead, behind = ahead + int((right & ~others).sum()), behind + int((others & ~right).sum())
-    return (ahead + HEAD_START) / (ahead + behind + HEAD_START)
+    return float(ndtr((ahead - behind) / (ahead + behind) ** 0.5))
 
 
-def _reader(pool: Pool, probabilities: NDArray[np.float32], drawn: Drawn) -> Probe:
-    guess = probabilities.argmax(1)
-    two = np.sort(np.partition(probabilities, -2, axis=1)[:, -2:], 1)
-    weight = two[:, 1] - two[:, 0]
-    guess[drawn.rows], weight[drawn.rows] = drawn.y, 1
-    used = torch.from_numpy(weight > 1e-3)
-    return fit_probe(
-        pool.features[used], guess[used.numpy()], probabilities.shape[1], penalties=[READER_PENALTY],
-        per_feature=drawn.per_feature and pool.axes is None, weights=torch.from_numpy(weight)[used],
-    )  # fmt: skip
-
-
-def _whole(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return probabilities that sum to 1: what belongs to no class is divided equally."""
-    return probabilities + (1 - probabilities.sum(1, keepdims=True)).clip(0) / probabilities.shape[1]
+def _linear(drawn: Drawn) -> tuple[str, Probe]:
+    pooling, probe = fit_linear(drawn)
+    assert isinstance(probe, Probe)
+    return pooling, probe
 
 
 def _checked(graph: Any, rows: Ids, y: Ids, classes: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -201,7 +206,7 @@ def _checked(graph: Any, rows: Ids, y: Ids, classes: int) -> tuple[NDArray[np.in
     ids = as_ids(y, len(places), classes, places.device).numpy()
     if int(places.min()) < 0 or int(places.max()) >= graph.shape[0]:
         raise UserError(f"labelled rows must be 0 to {graph.shape[0] - 1}, the samples of the graph")
-    if len(places.unique()) < len(places):
+    if len(np.unique(places.numpy())) < len(places):
         raise UserError("a sample is labelled twice")
     return places.numpy(), ids
 
@@ -296,8 +301,7 @@ def _nearest(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 def _approximate(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return about what `_nearest` does, in much less time: an inverted file of faiss, 4 √n lists, 16 of them read."""
-    import faiss
-
+    faiss: Any = importlib.import_module("faiss")
     rows = z.numpy()
     lists = int(4 * len(rows) ** 0.5)
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(rows.shape[1]), rows.shape[1], lists, faiss.METRIC_INNER_PRODUCT)
