@@ -46,8 +46,8 @@ EVALUATORS = {
         read_propagate,
         "propagated labels",
         "the drawn labels, spread over a graph of 10 nearest neighbours of all training samples, labelled or not (64 "
-        "whitened components, cosine⁸, 60 steps, estimated class frequencies), then a linear probe of what each sample "
-        "became, weighted by its confidence; mixed with the probe of the drawn labels as held-out ones of them say",
+        "components, cosine⁸, 60 steps, estimated class frequencies), then a linear probe of what each sample became, "
+        "weighted by its confidence; mixed with the probe of the drawn labels as held-out ones of them say",
         prepare=prepare_pool,
     ),
     "transductive": Evaluator(

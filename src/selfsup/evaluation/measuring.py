@@ -26,7 +26,6 @@ from selfsup.evaluation.targets import draw_labels
 from selfsup.run import Run
 from selfsup.source import Source
 
-
 UNLABELLED = 100_000  # samples without a label that are used, at most
 
 

@@ -2,8 +2,8 @@
 
 Label spreading (Zhou et al., "Learning with Local and Global Consistency", 2004; Zhu and Ghahramani, 2002) on the
 graph of deep features of Iscen et al. ("Label Propagation for Deep Semi-supervised Learning", 2019). Deviations: the
-features are whitened; what a class spreads is a density over the pool, so that the frequencies of the classes are
-estimated from the pool rather than taken from the labels; and a share of every sample belongs to no class.
+features are partly whitened; each class spreads a density over the pool, so that the frequencies of the classes are
+estimated from the pool rather than taken from the labels; and a fraction of every sample belongs to no class.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from selfsup.evaluation.probe import Probe, fit_probe, stratified_folds
 from selfsup.evaluation.rows import Features, Ids, as_ids, as_matrix
 
 NEIGHBOURS, POWER = 10, 8  # of a sample, and the power of their cosine: near ones weigh much more
-COMPONENTS = 64  # whitened principal components, at most, and at most one for ten samples
+COMPONENTS = 64  # principal components, at most, and at most one for ten samples
+WHITENING = 0.75  # power of its standard deviation by which a component is divided; 1 drowns few clusters in noise
 ALPHA, STEPS = 0.99, 60  # of spreading
 NO_CLASS = 0.3  # density of "no class", as a fraction of the mean density of a class where it is at home
 READER_PENALTY = 0.1
@@ -46,10 +47,11 @@ GROUP = 64  # columns whose maximum is looked at first
 def build_graph(x: Features) -> sparse.csr_array:
     """Return the symmetrically normalized graph (n, n), float32, of the 10 nearest neighbours of each sample.
 
-    The features are centred, projected on at most 64 whitened principal components (at most n / 10), and compared by
-    cosine. An edge weighs cosine⁸, where one end is among the neighbours of the other; W is normalized to
-    D^-½ W D^-½. Samples at an angle of 90° or more have no edge. Neighbours are exact: blocked matrix products, memory
-    O(n · k). Beyond 100,000 samples they are approximate where faiss is installed (extra `faiss`), else still exact.
+    The features are centred, projected on at most 64 principal components (at most n / 10), each divided by the power ¾
+    of its standard deviation, and compared by cosine. An edge weighs cosine⁸, where one end is among the neighbours of
+    the other; W is normalized to D^-½ W D^-½. Samples at an angle of 90° or more have no edge. Neighbours are exact:
+    blocked matrix products, memory O(n · k). Beyond 100,000 samples they are approximate where faiss is installed
+    (extra `faiss`), and otherwise still exact.
 
     Args:
         x: features (n, d), array or tensor.
@@ -251,10 +253,10 @@ def _probabilities(density: NDArray[np.float32], ids: NDArray[np.int64]) -> NDAr
 
 
 def _whiten(x: Tensor) -> Tensor:
-    """Return whitened principal components (n, r) of length 1."""
+    """Return partly whitened principal components (n, r) of length 1."""
     centred = x - x.mean(0)
-    axes, scale = principal_components(centred, max(2, min(COMPONENTS, len(x) // 10)))
-    return F.normalize(centred @ (axes / scale))
+    axes, std = principal_components(centred, max(2, min(COMPONENTS, len(x) // 10)))
+    return F.normalize(centred @ (axes / std**WHITENING))
 
 
 def principal_components(centred: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -283,7 +285,7 @@ def _nearest(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
     n = len(z)
     groups = -(-n // GROUP)
     columns = F.pad(z, (0, 0, 0, groups * GROUP - n)).T.contiguous()
-    block = max(1, 2**24 // (groups * GROUP))
+    block = max(1, 2**22 // (groups * GROUP))
     room = torch.empty(block * groups * GROUP)
     index, cosine = torch.empty(n, k, dtype=torch.int64), torch.empty(n, k)
     for start in range(0, n, block):
