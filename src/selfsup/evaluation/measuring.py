@@ -26,7 +26,7 @@ from selfsup.evaluation.targets import draw_labels
 from selfsup.run import Run
 from selfsup.source import Source
 
-UNLABELLED = 100_000  # samples without a label that are used, at most
+UNLABELLED = 30_000  # samples without a label that are used, at most
 
 
 class Sampling(NamedTuple):

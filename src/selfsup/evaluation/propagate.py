@@ -36,6 +36,7 @@ READER_PENALTY = 0.1
 WIDE = 512  # features up to which the reader sees them as they are; beyond, as many of their principal components
 APPROXIMATE = 100_000  # samples from which on neighbours are approximate, if faiss is installed
 ROUNDS = 30  # of expectation maximisation, and of scaling
+READ = 20_000  # samples of the pool that are enough for the reader
 FOLDS = 5  # of the drawn labels
 ENOUGH = 1000  # labels from which on one fold stands for all
 HEAD_START = 2  # labels that only the graph is taken to have got right, in advance
@@ -163,6 +164,9 @@ def fit_reader(pool: Pool, drawn: Drawn) -> Probe:
     two = np.sort(np.partition(probabilities, -2, axis=1)[:, -2:], 1)
     weight = two[:, 1] - two[:, 0]
     guess[drawn.rows], weight[drawn.rows] = drawn.y, 1
+    if len(weight) > READ:
+        weight[np.random.default_rng(0).permutation(len(weight))[READ:]] = 0
+        weight[drawn.rows] = 1
     used = torch.from_numpy(weight > LITTLE)
     return fit_probe(
         pool.features[used], guess[used.numpy()], drawn.num_classes, penalties=[READER_PENALTY],
@@ -302,14 +306,14 @@ def _nearest(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _approximate(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return about what `_nearest` does, in much less time: an inverted file of faiss, 4 √n lists, 16 of them read."""
+    """Return about what `_nearest` does, in much less time: an inverted file of faiss, 4 √n lists, 64 of them read."""
     faiss: Any = importlib.import_module("faiss")
     rows = z.numpy()
     lists = int(4 * len(rows) ** 0.5)
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(rows.shape[1]), rows.shape[1], lists, faiss.METRIC_INNER_PRODUCT)
     index.train(rows[:: max(1, len(rows) // (50 * lists))])
     index.add(rows)
-    index.nprobe = 16
+    index.nprobe = 64
     cosine, found = (torch.from_numpy(part) for part in index.search(rows, k + 1))
     own = (found == torch.arange(len(rows))[:, None]) | (found < 0)
     cosine = cosine.masked_fill(own, -2)
