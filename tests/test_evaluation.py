@@ -32,8 +32,12 @@ def test_a_table_with_every_baseline(run: selfsup.Run, tmp_path: Path, monkeypat
     some = digits.take(np.arange(0, len(digits), 6))
     result = selfsup.evaluate(run, data=some, test=digits, shots="1,5,all", draws=3, quiet=True)
     read = {(score.representation, score.protocol) for score in result.scores}
-    frozen = {(name, reader) for name in ("rotation", "untrained", "PCA", "raw pixels") for reader in ("linear", "knn")}
-    assert read == frozen | {("from scratch", "trained")}
+    frozen = {
+        (name, reader)
+        for name in ("rotation", "untrained", "PCA", "raw pixels")
+        for reader in ("linear", "knn", "propagate")
+    }
+    assert read == frozen | {("from scratch", "trained"), ("from scratch + pool", "self-trained")}
     for score in result.scores:
         assert len(score.values) == (1 if score.shots is None else 3)
         assert score.mean == pytest.approx(np.mean(score.values))

@@ -384,7 +384,7 @@ def test_bad_input(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[s
     assert "bidirectional" in told("pretrain", folder, "--task", "bert", "--encoder", "gpt-tiny", *out)
     assert "of the kind text" in told("pretrain", folder, "--task", "rotation", *out)
     assert "of the kind image" in told("pretrain", "digits", "--task", "bert", *out)
-    assert "--tokenizer is not for digits" in told("pretrain", "digits", "--tokenizer", "bpe", *out)
+    assert "unknown option of pretrain '--tokenizer'" in told("pretrain", "digits", "--tokenizer", "bpe", *out)
     assert "--channels is not for" in told("pretrain", folder, "--task", "bert", "--channels", 3, *out)
     assert "one document" in told("pretrain", f"text:{_one_line(tmp_path)}", "--task", "bert", *out)
     labels = tmp_path / "l.csv"

@@ -102,5 +102,5 @@ def test_a_size_that_the_patch_of_timm_does_not_divide_is_one_line() -> None:
 
 
 def test_a_convolutional_encoder_has_no_tokens(x: torch.Tensor) -> None:
-    with pytest.raises(UserError, match="take a transformer, for example vit"):
+    with pytest.raises(UserError, match="use a transformer, for example vit"):
         TimmModel("resnet18", SPEC).tokens(x)

@@ -51,11 +51,12 @@ def evaluate(
 ) -> Evaluation:
     """Measure what an encoder is worth with few labels, beside its baselines.
 
-    A linear probe and nearest neighbours read the frozen features of the run's encoder, those of the same encoder
-    untrained, the raw pixels and their principal components; the same encoder is trained from scratch on the same
-    labels. Whatever a protocol chooses, it chooses on the drawn labels; the test part is only measured on. Data other
-    than those of pretraining show how well the encoder transfers. The result is also saved as evaluation.json in the
-    run folder, where `report` finds it. See docs/evaluation.md.
+    A linear probe, nearest neighbours and label propagation read the frozen features of the run's encoder, those of the
+    same encoder untrained, the raw pixels and their principal components; the same encoder is trained from scratch on
+    the same labels, with and without pseudo-labels. Samples without a label serve what can use them, and are never
+    measured on. Whatever a protocol chooses, it chooses on the drawn labels; the test part is only measured on. Data
+    other than those of pretraining show how well the encoder transfers. The result is also saved as evaluation.json in
+    the run folder, where `report` finds it. See docs/evaluation.md.
 
     Args:
         run: A finished run folder.
@@ -68,12 +69,14 @@ def evaluate(
         shots: Numbers of labels per class, each at least 1, and 'all', separated by commas; by default
             1,2,5,10,20,50,100,all as far as there are enough labels. For numeric and multi they count labelled samples,
             at least 2.
-        protocol: Protocols, separated by commas: linear, knn, attentive (for encoders with tokens) and finetune;
-            linear,knn by default. For numeric and multi only linear.
+        protocol: Protocols, separated by commas: linear, knn, propagate (labels spread over a graph of all training
+            samples), transductive (test samples in that graph), attentive (for encoders with tokens) and finetune;
+            linear,knn,propagate by default. For numeric and multi only linear.
         metrics: Further metrics of the test features, separated by commas: retrieval, clustering and label-free; none
             by default.
         draws: How many times the labels are drawn, at least 1.
-        scratch: Whether to train from scratch as well, which takes long.
+        scratch: Whether to train from scratch as well, on the drawn labels alone, and again on pseudo-labels of all
+            training samples (self-training); this takes long.
         semi: Whether to train s4l as well, on the drawn labels and on all other training samples without their labels,
             including those that never had one; this takes the longest.
         reference: A timm model whose pretrained weights are on this machine, as one more baseline.
@@ -154,9 +157,12 @@ def _classifiers(
             lambda: Supervised(pretrained(), num_classes=num_classes, **options),
         )  # fmt: skip
     if scratch:
-        yield Classifier(
-            "from scratch", "trained", lambda: Supervised(run.fresh_encoder(), num_classes=num_classes, **options)
-        )
+
+        def fresh() -> Any:
+            return Supervised(run.fresh_encoder(), num_classes=num_classes, **options)
+
+        yield Classifier("from scratch", "trained", fresh)
+        yield Classifier("from scratch + pool", "self-trained", fresh)
     if semi:
         own = run.task in TASKS and not find_task(run.task).needs_labels
         pretext = {"pretext": run.task, "options": given} if own else {}

@@ -25,6 +25,7 @@ class Drawn:
     y: NDArray[Any]  # (k,) class ids, or (k,) or (k, targets) numbers
     num_classes: int | None  # None where `y` holds numbers
     per_feature: bool = True  # whether a linear model scales each feature by its own std; else all by one
+    prepared: Any = None  # what the evaluator's `prepare` returned for this pool
 
     def features(self, pooling: str = "own") -> NDArray[np.float32]:
         """Return the features of the labelled samples."""

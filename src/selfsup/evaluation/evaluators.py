@@ -12,6 +12,7 @@ from selfsup.evaluation.attentive import read_attentive
 from selfsup.evaluation.drawn import Drawn, Poolings
 from selfsup.evaluation.knn import read_knn
 from selfsup.evaluation.linear import read_linear
+from selfsup.evaluation.propagate import prepare_pool, prepare_transductive, read_propagate, read_transductive
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Evaluator:
     targets: tuple[str, ...] = ("classes",)  # keys of `TARGETS`
     features: Literal["own", "poolings", "tokens"] = "own"  # what it needs of an encoder
     default: bool = True  # whether it is used where no protocol is asked for
+    prepare: Callable[[Poolings, Poolings], Any] | None = None  # of pool and test, once; see `Drawn.prepared`
 
 
 EVALUATORS = {
@@ -40,6 +42,22 @@ EVALUATORS = {
         features="poolings",
     ),
     "knn": Evaluator(read_knn, "nearest neighbours", "cosine, weighted votes, k by leave-one-out on the drawn labels"),
+    "propagate": Evaluator(
+        read_propagate,
+        "propagated labels",
+        "the drawn labels, spread over a graph of 10 nearest neighbours of all training samples, labelled or not (64 "
+        "components, cosine⁸, 60 steps, estimated class frequencies), then a linear probe of what each sample became, "
+        "weighted by its confidence; mixed with the probe of the drawn labels as held-out ones of them say",
+        prepare=prepare_pool,
+    ),
+    "transductive": Evaluator(
+        read_transductive,
+        "propagated labels, test samples in the graph",
+        "as propagate, but the test samples are in the graph, without their labels: never compare it with a reader "
+        "that does not see them",
+        default=False,
+        prepare=prepare_transductive,
+    ),
     "attentive": Evaluator(
         read_attentive,
         "attentive probe",

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
+from scipy.special import softmax
 from torch import nn
 
 from selfsup.base.processes import side_by_side
@@ -26,10 +27,14 @@ from selfsup.task import Task
 from selfsup.train.fit import fit
 from selfsup.train.plan import Plan
 
-LR = {"trained": 2e-3, "finetune": 5e-4}  # by protocol: a pretrained encoder is changed less
+LR = {"trained": 2e-3, "self-trained": 2e-3, "finetune": 5e-4}  # by protocol: a pretrained encoder is changed less
+CONFIDENT = 0.95  # probability from which on a prediction becomes a pseudo-label
 TRAINED = {
     "trained": "AdamW 0.002, batch up to 32, 30 passes, 200 to 400 steps, the views of the run; "
     "s4l: 400 steps of 64 samples and 64 labelled ones, all upright, with the pretext of the run",
+    "self-trained": "as trained, then once more from fresh weights on the labels and on the pseudo-labels of all "
+    f"training samples, labelled or not, that it predicts with at least {CONFIDENT:.0%} (at least a tenth of them); "
+    "both kinds are drawn equally often",
     "finetune": "as trained, from the pretrained encoder, AdamW 0.0005",
 }
 BATCH, STEPS = 32, (200, 400)  # as accurate as 64 and up to 600 steps at a rate of 0.001, which cost twice as much
@@ -58,10 +63,12 @@ def read_features(
 
     It sees the drawn labels alone. `per_feature`: see `Drawn`.
     """
+    evaluator = EVALUATORS[protocol]
+    prepared = None if evaluator.prepare is None else evaluator.prepare(train, test)
     y, num_classes = target.truth(labels), len(labels.classes) if target.by_class else None
 
     def read(rows: NDArray[np.int64], number: int) -> dict[str, float]:
-        predicted = EVALUATORS[protocol].predict(Drawn(train, rows, y[rows], num_classes, per_feature), test)
+        predicted = evaluator.predict(Drawn(train, rows, y[rows], num_classes, per_feature, prepared), test)
         return {metric: measure(truth, predicted) for metric, measure in target.metrics.items()}
 
     found = _on_draws(read, draws, torch.device("cpu"))
@@ -81,13 +88,14 @@ def train_on_draws(
     """Return the scores of classifiers that `train_on_labels` trained, one per draw."""
     ids, metrics = labels_of(test).ids, TARGETS["classes"].metrics
 
-    def train(rows: NDArray[np.int64], number: int) -> dict[str, float]:
-        classifier = train_on_labels(row.make, source, rows, spec, fabric, seed + number, lr=LR[row.protocol])
+    def score(rows: NDArray[np.int64], number: int) -> dict[str, float]:
+        train = self_train if row.protocol == "self-trained" else train_on_labels
+        classifier = train(row.make, source, rows, spec, fabric, seed + number, lr=LR[row.protocol])
         numbers, logits = extract(classifier, test, spec, fabric.device)
         return {metric: measure(ids[numbers], logits.argmax(1)) for metric, measure in metrics.items()}
 
     with counting(f"training {row.name}", sum(len(draws) if shots else 1 for shots in draws[0]), quiet) as advance:
-        found = _on_draws(train, draws, fabric.device, advance)
+        found = _on_draws(score, draws, fabric.device, advance)
     return [_score(row.name, row.protocol, shots, values) for shots, values in found.items()]
 
 
@@ -113,6 +121,38 @@ def train_on_labels(
     steps = 400 if task.uses_unlabelled else int(np.clip(30 * len(few) // batch, *STEPS))
     fit(task, few, task.views(spec), Plan(steps=steps, batch_size=batch, lr=lr, seed=seed), fabric, quiet=True)
     return nn.Sequential(task.encoder, task.head)
+
+
+def self_train(
+    make: Callable[[], Task],
+    source: Source,
+    drawn: NDArray[np.int64],
+    spec: Any,
+    fabric: Fabric,
+    seed: int,
+    lr: float = LR["self-trained"],
+) -> nn.Module:
+    """Return a classifier that was trained on its own predictions too (pseudo-labels: Lee, 2013; Xie et al., 2020).
+
+    `train_on_labels` trains a teacher on the drawn samples. The samples of `source` that it predicts with a probability
+    of at least 0.95, but at least the surest tenth, get its prediction as their label; a fresh classifier is trained on
+    these and on the drawn ones, repeated until they are as many.
+    """
+    teacher = train_on_labels(make, source, drawn, spec, fabric, seed, lr)
+    numbers, logits = extract(teacher, source, spec, fabric.device)
+    probability = softmax(logits, 1)
+    sure = probability.max(1)
+    sure[np.isin(numbers, drawn)] = -1  # their labels are known
+    chosen = sure >= min(CONFIDENT, float(np.quantile(sure[sure >= 0], 0.9))) if (sure >= 0).any() else sure > 1
+    if not chosen.any():
+        return teacher
+    labels = labels_of(source)
+    ids = labels.ids.copy()
+    ids[numbers[chosen]] = probability[chosen].argmax(1)
+    taught = copy.copy(source)
+    taught.labels = Labels(ids, labels.classes)
+    both = np.concatenate([np.resize(drawn, max(len(drawn), int(chosen.sum()))), numbers[chosen]])
+    return train_on_labels(make, taught, both, spec, fabric, seed, lr)
 
 
 def _only(source: Source, drawn: NDArray[np.int64]) -> Source:

@@ -72,12 +72,12 @@ def labels_saved(
     return found
 
 
-def sentence(saved: Sequence[Saved], what: str) -> str:
-    """Return the headline in words, for the entry nearest to 10 labels per class, of the representation `what`."""
+def sentence(saved: Sequence[Saved], what: str, against: str = "from scratch") -> str:
+    """Return the headline in words, for the entry nearest to 10 labels per class: `what` beside the row `against`."""
     if not saved:
         return ""
     one = min(saved, key=lambda entry: abs(math.log(entry.shots / 10)))
-    start = f"Labels saved: with {_labels(one.shots)} per class {what} reaches {one.accuracy:.1%}; from scratch "
+    start = f"Labels saved: with {_labels(one.shots)} per class {what} reaches {one.accuracy:.1%}; {against} "
     if math.isinf(one.needed):
         return start + "does not reach that with all the labels that you have."
     high = "more than you have" if math.isinf(one.high) else f"{one.high:.3g}"

@@ -12,7 +12,13 @@ from selfsup.evaluation.ridge import Ridge, fit_ridge
 
 
 def read_linear(drawn: Drawn, test: Poolings) -> NDArray[Any]:
-    """Return class ids, or numbers. The pooling is the one with the lowest held-out loss on the drawn labels."""
+    """Return class ids, or numbers."""
+    pooling, fitted = fit_linear(drawn)
+    return fitted.predict(test[pooling])
+
+
+def fit_linear(drawn: Drawn) -> tuple[str, Probe | Ridge]:
+    """Return the pooling with the lowest held-out loss on the drawn labels, and the model of its features."""
 
     def fit(pooling: str) -> Probe | Ridge:
         if drawn.num_classes is None:
@@ -27,4 +33,4 @@ def read_linear(drawn: Drawn, test: Poolings) -> NDArray[Any]:
         other = fit(pooling)
         if other.loss < fitted.loss:
             best, fitted = pooling, other
-    return fitted.predict(test[best])
+    return best, fitted

@@ -26,6 +26,8 @@ from selfsup.evaluation.targets import draw_labels
 from selfsup.run import Run
 from selfsup.source import Source
 
+UNLABELLED = 30_000  # samples without a label that are used, at most
+
 
 class Sampling(NamedTuple):
     """How labels are drawn: the numbers of labels (None: all), how many draws, and their seed."""
@@ -41,7 +43,7 @@ class Frozen(NamedTuple):
     name: str
     encoder: nn.Module | None
     spec: Any
-    train: Poolings
+    pool: Poolings  # of the training samples, and after them of those without a label
     test: Poolings
     per_feature: bool = True  # see `Drawn`
 
@@ -79,13 +81,14 @@ def measure(
     for part in (parts.train, parts.test):
         part.conform(spec)
     raw = baseline(spec.kind)
-    (kept, x), (test_kept, test_x) = raw.features((parts.train, parts.test), spec, quiet)
-    train, test = parts.train.take(kept), parts.test.take(test_kept)
+    pool = parts.pool(UNLABELLED if target.by_class else 0, seed)
+    (kept, x), (test_kept, test_x) = raw.features((pool, parts.test), spec, quiet)
+    pool, train, test = pool.take(kept), parts.train.take(kept[kept < len(parts.train)]), parts.test.take(test_kept)
     labels, truth = labels_of(train), target.truth(labels_of(test))
     draws = draw_labels(train, shots, count, seed, target)
 
     rows = [
-        *_encoded(encoders, (train, test), protocols, fabric.device, quiet),
+        *_encoded(encoders, (pool, test), protocols, fabric.device, quiet),
         Frozen("PCA", None, spec, *principal_components(x, test_x)),
         Frozen(raw.NAME, raw.module(), spec, {"own": x}, {"own": test_x}, raw.STANDARDISED),
     ]
@@ -94,9 +97,9 @@ def measure(
     shown = ""
     for row in rows:
         for protocol in protocols:
-            if protocol in EVALUATORS and (EVALUATORS[protocol].features != "tokens" or "tokens" in row.train):
+            if protocol in EVALUATORS and (EVALUATORS[protocol].features != "tokens" or "tokens" in row.pool):
                 scores += read_features(
-                    row.name, protocol, row.train, row.test, labels, truth, draws, target, row.per_feature
+                    row.name, protocol, row.pool, row.test, labels, truth, draws, target, row.per_feature
                 )
         if metrics and row.encoder is not None:
             several = np.empty((0, 0, 0), np.float32)
@@ -106,11 +109,13 @@ def measure(
             ids = truth if target.by_class else None
             found[row.name] = measure_features(metrics, Measured(row.test["own"], ids, several, seed))
     for classifier in classifiers:  # the draws are numbers of the first samples of the pool
-        scores += train_on_draws(classifier, parts.pool(kept), test, draws, spec, fabric, seed, quiet)
+        scores += train_on_draws(classifier, pool, test, draws, spec, fabric, seed, quiet)
 
-    duplicates, warnings = overlap(train, test, rows[0].train["own"], rows[0].test["own"])
+    duplicates, warnings = overlap(train, test, rows[0].pool["own"][: len(train)], rows[0].test["own"])
     if target.by_class:
         warnings += about_classes(labels, labels_of(test), shots)
+        if len(parts.unlabelled) > UNLABELLED:
+            warnings.append(f"of {len(parts.unlabelled):,} samples without a label, {UNLABELLED:,} drawn ones are used")
     if unreadable := len(parts.train) + len(parts.test) - len(train) - len(test):
         warnings.append(f"{unreadable:,} samples could not be read and are left out")
     num_classes, level = len(labels.classes), target.chance(truth)
@@ -118,7 +123,7 @@ def measure(
         "run": str(run.folder), "task": run.task, "encoder": run.encoder_name,
         "target": target.name, "metric": next(iter(target.metrics)), "unit": target.unit, "classes": num_classes,
         "draws": count, "seed": seed,
-        "data": {"name": train.name, "samples": len(train)},
+        "data": {"name": train.name, "samples": len(train), "unlabelled": len(pool) - len(train)},
         "test": {"name": test.name, "samples": len(test), "held out": parts.held_out},
         "labels": {
             "all" if k is None else str(k): len(drawn) / (num_classes if target.by_class else 1)
@@ -132,7 +137,8 @@ def measure(
         about["majority"] = level
     if shown:
         about["views"] = shown
-    return Evaluation(about, tuple(scores), _saved(scores, about, protocols), found)
+    saved, about["saved against"] = _saved(scores, about, protocols)
+    return Evaluation(about, tuple(scores), saved, found)
 
 
 def _encoded(
@@ -152,16 +158,30 @@ def _encoded(
         yield Frozen(name, encoder, spec, x, test_x)
 
 
-def _saved(scores: Sequence[Score], about: dict[str, Any], protocols: Sequence[str]) -> dict[str, tuple[Saved, ...]]:
-    """Return, by protocol, how many labels training from scratch needs to be as good as the run's encoder."""
+def _saved(
+    scores: Sequence[Score], about: dict[str, Any], protocols: Sequence[str]
+) -> tuple[dict[str, tuple[Saved, ...]], dict[str, str]]:
+    """Return, by protocol, how many labels training from scratch needs to be as good as the run's encoder, and which.
+
+    A protocol that uses the unlabelled pool is held against training from scratch that uses it too, and that without,
+    whichever is better on average: nobody shall say that the unlabelled samples were the difference.
+    """
 
     def curve(name: str, protocol: str) -> dict[float, tuple[float, ...]]:
         own = [score for score in scores if (score.representation, score.protocol) == (name, protocol)]
         # where `all` is as many labels as some other number, its several draws count more
         return {count_labels(about, s.shots): s.values for s in sorted(own, key=lambda score: len(score.values))}
 
-    scratch = curve("from scratch", "trained")
-    if not scratch:
-        return {}
-    found = {protocol: curve(about["task"], protocol) for protocol in protocols}
-    return {p: tuple(labels_saved(ours, scratch, seed=about["seed"])) for p, ours in found.items() if ours}
+    rows = {
+        name: found
+        for name, protocol in (("from scratch", "trained"), ("from scratch + pool", "self-trained"))
+        if (found := curve(name, protocol))
+    }
+    saved, against = {}, {}
+    for protocol in protocols:
+        ours, uses_pool = curve(about["task"], protocol), protocol in EVALUATORS and EVALUATORS[protocol].prepare
+        rivals = {name: one for name, one in rows.items() if uses_pool or name == "from scratch"}
+        if ours and rivals:
+            against[protocol] = max(rivals, key=lambda name: np.mean([np.mean(v) for v in rivals[name].values()]))
+            saved[protocol] = tuple(labels_saved(ours, rivals[against[protocol]], seed=about["seed"]))
+    return saved, against

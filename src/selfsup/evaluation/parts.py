@@ -25,9 +25,10 @@ class Parts:
     numbers: NDArray[np.int64]  # of the samples of `train` in the data
     unlabelled: NDArray[np.int64]  # of the samples of the data that have no label
 
-    def pool(self, kept: NDArray[np.int64]) -> Source:
-        """Return the samples of `train` with the numbers `kept`, and after them those without a label."""
-        return self.data.take(np.concatenate([self.numbers[kept], self.unlabelled]))
+    def pool(self, unlabelled: int, seed: int) -> Source:
+        """Return the samples of `train`, and after them at most so many of those without a label, drawn by the seed."""
+        some = np.random.default_rng([seed, 1]).permutation(self.unlabelled)[:unlabelled]
+        return self.data.take(np.concatenate([self.numbers, np.sort(some)]))
 
 
 def make_parts(data: Source, test: Source | None, target: Target, seed: int) -> Parts:

@@ -44,6 +44,7 @@ def fit_probe(
     penalties: Sequence[float] = PENALTIES,
     seed: int = 0,
     per_feature: bool = True,
+    weights: Tensor | None = None,
 ) -> Probe:
     """Solve the linear probe on the features of a frozen encoder.
 
@@ -63,6 +64,7 @@ def fit_probe(
         seed: draws the folds.
         per_feature: whether each feature is divided by its own standard deviation; otherwise all are divided by one,
             because their scale means something.
+        weights: how much each sample (n,) counts, 1 by default; then `penalties` is a single one.
 
     Raises:
         UserError: features that are not finite or not (n, d), ids out of range, samples of one class only.
@@ -82,6 +84,7 @@ def fit_probe(
             one = (features - mean).square().mean().sqrt().clamp_min(1e-12)
             scale, z = torch.full_like(scale, float(one)), (features - mean) / one
         ones = torch.ones_like(z[:, :1])
+        counted = ones if weights is None else weights.to(ones)[:, None]
         back, large = None, len(z) >= LARGE  # rotating all rows then costs more than rotating the weights now and then
         if not large:
             z, back = row_space(z)
@@ -92,10 +95,10 @@ def fit_probe(
             axes[:-1, :-1] = principal_axes(z)
         problem = _Problem(span, axes, target, len(present), features.shape[1])
         start, penalty, loss = problem.choose(path, seed)
-        coarse = large or len(present) >= 2 * MANY
-        weights = problem.solve(ones, penalty, start, 1e-7 if work <= SMALL else 1e-4 if coarse else 1e-6)[:, 0]
-        weight = weights[:-1] if back is None else back @ weights[:-1]
-    return Probe(mean, scale, weight, weights[-1], present, classes, penalty, loss)
+        coarse = large or len(present) >= 2 * MANY or weights is not None
+        solved = problem.solve(counted, penalty, start, 1e-7 if work <= SMALL else 1e-4 if coarse else 1e-6)[:, 0]
+        weight = solved[:-1] if back is None else back @ solved[:-1]
+    return Probe(mean, scale, weight, solved[-1], present, classes, penalty, loss)
 
 
 def stratified_folds(target: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int64]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,13 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy import sparse
+from scipy.special import ndtr, softmax
 from torch import Tensor
 
 from selfsup.errors import UserError
+from selfsup.evaluation.drawn import Drawn, Poolings
+from selfsup.evaluation.linear import fit_linear
+from selfsup.evaluation.probe import Probe, fit_probe, stratified_folds
 from selfsup.evaluation.rows import Features, Ids, as_ids, as_matrix
 
 NEIGHBOURS, POWER = 10, 8  # of a sample, and the power of their cosine: near ones weigh much more
@@ -27,8 +32,15 @@ COMPONENTS = 64  # principal components, at most, and at most one for ten sample
 WHITENING = 0.75  # power of its standard deviation by which a component is divided; 1 drowns few clusters in noise
 ALPHA, STEPS = 0.99, 60  # of spreading
 NO_CLASS = 0.3  # density of "no class", as a fraction of the mean density of a class where it is at home
+READER_PENALTY = 0.1
+WIDE = 512  # features up to which the reader sees them as they are; beyond, as many of their principal components
 APPROXIMATE = 100_000  # samples from which on neighbours are approximate, if faiss is installed
 ROUNDS = 30  # of expectation maximisation, and of scaling
+READ = 20_000  # samples of the pool that are enough for the reader
+FOLDS = 5  # of the drawn labels
+ENOUGH = 1000  # labels from which on one fold stands for all
+HEAD_START = 2  # labels that only the graph is taken to have got right, in advance
+LITTLE = 1e-3  # weight that changes nothing
 LARGE = 1024  # samples and dimensions from which on principal components are found at random
 GROUP = 64  # columns whose maximum is looked at first
 
@@ -88,6 +100,109 @@ def spread_labels(graph: sparse.csr_array, rows: Ids, y: Ids, classes: int) -> N
     """
     places, ids = _checked(graph, rows, y, classes)
     return _probabilities(_spread(graph, places, ids, classes), ids)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """What does not depend on the draw: the graph of the pool, and the features that the reader of new samples sees."""
+
+    graph: sparse.csr_array
+    axes: Tensor | None  # (d, r), where the features have too many dimensions
+    features: Tensor  # (n, d or r)
+
+    def see(self, x: Features) -> Tensor:
+        """Return features as the reader sees them."""
+        return as_matrix(x) if self.axes is None else as_matrix(x) @ self.axes
+
+
+def prepare_pool(pool: Poolings, test: Poolings) -> Pool:
+    """Return the graph of the pool. No test sample is in it."""
+    x = as_matrix(pool["own"])
+    axes = principal_components(x - x.mean(0), WIDE)[0] if x.shape[1] > WIDE else None
+    seen = x if axes is None else x @ axes
+    return Pool(build_graph(seen), axes, seen)
+
+
+def prepare_transductive(pool: Poolings, test: Poolings) -> sparse.csr_array:
+    """Return the graph of the pool and, after it, the test samples."""
+    return build_graph(np.concatenate([pool["own"], test["own"]]))
+
+
+def read_propagate(drawn: Drawn, test: Poolings) -> NDArray[np.int64]:
+    """Return the class ids of new samples: of a linear reader of what the pool became, blended with `linear`.
+
+    The reader is a linear probe on the whole pool, each sample with its most probable class, weighted by the lead of
+    that class over the next; a drawn label counts as it is. The probabilities of reader and `linear` are mixed as
+    `trust` says.
+    """
+    assert drawn.num_classes is not None
+    pool: Pool = prepare_pool(drawn.pool, test) if drawn.prepared is None else drawn.prepared
+    pooling, probe = _linear(drawn)
+    share = trust(pool.graph, drawn, pooling, probe)
+    mixed = (1 - share) * softmax(probe.scores(test[pooling]), 1)
+    if share > LITTLE:
+        mixed += share * softmax(fit_reader(pool, drawn).scores(pool.see(test["own"])), 1)
+    return mixed.argmax(1)
+
+
+def read_transductive(drawn: Drawn, test: Poolings) -> NDArray[np.int64]:
+    """Return the class ids of test samples that are in the graph: what spreads to them, blended with `linear`."""
+    assert drawn.num_classes is not None
+    graph = prepare_transductive(drawn.pool, test) if drawn.prepared is None else drawn.prepared
+    pooling, probe = _linear(drawn)
+    share = trust(graph, drawn, pooling, probe)
+    found = spread_labels(graph, drawn.rows, drawn.y, drawn.num_classes)[-len(test["own"]) :]
+    found += (1 - found.sum(1, keepdims=True)).clip(0) / drawn.num_classes  # of no class: any
+    return ((1 - share) * softmax(probe.scores(test[pooling]), 1) + share * found).argmax(1)
+
+
+def fit_reader(pool: Pool, drawn: Drawn) -> Probe:
+    """Return the linear probe of what the pool becomes when the drawn labels spread; see `read_propagate`."""
+    assert drawn.num_classes is not None
+    probabilities = spread_labels(pool.graph, drawn.rows, drawn.y, drawn.num_classes)
+    guess = probabilities.argmax(1)
+    two = np.sort(np.partition(probabilities, -2, axis=1)[:, -2:], 1)
+    weight = two[:, 1] - two[:, 0]
+    guess[drawn.rows], weight[drawn.rows] = drawn.y, 1
+    if len(weight) > READ:
+        weight[np.random.default_rng(0).permutation(len(weight))[READ:]] = 0
+        weight[drawn.rows] = 1
+    used = torch.from_numpy(weight > LITTLE)
+    return fit_probe(
+        pool.features[used], guess[used.numpy()], drawn.num_classes, penalties=[READER_PENALTY],
+        per_feature=drawn.per_feature and pool.axes is None, weights=torch.from_numpy(weight)[used],
+    )  # fmt: skip
+
+
+def trust(graph: sparse.csr_array, drawn: Drawn, pooling: str, probe: Probe) -> float:
+    """Return how probable it is, 0 to 1, that the graph is right more often than a linear probe: its weight.
+
+    Told by the drawn labels alone: both predict those of stratified folds that are held out, and a sign test (normal
+    approximation) compares the labels that only the graph gets right, with two in advance, and those that only the
+    probe gets right. With one label per class nothing can be held out, and the graph is trusted.
+    """
+    ids, rows, classes = drawn.y, drawn.rows, int(drawn.num_classes or 0)
+    most = int(np.bincount(ids).max())
+    if most < 2:
+        return 1.0
+    folds = min(FOLDS, most)
+    held = stratified_folds(ids, folds, 0)
+    x = drawn.features(pooling)
+    ahead, behind = HEAD_START, 0
+    for fold in range(1 if len(ids) >= ENOUGH else folds):
+        out, kept = np.flatnonzero(held == fold), np.flatnonzero(held != fold)
+        of_graph = spread_labels(graph, rows[kept], ids[kept], classes)[rows[out]]
+        fitted = fit_probe(x[kept], ids[kept], classes, penalties=[probe.penalty], per_feature=drawn.per_feature)
+        right = (of_graph.argmax(1) == ids[out]) & of_graph.any(1)
+        others = fitted.predict(x[out]) == ids[out]
+        ahead, behind = ahead + int((right & ~others).sum()), behind + int((others & ~right).sum())
+    return float(ndtr((ahead - behind) / (ahead + behind) ** 0.5))
+
+
+def _linear(drawn: Drawn) -> tuple[str, Probe]:
+    pooling, probe = fit_linear(drawn)
+    assert isinstance(probe, Probe)
+    return pooling, probe
 
 
 def _checked(graph: Any, rows: Ids, y: Ids, classes: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -191,14 +306,14 @@ def _nearest(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _approximate(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return about what `_nearest` does, in much less time: an inverted file of faiss, 4 √n lists, 16 of them read."""
+    """Return about what `_nearest` does, in much less time: an inverted file of faiss, 4 √n lists, 64 of them read."""
     faiss: Any = importlib.import_module("faiss")
     rows = z.numpy()
     lists = int(4 * len(rows) ** 0.5)
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(rows.shape[1]), rows.shape[1], lists, faiss.METRIC_INNER_PRODUCT)
     index.train(rows[:: max(1, len(rows) // (50 * lists))])
     index.add(rows)
-    index.nprobe = 16
+    index.nprobe = 64
     cosine, found = (torch.from_numpy(part) for part in index.search(rows, k + 1))
     own = (found == torch.arange(len(rows))[:, None]) | (found < 0)
     cosine = cosine.masked_fill(own, -2)

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 class Evaluation(Printable):
     """Few-label scores beside their baselines; `about` names data, split, seeds, encoder and protocols.
 
-    `saved`: by protocol, how many labels training from scratch needs to be as good. `metrics`: further metrics of the
+    `saved`: by protocol, how many labels training from scratch needs to be as good; `about["saved against"]` names the
+    row. `metrics`: further metrics of the
     test features, by representation and name.
     """
 
@@ -47,7 +48,8 @@ class Evaluation(Printable):
     def headline(self) -> str:
         """The labels saved, in a sentence; empty where from scratch was not trained."""
         for protocol, entries in self.saved.items():
-            return sentence(entries, f"{self.about['task']} ({protocol})")
+            against = str(self.about.get("saved against", {}).get(protocol, "from scratch"))
+            return sentence(entries, f"{self.about['task']} ({protocol})", against)
         return ""
 
     def as_json(self) -> dict[str, Any]:
@@ -165,7 +167,7 @@ def _check_about(about: Mapping[str, Any], scores: tuple[Score, ...]) -> None:
     """Raise an error unless everything about a saved evaluation can be shown."""
     kinds = {"task": str, "draws": int, "metric": str, "unit": str, "test": dict, "labels": dict}
     wrong = [key for key, kind in kinds.items() if not isinstance(about[key], kind)]
-    wrong += [key for key in ("data",) if not isinstance(about.get(key, {}), dict)]
+    wrong += [key for key in ("data", "saved against") if not isinstance(about.get(key, {}), dict)]
     if not isinstance(about["test"]["samples"], int):
         wrong.append("test")
     if "chance" in about:

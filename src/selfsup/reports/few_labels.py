@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
 READ_BY = {
     "linear": "linear probe", "knn": "nearest neighbours", "attentive": "attentive probe",
-    "trained": "trained", "finetune": "fine-tuned",
+    "propagate": "propagated labels", "transductive": "propagated labels, test samples in the graph",
+    "trained": "trained", "self-trained": "trained, with pseudo-labels", "finetune": "fine-tuned",
 }  # fmt: skip
-TRAINED = ("trained", "finetune")  # no readers of frozen features: shown beside each of those
+TRAINED = ("trained", "self-trained", "finetune")  # no readers of frozen features: shown beside each of those
 
 
 def few_labels(evaluation: Evaluation | None, why: str) -> Section:
