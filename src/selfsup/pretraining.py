@@ -112,7 +112,8 @@ def build(
     if batch_size % world:
         raise UserError(f"a batch of {batch_size} cannot be divided among {world} processes")
     torch.manual_seed(seed)
-    encoder = build_encoder(asked.encoder, asked.spec, asked.pretrained)
+    keep_stem = asked.init is not None and asked.init.keeps_stem
+    encoder = build_encoder(asked.encoder, asked.spec, asked.pretrained, keep_stem)
     if asked.init is not None:
         load_weights(encoder, asked.init.load().state_dict(), asked.init.folder)
     task = asked.task(synchronised(encoder, fabric.device), **asked.hyperparameters)
@@ -161,7 +162,7 @@ def run(
                 return before
         if fabric.is_global_zero and not before:
             asked.spec.save(folder)
-            for note in getattr(asked.source, "notes", ()):
+            for note in (*getattr(asked.source, "notes", ()), *getattr(built.task.encoder, "notes", ())):
                 print(note, file=sys.stderr)
             write_atomically(folder / "recipe.json", json.dumps(recipe, indent=2).encode())
         source = built.source if cache is None else _cached(built.source, asked.spec, cache)
@@ -201,6 +202,7 @@ def _recipe(built: Built, budget: dict[str, float], plan: dict[str, Any]) -> dic
     encoder = {"name": asked.encoder, "pretrained": asked.pretrained}
     if asked.init is not None:
         encoder |= {"init": str(asked.init.folder), "weights": asked.init.weights_digest()}
+        encoder |= {"keep_stem": True} if asked.init.keeps_stem else {}
     return {
         "task": {"name": asked.name, "hyperparameters": asked.hyperparameters},
         "encoder": encoder,
