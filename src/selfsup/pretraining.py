@@ -157,12 +157,13 @@ def run(
         if before:
             different = differences(before.recipe, json.loads(json.dumps(recipe)))
             if different:
-                raise UserError(f"{folder} holds another run; give another --out. " + "; ".join(different))
+                more = f" (with --init {shlex.quote(str(folder))} to train its encoder further)" if before.done else ""
+                raise UserError(f"{folder} holds another run; give another --out{more}. " + "; ".join(different))
             if before.done:
                 return before
         if fabric.is_global_zero and not before:
             asked.spec.save(folder)
-            for note in (*getattr(asked.source, "notes", ()), *getattr(built.task.encoder, "notes", ())):
+            for note in (*getattr(asked.source, "notes", ()), *_notes(built)):
                 print(note, file=sys.stderr)
             write_atomically(folder / "recipe.json", json.dumps(recipe, indent=2).encode())
         source = built.source if cache is None else _cached(built.source, asked.spec, cache)
@@ -185,6 +186,14 @@ def run(
             save_tensors(folder / "encoder.safetensors", trained.state_dict(), about)
         fabric.barrier()
         return Run(folder)
+
+
+def _notes(built: Built) -> tuple[str, ...]:
+    """Return what should be said once about the encoder and the number of samples."""
+    notes: tuple[str, ...] = getattr(built.task.encoder, "notes", ())
+    if len(built.source) == 1 and built.task.coupled:
+        notes += (f"one sample: where {built.asked.name} compares samples with each other, it learns nothing",)
+    return notes
 
 
 def open_before(folder: Path) -> Run | None:
