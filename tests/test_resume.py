@@ -107,7 +107,7 @@ def test_killed_at_random_and_run_again_ends_with_the_same_weights(
 def test_another_recipe_is_refused_with_the_lines_that_differ(images: Path, tmp_path: Path) -> None:
     run = selfsup.pretrain(images, **OPTIONS, out=tmp_path / "run")
     before = (run.folder / "encoder.safetensors").stat().st_mtime_ns
-    with pytest.raises(UserError, match=r"holds another run.*plan\.lr: 0\.0007\d* here, 0\.001 asked"):
+    with pytest.raises(UserError, match=r"holds another run.*plan\.lr: 0\.0007\d* here, 0\.001 requested"):
         selfsup.pretrain(images, **OPTIONS, lr=0.001, out=tmp_path / "run")
     Image.new("RGB", (20, 20)).save(images / "new.png")
     try:

@@ -78,7 +78,7 @@ class TimmModel(nn.Module):
         self.replaced: dict[str, str] = {}
         try:
             with torch.device("meta"):
-                takes = inspect.signature(type(timm.create_model(name)).__init__).parameters
+                takes = _options_of(type(timm.create_model(name)))
             options: dict[str, Any] = {"num_classes": 0, "in_chans": spec.channels} | more
             if "img_size" in takes:
                 options["img_size"] = spec.size
@@ -184,6 +184,17 @@ class TimmModel(nn.Module):
             self.stem, self.made_by = "small", (name, options)
         except (RuntimeError, ValueError, AssertionError, TypeError):
             self.model, self.replaced = standard, {}
+
+
+def _options_of(model: type) -> set[str]:
+    """Return the names of the constructor's parameters, with those that it passes on to the base classes."""
+    names: set[str] = set()
+    for one in (one for one in model.__mro__ if "__init__" in vars(one)):
+        parameters = inspect.signature(one.__init__).parameters
+        names |= parameters.keys()
+        if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values()):
+            break
+    return names
 
 
 def _small_patch(size: int) -> int:
