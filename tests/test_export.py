@@ -57,7 +57,7 @@ PRINTED = [  # small ones of each family, at a size with the small stem and one 
     ("test_convnext", 32), ("test_convnext", 96), ("test_vit", 32), ("test_vit3", 96), ("vit-mini", 28), ("vit", 96),
     ("vit_tiny_patch16_224", 96), ("deit_tiny_patch16_224", 32), ("test_nfnet", 96), ("test_byobnet", 32),
     ("test_mambaout", 64), ("mobilevit_xxs", 32), ("ghostnet_050", 64), ("repvgg_a0", 32), ("test_maxvit", 96),
-    ("vit_tiny_r_s16_p8_224", 64),
+    ("vit_tiny_r_s16_p8_224", 64), ("deit_tiny_distilled_patch16_224", 64), ("levit_128s", 32),
 ]  # fmt: skip
 
 

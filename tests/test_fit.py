@@ -249,9 +249,7 @@ def test_sixteen_bits_and_four_channels_train(tmp_path: Path) -> None:
 @pytest.mark.parametrize("task", ["simclr", "swav", "instance"])
 def test_one_image_of_a_task_that_compares_images_is_no_success(task: str, tmp_path: Path) -> None:
     image = np.zeros((1, 16, 16, 3), np.uint8)
-    with pytest.raises(
-        RunFailed, match=r"leave nothing to learn: with 1 of them, .* every guess is right"
-    ):
+    with pytest.raises(RunFailed, match=r"leave nothing to learn: with 1 of them, .* every guess is right"):
         selfsup.pretrain(image, task=task, encoder="convnet", steps=2, out=tmp_path / "run", quiet=True)
 
 

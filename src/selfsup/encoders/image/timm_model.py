@@ -190,7 +190,7 @@ def _options_of(model: type) -> set[str]:
     """Return the names of the constructor's parameters, with those that it passes on to the base classes."""
     names: set[str] = set()
     for one in (one for one in model.__mro__ if "__init__" in vars(one)):
-        parameters = inspect.signature(one.__init__).parameters
+        parameters = inspect.signature(vars(one)["__init__"]).parameters
         names |= parameters.keys()
         if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values()):
             break
