@@ -248,3 +248,24 @@ def test_sixteen_bits_and_four_channels_train(tmp_path: Path) -> None:
     run = selfsup.pretrain(Arrays(x), encoder="convnet", steps=2, batch_size=16, out=tmp_path / "r", quiet=True)
     assert run.spec.channels == 4
     assert selfsup.embed(run, Arrays(x), out=tmp_path / "e.parquet", quiet=True).rows == 32
+
+
+@pytest.mark.parametrize("task", ["simclr", "swav", "instance"])
+def test_one_image_of_a_task_that_compares_images_is_no_success(task: str, tmp_path: Path) -> None:
+    image = np.zeros((1, 16, 16, 3), np.uint8)
+    with pytest.raises(RunFailed, match=r"leave nothing to learn: with 1 of them, .* every guess is right"):
+        selfsup.pretrain(image, task=task, encoder="convnet", steps=2, out=tmp_path / "run", quiet=True)
+
+
+def test_one_image_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = np.zeros((1, 16, 16, 3), np.uint8)
+    selfsup.pretrain(image, task="byol", encoder="convnet", steps=1, out=tmp_path / "byol", quiet=True)
+    assert "one sample: where byol compares samples with each other, it learns nothing" in capsys.readouterr().err
+    selfsup.pretrain(image, task="rotation", encoder="convnet", steps=1, out=tmp_path / "rotation", quiet=True)
+    assert "one sample" not in capsys.readouterr().err
+
+
+def test_one_sample_for_batch_norm_is_one_line(tmp_path: Path) -> None:
+    image = np.zeros((1, 16, 16, 3), np.uint8)
+    with pytest.raises(RunFailed, match="one readable sample, over which BatchNorm has no variance"):
+        selfsup.pretrain(image, task="jigsaw", encoder="convnet", steps=1, out=tmp_path / "run", quiet=True)

@@ -15,7 +15,7 @@ from selfsup.data.image import Arrays
 from selfsup.losses import nt_xent
 from selfsup.task import Loss, Task
 from selfsup.tasks import TASKS, find_task
-from selfsup.train.micro import forward_backward
+from selfsup.train.micro import forward_backward, parts_of
 from test_contract import first_batch, images, texts
 from test_ranks import built, compare
 
@@ -117,3 +117,23 @@ def test_a_run_in_micro_batches_is_that_of_whole_ones(tmp_path: Path, images: Ar
         )  # fmt: skip
         losses.append([json.loads(line)["loss"] for line in (run.folder / "metrics.jsonl").read_text().splitlines()])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_no_part_has_one_sample():
+    for size in range(2, 40):
+        for micro in range(2, 20):
+            parts = [part.stop - part.start for part in parts_of(size, micro)]
+            assert sum(parts) == size
+            assert min(parts) >= 2
+            assert max(parts) <= micro + (micro == 2 and size % 2)
+    assert [part.stop for part in parts_of(9, 4)] == [4, 7, 9]
+    assert [part.stop for part in parts_of(5, 2)] == [2, 5]
+    assert [part.stop for part in parts_of(8, 4)] == [4, 8]
+
+
+@pytest.mark.parametrize("task", ["jigsaw", "relative_position", "simclr"])
+def test_a_batch_with_one_sample_left_over_trains(task: str, tmp_path: Path):
+    pretrain(
+        torch.randint(0, 256, (5, 16, 16, 3), dtype=torch.uint8).numpy(), task=task, encoder="convnet", steps=1,
+        batch_size=5, micro_batch=2, out=tmp_path / "run", quiet=True,
+    )  # fmt: skip

@@ -119,6 +119,14 @@ def test_another_recipe_is_refused_with_the_lines_that_differ(images: Path, tmp_
     assert (run.folder / "encoder.safetensors").stat().st_mtime_ns == before, "a finished run is left alone"
 
 
+@pytest.mark.parametrize("more", [{"steps": 6}, {"epochs": 9}, {"batch_size": 2}, {"lr": 0.1}])
+def test_the_refusal_names_the_way_to_train_further(more: dict[str, float], finished_run: Path, tmp_path: Path) -> None:
+    given = {"encoder": "convnet", "batch_size": 16, "quiet": True} | ({} if "epochs" in more else {"steps": 2}) | more
+    with pytest.raises(UserError, match=rf"give another --out \(with --init {finished_run} to train its encoder"):
+        selfsup.pretrain("digits", **given, out=finished_run)
+    assert selfsup.pretrain("digits", init=finished_run, steps=1, batch_size=2, out=tmp_path / "on", quiet=True).done
+
+
 def test_checkpoints_are_written_while_running(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fit_module, "SAVE_SECONDS", 0.0)
     saved = []

@@ -74,8 +74,8 @@ def test_a_device_that_disappears_leaves_the_checkpoint(
         fail_when(patch, RuntimeError("CUDA error: unspecified launch failure\nCompile with `TORCH_USE_CUDA_DSA`"), 1)
         assert main([*words, str(tmp_path / "run")]) == 1
     assert capsys.readouterr().err == (
-        "selfsup: the device failed after step 3 of 6; the checkpoint of step 3 is intact, and the same command goes "
-        "on: CUDA error: unspecified launch failure\n"
+        "selfsup: the device failed after step 3 of 6; the checkpoint of step 3 is intact; run the same command "
+        "to resume: CUDA error: unspecified launch failure\n"
     )
     assert main([*words, str(tmp_path / "run")]) == 0
     files = [(tmp_path / name / "encoder.safetensors").read_bytes() for name in ("whole", "run")]

@@ -112,7 +112,8 @@ def build(
     if batch_size % world:
         raise UserError(f"a batch of {batch_size} cannot be divided among {world} processes")
     torch.manual_seed(seed)
-    encoder = build_encoder(asked.encoder, asked.spec, asked.pretrained)
+    keep_stem = asked.init is not None and asked.init.keeps_stem
+    encoder = build_encoder(asked.encoder, asked.spec, asked.pretrained, keep_stem)
     if asked.init is not None:
         load_weights(encoder, asked.init.load().state_dict(), asked.init.folder)
     task = asked.task(synchronised(encoder, fabric.device), **asked.hyperparameters)
@@ -156,12 +157,13 @@ def run(
         if before:
             different = differences(before.recipe, json.loads(json.dumps(recipe)))
             if different:
-                raise UserError(f"{folder} holds another run; give another --out. " + "; ".join(different))
+                more = f" (with --init {shlex.quote(str(folder))} to train its encoder further)" if before.done else ""
+                raise UserError(f"{folder} holds another run; give another --out{more}. " + "; ".join(different))
             if before.done:
                 return before
         if fabric.is_global_zero and not before:
             asked.spec.save(folder)
-            for note in getattr(asked.source, "notes", ()):
+            for note in (*getattr(asked.source, "notes", ()), *_notes(built)):
                 print(note, file=sys.stderr)
             write_atomically(folder / "recipe.json", json.dumps(recipe, indent=2).encode())
         source = built.source if cache is None else _cached(built.source, asked.spec, cache)
@@ -186,6 +188,14 @@ def run(
         return Run(folder)
 
 
+def _notes(built: Built) -> tuple[str, ...]:
+    """Return what should be said once about the encoder and the number of samples."""
+    notes: tuple[str, ...] = getattr(built.task.encoder, "notes", ())
+    if len(built.source) == 1 and built.task.coupled:
+        notes += (f"one sample: where {built.asked.name} compares samples with each other, it learns nothing",)
+    return notes
+
+
 def open_before(folder: Path) -> Run | None:
     """Return the run in a folder, None for a new one; raise `UserError` if a run cannot be written there."""
     if (folder / "recipe.json").exists():
@@ -201,6 +211,7 @@ def _recipe(built: Built, budget: dict[str, float], plan: dict[str, Any]) -> dic
     encoder = {"name": asked.encoder, "pretrained": asked.pretrained}
     if asked.init is not None:
         encoder |= {"init": str(asked.init.folder), "weights": asked.init.weights_digest()}
+        encoder |= {"keep_stem": True} if asked.init.keeps_stem else {}
     return {
         "task": {"name": asked.name, "hyperparameters": asked.hyperparameters},
         "encoder": encoder,

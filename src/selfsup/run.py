@@ -99,7 +99,12 @@ class Run(Printable):
         """Return the same encoder untrained."""
         from selfsup.encoders import build_encoder
 
-        return build_encoder(self.encoder_name, self.spec)
+        return build_encoder(self.encoder_name, self.spec, keep_stem=self.keeps_stem)
+
+    @property
+    def keeps_stem(self) -> bool:
+        """Whether the encoder began with pretrained weights, so that it never has the stem for small images."""
+        return bool(self.recipe["encoder"].get("pretrained") or self.recipe["encoder"].get("keep_stem"))
 
     def load(self, task: type[Task] | None = None) -> nn.Module:
         """Return the pretrained encoder in evaluation mode, on the CPU.

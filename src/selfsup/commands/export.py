@@ -25,9 +25,9 @@ def export(run: RunName, /, *, format: Format = "safetensors", out: Target | Non
 
     Args:
         run: A run folder.
-        format: safetensors (a state dict), timm (a state dict with timm's names), transformers (a folder with the model
-            and its tokenizer), torch (a torch.export program) or onnx. The programs take (B, C, H, W) normalized
-            float32, or of texts ids (B, T), with any B and return (B, dim).
+        format: safetensors (a state dict), timm (a state dict, and the line that makes the same model with timm alone),
+            transformers (a folder with the model and its tokenizer), torch (a torch.export program) or onnx. The
+            programs take (B, C, H, W) normalized float32, or of texts ids (B, T), with any B and return (B, dim).
         out: The file (transformers: the folder) to write; by default encoder.SUFFIX (timm: encoder-timm.safetensors)
             in the current folder.
 

@@ -10,11 +10,13 @@ from selfsup.spec import Spec
 ENCODERS = {"image": "selfsup.encoders.image", "text": "selfsup.encoders.text"}  # each module has `build`
 
 
-def build_encoder(name: str, spec: Spec, pretrained: bool = False) -> Any:
+def build_encoder(name: str, spec: Spec, pretrained: bool = False, keep_stem: bool = False) -> Any:
     """Return a new encoder (see `selfsup.task.Encoder`) for samples of this spec.
 
     `name`, for images: `convnet`, `mlp`, `vit`, `vit-mini`, or any image model of timm; for texts: bert-tiny,
     bert-mini, bert-small, gpt-tiny, gpt-mini, or any transformers model on this machine. Raises `UserError` for an
-    unknown name, with the nearest known one, and for a model that cannot take such samples.
+    unknown name, with the nearest known one, and for a model that cannot take such samples. `keep_stem`: without the
+    stem for small images, as with pretrained weights.
     """
-    return importlib.import_module(ENCODERS[spec.kind]).build(name, spec, pretrained)
+    more = {"keep_stem": True} if keep_stem and spec.kind == "image" else {}
+    return importlib.import_module(ENCODERS[spec.kind]).build(name, spec, pretrained, **more)

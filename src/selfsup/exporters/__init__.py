@@ -6,13 +6,15 @@ import importlib
 import io
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from selfsup.base.checks import check_new_file, check_new_folder
 from selfsup.base.printing import Printable
@@ -81,13 +83,15 @@ def write_export(run: Run, format: str, path: Path | None) -> Exported:
         return Exported(path, "load: selfsup.load(run), or safetensors.torch.load_file(path) into the same encoder")
     if format == "torch":
         buffer = io.BytesIO()
-        program = torch.export.export(encoder, (example,), dynamic_shapes=(open_dims,))
+        with _one_line(run, format, "onnx"):
+            program = torch.export.export(encoder, (example,), dynamic_shapes=(open_dims,))
         torch.export.save(program, buffer, extra_files={"selfsup.json": json.dumps(about)})
         write_atomically(path, buffer.getvalue())
         return Exported(path, f"load: torch.export.load({str(path)!r}).module()")
     need("onnx", "onnx")
     need("onnxscript", "onnx")
-    with warnings.catch_warnings():
+    # the kernels of attention differ in their strides, which ONNX's decomposition does not expect
+    with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH), _one_line(run, format, "torch"):
         warnings.simplefilter("ignore")
         made: Any = torch.onnx.export(encoder, (example,), dynamo=True, dynamic_shapes=(open_dims,), verbose=False)
     proto = made.model_proto  # made anew by every access
@@ -95,3 +99,20 @@ def write_export(run: Run, format: str, path: Path | None) -> Exported:
     entry.key, entry.value = "selfsup", json.dumps(about)
     write_atomically(path, proto.SerializeToString())
     return Exported(path, f"load: onnxruntime.InferenceSession({str(path)!r}).run(None, {{'x': x}})")
+
+
+@contextmanager
+def _one_line(run: Run, format: str, other: str) -> Iterator[None]:
+    """Say in one line that torch cannot trace an encoder: its own errors are pages long."""
+    try:
+        yield
+    except (MemoryError, OSError):
+        raise
+    except Exception as error:
+        lines = [line.strip() for line in str(error).splitlines()] or [""]
+        told = [line.split(">: ", 1)[-1] for line in lines if line.startswith("<class ")]  # torch's summary
+        reason = (told or [line for line in lines if line] or [type(error).__name__])[0][:200]
+        raise UserError(
+            f"{run.encoder_name} ({run.spec.describe()}) cannot be exported as {format}: {reason}; "
+            f"use selfsup.load, or --format {other}, timm or safetensors"
+        ) from error

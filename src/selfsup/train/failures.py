@@ -44,6 +44,13 @@ def one_line(state: Callable[[], str], batch_size: int, trial: Callable[[int], N
     try:
         yield
         return
+    except ValueError as error:
+        if "Expected more than 1 value per channel" not in str(error):
+            raise
+        raise RunFailed(
+            f"a batch has one readable sample, over which BatchNorm has no variance, {state()}; give more samples or a "
+            "larger --batch-size, and another --out"
+        ) from error
     except (RuntimeError, MemoryError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         if device_lost(error) and not out_of_memory(error):

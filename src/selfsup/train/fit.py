@@ -111,6 +111,11 @@ def fit(
             loss = forward_backward(
                 model, task, views.finish(fabric.to_device(fetched.batch)), fabric, plan.micro_batch
             )
+            if loss.chance == 0 and not fetched.skipped:
+                raise RunFailed(
+                    f"these samples leave nothing to learn: with {len(source):,} of them, in batches of "
+                    f"{plan.batch_size:,}, every guess is right (the chance loss is 0); give more, and another --out"
+                )
             if plan.clip is not None:
                 fabric.clip_gradients(model, optimizer, max_norm=plan.clip)
             optimizer.step()

@@ -34,11 +34,10 @@ def forward_backward(model: nn.Module, task: Task, batch: Batch, fabric: Fabric,
         with encoders_in_parts(task, micro_batch):
             return forward_backward(model, task, batch, fabric, None)
     parts: list[tuple[int, Loss]] = []
-    for begin in range(0, size, micro_batch):
-        part = {key: value[begin : begin + micro_batch] for key, value in batch.items()}
-        count = min(micro_batch, size - begin)
-        with fabric.no_backward_sync(model, enabled=begin + micro_batch < size):  # type: ignore[arg-type]
-            loss = model(part)
+    for where in parts_of(size, micro_batch):
+        count = where.stop - where.start
+        with fabric.no_backward_sync(model, enabled=where.stop < size):  # type: ignore[arg-type]
+            loss = model({key: value[where] for key, value in batch.items()})
             fabric.backward(loss.value * (count / size))
         parts.append((count, Loss(loss.value.detach(), loss.metrics, loss.chance)))
 
@@ -47,6 +46,19 @@ def forward_backward(model: nn.Module, task: Task, batch: Batch, fabric: Fabric,
 
     metrics = {key: mean([loss.metrics[key] for _, loss in parts]) for key in parts[-1][1].metrics}
     return Loss(mean([loss.value for _, loss in parts]), metrics, parts[-1][1].chance)
+
+
+def parts_of(size: int, micro_batch: int) -> list[slice]:
+    """Return the micro-batches of a batch; none has one sample, over which BatchNorm has no variance.
+
+    A last one of one sample is shared with the one before: 9 in parts of 4 are 4 + 3 + 2. Only odd batches in parts of
+    2 need one part of 3.
+    """
+    ends = [*range(micro_batch, size, micro_batch), size]
+    if size % micro_batch == 1 and len(ends) > 1:
+        left = micro_batch + 1 - (micro_batch + 1) // 2
+        ends[-2:] = [size] if micro_batch == 2 else [size - micro_batch - 1 + left, size]
+    return [slice(begin, end) for begin, end in zip([0, *ends[:-1]], ends, strict=True)]
 
 
 @contextmanager
@@ -60,8 +72,7 @@ def encoders_in_parts(task: Task, micro_batch: int) -> Iterator[None]:
         @wraps(method)
         def run(x: Tensor, *rest: Any, **more: Any) -> Tensor:
             outputs = []
-            for begin in range(0, len(x), micro_batch):
-                part = slice(begin, begin + micro_batch)
+            for part in parts_of(len(x), micro_batch):
                 arguments = [_cut(value, part, len(x)) for value in (x, *rest)]
                 options = {key: _cut(value, part, len(x)) for key, value in more.items()}
                 if torch.is_grad_enabled():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from selfsup.errors import UserError, unknown
 from selfsup.spec import ImageSpec
 
 
-def build(name: str, spec: ImageSpec, pretrained: bool) -> Any:
+def build(name: str, spec: ImageSpec, pretrained: bool, keep_stem: bool = False) -> Any:
     """Return `convnet`, `mlp`, `vit`, `vit-mini`, or any image model of timm."""
     if name in ("convnet", "mlp"):
         from selfsup.encoders.image.convnet import ConvNet
@@ -25,6 +26,19 @@ def build(name: str, spec: ImageSpec, pretrained: bool) -> Any:
         if pretrained:
             raise UserError(f"{name} has no pretrained weights")
         return small_vit(name, spec)
-    if not timm.is_model(name.split(".")[0]):
+    bare = re.sub("^(hf[-_]hub:)?timm/", "", name)
+    base, _, tag = bare.partition(".")
+    if not timm.is_model(base):
         raise unknown("encoder", name, ["convnet", "mlp", *VITS, *timm.list_models()])
-    return TimmModel(name, spec, pretrained)
+    if bare != name:
+        raise UserError(f"{name} is the name on the Hugging Face Hub; timm's own is {bare}: give --encoder {bare}")
+    if tag:
+        try:
+            timm.get_pretrained_cfg(bare)
+        except RuntimeError:
+            known = [one.partition(".")[2] for one in timm.list_models(f"{base}.*", pretrained=True)]
+            raise UserError(
+                f"timm has no weights with the tag {tag!r} for {base}: "
+                + (f"give {base} or, of {base}.TAG, one of {', '.join(known)}" if known else f"give --encoder {base}")
+            ) from None
+    return TimmModel(name, spec, pretrained, keep_stem=keep_stem)

@@ -7,8 +7,10 @@ from typing import Any
 
 import timm
 import torch
+from timm.layers import PatchEmbed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from selfsup.errors import UserError
 from selfsup.nn.image.transformer import sines, start_linear
@@ -55,8 +57,11 @@ class TimmModel(nn.Module):
     Images of at most 64 pixels get a stem that keeps their detail (`stem` = "small"): the first strided convolution
     becomes 3×3 with stride 1, and the max-pooling after it is removed (Chen et al., 2020, appendix B.9); transformers
     use at least 7 × 7 patches. Models whose stem cannot be changed in this way keep their own (`stem` = "standard").
-    `weights` replace timm's pretrained ones, which it would download. `more` are options of the model; a `patch_size`
-    among them keeps the stem as given.
+    `weights` replace timm's pretrained ones, which it would download; these and `keep_stem` leave the stem as it is.
+    `more` are options of the model; a `patch_size` among them keeps the stem as given.
+
+    `made_by` are the name and the options with which timm makes the same model, except for the layers `replaced`: their
+    names, with the code that makes each.
     """
 
     def __init__(
@@ -65,23 +70,26 @@ class TimmModel(nn.Module):
         spec: ImageSpec,
         pretrained: bool = False,
         weights: dict[str, Tensor] | None = None,
+        keep_stem: bool = False,
         **more: Any,
     ) -> None:
         super().__init__()
-        self.spec, self.made_by = spec, (name, more)
+        self.spec = spec
+        self.replaced: dict[str, str] = {}
         try:
             with torch.device("meta"):
-                takes = inspect.signature(type(timm.create_model(name)).__init__).parameters
+                takes = _options_of(type(timm.create_model(name)))
             options: dict[str, Any] = {"num_classes": 0, "in_chans": spec.channels} | more
-            if weights is not None:
-                pretrained, options["pretrained_cfg_overlay"] = True, {"state_dict": weights}
             if "img_size" in takes:
                 options["img_size"] = spec.size
             if "dynamic_img_size" in takes:
                 options["dynamic_img_size"] = True
-            self.model, self.stem = timm.create_model(name, pretrained=pretrained, **options), "standard"
-            if spec.size <= SMALL and not pretrained and "patch_size" not in more:
-                self._shrink_stem(name, spec, options, takes)
+            source = {} if weights is None else {"pretrained_cfg_overlay": {"state_dict": weights}}
+            pretrained = pretrained or weights is not None
+            self.model, self.stem = timm.create_model(name, pretrained=pretrained, **options, **source), "standard"
+            self.made_by = (name, options)
+            if spec.size <= SMALL and not (pretrained or keep_stem or "patch_size" in more):
+                self._shrink_stem(takes)
             self.dim, shape = _measure(self.model, spec)
         except (RuntimeError, ValueError, AssertionError, TypeError, OSError, ZeroDivisionError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -92,7 +100,8 @@ class TimmModel(nn.Module):
             ) from error
         self.has_tokens, self.has_maps = len(shape) == 3, len(shape) == 4
         self.patch = self.grid = self.prefix = self.depth = 0
-        if type(self.model) is VisionTransformer and isinstance(self.model.patch_drop, nn.Identity):
+        plain = type(self.model) is VisionTransformer and type(self.model.patch_embed) is PatchEmbed  # no hybrid
+        if plain and isinstance(self.model.patch_drop, nn.Identity):
             self.patch, self.grid = self.model.patch_embed.patch_size[0], self.model.patch_embed.grid_size[0]
             self.prefix, self.depth = self.model.num_prefix_tokens, len(self.model.blocks)
         self._channels_last = self.has_maps and getattr(self.model, "output_fmt", "NCHW") == "NHWC"
@@ -139,46 +148,99 @@ class TimmModel(nn.Module):
         """Return the patch tokens after each of the `last` blocks, without LayerNorm: `last` times (B, N, dim)."""
         return self.model.forward_intermediates(x, last, output_fmt="NLC", intermediates_only=True)
 
-    def _shrink_stem(self, name: str, spec: ImageSpec, options: dict[str, Any], takes: Any) -> None:
-        standard = self.model
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Return what should be said once when training begins: that the small stem is used, and its cost."""
+        if self.stem == "standard":
+            return ()
+        (name, options), spec = self.made_by, self.spec
+        try:
+            with torch.random.fork_rng(devices=[]), torch.device("meta"):
+                own = timm.create_model(name, **{k: v for k, v in options.items() if k != "patch_size"})
+            times = _operations(self.model, spec) / _operations(own, spec)
+        except (RuntimeError, NotImplementedError, AssertionError, ValueError, ZeroDivisionError):
+            return ()  # a model that computes with its weights while it is built
+        if times < 1.2:
+            return ()
+        patch = options.get("patch_size")
+        what = f"patches of {patch} pixels" if patch else "stride 1 in its first convolution"
+        return (
+            f"{name} takes {spec.size} × {spec.size} images with the stem for small ones ({what}): {times:.1f} times "
+            f"the operations of its own stem, as many as at {round(spec.size * times**0.5)} pixels. From --size "
+            f"{SMALL + 1} on it keeps its own",
+        )
+
+    def _shrink_stem(self, takes: Any) -> None:
+        standard, (name, options), spec = self.model, self.made_by, self.spec
         try:
             if "patch_size" in takes:
                 patch = _small_patch(spec.size) if "img_size" in takes else max(spec.size // 32, 1)
-                self.model = timm.create_model(name, patch_size=patch, **options)
+                options = options | {"patch_size": patch}
+                self.model = timm.create_model(name, **options)
             else:
                 self.model = timm.create_model(name, **options)
-                _unstride(self.model)
+                self.replaced = _unstride(self.model)
             _measure(self.model, spec)
-            self.stem = "small"
+            self.stem, self.made_by = "small", (name, options)
         except (RuntimeError, ValueError, AssertionError, TypeError):
-            self.model = standard
+            self.model, self.replaced = standard, {}
+
+
+def _options_of(model: type) -> set[str]:
+    """Return the names of the constructor's parameters, with those that it passes on to the base classes."""
+    names: set[str] = set()
+    for one in (one for one in model.__mro__ if "__init__" in vars(one)):
+        parameters = inspect.signature(vars(one)["__init__"]).parameters
+        names |= parameters.keys()
+        if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values()):
+            break
+    return names
 
 
 def _small_patch(size: int) -> int:
     return max(patch for patch in range(1, size // 7 + 1) if size % patch == 0)
 
 
-def _unstride(model: nn.Module) -> None:
-    """Replace the first strided convolution by a 3×3 one with stride 1, and drop the max-pooling right after it."""
+def _unstride(model: nn.Module) -> dict[str, str]:
+    """Replace the first strided convolution by a 3×3 one with stride 1, and drop the max-pooling right after it.
+
+    Return the names of the new layers, with the code that makes them.
+    """
     strided = [name for name, m in model.named_modules() if isinstance(m, nn.Conv2d) and max(m.stride) > 1]
     if not strided:
-        return
+        return {}
+    made: dict[str, str] = {}
     names = [name for name, _ in model.named_modules()]
     until = names.index(strided[1]) if len(strided) > 1 else len(names)
+    old = model.get_submodule(strided[0])
+    assert isinstance(old, nn.Conv2d)
+    groups, bias = old.groups, old.bias is not None
+    more = (f", groups={groups}" if groups > 1 else "") + ("" if bias else ", bias=False")
+    made[strided[0]] = f"torch.nn.Conv2d({old.in_channels}, {old.out_channels}, 3, padding=1{more})"
     for name in names[names.index(strided[0]) : until]:
         if isinstance(model.get_submodule(name), nn.MaxPool2d):
             _replace(model, name, nn.Identity())
+            made[name] = "torch.nn.Identity()"
             break
-    old = model.get_submodule(strided[0])
-    assert isinstance(old, nn.Conv2d)
-    new = nn.Conv2d(old.in_channels, old.out_channels, 3, padding=1, groups=old.groups, bias=old.bias is not None)
+    new = nn.Conv2d(old.in_channels, old.out_channels, 3, padding=1, groups=groups, bias=bias)
     nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
     _replace(model, strided[0], new)
+    return made
 
 
 def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, module)
+
+
+@torch.no_grad()
+def _operations(model: nn.Module, spec: ImageSpec) -> int:
+    """Return the multiplications and additions for one image."""
+    device, training = next(model.parameters()).device, model.training
+    with FlopCounterMode(display=False) as counter:
+        model.eval()(torch.zeros(1, spec.channels, spec.size, spec.size, device=device))
+    model.train(training)
+    return counter.get_total_flops()
 
 
 @torch.no_grad()
