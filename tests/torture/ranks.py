@@ -48,14 +48,7 @@ class Launch:
         worker = place / "worker.py"
         worker.write_text(WORKER.format(pause=pause, timeout=TIMEOUT))
         self.place, self.out, self.pause = place, place / out, pause
-        command = [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--nproc-per-node",
-            "2",
-            "--standalone",
-        ]  # on a free port
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
         self.said = (place / f"{out}.txt").open("w+")
         self.process = subprocess.Popen(
             [*command, worker, *WORDS.split(), out],
