@@ -28,12 +28,12 @@ TIMES ?= 200
 FILES ?= 10000
 MINUTES ?= 10
 torture: .venv/installed ## Kill, fill disks, break files: TIMES=200 FILES=10000 MINUTES=10 (docs/reliability.md)
-	$(BIN)/python tests/torture/kill.py --times $(TIMES)
-	$(BIN)/python tests/torture/disk.py --times $(TIMES)
-	$(BIN)/python tests/torture/ranks.py
-	$(BIN)/python tests/torture/long.py
-	$(BIN)/python tests/torture/files.py --count $(FILES)
-	$(BIN)/python tests/torture/fuzz.py --minutes $(MINUTES)
+	cd tests && ../$(BIN)/python -m torture.kill --times $(TIMES)
+	cd tests && ../$(BIN)/python -m torture.disk --times $(TIMES)
+	cd tests && ../$(BIN)/python -m torture.ranks
+	cd tests && ../$(BIN)/python -m torture.long
+	cd tests && ../$(BIN)/python -m torture.files --count $(FILES)
+	cd tests && ../$(BIN)/python -m torture.fuzz --minutes $(MINUTES)
 
 format: .venv/installed ## Format and fix what can be fixed
 	$(BIN)/ruff format .

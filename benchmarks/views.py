@@ -42,7 +42,7 @@ from selfsup.views.image import Crop, ImageViews, draw, preset
 from selfsup.views.loader import batches
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-import views_chain
+from support import views_chain
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Run = Callable[[np.ndarray], Any]

@@ -7,35 +7,25 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 if "SELFSUP_TEST_GPU" not in os.environ:  # but for those of the GPU, which are named so: pytest -k gpu
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import selfsup
-
-MakeFolder = Callable[..., Path]
+from support.folders import MakeFolder, write_images
 
 
 @pytest.fixture
 def make_folder(tmp_path: Path) -> MakeFolder:
-    """Return a function that writes `count` images of each class below `root`, and returns the root."""
+    """Return a function that writes images of each class into a new folder, and returns it."""
 
-    def make(name: str = "images", classes: tuple[str, ...] = ("cat", "dog"), count: int = 4, size: int = 16) -> Path:
-        generator = np.random.default_rng(0)
-        for number, label in enumerate(classes):
-            folder = tmp_path / name / label
-            folder.mkdir(parents=True, exist_ok=True)
-            for i in range(count):
-                pixels = generator.integers(0, 128, (size, size, 3)) + 100 * (number % 2)
-                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i}.png")
-        return tmp_path / name
+    def make(name: str = "images", **options: Any) -> Path:
+        return write_images(tmp_path / name, **options)
 
     return make
 

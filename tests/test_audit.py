@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,9 +23,7 @@ from selfsup.source import Labels
 from selfsup.spec import ImageSpec
 from selfsup.tasks import TASKS, find_task
 from selfsup.tasks.image.rotation import Rotation
-
-sys.path.insert(0, str(Path(__file__).parent))
-import injections
+from support import injections
 
 SPEC = ImageSpec.of(24, 3)
 

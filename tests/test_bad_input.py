@@ -17,8 +17,8 @@ from selfsup.cli import main
 from selfsup.data.open import open_data
 from selfsup.errors import UserError, unknown
 from selfsup.tasks.resolve import resolve_task
+from support.folders import MakeFolder
 
-MakeFolder = Callable[..., Path]
 Told = Callable[..., str]
 SMALL = ["--encoder", "convnet", "--steps", "2", "--batch-size", "4", "--quiet"]
 

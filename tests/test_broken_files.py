@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent / "torture"))
-
-from files import make, survive
+from torture.files import make, survive
 
 
 def test_broken_pictures_are_named_once_with_their_reason(tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ def test_kinds_of_options_of_a_task_of_ones_own(
     run: Run, monkeypatch: pytest.MonkeyPatch, words: list[str], expected: dict[str, object]
 ) -> None:
     Path("my_task.py").write_text(OWN)
-    monkeypatch.setattr(sys, "path", ["", *sys.path])
+    monkeypatch.syspath_prepend(Path.cwd())
     monkeypatch.delitem(sys.modules, "my_task", raising=False)
     run("pretrain", *words, "--task", "my_task:Mine", *SMALL, "--out", "run")
     assert json.loads(Path("run", "recipe.json").read_text())["task"]["hyperparameters"] == expected

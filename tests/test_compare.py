@@ -532,9 +532,8 @@ def test_from_scratch_is_trained_and_scored(source: Arrays, tmp_path: Path, monk
 
 def test_killed_at_random_resumes_to_the_same_result(tmp_path: Path, source: Arrays) -> None:
     np.savez(tmp_path / "data.npz", x=source.x, y=source.labels.ids)
-    code = f"""
+    code = """
 import sys
-sys.path[:0] = [{str(Path(__file__).parent)!r}]
 import numpy as np
 import selfsup.train.fit as fit
 from selfsup.comparison import tournament
@@ -542,9 +541,9 @@ from selfsup.comparison.judging import Accuracy
 from selfsup.cli import main
 fit.SAVE_SECONDS = 0.0
 tournament.step_seconds = lambda *_: 0.15
-Accuracy.scratch = lambda self, make, number, seed: {{
+Accuracy.scratch = lambda self, make, number, seed: {
     name: np.random.default_rng(number).random(len(getattr(self.parts, name))) < 0.1 for name in ("select", "test")
-}}
+}
 sys.exit(main())
 """
     words = ["compare", str(tmp_path / "data.npz"), "--tasks", "rotation,rotation(pad=0),rotation(pad=1)", "--quiet"]

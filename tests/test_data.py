@@ -7,7 +7,6 @@ import os
 import pickle
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +19,8 @@ from selfsup.data.open import open_data
 from selfsup.errors import UserError
 from selfsup.source import Broken, Labels, Source
 from selfsup.spec import ImageSpec
+from support.folders import MakeFolder
 
-MakeFolder = Callable[..., Path]
 X = np.arange(6 * 8 * 8, dtype=np.uint32).reshape(6, 8, 8).astype(np.uint8)
 
 

@@ -27,11 +27,12 @@ from selfsup.train.device import make_fabric
 from selfsup.train.fit import Plan, fit
 from selfsup.train.optim import build_optimizer, warmup_cosine
 from selfsup.train.precision import resolve_precision
+from support.sources import noise
 
 
 @pytest.fixture
 def source() -> Arrays:
-    return Arrays(np.random.default_rng(0).integers(0, 255, (64, 12, 12, 1), dtype=np.uint8))
+    return noise()
 
 
 def test_schedule_is_a_function_of_progress() -> None:

@@ -8,9 +8,8 @@ import os
 import resource
 import shutil
 import signal
-import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +28,11 @@ from selfsup.reports.finding import find_samples
 from selfsup.reports.page import page
 from selfsup.reports.story import skipped
 from selfsup.run import Run, fits
-from test_report import browser, chromium
+from support.browser import browser, chromium
+from support.folders import MakeFolder
+from torture.formats import FORMATS
+from torture.fuzz import attempt
 
-MakeFolder = Callable[..., Path]
 SOURCE = Path(selfsup.__file__).parent
 LOADERS = {  # what can run code that a file holds; of numpy's only with allow_pickle, which is looked at below
     "pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "torch.load", "eval", "exec",
@@ -300,12 +301,6 @@ def test_a_whole_report_of_hostile_names(tmp_path: Path, finished_run: Path) -> 
 
 @pytest.mark.parametrize("name", ["recipe", "checkpoint", "parquet", "npz", "lists", "labels", "logs", "images"])
 def test_a_few_mutated_files(name: str, tmp_path: Path) -> None:
-    sys.path.insert(0, str(Path(__file__).parent / "torture"))
-    try:
-        from formats import FORMATS
-        from fuzz import attempt
-    finally:
-        sys.path.pop(0)
     case = FORMATS[name](tmp_path)
     outcomes = [attempt(case, seed) for seed in range(20)]
     assert not [outcome for outcome in outcomes if "failure" in outcome]

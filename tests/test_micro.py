@@ -11,13 +11,12 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from selfsup import pretrain
-from selfsup.data.image import Arrays
 from selfsup.losses import nt_xent
 from selfsup.task import Loss, Task
 from selfsup.tasks import TASKS, find_task
 from selfsup.train.micro import forward_backward, parts_of
-from test_contract import first_batch, images, texts
-from test_ranks import built, compare
+from support.sources import images, texts
+from support.tasks import built, compare, first_batch
 
 __all__ = ["images"]  # the fixture, by its name
 
@@ -91,8 +90,8 @@ def test_computing_again_leaves_the_running_statistics_alone() -> None:
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_gradient_of_every_task_equals_that_of_the_whole_batch(name: str, images: Arrays) -> None:
-    source = texts() if find_task(name).kind == "text" else images
+def test_gradient_of_every_task_equals_that_of_the_whole_batch(name: str) -> None:
+    source = texts() if find_task(name).kind == "text" else images()
     task, fabric = built(name, source).double(), Fabric(accelerator="cpu")
     batch = {k: v.double() if v.is_floating_point() else v for k, v in first_batch(task, source, 16).items()}
     task.progress, state, found = 0.5, copy.deepcopy(task.state_dict()), []
@@ -108,11 +107,11 @@ def test_gradient_of_every_task_equals_that_of_the_whole_batch(name: str, images
     assert bool(told) == (norms and not task.coupled), told or "BatchNorm in the head did not see a micro-batch alone"
 
 
-def test_a_run_in_micro_batches_is_that_of_whole_ones(tmp_path: Path, images: Arrays) -> None:
+def test_a_run_in_micro_batches_is_that_of_whole_ones(tmp_path: Path) -> None:
     losses = []
     for micro in (None, 8):
         run = pretrain(
-            images, task="simclr", encoder="vit-mini", steps=4, batch_size=32, micro_batch=micro, quiet=True,
+            images(), task="simclr", encoder="vit-mini", steps=4, batch_size=32, micro_batch=micro, quiet=True,
             precision="float32", out=tmp_path / str(micro),
         )  # fmt: skip
         losses.append([json.loads(line)["loss"] for line in (run.folder / "metrics.jsonl").read_text().splitlines()])

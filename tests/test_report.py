@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -18,16 +17,13 @@ from selfsup.errors import UserError
 from selfsup.reports.charts import Line, chart
 from selfsup.reports.embedding_map import layout
 from selfsup.reports.page import escape, tag
+from support.browser import browser, chromium
 
 ATTACKS = (
     "<script>document.title='owned'</script>.png",
     "<img src=x onerror=document.title='owned'>.png",
     "a\"b'&c.png",
 )
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-FLAGS += ["--disable-component-update", "--disable-sync", "--hide-scrollbars", "--host-resolver-rules=MAP * ~NOTFOUND"]
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium: apt-get install chromium")
 
 
 class Elements(HTMLParser):
@@ -64,16 +60,6 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run, data=str(root / "images"), labels="folders", out=root / "report.html", scratch=False, quiet=True
     )
     return root
-
-
-def chromium(page: Path, *options: str) -> str:
-    """Open a page in a new profile, and return what the browser prints."""
-    assert CHROMIUM is not None
-    profile = page.with_name(f"{page.stem}-profile")
-    command = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", *options, page.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    shutil.rmtree(profile, ignore_errors=True)
-    return done.stdout
 
 
 def scripted(page: Path, script: str, name: str) -> Path:

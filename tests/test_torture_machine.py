@@ -17,6 +17,7 @@ from selfsup.tasks.image.rotation import Rotation
 from selfsup.train import fit
 from selfsup.train.log import Log, Skipped
 from selfsup.views.image import ImageViews
+from support.sources import noise
 
 WORDS = "digits --encoder convnet --steps 6 --batch-size 32 --quiet --out"
 
@@ -108,9 +109,8 @@ def test_a_worker_that_fails_ends_the_run_with_its_reason(tmp_path: Path, monkey
         return fetch(views, source, rows, seed, epoch)
 
     monkeypatch.setattr(ImageViews, "fetch", failing)
-    source = Arrays(np.random.default_rng(0).integers(0, 255, (64, 12, 12, 1), dtype=np.uint8))
     with pytest.raises(RunFailed, match=r"making the batch of step \d+ failed: MemoryError: no room for sample 50"):
-        selfsup.pretrain(source, encoder="convnet", steps=8, batch_size=8, workers=2, out=tmp_path / "r", quiet=True)
+        selfsup.pretrain(noise(), encoder="convnet", steps=8, batch_size=8, workers=2, out=tmp_path / "r", quiet=True)
 
 
 def test_a_clock_that_is_set_back_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,12 +10,12 @@ import pytest
 import torch
 import torchvision.transforms.v2.functional as F
 
-import views_chain
 from selfsup.data.image import Arrays
 from selfsup.source import Broken, Labels
 from selfsup.spec import ImageSpec
 from selfsup.views.image import PRESETS, Crop, ImageViews, centre, draw, patches, preset, reference
 from selfsup.views.image import views as image_views
+from support import views_chain
 
 LIMIT = 0.006
 

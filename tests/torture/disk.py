@@ -1,6 +1,6 @@
 """A disk that is full at any byte, folders that may not be written: one line, and what was whole stays whole.
 
-    python tests/torture/disk.py --times 40 [--seed 0]
+    cd tests && python -m torture.disk --times 40 [--seed 0]
 
 As root a small tmpfs is mounted, filled up to a random number of free bytes, and a command is run on it; elsewhere
 the size of a file is limited (RLIMIT_FSIZE), which fails in the same place with another reason. Then the same command
@@ -19,10 +19,9 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from images import Broken, make_pictures
-from kill import check_end, check_half_way, commands, start, wait, warm_up, whole
+from support.folders import write_images_and_a_broken_one
+from torture import PromiseBroken
+from torture.kill import check_end, check_half_way, commands, start, wait, warm_up, whole
 
 ROOM = 64 << 20
 NOBODY = 65534
@@ -41,7 +40,7 @@ def said_one_line(place: Path, log: Path, allowed: tuple[int, ...], status: int 
     text = log.read_text()
     ours = [line for line in text.splitlines() if line.startswith("selfsup:")]
     if status not in allowed or "Traceback" in text or len(ours) != 1:
-        raise Broken(f"in {place} a command ended with {status} and said: {text}")
+        raise PromiseBroken(f"in {place} a command ended with {status} and said: {text}")
     return ours[0]
 
 
@@ -74,7 +73,7 @@ def full(times: int, chance: random.Random, root: Path) -> Counter[str]:
                 if status != 0:
                     line = said_one_line(place, log, (1, 2), status)
                     if "space left" not in line and "too large" not in line:
-                        raise Broken(f"{each}: {line}")
+                        raise PromiseBroken(f"{each}: {line}")
                     met[name] += 1
                 filler.unlink(missing_ok=True)
                 whole(each, place)
@@ -120,7 +119,7 @@ def forbidden(root: Path) -> list[str]:
     for what, each in {**works, **fails}.items():
         status = wait(start(each, place, log, user=NOBODY), 300)
         if what in works and (status != 0 or "Traceback" in log.read_text()):
-            raise Broken(f"{what}, of a run that may only be read: {status}: {log.read_text()}")
+            raise PromiseBroken(f"{what}, of a run that may only be read: {status}: {log.read_text()}")
         if what in fails:
             said.append(f"{what}: {said_one_line(place, log, (1, 2), status)}")
     return said
@@ -134,14 +133,14 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         try:
-            make_pictures(root / "images")
+            write_images_and_a_broken_one(root / "images")
             warm_up(root)
             if os.getuid() == 0:
                 print(*forbidden(root), sep="\n")
             else:
                 print("not root: permissions are not tested")
             met = full(asked.times, random.Random(asked.seed), root)
-        except Broken as error:
+        except PromiseBroken as error:
             print(f"BROKEN: {error}", file=sys.stderr)
             return 1
     print(f"{met.total()} times a full disk, each one line, each went on to the same bytes: {dict(met)}")

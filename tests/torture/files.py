@@ -1,6 +1,6 @@
 """Broken images by the thousand: pretrain, embed, evaluate and show go on, and name each one once with its reason.
 
-    python tests/torture/files.py --count 10000
+    cd tests && python -m torture.files --count 10000
 
 Makes as many damaged files as asked for, and as many sound ones, in a folder of their own; reads each file once to
 learn what is broken; then runs the four commands, and compares. As root it gives up the right to read what it may not.
@@ -45,7 +45,7 @@ def main() -> int:
         rights = "-dac_override,-dac_read_search"
         prefix = ["setpriv", f"--bounding-set={rights}", f"--inh-caps={rights}"]
         os.environ["AS_ANYONE"] = "1"
-        os.execvp(prefix[0], [*prefix, sys.executable, *sys.argv])
+        os.execvp(prefix[0], [*prefix, sys.executable, "-m", "torture.files", *sys.argv[1:]])
     with tempfile.TemporaryDirectory() as folder:
         os.environ["SELFSUP_CACHE"] = f"{folder}/cache"
         make(Path(folder) / "images", options.count, options.seed)

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from fuzz import dumps, json_text, mutate_bytes, mutate_json
 from lightning_fabric.plugins import Precision
 from PIL import Image
 
@@ -23,6 +22,7 @@ from selfsup.data.open import open_data
 from selfsup.errors import UserError
 from selfsup.run import Run, differences
 from selfsup.source import Broken
+from torture.fuzz import dumps, json_text, mutate_bytes, mutate_json
 
 Case = Callable[[random.Random], object]
 

@@ -1,7 +1,7 @@
 """Files from strangers, mutated at random: each is read, or refused in one line; nothing else may happen.
 
-    python tests/torture/fuzz.py --format all --minutes 10
-    python tests/torture/fuzz.py --format npz --seed 7 --count 1     # one case again
+    cd tests && python -m torture.fuzz --format all --minutes 10
+    cd tests && python -m torture.fuzz --format npz --seed 7 --count 1     # one case again
 
 A child process reads, so that a crash, a hang (30 seconds) or memory beyond the bound is seen, counted, and gone on
 from. Prints one JSON line a format: executions, minutes, how many were read and refused, and every distinct failure
@@ -27,8 +27,7 @@ from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
-
+TESTS = Path(__file__).parent.parent
 MEMORY = 3 << 30  # bytes of address space that a child may take beyond what it has when it starts
 HANG = 30  # seconds
 ODD_NUMBERS = [0, 1, 2, 3, 7, 8, 127, 128, 255, 256, 2**15, 2**16, 2**31 - 1, 2**31, 2**32, 2**53, 2**63, 2**64 - 1]
@@ -105,7 +104,7 @@ def json_text(plain: Any, rng: random.Random) -> bytes:
 
 def main() -> int:
     """Fuzz one format or all."""
-    from formats import FORMATS
+    from torture.formats import FORMATS
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--format", default="all", choices=["all", *FORMATS])
@@ -128,9 +127,9 @@ def _format(name: str, options: argparse.Namespace) -> dict[str, Any]:
     seed, spent = options.seed, 0.0
     total: dict[str, Any] = {"format": name, "executions": 0, "read": 0, "refused": 0, "failures": {}}
     while (left := options.minutes * 60 - spent) > 1 and seed - options.seed < options.count:
-        command = [sys.executable, __file__, "--child", "--format", name, "--seed", str(seed)]
+        command = [sys.executable, "-m", "torture.fuzz", "--child", "--format", name, "--seed", str(seed)]
         command += ["--minutes", str(left / 60), "--count", str(options.count - (seed - options.seed))]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=TESTS, check=False)
         lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith(b"{")]
         for line in lines:
             seed = line["seed"] + 1
@@ -153,7 +152,7 @@ def _format(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
 def _child(name: str, seed: int, count: int, minutes: float) -> int:
     """Run cases one after another; the number of each goes out before it begins, so that a crash has a name."""
-    from formats import FORMATS
+    from torture.formats import FORMATS
 
     out = os.fdopen(os.dup(1), "w")
     with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as nowhere:

@@ -1,6 +1,6 @@
 """Kill -9 at random moments, the same command again until done: does it end with the very same bytes?
 
-    python tests/torture/kill.py --times 200 [--tasks rotation,moco] [--workers 0,2] [--seed 0]
+    cd tests && python -m torture.kill --times 200 [--tasks rotation,moco] [--workers 0,2] [--seed 0]
 
 Commands are run by `selfsup.cli.main` in forked copies of this process, which has imported and compiled everything,
 so that a kill costs a second and not ten. The moment is uniform over 1.5 times what the command takes when nobody
@@ -31,14 +31,14 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
-from images import Broken, make_pictures
-
 import selfsup.comparison.tournament
 from selfsup.cli import main as selfsup_main
 from selfsup.evaluation import few_labels
 from selfsup.tasks import TASKS
 from selfsup.train import fit
 from selfsup.train.checkpoint import load_tensors
+from support.folders import write_images_and_a_broken_one
+from torture import PromiseBroken
 
 KNOWN = {
     "rotation": "",
@@ -82,7 +82,7 @@ def warm_up(place: Path) -> None:
     threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
     others = sum("jemalloc" not in name for name in threads) - len(known)
     if others:  # the helpers of `base.watchdog`, and pyarrow's allocator, know how to be copied
-        raise Broken(f"a process with {others} unknown threads cannot be copied")
+        raise PromiseBroken(f"a process with {others} unknown threads cannot be copied")
 
 
 def start(words: str, place: Path, log: Path | None = None, limit: int | None = None, user: int = 0) -> int:
@@ -135,7 +135,7 @@ def whole(words: str, place: Path) -> float:
     began = time.monotonic()
     status = wait(start(words, place), 600)
     if status != 0:
-        raise Broken(f"{words}: ended with {status}: {(place / 'said.txt').read_text()}")
+        raise PromiseBroken(f"{words}: ended with {status}: {(place / 'said.txt').read_text()}")
     return time.monotonic() - began
 
 
@@ -154,14 +154,14 @@ def check_end(place: Path, reference: Path) -> None:
     """Check that a life that was killed again and again ended as the one that was not."""
     for name in FILES:
         if (reference / name).exists() and (place / name).read_bytes() != (reference / name).read_bytes():
-            raise Broken(f"{place / name} differs from that of the run that was never stopped")
+            raise PromiseBroken(f"{place / name} differs from that of the run that was never stopped")
     steps = [json.loads(line)["step"] for line in (place / "run" / "metrics.jsonl").read_text().splitlines()]
     expected = [json.loads(line)["step"] for line in (reference / "run" / "metrics.jsonl").read_text().splitlines()]
     if steps != expected:
-        raise Broken(f"{place}: metrics.jsonl has the steps {steps}")
+        raise PromiseBroken(f"{place}: metrics.jsonl has the steps {steps}")
     left = [str(path) for path in place.rglob(".*")]
     if left:
-        raise Broken(f"left behind: {left}")
+        raise PromiseBroken(f"left behind: {left}")
 
 
 def live(task: str, workers: int, seconds: dict[str, float], place: Path, chance: random.Random) -> Counter[str]:
@@ -180,14 +180,14 @@ def live(task: str, workers: int, seconds: dict[str, float], place: Path, chance
                     continue
                 status = os.waitstatus_to_exitcode(code)
             if status != 0:
-                raise Broken(f"{words}: ended with {status}: {(place / 'said.txt').read_text()}")
+                raise PromiseBroken(f"{words}: ended with {status}: {(place / 'said.txt').read_text()}")
             break
     return counted
 
 
 def torture(times: int, tasks: Sequence[str], workers: Sequence[int], compare: bool, seed: int, root: Path) -> None:
     chance = random.Random(seed)
-    make_pictures(root / "images")
+    write_images_and_a_broken_one(root / "images")
     warm_up(root)
     lives = [(task, count) for task in tasks for count in workers]
     seconds: dict[str, dict[str, float]] = {}
@@ -226,7 +226,7 @@ def main() -> int:
                 asked.times, asked.tasks.split(","), [int(count) for count in asked.workers.split(",")],
                 not asked.no_compare, asked.seed, Path(folder),
             )  # fmt: skip
-        except Broken as error:
+        except PromiseBroken as error:
             print(f"BROKEN: {error}", file=sys.stderr)
             return 1
     return 0

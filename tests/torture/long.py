@@ -1,6 +1,6 @@
 """A run of many steps: memory, open files and threads stay flat, and the files that it writes bounded.
 
-python tests/torture/long.py --steps 20000
+cd tests && python -m torture.long --steps 20000
 """
 
 from __future__ import annotations
@@ -16,15 +16,14 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
-import numpy as np
 import torch
 from torch import nn
 
-from selfsup.data.image import Arrays
 from selfsup.spec import ImageSpec
 from selfsup.tasks.image.rotation import Rotation
 from selfsup.train import fit
 from selfsup.train.device import make_fabric
+from support.sources import noise
 
 GROWTH = 8 << 20  # bytes of memory between the first tenth of the steps and the end
 
@@ -58,12 +57,11 @@ class Watched(Rotation):
 def watch(steps: int, workers: int, folder: Path) -> str:
     """Train, and return what was seen. Raises `AssertionError` for what grows."""
     fit.SAVE_SECONDS = 1.0
-    source = Arrays(np.random.default_rng(0).integers(0, 255, (64, 8, 8, 1), dtype=np.uint8))
     task = Watched(steps)
     plan = fit.Plan(steps=steps, batch_size=8)
     folder.mkdir()
     views = task.views(ImageSpec.of(8, 1))
-    fit.fit(task, source, views, plan, make_fabric("cpu", "float32"), folder=folder, workers=workers, quiet=True)
+    fit.fit(task, noise(8), views, plan, make_fabric("cpu", "float32"), folder=folder, workers=workers, quiet=True)
     memory, files, threads = (list(values) for values in zip(*task.notes, strict=True))
     first = len(memory) // 10
     grown = max(memory[-first:]) - max(memory[:first])

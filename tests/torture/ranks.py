@@ -1,6 +1,6 @@
 """Two processes of one run under torchrun: writes once, goes on, stops when asked to, survives the loss of one.
 
-python tests/torture/ranks.py [--only whole,stopped,killed,hung]
+cd tests && python -m torture.ranks [--only whole,stopped,killed,hung]
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from images import Broken, make_pictures
+from support.folders import write_images_and_a_broken_one
+from torture import PromiseBroken
 
 TIMEOUT = 15.0
 WORKER = """
@@ -43,16 +42,16 @@ WORDS = (
 
 
 class Launch:
-    """A run by torchrun of two processes; `pause` seconds are slept after each step."""
+    """A run by torchrun of two processes, on a free port; `pause` seconds are slept after each step."""
 
     def __init__(self, place: Path, out: str, pause: float = 0.0) -> None:
         worker = place / "worker.py"
         worker.write_text(WORKER.format(pause=pause, timeout=TIMEOUT))
         self.place, self.out, self.pause = place, place / out, pause
-        command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
         self.said = (place / f"{out}.txt").open("w+")
         self.process = subprocess.Popen(
-            [*command, "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", worker, *WORDS.split(), out],
+            [*command, worker, *WORDS.split(), out],
             cwd=place, stdout=self.said, stderr=self.said, env={**os.environ, "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
 
@@ -60,7 +59,7 @@ class Launch:
         """Wait until a checkpoint has been written, and return the process ids by rank."""
         while not (self.out / "checkpoint" / "latest.safetensors").exists():
             if self.process.poll() is not None:
-                raise Broken(f"ended before it began: {self.text()}")
+                raise PromiseBroken(f"ended before it began: {self.text()}")
             time.sleep(0.05)
         return [int((self.place / f"process-{rank}").read_text()) for rank in range(2)]
 
@@ -71,7 +70,7 @@ class Launch:
             self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            raise Broken(f"hangs after {seconds} s: {self.text()}") from None
+            raise PromiseBroken(f"hangs after {seconds} s: {self.text()}") from None
         return time.monotonic() - began
 
     def text(self) -> str:
@@ -84,7 +83,7 @@ class Launch:
 
 def expect(holds: bool, what: str, launch: Launch) -> None:
     if not holds:
-        raise Broken(f"{what}: {launch.text()}")
+        raise PromiseBroken(f"{what}: {launch.text()}")
 
 
 def whole(place: Path) -> None:
@@ -143,12 +142,12 @@ def main() -> int:
     parser.add_argument("--only", default=",".join(CASES))
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        make_pictures(Path(folder) / "images")
+        write_images_and_a_broken_one(Path(folder) / "images")
         try:
             for name in asked.only.split(","):
                 CASES[name](Path(folder))
                 print(f"{name}: kept", flush=True)
-        except Broken as error:
+        except PromiseBroken as error:
             print(f"BROKEN: {error}", file=sys.stderr)
             return 1
     return 0

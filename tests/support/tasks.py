@@ -1,0 +1,60 @@
+"""Every task of the registry on toy data: built small, its first batch, and how tensors of two ways compare."""
+
+import torch
+from torch import nn
+
+from selfsup.data.image import Arrays
+from selfsup.encoders import build_encoder
+from selfsup.source import Source
+from selfsup.spec import ImageSpec
+from selfsup.task import Task
+from selfsup.tasks.resolve import resolve_task
+from selfsup.views.loader import batches
+
+SPEC = ImageSpec.of(32, 3)
+OPTIONS: dict[str, dict[str, object]] = {  # smaller than the default where few steps on 64 images are too few for it
+    "cpc": {"prediction_steps": 2, "grid": 4, "out_dim": 64, "num_layers": 2},
+    "dino": {"num_prototypes": 64, "hidden_dim": 64, "out_dim": 32},
+    "dinov2": {"num_prototypes": 64, "hidden_dim": 64, "out_dim": 32},
+    "ibot": {"num_prototypes": 64, "hidden_dim": 64, "out_dim": 32},
+    "mae": {"normalize": False},  # of patches of noise
+    "moco": {"temperature": 0.4},  # its queue is no longer than the 64 samples
+    "swav": {"num_prototypes": 60, "queue_size": 0},
+}
+
+
+def spec_of(source: Source):
+    return SPEC if isinstance(source, Arrays) else source.spec(32, "wordpiece:400")
+
+
+def first_batch(task: Task, source: Source, size: int = 32):
+    views = task.views(spec_of(source))
+    fetched = next(iter(batches(task.samples(source), views, batch_size=size, seed=0, start=0, steps=1, workers=0)))
+    return views.finish(fetched.batch)
+
+
+def without_batch_norm(encoder: nn.Module) -> nn.Module:
+    """Replace BatchNorm, whose statistics a micro-batch does not have, and dropout, which is drawn by place."""
+    for name, module in list(encoder.named_modules()):
+        parent = encoder.get_submodule(name.rpartition(".")[0])
+        if isinstance(module, nn.BatchNorm2d):
+            setattr(parent, name.rpartition(".")[2], nn.GroupNorm(4, module.num_features))
+        elif isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return encoder
+
+
+def built(name: str, source):
+    torch.manual_seed(0)
+    _, kind, options, _ = resolve_task(name, source, OPTIONS.get(name, {}))
+    return kind(without_batch_norm(build_encoder(kind.small_encoder, spec_of(source))), **options)
+
+
+def compare(found, wanted) -> str:
+    if found.keys() != wanted.keys():
+        return f"other tensors: {sorted(found.keys() ^ wanted.keys())}"
+    for key, value in wanted.items():
+        error = (found[key].double().cpu() - value.double()).abs().max() / value.double().abs().max().clamp_min(1e-6)
+        if error > 1e-5:
+            return f"{key}: off by {error:.1e} of the largest"
+    return ""
