@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -22,21 +22,27 @@ class Broken(Exception):
 
 @dataclass(frozen=True)
 class Labels:
-    """`ids` (N,) int64, -1 where a sample has no label; `classes` are their names, in order."""
+    """`ids` (N,) int64, -1 where a sample has no label; `classes` are their names, in order.
+
+    `several`: a class stands for several labels of a sample, a|b|c; `notes`: what was done to labels to read them.
+    """
 
     ids: NDArray[np.int64]
     classes: tuple[str, ...]
+    several: bool = False
+    notes: tuple[str, ...] = ()
 
     def take(self, indices: NDArray[np.int64]) -> Labels:
         """Return the labels of some samples; the classes stay."""
-        return Labels(self.ids[indices], self.classes)
+        return replace(self, ids=self.ids[indices])
 
     @classmethod
     def of(cls, names: Iterable[object] | pa.Array) -> Labels:
-        """Return labels from one name a sample, as objects or as an Arrow array of binary.
+        """Return labels from one class name a sample, as objects or as an Arrow array of binary.
 
-        None or an empty name means no label. Numbers in names sort as numbers: 2 before 10. Bytes that are not UTF-8
-        are shown as \\x and two digits.
+        None or an empty name means no label, any other name is a class: what users write goes through
+        `selfsup.data.labels.read_labels`. Numbers in names sort as numbers: 2 before 10. Bytes that are not UTF-8 are
+        shown as \\x and two digits.
         """
         if not isinstance(names, pa.Array):
             names = pa.array([None if n is None else os.fsencode(str(n)) for n in names], pa.large_binary())
