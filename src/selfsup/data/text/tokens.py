@@ -18,6 +18,7 @@ from selfsup.spec.tokenizer import SPECIAL, tokenizer, write_aside
 TRAINED = ("wordpiece", "wordpiece-cased", "bpe")
 RECIPE = 2  # of trained tokenizers, whose older ones may still be cached
 LONGEST = 100  # characters of a word, beyond which WordPiece knows it no more: longer ones are cut
+UNSEEN = r"[\x00-\x08\x0e-\x1f\u00ad\u200b\ufeff\ufffd]"  # control characters, soft hyphens, marks, damage: left out
 VOCABULARY = 8000
 PART = 1 << 16  # characters that are tokenized at once: a longer document is cut at a space
 GROUP = 1 << 22  # characters of a group that is tokenized in parallel
@@ -53,8 +54,10 @@ def train(wanted: str, texts: Callable[[], Iterator[str]], corpus: str) -> str:
     options = {"vocab_size": int(size or VOCABULARY), "special_tokens": special, "show_progress": False}
     if name != "bpe":
         made = hf.Tokenizer(hf.models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=LONGEST))
-        cleaned = hf.normalizers.BertNormalizer(strip_accents=False, lowercase=name == "wordpiece")
-        made.normalizer = hf.normalizers.Sequence([hf.normalizers.NFC(), cleaned])
+        lower = hf.normalizers.BertNormalizer(clean_text=False, strip_accents=False, lowercase=name == "wordpiece")
+        made.normalizer = hf.normalizers.Sequence(
+            [hf.normalizers.NFC(), hf.normalizers.Replace(hf.Regex(UNSEEN), ""), lower]
+        )
         made.pre_tokenizer = hf.pre_tokenizers.Sequence(
             [hf.pre_tokenizers.BertPreTokenizer(), hf.pre_tokenizers.FixedLength(LONGEST)]
         )
