@@ -99,9 +99,13 @@ def noted_labels(labels: Any) -> str | None:
     return os.fspath(labels) if isinstance(labels, str | os.PathLike) else None
 
 
-def read_labels(values: Iterable[object] | pa.Array, missing: Collection[str] = MISSING) -> Labels:
-    """Return labels from one value a sample, by the rule of this module. Raises `UserError` for what is no label."""
-    several = False
+def read_labels(
+    values: Iterable[object] | pa.Array, missing: Collection[str] = MISSING, several: bool = False
+) -> Labels:
+    """Return labels from one value a sample, by the rule of this module. Raises `UserError` for what is no label.
+
+    Arrays of Arrow hold text, in which `several` labels may be joined already.
+    """
     if not isinstance(values, pa.Array):
         values = list(values)
         several = any(_is_list(value) for value in values)
@@ -217,7 +221,7 @@ def _given_labels(source: Source, labels: Any) -> tuple[Labels, list[str]]:
     if isinstance(labels, Labels):
         found = labels
     elif isinstance(labels, Mapping):
-        return _by_path(source, "labels", pack(map(os.fsencode, labels)), _packed(labels.values()))
+        return _by_path(source, "labels", pack(map(os.fsencode, labels)), list(labels.values()))
     elif hasattr(labels, "columns") and hasattr(labels, "to_dict"):
         raise UserError("labels are a table: give one of its columns, or a mapping from path to label")
     elif not isinstance(labels, Iterable):
@@ -230,7 +234,7 @@ def _given_labels(source: Source, labels: Any) -> tuple[Labels, list[str]]:
             labels = np.asarray(labels)
         values = list(labels)
         if index is not None and not callable(index) and _name_paths(source, index):
-            return _by_path(source, "labels", pack(map(os.fsencode, index)), _packed(values))
+            return _by_path(source, "labels", pack(map(os.fsencode, index)), values)
         floats = values and all(isinstance(value, float | np.floating) for value in values)
         if floats or (isinstance(labels, np.ndarray) and labels.dtype != object):
             found = array_labels("labels", np.asarray(labels))
@@ -273,7 +277,7 @@ def _folder_labels(source: Source) -> Labels:
         raise UserError(f"the files of {source.name} are not in subfolders that could name their classes")
     parts = [name for name in labels.classes if name.casefold() in PARTS]
     if len(parts) > 1:
-        one, other = (parts[::-1] if parts[0].casefold().startswith(("test", "val")) else parts)[:2]
+        one, other = sorted(parts, key=lambda name: not name.casefold().startswith("train"))[:2]
         raise UserError(
             f"the folders {' and '.join(map(repr, parts))} of {source.name} are parts of a data set, not classes: give "
             f"{os.path.join(source.name, one)} as data, and {os.path.join(source.name, other)} as --test; or label "
@@ -306,7 +310,7 @@ def _parquet_labels(source: Source, path: str, columns: Mapping[str, str]) -> tu
         wanted = [known.column(columns.get(what, what)) for what in ("path", "label")]
         rows = file.read([names[place] for place in wanted])
     found, label = (rows[names[place]].to_pylist() for place in wanted)
-    return _by_path(source, path, _packed(found), _packed(label))
+    return _by_path(source, path, _packed(found), label)
 
 
 def _choose(source: Source, table: Table, columns: Mapping[str, str]) -> tuple[int, int, bool, list[str]]:
@@ -366,8 +370,10 @@ def _has(source: Source, cell: str) -> bool:
     return True
 
 
-def _by_path(source: Source, name: str, given: pa.Array, label: pa.Array) -> tuple[Labels, list[str]]:
+def _by_path(source: Source, name: str, given: pa.Array, values: pa.Array | list[Any]) -> tuple[Labels, list[str]]:
     """Return the labels of samples by their paths, and how paths were matched."""
+    several = isinstance(values, list) and any(map(_is_list, values))
+    label = _packed(values) if isinstance(values, list) else values
     place, notes = find_paths(_paths(source), given, name, source.name)
     last = np.full(len(source), -1)
     last[place[::-1]] = np.arange(len(place))[::-1]  # the first row of each sample
@@ -375,8 +381,7 @@ def _by_path(source: Source, name: str, given: pa.Array, label: pa.Array) -> tup
     if pc.any(differs).as_py():
         some = os.fsdecode(given.filter(differs)[0].as_py())
         raise UserError(f"{name} gives {some!r} two different labels; keep one row for each path")
-    found = read_labels(label.take(pa.array(last, mask=last < 0)))
-    return found, notes
+    return read_labels(label.take(pa.array(last, mask=last < 0)), several=several), notes
 
 
 def _whole(batches: list[Any], place: int) -> pa.Array:

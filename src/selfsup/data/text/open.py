@@ -161,7 +161,8 @@ def _json_lines(path: str, columns: list[str]) -> tuple[Callable[[], Rows], list
             if line.strip():
                 row = _parsed(line, f"{path}: line {number}")
                 if not isinstance(row, dict):
-                    raise UserError(f"{path}: line {number} is not an object with columns")
+                    remedy = "; a list of objects is read from a .json file" if isinstance(row, list) else ""
+                    raise UserError(f"{path}: line {number} is not an object with columns{remedy}")
                 yield row
 
     return rows, about_encodings({encoding: 1}, "file was")
