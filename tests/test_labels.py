@@ -263,7 +263,7 @@ TABLES: dict[str, tuple[bytes, str]] = {
     "unknown header": (PLAIN.replace("path,label", "where,what").encode(), "'what' as label"),
     "no header": (BODY.encode(), "no header"),
     "labels first": (
-        ("label,path\n" + "".join(f"{l},{p}\n" for p, l in zip(PATHS, LABELS, strict=True))).encode(), "",
+        ("label,path\n" + "".join(f"{label},{path}\n" for path, label in zip(PATHS, LABELS, strict=True))).encode(), "",
     ),
     "folder in front": (("path,label\n" + BODY.replace("a/", "p/a/").replace(NFD, "p/" + NFD)).encode(), "p/"),
     "backslashes": (("path,label\n" + BODY.replace("/", "\\")).encode(), "written unlike"),

@@ -44,7 +44,8 @@ def encoding_of(blocks: Iterable[bytes]) -> str:
         beyond, undefined = beyond + len(high), undefined + len(high) - len(high.translate(None, delete=_UNDEFINED))
         text = decoder.decode(block)
         bad = text.count("\N{REPLACEMENT CHARACTER}")
-        damaged, whole = damaged + bad, whole + len(text) - len(text.encode("ascii", "ignore")) - bad
+        damaged += bad
+        whole += len(text) - len(text.encode("ascii", "ignore")) - bad if bad else len(high) // 2
     damaged += len(decoder.decode(b"", final=True))
     western = damaged > whole and not undefined and beyond <= BEYOND_ASCII * size
     return WESTERN if western else UTF8

@@ -23,6 +23,7 @@ from selfsup.spec import tokenizer as tokenizer_store
 
 DAMAGED = 0.02  # largest fraction of characters that are not UTF-8
 LENGTH = 128  # tokens a sample
+UNKNOWN = 0.01  # fraction of tokens above which unknown words are mentioned
 
 
 class Texts:
@@ -170,6 +171,9 @@ class Tokenized:
         made = documents.tokens_of(spec.tokenizer)
         self.documents, self.name, self.made_for = documents, documents.name, spec
         self.ids, self.starts, self.stops = made.ids, made.starts[documents.rows], made.starts[documents.rows + 1]
+        unknown = np.count_nonzero(made.ids == tokenizer_store.special(spec.tokenizer, "unk")) / max(1, len(made.ids))
+        told = f"{self.name}: {unknown:.1%} of the tokens are words that the tokenizer does not know"
+        self.notes = (*documents.notes, *([told] if unknown > UNKNOWN else []))
 
     def __len__(self) -> int:
         return len(self.starts)
