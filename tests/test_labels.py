@@ -2,8 +2,10 @@
 
 import json
 import os
+import sys
 import unicodedata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -161,12 +163,12 @@ def test_lists_are_several_labels_and_no_class(way: Any, folder: Path) -> None:
     assert "--target multi" in said(source)
     labelled = source.labels.take(np.flatnonzero(source.labels.ids >= 0))
     assert TARGETS["multi"].truth(labelled).tolist()[0] == [1, 1, 0]
-    with pytest.raises(UserError, match="give --target multi"):
+    with pytest.raises(UserError, match="--target multi"):
         TARGETS["classes"].truth(labelled)
 
 
 def test_a_task_that_needs_labels_refuses_several() -> None:
-    with pytest.raises(UserError, match="one label per sample"):
+    with pytest.raises(UserError, match="several labels"):
         selfsup.pretrain(X, labels=[["a", "b"], ["a"]] * 3, task="supervised", encoder="convnet", steps=1, batch_size=4)
 
 
@@ -220,6 +222,24 @@ def test_scikit_learn_reads_y_by_the_same_rule() -> None:
     assert _labels(pd.Series([" a", pd.NA, "NA", "-1", "b"]), 5).ids.tolist() == [0, -1, -1, -1, 1]
     with pytest.raises(InputError, match="infinity"):
         _labels([np.inf, 1.0], 2)
+
+
+@pytest.mark.parametrize("label", ["label", "topic"])
+def test_labels_of_the_hub_are_names_and_minus_one_is_none(label: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Rows(list):
+        column_names = ("text", label)
+        features = {label: SimpleNamespace(names=["no", "yes"])}  # noqa: RUF012
+
+        def __getitem__(self, name: Any) -> Any:
+            return [row[name] for row in self]
+
+    rows = Rows({"text": "a few words", label: value} for value in (0, 1, -1, 1))
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=lambda name, split: rows))
+    source = open_data("hf:some/thing" if label == "label" else "hf:some/thing::text:topic")
+    assert names(source) == ["no", "yes", None, "yes"]
+    assert "-1 1" in said(source)
+    with pytest.raises(UserError, match="unknown column"):
+        open_data("hf:some/thing::text:nothing")
 
 
 # Parts of a data set are no classes

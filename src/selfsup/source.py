@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from selfsup.errors import UserError
 from selfsup.spec import Spec
 
 
@@ -52,6 +53,13 @@ class Labels:
         number = {name: i for i, name in enumerate(known)}
         place = np.array([*(number.get(text, -1) for text in texts), -1], dtype=np.int64)
         return cls(place[encoded.indices.fill_null(len(texts)).to_numpy()], tuple(known))
+
+    def check_single(self) -> None:
+        """Raise `UserError` for several labels of a sample."""
+        if self.several:
+            raise UserError(
+                f"samples have several labels, such as {self.classes[-1]!r}, which only evaluate --target multi takes"
+            )
 
     def digest(self) -> bytes:
         """Return a hash of names and ids, a part of a source's fingerprint."""

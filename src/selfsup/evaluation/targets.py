@@ -39,8 +39,7 @@ def _numbers(labels: Labels) -> NDArray[np.float64]:
 
 def _one(labels: Labels) -> NDArray[np.int64]:
     """Return the numbers of the classes (n,). Raises `UserError` for several labels of a sample."""
-    if labels.several:
-        raise UserError(f"samples have several labels, such as {labels.classes[-1]!r}: give --target multi")
+    labels.check_single()
     return labels.ids
 
 
