@@ -416,7 +416,7 @@ def test_strange_texts_are_counted_and_used(tmp_path: Path) -> None:
     (root / "empty.txt").write_text(" \n")
     (root / "short.txt").write_text("only one sentence")
     source = open_data(root)
-    assert [note.split(": ")[1].split(" ")[0] for note in source.notes] == ["3", "3", "1"]
+    assert [note.split(": ")[1].split(" ")[0] for note in source.notes] == ["3", "1", "1"]
     task = make("bert", source)
     batch = a_batch(task, source, 16)
     assert (batch["next"] == -1).any()

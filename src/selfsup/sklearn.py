@@ -162,6 +162,9 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         if _are_paths(X):
             if len(X) < needed:
                 raise InputError(f"X names only 1 sample; {needed} are needed")
+            for row, path in enumerate(X):
+                if not isinstance(path, str | os.PathLike):
+                    raise InputError(f"X names no image file in row {row}, but {path!r}; leave that row out")
             return Files("", pa.array([os.fsencode(path) for path in X], pa.binary()), name="X")
         if getattr(X, "ndim", 0) > 2 or (isinstance(X, list) and np.ndim(X) > 2):
             pixels = check_array(X, dtype=None, allow_nd=True, ensure_min_samples=needed, input_name="X")
@@ -191,14 +194,17 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
 def _are_paths(X: Any) -> bool:
     if getattr(X, "ndim", 1) != 1 or not hasattr(X, "__iter__"):
         return False
-    return isinstance(next(iter(X), None), str | os.PathLike)
+    return any(isinstance(value, str | os.PathLike) for value in X)  # None or NaN may come before the first
 
 
 def _labels(y: Any, samples: int) -> Labels:
-    from selfsup.source import Labels
+    from selfsup.data.labels import read_labels
 
     if y is None:
         raise InputError("this task needs labels: give y, with -1 for samples that have none")
     if len(y) != samples:
         raise InputError(f"{len(y)} labels y for {samples} images X")
-    return Labels.of([None if label is None or label != label or label == -1 else label for label in y])
+    try:
+        return read_labels(y)
+    except UserError as error:
+        raise InputError(str(error)) from None

@@ -6,13 +6,14 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from selfsup.errors import UserError
 from selfsup.spec import Spec
 
 
@@ -22,21 +23,27 @@ class Broken(Exception):
 
 @dataclass(frozen=True)
 class Labels:
-    """`ids` (N,) int64, -1 where a sample has no label; `classes` are their names, in order."""
+    """`ids` (N,) int64, -1 where a sample has no label; `classes` are their names, in order.
+
+    `several`: a class stands for several labels of a sample, a|b|c; `notes`: what was done to labels to read them.
+    """
 
     ids: NDArray[np.int64]
     classes: tuple[str, ...]
+    several: bool = False
+    notes: tuple[str, ...] = ()
 
     def take(self, indices: NDArray[np.int64]) -> Labels:
         """Return the labels of some samples; the classes stay."""
-        return Labels(self.ids[indices], self.classes)
+        return replace(self, ids=self.ids[indices])
 
     @classmethod
     def of(cls, names: Iterable[object] | pa.Array) -> Labels:
-        """Return labels from one name a sample, as objects or as an Arrow array of binary.
+        """Return labels from one class name a sample, as objects or as an Arrow array of binary.
 
-        None or an empty name means no label. Numbers in names sort as numbers: 2 before 10. Bytes that are not UTF-8
-        are shown as \\x and two digits.
+        None or an empty name means no label, any other name is a class: what users write goes through
+        `selfsup.data.labels.read_labels`. Numbers in names sort as numbers: 2 before 10. Bytes that are not UTF-8 are
+        shown as \\x and two digits.
         """
         if not isinstance(names, pa.Array):
             names = pa.array([None if n is None else os.fsencode(str(n)) for n in names], pa.large_binary())
@@ -46,6 +53,13 @@ class Labels:
         number = {name: i for i, name in enumerate(known)}
         place = np.array([*(number.get(text, -1) for text in texts), -1], dtype=np.int64)
         return cls(place[encoded.indices.fill_null(len(texts)).to_numpy()], tuple(known))
+
+    def check_single(self) -> None:
+        """Raise `UserError` for several labels of a sample."""
+        if self.several:
+            raise UserError(
+                f"samples have several labels, such as {self.classes[-1]!r}, which only evaluate --target multi takes"
+            )
 
     def digest(self) -> bytes:
         """Return a hash of names and ids, a part of a source's fingerprint."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from selfsup.data.labels import LabelsGiven
     from selfsup.shortcuts.result import Audit
     from selfsup.source import Source
     from selfsup.task import Task
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     Target = str | os.PathLike[str]
     TaskName = str | type[Task]
 else:
-    Data = Target = TaskName = str  # what the command line can give
+    Data = Target = TaskName = LabelsGiven = str  # what the command line can give
 
 
 def audit(
@@ -33,7 +34,8 @@ def audit(
     minutes: float | None = None,
     steps: int | None = None,
     cues: str = "all",
-    labels: str | None = None,
+    labels: LabelsGiven | None = None,
+    columns: str | None = None,
     out: Target | None = None,
     seed: int = 0,
     device: str = "auto",
@@ -51,6 +53,7 @@ def audit(
             any machine.
         cues: All, or some of rim, colours, aberration, residual and border, separated by commas.
         labels: For tasks that need labels: 'folders', a CSV file (path,label) or an .npz file with y.
+        columns: The columns of a label file, path=COLUMN,label=COLUMN, where they are called otherwise.
         out: A file for an image of the result (.png, .pdf or .svg).
         seed: Seed of everything, at least 0.
         device: Where to compute: auto, cpu, cuda or mps.
@@ -60,6 +63,7 @@ def audit(
     Raises:
         UserError: For anything that is wrong with the arguments.
     """
+    from selfsup.data.labels import name_columns
     from selfsup.data.open import open_data
     from selfsup.shortcuts.cues import CUES
     from selfsup.shortcuts.trial import Trial
@@ -78,8 +82,8 @@ def audit(
         if name not in CUES:
             raise unknown("cue", name, CUES)
     trial = Trial(
-        task, open_data(data, labels), options, seed=seed, device=device, quiet=quiet, steps=steps,
-        minutes=None if steps else minutes or 1.0,
+        task, open_data(data, *name_columns(columns, labels)), options, seed=seed, device=device, quiet=quiet,
+        steps=steps, minutes=None if steps else minutes or 1.0,
     )  # fmt: skip
     result = trial.run(names)
     if path is None:

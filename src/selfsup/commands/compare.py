@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from selfsup.comparison.result import Comparison
+    from selfsup.data.labels import LabelsGiven
     from selfsup.source import Source
     from selfsup.task import Task
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     Target = str | os.PathLike[str]
     TaskNames = str | Sequence[str | type[Task]]
 else:
-    Data = Target = TaskNames = str  # what the command line can give
+    Data = Target = TaskNames = LabelsGiven = str  # what the command line can give
 
 
 def compare(
@@ -31,9 +32,10 @@ def compare(
     *,
     tasks: TaskNames,
     minutes: float = 30,
-    labels: str | None = None,
+    labels: LabelsGiven | None = None,
     test: Data | None = None,
-    test_labels: str | None = None,
+    test_labels: LabelsGiven | None = None,
+    columns: str | None = None,
     encoder: str | None = None,
     shots: int = 10,
     draws: int = 5,
@@ -60,6 +62,7 @@ def compare(
         labels: Where the labels of the data are: 'folders', a CSV file (path,label) or an .npz file with y.
         test: Labelled data to measure on; by default a fifth of every class of the data, set aside first.
         test_labels: Where the labels of the test data are, in the same forms.
+        columns: The columns of a label file, path=COLUMN,label=COLUMN, where they are called otherwise.
         encoder: The encoder of all tasks, named as for `pretrain`; by default that of the first task, resnet18 for most
             tasks on images.
         shots: How many labels per class are drawn, at least 1.
@@ -78,6 +81,7 @@ def compare(
     """
     from selfsup.base.writing import only_here
     from selfsup.comparison.tournament import Tournament
+    from selfsup.data.labels import name_columns
 
     check_numbers(minutes=minutes, shots=shots, draws=draws, batch_size=batch_size, seed=seed)
     check_data_numbers(options)
@@ -87,6 +91,7 @@ def compare(
         raise UserError("compare runs in a single process; train the winner in several with `selfsup pretrain`")
     if test is None and test_labels is not None:
         raise UserError("--test-labels are of --test, which was not given")
+    labels, test_labels = name_columns(columns, labels, test_labels)
     folder = Path(out)
     check_new_folder(folder)
     shared: dict[str, Any] = {"encoder": encoder, "batch_size": batch_size, "seed": seed, "data": options}

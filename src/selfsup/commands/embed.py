@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from selfsup.data.labels import LabelsGiven
     from selfsup.source import Source
 
     RunName = str | os.PathLike[str] | Run
     Data = str | os.PathLike[str] | NDArray[np.uint8] | Source
     Target = str | os.PathLike[str]
 else:
-    RunName = Data = Target = str  # what the command line can give
+    RunName = Data = Target = LabelsGiven = str  # what the command line can give
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ def embed(
     /,
     *,
     out: Target = "embeddings.parquet",
-    labels: str | None = None,
+    labels: LabelsGiven | None = None,
+    columns: str | None = None,
     device: str = "auto",
     quiet: bool = False,
 ) -> Embedded:
@@ -62,6 +64,7 @@ def embed(
         data: A folder of images, a list file, an .npz file, a name or an array.
         out: The file to write.
         labels: 'folders', a CSV file (path,label) or an .npz file with y.
+        columns: The columns of a label file, path=COLUMN,label=COLUMN, where they are called otherwise.
         device: auto, cpu, cuda or mps.
         quiet: No progress bar.
 
@@ -70,6 +73,7 @@ def embed(
         RunFailed: If the file cannot be written.
     """
     from selfsup.base.progress import counting
+    from selfsup.data.labels import name_columns
     from selfsup.data.open import open_data
     from selfsup.data.vectors import write_vectors
     from selfsup.evaluation.features import feature_batches
@@ -78,7 +82,7 @@ def embed(
     run, path = run if isinstance(run, Run) else Run(run), Path(out)
     check_new_file(path)
     encoder: Any = run.load()
-    source, dim = open_data(data, labels), int(encoder.dim)
+    source, dim = open_data(data, *name_columns(columns, labels)), int(encoder.dim)
     about = {"run": str(run.folder), "task": run.task, "encoder": run.encoder_name, "data": source.name}
     batches = feature_batches(encoder, source, run.spec, device=make_fabric(device, "float32").device)
     with counting("embedding", len(source), quiet) as advance:

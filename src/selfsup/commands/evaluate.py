@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
+    from selfsup.data.labels import LabelsGiven
     from selfsup.evaluation.few_labels import Classifier
     from selfsup.evaluation.result import Evaluation
     from selfsup.source import Source
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     Numbers = str | Sequence[int | None]
     Names = str | Sequence[str]
 else:
-    RunName = Data = Numbers = Names = str  # what the command line can give
+    RunName = Data = Numbers = Names = LabelsGiven = str  # what the command line can give
 
 
 def evaluate(
@@ -35,8 +36,9 @@ def evaluate(
     *,
     data: Data,
     test: Data | None = None,
-    labels: str | None = None,
-    test_labels: str | None = None,
+    labels: LabelsGiven | None = None,
+    test_labels: LabelsGiven | None = None,
+    columns: str | None = None,
     target: str = "classes",
     shots: Numbers | None = None,
     protocol: Names | None = None,
@@ -64,6 +66,7 @@ def evaluate(
         test: Labelled data to measure on; by default a fifth of every class of the data, set aside first.
         labels: Where the labels of the data are: 'folders', a CSV file (path,label) or an .npz file with y.
         test_labels: Where the labels of the test data are, in the same forms.
+        columns: The columns of a label file, path=COLUMN,label=COLUMN, where they are called otherwise.
         target: The kind of labels: classes, numeric (one number per sample, measured by R²) or multi (several labels
             per sample, written a|b|c, measured by average precision).
         shots: Numbers of labels per class, each at least 1, and 'all', separated by commas; by default
@@ -89,6 +92,7 @@ def evaluate(
     """
     import torch
 
+    from selfsup.data.labels import name_columns
     from selfsup.data.open import open_data
     from selfsup.evaluation.evaluators import EVALUATORS
     from selfsup.evaluation.extra_metrics import EXTRA_METRICS
@@ -120,6 +124,7 @@ def evaluate(
         FrozenEncoder("untrained", run.fresh_encoder(), run.spec),
     ]
     encoders += [load_reference(reference)] if reference is not None else []
+    labels, test_labels = name_columns(columns, labels, test_labels)
     parts = make_parts(open_data(data, labels), None if test is None else open_data(test, test_labels), wanted, seed)
     drawn_from = labels_of(parts.train)
     sampling = Sampling(read_shots(shots, wanted, drawn_from), draws, seed)

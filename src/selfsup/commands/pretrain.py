@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from selfsup.data.labels import LabelsGiven
     from selfsup.source import Source
     from selfsup.task import Task
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     Target = str | os.PathLike[str]
     TaskName = str | type[Task]
 else:
-    Data = Target = TaskName = str  # what the command line can give
+    Data = Target = TaskName = LabelsGiven = str  # what the command line can give
 
 
 def pretrain(
@@ -35,9 +36,10 @@ def pretrain(
     minutes: float | None = None,
     until: int | None = None,
     out: Target | None = None,
-    labels: str | None = None,
+    labels: LabelsGiven | None = None,
+    columns: str | None = None,
     probe: Data | None = None,
-    probe_labels: str | None = None,
+    probe_labels: LabelsGiven | None = None,
     batch_size: int | None = None,
     micro_batch: int | None = None,
     optimizer: str | None = None,
@@ -72,6 +74,7 @@ def pretrain(
         until: Save and stop after this step; the same command without it resumes.
         out: The run folder; runs/TASK-ENCODER by default.
         labels: For tasks that need labels: 'folders', a CSV file (path,label) or an .npz file with y.
+        columns: The columns of a label file, path=COLUMN,label=COLUMN, where they are called otherwise.
         probe: Labelled data for a linear probe that is shown during the run; they do not change the run.
         probe_labels: Where the labels of these data are, as for labels.
         batch_size: Samples a step, over all processes; by default the task's own, or 128.
@@ -97,6 +100,7 @@ def pretrain(
         RunFailed: For a run that cannot continue.
     """
     from selfsup.data import open_data
+    from selfsup.data.labels import name_columns, noted_labels
     from selfsup.evaluation.online import OnlineProbe
     from selfsup.pretraining import build, open_before, resolve, run
     from selfsup.train.optim import OPTIMIZERS
@@ -107,6 +111,7 @@ def pretrain(
         weight_decay=weight_decay, warmup=warmup, clip=clip, seed=seed, workers=workers,
     )  # fmt: skip
     check_data_numbers(options)
+    labels, probe_labels = name_columns(columns, labels, probe_labels)
     budget = read_budget(steps, epochs, minutes)
     if optimizer is not None and optimizer not in OPTIMIZERS:
         raise unknown("optimizer", optimizer, OPTIMIZERS)
@@ -114,8 +119,9 @@ def pretrain(
         open_before(Path(out))  # raises before the data are read
     start = None if init is None else Run(init)
     asked = resolve(
-        task, open_data(data, labels), options, encoder=encoder, pretrained=pretrained, init=start, labels=labels
-    )
+        task, open_data(data, labels), options, encoder=encoder, pretrained=pretrained, init=start,
+        labels=noted_labels(labels),
+    )  # fmt: skip
     built = build(asked, device=device, precision=precision, batch_size=batch_size, seed=seed)
     watched = None
     if probe is not None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from selfsup.data.labels import LabelsGiven
     from selfsup.reports.report import Reported
     from selfsup.source import Source
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     Data = str | os.PathLike[str] | NDArray[np.uint8] | Source
     Target = str | os.PathLike[str]
 else:
-    RunName = Data = Target = str  # what the command line can give
+    RunName = Data = Target = LabelsGiven = str  # what the command line can give
 
 
 def report(
@@ -29,8 +30,9 @@ def report(
     *,
     data: Data | None = None,
     test: Data | None = None,
-    labels: str | None = None,
-    test_labels: str | None = None,
+    labels: LabelsGiven | None = None,
+    test_labels: LabelsGiven | None = None,
+    columns: str | None = None,
     out: Target | None = None,
     scratch: bool = True,
     seed: int = 0,
@@ -50,6 +52,7 @@ def report(
         test: Labelled data to measure on; by default a fifth of every class of the data, set aside.
         labels: Where the labels of the data are: 'folders', a CSV file (path,label) or an .npz file with y.
         test_labels: The same for the test data.
+        columns: The columns of a label file, path=COLUMN,label=COLUMN, where they are called otherwise.
         out: The file to write; by default report.html in the run folder.
         scratch: Whether to train from scratch too when the few-label numbers are measured, which takes longest.
         seed: Seed of the choice of samples, and of the evaluation.
@@ -61,11 +64,13 @@ def report(
         RunFailed: If the file cannot be written.
     """
     from selfsup.commands.evaluate import evaluate
+    from selfsup.data.labels import name_columns
     from selfsup.data.open import open_data
     from selfsup.reports.report import find_data, load_evaluation, why_not_evaluate, write_report
     from selfsup.train.device import make_fabric
 
     check_numbers(seed=seed)
+    labels, test_labels = name_columns(columns, labels, test_labels)
     run = run if isinstance(run, Run) else Run(run)
     path = Path(out) if out is not None else run.folder / "report.html"
     check_new_file(path)

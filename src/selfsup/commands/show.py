@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from selfsup.data.labels import LabelsGiven
     from selfsup.reports.show import Shown
     from selfsup.source import Source
     from selfsup.task import Task
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     Target = str | os.PathLike[str]
     TaskName = str | type[Task]
 else:
-    Data = Target = TaskName = str  # what the command line can give
+    Data = Target = TaskName = LabelsGiven = str  # what the command line can give
 
 
 def show(
@@ -32,7 +33,8 @@ def show(
     views: str | None = None,
     run: Target | None = None,
     out: Target = "show.png",
-    labels: str | None = None,
+    labels: LabelsGiven | None = None,
+    columns: str | None = None,
     count: int = 6,
     seed: int = 0,
     **options: Any,
@@ -46,6 +48,7 @@ def show(
         run: A run folder of this task: its options are taken, and its predictions are shown.
         out: The image to write (.png, .jpg or .webp).
         labels: For tasks that need labels: 'folders', a CSV file (path,label) or an .npz file with y.
+        columns: The columns of a label file, path=COLUMN,label=COLUMN, where they are called otherwise.
         count: How many samples to draw.
         seed: Seed of the choice of samples and of their views.
         options: Those of the task, see `selfsup tasks NAME`, and of the kind of data (size, channels; tokenizer).
@@ -53,6 +56,7 @@ def show(
     Raises:
         UserError: For anything that is wrong with the arguments.
     """
+    from selfsup.data.labels import name_columns
     from selfsup.data.open import open_data
     from selfsup.reports.show import Shown, show_task
     from selfsup.run import Run
@@ -72,4 +76,4 @@ def show(
     if data is None:
         raise UserError("selfsup show takes a task and data: selfsup show rotation DATA")
     trained = None if run is None else Run(run)
-    return show_task(task, open_data(data, labels), options, trained, path, count, seed)
+    return show_task(task, open_data(data, *name_columns(columns, labels)), options, trained, path, count, seed)

@@ -41,6 +41,7 @@ def split_labels(labelled: Source, test: Source | None, seed: int) -> Parts:
     Samples without a label are left out. Raises `UserError` where a part is empty.
     """
     assert labelled.labels is not None
+    labelled.labels.check_single()
     ids = labelled.labels.ids
     generator = np.random.default_rng(seed)
     part = np.where(ids >= 0, 0, -1)

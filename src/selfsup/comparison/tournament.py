@@ -22,6 +22,7 @@ from selfsup.comparison.plan import open_state, plan_steps
 from selfsup.comparison.result import Comparison, command, merit
 from selfsup.comparison.speed import step_seconds
 from selfsup.data import make_spec
+from selfsup.data.labels import LabelsGiven, noted_labels
 from selfsup.data.open import open_data
 from selfsup.encoders import build_encoder
 from selfsup.errors import RunFailed, UserError
@@ -51,9 +52,9 @@ class Tournament:
         folder: Path,
         options: dict[str, Any],
         *,
-        labels: str | None,
+        labels: LabelsGiven | None,
         test: Any,
-        test_labels: str | None,
+        test_labels: LabelsGiven | None,
         tasks: str | Sequence[str | type[Task]],
         minutes: float,
         shots: int,
@@ -271,7 +272,7 @@ def _reason(error: Exception) -> str:
     return name + " ".join(str(error).split())
 
 
-def _open_test(test: Any, labels: str | None) -> Source | None:
+def _open_test(test: Any, labels: LabelsGiven | None) -> Source | None:
     if test is None:
         return None
     opened = open_data(test, labels)
@@ -280,8 +281,13 @@ def _open_test(test: Any, labels: str | None) -> Source | None:
     return opened.take(np.flatnonzero(opened.labels.ids >= 0))
 
 
-def _about(source: Source, labels: str | None) -> dict[str, Any]:
-    return {"name": source.name, "samples": len(source), "fingerprint": source.fingerprint(), "labels": labels}
+def _about(source: Source, labels: LabelsGiven | None) -> dict[str, Any]:
+    return {
+        "name": source.name,
+        "samples": len(source),
+        "fingerprint": source.fingerprint(),
+        "labels": noted_labels(labels),
+    }
 
 
 def _copies(judge: Accuracy) -> int:

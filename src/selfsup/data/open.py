@@ -16,9 +16,9 @@ from selfsup.data.image import Arrays, Files
 from selfsup.data.image.decode import SUFFIXES
 from selfsup.data.image.torchvision import open_torchvision
 from selfsup.data.index import find_files, pack
-from selfsup.data.labels import array_labels, with_labels
+from selfsup.data.labels import LabelsGiven, array_labels, with_labels
 from selfsup.data.npz import read_npz
-from selfsup.data.text.open import PREFIX, open_hub, open_text, text_files
+from selfsup.data.text.open import PREFIX, names_rows, open_hub, open_text, text_files
 from selfsup.errors import RunFailed, UserError, need, unknown
 from selfsup.source import Labels, Source
 
@@ -34,7 +34,7 @@ NAMED = (
 )
 
 
-def open_data(data: str | os.PathLike[str] | NDArray[np.uint8] | Source, labels: str | None = None) -> Source:
+def open_data(data: str | os.PathLike[str] | NDArray[np.uint8] | Source, labels: LabelsGiven | None = None) -> Source:
     """Open a source.
 
     Args:
@@ -42,8 +42,8 @@ def open_data(data: str | os.PathLike[str] | NDArray[np.uint8] | Source, labels:
             followed), a list file (.txt or .lst: one path a line, relative to the file or absolute), `.npz` (x uint8
             or uint16 (N, H, W[, C]), y optional), `digits`, `mnist5k[:train|:test]`, `mnist[:train|:test]`,
             `emoji[:train|:test]`, `torchvision:NAME[:PART]`, an array like x, or a source. Texts: a folder of .txt,
-            `text:FILE` (a document a line), `text:FILE[:COLUMN[:LABELS]]` (.jsonl, .csv, .parquet; the column `text`
-            by default), `hf:NAME[:SPLIT[:COLUMN]]`.
+            `text:FILE` (a document a line), `FILE[:COLUMN[:LABELS]]` (.jsonl, .json, .csv, .tsv, .parquet; the column
+            `text` by default), `hf:NAME[:SPLIT[:COLUMN[:LABELS]]]`.
         labels: None (arrays and named data sets keep their own), or an argument of `with_labels`.
 
     Raises:
@@ -55,7 +55,12 @@ def open_data(data: str | os.PathLike[str] | NDArray[np.uint8] | Source, labels:
         source = _open_named(os.fspath(data))
     else:
         source = data
-    return source if labels is None else with_labels(source, labels)
+    if labels is not None:
+        return with_labels(source, labels)
+    if source is not data and source.labels is not None and source.labels.notes:
+        noted: Any = source
+        noted.notes = (*getattr(source, "notes", ()), *(f"{source.name}: {note}" for note in source.labels.notes))
+    return source
 
 
 def _open_named(data: str) -> Source:
@@ -69,7 +74,7 @@ def _open_named(data: str) -> Source:
         return packages.emoji(data, cache_folder())
     if data.startswith("torchvision:"):
         return open_torchvision(data)
-    if data.startswith(PREFIX):
+    if data.startswith(PREFIX) or names_rows(data):
         return open_text(data)
     if data.startswith("hf:"):
         return open_hub(data)

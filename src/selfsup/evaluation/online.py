@@ -50,6 +50,7 @@ class OnlineProbe:
         drawn = nested_subsets(len(labelled), [count], 1, seed)[0][count]
         some = source.take(labelled[drawn])
         parts = [some.take(numbers) for numbers in split(some, seed, 0.5)]
+        labels.check_single()
         ids = [part.labels.ids for part in parts if part.labels is not None]
         if len(np.unique(ids[0])) < 2:
             raise UserError(f"--probe {source.name} needs labels of at least two classes")

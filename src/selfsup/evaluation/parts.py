@@ -56,7 +56,7 @@ def align(train: Labels, test: Labels) -> tuple[Labels, Labels]:
     names = tuple(dict.fromkeys((*train.classes, *test.classes)))
     number = {name: i for i, name in enumerate(names)}
     place = np.array([number[name] for name in test.classes] + [-1])
-    return Labels(train.ids, names), replace(test, ids=place[test.ids], classes=names)
+    return replace(train, classes=names), replace(test, ids=place[test.ids], classes=names)
 
 
 def labels_of(source: Source) -> Labels:

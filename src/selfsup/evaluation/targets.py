@@ -37,6 +37,12 @@ def _numbers(labels: Labels) -> NDArray[np.float64]:
     return np.array([_number(name) for name in labels.classes])[labels.ids]
 
 
+def _one(labels: Labels) -> NDArray[np.int64]:
+    """Return the numbers of the classes (n,). Raises `UserError` for several labels of a sample."""
+    labels.check_single()
+    return labels.ids
+
+
 def _several(labels: Labels) -> NDArray[np.int64]:
     """Return (n, labels) of 0 and 1, of labels written `a|b|c`; whatever stands between two bars is a label."""
     parts = [{part.strip() for part in name.split("|")} - {""} for name in labels.classes]
@@ -49,7 +55,7 @@ TARGETS = {
     "classes": Target(
         "classes", True, "labels per class", (1, 2, 5, 10, 20, 50, 100),
         {"accuracy": accuracy, "balanced accuracy": balanced_accuracy, "macro F1": macro_f1},
-        lambda labels: labels.ids, lambda ids: float(np.bincount(ids).max() / len(ids)), "always the largest class",
+        _one, lambda ids: float(np.bincount(ids).max() / len(ids)), "always the largest class",
     ),
     "numeric": Target("numeric", False, *_SAMPLES, {"R²": r2}, _numbers, lambda _: 0.0, "always the mean"),
     "multi": Target(

@@ -11,7 +11,7 @@ import torch
 from selfsup.base.printing import Printable
 from selfsup.base.writing import write_atomically
 from selfsup.data import open_data
-from selfsup.data.labels import with_labels
+from selfsup.data.labels import LabelsGiven, with_labels
 from selfsup.errors import UserError
 from selfsup.evaluation.parts import align
 from selfsup.evaluation.probe import stratified_folds
@@ -42,7 +42,7 @@ class Reported(Printable):
         return "\n".join([f"{self.path}: {self.size / 1e6:.1f} MB, one file, opens in any browser", *self.notes])
 
 
-def find_data(run: Run, data: Any, labels: str | None) -> tuple[Source | None, str]:
+def find_data(run: Run, data: Any, labels: LabelsGiven | None) -> tuple[Source | None, str]:
     """Return the data to show, None if they are gone, and a note about them."""
     noted = run.recipe.get("data", {})
     if data is None and str(noted.get("name")).startswith("hf:"):
@@ -58,7 +58,7 @@ def find_data(run: Run, data: Any, labels: str | None) -> tuple[Source | None, s
         same = trained_on.fingerprint() == noted.get("fingerprint")
     except UserError:
         trained_on, same = source, False
-    source = with_labels(source, labels) if labels else trained_on if data is None else source
+    source = with_labels(source, labels) if labels is not None else trained_on if data is None else source
     if same:
         return source, ""
     if data is None:

@@ -53,6 +53,7 @@ def _labelled(name: str, task_class: type[Task], source: Source) -> Source:
     labels = source.labels
     if labels is None or not (labels.ids >= 0).any():
         raise UserError(f"{name} needs labels: give --labels folders, a CSV file (path,label) or an .npz file with y")
+    labels.check_single()
     if len(labels.classes) < 2:
         raise UserError(f"{name} needs at least two classes; the labels name only {labels.classes[0]!r}")
     if not task_class.uses_unlabelled and (labels.ids < 0).any():

@@ -13,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from selfsup.base.cache import cache_folder
+from selfsup.data.encoding import encoding_of, to_utf8
 from selfsup.data.spans import Spans
 from selfsup.data.text import tokens
 from selfsup.errors import UserError
@@ -22,6 +23,7 @@ from selfsup.spec import tokenizer as tokenizer_store
 
 DAMAGED = 0.02  # largest fraction of characters that are not UTF-8
 LENGTH = 128  # tokens a sample
+UNKNOWN = 0.01  # fraction of tokens above which unknown words are mentioned
 
 
 class Texts:
@@ -90,8 +92,8 @@ class Texts:
 
         Args:
             size: Tokens of a sample, [CLS] and [SEP] included; 128 by default, in [8, 4096].
-            tokenizer: wordpiece (the default) or bpe, trained on these documents, with :SIZE for another vocabulary
-                than 8,000; or a tokenizer.json.
+            tokenizer: wordpiece (the default, lower case), wordpiece-cased or bpe, trained on these documents, with
+                :SIZE for another vocabulary than 8,000; or a tokenizer.json.
 
         Raises:
             UserError: For another tokenizer, and for documents without tokens.
@@ -169,6 +171,9 @@ class Tokenized:
         made = documents.tokens_of(spec.tokenizer)
         self.documents, self.name, self.made_for = documents, documents.name, spec
         self.ids, self.starts, self.stops = made.ids, made.starts[documents.rows], made.starts[documents.rows + 1]
+        unknown = np.count_nonzero(made.ids == tokenizer_store.special(spec.tokenizer, "unk")) / max(1, len(made.ids))
+        told = f"{self.name}: {unknown:.1%} of the tokens are words that the tokenizer does not know"
+        self.notes = (*documents.notes, *([told] if unknown > UNKNOWN else []))
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -245,8 +250,9 @@ def pieces(documents: Source, spec: TextSpec, sentences: bool = False, min_lengt
 def open_query(text: str) -> Texts:
     """Return the sentence itself, or the text in the file of that name, as a source of one document."""
     if os.path.isfile(text):
-        with open(text, encoding="utf-8", errors="replace") as file:
-            text = file.read()
+        with open(text, "rb") as file:
+            raw = file.read()
+        text = to_utf8(raw, encoding_of([raw])).decode(errors="replace")
     if not text.strip():
         raise UserError("the query is empty: give a sentence or a .txt file")
     return Texts.of([text], name="query")
@@ -256,7 +262,7 @@ def stored(documents: Callable[[], Iterator[bytes]], name: str, names: pa.Array 
     """Return documents from their raw bytes, which are read twice: once for their digest, once to store them.
 
     Bytes that are not UTF-8 and NUL are replaced and counted. Raises `UserError` if there is no text at all, or more
-    than 2% of the characters are not UTF-8.
+    than 2% of the characters are damaged.
     """
     digest = hashlib.blake2b(digest_size=8)
     lengths = [0]

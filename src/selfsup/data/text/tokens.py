@@ -15,7 +15,10 @@ from selfsup.base.progress import counting
 from selfsup.errors import UserError, need, unknown
 from selfsup.spec.tokenizer import SPECIAL, tokenizer, write_aside
 
-TRAINED = ("wordpiece", "bpe")
+TRAINED = ("wordpiece", "wordpiece-cased", "bpe")
+RECIPE = 2  # of trained tokenizers, whose older ones may still be cached
+LONGEST = 100  # characters of a word, beyond which WordPiece knows it no more: longer ones are cut
+UNSEEN = r"[\x00-\x08\x0e-\x1f\u00ad\u200b\ufeff\ufffd]"  # control characters, soft hyphens, marks, damage: left out
 VOCABULARY = 8000
 PART = 1 << 16  # characters that are tokenized at once: a longer document is cut at a space
 GROUP = 1 << 22  # characters of a group that is tokenized in parallel
@@ -29,7 +32,10 @@ class Tokens(NamedTuple):
 
 
 def train(wanted: str, texts: Callable[[], Iterator[str]], corpus: str) -> str:
-    """Return a tokenizer as JSON. `wanted`: wordpiece or bpe (byte-level), with :SIZE for another size than 8,000.
+    """Return a tokenizer as JSON. `wanted`: a name in `TRAINED`, with :SIZE for another size than 8,000.
+
+    wordpiece composes characters (NFC) and makes them lower case, wordpiece-cased only composes them; bpe takes bytes
+    as they are. Accents, vowel signs and sound marks stay.
 
     The same corpus (by its fingerprint) gives the same tokenizer again, from the cache.
     """
@@ -38,7 +44,7 @@ def train(wanted: str, texts: Callable[[], Iterator[str]], corpus: str) -> str:
         raise unknown("tokenizer", wanted, [*TRAINED, *(f"{one}:SIZE" for one in TRAINED)])
     if size and not (size.isdecimal() and 300 <= int(size) <= 1_000_000):
         raise UserError(f"a tokenizer has 300 to 1,000,000 tokens, not {size}: give another --tokenizer {name}:SIZE")
-    path = cache_folder() / "text" / f"{corpus}-{name}-{size or VOCABULARY}.json"
+    path = cache_folder() / "text" / f"{corpus}-{name}-{size or VOCABULARY}-{RECIPE}.json"
     if path.exists():
         return path.read_text(encoding="utf-8")
     hf: Any = need("tokenizers", "text")
@@ -46,10 +52,15 @@ def train(wanted: str, texts: Callable[[], Iterator[str]], corpus: str) -> str:
         need(f"tokenizers.{part}", "text")
     special = [names[0] for names in SPECIAL.values()]
     options = {"vocab_size": int(size or VOCABULARY), "special_tokens": special, "show_progress": False}
-    if name == "wordpiece":
-        made = hf.Tokenizer(hf.models.WordPiece(unk_token="[UNK]"))
-        made.normalizer = hf.normalizers.BertNormalizer(lowercase=True)
-        made.pre_tokenizer = hf.pre_tokenizers.BertPreTokenizer()
+    if name != "bpe":
+        made = hf.Tokenizer(hf.models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=LONGEST))
+        lower = hf.normalizers.BertNormalizer(clean_text=False, strip_accents=False, lowercase=name == "wordpiece")
+        made.normalizer = hf.normalizers.Sequence(
+            [hf.normalizers.NFC(), hf.normalizers.Replace(hf.Regex(UNSEEN), ""), lower]
+        )
+        made.pre_tokenizer = hf.pre_tokenizers.Sequence(
+            [hf.pre_tokenizers.BertPreTokenizer(), hf.pre_tokenizers.FixedLength(LONGEST)]
+        )
         made.decoder = hf.decoders.WordPiece()
         trainer = hf.trainers.WordPieceTrainer(**options)
     else:
