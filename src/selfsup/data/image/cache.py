@@ -46,8 +46,15 @@ class Decoded:
     def _open(self, path: str, needed: int) -> NDArray[np.uint8]:
         """Map the file: a line that identifies the data, the shapes (0, 0: not decoded yet), the pixels."""
         head = (
-            json.dumps({"data": self.source.fingerprint(), "channels": self.channels, "range": self.source.range,
-                        "bytes": needed}).encode() + b"\n"
+            json.dumps(
+                {
+                    "data": self.source.fingerprint(),
+                    "channels": self.channels,
+                    "range": self.source.range,
+                    "bytes": needed,
+                }
+            ).encode()
+            + b"\n"
         )
         head = head.ljust(-(-len(head) // 8) * 8)
         size = len(head) + self._shapes.nbytes + needed

@@ -141,4 +141,4 @@ def _without(pixels: NDArray[Any], nodata: str) -> NDArray[Any]:
 
 def _compression(page: Any) -> str:
     number = int(page.compression)
-    return _NAMES.get(number) or getattr(page.compression, "name", str(number))
+    return _NAMES.get(number) or str(getattr(page.compression, "name", number))

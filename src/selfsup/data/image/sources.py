@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from selfsup.base.notes import say_notes
 from selfsup.data.image.decode import Header, read_bytes, read_header, read_image, to_channels
 from selfsup.data.image.values import SAMPLE, Range, Values, mean_std, read_range, scaled
 from selfsup.data.index import BLOCK
@@ -23,7 +24,6 @@ from selfsup.errors import UserError
 from selfsup.source import Broken, Labels, Source
 from selfsup.spec import ImageSpec, Spec
 from selfsup.spec.image import MAX_CHANNELS
-
 
 AUTO = "auto"  # the range is measured when it is first needed
 CHECKED = 1 << 28  # bytes of files that are read to look at a sample of them
@@ -38,6 +38,7 @@ class Images:
     kind = "image"
     name: str
     labels: Labels | None
+    said_notes: tuple[str, ...] = ()
     range: str | Range | None = AUTO
     notes: tuple[str, ...] = ()
 
@@ -101,7 +102,10 @@ class Images:
         return ImageSpec(size, channels, mean, std, bounds)
 
     def _say(self, told: Sequence[str]) -> None:
-        self.notes = (*self.notes, *(f"{self.name}: {line}" for line in told if f"{self.name}: {line}" not in self.notes))
+        self.notes = (
+            *self.notes,
+            *(f"{self.name}: {line}" for line in told if f"{self.name}: {line}" not in self.notes),
+        )
 
     def conform_to(self, channels: int, bounds: Range | None) -> Self:
         """Return the same images with these channels and this range."""
@@ -117,9 +121,7 @@ class Arrays(Images):
 
     def __init__(self, x: NDArray[Any], labels: Labels | None = None, name: str = "arrays") -> None:
         if x.ndim not in (3, 4) or x.dtype.kind not in "buif":
-            raise UserError(
-                f"{name}: x must hold numbers, of shape (N, H, W) or (N, H, W, C), not {x.dtype} {x.shape}"
-            )
+            raise UserError(f"{name}: x must hold numbers, of shape (N, H, W) or (N, H, W, C), not {x.dtype} {x.shape}")
         if x.ndim == 3:
             x = x[..., None]
         if len(x) == 0:
@@ -143,7 +145,7 @@ class Arrays(Images):
 
     def several(self, indices: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """Return images (N, H, W, C), read as `read` does, and which of them are these samples."""
-        if self.x.dtype == np.uint8 and (self.range is None or self.range == AUTO) or (
+        if (self.x.dtype == np.uint8 and (self.range is None or self.range == AUTO)) or (
             self.x.dtype == np.uint16 and self.range is None
         ):
             return self.x, indices
@@ -193,6 +195,7 @@ class Files(Images):
 
     channels: int | None = None
     pages: NDArray[np.int64] | None = None
+    all_pages = False
 
     def __init__(self, root: str, paths: pa.Array, labels: Labels | None = None, name: str | None = None) -> None:
         self.root, self.paths, self.labels = os.fsencode(root), paths.cast(pa.large_binary()), labels
@@ -202,12 +205,38 @@ class Files(Images):
         return len(self.paths)
 
     def path(self, index: int) -> str:
-        """Return the path relative to the root; bytes that are not UTF-8 as surrogate escapes."""
-        return os.fsdecode(self.paths[index].as_py())
+        """Return the path relative to the root, with #page behind the first page; other bytes as surrogate escapes."""
+        path, page = (
+            os.fsdecode(self.paths[index].as_py()),
+            int(self.pages[index]) if self.all_pages and self.pages is not None else 0,
+        )
+        return f"{path}#{page + 1}" if page else path
 
     def file(self, index: int) -> bytes:
         """Return the whole path of the file."""
         return os.path.join(self.root, self.paths[index].as_py())
+
+    def paged(self, page: int | None) -> Files:
+        """Return another page of each file as the samples, or with None every page of every file."""
+        if page == 0:
+            return self
+        same = copy.copy(self)
+        if page is not None:
+            same.pages = np.full(len(self), page, np.int64)
+            self_said = f"{self.name}: page {page + 1} of each file is read; files without it are skipped"
+            same.notes = (*self.notes, self_said)
+            return same
+        counts = np.ones(len(self), np.int64)
+        for index in builtins.range(len(self)):
+            with contextlib.suppress(Broken):
+                counts[index] = read_header(read_bytes(self.file(index))).pages
+        same = same.take(np.repeat(np.arange(len(self)), counts))
+        same.pages = np.concatenate([np.arange(count) for count in counts.tolist()])
+        same.all_pages = True
+        several = f"{int((counts > 1).sum()):,} have several"
+        told = f"{self.name}: {len(same):,} samples, the pages of {len(self):,} files ({several})"
+        same.notes = (*self.notes, told)
+        return same
 
     def native(self, index: int) -> NDArray[Any]:
         """Return (H, W, channels) in the type of the file, or raise `Broken`."""
@@ -261,10 +290,12 @@ class Files(Images):
         several = [header.pages for header in found if header.pages > 1]
         if several and self.pages is None:
             most = f"{min(several)} to {max(several)}" if min(several) < max(several) else f"{several[0]}"
-            self._say([
-                f"{len(several):,} of {len(found):,} files looked at have {most} pages or frames; only the first of "
-                "each is read; --pages all makes each a sample, --pages N takes the Nth"
-            ])
+            self._say(
+                [
+                    f"{len(several):,} of {len(found):,} files looked at have {most} pages or frames; only the first "
+                    "is read; --pages all makes each a sample, --pages N takes the Nth"
+                ]
+            )
         return found
 
     def _dark(self, headers: Sequence[Header]) -> tuple[str, ...]:
@@ -357,4 +388,5 @@ def image_spec(source: Source, **given: Any) -> ImageSpec:
     spec = source.spec(**{key: value for key, value in given.items() if value is not None})
     if not isinstance(spec, ImageSpec):
         raise UserError(f"{source.name} holds no images")
+    say_notes(source)
     return spec

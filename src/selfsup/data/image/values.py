@@ -22,14 +22,14 @@ OUTLIERS = 8  # times the width of the middle 99.8 %: beyond, the extremes are o
 NATURAL = [(0.0, 1.0), (-1.0, 1.0), (0.0, 255.0), *((0.0, float(2**bits - 1)) for bits in range(9, 33))]
 
 
-def read_range(text: object) -> str | Range:
+def read_range(text: Any) -> str | Range:
     """Return `auto`, `dtype` or (low, high) from what a user gave; `UserError` for anything else."""
     if text in (None, "auto"):
         return "auto"
     if text == "dtype":
         return "dtype"
     try:
-        low, high = map(float, text.split(":") if isinstance(text, str) else text)  # type: ignore[attr-defined]
+        low, high = map(float, text.split(":") if isinstance(text, str) else text)
     except (TypeError, ValueError):
         low, high = 0.0, 0.0
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
@@ -49,16 +49,16 @@ def scaled(pixels: NDArray[Any], bounds: Range | None) -> NDArray[Any]:
             return pixels
         raise Broken(f"{pixels.dtype} values in a data set of 8-bit images; give --range MIN:MAX")
     low, high = bounds
-    wide = pixels.dtype.kind != "f" and pixels.dtype.itemsize > 2 or pixels.dtype.itemsize > 4
-    values = pixels.astype(np.float64 if wide else np.float32)
+    wide = (pixels.dtype.kind != "f" and pixels.dtype.itemsize > 2) or pixels.dtype.itemsize > 4
+    values: NDArray[Any] = pixels.astype(np.float64 if wide else np.float32)
     if pixels.dtype.kind == "f":
         missing = np.isnan(values)
         if missing.all():
             raise Broken("nothing but NaN")
         values[missing] = low
     with np.errstate(over="ignore", invalid="ignore"):
-        values -= low
-        values /= high - low
+        np.subtract(values, low, out=values)
+        np.divide(values, high - low, out=values)
     return values.clip(0, 1, out=values).astype(np.float32, copy=False)
 
 
@@ -87,6 +87,9 @@ class Values:
         """Take the values of one image (H, W, C) into account."""
         name = "uint8" if pixels.dtype == np.bool_ else pixels.dtype.name
         self.types[name] = self.types.get(name, 0) + 1
+        grey = pixels[..., :1]
+        if pixels.shape[-1] == 3 and np.array_equal(pixels, np.repeat(grey, 3, -1), equal_nan=pixels.dtype.kind == "f"):
+            pixels = grey  # read as colour: its values count once
         values = pixels.reshape(-1)
         if pixels.dtype.kind == "f":
             finite = np.isfinite(values)
@@ -109,19 +112,19 @@ class Values:
         """Return the range by one rule, None for that of the type of 8-bit images, and what a user should know.
 
         `auto`: 8-bit images as they are. Otherwise the first of `NATURAL` that the values fill at least by half; else
-        from the least to the largest value, a 16th of that more at each end, from 0 if the least is near it; of outliers
-        only the middle 99.8 % count. `dtype`: the range of the type, 0 to 1 of floats. Images of several types, 8 bits
+        from the least to the largest value, a 16th of that more at each end, from 0 if the least is near it;
+        with outliers only the middle 99.8 % count. `dtype`: the range of the type, 0 to 1 of floats. Images of several types, 8 bits
         among them, are each read by their type.
         """
         told: list[str] = []
         if self.nan or self.infinite:
             told.append(
-                f"{self.nan:,} values are NaN and {self.infinite:,} are infinite in {self.affected:,} of {self.images:,} "
-                "images; NaN is read as the lower end of the range, infinity as its ends"
+                f"{self.nan:,} values are NaN and {self.infinite:,} are infinite, in {self.affected:,} of "
+                f"{self.images:,} images looked at; NaN is read as the lower end of the range, infinity as its ends"
             )
         if isinstance(wanted, tuple):
             return wanted, tuple(told)
-        types = " and ".join(f"{count:,} of {name}" for name, count in self.types.items())
+        types = " and ".join(f"{count:,} {name}" for name, count in self.types.items())
         if set(self.types) <= {"uint8"}:
             if 0 <= self.high <= 15 and self.low < self.high:
                 told.append(
@@ -139,12 +142,12 @@ class Values:
             raise UserError(f"{self.images:,} images hold nothing but NaN or infinity; there is nothing to learn from")
         if wanted == "dtype":
             low, high = self._of_types()
-            return (low, high), (f"{types} read as {_say(low, high)}, the range of the type", *told)
+            return (low, high), (f"{types} images: {_say(low, high)}, the range of the type, is read as 0 to 1", *told)
         low, high, clipped = self._fitted()
         told.insert(
             0,
-            f"{types} with values from {self.low:g} to {self.high:g} ({self.images:,} images looked at): "
-            f"{_say(low, high)} becomes 0 to 1{clipped}; --range MIN:MAX sets another range",
+            f"{' and '.join(self.types)} values from {self.low:g} to {self.high:g} in {self.images:,} images looked "
+            f"at: all images are read with the range {_say(low, high)}{clipped}; --range MIN:MAX sets another one",
         )
         return (low, high), tuple(told)
 
@@ -170,7 +173,10 @@ class Values:
         floor = 0.0 if low >= 0 and low <= (high - low) / 4 else low - margin
         if low >= 0:
             floor = max(floor, 0.0)
-        return float(f"{floor:.6g}"), float(f"{high + margin:.6g}"), clipped
+        top = high + margin
+        if not any(name.startswith("float") for name in self.types):
+            return float(math.floor(floor)), float(math.ceil(top)), clipped
+        return float(f"{floor:.6g}"), float(f"{top:.6g}"), clipped
 
 
 def _say(low: float, high: float) -> str:

@@ -66,7 +66,7 @@ class ImageViews:
     output: Literal["uint8", "float32", "crops"] = "uint8"
 
     def for_device(self, device: torch.device | str, appearance_on_device: bool = False) -> ImageViews:
-        """Return the same views with the output that suits a device: float32 for `cpu` and other than 8 bits, else uint8."""
+        """Return the same with the output that suits a device: uint8 (or crops), for `cpu` and a range float32."""
         if torch.device(device).type == "cpu" or self.spec.range is not None:  # 8 bits may be too few of such values
             return replace(self, output="float32")
         return replace(self, output="crops" if appearance_on_device else "uint8")
