@@ -112,9 +112,9 @@ class Values:
         """Return the range by one rule, None for that of the type of 8-bit images, and what a user should know.
 
         `auto`: 8-bit images as they are. Otherwise the first of `NATURAL` that the values fill at least by half; else
-        from the least to the largest value, a 16th of that more at each end, from 0 if the least is near it;
-        with outliers only the middle 99.8 % count. `dtype`: the range of the type, 0 to 1 of floats. Images of several types, 8 bits
-        among them, are each read by their type.
+        from the lowest to the highest value, a 16th of that more at each end, from 0 if the lowest is near it; with
+        outliers only the middle 99.8 % count. `dtype`: the range of the type, 0 to 1 of floats. Images of several
+        types, 8 bits among them, are each read by their type.
         """
         told: list[str] = []
         if self.nan or self.infinite:
