@@ -85,11 +85,14 @@ def test_values_keep_their_order_and_at_least_8_bits(way: str, kind: str, tmp_pa
     x = (low + RNG.random((6, 20, 24)) * (high - low)).astype(dtype)
     source: Any = open_data(WAYS[way](tmp_path, x))
     spec: Any = make_spec(source)
-    assert spec.range is not None and any("range" in note for note in source.notes)
+    assert spec.range is not None
+    assert any("range" in note for note in source.notes)
     bound = source.conform(spec)
     read = np.stack([bound.read(i)[..., 0] for i in range(6)]).astype(np.float64)
     low, high = spec.range
-    assert read.min() >= 0 and read.max() <= 1 and np.ptp(read) > 0.45
+    assert read.min() >= 0
+    assert read.max() <= 1
+    assert np.ptp(read) > 0.45
     np.testing.assert_allclose(read, (x.astype(np.float64) - low) / (high - low), atol=1e-6)
     assert ImageSpec.from_json(json.loads(json.dumps(spec.to_json())), tmp_path) == spec
 
@@ -100,7 +103,8 @@ def test_every_band_arrives(way: str, bands: int, tmp_path: Path) -> None:
     x = RNG.integers(0, 3000, (5, 70, 72, bands)).astype(np.uint16)
     source: Any = open_data(WAYS[way](tmp_path, x))
     spec: Any = make_spec(source, size=16)
-    assert spec.channels == bands and len(set(spec.mean)) > 1
+    assert spec.channels == bands
+    assert len(set(spec.mean)) > 1
     low, high = spec.range
     np.testing.assert_allclose(source.conform(spec).read(3), (x[3] - low) / (high - low), atol=1e-6)
 
@@ -111,7 +115,8 @@ def test_a_constant_image_is_read_like_any_other(tmp_path: Path) -> None:
     source: Any = open_data(str(tmp_path))
     bound = source.conform(make_spec(source))
     first, second, third = (float(bound.read(i).mean()) for i in range(3))
-    assert first < third < second and abs((first + second) / 2 - third) < 1e-5
+    assert first < third < second
+    assert abs((first + second) / 2 - third) < 1e-5
 
 
 def test_colours_of_16_bits_are_not_cut_to_their_high_byte(tmp_path: Path) -> None:
@@ -130,7 +135,8 @@ def test_nan_and_infinity_are_counted_and_nothing_but_nan_is_broken(tmp_path: Pa
     source: Any = open_data(WAYS["tiff"](tmp_path, x))
     bound = source.conform(make_spec(source))
     assert any("67 values are NaN and 1 are infinite" in note for note in source.notes)
-    assert bound.read(0)[0, 0, 0] == 0 and bound.read(1)[0, 0, 0] == 1
+    assert bound.read(0)[0, 0, 0] == 0
+    assert bound.read(1)[0, 0, 0] == 1
     with pytest.raises(Broken, match="NaN"):
         bound.read(3)
 
@@ -139,13 +145,16 @@ def test_outliers_do_not_make_everything_black() -> None:
     x = RNG.random((8, 32, 32)).astype(np.float32)
     x[0, 0, 0] = 1e9
     spec = make_spec(Arrays(x))
-    assert isinstance(spec, ImageSpec) and spec.range is not None and spec.range[1] < 2
+    assert isinstance(spec, ImageSpec)
+    assert spec.range is not None
+    assert spec.range[1] < 2
 
 
 @pytest.mark.parametrize(("given", "range"), [("0:1000", (0, 1000)), ("-5:5", (-5, 5)), ("dtype", (0, 65535))])
 def test_a_range_can_be_given(given: str, range: tuple[float, float]) -> None:
     spec = make_spec(Arrays(RNG.integers(0, 900, (4, 8, 8)).astype(np.uint16)), range=given)
-    assert isinstance(spec, ImageSpec) and spec.range == range
+    assert isinstance(spec, ImageSpec)
+    assert spec.range == range
     with pytest.raises(UserError, match="MIN:MAX"):
         make_spec(Arrays(np.zeros((4, 8, 8), np.uint8)), range="5:1")
 
@@ -155,7 +164,8 @@ def test_8_bit_images_are_read_as_before_and_dark_ones_are_said(tmp_path: Path) 
         Image.fromarray(RNG.integers(0, 2, (16, 16), dtype=np.uint8)).save(tmp_path / f"{number}.png")
     source: Any = open_data(str(tmp_path))
     spec = make_spec(source)
-    assert spec == ImageSpec.of(16, 3) and "nearly black" in " ".join(source.notes)
+    assert spec == ImageSpec.of(16, 3)
+    assert "nearly black" in " ".join(source.notes)
 
 
 def test_four_channels_are_the_four_that_are_stored(tmp_path: Path) -> None:
@@ -176,7 +186,8 @@ def test_pages_are_said_and_can_be_samples(tmp_path: Path, capsys: pytest.Captur
     assert "5 pages" in capsys.readouterr().err
     with data_opened(pages="all"):
         source: Any = open_data(str(tmp_path))
-    assert len(source) == 15 and source.path(1) == "0.tif#2"
+    assert len(source) == 15
+    assert source.path(1) == "0.tif#2"
     np.testing.assert_array_equal(source.read(7)[..., 0], pages[1, 2])
     with data_opened(pages=4):
         np.testing.assert_array_equal(open_data(str(tmp_path)).read(2)[..., 0], pages[2, 3])
@@ -221,7 +232,8 @@ def test_five_bands_go_the_whole_way(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert np.asarray(Image.open(tmp_path / "show.png").convert("L")).std() > 10
     assert main(["pretrain", str(data), *SMALL, "--out", run, "--json"]) == 0
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert any("uint16" in note for note in told["notes"]) and told["recipe"]["spec"]["range"] == [0, 4095]
+    assert any("uint16" in note for note in told["notes"])
+    assert told["recipe"]["spec"]["range"] == [0, 4095]
     assert main(["embed", run, str(data), "--out", file]) == 0
     assert main(["search", file, str(data / "a" / "0.tif"), "--out", str(tmp_path / "found.png")]) == 0
     assert selfsup.Run(run).spec == ImageSpec.from_json(told["recipe"]["spec"], tmp_path)

@@ -28,7 +28,7 @@ def font_for(text: str, size: int = 14) -> Any:
     if lost:
         _missed.update(lost)
         print(
-            f"no font on this computer has {' '.join(sorted(lost)[:12])}: captions show boxes in their place; install a "
+            f"no font on this computer has {' '.join(sorted(lost)[:12])}: captions show boxes instead; install a "
             "font with wide coverage, such as Noto Sans CJK",
             file=sys.stderr,
         )

@@ -69,7 +69,7 @@ def _draw_texts(panels: Sequence[tuple[str, str]]) -> Image.Image:
 
 
 def draw_sheet(rows: Sequence[Sequence[tuple[Image.Image, str]]], width: int = SIDE) -> Image.Image:
-    """Return one image of images, each fitted into `width` × `SIDE` pixels above its caption (its middle cut where too long)."""
+    """Return one image of images, each fitted into `width` × `SIDE` pixels above its caption (shortened)."""
     columns = max(len(row) for row in rows)
     wide, high = MARGIN + columns * (width + MARGIN), MARGIN + len(rows) * (SIDE + CAPTION + MARGIN)
     sheet = Image.new("RGB", (wide, high), "white")
