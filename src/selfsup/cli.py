@@ -16,6 +16,8 @@ import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
+from selfsup.base.notes import hearing
+from selfsup.base.opening import data_opened
 from selfsup.errors import RunFailed, UserError, unknown
 
 COMMANDS = (
@@ -30,10 +32,12 @@ def main(args: Sequence[str] | None = None) -> int:
     as_json = "--json" in words
     words = [word for word in words if word != "--json"]
     try:
-        with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        words, opening = _opening(words)
+        aside = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
+        with aside, hearing() as notes, data_opened(**opening):
             result = _run(words)
         try:
-            _print(result, as_json)
+            _print(result, as_json, notes)
             sys.stdout.flush()
         except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it exits
@@ -56,6 +60,21 @@ def main(args: Sequence[str] | None = None) -> int:
             return _fail(str(error), 128 + int(number))
         return _fail(_machine(error), 1)
     return 0
+
+
+def _opening(words: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """Return the words without the options of every command that opens data, and these options."""
+    rest: list[str] = []
+    given: dict[str, Any] = {}
+    waiting = iter(words)
+    for word in waiting:
+        if word == "--follow-links":
+            given["follow_links"] = True
+        elif word == "--pages" or word.startswith("--pages="):
+            given["pages"] = word.partition("=")[2] if "=" in word else next(waiting, "")
+        else:
+            rest.append(word)
+    return rest, given
 
 
 def _machine(error: Exception) -> str:
@@ -111,11 +130,14 @@ def _overview() -> str:
     return f"usage: selfsup COMMAND [OPTIONS]\n\n{_ABOUT}\n\n{commands}"
 
 
-def _print(result: Any, as_json: bool) -> None:
+def _print(result: Any, as_json: bool, notes: Sequence[str]) -> None:
     if result is None or os.environ.get("RANK", "0") != "0":  # torchrun: one process speaks
         return
     if as_json:
-        print(json.dumps(result.as_json()))
+        told = result.as_json()
+        if notes and isinstance(told, dict):
+            told = {**told, "notes": [*told.get("notes", []), *notes]}
+        print(json.dumps(told))
         return
     from rich.console import Console
 
@@ -280,4 +302,7 @@ def _fail(message: str, status: int) -> int:
 
 _ABOUT = """Learn representations from unlabelled data, and find out whether they help.
 
-Every command takes --help; every result is JSON with --json. Start with `selfsup demo`."""
+Every command takes --help; every result is JSON with --json. Start with `selfsup demo`.
+
+Commands that open data also take --pages first|all|N (pages of a TIFF, frames of an animation; the first by default)
+and --follow-links (links to folders are left out by default). What is left out of the data is said."""

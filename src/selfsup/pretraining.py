@@ -163,7 +163,7 @@ def run(
                 return before
         if fabric.is_global_zero and not before:
             asked.spec.save(folder)
-            for note in (*getattr(asked.source, "notes", ()), *_notes(built)):
+            for note in _notes(built):
                 print(note, file=sys.stderr)
             write_atomically(folder / "recipe.json", json.dumps(recipe, indent=2).encode())
         source = built.source if cache is None else _cached(built.source, asked.spec, cache)
@@ -220,6 +220,7 @@ def _recipe(built: Built, budget: dict[str, float], plan: dict[str, Any]) -> dic
             "samples": len(asked.source),
             "fingerprint": asked.source.fingerprint(),
             "labels": asked.labels,
+            "notes": list(getattr(asked.source, "notes", ())),
         },
         "spec": asked.spec.to_json(),
         "budget": budget,

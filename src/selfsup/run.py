@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from selfsup.spec import Spec
     from selfsup.task import Task
 
-FREE = ("versions.", "command")  # may differ when a run is resumed
+FREE = ("versions.", "command", "data.notes")  # may differ when a run is resumed
 
 
 class Run(Printable):

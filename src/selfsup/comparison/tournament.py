@@ -296,7 +296,7 @@ def _copies(judge: Accuracy) -> int:
     def items(source: Source) -> Iterator[Any]:
         for index in range(len(source)):
             with contextlib.suppress(Broken):
-                item = source.read(index)
+                item = getattr(source, "native", source.read)(index)
                 yield item.encode() if isinstance(item, str) else item
 
     parts = judge.parts

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -21,55 +23,82 @@ from selfsup.errors import UserError
 BLOCK = 65_536  # paths that are Python objects at a time
 WORTH = 20_000  # files: fewer are walked as quickly as their index is read
 SETTLED = 2_000_000_000  # ns: a folder that has just changed may change again without another time
-VERSION = b"selfsup index 1\n"
+VERSION = b"selfsup index 2\n"
+HIDDEN, LINKS, LOOPS = "hidden", "links", "loops"  # folders that are left out; files count by their suffix
 
 Stamp = tuple[int, int, int]  # of a folder: inode, times of modification and of change; 0 where they say too little
 
 
 class _Index(NamedTuple):
-    """The files of folder i, in the order of the walk, are files[starts[i] : starts[i + 1]]."""
+    """The files of folder i, in the order of the walk, are files[starts[i] : starts[i + 1]]; left[i] was left out."""
 
     folders: pa.Array
     stamps: NDArray[np.int64]
     starts: NDArray[np.int64]
     files: pa.Array
+    left: pa.Array  # as JSON: suffix, HIDDEN, LINKS or LOOPS -> how many
+
+
+class Found(NamedTuple):
+    """The paths of the files below a folder, and how many others were left out: by suffix, HIDDEN, LINKS, LOOPS."""
+
+    files: pa.Array
+    left: Counter[str]
 
 
 def find_files(root: str, endings: Iterable[str]) -> pa.Array:
+    """Return the paths of the files of `look_below` alone."""
+    return look_below(root, endings).files
+
+
+def look_below(root: str, endings: Iterable[str], follow_links: bool = False) -> Found:
     """Return the paths, relative to the root, of all files below it with one of these endings, as Arrow binary.
 
     Folder by folder, sorted, so that a sample keeps its number; names that begin with a dot are left out, and links to
-    folders are not followed. The paths of many files are stored in the cache folder and mapped from there, shared by
+    folders are not followed unless that is asked for: then a link to a folder around it is a loop, and left out. The
+    paths of many files are stored in the cache folder and mapped from there, shared by
     all processes: later starts check only the folders, and list those again whose inode or times differ.
 
     Raises `UserError` for a folder that cannot be listed.
     """
     suffixes = tuple(sorted(os.fsencode(ending) for ending in endings))
     top = os.path.realpath(os.fsencode(root))
-    name = hashlib.blake2b(b"\0".join((top, *suffixes)), digest_size=16).hexdigest()
+    name = hashlib.blake2b(b"\0".join((top, *suffixes, *[b"links"] * follow_links)), digest_size=16).hexdigest()
     path = cache_folder() / "index" / f"{name}.arrow"
     known = _load(path)
     if known is not None and _unchanged(top, known):
-        return known.files
+        return Found(known.files, _total(known.left.to_pylist()))
     folders: list[bytes] = []
+    left: list[bytes] = []
     stamps: list[Stamp] = []
     starts = [0]
 
     def paths() -> Iterator[bytes]:
-        for folder, stamp, files in _walk(top, suffixes, known):
+        for folder, stamp, files, others in _walk(top, suffixes, known, follow_links):
             folders.append(folder)
+            left.append(others)
             stamps.append(stamp)
             starts.append(starts[-1] + len(files))
             yield from files
 
     found = pack(paths())
     if len(found) >= WORTH:
-        _save(path, _Index(pack(folders), np.array(stamps, np.int64), np.array(starts, np.int64), found))
+        _save(path, _Index(pack(folders), np.array(stamps, np.int64), np.array(starts, np.int64), found, pack(left)))
         if (kept := _load(path)) is not None and len(kept.files) == len(found):
             del found
             pa.default_memory_pool().release_unused()
-            return kept.files  # mapped: memory that other processes share, and that the system can take back
-    return found
+            return Found(
+                kept.files, _total(left)
+            )  # mapped: memory that other processes share, and that the system can take back
+    return Found(found, _total(left))
+
+
+def _total(left: Iterable[bytes]) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for others in left:
+        if others:
+            total.update(json.loads(others))
+    return total
 
 
 def pack(paths: Iterable[bytes]) -> pa.Array:
@@ -92,8 +121,10 @@ def _unchanged(top: bytes, known: _Index) -> bool:
     return True
 
 
-def _walk(top: bytes, suffixes: tuple[bytes, ...], known: _Index | None) -> Iterator[tuple[bytes, Stamp, list[bytes]]]:
-    """Yield each folder with its stamp and the paths of its files; an unchanged one from the index."""
+def _walk(
+    top: bytes, suffixes: tuple[bytes, ...], known: _Index | None, follow_links: bool
+) -> Iterator[tuple[bytes, Stamp, list[bytes], bytes]]:
+    """Yield each folder with its stamp, its files and what is left out; an unchanged one from the index."""
     folders: list[bytes] = known.folders.to_pylist() if known is not None else []
     number = {folder: i for i, folder in enumerate(folders)}
     inside: dict[bytes, list[bytes]] = {}
@@ -108,31 +139,54 @@ def _walk(top: bytes, suffixes: tuple[bytes, ...], known: _Index | None) -> Iter
             i = number.get(folder)
             if known is not None and i is not None and tuple(known.stamps[i].tolist()) == stamp:
                 below, files = inside.get(folder, []), known.files[known.starts[i] : known.starts[i + 1]].to_pylist()
+                others: bytes = known.left[i].as_py()
             else:
-                below, files = _list(top, folder, suffixes)
+                below, files, others = _list(top, folder, suffixes, follow_links)
         except OSError as error:
             raise UserError(
                 f"cannot read the folder {os.fsdecode(os.path.join(top, folder))!r}: {error.strerror}; a list file can "
                 "leave it out"
             ) from None
         waiting += reversed(below)
-        yield folder, stamp if now - max(stamp[1:]) > SETTLED else (0, 0, 0), files
+        yield folder, stamp if now - max(stamp[1:]) > SETTLED else (0, 0, 0), files, others
 
 
-def _list(top: bytes, folder: bytes, suffixes: tuple[bytes, ...]) -> tuple[list[bytes], list[bytes]]:
-    """Return the paths of the folders and of the files in a folder, each sorted."""
+def _list(
+    top: bytes, folder: bytes, suffixes: tuple[bytes, ...], follow_links: bool
+) -> tuple[list[bytes], list[bytes], bytes]:
+    """Return the paths of the folders and of the files in a folder, each sorted, and what is left out, as JSON."""
     below, files = [], []
+    left: Counter[str] = Counter()
     with os.scandir(os.path.join(top, folder)) as entries:
         for entry in entries:
             name = entry.name
             if name.startswith(b"."):
-                continue
-            if entry.is_dir(follow_symlinks=False):
+                if entry.is_dir(follow_symlinks=False):
+                    left[HIDDEN] += 1
+            elif entry.is_dir(follow_symlinks=False):
                 below.append(name)
-            elif name.lower().endswith(suffixes) and not (entry.is_symlink() and os.path.isdir(entry.path)):
+            elif entry.is_symlink() and os.path.isdir(entry.path):
+                if not follow_links:
+                    left[LINKS] += 1
+                elif _is_around(entry.path, top, folder):
+                    left[LOOPS] += 1
+                else:
+                    below.append(name)
+            elif name.lower().endswith(suffixes):
                 files.append(name)
+            else:
+                left[os.fsdecode(os.path.splitext(name)[1].lower()).encode(errors="replace").decode()] += 1
     prefix = os.path.join(folder, b"") if folder else b""
-    return [prefix + name for name in sorted(below)], [prefix + name for name in sorted(files)]
+    others = json.dumps(left).encode() if left else b""
+    return [prefix + name for name in sorted(below)], [prefix + name for name in sorted(files)], others
+
+
+def _is_around(link: bytes, top: bytes, folder: bytes) -> bool:
+    """Return whether a link leads to a folder through which the walk came to it, or to one around such a folder."""
+    outer = os.path.realpath(link)
+    parts = folder.split(b"/") if folder else []
+    way = [os.path.realpath(os.path.join(top, *parts[:depth])) for depth in range(len(parts) + 1)]
+    return any(inner == outer or inner.startswith(os.path.join(outer, b"")) for inner in way)
 
 
 def _save(path: Path, index: _Index) -> None:
@@ -142,6 +196,7 @@ def _save(path: Path, index: _Index) -> None:
         "stamps": pa.array(index.stamps.reshape(-1)),
         "starts": pa.array(index.starts),
         "files": index.files,
+        "left": index.left,
     }
     row = [pa.LargeListArray.from_arrays(pa.array([0, len(values)], pa.int64()), values) for values in lists.values()]
     batch = pa.record_batch(row, names=list(lists))
@@ -170,7 +225,7 @@ def _load(path: Path) -> _Index | None:
         if trailer != hashlib.blake2b(content).digest() + VERSION:
             return None
         batch = pa.ipc.open_file(content).get_batch(0)
-        folders, stamps, starts, files = (batch[name].values for name in ("folders", "stamps", "starts", "files"))
+        folders, stamps, starts, files, left = (batch[name].values for name in _Index._fields)
     except (OSError, pa.ArrowException):
         return None
-    return _Index(folders, stamps.to_numpy().reshape(-1, 3), starts.to_numpy(), files)
+    return _Index(folders, stamps.to_numpy().reshape(-1, 3), starts.to_numpy(), files, left)

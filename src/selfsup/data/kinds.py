@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from selfsup.base.notes import say_notes
 from selfsup.base.options import Option, read_options
 from selfsup.errors import UserError, unknown
 from selfsup.source import Source
@@ -52,7 +53,9 @@ def make_spec(source: Source, **given: Any) -> Spec:
     for key in given:
         if key not in known:
             raise UserError(f"--{key} is not for {source.name}: leave it out")
-    return source.spec(**given)
+    spec = source.spec(**given)
+    say_notes(source)
+    return spec
 
 
 def open_query(kind: str, text: str) -> Source:

@@ -34,6 +34,24 @@ def read_npz(path: str, name: str) -> NDArray[Any] | None:
         raise UserError(f"{path} is not a readable .npz file: {reason}") from None
 
 
+def read_npy(path: str) -> NDArray[Any]:
+    """Return the array of a .npy file. Nothing is unpickled."""
+    try:
+        size = os.path.getsize(path)
+        with open(path, "rb") as file:
+            version = npy.read_magic(file)
+            if version not in ((1, 0), (2, 0)):
+                raise ValueError(f"it has an array of the format {version}")
+            shape, _, dtype = (npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0)(file)
+            if math.prod(shape) * dtype.itemsize > size:
+                raise ValueError(f"it declares an array of {shape} {dtype} in {size:,} bytes")
+            file.seek(0)
+            return npy.read_array(file, allow_pickle=False)
+    except _NPZ_ERRORS as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path} is not a readable .npy file: {reason}") from None
+
+
 def _check_npy(archive: ZipFile, about: ZipInfo) -> None:
     """Raise `ValueError` for an array that declares more than its file can hold, before memory is allocated."""
     with archive.open(about) as file:

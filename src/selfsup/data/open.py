@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
@@ -11,13 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfsup.base.cache import cache_folder
+from selfsup.base.notes import say_notes
+from selfsup.base.opening import opening
 from selfsup.data import packages
 from selfsup.data.image import Arrays, Files
-from selfsup.data.image.decode import SUFFIXES
+from selfsup.data.image.decode import OPTIONAL, SUFFIXES
 from selfsup.data.image.torchvision import open_torchvision
-from selfsup.data.index import find_files, pack
+from selfsup.data.index import HIDDEN, LINKS, LOOPS, Found, look_below, pack
 from selfsup.data.labels import LabelsGiven, array_labels, with_labels
-from selfsup.data.npz import read_npz
+from selfsup.data.npz import read_npy, read_npz
 from selfsup.data.text.open import PREFIX, names_rows, open_hub, open_text, text_files
 from selfsup.errors import RunFailed, UserError, need, unknown
 from selfsup.source import Labels, Source
@@ -39,11 +42,11 @@ def open_data(data: str | os.PathLike[str] | NDArray[np.uint8] | Source, labels:
 
     Args:
         data: A folder of images at any depth (names that begin with a dot are left out, links to folders are not
-            followed), a list file (.txt or .lst: one path a line, relative to the file or absolute), `.npz` (x uint8
-            or uint16 (N, H, W[, C]), y optional), `digits`, `mnist5k[:train|:test]`, `mnist[:train|:test]`,
-            `emoji[:train|:test]`, `torchvision:NAME[:PART]`, an array like x, or a source. Texts: a folder of .txt,
-            `text:FILE` (a document a line), `FILE[:COLUMN[:LABELS]]` (.jsonl, .json, .csv, .tsv, .parquet; the column
-            `text` by default), `hf:NAME[:SPLIT[:COLUMN[:LABELS]]]`.
+            followed; what is left out is said), a list file (.txt or .lst: one path a line, relative to the file or
+            absolute), `.npz` (x of numbers (N, H, W[, C]), y optional), `.npy` (x alone), `digits`,
+            `mnist5k[:train|:test]`, `mnist[:train|:test]`, `emoji[:train|:test]`, `torchvision:NAME[:PART]`, an array
+            like x, or a source. Texts: a folder of .txt, `text:FILE` (a document a line), `FILE[:COLUMN[:LABELS]]`
+            (.jsonl, .json, .csv, .tsv, .parquet; the column `text` by default), `hf:NAME[:SPLIT[:COLUMN[:LABELS]]]`.
         labels: None (arrays and named data sets keep their own), or an argument of `with_labels`.
 
     Raises:
@@ -56,10 +59,11 @@ def open_data(data: str | os.PathLike[str] | NDArray[np.uint8] | Source, labels:
     else:
         source = data
     if labels is not None:
-        return with_labels(source, labels)
-    if source is not data and source.labels is not None and source.labels.notes:
+        source = with_labels(source, labels)
+    elif source is not data and source.labels is not None and source.labels.notes:
         noted: Any = source
         noted.notes = (*getattr(source, "notes", ()), *(f"{source.name}: {note}" for note in source.labels.notes))
+    say_notes(source)
     return source
 
 
@@ -85,10 +89,12 @@ def _open_named(data: str) -> Source:
         if x is None:
             raise UserError(f"{data} holds no array x; save it with numpy.savez(path, x=images, y=labels)")
         return Arrays(x, None if y is None else array_labels(data, y), name=data)
+    if data.endswith(".npy") and os.path.isfile(data):
+        return Arrays(read_npy(data), name=data)
     if data.endswith((".txt", ".lst")) and os.path.isfile(data):
         return _list_file(data)
     if os.path.exists(data):
-        raise UserError(f"cannot read {data!r} as data; give a folder, a list file (.txt) or an .npz file")
+        raise UserError(f"cannot read {data!r} as data; give a folder, a list file (.txt), an .npz or a .npy file")
     head, _, part = data.partition(":")
     if part and head in NAMED:
         raise UserError(
@@ -134,28 +140,85 @@ def _read_mnist5k() -> dict[str, NDArray[Any]]:
 
 
 def _folder(root: str) -> Source:
-    paths = find_files(root, SUFFIXES)
-    if len(paths):
-        return Files(root, paths)
-    paths = find_files(root, [".txt"])
-    if len(paths):
-        return text_files(root, paths)
-    raise UserError(f"no images below {root!r}, and no texts (looked for {' '.join(sorted(SUFFIXES))} .txt)")
+    how = opening()
+    images = look_below(root, SUFFIXES, how.follow_links)
+    if len(images.files):
+        files = Files(root, images.files)
+        files.notes = left_out(root, images)
+        return files.paged(how.pages)
+    texts = look_below(root, [".txt"], how.follow_links)
+    if len(texts.files):
+        found = text_files(root, texts.files)
+        found.notes = (*left_out(root, texts), *found.notes)
+        return found
+    told = "; ".join(left_out(root, images)).removeprefix(f"{root}: ")
+    looked = " ".join(sorted({*SUFFIXES, ".txt"}))
+    raise UserError(f"no images below {root!r}, and no texts (looked for {looked}){'; ' + told if told else ''}")
+
+
+def left_out(name: str, found: Found) -> tuple[str, ...]:
+    """Return a line that counts what is left out of a folder, and says what reads it; none if that is nothing."""
+    suffixes = Counter({what: count for what, count in found.left.items() if what not in (HIDDEN, LINKS, LOOPS)})
+    parts = []
+    for suffix, count in suffixes.most_common(6):
+        needed = OPTIONAL[suffix][1] if suffix in OPTIONAL else ""
+        parts.append(f"{count:,} {suffix or 'without a suffix'}{f' ({needed})' if needed else ''}")
+    if len(suffixes) > 6:
+        parts.append(f"{sum(suffixes.values()) - sum(count for _, count in suffixes.most_common(6)):,} others")
+    lines = []
+    if parts:
+        lines.append(f"{sum(suffixes.values()):,} files are left out for their suffix: {', '.join(parts)}")
+    if count := found.left[HIDDEN]:
+        lines.append(f"{count:,} hidden folder{'s are' if count > 1 else ' is'} left out")
+    if count := found.left[LINKS]:
+        lines.append(f"{count:,} link{'s' if count > 1 else ''} to folders left out (--follow-links)")
+    if count := found.left[LOOPS]:
+        lines.append(f"{count:,} link{'s' if count > 1 else ''} back to a folder around left out")
+    return (f"{name}: {'; '.join(lines)}",) if lines else ()
 
 
 def _list_file(path: str) -> Source:
     try:
         with open(path, "rb") as file:
-            paths = pack(_lines(file))
+            paths = pack(_lines(path, file))
     except OSError as error:
         raise UserError(f"cannot read the list file {path!r}: {error.strerror}") from None
     if not len(paths):
         raise UserError(f"the list file {path!r} names no images; it holds one path a line")
-    return Files(os.path.dirname(os.path.abspath(path)), paths, name=path)
+    files = Files(os.path.dirname(os.path.abspath(path)), paths, name=path)
+    _check_list(path, files)
+    return files.paged(opening().pages)
 
 
-def _lines(file: Iterable[bytes]) -> Iterator[bytes]:
+def _lines(path: str, file: Iterable[bytes]) -> Iterator[bytes]:
     for number, line in enumerate(file):
+        if number == 0 and (line.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in line[:4]):
+            raise UserError(f"the list file {path!r} is UTF-16; save it as UTF-8 (iconv -f UTF-16 -t UTF-8)")
         text = line.removeprefix(b"\xef\xbb\xbf") if number == 0 else line  # the byte order mark of some editors
         if text.strip():
             yield text.rstrip(b"\r\n").removeprefix(b"./")
+
+
+def _check_list(path: str, files: Files) -> None:
+    """Raise `UserError`, with the reason, if none of the first paths of a list file is there."""
+    some = [os.path.join(files.root, line) for line in files.paths[:16].to_pylist()]
+    if any(b"\0" not in line and os.path.exists(line) for line in some):
+        if folders := sum(os.path.isdir(line) for line in some if b"\0" not in line):
+            raise UserError(f"the list file {path!r} names {folders} folders; it holds one image file a line")
+        return
+    line = files.paths[0].as_py()
+    labelled = "each line has more than a path: remove the labels; they go into a CSV file (path,label) as --labels"
+    there = [
+        (line.strip(), "there are blanks around the paths: remove them"),
+        (line.strip(b" \"'"), "the paths are in quotation marks: remove them"),
+        (line.replace(b"\\", b"/").removeprefix(b"./"), r"the paths are written with \, as on Windows: write /"),
+        *((line.rpartition(mark)[0].strip(), labelled) for mark in (b" ", b"\t", b",", b";")),
+    ]
+    for candidate, why in there:
+        if candidate and b"\0" not in candidate and os.path.isfile(os.path.join(files.root, candidate)):
+            told = f"the list file {path!r} names no file that is there, for example {os.fsdecode(line)!r}"
+            raise UserError(f"{told}: {why}")
+    if line.startswith(b"~"):
+        raise UserError(f"the list file {path!r} names {os.fsdecode(line)!r}: ~ is not expanded; write the whole path")
+    if line.startswith((b"[", b"{")):
+        raise UserError(f"the list file {path!r} is JSON; it holds one path a line")

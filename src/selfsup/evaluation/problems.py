@@ -78,7 +78,7 @@ def _items(source: Source) -> Iterator[Item]:
             if hasattr(source, "file"):  # the bytes of a file, without decoding them
                 yield read_bytes(source.file(index))
             else:
-                item = source.read(index)
+                item = getattr(source, "native", source.read)(index)
                 yield item.encode() if isinstance(item, str) else item
         except Broken:
             yield os.fsencode(source.path(index))  # a sample that cannot be read is not a copy of any other

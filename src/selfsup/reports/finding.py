@@ -13,6 +13,7 @@ from PIL import Image
 
 from selfsup.data.image import Files
 from selfsup.data.image.decode import to_channels
+from selfsup.data.image.values import to_uint8
 from selfsup.data.open import open_data
 from selfsup.source import Broken, Source
 
@@ -48,7 +49,7 @@ def read_sample(source: Source, number: int, side: int, letters: int = LETTERS) 
         sample: Any = source.read(number)
         if isinstance(sample, str):
             return sample if len(sample) <= letters else sample[:letters] + " …"
-        colours = to_channels(sample[..., :3] if sample.shape[-1] > 3 else sample, 3)
+        colours = to_uint8(to_channels(sample[..., : 1 if sample.shape[-1] < 3 else 3], 3))
     except Broken:
         return None
     image = Image.fromarray(np.ascontiguousarray(colours))

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from selfsup.reports.fonts import font_for, shorten
 from selfsup.reports.media import to_image, to_media, to_words
 from selfsup.spec import Clip, Media, Spec
 from selfsup.task import Panel
@@ -61,26 +62,25 @@ def _draw_texts(panels: Sequence[tuple[str, str]]) -> Image.Image:
         lines += [(line, "black") for line in textwrap.wrap(text, 110)[:12]]
         lines += [(line, "blue") for line in textwrap.wrap(caption, 110)[:6]] + [("", "black")]
     sheet = Image.new("RGB", (110 * 8 + 2 * MARGIN, len(lines) * CAPTION + 2 * MARGIN), "white")
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
+    pen = ImageDraw.Draw(sheet)
     for row, (line, colour) in enumerate(lines):
-        pen.text((MARGIN, MARGIN + row * CAPTION), line, colour, font)
+        pen.text((MARGIN, MARGIN + row * CAPTION), line, colour, font_for(line))
     return sheet
 
 
 def draw_sheet(rows: Sequence[Sequence[tuple[Image.Image, str]]], width: int = SIDE) -> Image.Image:
-    """Return one image of images, each fitted into `width` × `SIDE` pixels above its caption (cut where too long)."""
+    """Return one image of images, each fitted into `width` × `SIDE` pixels above its caption (shortened)."""
     columns = max(len(row) for row in rows)
     wide, high = MARGIN + columns * (width + MARGIN), MARGIN + len(rows) * (SIDE + CAPTION + MARGIN)
     sheet = Image.new("RGB", (wide, high), "white")
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
+    pen = ImageDraw.Draw(sheet)
     for r, row in enumerate(rows):
         for c, (image, caption) in enumerate(row):
             left, top = MARGIN + c * (width + MARGIN), MARGIN + r * (SIDE + CAPTION + MARGIN)
             fitted = _fit(image, width)
             sheet.paste(fitted, (left + (width - fitted.width) // 2, top + (SIDE - fitted.height) // 2))
-            while len(caption) > 2 and pen.textlength(caption, font) > width:
-                caption = caption[: len(caption) * 3 // 4] + "…"
-            pen.text((left + width / 2, top + SIDE + CAPTION / 2), caption, "black", font, anchor="mm")
+            words = shorten(caption, width)
+            pen.text((left + width / 2, top + SIDE + CAPTION / 2), words, "black", font_for(words), anchor="mm")
     return sheet
 
 

@@ -18,7 +18,10 @@ MAX_SIZE, MAX_CHANNELS = 4096, 64
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """Square images of `size` pixels, (B, C, H, W) float32: (x / 255 - mean) / std, one mean and std a channel."""
+    """Square images of `size` pixels, (B, C, H, W) float32: (x - mean) / std, one mean and std a channel.
+
+    x is from 0 to 1: values from `range` low to high of the data, or without one the pixels of 8-bit images / 255.
+    """
 
     kind: ClassVar[str] = "image"
     samples: ClassVar[str] = "images"
@@ -28,6 +31,7 @@ class ImageSpec:
     channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    range: tuple[float, float] | None = None
 
     @classmethod
     def of(cls, size: int, channels: int) -> ImageSpec:
@@ -41,7 +45,8 @@ class ImageSpec:
 
     def describe(self) -> str:
         """Return the size and the channels."""
-        return f"{self.size} × {self.size} pixels, {self.channels} channels"
+        values = "" if self.range is None else f", values from {self.range[0]:g} to {self.range[1]:g}"
+        return f"{self.size} × {self.size} pixels, {self.channels} channels{values}"
 
     def draw(self, x: Tensor) -> Image.Image:
         """Undo the normalization of (C, H, W); of more than three channels the first three are shown."""
@@ -59,6 +64,7 @@ class ImageSpec:
     def from_json(cls, values: Mapping[str, Any], folder: Path) -> ImageSpec:
         """Return the spec; ValueError for impossible sizes, channels, means or standard deviations."""
         size, channels, mean, std = (values[key] for key in ("size", "channels", "mean", "std"))
+        low, high = values.get("range") or (0.0, 1.0)
         if not (type(size) is int and type(channels) is int):
             raise ValueError("the size or the channels are not whole numbers")
         sound = (
@@ -67,10 +73,11 @@ class ImageSpec:
             and len(mean) == len(std) == channels
             and all(math.isfinite(value) for value in mean)
             and all(0 < value < math.inf for value in std)
+            and -math.inf < low < high < math.inf
         )
         if not sound:
             raise ValueError("it has an impossible spec")
-        return cls(size, channels, tuple(mean), tuple(std))
+        return cls(size, channels, tuple(mean), tuple(std), (float(low), float(high)) if values.get("range") else None)
 
     def save(self, folder: Path) -> None:
         """Write nothing: the recipe contains everything."""

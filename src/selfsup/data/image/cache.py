@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from selfsup.data.image.decode import image_size, to_channels
-from selfsup.data.image.sources import Files, conformed
+from selfsup.data.image.sources import Files, image_only
 from selfsup.errors import UserError
 from selfsup.source import Broken, Source
 from selfsup.spec import ImageSpec, Spec
@@ -26,10 +27,11 @@ class Decoded:
     kind = "image"
 
     def __init__(self, source: Files, limit: int = 8 << 30, path: str | None = None) -> None:
-        channels = source.channels
+        channels = source.channels or 3
+        self.dtype = np.dtype(np.uint8 if source.range is None or source.range == "auto" else np.float32)
         self.source, self.channels, self.name, self.labels = source, channels, source.name, source.labels
         areas = np.array([_area(source, index) for index in range(len(source))], dtype=np.int64)
-        self._starts = np.concatenate([[0], np.cumsum(areas * channels)])
+        self._starts = np.concatenate([[0], np.cumsum(areas * channels * self.dtype.itemsize)])
         needed = int(self._starts[-1])
         if needed > limit:
             fit = int(np.searchsorted(self._starts, limit, "right")) - 1
@@ -44,7 +46,15 @@ class Decoded:
     def _open(self, path: str, needed: int) -> NDArray[np.uint8]:
         """Map the file: a line that identifies the data, the shapes (0, 0: not decoded yet), the pixels."""
         head = (
-            json.dumps({"data": self.source.fingerprint(), "channels": self.channels, "bytes": needed}).encode() + b"\n"
+            json.dumps(
+                {
+                    "data": self.source.fingerprint(),
+                    "channels": self.channels,
+                    "range": self.source.range,
+                    "bytes": needed,
+                }
+            ).encode()
+            + b"\n"
         )
         head = head.ljust(-(-len(head) // 8) * 8)
         size = len(head) + self._shapes.nbytes + needed
@@ -70,11 +80,13 @@ class Decoded:
         """Return 1."""
         return 1
 
-    def read(self, index: int, span: slice | None = None) -> NDArray[np.uint8]:
-        """Return (H, W, channels) uint8: a view of the cache, not to be modified."""
-        place = self._pixels[self._starts[index] : self._starts[index + 1]]
+    def read(self, index: int, span: slice | None = None) -> NDArray[Any]:
+        """Return (H, W, channels), uint8 or float32 as the files: a view of the cache, not to be modified."""
+        place = self._pixels[self._starts[index] : self._starts[index + 1]].view(self.dtype)
         if not self._shapes[index].any():
             pixels = to_channels(self.source.read(index), self.channels)
+            if pixels.dtype != self.dtype:
+                raise Broken(f"{pixels.dtype} values among {self.dtype}: the cache cannot keep them")
             if pixels.size != place.size:
                 raise Broken("not the size in its header")
             place[:] = pixels.reshape(-1)
@@ -85,13 +97,15 @@ class Decoded:
         """Return the file's path."""
         return self.source.path(index)
 
-    def spec(self, size: int | None = None, channels: int | None = None) -> ImageSpec:
+    def spec(self, size: int | None = None, channels: int | None = None, range: str | None = None) -> ImageSpec:
         """Return the spec of the files; see `Files.spec`."""
-        return self.source.spec(size, channels or self.channels)
+        return self.source.spec(size, channels or self.channels, range)
 
     def conform(self, spec: Spec) -> Decoded:
         """Return the same."""
-        return conformed(self, spec)
+        if image_only(self, spec).channels != self.channels:
+            raise UserError(f"the decoded images of {self.name} have {self.channels} channels")
+        return self
 
     def take(self, indices: NDArray[np.int64]) -> Source:
         """Return some of the files, without a cache."""

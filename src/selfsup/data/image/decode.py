@@ -1,20 +1,23 @@
-"""One image file -> uint8 pixels, whatever its format; a file that cannot be read is `Broken`, with a reason."""
+"""One image file -> its pixels, whatever its format; a file that cannot be read is `Broken`, with a reason."""
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import io
 import os
 import stat
 import warnings
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from selfsup.base import buffers
 from selfsup.base.watchdog import with_timeout
+from selfsup.data.image import instruments
 from selfsup.source import Broken
 
 try:
@@ -22,8 +25,29 @@ try:
 except ImportError:  # Pillow decodes to the same pixels, in about 1.5 times the time
     simplejpeg = None
 
-SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"])
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # which Pillow may try, whatever the suffix
+for _plugin, _register in (("pillow_heif", "register_heif_opener"), ("pillow_jxl", "")):  # optional
+    with contextlib.suppress(ImportError):
+        _module = importlib.import_module(_plugin)
+        getattr(_module, _register, lambda: None)()
+
+
+def _is_readable(name: str) -> bool:
+    Image.init()
+    return name in Image.OPEN and (name != "AVIF" or bool(features.check("avif")))
+
+
+_ALWAYS = (
+    ".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".npy",
+)  # fmt: skip
+OPTIONAL = {  # suffix -> the format of Pillow, and what has to be installed to read it
+    ".avif": ("AVIF", "a Pillow with AVIF: pip install -U pillow"),
+    ".heic": ("HEIF", "pip install pillow-heif"),
+    ".heif": ("HEIF", "pip install pillow-heif"),
+    ".jxl": ("JXL", "pip install pillow-jxl-plugin"),
+}
+_EXTRA = {suffix: name for suffix, (name, _) in OPTIONAL.items() if _is_readable(name)}
+SUFFIXES = frozenset([*_ALWAYS, *_EXTRA])
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", *sorted(set(_EXTRA.values())))  # whatever the suffix
 MAX_PIXELS = 200_000_000  # more are refused by the header, before memory is allocated
 MAX_BYTES = 1 << 30  # of a file
 MAX_WORK = 20 * MAX_PIXELS  # pixels times scans of a JPEG: a few bytes of a scan can cost a pass over all pixels
@@ -34,13 +58,14 @@ T = TypeVar("T")
 _ORIENTATIONS = ((0, 0, 0), (0, 0, 0), (0, 1, 0), (0, 1, 1), (0, 0, 1), (1, 0, 0), (1, 1, 0), (1, 1, 1), (1, 0, 1))
 
 
-def read_image(path: str | bytes, channels: int) -> NDArray[np.uint8]:
-    """Return (H, W, channels) uint8, upright by its EXIF tag; the first frame of an animation.
+def read_image(path: str | bytes, channels: int | None = 3, page: int = 0) -> NDArray[Any]:
+    """Return (H, W, channels), upright by its EXIF tag; 8-bit images as uint8, others in their own type.
 
-    16-bit images keep their high byte, transparency is laid over white, palettes and CMYK become RGB.
+    Transparency is laid over white, or kept as the fourth of 4 channels; palettes and CMYK become RGB. Without
+    `channels` images of more bands than colours have all of them, and any other image has 3.
     Raises `Broken` for anything but a readable image of at most `MAX_PIXELS` pixels.
     """
-    return decode_image(read_bytes(path), channels)
+    return decode_image(read_bytes(path), channels, page)
 
 
 def read_bytes(path: str | bytes) -> bytes:
@@ -69,21 +94,153 @@ def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # or opening a pipe would wait for a writer
 
 
+class Header(NamedTuple):
+    """What a file says of itself: `bands` as they are stored, `alpha` if the last one is transparency."""
+
+    ordinary: bool  # 8 bits or fewer, grey or colour
+    bands: int
+    alpha: bool
+    pages: int
+
+
+def read_header(data: bytes) -> Header:
+    """Return what the bytes of an image file say of it, without decoding more than they must; or raise `Broken`."""
+    if data[:2] == b"\xff\xd8":
+        return Header(True, 3, False, 1)
+    if instruments.is_npy(data):
+        pixels = _guarded(lambda: instruments.read_npy(data))
+        return Header(pixels.dtype in (np.uint8, np.bool_) and pixels.shape[2] in (1, 3), pixels.shape[2], False, 1)
+
+    def look(image: Image.Image) -> Header:
+        alpha = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
+        ordinary = image.mode not in ("I", "F") and not image.mode.startswith("I;")
+        ordinary = ordinary and not instruments.is_wide_png(data) and not _for_tifffile(image)
+        bands = _bands(image) if image.format == "TIFF" else len(image.getbands())
+        return Header(ordinary, bands, alpha, getattr(image, "n_frames", 1))
+
+    try:
+        return _by_pillow(data, look)
+    except Broken:
+        if not data.startswith(instruments.TIFF):
+            raise
+    return _guarded(lambda: instruments.tiff_header(data, Header))
+
+
 def image_size(path: str | bytes) -> tuple[int, int]:
-    """Return the width and height in an image file's header, or raise `Broken`."""
-    return _by_pillow(read_bytes(path), lambda image: image.size)
+    """Return the width and height of an image file, from its header where that tells them, or raise `Broken`."""
+    data = read_bytes(path)
+    if not instruments.is_npy(data):
+        try:
+            return _by_pillow(data, lambda image: image.size)
+        except Broken:
+            if not data.startswith(instruments.TIFF):
+                raise
+    high, wide = decode_image(data, None).shape[:2]
+    return wide, high
 
 
-def decode_image(data: bytes, channels: int) -> NDArray[np.uint8]:
+def decode_image(data: bytes, channels: int | None = 3, page: int = 0) -> NDArray[Any]:
     """Return the pixels of an image file's bytes, as `read_image` does."""
     if not data:
         raise Broken("empty file")
-    if simplejpeg is not None and data[:2] == b"\xff\xd8" and channels in (1, 3):
+    if simplejpeg is not None and data[:2] == b"\xff\xd8" and channels in (1, 3, None):
         try:
-            return _jpeg(data, channels)
+            return _jpeg(data, channels or 3)
         except ValueError:  # Pillow decides what the fast decoder refuses, so that both ways accept the same files
             pass
-    return _by_pillow(data, lambda image: _pixels(ImageOps.exif_transpose(image), channels))
+    if instruments.is_npy(data):
+        return _as_wanted(_guarded(lambda: instruments.read_npy(data)), channels)
+    if instruments.is_wide_png(data):
+        return _as_wanted(_guarded(lambda: instruments.read_wide_png(data)), channels, alpha=data[25:26] != b"\2")
+    if data.startswith(instruments.TIFF):
+        return _tiff(data, channels, page)
+    return _by_pillow(data, lambda image: _pixels(_frame(image, page), channels))
+
+
+def _tiff(data: bytes, channels: int | None, page: int) -> NDArray[Any]:
+    """Decode a TIFF by Pillow where it is 8-bit grey or colour, by tifffile where it is anything else."""
+
+    def work(image: Image.Image) -> NDArray[Any] | None:
+        frame = image if page == 0 else _seek(image, page)
+        return None if _for_tifffile(frame) else _pixels(ImageOps.exif_transpose(frame), channels)
+
+    first: Broken | None = None
+    try:
+        pixels = _by_pillow(data, work)
+        if pixels is not None:
+            return pixels
+    except Broken as error:
+        first = error
+    try:
+        pixels = _guarded(lambda: instruments.read_tiff(data, page))
+    except Broken as error:
+        if first is not None:
+            raise (error if "imagecodecs" in str(error) else first) from None
+        if "imagecodecs" not in str(error):
+            raise
+        # of what tifffile cannot decompress alone, Pillow reads grey of 16 bits and floats in full
+        whole = _by_pillow(data, lambda image: _in_full(_frame(image, page)))
+        if whole is None:
+            raise error from None
+        pixels = whole
+    return _as_wanted(pixels, channels)
+
+
+def _in_full(image: Image.Image) -> NDArray[Any] | None:
+    return np.asarray(image)[..., None] if image.mode in ("I", "F") or image.mode.startswith("I;16") else None
+
+
+def _bands(image: Image.Image) -> int:
+    tags: Any = getattr(image, "tag_v2", {})
+    return int(tags.get(277, len(image.getbands())))
+
+
+def _for_tifffile(image: Image.Image) -> bool:
+    """Return whether a TIFF that Pillow opened has more than it would show: more bits, more bands or other types."""
+    tags: Any = getattr(image, "tag_v2", None)
+    if image.format != "TIFF" or tags is None:
+        return False
+    bits = tags.get(258, (1,))
+    bands = int(tags.get(277, 1))
+    extra = tags.get(338, ())
+    extra = extra if isinstance(extra, tuple) else (extra,)
+    colours = bands - len(extra)
+    unknown = bool(extra) and not (len(extra) == 1 and extra[0] in instruments.ALPHA)
+    surplus = not extra and bands not in (1, 3, 4)
+    return (
+        max(bits) > 8
+        or image.mode in ("I", "F")
+        or unknown
+        or surplus
+        or (bands == 4 and not extra and image.mode in ("RGBX", "RGB"))
+        or colours > 4
+        or 42113 in tags
+    )
+
+
+def _frame(image: Image.Image, page: int) -> Image.Image:
+    return ImageOps.exif_transpose(image if page == 0 else _seek(image, page))
+
+
+def _seek(image: Image.Image, page: int) -> Image.Image:
+    try:
+        image.seek(page)
+    except EOFError:
+        raise Broken(f"has no page {page + 1}") from None
+    return image
+
+
+def _as_wanted(pixels: NDArray[Any], channels: int | None, alpha: bool = False) -> NDArray[Any]:
+    """Return (H, W, C) with the channels that are wanted, in the same type."""
+    if alpha and channels != 4:
+        most = float(np.iinfo(pixels.dtype).max)
+        cover = pixels[..., -1:].astype(np.float64) / most
+        pixels = (pixels[..., :-1] * cover + most * (1 - cover)).round().astype(pixels.dtype)
+    if channels is None:
+        return to_channels(pixels, 3) if pixels.shape[2] == 1 else pixels
+    if alpha and pixels.shape[2] == 2:  # grey and transparency
+        pixels = pixels[..., [0, 0, 0, 1]]
+    return to_channels(pixels, channels)
 
 
 def _by_pillow(data: bytes, use: Callable[[Image.Image], T]) -> T:
@@ -99,15 +256,22 @@ def _by_pillow(data: bytes, use: Callable[[Image.Image], T]) -> T:
                     _check_scans(data, image.width * image.height)
                 return use(image)
 
+    return _guarded(work)
+
+
+def _guarded(work: Callable[[], T]) -> T:
+    """Return work(), or raise `Broken` for whatever a decoder raises, and for one that does not terminate."""
     try:
-        return with_timeout(work)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return with_timeout(work)
     except TimeoutError:
         raise Broken("takes too long to decode") from None
     except UnidentifiedImageError:
         raise Broken("not an image") from None
     except Image.DecompressionBombError:
         raise Broken("too many pixels") from None
-    except Exception as error:  # Pillow's readers may raise anything on damaged files
+    except Exception as error:  # readers may raise anything on damaged files
         raise _reason(error) from None
 
 
@@ -159,21 +323,25 @@ def _orientation(data: bytes) -> int:
     return 1
 
 
-def _pixels(image: Image.Image, channels: int) -> NDArray[np.uint8]:
-    if image.mode.startswith("I;16") or image.mode == "I":  # Pillow clips these to 255 instead of scaling them
-        wide = np.asarray(image).astype(np.int64)
-        image = Image.fromarray((wide >> 8 if wide.max() > 255 else wide).clip(0, 255).astype(np.uint8))
+def _pixels(image: Image.Image, channels: int | None) -> NDArray[Any]:
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):  # Pillow clips these to 255
+        pixels = np.asarray(image)[..., None]
+        if image.mode == "I" and image.format in ("PNG", "PPM", None) and 0 <= pixels.min() <= pixels.max() < 1 << 16:
+            pixels = pixels.astype(np.uint16)
+        return _as_wanted(np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("=")), channels)
+    channels = channels or 3
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        if channels != 4:
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     mode = {1: "L", 3: "RGB", 4: "RGBA"}.get(channels)
     if mode is None:
-        raise Broken(f"an image file cannot be read as {channels} channels")
+        raise Broken(f"an image of colours cannot be read as {channels} channels")
     pixels = np.asarray(image.convert(mode))
     return pixels.reshape(*pixels.shape[:2], channels)
 
 
-def to_channels(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
+def to_channels(pixels: NDArray[Any], channels: int) -> NDArray[Any]:
     """Return (..., H, W, C) with another number of channels: grey is repeated, colour is weighed (ITU-R 601)."""
     have = pixels.shape[-1]
     if have == channels:
@@ -182,5 +350,7 @@ def to_channels(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
         return np.repeat(pixels, channels, axis=-1)
     if channels == 1 and have >= 3:
         grey = pixels[..., :3].astype(np.float32) @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
-        return grey.round().astype(pixels.dtype)[..., None]
+        if pixels.dtype.kind != "f":
+            grey = grey.round()
+        return grey.astype(pixels.dtype)[..., None]
     raise Broken(f"{have} channels cannot become {channels}")

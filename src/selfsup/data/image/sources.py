@@ -2,35 +2,126 @@
 
 from __future__ import annotations
 
+import builtins
+import contextlib
 import copy
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from selfsup.data.image.decode import read_image
+from selfsup.base.notes import say_notes
+from selfsup.data.image.decode import Header, read_bytes, read_header, read_image, to_channels
+from selfsup.data.image.values import SAMPLE, Range, Values, mean_std, read_range, scaled
 from selfsup.data.index import BLOCK
 from selfsup.errors import UserError
 from selfsup.source import Broken, Labels, Source
 from selfsup.spec import ImageSpec, Spec
 from selfsup.spec.image import MAX_CHANNELS
 
+AUTO = "auto"  # the range is measured when it is first needed
+CHECKED = 1 << 28  # bytes of files that are read to look at a sample of them
 
-class Arrays:
-    """Images in memory: `x` uint8 or uint16 (N, H, W[, C]), up to 64 channels. Raises `UserError` for others."""
+
+class Images:
+    """What all sources of images have: a range of values, one for the whole data set, and the measuring of it.
+
+    `range`: see `ImageSpec.range`; "auto" until it is known. `notes`: what was left out, and how values are read.
+    """
 
     kind = "image"
+    name: str
+    labels: Labels | None
+    said_notes: tuple[str, ...] = ()
+    range: str | Range | None = AUTO
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def native(self, index: int) -> NDArray[Any]:
+        """Return (H, W, C) with the values that were stored, or raise `Broken`."""
+        raise NotImplementedError
+
+    def extent(self, index: int) -> int:
+        """Return 1."""
+        return 1
+
+    def path(self, index: int) -> str:
+        """Return the sample's number."""
+        return str(index)
+
+    def read(self, index: int, span: slice | None = None) -> NDArray[Any]:
+        """Return (H, W, C): uint8 or uint16 as they are, any other values as float32 from 0 to 1; or raise `Broken`."""
+        pixels = self.native(index)
+        if pixels.dtype == np.uint8 and (self.range is None or self.range == AUTO):
+            return pixels
+        return scaled(pixels, self.bounds())
+
+    def bounds(self) -> Range | None:
+        """Return the range, measured if it has not been given."""
+        if self.range == AUTO:
+            self.range, _ = self._measure(AUTO)
+        return self.range  # type: ignore[return-value]
+
+    def _sample(self) -> list[int]:
+        """Return which samples are looked at: the same ones each time."""
+        count = len(self)
+        if count <= SAMPLE:
+            return list(range(count))
+        return sorted(np.random.default_rng(0).choice(count, SAMPLE, replace=False).tolist())
+
+    def _measure(self, wanted: str | Range) -> tuple[Range | None, tuple[str, ...]]:
+        """Return the range of the data and what is to be said of it."""
+        found = Values()
+        for index in self._sample():
+            with contextlib.suppress(Broken):
+                found.add(self.native(index))
+        return found.choose(wanted)
+
+    def _made(self, size: int, channels: int, wanted: object) -> ImageSpec:
+        """Return the spec with the range, and for other than 8-bit colours with the measured mean and deviation."""
+        bounds, told = self._measure(read_range(wanted))
+        self.range = bounds
+        self._say(told)
+        if channels == 3 and bounds is None:
+            return ImageSpec.of(size, 3)
+        looked = []
+        for index in self._sample():
+            with contextlib.suppress(Broken):
+                looked.append(to_channels(self.conform_to(channels, bounds).read(index), channels))
+        if not looked:
+            return replace(ImageSpec.of(size, channels), range=bounds)
+        mean, std = mean_std(looked, channels)
+        return ImageSpec(size, channels, mean, std, bounds)
+
+    def _say(self, told: Sequence[str]) -> None:
+        self.notes = (
+            *self.notes,
+            *(f"{self.name}: {line}" for line in told if f"{self.name}: {line}" not in self.notes),
+        )
+
+    def conform_to(self, channels: int, bounds: Range | None) -> Self:
+        """Return the same images with these channels and this range."""
+        if self.range == bounds:
+            return self
+        same = copy.copy(self)
+        same.range = bounds
+        return same
+
+
+class Arrays(Images):
+    """Images in memory: `x` (N, H, W[, C]), numbers of any type, up to 64 channels. Raises `UserError` for others."""
 
     def __init__(self, x: NDArray[Any], labels: Labels | None = None, name: str = "arrays") -> None:
-        if x.ndim not in (3, 4) or x.dtype not in (np.uint8, np.uint16):
-            hint = "; images of 0 to 1 become uint8 by (x * 255).round().astype('uint8')" if x.dtype.kind == "f" else ""
-            raise UserError(
-                f"{name}: x must be uint8 or uint16 of shape (N, H, W) or (N, H, W, C), not {x.dtype} {x.shape}{hint}"
-            )
+        if x.ndim not in (3, 4) or x.dtype.kind not in "buif":
+            raise UserError(f"{name}: x must hold numbers, of shape (N, H, W) or (N, H, W, C), not {x.dtype} {x.shape}")
         if x.ndim == 3:
             x = x[..., None]
         if len(x) == 0:
@@ -41,58 +132,70 @@ class Arrays:
             raise UserError(f"{name}: x has the shape {x.shape}; images have 1 to {MAX_CHANNELS} channels, last")
         if labels is not None and len(labels.ids) != len(x):
             raise UserError(f"{name}: {len(labels.ids)} labels for {len(x)} images")
-        self.x, self.labels, self.name = np.ascontiguousarray(x), labels, name
+        if x.dtype == np.bool_:
+            x = x.astype(np.uint8) * np.uint8(255)
+        self.x, self.labels, self.name = np.ascontiguousarray(x, x.dtype.newbyteorder("=")), labels, name
 
     def __len__(self) -> int:
         return len(self.x)
 
-    def extent(self, index: int) -> int:
-        """Return 1."""
-        return 1
-
-    def read(self, index: int, span: slice | None = None) -> NDArray[Any]:
+    def native(self, index: int) -> NDArray[Any]:
         """Return (H, W, C), in the type of the arrays."""
         return self.x[index]
 
-    def path(self, index: int) -> str:
-        """Return the sample's number."""
-        return str(index)
+    def several(self, indices: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """Return images (N, H, W, C), read as `read` does, and which of them are these samples."""
+        if (self.x.dtype == np.uint8 and (self.range is None or self.range == AUTO)) or (
+            self.x.dtype == np.uint16 and self.range is None
+        ):
+            return self.x, indices
+        return np.stack([self.read(index) for index in indices.tolist()]), np.arange(len(indices))
 
-    def spec(self, size: int | None = None, channels: int | None = None) -> ImageSpec:
+    def spec(self, size: int | None = None, channels: int | None = None, range: str | None = None) -> ImageSpec:
         """Return what an encoder gets of these arrays.
 
         Args:
             size: Pixels a side; by default the arrays' own shorter side, at least 8, in [8, 4096].
             channels: Channels of an image; by default the arrays' own, in [1, 64].
+            range: As for files.
 
         Raises:
             UserError: For other channels than their own, unless grey becomes several or colour becomes grey.
         """
-        return array_spec(self.x.shape[1:], self.name, size, channels)
+        shape = self.x.shape[1:]
+        check_channels(shape[2], self.name, channels)
+        return self._made(size or max(min(shape[:2]), 8), channels or shape[2], range)
 
     def conform(self, spec: Spec) -> Arrays:
-        """Return the same; the views convert the channels."""
-        return conformed(self, spec)
+        """Return the same, read with the range of the spec; the views convert the channels."""
+        spec = image_only(self, spec)
+        check_channels(self.x.shape[3], self.name, spec.channels)
+        return self.conform_to(spec.channels, spec.range)
 
     def take(self, indices: NDArray[np.int64]) -> Arrays:
         """Return some of the images."""
-        return Arrays(self.x[indices], self.labels and self.labels.take(indices), self.name)
+        taken = copy.copy(self)
+        taken.x, taken.labels = self.x[indices], self.labels and self.labels.take(indices)
+        return taken
 
     def fingerprint(self) -> str:
         """Return a hash of the shape, every pixel and the labels."""
-        digest = hashlib.blake2b(repr(self.x.shape).encode(), digest_size=8)
+        about = repr(self.x.shape) + (self.x.dtype.str if self.x.dtype.itemsize > 2 else "")
+        digest = hashlib.blake2b(about.encode(), digest_size=8)
         digest.update(self.x.data)
         return _with_labels(digest, self.labels)
 
 
-class Files:
+class Files(Images):
     """Image files below `root`. Paths are raw bytes in one Arrow array: light for millions, any file name.
 
-    `channels`: the number with which files are read, 3 unless `conform` changes it.
+    `channels`: the number with which files are read, None for 3, or all bands of those that have more; `pages`: which
+    page of each file is the sample, None for the first.
     """
 
-    kind = "image"
-    channels = 3
+    channels: int | None = None
+    pages: NDArray[np.int64] | None = None
+    all_pages = False
 
     def __init__(self, root: str, paths: pa.Array, labels: Labels | None = None, name: str | None = None) -> None:
         self.root, self.paths, self.labels = os.fsencode(root), paths.cast(pa.large_binary()), labels
@@ -102,59 +205,149 @@ class Files:
         return len(self.paths)
 
     def path(self, index: int) -> str:
-        """Return the path relative to the root; bytes that are not UTF-8 as surrogate escapes."""
-        return os.fsdecode(self.paths[index].as_py())
-
-    def extent(self, index: int) -> int:
-        """Return 1."""
-        return 1
+        """Return the path relative to the root, with #page behind the first page; other bytes as surrogate escapes."""
+        path, page = (
+            os.fsdecode(self.paths[index].as_py()),
+            int(self.pages[index]) if self.all_pages and self.pages is not None else 0,
+        )
+        return f"{path}#{page + 1}" if page else path
 
     def file(self, index: int) -> bytes:
         """Return the whole path of the file."""
         return os.path.join(self.root, self.paths[index].as_py())
 
-    def read(self, index: int, span: slice | None = None) -> NDArray[np.uint8]:
-        """Return (H, W, channels) uint8, or raise `Broken`."""
-        return read_image(self.file(index), self.channels)
+    def paged(self, page: int | None) -> Files:
+        """Return another page of each file as the samples, or with None every page of every file."""
+        if page == 0:
+            return self
+        same = copy.copy(self)
+        if page is not None:
+            same.pages = np.full(len(self), page, np.int64)
+            self_said = f"{self.name}: page {page + 1} of each file is read; files without it are skipped"
+            same.notes = (*self.notes, self_said)
+            return same
+        counts = np.ones(len(self), np.int64)
+        for index in builtins.range(len(self)):
+            with contextlib.suppress(Broken):
+                counts[index] = read_header(read_bytes(self.file(index))).pages
+        same = same.take(np.repeat(np.arange(len(self)), counts))
+        same.pages = np.concatenate([np.arange(count) for count in counts.tolist()])
+        same.all_pages = True
+        several = f"{int((counts > 1).sum()):,} have several"
+        told = f"{self.name}: {len(same):,} samples, the pages of {len(self):,} files ({several})"
+        same.notes = (*self.notes, told)
+        return same
 
-    def spec(self, size: int | None = None, channels: int | None = None) -> ImageSpec:
+    def native(self, index: int) -> NDArray[Any]:
+        """Return (H, W, channels) in the type of the file, or raise `Broken`."""
+        return read_image(self.file(index), self.channels, 0 if self.pages is None else int(self.pages[index]))
+
+    def spec(self, size: int | None = None, channels: int | None = None, range: str | None = None) -> ImageSpec:
         """Return what an encoder gets of these files.
 
         Args:
             size: Pixels a side; by default the median shorter side of the first 16 images, at most 224, in [8, 4096].
-            channels: Channels of an image, 1, 3 or 4 for image files (3 by default); arrays keep their own, in [1, 64].
+            channels: Channels of an image, 1, 3 or 4 of colours (3 by default); files of other bands and arrays keep
+                their own, in [1, 64].
+            range: Values that become 0 to 1: MIN:MAX, dtype (the range of the type), or auto (the default): 8-bit
+                images as they are, others by the values of a sample. What it finds is said, and kept in the recipe.
 
         Raises:
-            UserError: For other channels than 1, 3 and 4, which image files do not have.
+            UserError: For channels that these files do not have.
         """
-        if channels not in (None, 1, 3, 4):
-            raise UserError(f"image files are read with 1, 3 or 4 channels, not {channels}: give another --channels")
+        headers = self._headers()
+        channels = self._channels(headers, channels)
         if size is None:
             sides = []
-            for index in range(min(len(self), 16)):
+            for index in builtins.range(min(len(self), 16)):
                 try:
-                    sides.append(min(self.read(index).shape[:2]))
+                    sides.append(min(self.native(index).shape[:2]))
                 except Broken:
                     continue
             size = min(224, int(np.median(sides))) if sides else 224
             size = size if size <= 64 else size // 32 * 32
-        return ImageSpec.of(max(size, 8), channels or 3)
+        looked = self.conform_to(channels, AUTO)
+        if all(header.ordinary for header in headers) and read_range(range) in (AUTO, "dtype") and channels == 3:
+            looked._say(self._dark(headers))
+            self.range, self.notes = None, looked.notes
+            return ImageSpec.of(max(size, 8), 3)
+        spec = looked._made(max(size, 8), channels, range)
+        self.range, self.notes = looked.range, looked.notes
+        return spec
+
+    def _headers(self) -> list[Header]:
+        """Return what a sample of the files say of themselves, and say of which pages are left out."""
+        found, read = [], 0
+        for index in self._sample():
+            try:
+                data = read_bytes(self.file(index))
+                found.append(read_header(data))
+            except Broken:
+                continue
+            read += len(data)
+            if read > CHECKED:
+                break
+        several = [header.pages for header in found if header.pages > 1]
+        if several and self.pages is None:
+            most = f"{min(several)} to {max(several)}" if min(several) < max(several) else f"{several[0]}"
+            self._say(
+                [
+                    f"{len(several):,} of {len(found):,} files looked at have {most} pages or frames; only the first "
+                    "is read; --pages all makes each a sample, --pages N takes the Nth"
+                ]
+            )
+        return found
+
+    def _dark(self, headers: Sequence[Header]) -> tuple[str, ...]:
+        """Return a line for 8-bit images that use only a few of their values; JPEGs are not looked at."""
+        found = Values()
+        for index in self._sample()[:16]:
+            if os.path.splitext(self.paths[index].as_py())[1].lower() in (b".png", b".tif", b".tiff", b".npy", b".bmp"):
+                with contextlib.suppress(Broken):
+                    found.add(self.native(index))
+        return found.choose(AUTO)[1] if found.images else ()
+
+    def _channels(self, headers: Sequence[Header], channels: int | None) -> int:
+        """Return the number of channels, own bands by default; raise `UserError` for one that the files do not have."""
+        own = Counter(h.bands - h.alpha for h in headers if h.bands - h.alpha not in (1, 3) and not _is_cmyk(h))
+        if not own:
+            if channels not in (None, 1, 3, 4) and any(header.bands != 1 for header in headers):
+                raise UserError(
+                    f"images of colours are read with 1, 3 or 4 channels, not {channels}: give another --channels"
+                )
+            if channels not in (None, 1, 3, 4) and not headers:
+                raise UserError(f"no file of {self.name} tells its channels, so {channels} cannot be: leave it out")
+            if channels == 4 and headers and not any(header.alpha or header.bands == 4 for header in headers):
+                self._say(["none of the images looked at has a fourth channel: with --channels 4 it is constant"])
+            return channels or 3
+        bands, count = own.most_common(1)[0]
+        if len(own) > 1 or count < len(headers):
+            others = ", ".join(f"{n:,} have {h}" for h, n in sorted(Counter(h.bands for h in headers).items()))
+            self._say([f"the images differ in their channels ({others}); those that cannot be read as "
+                       f"{channels or bands} are left out"])  # fmt: skip
+        if channels is not None:
+            check_channels(bands, self.name, channels)
+        return channels or bands
+
+    def conform_to(self, channels: int, bounds: Any) -> Files:
+        """Return the same files, read with these channels and this range."""
+        if channels == self.channels and bounds == self.range:
+            return self
+        same = copy.copy(self)
+        same.channels, same.range = channels, bounds
+        return same
 
     def conform(self, spec: Spec) -> Files:
-        """Return the same files, read with the channels of the spec."""
-        same = conformed(self, spec)
-        assert isinstance(spec, ImageSpec)
-        if spec.channels == self.channels:
-            return same
-        same = copy.copy(self)
-        same.channels = spec.channels
-        return same
+        """Return the same files, read with the channels and the range of the spec."""
+        spec = image_only(self, spec)
+        return self.conform_to(spec.channels, spec.range)
 
     def take(self, indices: NDArray[np.int64]) -> Files:
         """Return some of the files."""
         taken = copy.copy(self)
         taken.paths = self.paths.take(pa.array(indices))
         taken.labels = self.labels and self.labels.take(indices)
+        taken.pages = None if self.pages is None else self.pages[indices]
         return taken
 
     def fingerprint(self) -> str:
@@ -162,29 +355,26 @@ class Files:
         digest = hashlib.blake2b(digest_size=8)
         for start in range(0, len(self), BLOCK):
             digest.update(b"\0".join([*self.paths[start : start + BLOCK].to_pylist(), b""]))
+        if self.pages is not None:
+            digest.update(self.pages.tobytes())
         return _with_labels(digest, self.labels)
 
 
-S = TypeVar("S", bound=Source)
+def _is_cmyk(header: Header) -> bool:
+    return header.ordinary and header.bands == 4
 
 
-def conformed(source: S, spec: Spec) -> S:
-    """Return the source; raise `UserError` for a spec of another kind, or channels that are impossible here."""
+def image_only(source: Source, spec: Spec) -> ImageSpec:
+    """Return the spec; raise `UserError` for one of another kind."""
     if not isinstance(spec, ImageSpec):
         raise UserError(f"{source.name} holds no {spec.samples}, which this encoder takes")
-    source.spec(size=spec.size, channels=spec.channels)
-    return source
+    return spec
 
 
-def array_spec(shape: Sequence[int], name: str, size: int | None, channels: int | None) -> ImageSpec:
-    """Return the spec of images of `shape` (H, W, C), with another size or number of channels if given.
-
-    Raises `UserError` for a number of channels to which they cannot be converted.
-    """
-    have = shape[2]
+def check_channels(have: int, name: str, channels: int | None) -> None:
+    """Raise `UserError` for a number of channels to which images of `have` channels cannot be converted."""
     if channels not in (None, have) and have != 1 and not (channels == 1 and have >= 3):
         raise UserError(f"{name} has {have} channels, which cannot become {channels}: give another --channels")
-    return ImageSpec.of(size or max(min(shape[:2]), 8), channels or have)
 
 
 def _with_labels(digest: hashlib.blake2b, labels: Labels | None) -> str:
@@ -198,4 +388,5 @@ def image_spec(source: Source, **given: Any) -> ImageSpec:
     spec = source.spec(**{key: value for key, value in given.items() if value is not None})
     if not isinstance(spec, ImageSpec):
         raise UserError(f"{source.name} holds no images")
+    say_notes(source)
     return spec

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfsup.base.cache import cache_folder
-from selfsup.data.image.sources import array_spec, conformed
+from selfsup.data.image.sources import Images, check_channels, image_only
 from selfsup.data.labels import array_labels
 from selfsup.errors import UserError, unknown
 from selfsup.source import Broken, Labels
@@ -43,10 +43,8 @@ def open_torchvision(name: str) -> Torchvision:
         raise UserError(f"torchvision cannot provide {wanted} as images: {reason}") from error
 
 
-class Torchvision:
+class Torchvision(Images):
     """A torchvision data set of (image, label) pairs, read lazily."""
-
-    kind = "image"
 
     def __init__(self, dataset: Any, name: str) -> None:
         self.dataset, self.name = dataset, name
@@ -57,41 +55,37 @@ class Torchvision:
             ids = np.asarray(targets, dtype=np.int64)
             named = len(classes) > int(ids.max())
             self.labels = Labels(ids, classes) if named else array_labels(name, ids)
-        self.shape = self.read(0).shape
+        self.shape = self.native(0).shape
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def extent(self, index: int) -> int:
-        """Return 1."""
-        return 1
-
-    def read(self, index: int, span: slice | None = None) -> NDArray[np.uint8]:
-        """Return (H, W, C) uint8, or raise `Broken`."""
+    def native(self, index: int) -> NDArray[Any]:
+        """Return (H, W, C), or raise `Broken`."""
         try:
             pixels = np.asarray(self.dataset[index][0])
         except (OSError, SyntaxError, ValueError, EOFError) as error:
             raise Broken(f"torchvision: {type(error).__name__}") from None
-        if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3):
+        if pixels.dtype.kind not in "buif" or pixels.ndim not in (2, 3):
             raise Broken(f"not an image: {pixels.dtype} {pixels.shape}")
         return pixels if pixels.ndim == 3 else pixels[..., None]
 
-    def path(self, index: int) -> str:
-        """Return the sample's number."""
-        return str(index)
-
-    def spec(self, size: int | None = None, channels: int | None = None) -> ImageSpec:
+    def spec(self, size: int | None = None, channels: int | None = None, range: str | None = None) -> ImageSpec:
         """Return what an encoder gets of these images.
 
         Args:
             size: Pixels a side; by default the first image's shorter side, at most 224, in [8, 4096].
             channels: Channels of an image; by default the first image's own, in [1, 64].
+            range: As for files.
         """
-        return array_spec(self.shape, self.name, size or max(8, min(224, *self.shape[:2])), channels)
+        check_channels(self.shape[2], self.name, channels)
+        return self._made(size or max(8, min(224, *self.shape[:2])), channels or self.shape[2], range)
 
     def conform(self, spec: Spec) -> Torchvision:
-        """Return the same; the views convert the channels."""
-        return conformed(self, spec)
+        """Return the same, read with the range of the spec; the views convert the channels."""
+        spec = image_only(self, spec)
+        check_channels(self.shape[2], self.name, spec.channels)
+        return self.conform_to(spec.channels, spec.range)
 
     def take(self, indices: NDArray[np.int64]) -> Torchvision:
         """Return some of the images."""

@@ -220,8 +220,11 @@ def render(
     offset: NDArray[np.float32],
     out: NDArray[Any],
 ) -> None:
-    """Resample and change images x[picked] (B, H, W, C), uint8 or uint16, into out (B, V, S, S, C), as `paint`."""
-    unit, scratch = f32(1 / np.iinfo(x.dtype).max), _scratch(*out.shape[3:])
+    """Resample and change images x[picked] (B, H, W, C) into out (B, V, S, S, C), as `paint`.
+
+    x is uint8, uint16 or float32 in 0..1.
+    """
+    unit, scratch = f32(1 if x.dtype == np.float32 else 1 / np.iinfo(x.dtype).max), _scratch(*out.shape[3:])
     box, bounds, flip, black = places
     _render(
         x, picked, box, bounds, flip, black, cubic, unit, colors, factor, offset, out.dtype == np.uint8, scratch, out

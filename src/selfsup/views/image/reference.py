@@ -107,7 +107,7 @@ def render(
     out: NDArray[Any],
 ) -> None:
     """As `kernel.render`."""
-    images = torch.from_numpy(x[picked].astype(np.float32) / np.iinfo(x.dtype).max)
+    images = torch.from_numpy(x[picked].astype(np.float32) / (1 if x.dtype == np.float32 else np.iinfo(x.dtype).max))
     size = out.shape[2]
     for view in range(out.shape[1]):
         box, bounds = places.box[:, view], places.bounds[:, view]

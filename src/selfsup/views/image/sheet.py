@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from selfsup.data.image import image_spec
+from selfsup.data.image.values import to_uint8
 from selfsup.source import Source
 from selfsup.spec import ImageSpec
 from selfsup.views.image.crop import preset
@@ -50,8 +51,8 @@ def contact_sheet(
 
 
 def _original(source: Source, index: int, spec: ImageSpec) -> NDArray[np.uint8]:
-    pixels = source.read(index)
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels[..., :3]).convert("RGB")
+    pixels = to_uint8(source.conform(spec).read(index))
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] < 3 else pixels[..., :3]).convert("RGB")
     image.thumbnail((spec.size, spec.size))
     tile = np.full((spec.size, spec.size, 3), 255, np.uint8)
     tile[: image.height, : image.width] = np.asarray(image)
@@ -59,9 +60,9 @@ def _original(source: Source, index: int, spec: ImageSpec) -> NDArray[np.uint8]:
 
 
 def _tile(view: Tensor) -> NDArray[np.uint8]:
-    """Return (H, W, 3) of a uint8 view (C, H, W); gray where it has not three channels."""
+    """Return (H, W, 3) of a uint8 view (C, H, W): the first three channels, or the first one as gray."""
     pixels: NDArray[np.uint8] = torch.as_tensor(view).permute(1, 2, 0).numpy()
-    return pixels if pixels.shape[-1] == 3 else np.repeat(pixels[..., :1], 3, -1)
+    return pixels[..., :3] if pixels.shape[-1] >= 3 else np.repeat(pixels[..., :1], 3, -1)
 
 
 def _framed(tile: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

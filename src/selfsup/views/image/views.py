@@ -66,8 +66,8 @@ class ImageViews:
     output: Literal["uint8", "float32", "crops"] = "uint8"
 
     def for_device(self, device: torch.device | str, appearance_on_device: bool = False) -> ImageViews:
-        """Return the same views with the output that suits a device: float32 for `cpu`, else uint8 (or crops)."""
-        if torch.device(device).type == "cpu":
+        """Return the same with the output that suits a device: uint8 (or crops), for `cpu` and a range float32."""
+        if torch.device(device).type == "cpu" or self.spec.range is not None:  # 8 bits may be too few of such values
             return replace(self, output="float32")
         return replace(self, output="crops" if appearance_on_device else "uint8")
 
@@ -123,10 +123,11 @@ class ImageViews:
 
     def _read(self, source: Source, indices: NDArray[np.int64], seed: int, epoch: int) -> Iterator[_Images]:
         if isinstance(source, Arrays):
-            if source.x.shape[-1] == self.spec.channels:
-                yield _Images(source.x, indices, indices, [])
+            pixels, picked = source.several(indices)
+            if pixels.shape[-1] == self.spec.channels:
+                yield _Images(pixels, picked, indices, [])
             else:
-                yield _Images(to_channels(source.x[indices], self.spec.channels), np.arange(len(indices)), indices, [])
+                yield _Images(to_channels(pixels[picked], self.spec.channels), np.arange(len(indices)), indices, [])
             return
         images: list[NDArray[Any]] = []
         used: list[int] = []

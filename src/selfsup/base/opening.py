@@ -1,0 +1,49 @@
+"""How data are opened by every command: the pages of files, and links to folders."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import NamedTuple
+
+from selfsup.errors import UserError
+
+
+class Opening(NamedTuple):
+    """`pages`: 0 for the first page of each file, n for the page behind n others, None for all of them."""
+
+    pages: int | None = 0
+    follow_links: bool = False
+
+
+_opening: ContextVar[Opening] = ContextVar("opening", default=Opening())  # noqa: B039 (it is a tuple)
+
+
+@contextlib.contextmanager
+def data_opened(pages: str | int | None = None, follow_links: bool = False) -> Iterator[None]:
+    """Open data in this way meanwhile. `pages`: first, all or a number from 1. Raises `UserError` for anything else."""
+    token = _opening.set(Opening(_read_pages(pages), follow_links))
+    try:
+        yield
+    finally:
+        _opening.reset(token)
+
+
+def opening() -> Opening:
+    """Return how data are to be opened."""
+    return _opening.get()
+
+
+def _read_pages(pages: str | int | None) -> int | None:
+    if pages in (None, "first"):
+        return 0
+    if pages == "all":
+        return None
+    try:
+        number = int(str(pages))
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise UserError(f"--pages is first, all or the number of a page from 1, not {pages!r}")
+    return number - 1
