@@ -327,6 +327,7 @@ def test_absolute_paths_in_both_directions(folder: Path) -> None:
         ("path,label\na/0.png,a\nA/0.PNG,b\n", "two different labels"),
         ("id,size,kind of thing\na/0.png,3,x\n", "--columns path=COLUMN,label=COLUMN"),
         ("one,two,three\n1,2,3\n", "--columns"),
+        ("one,two\n1,2,a/0.png\n", "--columns"),
         ("path,label,label\na/0.png,x,y\n", "columns path,label"),
         ("path,label\na/0.png,a,b\n", "Expected 2 columns, got 3"),
         ("path,label\n,a\n", "for example ''"),

@@ -324,7 +324,7 @@ def _choose(source: Source, table: Table, columns: Mapping[str, str]) -> tuple[i
     if "path" not in place and any(_has(source, cell) for cell in first):
         header, place = False, {"path": next(i for i, cell in enumerate(first) if _has(source, cell))}
     elif "path" not in place:
-        place |= {"path": i for i in range(len(second)) if _has(source, second[i])}  # noqa: B035
+        place |= {"path": i for i in range(min(map(len, (first, second)))) if _has(source, second[i])}  # noqa: B035
     if "label" not in place and len(first) == 2 and "path" in place:
         place["label"] = 1 - place["path"]
     for what in ("path", "label"):
