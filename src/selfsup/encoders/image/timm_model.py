@@ -163,7 +163,7 @@ class TimmModel(nn.Module):
         if times < 1.2:
             return ()
         patch = options.get("patch_size")
-        what = f"patches of {patch} pixels" if patch else "stride 1 in its first convolution"
+        what = f"patches of {patch} × {patch} pixels" if patch else "stride 1 in its first convolution"
         return (
             f"{name} takes {spec.size} × {spec.size} images with the stem for small ones ({what}): {times:.1f} times "
             f"the operations of its own stem, as many as at {round(spec.size * times**0.5)} pixels. From --size "
