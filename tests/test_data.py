@@ -248,7 +248,8 @@ def test_damaged_npz_is_refused_or_read(tmp_path: Path, save: object) -> None:
 
 def test_array_spec_and_channels() -> None:
     spec = open_data(X).spec()
-    assert (spec.size, spec.channels, spec.range) == (8, 1, None) and spec.mean != (0.5,)
+    assert (spec.size, spec.channels, spec.range) == (8, 1, None)
+    assert spec.mean != (0.5,)
     assert open_data(X[:, :4, :5]).spec().size == 8  # what the smallest encoder takes
     assert open_data(X).spec(32, 3) == ImageSpec.of(32, 3)
     colour = open_data(X[..., None].repeat(3, -1))
