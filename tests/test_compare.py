@@ -539,7 +539,7 @@ import selfsup.train.fit as fit
 from selfsup.comparison import tournament
 from selfsup.comparison.judging import Accuracy
 from selfsup.cli import main
-fit.SAVE_SECONDS = 0.0
+fit.SAVE_SECONDS, fit.SAVE_SHARE = 0.0, 1e9
 tournament.step_seconds = lambda *_: 0.15
 Accuracy.scratch = lambda self, make, number, seed: {
     name: np.random.default_rng(number).random(len(getattr(self.parts, name))) < 0.1 for name in ("select", "test")
@@ -547,30 +547,22 @@ Accuracy.scratch = lambda self, make, number, seed: {
 sys.exit(main())
 """
     words = ["compare", str(tmp_path / "data.npz"), "--tasks", "rotation,rotation(pad=0),rotation(pad=1)", "--quiet"]
-    words += [
-        "--minutes",
-        "0.2",
-        "--encoder",
-        "convnet",
-        "--batch-size",
-        "16",
-        "--precision",
-        "float32",
-        "--shots",
-        "3",
-        "--out",
-    ]
+    words += "--minutes 0.2 --encoder convnet --batch-size 16 --precision float32 --shots 3 --out".split()
     command = [sys.executable, "-c", code, *words]
     subprocess.run([*command, str(tmp_path / "whole")], check=True, stdout=subprocess.DEVNULL)
     out, killed = tmp_path / "killed", 0
-    for delay in (0.1, 0.5, 0.9):
+
+    def logged() -> int:
+        return sum(path.read_text().count("\n") for path in out.glob("*/metrics.jsonl"))
+
+    for delay in (0.01, 0.03, 0.05):
         process = subprocess.Popen([*command, str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while not list(out.glob("*/metrics.jsonl")) and process.poll() is None:
+        while logged() < killed + 2 and process.poll() is None:  # until a checkpoint is newer than the last kill
             time.sleep(0.01)
         time.sleep(delay)
         process.send_signal(signal.SIGKILL)
-        killed += process.wait() == -signal.SIGKILL
-    assert killed
+        assert process.wait() == -signal.SIGKILL
+        killed = logged()
     subprocess.run([*command, str(out)], check=True, stdout=subprocess.DEVNULL)
     assert everything(out) == everything(tmp_path / "whole")
 

@@ -18,7 +18,7 @@ from selfsup.views.image import ImageViews, preset
 class Barlow(Task):
     """Bring the cross-correlation of two views' embeddings to the identity (Zbontar et al., 2021, equation 1).
 
-    The correlation is over the global batch. There is no chance value: unrelated views give a loss of about `out_dim`.
+    The correlation is over the global batch. Chance is `out_dim`, the loss if the embedding is the same for all images.
 
     Batch: `x` (B, 2, C, H, W) float.
     Published: ImageNet, ResNet-50, 1,000 epochs, linear, 73.5%; CIFAR-10, ResNet-18, 1,000 epochs, 92.1%.
@@ -58,7 +58,7 @@ class Barlow(Task):
     def loss(self, batch: Batch) -> Loss:
         """Return equation 1."""
         z1, z2 = (gather(z) for z in each_view(self.embed, batch["x"]))
-        return Loss(barlow_twins(z1, z2, self.redundancy))
+        return Loss(barlow_twins(z1, z2, self.redundancy), chance=float(z1.shape[1]))
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
         """Return the two views of each image."""

@@ -18,7 +18,8 @@ from selfsup.views.image import ImageViews, preset
 class VICReg(Task):
     """Make two views agree, every dimension vary, and no two dimensions correlate (Bardes et al., 2022, equation 6).
 
-    All three terms are computed over the global batch. A `variance` term near 1 means collapse. No chance value.
+    All three terms are computed over the global batch. A `variance` term near 1 means collapse. Chance is
+    0.99 · `variance`, the loss if the embedding is the same for all images.
 
     Batch: `x` (B, 2, C, H, W) float. Published: ImageNet, ResNet-50, 1,000 epochs, linear, 73.2%; CIFAR-10, ResNet-18,
     1,000 epochs, 92.1%.
@@ -66,7 +67,7 @@ class VICReg(Task):
         terms = vicreg_terms(z1, z2)
         names = ("invariance", "variance", "covariance")
         value = sum((weight * term for weight, term in zip(self.weights, terms, strict=True)), terms[0].new_zeros(()))
-        return Loss(value, {name: term.detach() for name, term in zip(names, terms, strict=True)})
+        return Loss(value, {name: term.detach() for name, term in zip(names, terms, strict=True)}, 0.99 * self.weights[1])
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
         """Return the two views of each image."""

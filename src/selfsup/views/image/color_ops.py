@@ -14,8 +14,12 @@ from selfsup.views.image.draw import BRIGHTNESS, CONTRAST, GRAY, HUE, ORDER, ORD
 f32 = np.float32
 
 
-def compiled(function: Callable[..., Any]) -> Any:
+def compiled(function: Callable[..., Any], inline: bool = True) -> Any:
     """Compile on first use; without a writable place for the cache compile in each process.
+
+    All but the entry points are inlined. A function that is not has one copy of machine code by itself and one in each
+    caller, which round differently (fastmath); which of them runs depends on what was compiled here and what came from
+    the cache, so that a resumed run would not see the same pixels.
 
     A closure takes what it closes over into its name: numba's cache gives one closure the code of another of the same
     name, where they were compiled in different processes.
@@ -23,6 +27,8 @@ def compiled(function: Callable[..., Any]) -> Any:
     for cell in function.__closure__ or ():
         function.__qualname__ += f"_{cell.cell_contents}"
     options: dict[str, Any] = {"nogil": True, "fastmath": True, "error_model": "numpy"}
+    if inline:
+        options |= {"forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
     try:
         return njit(cache=True, **options)(function)
     except RuntimeError:

@@ -8,6 +8,7 @@ does the same with torch alone.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from selfsup.views.image.color_ops import LANES, change_colors, compiled, scale_
 from selfsup.views.image.draw import Places
 
 f32 = np.float32
+entry = partial(compiled, inline=False)  # called from Python
 
 
 @compiled
@@ -162,7 +164,7 @@ def _store(planes, factor, offset, whole, out):
                 out[channels * i + c] = np.int32(value) if whole else value
 
 
-@compiled
+@entry
 def _paint(crops, flips, colors, factor, offset, whole, scratch, out):
     size, channels = crops.shape[1], crops.shape[3]
     planes, room = _divide(scratch, size, channels)
@@ -172,7 +174,7 @@ def _paint(crops, flips, colors, factor, offset, whole, scratch, out):
         _store(planes, factor, offset, whole, out[n].reshape(-1))
 
 
-@compiled
+@entry
 def _render(x, picked, box, bounds, flip, black, cubic, unit, colors, factor, offset, whole, scratch, out):
     size, channels = out.shape[2], out.shape[4]
     planes, room = _divide(scratch, size, channels)
