@@ -78,7 +78,7 @@ def warm_up(place: Path) -> None:
         with contextlib.redirect_stdout(io.StringIO()):
             selfsup_main(words.split())
     os.chdir(before)
-    known = [thread for thread in threading.enumerate() if thread.name in ("MainThread", "patience")]
+    known = [thread for thread in threading.enumerate() if thread.name in ("MainThread", "watchdog")]
     threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
     others = sum("jemalloc" not in name for name in threads) - len(known)
     if others:  # the helpers of `base.watchdog`, and pyarrow's allocator, know how to be copied
