@@ -115,7 +115,7 @@ def test_embedding_has_a_row_for_each_readable_picture(run: selfsup.Run, tmp_pat
     assert table["label"].to_pylist() == ["class 0"] * 3 + ["class 1"] * 2
     vectors = np.stack(table["vector"].to_numpy())
     assert vectors.dtype == np.float32
-    x = torch.tensor([[[[40.0 / 127.5 - 1]]]]).expand(1, 1, 8, 8)
+    x = torch.tensor([[[[(40.0 / 255 - run.spec.mean[0]) / run.spec.std[0]]]]]).expand(1, 1, 8, 8)
     np.testing.assert_allclose(vectors[3], run.load()(x)[0].detach().numpy(), atol=1e-4)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["e.parquet", "images"]
 

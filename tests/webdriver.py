@@ -70,7 +70,7 @@ class Browser:
     def command(self, name: str, **parameters: object) -> None:
         self.ask("POST", f"{self.session}/goog/cdp/execute", {"cmd": name, "params": parameters})
 
-    def picture(self, path: Path) -> None:
+    def screenshot(self, path: Path) -> None:
         path.write_bytes(base64.b64decode(self.ask("GET", f"{self.session}/screenshot")))
 
     def tab(self) -> str:

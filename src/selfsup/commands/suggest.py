@@ -116,7 +116,7 @@ def suggest(
     check_numbers(n=n, seed=seed)
     if strategy not in ("auto", *STRATEGIES):
         raise unknown("strategy", strategy, ("auto", *STRATEGIES))
-    path, picture = Path(out), None if sheet is None else check_sheet(Path(sheet))
+    path, image = Path(out), None if sheet is None else check_sheet(Path(sheet))
     check_new_file(path)
     check_nothing_lost(path, labels)
     run = run if isinstance(run, Run) else Run(run)
@@ -142,9 +142,9 @@ def suggest(
     rows = [(sample.path, "") for sample in samples]
     rows += [(source.path(number), names[name]) for number, name in known.items()]
     write_table(path, ("path", "label"), rows)
-    if picture is not None:
-        draw(picture, source, samples)
-    return Suggested(samples, chosen.strategy, path, len(known), picture, tuple(notes))
+    if image is not None:
+        draw(image, source, samples)
+    return Suggested(samples, chosen.strategy, path, len(known), image, tuple(notes))
 
 
 def why(
