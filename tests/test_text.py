@@ -385,7 +385,9 @@ def test_bad_input(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[s
     assert "of the kind text" in told("pretrain", folder, "--task", "rotation", *out)
     assert "of the kind image" in told("pretrain", "digits", "--task", "bert", *out)
     assert "unknown option of pretrain '--tokenizer'" in told("pretrain", "digits", "--tokenizer", "bpe", *out)
-    assert "unknown option of pretrain '--channels'" in told("pretrain", folder, "--task", "bert", "--channels", 3, *out)
+    assert "unknown option of pretrain '--channels'" in told(
+        "pretrain", folder, "--task", "bert", "--channels", 3, *out
+    )
     assert "one document" in told("pretrain", f"text:{_one_line(tmp_path)}", "--task", "bert", *out)
     labels = tmp_path / "l.csv"
     labels.write_text("path,label\neven/0.txt,a\nnothing.txt,b\n")
