@@ -67,7 +67,9 @@ class VICReg(Task):
         terms = vicreg_terms(z1, z2)
         names = ("invariance", "variance", "covariance")
         value = sum((weight * term for weight, term in zip(self.weights, terms, strict=True)), terms[0].new_zeros(()))
-        return Loss(value, {name: term.detach() for name, term in zip(names, terms, strict=True)}, 0.99 * self.weights[1])
+        return Loss(
+            value, {name: term.detach() for name, term in zip(names, terms, strict=True)}, 0.99 * self.weights[1]
+        )
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
         """Return the two views of each image."""
