@@ -547,8 +547,8 @@ Accuracy.scratch = lambda self, make, number, seed: {
 sys.exit(main())
 """
     words = ["compare", str(tmp_path / "data.npz"), "--tasks", "rotation,rotation(pad=0),rotation(pad=1)", "--quiet"]
-    words += "--minutes 0.2 --encoder convnet --batch-size 16 --precision float32 --shots 3 --out".split()
-    command = [sys.executable, "-c", code, *words]
+    options = "--minutes 0.2 --encoder convnet --batch-size 16 --precision float32 --shots 3 --out"
+    command = [sys.executable, "-c", code, *words, *options.split()]
     subprocess.run([*command, str(tmp_path / "whole")], check=True, stdout=subprocess.DEVNULL)
     out, killed = tmp_path / "killed", 0
 
