@@ -17,7 +17,10 @@ if "SELFSUP_TEST_GPU" not in os.environ:  # but for those of the GPU, which are 
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import selfsup
+from selfsup.evaluation import few_labels
 from support.folders import MakeFolder, write_images
+
+few_labels.STEPS = (20, 20)  # training from scratch beside every evaluation would be most of the suite's time
 
 
 @pytest.fixture

@@ -5,8 +5,6 @@ import os
 import re
 import shlex
 import signal
-import subprocess
-import sys
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -31,8 +29,8 @@ from selfsup.source import Labels
 from selfsup.task import Loss, Task
 from selfsup.tasks.image.rotation import Rotation
 from selfsup.train.device import make_fabric
-from selfsup.train.plan import Plan
 from selfsup.train.signals import Interrupted
+from support import kills
 
 SMALL = {"encoder": "convnet", "batch_size": 16, "quiet": True, "precision": "float32", "shots": 3}
 
@@ -522,9 +520,7 @@ def test_from_scratch_resumes_at_the_next_draw(
 
 
 def test_from_scratch_is_trained_and_scored(source: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "selfsup.evaluation.few_labels.Plan", lambda steps, **rest: Plan(steps=min(steps, 100), **rest)
-    )  # enough to be better than chance
+    monkeypatch.setattr("selfsup.evaluation.few_labels.STEPS", (100, 100))  # enough to be better than chance
     result = selfsup.compare(source, tasks=(Plain,), minutes=0.01, out=tmp_path / "c", **SMALL)
     mean, half = accuracy(result.state.scores["from scratch"][-1]["test"])
     assert mean - half > 0.1
@@ -532,38 +528,13 @@ def test_from_scratch_is_trained_and_scored(source: Arrays, tmp_path: Path, monk
 
 def test_killed_at_random_resumes_to_the_same_result(tmp_path: Path, source: Arrays) -> None:
     np.savez(tmp_path / "data.npz", x=source.x, y=source.labels.ids)
-    code = """
-import sys
-import numpy as np
-import selfsup.train.fit as fit
-from selfsup.comparison import tournament
-from selfsup.comparison.judging import Accuracy
-from selfsup.cli import main
-fit.SAVE_SECONDS, fit.SAVE_SHARE = 0.0, 1e9
-tournament.step_seconds = lambda *_: 0.15
-Accuracy.scratch = lambda self, make, number, seed: {
-    name: np.random.default_rng(number).random(len(getattr(self.parts, name))) < 0.1 for name in ("select", "test")
-}
-sys.exit(main())
-"""
-    words = ["compare", str(tmp_path / "data.npz"), "--tasks", "rotation,rotation(pad=0),rotation(pad=1)", "--quiet"]
-    options = "--minutes 0.2 --encoder convnet --batch-size 16 --precision float32 --shots 3 --out"
-    command = [sys.executable, "-c", code, *words, *options.split()]
-    subprocess.run([*command, str(tmp_path / "whole")], check=True, stdout=subprocess.DEVNULL)
-    out, killed = tmp_path / "killed", 0
-
-    def logged() -> int:
-        return sum(path.read_text().count("\n") for path in out.glob("*/metrics.jsonl"))
-
-    for delay in (0.01, 0.03, 0.05):
-        process = subprocess.Popen([*command, str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while logged() < killed + 2 and process.poll() is None:  # until a checkpoint is newer than the last kill
-            time.sleep(0.01)
-        time.sleep(delay)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-        killed = logged()
-    subprocess.run([*command, str(out)], check=True, stdout=subprocess.DEVNULL)
+    options = "--minutes 0.2 --encoder convnet --batch-size 16 --precision float32 --shots 3 --quiet --out"
+    tasks = "rotation,rotation(pad=0),rotation(pad=1)"
+    words = ["compare", str(tmp_path / "data.npz"), "--tasks", tasks, *options.split()]
+    out = tmp_path / "killed"
+    kills.run([*words, str(tmp_path / "whole")])
+    kills.kill_while([*words, str(out)], lambda: list(out.glob("*/metrics.jsonl")), (0.01, 0.03, 0.05), pause=0.0)
+    kills.run([*words, str(out)])
     assert everything(out) == everything(tmp_path / "whole")
 
 

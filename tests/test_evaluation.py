@@ -13,7 +13,6 @@ import selfsup
 from selfsup.data.image import Arrays
 from selfsup.data.open import open_data
 from selfsup.errors import RunFailed, UserError
-from selfsup.evaluation import few_labels
 from selfsup.evaluation.parts import align
 from selfsup.evaluation.result import Evaluation
 from selfsup.evaluation.targets import split
@@ -26,8 +25,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> selfsup.Run:
     return selfsup.pretrain("digits", encoder="convnet", epochs=3, pad=0, flip=0.0, out=out, quiet=True)
 
 
-def test_a_table_with_every_baseline(run: selfsup.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(few_labels, "STEPS", (20, 20))
+def test_a_table_with_every_baseline(run: selfsup.Run, tmp_path: Path) -> None:
     digits = open_data("digits")
     some = digits.take(np.arange(0, len(digits), 6))
     result = selfsup.evaluate(run, data=some, test=digits, shots="1,5,all", draws=3, quiet=True)

@@ -10,7 +10,7 @@ import torch
 import selfsup
 from selfsup.data.open import open_data
 from selfsup.errors import UserError
-from selfsup.evaluation import few_labels, propagate
+from selfsup.evaluation import propagate
 from selfsup.evaluation.drawn import Drawn
 from selfsup.evaluation.draws import nested_draws
 from selfsup.evaluation.evaluators import EVALUATORS
@@ -214,10 +214,7 @@ def test_samples_without_a_label_are_in_the_pool(run: selfsup.Run, monkeypatch: 
         assert by_graph > by_labels + 0.05
 
 
-def test_training_from_scratch_gets_the_pool_too(
-    run: selfsup.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(few_labels, "STEPS", (20, 20))
+def test_training_from_scratch_gets_the_pool_too(run: selfsup.Run, tmp_path: Path) -> None:
     digits = open_data("digits").take(np.arange(600))
     result = selfsup.evaluate(
         run, data=digits, shots="2,20", draws=2, protocol="linear,propagate", quiet=True

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,6 @@ import selfsup
 from selfsup.data.image import Arrays
 from selfsup.data.open import open_data
 from selfsup.errors import RunFailed, UserError
-from selfsup.evaluation import few_labels
 from selfsup.evaluation.attentive import fit_attentive
 from selfsup.evaluation.reference import load_reference
 from selfsup.evaluation.result import Evaluation
@@ -23,16 +21,14 @@ from selfsup.source import Labels
 
 
 @pytest.fixture(scope="module")
-def result(one_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Evaluation]:
+def result(one_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
     run = shutil.copytree(one_run, tmp_path_factory.mktemp("evaluated") / "run")
     digits = open_data("digits")
     few = digits.take(np.arange(0, len(digits), 9))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(few_labels, "STEPS", (20, 20))
-        yield selfsup.evaluate(
-            run, data=few, test=digits.take(np.arange(1, len(digits), 5)), shots="1,5,all", draws=2,
-            protocol="linear,finetune", metrics="retrieval,clustering,label-free", quiet=True,
-        )  # fmt: skip
+    return selfsup.evaluate(
+        run, data=few, test=digits.take(np.arange(1, len(digits), 5)), shots="1,5,all", draws=2,
+        protocol="linear,finetune", metrics="retrieval,clustering,label-free", quiet=True,
+    )  # fmt: skip
 
 
 def test_it_reads_back_what_it_saved(result: Evaluation, tmp_path: Path) -> None:

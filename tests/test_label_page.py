@@ -331,6 +331,8 @@ class Page:
     def give(self, name: str) -> None:
         """Label the shown sample by keys: the class's own, or its name for a new class."""
         number = self.number()
+        # A class has its key once the server has answered: typed before that, its Enter could fall on the next sample.
+        wait(lambda: self.window.run("return !waiting"), "the answer to the label before")
         keys = self.window.run("return Object.fromEntries(state.classes.map((one) => [one.name, one.key]))")
         self.window.type(keys.get(name, f"{name}{ENTER}"))
         self.number(number)

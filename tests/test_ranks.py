@@ -13,6 +13,8 @@ from selfsup.tasks import TASKS, find_task
 from support.sources import images, texts
 from support.tasks import SPEC, built, compare, first_batch
 
+FOUR = ("simclr", "moco", "swav", "barlow", "dinov2", "bert", "convnet")  # by four processes too
+
 
 def step(task, batch, device: str):
     """Return the loss, the gradients and, after `after_step`, the buffers; as DDP does, the mean over the processes."""
@@ -36,7 +38,8 @@ def work(rank: int, jobs, wanted, failures, ports, device: str) -> None:
         if rank < world:
             store = dist.TCPStore("127.0.0.1", port, is_master=False)
             dist.init_process_group("gloo", store=store, rank=rank, world_size=world)
-            for name, (task, batch) in jobs.items():
+            for name in jobs if world == 2 else FOUR:
+                task, batch = jobs[name]
                 found = step(task, {key: value[rank::world] for key, value in batch.items()}, device)
                 told = compare(found, wanted[name])
                 if told:

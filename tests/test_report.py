@@ -211,7 +211,9 @@ def test_a_saved_evaluation_is_shown_and_not_measured_again(
     finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = shutil.copytree(finished_run, tmp_path / "run")
-    evaluation = selfsup.evaluate(run, data="digits", shots="1,5", draws=2, scratch=False, quiet=True)
+    evaluation = selfsup.evaluate(
+        run, data="digits", shots="1,5", draws=2, protocol="linear", scratch=False, quiet=True
+    )
     evaluation.save(run / "evaluation.json")
     monkeypatch.setattr("selfsup.commands.evaluate.evaluate", lambda *_, **__: pytest.fail("measured again"))
     text = selfsup.report(run, data="digits", quiet=True).path.read_text()
@@ -228,7 +230,8 @@ def test_confusion_with_test_data_and_with_many_classes(finished_run: Path, tmp_
 
     digits = open_data("digits")
     parts = digits.take(np.arange(300)), digits.take(np.arange(300, 500))
-    options = {"data": parts[0], "test": parts[1], "scratch": False, "quiet": True}
+    options = {"data": parts[0], "test": parts[1], "quiet": True}
+    selfsup.evaluate(run, **options, shots=5, draws=2, protocol="linear", scratch=False)
     text = selfsup.report(run, **options).path.read_text()
     assert "Linear probe on 300 labelled samples, measured on 200 others" in text
     assert "most frequent errors among 10 classes" in text

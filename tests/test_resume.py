@@ -3,9 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +16,7 @@ from selfsup.tasks.image.rotation import Rotation
 from selfsup.train import fit as fit_module
 from selfsup.train.checkpoint import load_tensors, save_tensors
 from selfsup.train.signals import Interrupted
+from support import kills
 
 OPTIONS = {"encoder": "convnet", "epochs": 3, "batch_size": 16, "quiet": True, "seed": 5}
 
@@ -88,31 +86,10 @@ def test_killed_at_random_and_run_again_ends_with_the_same_weights(
     images: Path, uninterrupted: bytes, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    code = """
-import sys, time
-import selfsup.train.fit as fit
-from selfsup.cli import main
-from selfsup.tasks.image.rotation import Rotation
-fit.SAVE_SECONDS, fit.SAVE_SHARE = 0.0, 1e9
-Rotation.after_step = lambda task: time.sleep(0.1)
-sys.exit(main())
-"""
     words = f"pretrain {images} --encoder convnet --epochs 3 --batch-size 16 --seed 5 --workers 0 --quiet --out {out}"
-    command = [sys.executable, "-c", code, *words.split()]
-    metrics = out / "metrics.jsonl"
-    killed = [0]
-    for delay in (0.0, 0.03, 0.06):
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        while process.poll() is None:  # until a checkpoint is newer than the last kill
-            if metrics.exists() and metrics.read_text().count("\n") > killed[-1] + 1:
-                break
-            time.sleep(0.01)
-        time.sleep(delay)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-        killed.append(metrics.read_text().count("\n"))
-    assert killed[-1] < 12
-    assert subprocess.run(command, check=True).returncode == 0
+    made = kills.kill_while(words.split(), lambda: list(out.glob("metrics.jsonl")), (0.0, 0.03, 0.06), pause=0.1)
+    assert made < 12
+    kills.run(words.split())
     assert (out / "encoder.safetensors").read_bytes() == uninterrupted
 
 

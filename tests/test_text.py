@@ -303,7 +303,7 @@ def test_every_command_on_texts(run: Path, folder: Path, tmp_path: Path, capsys:
     shown = told("show", "bert", folder, "--run", run, "--out", tmp_path / "a.png")
     assert "[MASK]" in shown
     assert "guess" in shown
-    assert "TF-IDF" not in told("report", run, "--data", folder, "--labels", "folders")
+    assert "TF-IDF" not in told("report", run, "--data", folder, "--labels", "folders", "--no-scratch")
     page = (run / "report.html").read_text()
     assert "of a vocabulary of" in page
     assert "masked:" in page

@@ -166,8 +166,7 @@ def _classifiers(
         def fresh() -> Any:
             return Supervised(run.fresh_encoder(), num_classes=num_classes, **options)
 
-        yield Classifier("from scratch", "trained", fresh)
-        yield Classifier("from scratch + pool", "self-trained", fresh)
+        yield Classifier("from scratch", "trained", fresh, taught="from scratch + pool")
     if semi:
         own = run.task in TASKS and not find_task(run.task).needs_labels
         pretext = {"pretext": run.task, "options": given} if own else {}

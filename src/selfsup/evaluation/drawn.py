@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ class Drawn:
     num_classes: int | None  # None where `y` holds numbers
     per_feature: bool = True  # whether a linear model scales each feature by its own std; else all by one
     prepared: Any = None  # what the evaluator's `prepare` returned for this pool
+    shared: dict[str, Any] = field(default_factory=dict)  # what one evaluator of this draw leaves for the others
 
     def features(self, pooling: str = "own") -> NDArray[np.float32]:
         """Return the features of the labelled samples."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from selfsup.task import Task
 from selfsup.train.fit import fit
 from selfsup.train.plan import Plan
 
+R = TypeVar("R")
 LR = {"trained": 2e-3, "self-trained": 2e-3, "finetune": 5e-4}  # by protocol: a pretrained encoder is changed less
 CONFIDENT = 0.95  # probability from which on a prediction becomes a pseudo-label
 TRAINED = {
@@ -46,11 +48,12 @@ class Classifier(NamedTuple):
     name: str
     protocol: str  # a key of `LR`
     make: Callable[[], Task]  # a task with an `encoder` and a `head`
+    taught: str | None = None  # name of the row, if any, of the classifier that it then teaches; see `self_train`
 
 
 def read_features(
     name: str,
-    protocol: str,
+    protocols: Sequence[str],
     train: Poolings,
     test: Poolings,
     labels: Labels,
@@ -59,20 +62,28 @@ def read_features(
     target: Target,
     per_feature: bool = True,
 ) -> list[Score]:
-    """Return the scores of frozen features by the evaluator of a protocol: trained with `labels`, tested by `truth`.
+    """Return the scores of frozen features by the evaluators of protocols: trained with `labels`, tested by `truth`.
 
-    It sees the drawn labels alone. `per_feature`: see `Drawn`.
+    They see the drawn labels alone. `per_feature`: see `Drawn`.
     """
-    evaluator = EVALUATORS[protocol]
-    prepared = None if evaluator.prepare is None else evaluator.prepare(train, test)
+    evaluators = {protocol: EVALUATORS[protocol] for protocol in protocols}
+    prepared = {key: one.prepare(train, test) for key, one in evaluators.items() if one.prepare is not None}
     y, num_classes = target.truth(labels), len(labels.classes) if target.by_class else None
 
-    def read(rows: NDArray[np.int64], number: int) -> dict[str, float]:
-        predicted = evaluator.predict(Drawn(train, rows, y[rows], num_classes, per_feature, prepared), test)
-        return {metric: measure(truth, predicted) for metric, measure in target.metrics.items()}
+    def read(rows: NDArray[np.int64], number: int) -> dict[str, dict[str, float]]:
+        drawn = Drawn(train, rows, y[rows], num_classes, per_feature)
+        found = {}
+        for protocol, evaluator in evaluators.items():
+            predicted = evaluator.predict(replace(drawn, prepared=prepared.get(protocol)), test)
+            found[protocol] = {metric: measure(truth, predicted) for metric, measure in target.metrics.items()}
+        return found
 
     found = _on_draws(read, draws, torch.device("cpu"))
-    return [_score(name, protocol, shots, values) for shots, values in found.items()]
+    return [
+        _score(name, protocol, shots, [value[protocol] for value in values])
+        for protocol in protocols
+        for shots, values in found.items()
+    ]
 
 
 def train_on_draws(
@@ -85,18 +96,31 @@ def train_on_draws(
     seed: int,
     quiet: bool,
 ) -> list[Score]:
-    """Return the scores of classifiers that `train_on_labels` trained, one per draw."""
+    """Return the scores of classifiers that `train_on_labels` trained, one per draw, and of those that they taught."""
     ids, metrics = labels_of(test).ids, TARGETS["classes"].metrics
+    names = {row.protocol: row.name} | ({} if row.taught is None else {"self-trained": row.taught})
 
-    def score(rows: NDArray[np.int64], number: int) -> dict[str, float]:
-        train = self_train if row.protocol == "self-trained" else train_on_labels
-        classifier = train(row.make, source, rows, spec, fabric, seed + number, lr=LR[row.protocol])
-        numbers, logits = extract(classifier, test, spec, fabric.device)
-        return {metric: measure(ids[numbers], logits.argmax(1)) for metric, measure in metrics.items()}
+    def score(rows: NDArray[np.int64], number: int) -> dict[str, dict[str, float]]:
+        found = {}
+        classifier: nn.Module | None = None
+        for protocol in names:
+            given = row.make, source, rows, spec, fabric, seed + number
+            if classifier is None:
+                classifier = train_on_labels(*given, lr=LR[protocol])
+            else:
+                classifier = self_train(classifier, *given, lr=LR[protocol])
+            numbers, logits = extract(classifier, test, spec, fabric.device)
+            found[protocol] = {metric: measure(ids[numbers], logits.argmax(1)) for metric, measure in metrics.items()}
+        return found
 
-    with counting(f"training {row.name}", sum(len(draws) if shots else 1 for shots in draws[0]), quiet) as advance:
+    what = " and ".join(names.values())
+    with counting(f"training {what}", sum(len(draws) if shots else 1 for shots in draws[0]), quiet) as advance:
         found = _on_draws(score, draws, fabric.device, advance)
-    return [_score(row.name, row.protocol, shots, values) for shots, values in found.items()]
+    return [
+        _score(name, protocol, shots, [value[protocol] for value in values])
+        for protocol, name in names.items()
+        for shots, values in found.items()
+    ]
 
 
 def train_on_labels(
@@ -124,6 +148,7 @@ def train_on_labels(
 
 
 def self_train(
+    teacher: nn.Module,
     make: Callable[[], Task],
     source: Source,
     drawn: NDArray[np.int64],
@@ -132,13 +157,12 @@ def self_train(
     seed: int,
     lr: float = LR["self-trained"],
 ) -> nn.Module:
-    """Return a classifier that was trained on its own predictions too (pseudo-labels: Lee, 2013; Xie et al., 2020).
+    """Return a classifier taught by another one's predictions (pseudo-labels: Lee, 2013; Xie et al., 2020).
 
-    `train_on_labels` trains a teacher on the drawn samples. The samples of `source` that it predicts with a probability
-    of at least 0.95, but at least the surest tenth, get its prediction as their label; a fresh classifier is trained on
-    these and on the drawn ones, repeated until they are as many.
+    `teacher` is what `train_on_labels` made of the drawn samples. The samples of `source` that it predicts with a
+    probability of at least 0.95, but at least the surest tenth, get its prediction as their label; a fresh classifier
+    is trained on these and on the drawn ones, repeated until they are as many.
     """
-    teacher = train_on_labels(make, source, drawn, spec, fabric, seed, lr)
     numbers, logits = extract(teacher, source, spec, fabric.device)
     probability = softmax(logits, 1)
     sure = probability.max(1)
@@ -165,15 +189,15 @@ def _only(source: Source, drawn: NDArray[np.int64]) -> Source:
 
 
 def _on_draws(
-    work: Callable[[NDArray[np.int64], int], dict[str, float]],
+    work: Callable[[NDArray[np.int64], int], R],
     draws: Draws,
     device: torch.device,
     done: Callable[[int], None] = lambda _: None,
-) -> dict[int | None, list[dict[str, float]]]:
+) -> dict[int | None, list[R]]:
     """Return what `work` gives for the rows and the number of each draw, by shots. There is one way to take `all`."""
     jobs = [(shots, number) for shots in draws[0] if shots is not None for number in range(len(draws))]
     values = side_by_side(lambda job: work(draws[job[1]][job[0]], job[1]), jobs, device, done)
-    found: dict[int | None, list[dict[str, float]]] = {shots: [] for shots in draws[0]}
+    found: dict[int | None, list[R]] = {shots: [] for shots in draws[0]}
     for (shots, _), value in zip(jobs, values, strict=True):
         found[shots].append(value)
     if None in found:  # with all threads

@@ -19,6 +19,13 @@ def read_linear(drawn: Drawn, test: Poolings) -> NDArray[Any]:
 
 def fit_linear(drawn: Drawn) -> tuple[str, Probe | Ridge]:
     """Return the pooling with the lowest held-out loss on the drawn labels, and the model of its features."""
+    if "linear" not in drawn.shared:
+        drawn.shared["linear"] = _fit_linear(drawn)
+    found: tuple[str, Probe | Ridge] = drawn.shared["linear"]
+    return found
+
+
+def _fit_linear(drawn: Drawn) -> tuple[str, Probe | Ridge]:
 
     def fit(pooling: str) -> Probe | Ridge:
         if drawn.num_classes is None:

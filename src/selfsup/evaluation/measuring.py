@@ -96,11 +96,9 @@ def measure(
     found: dict[str, dict[str, float]] = {}
     shown = ""
     for row in rows:
-        for protocol in protocols:
-            if protocol in EVALUATORS and (EVALUATORS[protocol].features != "tokens" or "tokens" in row.pool):
-                scores += read_features(
-                    row.name, protocol, row.pool, row.test, labels, truth, draws, target, row.per_feature
-                )
+        readers = [name for name in protocols if name in EVALUATORS]
+        readers = [name for name in readers if EVALUATORS[name].features != "tokens" or "tokens" in row.pool]
+        scores += read_features(row.name, readers, row.pool, row.test, labels, truth, draws, target, row.per_feature)
         if metrics and row.encoder is not None:
             several = np.empty((0, 0, 0), np.float32)
             if any(EXTRA_METRICS[name].needs_views for name in metrics):

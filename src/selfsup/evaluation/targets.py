@@ -99,11 +99,13 @@ def draw_labels(
     return nested_subsets(len(ids), shots, draws, seed)
 
 
-def read_shots(shots: str | Sequence[int | None] | None, target: Target, labels: Labels) -> list[int | None]:
+def read_shots(shots: str | int | Sequence[int | None] | None, target: Target, labels: Labels) -> list[int | None]:
     """Return the numbers of labels asked for, or the default ones that the labels allow; None for all."""
     if shots is None:
         most = int(np.bincount(labels.ids).max()) if target.by_class else len(labels.ids)
         return [*(count for count in target.shots if count <= most), None]
+    if isinstance(shots, int):
+        shots = [shots]
     if not isinstance(shots, str):
         return list(dict.fromkeys(shots))
     counts: list[int | None] = []

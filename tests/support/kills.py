@@ -1,0 +1,68 @@
+"""Commands that are killed and run again, in copies of a process that has imported everything already."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(
+    ["selfsup.commands.pretrain", "selfsup.commands.compare", "selfsup.tasks", "selfsup.comparison.tournament", "timm"]
+)
+
+
+def _run(words: Sequence[str], pause: float) -> None:
+    """Run a command that saves after every step and pauses there; the plan of `compare` does not depend on speed."""
+    import selfsup.train.fit as fit
+    from selfsup.cli import main
+    from selfsup.comparison import tournament
+    from selfsup.comparison.judging import Accuracy
+    from selfsup.tasks.image.rotation import Rotation
+
+    def scratch(self: Accuracy, make: object, number: int, seed: int) -> dict[str, object]:
+        parts = ("select", "test")
+        return {name: np.random.default_rng(number).random(len(getattr(self.parts, name))) < 0.1 for name in parts}
+
+    fit.SAVE_SECONDS, fit.SAVE_SHARE = 0.0, 1e9
+    tournament.step_seconds = lambda *_: 0.15
+    Accuracy.scratch = scratch  # type: ignore[method-assign, assignment]
+    if pause:
+        Rotation.after_step = lambda task: time.sleep(pause)  # type: ignore[method-assign]
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.argv = ["selfsup", *words]
+    sys.exit(main())
+
+
+def run(words: Sequence[str]) -> None:
+    """Run a command to its end."""
+    process = PROCESSES.Process(target=_run, args=(words, 0.0))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+
+
+def kill_while(words: Sequence[str], logs: Callable[[], list[Path]], delays: Sequence[float], pause: float) -> int:
+    """Run a command again and again, and kill each once it has made two steps and a delay; return the steps made."""
+
+    def logged() -> int:
+        return sum(path.read_text().count("\n") for path in logs())
+
+    made = 0
+    for delay in delays:
+        process = PROCESSES.Process(target=_run, args=(words, pause))
+        process.start()
+        while logged() < made + 2 and process.exitcode is None:  # until a checkpoint is newer than the last kill
+            time.sleep(0.01)
+        time.sleep(delay)
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        made = logged()
+    return made
