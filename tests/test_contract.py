@@ -5,16 +5,13 @@ import pickle
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 import selfsup
 from selfsup.data.image import Arrays
-from selfsup.data.text import Texts
 from selfsup.encoders import build_encoder
-from selfsup.source import Labels, Source
-from selfsup.spec import ImageSpec
+from selfsup.source import Source
 from selfsup.task import Task
 from selfsup.tasks import TASKS, find_task
 from selfsup.tasks.image import rotation
@@ -26,17 +23,10 @@ from selfsup.train.optim import build_optimizer
 from selfsup.train.plan import Plan
 from selfsup.views.image import PRESETS
 from selfsup.views.loader import batches
+from support.sources import images as toy_images
+from support.sources import texts
+from support.tasks import OPTIONS, SPEC, first_batch, spec_of
 
-SPEC = ImageSpec.of(32, 3)
-OPTIONS: dict[str, dict[str, object]] = {  # smaller than the default where few steps on 64 images are too few for it
-    "cpc": {"prediction_steps": 2, "grid": 4, "out_dim": 64, "num_layers": 2},
-    "dino": {"num_prototypes": 64, "hidden_dim": 64, "out_dim": 32},
-    "dinov2": {"num_prototypes": 64, "hidden_dim": 64, "out_dim": 32},
-    "ibot": {"num_prototypes": 64, "hidden_dim": 64, "out_dim": 32},
-    "mae": {"normalize": False},  # of patches of noise
-    "moco": {"temperature": 0.4},  # its queue is no longer than the 64 samples
-    "swav": {"num_prototypes": 60, "queue_size": 0},
-}
 GAMES = {"bigan"}  # the sum of two players' losses has no reason to fall
 START = {"mae": {"normalize": True}}  # the only way in which it states one
 NO_CHANCE = {  # no closed form, and why
@@ -55,20 +45,6 @@ FAR = {  # further than a tenth from chance at the start, and why
 }
 
 
-def texts() -> Texts:
-    """Documents of short sentences, in which a word tells the next one, and the class its words."""
-    pytest.importorskip("transformers")
-    words = ("cat", "dog", "sun", "sea")
-    sentences = [f"the {w} sees the {w} and a {w} goes to the {w} again ." for w in words]
-    return Texts.of(
-        [(sentences[i % 4] + " ") * (4 + i % 5) for i in range(64)], Labels.of([words[i % 4] for i in range(64)])
-    )
-
-
-def spec_of(source: Source):
-    return SPEC if isinstance(source, Arrays) else source.spec(32, "wordpiece:400")
-
-
 @pytest.fixture
 def source(request: pytest.FixtureRequest, images: Arrays) -> Source:
     """Samples of the kind that the task of the test is for."""
@@ -78,15 +54,7 @@ def source(request: pytest.FixtureRequest, images: Arrays) -> Source:
 
 @pytest.fixture(scope="module")
 def images() -> Arrays:
-    """Images with an upright gradient and a square whose colour is the class: every task can learn from them."""
-    generator = np.random.default_rng(0)
-    y = np.arange(64) % 4
-    x = generator.integers(0, 40, (64, 32, 32, 3)) + np.linspace(0, 150, 32, dtype=int)[None, :, None, None]
-    x[:, 8:20, 12:24] += (y[:, None, None, None] * 20) * np.array([1, 0, -1])
-    for image in x:  # and a spot of its own, by which it can be told from the others
-        top, left = generator.integers(0, 24, 2)
-        image[top : top + 8, left : left + 8] += generator.integers(-100, 100, 3)
-    return Arrays(x.clip(0, 255).astype(np.uint8), Labels.of([f"class {label}" for label in y]), "toy")
+    return toy_images()
 
 
 HALVES = (torch.bfloat16, torch.float16)
@@ -101,12 +69,6 @@ def make(name: str, source: Source, seed: int = 0, **options: object) -> Task:
     torch.manual_seed(seed)
     _, kind, hyperparameters, _ = resolve_task(name, source, {**OPTIONS.get(name, {}), **options})
     return kind(build_encoder(kind.small_encoder, spec_of(source)), **hyperparameters)
-
-
-def first_batch(task: Task, source: Source, size: int = 32):
-    views = task.views(spec_of(source))
-    fetched = next(iter(batches(task.samples(source), views, batch_size=size, seed=0, start=0, steps=1, workers=0)))
-    return views.finish(fetched.batch)
 
 
 @pytest.mark.parametrize("name", TASKS)

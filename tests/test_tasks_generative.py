@@ -185,6 +185,7 @@ def test_combined_is_the_weighted_sum_of_its_parts_and_makes_equal_views_once() 
         ({"tasks": "rotation,split_brain"}, "changes its encoder"),
         ({"weights": "1"}, "2 positive numbers"),
         ({"options": {"rotation.pda": 1}}, "rotation.pad"),
+        ({"options": {"rotation.flip": 3.0}}, r"--flip must be in \[0, 1\]"),
     ],
 )
 def test_what_cannot_be_combined_is_one_clear_line(options, message) -> None:

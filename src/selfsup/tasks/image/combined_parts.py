@@ -10,6 +10,7 @@ from contextlib import suppress
 from selfsup.errors import UserError, unknown
 from selfsup.task import Encoder, Task
 from selfsup.tasks import TASKS, find_task
+from selfsup.tasks.options import check_ranges
 
 Option = int | float | str | bool
 
@@ -22,6 +23,7 @@ def build_part(name: str, encoder: Encoder, options: Mapping[str, Option], num_i
         raise UserError(f"{name} does not learn from unlabelled images only and cannot be combined")
     if kind.lr_of is not Task.lr_of:
         raise UserError(f"{name} sets the learning rate of one of its modules and cannot be combined")
+    check_ranges(kind, options)
     part = kind(encoder, **options, **({"num_items": num_items} if "num_items" in required else {}))
     if part.encoder is not encoder:
         raise UserError(f"{name} changes its encoder and cannot be combined with other tasks")
