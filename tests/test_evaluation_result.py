@@ -85,8 +85,9 @@ def test_the_picture_has_every_curve(result: Evaluation, tmp_path: Path) -> None
     figure.savefig(tmp_path / "curve.png")
 
 
-def test_the_headline_stands_above_the_table(result: Evaluation) -> None:
-    assert str(result).startswith("Labels saved: with 5 labels per class rotation (linear) reaches")
+def test_verdict_and_headline_stand_above_the_table(result: Evaluation) -> None:
+    assert str(result).startswith("It ")
+    assert "\nLabels saved: with 5 labels per class rotation (linear) reaches" in str(result)
     assert set(result.saved) == {"linear", "finetune"}
     assert [entry.shots for entry in result.saved["linear"]] == pytest.approx([1, 5, 20], abs=0.1)
     assert result.as_json()["headline"] == result.headline

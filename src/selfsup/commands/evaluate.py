@@ -63,7 +63,8 @@ def evaluate(
     Args:
         run: A finished run folder.
         data: Labelled data, from which the labels are drawn.
-        test: Labelled data to measure on; by default a fifth of every class of the data, set aside first.
+        test: Labelled data to measure on; by default a fifth of every class of the data, set aside first. Where that
+            is fewer than 50 samples a class, every fifth is measured on in turn (cross-validation).
         labels: Where the labels of the data are: 'folders', a CSV file (path,label) or an .npz file with y.
         test_labels: Where the labels of the test data are, in the same forms.
         columns: The columns of a label file, path=COLUMN,label=COLUMN, where they are called otherwise.
@@ -77,7 +78,7 @@ def evaluate(
             linear,knn,propagate by default. For numeric and multi only linear.
         metrics: Further metrics of the test features, separated by commas: retrieval, clustering and label-free; none
             by default.
-        draws: How many times the labels are drawn, at least 1.
+        draws: How many times the labels are drawn, at least 1; with cross-validation at least once for each fifth.
         scratch: Whether to train from scratch as well, on the drawn labels alone, and again on pseudo-labels of all
             training samples (self-training); this takes long.
         semi: Whether to train s4l as well, on the drawn labels and on all other training samples without their labels,
@@ -127,7 +128,7 @@ def evaluate(
     labels, test_labels = name_columns(columns, labels, test_labels)
     parts = make_parts(open_data(data, labels), None if test is None else open_data(test, test_labels), wanted, seed)
     drawn_from = labels_of(parts.train)
-    sampling = Sampling(read_shots(shots, wanted, drawn_from), draws, seed)
+    sampling = Sampling(read_shots(shots, wanted, parts.labels_to_draw()), draws, seed)
     trained = {"finetune": "finetune" in protocols, "scratch": scratch and wanted.by_class, "semi": semi}
     classifiers = list(_classifiers(run, encoder, len(drawn_from.classes), **trained))
     result = measure(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
@@ -29,6 +29,8 @@ from selfsup.train.fit import fit
 from selfsup.train.plan import Plan
 
 R = TypeVar("R")
+Values = dict[tuple[str, str, int | None], list[dict[str, float]]]
+"""The metrics of each draw, by row, protocol and shots."""
 LR = {"trained": 2e-3, "self-trained": 2e-3, "finetune": 5e-4}  # by protocol: a pretrained encoder is changed less
 CONFIDENT = 0.95  # probability from which on a prediction becomes a pseudo-label
 TRAINED = {
@@ -61,8 +63,8 @@ def read_features(
     draws: Draws,
     target: Target,
     per_feature: bool = True,
-) -> list[Score]:
-    """Return the scores of frozen features by the evaluators of protocols: trained with `labels`, tested by `truth`.
+) -> Values:
+    """Return the metrics of frozen features by the evaluators of protocols: trained with `labels`, tested by `truth`.
 
     They see the drawn labels alone. `per_feature`: see `Drawn`.
     """
@@ -79,11 +81,11 @@ def read_features(
         return found
 
     found = _on_draws(read, draws, torch.device("cpu"))
-    return [
-        _score(name, protocol, shots, [value[protocol] for value in values])
+    return {
+        (name, protocol, shots): [value[protocol] for value in values]
         for protocol in protocols
         for shots, values in found.items()
-    ]
+    }
 
 
 def train_on_draws(
@@ -95,8 +97,8 @@ def train_on_draws(
     fabric: Fabric,
     seed: int,
     quiet: bool,
-) -> list[Score]:
-    """Return the scores of classifiers that `train_on_labels` trained, one per draw, and of those that they taught."""
+) -> Values:
+    """Return the metrics of classifiers that `train_on_labels` trained, one per draw, and of those that they taught."""
     ids, metrics = labels_of(test).ids, TARGETS["classes"].metrics
     names = {row.protocol: row.name} | ({} if row.taught is None else {"self-trained": row.taught})
 
@@ -116,11 +118,11 @@ def train_on_draws(
     what = " and ".join(names.values())
     with counting(f"training {what}", sum(len(draws) if shots else 1 for shots in draws[0]), quiet) as advance:
         found = _on_draws(score, draws, fabric.device, advance)
-    return [
-        _score(name, protocol, shots, [value[protocol] for value in values])
+    return {
+        (name, protocol, shots): [value[protocol] for value in values]
         for protocol, name in names.items()
         for shots, values in found.items()
-    ]
+    }
 
 
 def train_on_labels(
@@ -206,7 +208,8 @@ def _on_draws(
     return found
 
 
-def _score(name: str, protocol: str, shots: int | None, values: list[dict[str, float]]) -> Score:
+def make_score(name: str, protocol: str, shots: int | None, values: Sequence[Mapping[str, float]]) -> Score:
+    """Return the score of a row from its metrics, one mapping per draw, the headline first."""
     metrics = {metric: tuple(value[metric] for value in values) for metric in values[0]}
     headline, *others = metrics
     mean, half, _ = interval(metrics[headline])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from numpy.typing import NDArray
 from torch import nn
 
 from selfsup.evaluation.baselines import baseline
@@ -15,7 +17,7 @@ from selfsup.evaluation.drawn import Poolings
 from selfsup.evaluation.draws import Shots
 from selfsup.evaluation.evaluators import EVALUATORS
 from selfsup.evaluation.extra_metrics import EXTRA_METRICS, Measured, measure_features, task_views, view_features
-from selfsup.evaluation.few_labels import TRAINED, Classifier, read_features, train_on_draws
+from selfsup.evaluation.few_labels import TRAINED, Classifier, Values, make_score, read_features, train_on_draws
 from selfsup.evaluation.frozen import FrozenEncoder, encode, encode_tokens, has, principal_components
 from selfsup.evaluation.labels_saved import Saved, labels_saved
 from selfsup.evaluation.parts import Parts, labels_of
@@ -23,6 +25,7 @@ from selfsup.evaluation.problems import about_classes, overlap
 from selfsup.evaluation.result import Evaluation
 from selfsup.evaluation.score import Score, count_labels
 from selfsup.evaluation.targets import draw_labels
+from selfsup.evaluation.verdict import FEW_STEPS
 from selfsup.run import Run
 from selfsup.source import Source
 
@@ -46,6 +49,13 @@ class Frozen(NamedTuple):
     pool: Poolings  # of the training samples, and after them of those without a label
     test: Poolings
     per_feature: bool = True  # see `Drawn`
+
+    def of(self, used: NDArray[np.bool_], tested: NDArray[np.bool_]) -> Frozen:
+        """Return the same of some samples of both parts."""
+        if used.all() and tested.all():
+            return self
+        pool, test = ({k: x[rows] for k, x in part.items()} for part, rows in ((self.pool, used), (self.test, tested)))
+        return self._replace(pool=pool, test=test)
 
 
 def measure(
@@ -83,22 +93,40 @@ def measure(
     raw = baseline(spec.kind)
     pool = parts.pool(UNLABELLED if target.by_class else 0, seed)
     (kept, x), (test_kept, test_x) = raw.features((pool, parts.test), spec, quiet)
-    pool, train, test = pool.take(kept), parts.train.take(kept[kept < len(parts.train)]), parts.test.take(test_kept)
+    own = Frozen(raw.NAME, raw.module(), spec, {"own": x}, {"own": test_x}, raw.STANDARDISED)
+    rows = [*_encoded(encoders, (pool, parts.test), protocols, fabric.device, quiet), own]
+    num_train = int((kept < len(parts.train)).sum())
+    pool, train, test = pool.take(kept), parts.train.take(kept[:num_train]), parts.test.take(test_kept)
+    values: Values = {}
+    duplicates: Counter[str] = Counter()
+    warnings: list[str] = []
+    for fold in range(parts.num_folds):
+        used, tested = np.ones(len(pool), bool), np.ones(len(test), bool)
+        if parts.folds is not None:
+            used[:num_train], tested = parts.folds[kept[:num_train]] != fold, parts.folds[test_kept] == fold
+        fold_pool = pool.take(np.flatnonzero(used))
+        fold_train, fold_test = train.take(np.flatnonzero(used[:num_train])), test.take(np.flatnonzero(tested))
+        draws = draw_labels(fold_train, shots, -(-count // parts.num_folds), seed + fold, target)
+        labels, truth = labels_of(fold_train), target.truth(labels_of(fold_test))
+        *encoded, own = (row.of(used, tested) for row in rows)
+        for row in (*encoded, Frozen("PCA", None, spec, *principal_components(own.pool["own"], own.test["own"])), own):
+            names = [name for name in protocols if name in EVALUATORS]
+            names = [name for name in names if EVALUATORS[name].features != "tokens" or "tokens" in row.pool]
+            _add(
+                values,
+                read_features(row.name, names, row.pool, row.test, labels, truth, draws, target, row.per_feature),
+            )
+        for classifier in classifiers:  # the draws are numbers of the first samples of the pool
+            _add(values, train_on_draws(classifier, fold_pool, fold_test, draws, spec, fabric, seed + fold, quiet))
+        features = encoded[0].pool["own"][: len(fold_train)], encoded[0].test["own"]
+        copies, lines = overlap(fold_train, fold_test, *features)
+        duplicates.update(copies)
+        warnings += [line for line in lines if line not in warnings]
+    scores = [make_score(*key, found) for key, found in values.items()]
     labels, truth = labels_of(train), target.truth(labels_of(test))
-    draws = draw_labels(train, shots, count, seed, target)
-
-    rows = [
-        *_encoded(encoders, (pool, test), protocols, fabric.device, quiet),
-        Frozen("PCA", None, spec, *principal_components(x, test_x)),
-        Frozen(raw.NAME, raw.module(), spec, {"own": x}, {"own": test_x}, raw.STANDARDISED),
-    ]
-    scores: list[Score] = []
     found: dict[str, dict[str, float]] = {}
     shown = ""
     for row in rows:
-        readers = [name for name in protocols if name in EVALUATORS]
-        readers = [name for name in readers if EVALUATORS[name].features != "tokens" or "tokens" in row.pool]
-        scores += read_features(row.name, readers, row.pool, row.test, labels, truth, draws, target, row.per_feature)
         if metrics and row.encoder is not None:
             several = np.empty((0, 0, 0), np.float32)
             if any(EXTRA_METRICS[name].needs_views for name in metrics):
@@ -106,28 +134,28 @@ def measure(
                 several = view_features(row.encoder, test, row.spec, views, fabric.device, seed)
             ids = truth if target.by_class else None
             found[row.name] = measure_features(metrics, Measured(row.test["own"], ids, several, seed))
-    for classifier in classifiers:  # the draws are numbers of the first samples of the pool
-        scores += train_on_draws(classifier, pool, test, draws, spec, fabric, seed, quiet)
-
-    duplicates, warnings = overlap(train, test, rows[0].pool["own"][: len(train)], rows[0].test["own"])
     if target.by_class:
         warnings += about_classes(labels, labels_of(test), shots)
         if len(parts.unlabelled) > UNLABELLED:
             warnings.append(f"of {len(parts.unlabelled):,} samples without a label, {UNLABELLED:,} drawn ones are used")
-    if unreadable := len(parts.train) + len(parts.test) - len(train) - len(test):
+    unreadable = len(parts.train) - len(train) + (len(parts.test) - len(test) if parts.folds is None else 0)
+    if unreadable:
         warnings.append(f"{unreadable:,} samples could not be read and are left out")
+    if (steps := int(run.recipe["plan"]["steps"])) < FEW_STEPS:
+        warnings.append(f"the run made only {steps} steps: an encoder learns next to nothing in fewer than {FEW_STEPS}")
     num_classes, level = len(labels.classes), target.chance(truth)
     about: dict[str, Any] = {
         "run": str(run.folder), "task": run.task, "encoder": run.encoder_name,
+        "steps": steps,
         "target": target.name, "metric": next(iter(target.metrics)), "unit": target.unit, "classes": num_classes,
-        "draws": count, "seed": seed,
+        "draws": count, "folds": parts.num_folds, "seed": seed,
         "data": {"name": train.name, "samples": len(train), "unlabelled": len(pool) - len(train)},
         "test": {"name": test.name, "samples": len(test), "held out": parts.held_out},
         "labels": {
             "all" if k is None else str(k): len(drawn) / (num_classes if target.by_class else 1)
             for k, drawn in draws[0].items()
         },
-        "unreadable": unreadable, "duplicates": duplicates, "chance": {"value": level, "words": target.guess},
+        "unreadable": unreadable, "duplicates": dict(duplicates), "chance": {"value": level, "words": target.guess},
         "warnings": warnings,
         "protocols": {name: one.about for name, one in EVALUATORS.items()} | TRAINED | dict(raw.ABOUT),
     }  # fmt: skip
@@ -137,6 +165,11 @@ def measure(
         about["views"] = shown
     saved, about["saved against"] = _saved(scores, about, protocols)
     return Evaluation(about, tuple(scores), saved, found)
+
+
+def _add(values: Values, found: Values) -> None:
+    for key, metrics in found.items():
+        values.setdefault(key, []).extend(metrics)
 
 
 def _encoded(

@@ -8,14 +8,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfsup.errors import UserError
+from selfsup.evaluation.probe import stratified_folds
 from selfsup.evaluation.problems import check_classes
 from selfsup.evaluation.targets import Target, split
 from selfsup.source import Labels, Source
 
+FOLDS = 5
+ENOUGH = 50  # test samples of a class, or in all where labels are no classes
+
 
 @dataclass(frozen=True)
 class Parts:
-    """`train` and `test` have a label for each sample, with the same numbering of classes."""
+    """`train` and `test` have a label for each sample, with the same numbering of classes.
+
+    With `folds` (n,) both are the same samples: each fold of them is measured on once, with the others as `train`; -1
+    is never measured on.
+    """
 
     target: Target
     train: Source
@@ -24,6 +32,20 @@ class Parts:
     data: Source  # as given
     numbers: NDArray[np.int64]  # of the samples of `train` in the data
     unlabelled: NDArray[np.int64]  # of the samples of the data that have no label
+    folds: NDArray[np.int64] | None = None
+
+    @property
+    def num_folds(self) -> int:
+        """How many times another part is measured on."""
+        return 1 if self.folds is None else int(self.folds.max()) + 1
+
+    def labels_to_draw(self) -> Labels:
+        """Return the training labels; of several folds those of the one where the largest class has the fewest."""
+        labels = labels_of(self.train)
+        if self.folds is None:
+            return labels
+        kept = [labels.ids[self.folds != fold] for fold in range(self.num_folds)]
+        return replace(labels, ids=min(kept, key=lambda ids: int(np.bincount(ids).max())))
 
     def pool(self, unlabelled: int, seed: int) -> Source:
         """Return the samples of `train`, and after them at most so many of those without a label, drawn by the seed."""
@@ -34,12 +56,22 @@ class Parts:
 def make_parts(data: Source, test: Source | None, target: Target, seed: int) -> Parts:
     """Return both parts; without `test` a fifth of each class is set aside. Samples without a label are not tested on.
 
+    Where that fifth would be fewer than 50 samples (of a class, on average), every sample is measured on in turn, by
+    stratified 5-fold cross-validation: four test samples say nothing.
+
     Raises `UserError` for labels that are missing or are no labels of this target.
     """
     numbers, unlabelled = _labelled(data, "--labels")
+    folds = None
     if test is None:
-        numbers, aside = split(data, seed, target=target)
-        measured = data.take(aside)
+        ids = labels_of(data).ids
+        few = len(numbers) / FOLDS < ENOUGH * (len(np.unique(ids[numbers])) if target.by_class else 1)
+        rest, aside = split(data, seed, target=target)
+        if few:
+            folds = stratified_folds(ids[numbers] if target.by_class else 0 * numbers, FOLDS, seed)
+            measured = data.take(numbers)
+        else:
+            numbers, measured = rest, data.take(aside)
     else:
         measured = test.take(_labelled(test, "--test-labels")[0])
     train = data.take(numbers)
@@ -48,7 +80,7 @@ def make_parts(data: Source, test: Source | None, target: Target, seed: int) -> 
         check_classes(train.labels, measured.labels, train.name)
     for part in (train, measured):
         target.truth(labels_of(part))
-    return Parts(target, train, measured, test is None, data, numbers, unlabelled)
+    return Parts(target, train, measured, test is None, data, numbers, unlabelled, folds)
 
 
 def align(train: Labels, test: Labels) -> tuple[Labels, Labels]:

@@ -18,6 +18,7 @@ from selfsup.base.writing import write_atomically
 from selfsup.errors import UserError, need
 from selfsup.evaluation.labels_saved import Saved, sentence
 from selfsup.evaluation.score import Score, count_labels, finite, number, plain
+from selfsup.evaluation.verdict import verdict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,6 +46,11 @@ class Evaluation(Printable):
         raise KeyError((representation, protocol, shots))
 
     @property
+    def verdict(self) -> str:
+        """Whether the representation helps, in a sentence; empty where it was compared with nothing."""
+        return verdict(self.about, self.scores)
+
+    @property
     def headline(self) -> str:
         """The labels saved, in a sentence; empty where from scratch was not trained."""
         for protocol, entries in self.saved.items():
@@ -58,7 +64,8 @@ class Evaluation(Printable):
         metrics = {name: {key: plain(value) for key, value in row.items()} for name, row in self.metrics.items()}
         scores = [score.as_json() for score in self.scores]
         return {
-            "about": self.about, "headline": self.headline, "scores": scores, "saved": saved, "metrics": metrics,
+            "about": self.about, "verdict": self.verdict, "headline": self.headline, "scores": scores, "saved": saved,
+            "metrics": metrics,
         }  # fmt: skip
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -114,7 +121,8 @@ class Evaluation(Printable):
 
     def __rich__(self) -> Group:
         about = self.about
-        parts: list[Any] = [self.headline, ""] if self.headline else []
+        sentences = [line for line in (self.verdict, self.headline) if line]
+        parts: list[Any] = [*sentences, ""] if sentences else []
         parts.append(self._scores())
         if self.metrics:
             parts.append(self._metrics())
@@ -129,7 +137,7 @@ class Evaluation(Printable):
         percent = "" if about["metric"] == "R²" else ", %,"
         table = Table(
             title=f"{about['metric']}{percent} on {about['test']['samples']:,} test samples by {about['unit']}",
-            caption=f"mean ± 95% interval over {about['draws']} draws of the labels",
+            caption=f"mean ± 95% interval over {over(about)}",
         )
         table.add_column("representation", no_wrap=True)
         table.add_column("read by")
@@ -163,13 +171,22 @@ class Evaluation(Printable):
         return table
 
 
+def over(about: Mapping[str, Any]) -> str:
+    """Return in words what the intervals are taken over."""
+    folds = about.get("folds", 1)
+    draws = -(-about["draws"] // folds)
+    labels = f"{draws} draw{'s' * (draws != 1)} of the labels"
+    return labels if folds == 1 else f"{folds} folds, each measured on once, and {labels} for each"
+
+
 def _check_about(about: Mapping[str, Any], scores: tuple[Score, ...]) -> None:
     """Raise an error unless everything about a saved evaluation can be shown."""
     kinds = {"task": str, "draws": int, "metric": str, "unit": str, "test": dict, "labels": dict}
     wrong = [key for key, kind in kinds.items() if not isinstance(about[key], kind)]
     wrong += [key for key in ("data", "saved against") if not isinstance(about.get(key, {}), dict)]
-    if not isinstance(about["test"]["samples"], int):
-        wrong.append("test")
+    counts = {"draws": about["draws"], "test": about["test"]["samples"]}
+    counts |= {key: about[key] for key in ("steps", "folds") if key in about}
+    wrong += [key for key, count in counts.items() if type(count) is not int or not 0 < count < 10**12]
     if "chance" in about:
         finite(about["chance"]["value"]), str(about["chance"]["words"])
     if not all(isinstance(line, str) for line in about.get("warnings", ())):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from selfsup.evaluation.result import over
 from selfsup.reports.charts import Line, chart, legend
 from selfsup.reports.page import Html, Section, join, table, tag
 
@@ -48,7 +49,7 @@ def few_labels(evaluation: Evaluation | None, why: str) -> Section:
     ]
     head = ["representation", "read by", *map(_shots, order)]
     parts = [
-        tag("p", tag("strong", evaluation.headline)) if evaluation.headline else "",
+        *(tag("p", tag("strong", line)) for line in (evaluation.verdict, evaluation.headline) if line),
         tag("p", _explained(evaluation)),
         *(tag("p", tag("strong", "Warning: ", class_="bad"), line) for line in about.get("warnings", ())),
         legend([(f"s{colour % 10}", name) for colour, name in enumerate(names)]),
@@ -85,10 +86,10 @@ def _line(evaluation: Evaluation, row: tuple[str, str], names: list[str], places
 def _explained(evaluation: Evaluation) -> str:
     about = evaluation.about
     data, test = about.get("data", {}), about["test"]
-    apart = " set aside first" if test.get("held out") else ""
+    apart = " set aside first" if test.get("held out") and about.get("folds", 1) == 1 else ""
     return (
         f"Labels drawn from {data.get('name')} ({data.get('samples')} samples), measured on {test['samples']:,} "
-        f"samples of {test.get('name')}{apart}. Mean and 95% interval over {about['draws']} draws of the labels, seed "
+        f"samples of {test.get('name')}{apart}. Mean and 95% interval over {over(about)}, seed "
         f"{about.get('seed')}. Every choice is made on the drawn labels."
     )
 
