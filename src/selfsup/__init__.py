@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from selfsup.commands.report import report
     from selfsup.commands.search import search
     from selfsup.commands.show import show
+    from selfsup.commands.start import start
     from selfsup.commands.suggest import suggest
     from selfsup.commands.tasks import list_tasks
     from selfsup.run import Run, load
@@ -37,6 +38,7 @@ __all__ = [
     "report",
     "search",
     "show",
+    "start",
     "suggest",
 ]
 

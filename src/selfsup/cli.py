@@ -21,8 +21,8 @@ from selfsup.base.opening import data_opened
 from selfsup.errors import RunFailed, UserError, unknown
 
 COMMANDS = (
-    "demo", "tasks", "show", "pretrain", "audit", "evaluate", "compare", "embed", "search", "explore", "export",
-    "bench", "report", "suggest", "label",
+    "demo", "start", "tasks", "show", "pretrain", "audit", "evaluate", "compare", "embed", "search", "explore",
+    "export", "bench", "report", "suggest", "label",
 )  # fmt: skip
 
 

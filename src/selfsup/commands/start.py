@@ -1,0 +1,250 @@
+"""`start`: look at the data, propose what to do with them, and on request do it. Imports torch only when called."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+import shlex
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rich.console import Console, Group
+from rich.text import Text
+
+from selfsup.base.checks import check_data_numbers, check_new_folder, check_numbers
+from selfsup.base.printing import Printable
+from selfsup.errors import UserError
+
+if TYPE_CHECKING:
+    from selfsup.source import Source
+
+    Name = str | os.PathLike[str]
+else:
+    Name = str  # what the command line can give
+
+LOOKED_AT = 1000  # samples, drawn at random
+SMALL = 64  # pixels a side up to which a small encoder keeps up with a large one in minutes
+FEW = 200  # samples below which pretraining learns little
+
+
+class Proposal(NamedTuple):
+    """A task for a kind of data and why it is a good start, with its encoders for small and large samples."""
+
+    task: str
+    options: dict[str, Any]
+    small: str
+    large: str
+    why: str
+
+
+PROPOSALS = {
+    "image": Proposal(
+        "simclr", {"min_scale": 0.5}, "convnet", "resnet18",
+        "the best of all tasks in the same minutes on small images (docs/results.md), with crops that keep half",
+    ),
+    "text": Proposal("bert", {}, "bert-tiny", "bert-mini", "it needs nothing but the texts, and learns in minutes"),
+}  # fmt: skip
+
+
+class Step(NamedTuple):
+    """A command with its arguments."""
+
+    command: str
+    arguments: tuple[Any, ...]
+    options: dict[str, Any]
+
+    def __str__(self) -> str:
+        words = ["selfsup", self.command, *map(str, self.arguments)]
+        for name, value in self.options.items():
+            words += [f"--{name.replace('_', '-')}", f"{value:g}" if isinstance(value, float) else str(value)]
+        return shlex.join(words)
+
+    def run(self, quiet: bool) -> None:
+        """Run it; labels that were written into a list to fill in stay."""
+        if self.command == "suggest" and Path(self.options["out"]).exists():
+            return
+        function = getattr(importlib.import_module(f"selfsup.commands.{self.command}"), self.command)
+        function(*self.arguments, **self.options, **({} if self.command == "show" else {"quiet": quiet}))
+
+
+@dataclass(frozen=True)
+class Started(Printable):
+    """What is known of the data, what is proposed and why, and the commands; `done` are those that were run."""
+
+    facts: tuple[str, ...]
+    reasons: tuple[str, ...]
+    commands: tuple[str, ...]
+    done: bool
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the same as plain values."""
+        return asdict(self)
+
+    def __rich__(self) -> Group:
+        lines = ["The data", *(f"  {fact}" for fact in self.facts), "", "Proposed", *(f"  {r}" for r in self.reasons)]
+        head = "Done; the same commands resume, or show what is there" if self.done else "Commands (--go runs them)"
+        return Group(*map(Text, [*lines, "", head, *(f"  {command}" for command in self.commands)]))
+
+
+def start(
+    data: Name,
+    /,
+    *,
+    labels: str | None = None,
+    minutes: float | None = None,
+    out: Name = "runs/start",
+    go: bool = False,
+    seed: int = 0,
+    device: str = "auto",
+    quiet: bool = False,
+    **options: Any,
+) -> Started:
+    """Look at data, propose task, encoder and minutes with reasons, and print the commands; with --go run them.
+
+    They show the views, pretrain, choose the samples to label first (or, with labels, label the rest), and write a
+    report. Called again with --go it resumes.
+
+    Args:
+        data: A folder of images, a list file, an .npz file, a name (digits, mnist5k, torchvision:NAME) or an array.
+        labels: The labels that there are: 'folders', a CSV file (path,label) or an .npz file with y.
+        minutes: Minutes of pretraining, more than 0; by default what the number of samples suggests, 5 to 60.
+        out: The folder of the run, the images, the tables and the report.
+        go: Whether to run the commands.
+        seed: Seed of everything, at least 0.
+        device: Where to compute: auto, cpu, cuda or mps.
+        quiet: Whether to hide the progress.
+        options: Options of the kind of data (size, channels; tokenizer).
+
+    Raises:
+        UserError: For data that cannot be opened or have too few samples, and for anything wrong with the arguments.
+        RunFailed: If a command fails.
+    """
+    import numpy as np
+
+    from selfsup.base.progress import counting
+    from selfsup.data import make_spec
+    from selfsup.data.open import open_data
+    from selfsup.source import Broken
+    from selfsup.tasks import find_task
+
+    check_numbers(seed=seed)
+    check_data_numbers(options)
+    if minutes is not None:
+        check_numbers(minutes=minutes)
+    if not isinstance(data, str | os.PathLike):
+        raise UserError("start takes the name of data; for arrays call pretrain, suggest, label and report")
+    folder = Path(out)
+    if go:
+        check_new_folder(folder)
+    source = open_data(data, labels)
+    if len(source) < 2:
+        raise UserError(f"{source.name} has {len(source)} sample: there is nothing to learn from")
+    spec = make_spec(source, **options)
+
+    drawn = np.sort(np.random.default_rng(seed).permutation(len(source))[:LOOKED_AT])
+    shapes: Counter[tuple[int, ...]] = Counter()
+    seen: Counter[bytes] = Counter()
+    broken: list[str] = []
+    with counting("looking at the data", len(drawn), quiet) as advance:
+        for index in drawn.tolist():
+            try:
+                sample = np.asarray(source.conform(spec).read(index))
+            except Broken as error:
+                broken.append(f"{source.path(index)}: {error}")
+            else:
+                shapes[sample.shape] += 1
+                seen[hashlib.sha256(sample.tobytes()).digest()] += 1
+            advance(1)
+    if not seen:
+        raise UserError(f"none of {len(drawn):,} samples of {source.name} can be read, for example {broken[0]}")
+    proposal, size = PROPOSALS[source.kind], int(getattr(spec, "size", 0))
+    small = source.kind != "image" or size <= SMALL
+    encoder = proposal.small if small else proposal.large
+    asked = minutes if minutes is not None else float(min(60, max(5, round(len(source) / 1000))))
+    facts = [f"{len(source):,} samples of {source.name}: {source.kind}; an encoder sees {spec.describe()}"]
+    facts += _sizes(shapes)
+    of = "" if len(drawn) == len(source) else f" of {len(drawn):,} looked at"
+    if copies := sum(seen.values()) - len(seen):
+        facts.append(f"{copies:,}{of} are copies of another one")
+    if broken:
+        facts.append(f"{len(broken):,}{of} cannot be read, for example {broken[0]}")
+    facts.append(_labels(source, data, labels))
+    facts += getattr(source, "notes", ())
+    reasons = [
+        f"{proposal.task}: {proposal.why}",
+        f"{encoder}: " + ("small samples do not need more" if small else f"for {spec.describe()}"),
+        f"{asked:g} minutes" + (": as asked" if minutes is not None else ": for this many samples; more help"),
+    ]
+    if len(source) < FEW:
+        reasons.append(
+            f"{len(source):,} samples are few: weights from elsewhere (pretrain --pretrained) may be worth more"
+        )
+    if find_task(proposal.task).kind == "image":
+        reasons.append("what suits these data best, `selfsup compare` finds out in ten times the minutes")
+    shared = {"seed": seed} | ({} if device == "auto" else {"device": device})
+    steps = _steps(os.fspath(data), labels, proposal, encoder, asked, folder, shared, options)
+    if go:
+        folder.mkdir(parents=True, exist_ok=True)
+        console = Console(stderr=True, markup=False, highlight=False, quiet=quiet)
+        for place, step in enumerate(steps, 1):
+            console.print(f"{place}/{len(steps)}  {step}", soft_wrap=True)
+            step.run(quiet)
+    return Started(tuple(facts), tuple(reasons), tuple(map(str, steps)), go)
+
+
+def _sizes(shapes: Counter[tuple[int, ...]]) -> list[str]:
+    if len(shapes) == 1:
+        return [f"all of {' × '.join(map(str, next(iter(shapes))))}"]
+    axes = zip(*shapes, strict=True) if len({len(shape) for shape in shapes}) == 1 else ()
+    ranges = [str(min(axis)) if min(axis) == max(axis) else f"{min(axis)} to {max(axis)}" for axis in axes]
+    return [f"of {' × '.join(ranges)}"] if ranges else []
+
+
+def _labels(source: Source, data: Any, labels: str | None) -> str:
+    from selfsup.data.open import open_data
+
+    if source.labels is not None and (source.labels.ids >= 0).any():
+        given = int((source.labels.ids >= 0).sum())
+        return f"{given:,} labels of {len(source.labels.classes)} classes"
+    if labels is None:
+        try:
+            found = open_data(data, "folders").labels
+        except UserError:
+            found = None
+        if found is not None and len(found.classes) > 1:
+            names = ", ".join(found.classes[:3]) + (", …" if len(found.classes) > 3 else "")
+            return f"no labels were given; if the folders are classes ({names}), give --labels folders"
+    return "no labels: fifteen clicks are a good beginning"
+
+
+def _steps(
+    data: Any,
+    labels: str | None,
+    proposal: Proposal,
+    encoder: str,
+    minutes: float,
+    folder: Path,
+    shared: dict[str, Any],
+    options: dict[str, Any],
+) -> list[Step]:
+    """Return what to do, in order; `shared` are seed and device."""
+    run, given = str(folder / "run"), {} if labels is None else {"labels": labels}
+    steps = [
+        Step("show", (proposal.task, data), {**proposal.options, **options, "out": str(folder / "views.png")}),
+        Step(
+            "pretrain", (data,),
+            {
+                "task": proposal.task, **proposal.options, "encoder": encoder, "minutes": minutes, **options, **shared,
+                "out": run,
+            },
+        ),
+    ]  # fmt: skip
+    if labels is None:
+        files = {"out": str(folder / "to-label.csv"), "sheet": str(folder / "to-label.png")}
+        steps.append(Step("suggest", (run, data), {"n": 15, **shared, **files}))
+    else:
+        steps.append(Step("label", (run, data), {**given, **shared, "out": str(folder / "all.csv")}))
+    return [*steps, Step("report", (run,), {"data": data, **given, **shared, "out": str(folder / "report.html")})]
