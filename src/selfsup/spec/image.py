@@ -46,7 +46,7 @@ class ImageSpec:
     def describe(self) -> str:
         """Return the size and the channels."""
         values = "" if self.range is None else f", values from {self.range[0]:g} to {self.range[1]:g}"
-        return f"{self.size} × {self.size} pixels, {self.channels} channel{"s" * (self.channels != 1)}{values}"
+        return f"{self.size} × {self.size} pixels, {self.channels} channel{'s' * (self.channels != 1)}{values}"
 
     def draw(self, x: Tensor) -> Image.Image:
         """Undo the normalization of (C, H, W); of more than three channels the first three are shown."""
