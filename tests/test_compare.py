@@ -20,7 +20,7 @@ from selfsup.comparison.candidates import find_candidates
 from selfsup.comparison.judging import Accuracy, accuracy, difference, draw, score, split_labels
 from selfsup.comparison.plan import State, plan_stages, plan_steps, whole_runs
 from selfsup.comparison.result import Comparison
-from selfsup.comparison.speed import step_seconds
+from selfsup.comparison.speed import Spent, Trial, speeds
 from selfsup.data.image import Arrays
 from selfsup.data.open import open_data
 from selfsup.encoders import build_encoder
@@ -98,11 +98,17 @@ def source() -> Arrays:
 def equal_speed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every task takes 0.15 s a step, so that 0.1 minutes are 20 steps for each of two, whatever the machine does."""
 
-    def seconds(task: Task, source: Arrays, views: object, *_: object) -> float:
-        task(views.finish(views.fetch(source, np.arange(4), 0, 0).batch))  # type: ignore[attr-defined]
-        return 0.15
+    def measured(trials: dict[str, Trial], *_: object) -> tuple[dict[str, float], dict[str, Exception]]:
+        seconds, failed = {}, {}
+        for name, (task, data, views) in trials.items():
+            try:
+                task(views.finish(views.fetch(data, np.arange(4), 0, 0).batch))
+                seconds[name] = 0.15
+            except Exception as error:
+                failed[name] = error
+        return seconds, failed
 
-    monkeypatch.setattr(tournament, "step_seconds", seconds)
+    monkeypatch.setattr(tournament, "speeds", measured)
 
 
 @pytest.fixture
@@ -156,17 +162,47 @@ def test_too_few_minutes_leave_the_slow_out_and_say_how_many_are_enough() -> Non
 
 
 def test_the_measured_speed_is_that_of_the_loop(source: Arrays) -> None:
-    """A task that waits after each step is charged for it, and stays as it was."""
+    """A task that computes after each step is charged for it, stays as it was, and one that fails stops no other."""
 
     class Slow(Rotation):
         def after_step(self) -> None:
-            time.sleep(0.05)
+            end = time.process_time() + 0.1
+            while time.process_time() < end:
+                pass
 
-    task = Slow(build_encoder("convnet", source.spec()))
-    before = {key: value.clone() for key, value in task.state_dict().items()}
-    seconds = step_seconds(task, source, task.views(source.spec()), make_fabric("cpu", "float32"), 16, 0)
-    assert 0.05 < seconds < 1
-    assert all(torch.equal(value, before[key]) for key, value in task.state_dict().items())
+    class Failing(Rotation):
+        def after_step(self) -> None:
+            raise ValueError("no")
+
+    kinds = {"plain": Rotation, "slow": Slow, "failing": Failing}
+    tasks = {name: kind(build_encoder("convnet", source.spec())) for name, kind in kinds.items()}
+    before = {key: value.clone() for key, value in tasks["slow"].state_dict().items()}
+    trials = {name: Trial(task, source, task.views(source.spec())) for name, task in tasks.items()}
+    seconds, failed = speeds(trials, make_fabric("cpu", "float32"), 16, 0, 0.1)
+    assert seconds.keys() == {"plain", "slow"}
+    assert failed.keys() == {"failing"}
+    assert seconds["slow"] > 0.08
+    assert seconds["slow"] > 2 * seconds["plain"]
+    assert all(torch.equal(value, before[key]) for key, value in tasks["slow"].state_dict().items())
+
+
+def test_a_busy_moment_does_not_change_the_budgets(source: Arrays, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock of one task runs five times slower, as beside another program; its steps stay the same."""
+    task = Rotation(build_encoder("convnet", source.spec()))
+    clock = {"wall": 0.0, "cpu": 0.0}
+
+    def fit(measured: Task, *_: object, until: int, **__: object) -> None:
+        clock["cpu"] += 1 + 0.5 * until
+        clock["wall"] += (5 if hasattr(measured, "busy") else 1) * (1 + 0.5 * until)
+
+    monkeypatch.setattr("selfsup.comparison.speed.fit", fit)
+    monkeypatch.setattr("selfsup.comparison.speed._now", lambda: Spent(**clock))
+    busy = Rotation(build_encoder("convnet", source.spec()))
+    busy.busy = True
+    views = task.views(source.spec())
+    trials = {"busy": Trial(busy, source, views), "a": Trial(task, source, views), "b": Trial(task, source, views)}
+    seconds, _ = speeds(trials, make_fabric("cpu", "float32"), 16, 0, 60)
+    assert seconds == pytest.approx({"busy": 0.5, "a": 0.5, "b": 0.5})
 
 
 # Stopping at a stage
@@ -546,3 +582,12 @@ def test_a_folder_that_is_no_comparison_and_a_damaged_file(tmp_path: Path, sourc
     (tmp_path / "c" / "compare.json").write_text('{"asked": 3}')
     with pytest.raises(UserError, match=r"compare\.json is damaged"):
         selfsup.compare(source, tasks=(Plain,), out=tmp_path / "c", **SMALL)
+
+
+def test_without_scratch_it_is_left_out_and_said(source: Arrays, tmp_path: Path) -> None:
+    result = selfsup.compare(source, tasks=(Plain,), minutes=0.05, scratch=False, out=tmp_path / "c", **SMALL)
+    assert "from scratch" not in result.state.scores
+    told = str(result)
+    assert "Training from scratch was not compared (--no-scratch)." in told
+    assert "learns next to nothing in fewer than 50 steps: Plain" in told
+    assert re.search(r"\d\d\.\d ±\d", told), "per cent, as evaluate prints them"

@@ -316,7 +316,7 @@ def test_compare_ranks_tasks_beside_tfidf(folder: Path, tmp_path: Path, monkeypa
     def scratch(self: Accuracy, make: object, number: int, seed: int) -> dict:
         return {name: np.random.default_rng(number).random(len(getattr(self.parts, name))) < 0.5 for name in PARTS}
 
-    monkeypatch.setattr(tournament, "step_seconds", lambda *_: 0.15)
+    monkeypatch.setattr(tournament, "speeds", lambda trials, *_: (dict.fromkeys(trials, 0.15), {}))
     monkeypatch.setattr(Accuracy, "scratch", scratch)
     result = selfsup.compare(
         folder, tasks="bert,simcse(pieces=True),next_word,rotation", labels="folders", minutes=0.02, shots=2,

@@ -31,7 +31,7 @@ def _run(words: Sequence[str], pause: float) -> None:
         return {name: np.random.default_rng(number).random(len(getattr(self.parts, name))) < 0.1 for name in parts}
 
     fit.SAVE_SECONDS, fit.SAVE_SHARE = 0.0, 1e9
-    tournament.step_seconds = lambda *_: 0.15
+    tournament.speeds = lambda trials, *_: (dict.fromkeys(trials, 0.15), {})
     Accuracy.scratch = scratch  # type: ignore[method-assign, assignment]
     if pause:
         Rotation.after_step = lambda task: time.sleep(pause)  # type: ignore[method-assign]

@@ -39,6 +39,7 @@ def compare(
     encoder: str | None = None,
     shots: int = 10,
     draws: int = 5,
+    scratch: bool = True,
     out: Target = "runs/compare",
     batch_size: int = 128,
     precision: str = "auto",
@@ -67,6 +68,7 @@ def compare(
             tasks on images.
         shots: How many labels per class are drawn, at least 1.
         draws: How many times the labels are drawn, at least 5.
+        scratch: Whether to train from scratch too, on each draw of the labels, after everything else.
         out: The folder of the comparison, for compare.json, compare.png and a run folder for each task.
         batch_size: Samples per step, at least 1 and at most the number of samples.
         precision: auto (bfloat16 where the processor has it), float32, bfloat16 or float16.
@@ -98,7 +100,7 @@ def compare(
     with only_here(folder):
         tournament = Tournament(
             data, folder, shared, labels=labels, test=test, test_labels=test_labels, tasks=tasks, minutes=minutes,
-            shots=shots, draws=draws, precision=precision, device=device, quiet=quiet,
+            shots=shots, draws=draws, scratch=scratch, precision=precision, device=device, quiet=quiet,
         )  # fmt: skip
         tournament.run()
         if not tournament.result.finalists:

@@ -14,6 +14,7 @@ from selfsup.base.printing import Printable
 from selfsup.comparison.candidates import BASELINES
 from selfsup.comparison.judging import accuracy, difference
 from selfsup.comparison.plan import State
+from selfsup.evaluation.verdict import FEW_STEPS
 
 HALF_TRAINED = (
     "At a stage all candidates have completed the same fraction of their run, with the learning rate still high: a "
@@ -123,6 +124,14 @@ class Comparison(Printable):
                 lines.append(f"{plan['copies']:,} test samples are copies of samples to draw from or to choose by.")
         if len(plan["stages"]) > 1:
             lines.append(HALF_TRAINED)
+        few = [name for name, planned in plan["candidates"].items() if planned["steps"][-1] < FEW_STEPS]
+        if few:
+            lines.append(
+                f"An encoder learns next to nothing in fewer than {FEW_STEPS} steps: {', '.join(few)}. "
+                "Give more --minutes."
+            )
+        if self.labelled and not asked["scratch"]:
+            lines.append("Training from scratch was not compared (--no-scratch).")
         return lines
 
     def rows(self) -> list[dict[str, Any]]:
@@ -158,7 +167,7 @@ class Comparison(Printable):
 
     def __rich__(self) -> Group:
         fractions = [stage["fraction"] for stage in self.state.plan["stages"]]
-        what = f"accuracy with {self.state.asked['shots']} labels per class" if self.labelled else "RankMe"
+        what = f"accuracy, %, with {self.state.asked['shots']} labels per class" if self.labelled else "RankMe"
         table = Table(title=f"{what}, {self.state.asked['minutes']:g} minutes of training in all")
         table.add_column("candidate")
         table.add_column("steps", justify="right")
@@ -219,7 +228,7 @@ def _plain(scores: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _cell(score: dict[str, Any], part: str = "select") -> str:
     if "rankme" in score:
         return f"{score['rankme']:.1f}"
-    return f"{score[part]['mean']:.3f} ±{score[part]['half']:.3f}" if part in score else ""
+    return f"{100 * score[part]['mean']:.1f} ±{100 * score[part]['half']:.1f}" if part in score else ""
 
 
 def _number(value: float | None) -> str:

@@ -20,7 +20,7 @@ from selfsup.comparison.candidates import Candidate, find_candidates
 from selfsup.comparison.judging import ITEMS, Accuracy, LabelFree, draw, split_labels
 from selfsup.comparison.plan import open_state, plan_steps
 from selfsup.comparison.result import Comparison, command, merit
-from selfsup.comparison.speed import step_seconds
+from selfsup.comparison.speed import Trial, speeds
 from selfsup.data import make_spec
 from selfsup.data.labels import LabelsGiven, noted_labels
 from selfsup.data.open import open_data
@@ -59,6 +59,7 @@ class Tournament:
         minutes: float,
         shots: int,
         draws: int,
+        scratch: bool,
         precision: str,
         device: str,
         quiet: bool,
@@ -84,7 +85,8 @@ class Tournament:
         names = tasks if isinstance(tasks, str) else [t if isinstance(t, str) else t.__name__ for t in tasks]
         asked = {
             "data": _about(labelled, labels), "test": held_out and _about(held_out, test_labels),
-            "labelled": has_labels, "tasks": names, "minutes": minutes, "shots": shots, "draws": draws,
+            "labelled": has_labels, "scratch": scratch,
+            "tasks": names, "minutes": minutes, "shots": shots, "draws": draws,
             "precision": precision, **options,
         }  # fmt: skip
         self.judge: Accuracy | LabelFree
@@ -119,7 +121,7 @@ class Tournament:
             for place, name in enumerate(running):
                 if name not in self.state.failed and len(self.state.scores.get(name, [])) == stage:
                     self._advance(name, stage, f"{place + 1} of {len(running)}", running[place:])
-        if isinstance(self.judge, Accuracy):
+        if isinstance(self.judge, Accuracy) and self.state.asked["scratch"]:
             self._from_scratch(self.judge)
 
     def finish(self) -> Comparison:
@@ -134,21 +136,20 @@ class Tournament:
 
     def _plan(self, candidates: dict[str, Candidate], left_out: dict[str, str], precision: str) -> None:
         """Measure the speed of every candidate and fix its steps."""
-        seconds = {}
+        trials = {}
         for name, candidate in candidates.items():
-            self._say(f"measuring the speed of {name}")
             try:
                 _, task_class, values, source = resolve_task(candidate.task, self.source, candidate.options)
                 torch.manual_seed(self.options["seed"])
                 task = task_class(build_encoder(self.options["encoder"], self.spec), **values)
-                seconds[name] = step_seconds(
-                    task, task.samples(source), task.views(self.spec), self.fabric, self.options["batch_size"],
-                    self.options["seed"],
-                )  # fmt: skip
-            except Interrupted:
-                raise
+                trials[name] = Trial(task, task.samples(source), task.views(self.spec))
             except Exception as error:  # whatever a task does wrong, the others can still be compared
                 left_out[name] = _reason(error)
+        self._say(f"measuring the speed of {', '.join(trials)}")
+        seconds, failed = speeds(
+            trials, self.fabric, self.options["batch_size"], self.options["seed"], 60 * self.state.asked["minutes"]
+        )
+        left_out |= {name: _reason(error) for name, error in failed.items()}
         if not seconds:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
             raise UserError(f"no task of --tasks can run on {self.source.name}: {reasons}")
