@@ -244,7 +244,9 @@ def _further_options(function: Callable[..., Any], words: list[str], explain: bo
         named = next((word for word in values if word in TASKS or ":" in word), values[0] if values else "")
     name = named or default
     kind, own = "any", dict[str, Further]()
-    if name and not (explain and not named):
+    if "preset" in map(_option, words):  # `show --preset`: views of images, without a task
+        kind = "image"
+    elif name and not (explain and not named):
         task = find_task(name)
         said, kind = options(task), task.kind
         own = {key: Further(p, said[key].sentence) for key, p in task.hyperparameters().items()}

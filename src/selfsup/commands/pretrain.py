@@ -93,7 +93,8 @@ def pretrain(
         precision: auto (bfloat16 where the processor has it), float32, bfloat16 or float16.
         device: auto, cpu, cuda or mps.
         quiet: No progress bar.
-        options: Those of the task, see `selfsup tasks NAME`, and of the kind of data (size, channels; tokenizer).
+        options: Those of the task, see `selfsup tasks NAME`, and of the kind of data (size, channels, range, views;
+            tokenizer).
 
     Raises:
         UserError: For anything that is wrong with the arguments; nothing has been written then.
