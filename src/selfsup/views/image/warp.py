@@ -6,6 +6,7 @@ crops are, antialiased: its canvas. There each pixel of the view is read bilinea
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -84,6 +85,7 @@ def _regions(
     return np.concatenate([begin, end - begin], -1).astype(np.int64)
 
 
+@cache
 def _bend(size: int) -> NDArray[np.float64]:
     """Return how much each knot moves a pixel (size, 7), scaled so that knots of std 1 give displacements of std 1."""
     place = (np.arange(size) + 0.5) / size * CELLS
