@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from selfsup.base import buffers
 from selfsup.views.image.color_ops import compiled
-from selfsup.views.image.draw import QUANTILES, Noise, Turns, quantiles
+from selfsup.views.image.draw import Noise, Turns, quantiles
 
 f32, u64 = np.float32, np.uint64
 entry = partial(compiled, inline=False)
@@ -77,8 +77,8 @@ def _warp(canvas, matrix, field, black, unit, out):
                     upper = w00 * f32(flat[p00 + k]) + w01 * f32(flat[p01 + k])
                     into[place + k] = upper + w10 * f32(flat[p10 + k]) + w11 * f32(flat[p11 + k])
             else:
-                for k in range(channels):
-                    i = u64(k)
+                for j in range(channels):
+                    i = u64(j)
                     upper = w00 * f32(flat[p00 + i]) + w01 * f32(flat[p01 + i])
                     into[place + i] = upper + w10 * f32(flat[p10 + i]) + w11 * f32(flat[p11 + i])
 
@@ -113,8 +113,8 @@ def _turn(views, upside, quarters, room):
                     for k in (u64(0), u64(1), u64(2)):
                         flat[target + k] = room[source + k]
                 else:
-                    for k in range(channels):
-                        flat[target + u64(k)] = room[source + u64(k)]
+                    for j in range(channels):
+                        flat[target + u64(j)] = room[source + u64(j)]
 
 
 @compiled
@@ -128,7 +128,7 @@ def _noisy(flat, key, std, factor, offset, whole, values):
         bits ^= bits >> u64(31)
         for lane in range(min(4, count - 4 * block)):
             i = 4 * block + lane
-            value = f32(flat[i]) + values[(bits >> _SHIFTS[lane]) & u64(QUANTILES - 1)] * std * factor[c]
+            value = f32(flat[i]) + values[(bits >> _SHIFTS[lane]) & u64(values.shape[0] - 1)] * std * factor[c]
             if whole:
                 flat[i] = np.int32(min(max(value + f32(0.5), f32(0)), f32(255)))
             else:
