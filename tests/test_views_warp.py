@@ -238,6 +238,19 @@ def test_device_mode_and_uint8_equal_the_float_kernel(groups):
             assert (got[key] - wanted[key]).abs().mean() <= 0.006 / 0.225
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (40, 1), (3, 300), (700, 900)], ids=str)
+@pytest.mark.parametrize("pad", [0, 8])
+def test_images_of_any_shape_are_warped_alike_by_both_engines(shape, pad, monkeypatch):
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3)).astype(np.uint8)
+    place = {"pad": 8} if pad else {"scale": (0.01, 1.0)}
+    crop = Crop(16, count=4, degrees=180.0, shear=60.0, translate=1.0, elastic=1.0, **place)
+    kernel = fetch(crop, Listed([image] * 4))
+    monkeypatch.setattr(image_views, "engine", reference)
+    assert np.abs(kernel - fetch(crop, Listed([image] * 4))).max() < 1e-4
+    assert kernel.max() <= 1 + 1e-6
+    assert kernel.min() >= 0
+
+
 def test_sixteen_bits_keep_what_eight_lose():
     dim = (smooth(40, 40).astype(np.uint16) * 4)[None]
     got = fetch(Crop(32, degrees=5.0), Listed(list(dim)))
@@ -276,6 +289,7 @@ def test_a_group_draws_the_same_beside_another_that_is_warped():
         ({"noise": 1.5}, "noise"),
         ({"vertical_flip": 2.0}, "vertical_flip"),
         ({"flip": float("nan")}, "flip"),
+        ({"quarter_turns": 0.5}, "quarter_turns is True or False"),
         ({"grid": 2, "count": 4, "quarter_turns": True}, "patches of a grid"),
         ({"grid": 2, "count": 4, "degrees": 3.0}, "patches of a grid"),
     ],

@@ -76,6 +76,8 @@ class Crop:
             value = getattr(self, name)
             if not 0 <= value <= most:
                 raise UserError(f"{name} of a view of {self.size} pixels is from 0 to {most:g}, not {value:g}")
+        if not isinstance(self.quarter_turns, bool):
+            raise UserError(f"quarter_turns is True or False, each turn being as likely, not {self.quarter_turns!r}")
         if self.grid > 1 and (self.warped or self.turned):
             raise UserError("patches of a grid are mirrored left and right at most: leave their other geometry out")
 

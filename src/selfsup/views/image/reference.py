@@ -25,7 +25,7 @@ from selfsup.views.image.draw import (
     Places,
     Turns,
     quantiles,
-)  # fmt: skip
+)
 
 _WEIGHTS = (0.299, 0.587, 0.114)
 

@@ -234,13 +234,13 @@ class ImageViews:
         out: NDArray[Any],
     ) -> None:
         pixels, picked, _, _ = images
-        views = np.arange(crop.count)
+        views, scaling = np.arange(crop.count), self._scaling()
         whole = np.tile([0.0, 0, crop.size, crop.size], (crop.count, 1, 1))
         bounds = np.tile([0, crop.size, 0, crop.size], (crop.count, 1, 1))
         for place, image in enumerate(picked.tolist()):
             made = warp_views(engine, pixels[image], warped, place, crop, where.black)
             there = Places(whole, bounds, where.flip[place][:, None], False)
-            engine.render(made, views, there, False, color[place][:, None], *self._scaling(), out[place][:, None])
+            engine.render(made, views, there, False, color[place][:, None], *scaling, out[place][:, None])
 
     def _scaling(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the factor (C,) and offset (C,) that turn 0..1 into the output."""
