@@ -165,5 +165,8 @@ def test_show_draws_them(tmp_path: Path, monkeypatch, capsys) -> None:
     for family in FAMILIES:
         assert main(["show", "--preset", "mae", "--views", family, "--size", "9", "digits", "-o", f"{family}.png"]) == 0
     assert len({(tmp_path / f"{family}.png").read_bytes() for family in FAMILIES}) == 3
+    assert main(["show", "--views", "overhead", "digits", "-o", "alone.png"]) == 0
+    assert main(["show", "--size", "8", "digits", "--preset", "simclr", "--views", "overhead", "-o", "both.png"]) == 0
+    assert Path("alone.png").read_bytes() == Path("both.png").read_bytes()
     assert main(["show", "simclr", "digits", "--views", "overhead", "-o", "task.png"]) == 0
     assert Path("task.png").exists()

@@ -39,12 +39,13 @@ def show(
     seed: int = 0,
     **options: Any,
 ) -> Shown:
-    """Draw the inputs of a task beside their free labels; or, with --preset NAME DATA, the views of a preset.
+    """Draw the inputs of a task beside their free labels; or, with --preset NAME or --views NAME and DATA alone, views.
 
     Args:
-        task: A name of `selfsup tasks`, or module:Class for your own. With --preset it is left out.
+        task: A name of `selfsup tasks`, or module:Class for your own. Left out, views are drawn: those of --preset.
         data: A folder of images, a list file, an .npz file, a name or an array.
-        preset: The published views to draw: simclr, mocov2, byol, swav, dino, mae, lejepa or vicreg.
+        preset: The published views to draw: simclr (for --views alone), mocov2, byol, swav, dino, mae, lejepa or
+            vicreg.
         run: A run folder of this task: its options are taken, and its predictions are shown.
         out: The image to write (.png, .jpg or .webp).
         labels: For tasks that need labels: 'folders', a CSV file (path,label) or an .npz file with y.
@@ -70,6 +71,8 @@ def show(
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise UserError(f"--out must end in .png, .jpg or .webp, not {path.name!r}")
     check_new_file(path)
+    if preset is None and data is None and options.get("views") is not None:
+        preset = "simclr"
     if preset is not None:
         if data is not None:
             raise UserError("--preset takes data alone, without a task: selfsup show --preset simclr DATA")
