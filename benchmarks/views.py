@@ -38,7 +38,9 @@ from selfsup.base.cache import cache_folder
 from selfsup.data.image import Arrays, Files
 from selfsup.data.image.cache import Decoded
 from selfsup.spec import ImageSpec
+from selfsup.spec.image import FAMILIES
 from selfsup.views.image import Crop, ImageViews, draw, preset
+from selfsup.views.image.family import in_family
 from selfsup.views.loader import batches
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
@@ -293,6 +295,28 @@ def small_case(rounds: int) -> dict[str, Any]:
     return show("SimCLR 2×32, images in memory, one thread", by_turns(runs, 512, 1024, rounds), 512)
 
 
+def families_case(source: Files, paths: list[str], rounds: int) -> dict[str, Any]:
+    """Return what the families and each step beyond the published views cost, in units of SimCLR's natural views."""
+    images = [np.asarray(Image.open(path).convert("RGB")) for path in paths[:64]]
+    small = np.stack([cv2.resize(image, (32, 32), interpolation=cv2.INTER_AREA) for image in images])
+    cases = {
+        "2×224 from JPEG": (source, 224, 32),
+        "2×224 in memory": (Arrays(np.stack(images)), 224, 32),
+        "2×32 in memory": (Arrays(np.tile(small, (8, 1, 1, 1))), 32, 512),
+    }
+    result: dict[str, Any] = {}
+    for title, (data, size, count) in cases.items():
+        natural = preset("simclr", size)
+        kinds = {family: in_family(family, natural) for family in FAMILIES}
+        for step in ({"elastic": size / 32}, {"noise": 0.1}):
+            kinds[next(iter(step))] = {"x": replace(natural["x"], **step)}
+        runs = {name: ours(data, groups, "float32", size) for name, groups in kinds.items()}
+        seconds = by_turns(runs, count, len(data), rounds)
+        result[title] = {name: ratio(seconds, name, "natural") for name in kinds if name != "natural"}
+        print(f"\n{title}, times natural: " + "   ".join(f"{key} {value:.2f}" for key, value in result[title].items()))
+    return result
+
+
 # --- fidelity
 
 
@@ -347,7 +371,7 @@ def first_use() -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--only", choices=["files", "multicrop", "workers", "small", "fidelity"])
+    parser.add_argument("--only", choices=["files", "multicrop", "workers", "small", "families", "fidelity"])
     parser.add_argument("--json", help="write the figures to this file")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -374,6 +398,7 @@ def main() -> None:
         "multicrop": lambda: multicrop_case(source, paths, options.rounds),
         "workers": lambda: workers_case(source, paths, options.rounds),
         "small": lambda: small_case(options.rounds),
+        "families": lambda: families_case(source, paths, options.rounds),
         "fidelity": lambda: dict(fidelity(source)),
     }
     found: dict[str, Any] = {"versions": versions, "corpus": origin}

@@ -95,11 +95,15 @@ def test_shifted_moves_over_black_and_mirrors() -> None:
     x = torch.arange(1, 10, dtype=torch.uint8).view(1, 1, 3, 3).repeat(4, 1, 1, 1)
     middle, corner = 0.5, 0.99
     draws = np.array([[middle, middle, 0.9], [middle, middle, 0.1], [corner, middle, 0.9], [middle, corner, 0.9]])
-    same, mirrored, up, left = shifted(x, draws, pad=1, flip=0.5)[:, 0]
+    draws = np.pad(draws, ((0, 0), (0, 2)), constant_values=0.3)
+    same, mirrored, up, left = shifted(x, draws, Crop(3, pad=1, flip=0.5))[:, 0]
     assert torch.equal(same, x[0, 0])
     assert torch.equal(mirrored, x[0, 0].flip(1))
     assert torch.equal(up, F.pad(x[0, 0, 1:], (0, 0, 0, 1)))
     assert torch.equal(left, F.pad(x[0, 0, :, 1:], (0, 1)))
+    turned = shifted(x, draws, Crop(3, pad=1, flip=0.5, vertical_flip=0.5, quarter_turns=True))[:, 0]
+    for one, before in zip(turned, (same, mirrored, up, left), strict=True):
+        assert torch.equal(one, before.flip(0).rot90(1))
 
 
 def test_the_loss_is_the_sum_of_both_and_classifies_labelled_images_in_all_rotations(digits: Arrays) -> None:

@@ -161,7 +161,7 @@ def test_the_decoded_cache_changes_nothing_but_the_time(folder, tmp_path):
 
 
 def test_the_contact_sheet_shows_every_view(folder, tmp_path):
-    sheet = contact_sheet("dino", folder, tmp_path / "sheet.png", size=48, rows=4)
+    sheet = contact_sheet("dino", folder, tmp_path / "sheet.png", {"size": 48}, rows=4)
     assert Image.open(tmp_path / "sheet.png").size == sheet.size
     assert sheet.size == (3 * 52 + 8 * (21 + 4), 4 * 52)
 

@@ -234,22 +234,28 @@ def _further_options(function: Callable[..., Any], words: list[str], explain: bo
     known = _options(function)
     default: str = known["task"].default if "task" in known else ""
     named, values, before = "", [], ""
+    about_data = spec_parameters("any")
     for word in words:
         if before == "task" or _option(word) == "task":
             named = word.rpartition("=")[2] if _option(word) else word
-        elif not word.startswith("-") and (before not in known or known[before].annotation == "bool"):
+        elif not word.startswith("-") and (
+            before not in {**known, **about_data} or (before in known and known[before].annotation == "bool")
+        ):
             values.append(word)  # the command's own, or the value of an option of the task
         before = _option(word) if "=" not in word else ""
     if "task" not in known and "task" in inspect.signature(function).parameters:
         named = next((word for word in values if word in TASKS or ":" in word), values[0] if values else "")
     name = named or default
     kind, own = "any", dict[str, Further]()
-    if name and not (explain and not named):
+    given = set(map(_option, words))
+    if "preset" in known and ("preset" in given or ("views" in given and named not in TASKS and ":" not in named)):
+        kind = "image"  # `show` of views, without a task
+    elif name and not (explain and not named):
         task = find_task(name)
         said, kind = options(task), task.kind
         own = {key: Further(p, said[key].sentence) for key, p in task.hyperparameters().items()}
-    about_data = spec_options(kind)
-    return {key: Further(_keyword(p), about_data[key].sentence) for key, p in spec_parameters(kind).items()} | own
+    said_of_data = spec_options(kind)
+    return {key: Further(_keyword(p), said_of_data[key].sentence) for key, p in spec_parameters(kind).items()} | own
 
 
 class Further(typing.NamedTuple):

@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,10 +93,14 @@ def resolve(
     else:
         if pretrained or encoder not in (None, init.encoder_name):
             raise UserError(f"--init starts from the {init.encoder_name} of {init.folder}: leave --encoder out")
-        if any(value is not None for value in about_data.values()):
-            flags = " and ".join(f"--{key}" for key, value in about_data.items() if value is not None)
-            raise UserError(f"--init brings its own {' and '.join(spec_options(source.kind))}: leave {flags} out")
-        spec, encoder = init.spec, init.encoder_name
+        changed = {key: value for key, value in about_data.items() if value is not None}
+        free = init.spec.of_training
+        if changed.keys() - set(free):
+            flags = " and ".join(f"--{key}" for key in changed if key not in free)
+            own = " and ".join(key for key in spec_options(source.kind) if key not in free)
+            raise UserError(f"--init brings its own {own}: leave {flags} out")
+        whole: Any = init.spec
+        spec, encoder = replace(whole, **changed), init.encoder_name
     source.conform(spec)
     return Resolved(name, task_class, hyperparameters, source, spec, encoder, pretrained, init, labels)
 

@@ -58,7 +58,7 @@ def audit(
         seed: Seed of everything, at least 0.
         device: Where to compute: auto, cpu, cuda or mps.
         quiet: Whether to hide the progress bar.
-        options: Options of the task (see `selfsup tasks NAME`) and of the kind of data (size, channels).
+        options: Options of the task (see `selfsup tasks NAME`) and of the kind of data (size, channels, range, views).
 
     Raises:
         UserError: For anything that is wrong with the arguments.

@@ -29,6 +29,7 @@ class Bench(Printable):
     """
 
     preset: str
+    views: str
     size: int
     engine: str
     images_per_second: float
@@ -45,7 +46,8 @@ class Bench(Printable):
 
     def __rich__(self) -> str:
         text = (
-            f"{self.preset} at {self.size} pixels, {self.engine}: {self.images_per_second:,.0f} images/s on one core "
+            f"{self.preset}, {self.views} views at {self.size} pixels, {self.engine}: "
+            f"{self.images_per_second:,.0f} images/s on one core "
             f"({self.milliseconds:.2f} ms each, {self.decode_share:.0%} of it decoding), "
             f"{self.with_all_cores:,.0f} images/s on {self.cores} cores"
         )
@@ -61,6 +63,7 @@ def bench(
     *,
     preset: str = "simclr",
     size: int | None = None,
+    views: str | None = None,
     batch_size: int = 64,
     step: float | None = None,
 ) -> Bench:
@@ -71,11 +74,12 @@ def bench(
         data: A folder of images, a list file, an .npz file, a name or an array.
         preset: simclr, mocov2, byol, swav, dino, mae, lejepa or vicreg.
         size: Pixels a side; by default the data's own, at most 224.
+        views: The family of views: natural (the default), overhead or document.
         batch_size: Samples a batch.
         step: Seconds that one training step on such a batch takes: shows how many cores keep up with it.
 
     Raises:
-        UserError: For an unknown preset, or data that cannot be opened.
+        UserError: For an unknown preset or family of views, or data that cannot be opened.
     """
     from selfsup.data.open import open_data
     from selfsup.views.image.bench import bench as measure
@@ -83,4 +87,4 @@ def bench(
     if what != "views":
         raise unknown("benchmark", what, ["views"])
     check_numbers(size=size, batch_size=batch_size, minutes=step)
-    return Bench(**measure(open_data(data), preset, size, batch_size, step))
+    return Bench(**measure(open_data(data), preset, size, views, batch_size, step))

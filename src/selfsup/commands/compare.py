@@ -75,7 +75,7 @@ def compare(
         seed: Seed of everything, at least 0.
         device: Where to compute: auto, cpu, cuda or mps.
         quiet: Whether to hide the progress.
-        options: Options of the kind of data (size, channels; tokenizer).
+        options: Options of the kind of data (size, channels, range, views; tokenizer).
 
     Raises:
         UserError: For anything that is wrong with the arguments.

@@ -86,14 +86,16 @@ def pretrain(
         warmup: Fraction of the steps in which the learning rate rises, before it falls along a cosine; 0.05 by default.
         clip: Largest norm of the gradient.
         pretrained: Start from the pretrained weights of timm or transformers.
-        init: A finished run to start from: its encoder, with its size, channels or tokenizer.
+        init: A finished run to start from: its encoder, with its size, channels or tokenizer, and its views unless
+            others are given.
         seed: Seed of everything.
         workers: Threads that load data; by default chosen from the data. The result does not depend on their number.
         cache: Keep the decoded images of files: 'memory', or a file to map (at most 8 GiB).
         precision: auto (bfloat16 where the processor has it), float32, bfloat16 or float16.
         device: auto, cpu, cuda or mps.
         quiet: No progress bar.
-        options: Those of the task, see `selfsup tasks NAME`, and of the kind of data (size, channels; tokenizer).
+        options: Those of the task, see `selfsup tasks NAME`, and of the kind of data (size, channels, range, views;
+            tokenizer).
 
     Raises:
         UserError: For anything that is wrong with the arguments; nothing has been written then.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfsup.base.checks import check_data_numbers, check_new_file, check_numbers
-from selfsup.errors import UserError
+from selfsup.errors import UserError, unknown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,7 +30,7 @@ def show(
     data: Data | None = None,
     /,
     *,
-    views: str | None = None,
+    preset: str | None = None,
     run: Target | None = None,
     out: Target = "show.png",
     labels: LabelsGiven | None = None,
@@ -39,23 +39,26 @@ def show(
     seed: int = 0,
     **options: Any,
 ) -> Shown:
-    """Draw the inputs of a task beside their free labels; or, with --views PRESET DATA, the views of a preset.
+    """Draw the inputs of a task beside their free labels; or, with --preset NAME or --views NAME and DATA alone, views.
 
     Args:
-        task: A name of `selfsup tasks`, or module:Class for your own. With --views it is left out.
+        task: A name of `selfsup tasks`, or module:Class for your own. Left out, views are drawn: those of --preset.
         data: A folder of images, a list file, an .npz file, a name or an array.
-        views: simclr, mocov2, byol, swav, dino, mae, lejepa or vicreg.
+        preset: The published views to draw: simclr (for --views alone), mocov2, byol, swav, dino, mae, lejepa or
+            vicreg.
         run: A run folder of this task: its options are taken, and its predictions are shown.
         out: The image to write (.png, .jpg or .webp).
         labels: For tasks that need labels: 'folders', a CSV file (path,label) or an .npz file with y.
         columns: The columns of a label file, path=COLUMN,label=COLUMN, where they are called otherwise.
         count: How many samples to draw.
         seed: Seed of the choice of samples and of their views.
-        options: Those of the task, see `selfsup tasks NAME`, and of the kind of data (size, channels; tokenizer).
+        options: Those of the task, see `selfsup tasks NAME`, and of the kind of data (size, channels, range, views;
+            tokenizer).
 
     Raises:
         UserError: For anything that is wrong with the arguments.
     """
+    from selfsup.data import split_options
     from selfsup.data.labels import name_columns
     from selfsup.data.open import open_data
     from selfsup.reports.show import Shown, show_task
@@ -68,10 +71,15 @@ def show(
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise UserError(f"--out must end in .png, .jpg or .webp, not {path.name!r}")
     check_new_file(path)
-    if views is not None:
+    if preset is None and data is None and options.get("views") is not None:
+        preset = "simclr"
+    if preset is not None:
         if data is not None:
-            raise UserError("--views takes data alone, without a task: selfsup show --views simclr DATA")
-        contact_sheet(views, open_data(task), path, options.get("size"), count, seed)  # type: ignore[arg-type]
+            raise UserError("--preset takes data alone, without a task: selfsup show --preset simclr DATA")
+        about_data, others = split_options("image", options)
+        for name in others:
+            raise unknown("option of show --preset", name, about_data)
+        contact_sheet(preset, open_data(task), path, about_data, count, seed)  # type: ignore[arg-type]
         return Shown(path)
     if data is None:
         raise UserError("selfsup show takes a task and data: selfsup show rotation DATA")

@@ -25,10 +25,14 @@ def _mix(x: Tensor) -> Tensor:
 
 def uniform(key: Tensor, *shape: int, stream: int = 0) -> Tensor:
     """Return (B, *shape) float32 in (0, 1) for keys (B,) int64; different `stream`s are independent."""
-    count = math.prod(shape)
     row = _mix(key ^ int(_mix(torch.tensor(stream + 1) * _GOLDEN)))
-    bits = _mix(row[:, None] + torch.arange(1, count + 1, device=key.device) * _GOLDEN)
+    bits = random_bits(row, math.prod(shape))
     return (((bits >> 41) & ((1 << 23) - 1)).float().add_(0.5) * 2.0**-23).view(len(key), *shape)
+
+
+def random_bits(key: Tensor, count: int) -> Tensor:
+    """Return (B, count) int64 of 64 random bits each: SplitMix64 from the keys (B,)."""
+    return _mix(key[:, None] + torch.arange(1, count + 1, device=key.device) * _GOLDEN)
 
 
 def normal(key: Tensor, *shape: int, stream: int = 0) -> Tensor:

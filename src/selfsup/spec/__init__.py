@@ -25,6 +25,7 @@ class Spec(Protocol):
     kind: ClassVar[str]  # a key of `SPECS`
     samples: ClassVar[str]  # the plural noun: images, texts
     axes: ClassVar[str]  # of a batch: BCHW, BT; several views of a sample have one more, behind B
+    of_training: ClassVar[tuple[str, ...]]  # fields that change the views of a task, and not what an encoder takes
 
     def example(self, n: int) -> Tensor:
         """Return n placeholder samples of the right shape and type, for measuring and for export."""

@@ -12,8 +12,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from selfsup.errors import unknown
+
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 MAX_SIZE, MAX_CHANNELS = 4096, 64
+NATURAL, OVERHEAD, DOCUMENT = FAMILIES = ("natural", "overhead", "document")
 
 
 @dataclass(frozen=True)
@@ -21,17 +24,24 @@ class ImageSpec:
     """Square images of `size` pixels, (B, C, H, W) float32: (x - mean) / std, one mean and std a channel.
 
     x is from 0 to 1: values from `range` low to high of the data, or without one the pixels of 8-bit images / 255.
+    `views`: natural, overhead or document, the family of the random views of a task (`selfsup.views.image.family`).
     """
 
     kind: ClassVar[str] = "image"
     samples: ClassVar[str] = "images"
     axes: ClassVar[str] = "BCHW"
+    of_training: ClassVar[tuple[str, ...]] = ("views",)
 
     size: int
     channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
     range: tuple[float, float] | None = None
+    views: str = NATURAL
+
+    def __post_init__(self) -> None:
+        if self.views not in FAMILIES:
+            raise unknown("family of views", self.views, FAMILIES)
 
     @classmethod
     def of(cls, size: int, channels: int) -> ImageSpec:
@@ -44,9 +54,10 @@ class ImageSpec:
         return torch.zeros(n, self.channels, self.size, self.size)
 
     def describe(self) -> str:
-        """Return the size and the channels."""
+        """Return the size and the channels, and the range and the views where they are not the usual ones."""
         values = "" if self.range is None else f", values from {self.range[0]:g} to {self.range[1]:g}"
-        return f"{self.size} × {self.size} pixels, {self.channels} channel{'s' * (self.channels != 1)}{values}"
+        views = "" if self.views == NATURAL else f", {self.views} views"
+        return f"{self.size} × {self.size} pixels, {self.channels} channel{'s' * (self.channels != 1)}{values}{views}"
 
     def draw(self, x: Tensor) -> Image.Image:
         """Undo the normalization of (C, H, W); of more than three channels the first three are shown."""
@@ -57,8 +68,9 @@ class ImageSpec:
         return Image.fromarray(colours.permute(1, 2, 0).contiguous().numpy())
 
     def to_json(self) -> dict[str, Any]:
-        """Return all fields."""
-        return {"kind": self.kind, **asdict(self)}
+        """Return all fields, `views` only where they are not natural."""
+        values = {"kind": self.kind, **asdict(self)}
+        return values if self.views != NATURAL else {key: value for key, value in values.items() if key != "views"}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], folder: Path) -> ImageSpec:
@@ -74,10 +86,12 @@ class ImageSpec:
             and all(math.isfinite(value) for value in mean)
             and all(0 < value < math.inf for value in std)
             and -math.inf < low < high < math.inf
+            and values.get("views", NATURAL) in FAMILIES
         )
         if not sound:
             raise ValueError("it has an impossible spec")
-        return cls(size, channels, tuple(mean), tuple(std), (float(low), float(high)) if values.get("range") else None)
+        bounds = (float(low), float(high)) if values.get("range") else None
+        return cls(size, channels, tuple(mean), tuple(std), bounds, values.get("views", NATURAL))
 
     def save(self, folder: Path) -> None:
         """Write nothing: the recipe contains everything."""

@@ -28,6 +28,7 @@ class TextSpec:
     kind: ClassVar[str] = "text"
     samples: ClassVar[str] = "texts"
     axes: ClassVar[str] = "BT"
+    of_training: ClassVar[tuple[str, ...]] = ()
 
     size: int
     tokenizer: str

@@ -30,11 +30,17 @@ def uniform(
 
     The columns count from `first`, a number or one for each row.
     """
+    return (random_bits(seed, epoch, index, count, first) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def random_bits(
+    seed: int, epoch: int, index: NDArray[np.int64], count: int, first: int | NDArray[np.int64] = 0
+) -> NDArray[np.uint64]:
+    """Return (B, count) numbers of 64 random bits, from the same columns as `uniform`."""
     with np.errstate(over="ignore"):
         rows = keys(seed, epoch, index).view(np.uint64)
         columns = np.add.outer(np.atleast_1d(first), np.arange(1, count + 1)).astype(np.uint64)
-        bits = _mix(rows[:, None] + columns * _GOLDEN)
-    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        return _mix(rows[:, None] + columns * _GOLDEN)
 
 
 def permutation(seed: int, epoch: int, count: int) -> NDArray[np.int64]:

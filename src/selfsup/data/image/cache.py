@@ -97,9 +97,15 @@ class Decoded:
         """Return the file's path."""
         return self.source.path(index)
 
-    def spec(self, size: int | None = None, channels: int | None = None, range: str | None = None) -> ImageSpec:
+    def spec(
+        self,
+        size: int | None = None,
+        channels: int | None = None,
+        range: str | None = None,
+        views: str | None = None,
+    ) -> ImageSpec:
         """Return the spec of the files; see `Files.spec`."""
-        return self.source.spec(size, channels or self.channels, range)
+        return self.source.spec(size, channels or self.channels, range, views)
 
     def conform(self, spec: Spec) -> Decoded:
         """Return the same."""

@@ -151,20 +151,29 @@ class Arrays(Images):
             return self.x, indices
         return np.stack([self.read(index) for index in indices.tolist()]), np.arange(len(indices))
 
-    def spec(self, size: int | None = None, channels: int | None = None, range: str | None = None) -> ImageSpec:
+    def spec(
+        self,
+        size: int | None = None,
+        channels: int | None = None,
+        range: str | None = None,
+        views: str | None = None,
+    ) -> ImageSpec:
         """Return what an encoder gets of these arrays.
 
         Args:
             size: Pixels a side; by default the arrays' own shorter side, at least 8, in [8, 4096].
             channels: Channels of an image; by default the arrays' own, in [1, 64].
             range: As for files.
+            views: As for files.
 
         Raises:
-            UserError: For other channels than their own, unless grey becomes several or colour becomes grey.
+            UserError: For other channels than their own, unless grey becomes several or colour becomes grey, and for an
+                unknown family of views.
         """
         shape = self.x.shape[1:]
         check_channels(shape[2], self.name, channels)
-        return self._made(size or max(min(shape[:2]), 8), channels or shape[2], range)
+        made = self._made(size or max(min(shape[:2]), 8), channels or shape[2], range)
+        return in_views(made, views)
 
     def conform(self, spec: Spec) -> Arrays:
         """Return the same, read with the range of the spec; the views convert the channels."""
@@ -242,7 +251,13 @@ class Files(Images):
         """Return (H, W, channels) in the type of the file, or raise `Broken`."""
         return read_image(self.file(index), self.channels, 0 if self.pages is None else int(self.pages[index]))
 
-    def spec(self, size: int | None = None, channels: int | None = None, range: str | None = None) -> ImageSpec:
+    def spec(
+        self,
+        size: int | None = None,
+        channels: int | None = None,
+        range: str | None = None,
+        views: str | None = None,
+    ) -> ImageSpec:
         """Return what an encoder gets of these files.
 
         Args:
@@ -251,9 +266,12 @@ class Files(Images):
                 their own, in [1, 64].
             range: Values that become 0 to 1: MIN:MAX, dtype (the range of the type), or auto (the default): 8-bit
                 images as they are, others by the values of a sample. What it finds is said, and kept in the recipe.
+            views: How a task's random views differ from the image: natural (the default), overhead (mirrored both ways
+                and rotated by quarter turns: images without an up) or document (scanned pages: never mirrored, and
+                slightly rotated, sheared and shifted). See docs/views.md.
 
         Raises:
-            UserError: For channels that these files do not have.
+            UserError: For channels that these files do not have, or an unknown family of views.
         """
         headers = self._headers()
         channels = self._channels(headers, channels)
@@ -270,10 +288,10 @@ class Files(Images):
         if all(header.ordinary for header in headers) and read_range(range) in (AUTO, "dtype") and channels == 3:
             looked._say(self._dark(headers))
             self.range, self.notes = None, looked.notes
-            return ImageSpec.of(max(size, 8), 3)
+            return in_views(ImageSpec.of(max(size, 8), 3), views)
         spec = looked._made(max(size, 8), channels, range)
         self.range, self.notes = looked.range, looked.notes
-        return spec
+        return in_views(spec, views)
 
     def _headers(self) -> list[Header]:
         """Return what a sample of the files say of themselves, and say of which pages are left out."""
@@ -362,6 +380,11 @@ class Files(Images):
 
 def _is_cmyk(header: Header) -> bool:
     return header.ordinary and header.bands == 4
+
+
+def in_views(spec: ImageSpec, views: str | None) -> ImageSpec:
+    """Return the spec with a family of views; None is natural. Raises `UserError` for an unknown one."""
+    return spec if views is None else replace(spec, views=views)
 
 
 def image_only(source: Source, spec: Spec) -> ImageSpec:

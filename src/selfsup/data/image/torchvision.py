@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfsup.base.cache import cache_folder
-from selfsup.data.image.sources import Images, check_channels, image_only
+from selfsup.data.image.sources import Images, check_channels, image_only, in_views
 from selfsup.data.labels import array_labels
 from selfsup.errors import UserError, unknown
 from selfsup.source import Broken, Labels
@@ -70,16 +70,24 @@ class Torchvision(Images):
             raise Broken(f"not an image: {pixels.dtype} {pixels.shape}")
         return pixels if pixels.ndim == 3 else pixels[..., None]
 
-    def spec(self, size: int | None = None, channels: int | None = None, range: str | None = None) -> ImageSpec:
+    def spec(
+        self,
+        size: int | None = None,
+        channels: int | None = None,
+        range: str | None = None,
+        views: str | None = None,
+    ) -> ImageSpec:
         """Return what an encoder gets of these images.
 
         Args:
             size: Pixels a side; by default the first image's shorter side, at most 224, in [8, 4096].
             channels: Channels of an image; by default the first image's own, in [1, 64].
             range: As for files.
+            views: As for files.
         """
         check_channels(self.shape[2], self.name, channels)
-        return self._made(size or max(8, min(224, *self.shape[:2])), channels or self.shape[2], range)
+        made = self._made(size or max(8, min(224, *self.shape[:2])), channels or self.shape[2], range)
+        return in_views(made, views)
 
     def conform(self, spec: Spec) -> Torchvision:
         """Return the same, read with the range of the spec; the views convert the channels."""

@@ -13,6 +13,7 @@ from selfsup.errors import UserError
 from selfsup.nn.constants import constant
 from selfsup.nn.heads import classified, mlp
 from selfsup.spec import ImageSpec
+from selfsup.spec.image import OVERHEAD
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
 from selfsup.views.image import Crop, ImageViews
 from selfsup.views.image.reference import blur
@@ -66,7 +67,12 @@ class Rotation(Task):
         self.head = mlp(encoder.dim, hidden_dim, num_rotations)
 
     def views(self, spec: ImageSpec) -> ImageViews:
-        """Return shifted, flipped images."""
+        """Return shifted, flipped images; raise `UserError` for images without an up."""
+        if spec.views == OVERHEAD:
+            raise UserError(
+                "rotation asks which way is up, and with --views overhead images have no up: "
+                "give another --task, such as simclr"
+            )
         return ImageViews(spec, {"x": Crop(spec.size, pad=self.pad, flip=self.flip)})
 
     def loss(self, batch: Batch) -> Loss:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch.nn.functional as F
@@ -13,12 +14,14 @@ from selfsup.errors import UserError, unknown
 from selfsup.nn.heads import accuracy
 from selfsup.source import Source
 from selfsup.spec import ImageSpec
+from selfsup.spec.image import NATURAL
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
 from selfsup.tasks import TASKS, find_task
 from selfsup.tasks.image.rotation import Rotation, all_rotations
 from selfsup.tasks.options import check_ranges
 from selfsup.tasks.semi.supervised import count_classes
 from selfsup.views.image import Crop, ImageViews
+from selfsup.views.image.family import in_family
 from selfsup.views.image.labelled import LabelledViews
 
 
@@ -92,8 +95,9 @@ class S4L(Task):
 
     def views(self, spec: ImageSpec) -> LabelledViews:
         """Return the pretext's views with their labelled companions."""
-        plain = ImageViews(spec, {"x_labelled": Crop(spec.size)}, labels=True)
-        return LabelledViews(self.pretext.views(spec), plain, self.pad, self.flip)
+        plain = ImageViews(replace(spec, views=NATURAL), {"x_labelled": Crop(spec.size)}, labels=True)
+        moved = {"x": Crop(spec.size, pad=self.pad, flip=self.flip)}
+        return LabelledViews(self.pretext.views(spec), plain, in_family(spec.views, moved)["x"])
 
     def loss(self, batch: Batch) -> Loss:
         """Return the cross-entropy of the labels plus the weighted loss of the pretext."""

@@ -23,18 +23,19 @@ def bench(
     source: Source,
     name: str,
     size: int | None = None,
+    family: str | None = None,
     batch_size: int = 64,
     step_seconds: float | None = None,
     seconds: float = 6.0,
 ) -> dict[str, Any]:
-    """Measure preset `name` on a source; takes about `seconds`.
+    """Measure preset `name` in a family of views on a source; takes about `seconds`.
 
     `step_seconds`: how long one training step on `batch_size` samples takes. Returns images_per_second of one core and
     with_all_cores, decode_share (0 to 1, of a core's time), milliseconds an image, cores, engine (`compiled` or
     `torch`), skipped samples, and with `step_seconds` cores_needed, so that the step never waits.
-    Raises `UserError` for an unknown preset or too few samples.
+    Raises `UserError` for an unknown preset or family, or too few samples.
     """
-    spec = image_spec(source, size=size)
+    spec = image_spec(source, size=size, views=family)
     views = ImageViews(spec, preset(name, spec.size))
     conformed, batch_size = source.conform(spec), min(batch_size, len(source))
     rng = np.random.default_rng(0)
@@ -57,6 +58,7 @@ def bench(
     cores = available_cores()
     result: dict[str, Any] = {
         "preset": name,
+        "views": spec.views,
         "size": spec.size,
         "engine": images.engine_name(),
         "images_per_second": 1 / cost,

@@ -14,12 +14,24 @@ class Crop:
     Place: `scale` (fraction of the area) and `ratio` (width / height) as in torchvision's RandomResizedCrop. Without a
     scale it is the centre square, `centre` times the shorter side, shifted by up to `pad` view pixels over black
     (RotNet). `grid` cuts that square, random or not, into grid × grid cells with `gap` view pixels between two patches,
-    each patch anywhere in its cell; `count` is then grid². `flip`: probability of mirroring left and right.
+    each patch anywhere in its cell; `count` is then grid².
+
+    Warp: rotation by up to `degrees` to either side, `shear` likewise (degrees by which columns lean), `translate` in
+    each direction by up to this fraction of the side; `elastic` is the standard deviation, in view pixels, of a smooth
+    random displacement (white noise under a window of a seventh of the side, as in Simard et al., 2003). All are drawn
+    uniformly and are one sampling of the image, so that the view shows what lies beside the crop. Beyond the edge the
+    image is reflected, or black with `pad`: no corner gives an angle away. Then `flip` and `vertical_flip`:
+    probabilities of mirroring; `quarter_turns`: rotation by 0°, 90°, 180° or 270°, each as likely, exact: views are
+    square, and their pixels only change places. Patches of a grid have `flip` alone.
 
     Appearance: `jitter` are the strengths (brightness, contrast, saturation, hue) of torchvision's ColorJitter, in a
     random order, with probability `jitter_p`; then `gray`, `blur` and `solarize` with their probabilities; the last two
     may be tuples, one value a view. `sigma` is the range of the blur in pixels of the view; solarize inverts what is
-    at least half bright. Images of other than 3 channels have no saturation, hue or gray.
+    at least half bright. Images of other than 3 channels have no saturation, hue or gray. Last, `noise`: Gaussian, in
+    each pixel and channel on its own; its standard deviation is drawn between 0 and this fraction of the range.
+
+    Raises `UserError` for values out of their range: fractions and probabilities from 0 to 1, degrees to 180, shear to
+    60, noise to 1, elastic to a sixteenth of the side, from where the displacement would fold the image.
     """
 
     size: int
@@ -31,13 +43,20 @@ class Crop:
     grid: int = 1
     gap: int = 0
     bicubic: bool = False
+    degrees: float = 0.0
+    shear: float = 0.0
+    translate: float = 0.0
+    elastic: float = 0.0
     flip: float = 0.0
+    vertical_flip: float = 0.0
+    quarter_turns: bool = False
     jitter: tuple[float, float, float, float] | None = None
     jitter_p: float = 0.8
     gray: float = 0.0
     blur: float | tuple[float, ...] = 0.0
     sigma: tuple[float, float] = (0.1, 2.0)
     solarize: float | tuple[float, ...] = 0.0
+    noise: float = 0.0
 
     def __post_init__(self) -> None:
         if self.size < 1 or self.count < 1:
@@ -52,11 +71,31 @@ class Crop:
             value = getattr(self, name)
             if isinstance(value, tuple) and len(value) != self.count:
                 raise UserError(f"{name} gives {len(value)} probabilities for {self.count} views")
+        for name, most in (("degrees", 180), ("shear", 60), ("translate", 1), ("elastic", self.size / 16),
+                           ("flip", 1), ("vertical_flip", 1), ("noise", 1)):  # fmt: skip
+            value = getattr(self, name)
+            if not 0 <= value <= most:
+                raise UserError(f"{name} of a view of {self.size} pixels is from 0 to {most:g}, not {value:g}")
+        if not isinstance(self.quarter_turns, bool):
+            raise UserError(f"quarter_turns is True or False, each turn being as likely, not {self.quarter_turns!r}")
+        if self.grid > 1 and (self.warped or self.turned):
+            raise UserError("patches of a grid are mirrored left and right at most: leave their other geometry out")
 
     @property
     def plain(self) -> bool:
         """Whether the views are crops alone, without any change of appearance."""
-        return self.jitter is None and not self.gray and not any(self.each("blur")) and not any(self.each("solarize"))
+        changes = (self.jitter, self.gray, self.noise, *self.each("blur"), *self.each("solarize"))
+        return not any(changes)
+
+    @property
+    def warped(self) -> bool:
+        """Whether the views are sampled at other places than those of a grid of rows and columns."""
+        return any((self.degrees, self.shear, self.translate, self.elastic))
+
+    @property
+    def turned(self) -> bool:
+        """Whether the pixels of finished views change places, beyond mirroring left and right."""
+        return self.quarter_turns or self.vertical_flip > 0
 
     def each(self, name: str) -> tuple[float, ...]:
         """Return the probability `blur` or `solarize` of each view."""

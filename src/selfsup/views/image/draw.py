@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from itertools import permutations
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from selfsup.views.image.crop import Crop
-from selfsup.views.random import uniform
+from selfsup.views.random import random_bits, uniform
 
 ORDERS = np.array(
     list(permutations(range(4))), dtype=np.int64
@@ -21,6 +23,9 @@ PLAIN = np.array([-1, 0, 0, 0, 0, 0, 0, 0], dtype=np.float32)  # parameters that
 _COLUMNS = 17  # draws of a view
 _TRIES = 10  # as torchvision: ten boxes, then the largest centre box
 _RETRIES = 1 << 20  # first column of the second to tenth try
+# first columns of what few views need, so that the draws of all others stay what they are
+WARP, ELASTIC, _TURNS, _NOISE = (place << 24 for place in range(1, 5))
+QUANTILES = 4096
 
 
 class Places(NamedTuple):
@@ -143,6 +148,45 @@ def _grid_boxes(crop: Crop, box: NDArray[np.float64], u: NDArray[np.float64]) ->
     top = box[..., 0] + (row + shift[..., 0]) * cell_h
     left = box[..., 1] + (column + shift[..., 1]) * cell_w
     return np.stack([top, left, h, w], -1)
+
+
+class Turns(NamedTuple):
+    """What happens to finished views: upside down where `upside` (B, V), then `quarters` (B, V) as np.rot90."""
+
+    upside: NDArray[np.bool_]
+    quarters: NDArray[np.int64]
+
+
+def turns(crop: Crop, seed: int, epoch: int, indices: NDArray[np.int64], first: int) -> Turns:
+    """Return the turns of the views of a group; `first` is the group's first view."""
+    u = uniform(seed, epoch, indices, 2 * crop.count, _TURNS + 2 * first).reshape(len(indices), crop.count, 2)
+    quarters = np.floor(4 * u[..., 1]).astype(np.int64) if crop.quarter_turns else np.zeros(u.shape[:2], np.int64)
+    return Turns(u[..., 0] < crop.vertical_flip, quarters)
+
+
+class Noise(NamedTuple):
+    """The noise of views: standard deviations `std` (B, V) float32 and the keys (B, V) int64 of their random bits."""
+
+    std: NDArray[np.float32]
+    key: NDArray[np.int64]
+
+
+def noise(crop: Crop, seed: int, epoch: int, indices: NDArray[np.int64], first: int) -> Noise:
+    """Return the noise of the views of a group; `first` is the group's first view."""
+    bits = random_bits(seed, epoch, indices, 2 * crop.count, _NOISE + 2 * first).reshape(len(indices), crop.count, 2)
+    std = (bits[..., 0] >> np.uint64(11)).astype(np.float64) * (crop.noise * 2.0**-53)
+    return Noise(std.astype(np.float32), np.ascontiguousarray(bits[..., 1]).view(np.int64))
+
+
+@cache
+def quantiles() -> NDArray[np.float32]:
+    """Return `QUANTILES` equally likely values of a normal distribution, from -3.7 to 3.7, of mean 0 and std 1.
+
+    A table: 12 random bits are a normal number by one look-up, the same one on every device.
+    """
+    normal = NormalDist()
+    values = np.array([normal.inv_cdf((place + 0.5) / QUANTILES) for place in range(QUANTILES)])
+    return (values / values.std()).astype(np.float32)
 
 
 def color_params(crop: Crop, u: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from selfsup.base import buffers
 from selfsup.views.image.color_ops import LANES, change_colors, compiled, scale_clamped
 from selfsup.views.image.draw import Places
+from selfsup.views.image.optional_ops import add_noise, turn, warp
+
+__all__ = ["add_noise", "paint", "render", "turn", "warp"]
 
 f32 = np.float32
 entry = partial(compiled, inline=False)  # called from Python

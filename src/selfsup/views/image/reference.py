@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,20 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from selfsup.views.image.draw import BRIGHTNESS, GRAY, ORDER, ORDERS, SIGMA, SOLARIZE, Places
+from selfsup.nn.noise import random_bits
+from selfsup.views.image.draw import (
+    BRIGHTNESS,
+    GRAY,
+    ORDER,
+    ORDERS,
+    QUANTILES,
+    SIGMA,
+    SOLARIZE,
+    Noise,
+    Places,
+    Turns,
+    quantiles,
+)
 
 _WEIGHTS = (0.299, 0.587, 0.114)
 
@@ -82,6 +97,19 @@ def blur(x: Tensor, sigma: Tensor) -> Tensor:
     return x
 
 
+def noisy(x: Tensor, key: Tensor, std: Tensor) -> Tensor:
+    """Return images (N, C, H, W) in 0..1 with noise of `std` (N,), drawn from keys (N,) int64, clamped."""
+    return (x + gaussian(key, x.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2) * std.view(-1, 1, 1, 1)).clamp_(0, 1)
+
+
+def gaussian(key: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return normal numbers of this shape (N, ...): four of the 64 random bits each, by the table of quantiles."""
+    count = math.prod(shape[1:])
+    bits = random_bits(key, -(-count // 4))[..., None] >> torch.tensor([4, 20, 36, 52], device=key.device)
+    table = torch.from_numpy(quantiles()).to(key.device)
+    return table[(bits & (QUANTILES - 1)).flatten(1)[:, :count]].view(tuple(shape))
+
+
 def paint(
     crops: NDArray[np.uint8],
     flips: NDArray[np.bool_],
@@ -117,6 +145,38 @@ def render(
         done = torch.einsum("nsh,nhwc->nscw", torch.from_numpy(rows), images)
         done = torch.einsum("ntw,nscw->ncst", torch.from_numpy(columns), done).clamp_(0, 1)
         _store(change_colors(done, torch.from_numpy(colors[:, view])), factor, offset, out[:, view])
+
+
+def warp(
+    canvas: NDArray[Any], matrix: NDArray[np.float64], field: NDArray[np.float64], black: bool, out: NDArray[np.float32]
+) -> None:
+    """As `optional_ops.warp`."""
+    high, wide = canvas.shape[:2]
+    places = np.stack([*np.mgrid[: len(out), : len(out)].astype(np.float64), np.ones(out.shape[:2])])
+    if field.size:
+        places[:2] += field
+    down, across = torch.from_numpy(np.tensordot(matrix, places, 1))
+    grid = torch.stack([(2 * across + 1) / wide - 1, (2 * down + 1) / high - 1], -1)
+    x = torch.from_numpy(canvas / (1 if canvas.dtype == np.float32 else 255)).double().permute(2, 0, 1)
+    mode = "zeros" if black else "reflection"
+    found = F.grid_sample(x[None], grid[None], padding_mode=mode, align_corners=False)
+    out[...] = found[0].permute(1, 2, 0).numpy()
+
+
+def turn(views: NDArray[Any], turns: Turns) -> None:
+    """As `optional_ops.turn`."""
+    views[turns.upside] = views[turns.upside, ::-1]
+    for k in (1, 2, 3):
+        views[turns.quarters == k] = np.rot90(views[turns.quarters == k], k, (1, 2))
+
+
+def add_noise(views: NDArray[Any], noise: Noise, factor: NDArray[np.float32], offset: NDArray[np.float32]) -> None:
+    """As `optional_ops.add_noise`."""
+    drawn = gaussian(torch.from_numpy(noise.key.reshape(-1)), (noise.key.size, *views.shape[2:])).numpy()
+    values = drawn.reshape(views.shape) * noise.std[..., None, None, None] * factor + views
+    if views.dtype == np.uint8:
+        values, offset = values + np.float32(0.5), np.zeros_like(factor)
+    views[...] = values.clip(offset, offset + factor)
 
 
 def _weights(

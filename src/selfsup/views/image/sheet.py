@@ -1,8 +1,10 @@
-"""`selfsup show --views`: a contact sheet of the views of a preset of a user's images."""
+"""`selfsup show --preset`: a contact sheet of the views of a preset of a user's images."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,16 +26,16 @@ def contact_sheet(
     name: str,
     source: Source,
     path: str | os.PathLike[str],
-    size: int | None = None,
+    options: Mapping[str, Any] | None = None,
     rows: int = 6,
     seed: int = 0,
 ) -> Image.Image:
     """Write an image with one row a sample: the sample itself, then every view of preset `name`.
 
-    `size`: of the views in pixels, by default the source's. The samples are spread over the source.
-    Raises `UserError` for an unknown preset, `Broken` where nothing can be read.
+    `options`: of the source's `spec`, such as the size in pixels. The samples are spread over the source.
+    Raises `UserError` for an unknown preset or family of views, `Broken` where nothing can be read.
     """
-    spec = image_spec(source, size=size)
+    spec = image_spec(source, **(options or {}))
     views = ImageViews(spec, preset(name, spec.size))
     chosen = np.unique(np.linspace(0, len(source) - 1, min(rows, len(source))).astype(np.int64))
     batch = views.fetch(source, chosen, seed, 0).batch

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from selfsup.spec import ImageSpec
+from selfsup.spec.image import NATURAL
 from selfsup.views.image.crop import Crop, centre
 from selfsup.views.image.views import ImageViews
 
 
 def plain(spec: ImageSpec) -> ImageViews:
     """Return the centre of the image, unchanged."""
-    return ImageViews(spec, {"x": centre(spec.size)})
+    return ImageViews(replace(spec, views=NATURAL), {"x": centre(spec.size)})
 
 
 def labelled(spec: ImageSpec, pad: int, flip: float) -> ImageViews:
-    """Return shifted, flipped images and their labels."""
+    """Return shifted, flipped images, in the family of the spec, and their labels."""
     return ImageViews(spec, {"x": Crop(spec.size, pad=pad, flip=flip)}, labels=True)
 
 
 def several(spec: ImageSpec) -> tuple[ImageViews, str]:
-    """Return random crops."""
-    return ImageViews(spec, {"x": Crop(spec.size, scale=(0.5, 1.0))}), "random crops of half to all of the image"
+    """Return random crops, natural ones in every family: what is measured by them stays comparable."""
+    views = ImageViews(replace(spec, views=NATURAL), {"x": Crop(spec.size, scale=(0.5, 1.0))})
+    return views, "random crops of half to all of the image"

@@ -22,7 +22,9 @@ from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Fetched
 from selfsup.views.image import reference
 from selfsup.views.image.crop import Crop
-from selfsup.views.image.draw import PLAIN, Places, color_params, draws, places
+from selfsup.views.image.draw import PLAIN, Places, color_params, draws, noise, places, turns
+from selfsup.views.image.family import in_family
+from selfsup.views.image.warp import Warps, resize, warp_views, warps
 from selfsup.views.random import keys
 from selfsup.views.reading import read_or_substitute
 
@@ -49,6 +51,9 @@ class _Images(NamedTuple):
 class ImageViews:
     """Views of images: one batch key a group, (B, count, C, H, W), or (B, C, H, W) for a group of one.
 
+    `groups` are kept as the family of the spec has them (`selfsup.views.image.family.in_family`); evaluation has a spec
+    with natural views.
+
     Further keys: `index` (B,) int64, the sample's number; `y` (B,) int64 with `labels` (-1: none); with `noise` also
     `noise` (B,) int64, the key from which a task draws what it does to the sample (`selfsup.nn.noise`). All are
     functions of (seed, epoch, index) alone, whatever `output` is:
@@ -56,7 +61,8 @@ class ImageViews:
     - `uint8`: finished pixels, channels last in memory, normalized by `finish`: right for a GPU and for processes.
     - `float32`: normalized by `fetch` already, channels last in memory: right for training on a CPU.
     - `crops`: uint8 crops and `<key>.color` (B, count, 8) float32, the parameters of their colour operations, which
-      `finish` computes in one batch on the device: right for a GPU whose CPU cannot keep up.
+      `finish` computes in one batch on the device: right for a GPU whose CPU cannot keep up. Groups with noise have
+      `<key>.std` (B, count) float32 and `<key>.noise` (B, count) int64 too.
     """
 
     spec: ImageSpec
@@ -64,6 +70,9 @@ class ImageViews:
     labels: bool = False
     noise: bool = False
     output: Literal["uint8", "float32", "crops"] = "uint8"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "groups", in_family(self.spec.views, self.groups))
 
     def for_device(self, device: torch.device | str, appearance_on_device: bool = False) -> ImageViews:
         """Return the same with the output that suits a device: uint8 (or crops), for `cpu` and a range float32."""
@@ -77,7 +86,7 @@ class ImageViews:
         used = np.empty(count, dtype=np.int64)
         skipped: list[tuple[int, str]] = []
         outs = {key: self._empty(count, crop) for key, crop in self.groups.items()}
-        kept = {f"{key}.color": np.empty((count, c.count, 8), np.float32) for key, c in self.groups.items()}
+        kept = self._parameters(count)
         done, source = 0, source.conform(self.spec)
         for images in self._read(source, indices, seed, epoch):
             rows = slice(done, done + len(images.indices))
@@ -90,7 +99,7 @@ class ImageViews:
             views = torch.from_numpy(outs[key]).permute(0, 1, 4, 2, 3)
             batch[key] = views if crop.count > 1 else views[:, 0]
         if self.output == "crops":
-            batch |= {key: torch.from_numpy(color) for key, color in kept.items()}
+            batch |= {key: torch.from_numpy(values) for key, values in kept.items()}
         if self.labels:
             if source.labels is None:
                 raise UserError(f"{source.name} has no labels; give them with labels=")
@@ -110,6 +119,8 @@ class ImageViews:
             if f"{key}.color" in done:
                 flat = x.reshape(-1, *x.shape[-3:]).float() / 255
                 flat = reference.change_colors(flat, done.pop(f"{key}.color").flatten(0, 1))
+                if f"{key}.std" in done:
+                    flat = reference.noisy(flat, done.pop(f"{key}.noise").flatten(), done.pop(f"{key}.std").flatten())
                 flat = (flat - mean).div_(std).contiguous(memory_format=torch.channels_last)
                 done[key] = flat.permute(0, 2, 3, 1).view(*x.shape[:-3], *x.shape[-2:], -1).movedim(-1, -3)
             else:
@@ -120,6 +131,16 @@ class ImageViews:
         dtype = np.float32 if self.output == "float32" else np.uint8
         shape = count, crop.count, crop.size, crop.size, self.spec.channels
         return buffers.empty(shape, dtype)
+
+    def _parameters(self, count: int) -> dict[str, NDArray[Any]]:
+        """Return room for what `finish` needs to change crops."""
+        kept: dict[str, NDArray[Any]] = {}
+        for key, crop in self.groups.items():
+            kept[f"{key}.color"] = np.empty((count, crop.count, 8), np.float32)
+            if crop.noise:
+                kept[f"{key}.std"] = np.empty((count, crop.count), np.float32)
+                kept[f"{key}.noise"] = np.empty((count, crop.count), np.int64)
+        return kept
 
     def _read(self, source: Source, indices: NDArray[np.int64], seed: int, epoch: int) -> Iterator[_Images]:
         if isinstance(source, Arrays):
@@ -150,7 +171,7 @@ class ImageViews:
         epoch: int,
         rows: slice,
         outs: Mapping[str, NDArray[Any]],
-        kept: Mapping[str, NDArray[np.float32]],
+        kept: Mapping[str, NDArray[Any]],
     ) -> None:
         pixels, picked, indices, _ = images
         if isinstance(pixels, np.ndarray):
@@ -158,36 +179,68 @@ class ImageViews:
         else:
             shapes = np.array([image.shape[:2] for image in pixels])
         u = draws(seed, epoch, indices, sum(crop.count for crop in self.groups.values()))
-        factor, offset = self._scaling()
         first = 0
         for key, crop in self.groups.items():
-            mine = u[:, first : first + crop.count]
-            where = places(crop, shapes, mine, seed, epoch, indices, first)
+            mine, rest = u[:, first : first + crop.count], (seed, epoch, indices, first)
+            where = places(crop, shapes, mine, *rest)
             color = kept[f"{key}.color"][rows] = color_params(crop, mine)
             if self.output == "crops":
                 color = np.broadcast_to(PLAIN, color.shape).copy()
             out = outs[key][rows]
+            if crop.warped:
+                self._warp(images, crop, where, warps(crop, where, shapes, *rest), color, out)
+            else:
+                self._crop(images, crop, where, color, out)
+            if crop.turned:
+                engine.turn(out, turns(crop, *rest))
+            if crop.noise:
+                drawn = noise(crop, *rest)
+                kept[f"{key}.std"][rows], kept[f"{key}.noise"][rows] = drawn
+                if self.output != "crops":
+                    engine.add_noise(out, drawn, *self._scaling())
             first += crop.count
-            if isinstance(pixels, np.ndarray):
-                engine.render(pixels, picked, where, crop.bicubic, color, factor, offset, out)
-                continue
-            for place, image in enumerate(pixels):
-                one = slice(place, place + 1)
-                if crop.scale is None or crop.grid > 1 or image.dtype != np.uint8:
-                    there = Places(where.box[one], where.bounds[one], where.flip[one], where.black)
-                    engine.render(
-                        image[None], np.zeros(1, np.int64), there, crop.bicubic, color[one], factor, offset, out[one]
-                    )
-                else:
-                    flips, direct = where.flip[place], out.dtype == np.uint8 and bool((color[place] == PLAIN).all())
-                    crops = (
-                        out[place]
-                        if direct
-                        else buffers.scratch("crops", out[place].size, np.uint8).reshape(out[place].shape)
-                    )
-                    _resize(image, where.box[place], crop, crops)
-                    if not direct or flips.any():
-                        engine.paint(crops, flips, color[place], factor, offset, out[place])
+
+    def _crop(self, images: _Images, crop: Crop, where: Places, color: NDArray[np.float32], out: NDArray[Any]) -> None:
+        pixels, picked, _, _ = images
+        factor, offset = self._scaling()
+        if isinstance(pixels, np.ndarray):
+            engine.render(pixels, picked, where, crop.bicubic, color, factor, offset, out)
+            return
+        for place, image in enumerate(pixels):
+            one = slice(place, place + 1)
+            if crop.scale is None or crop.grid > 1 or image.dtype != np.uint8:
+                there = Places(where.box[one], where.bounds[one], where.flip[one], where.black)
+                engine.render(
+                    image[None], np.zeros(1, np.int64), there, crop.bicubic, color[one], factor, offset, out[one]
+                )
+            else:
+                flips, direct = where.flip[place], out.dtype == np.uint8 and bool((color[place] == PLAIN).all())
+                crops = (
+                    out[place]
+                    if direct
+                    else buffers.scratch("crops", out[place].size, np.uint8).reshape(out[place].shape)
+                )
+                _resize(image, where.box[place], crop, crops)
+                if not direct or flips.any():
+                    engine.paint(crops, flips, color[place], factor, offset, out[place])
+
+    def _warp(
+        self,
+        images: _Images,
+        crop: Crop,
+        where: Places,
+        warped: Warps,
+        color: NDArray[np.float32],
+        out: NDArray[Any],
+    ) -> None:
+        pixels, picked, _, _ = images
+        views, scaling = np.arange(crop.count), self._scaling()
+        whole = np.tile([0.0, 0, crop.size, crop.size], (crop.count, 1, 1))
+        bounds = np.tile([0, crop.size, 0, crop.size], (crop.count, 1, 1))
+        for place, image in enumerate(picked.tolist()):
+            made = warp_views(engine, pixels[image], warped, place, crop, where.black)
+            there = Places(whole, bounds, where.flip[place][:, None], False)
+            engine.render(made, views, there, False, color[place][:, None], *scaling, out[place][:, None])
 
     def _scaling(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the factor (C,) and offset (C,) that turn 0..1 into the output."""
@@ -199,14 +252,7 @@ class ImageViews:
 
 def _resize(image: NDArray[np.uint8], boxes: NDArray[np.float64], crop: Crop, out: NDArray[np.uint8]) -> None:
     """Cut boxes (V, 4) of whole pixels out of an image and resize each, antialiased, into out (V, S, S, C)."""
-    ops = torch.ops.aten
-    resize = (
-        ops._upsample_bicubic2d_aa if crop.bicubic else ops._upsample_bilinear2d_aa
-    ).out  # F.interpolate, in place
-    targets = torch.from_numpy(out).permute(0, 3, 1, 2)
     for view, (top, left, high, wide) in enumerate(boxes.astype(np.int64).tolist()):
         cut = buffers.scratch("cut", high * wide * image.shape[2], np.uint8).reshape(high, wide, -1)
         cut[:] = image[top : top + high, left : left + wide]
-        # the batch dimension before the permutation: torch then sees channels-last memory and takes its fast path
-        x = torch.from_numpy(cut)[None].permute(0, 3, 1, 2)
-        resize(x, (crop.size, crop.size), False, None, None, out=targets[view : view + 1])
+        resize(cut, out[view], crop.bicubic)
