@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from selfsup.commands.show import show
     from selfsup.commands.suggest import suggest
     from selfsup.commands.tasks import list_tasks
+    from selfsup.data.open import open_data
     from selfsup.run import Run, load
 
 __version__ = "0.1.0"
@@ -33,6 +34,7 @@ __all__ = [
     "label",
     "list_tasks",
     "load",
+    "open_data",
     "pretrain",
     "report",
     "search",
@@ -40,7 +42,12 @@ __all__ = [
     "suggest",
 ]
 
-_OTHER = {"Run": "selfsup.run", "load": "selfsup.run", "list_tasks": "selfsup.commands.tasks"}
+_OTHER = {
+    "Run": "selfsup.run",
+    "load": "selfsup.run",
+    "open_data": "selfsup.data.open",
+    "list_tasks": "selfsup.commands.tasks",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -16,6 +16,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from selfsup.base.checks import check_new_folder
+from selfsup.base.paths import expanded
 from selfsup.base.writing import only_here, write_atomically
 from selfsup.data import make_spec, spec_options, split_options
 from selfsup.data.image import Files
@@ -246,4 +247,4 @@ def _steps(built: Built, budget: Mapping[str, float], micro_batch: int | None) -
 def _cached(source: Source, spec: Spec, cache: str) -> Source:
     if not isinstance(source, Files):
         raise UserError(f"--cache is for image files; {source.name} is in memory already")
-    return Decoded(source.conform(spec), path=None if cache == "memory" else cache)
+    return Decoded(source.conform(spec), path=None if cache == "memory" else expanded(cache, "--cache"))

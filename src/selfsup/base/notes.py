@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Iterator
 from typing import Any
+
+from selfsup.base.ranks import is_first
 
 _heard: list[str] | None = None  # while a command of the command line runs
 
@@ -35,5 +36,5 @@ def say_notes(source: Any) -> None:
             if note in _heard:
                 continue
             _heard.append(note)
-        if os.environ.get("RANK", "0") == "0" and sys.stderr is not None:
+        if is_first() and sys.stderr is not None:
             print(note, file=sys.stderr)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import socket
 from collections.abc import Iterator
@@ -16,6 +15,11 @@ from pathlib import Path
 from typing import IO
 
 from selfsup.errors import RunFailed, UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    raise UserError("selfsup runs on Linux and macOS; on Windows, run it in the Windows Subsystem for Linux") from None
 
 LOCK = ".lock"
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # of file systems without locks: no process is refused

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 
+from selfsup.base.paths import user_path
 from selfsup.base.printing import Printable
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def demo(*, out: str = "runs/demo", epochs: float = 20, seed: int = 0) -> Demo:
         "mnist5k:train", task="rotation", encoder="convnet", epochs=epochs, out=out, seed=seed, pad=3, flip=0.0
     )  # fmt: skip
     console.print("2/3  An image of what the encoder sees, and of the labels that cost nothing")
-    folder = Path(out)
+    folder = user_path(out)
     show("rotation", "mnist5k:train", out=folder / "labels.png", pad=3, flip=0.0)
     console.print("3/3  What the encoder is worth on 1,000 other digits, with few labels")
     evaluation = evaluate(run, data="mnist5k:train", test="mnist5k:test", shots="1,5,10,50,all", seed=seed)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import ctypes
-import logging
 import os
 import platform
-import warnings
 from datetime import timedelta
 
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
 
+from selfsup.base.processes import limit_threads
+from selfsup.base.quiet import quiet_libraries
+from selfsup.base.ranks import Launched, launched
 from selfsup.errors import UserError, unknown
 from selfsup.train.precision import plugin, resolve_precision
 
@@ -22,35 +25,83 @@ KEPT = 2**30  # bytes: larger blocks, and free memory beyond this, go back to th
 
 
 def make_fabric(device: str, precision: str) -> Fabric:
-    """Return Lightning Fabric on a device (auto, cpu, cuda, mps), in as many processes as torchrun started.
+    """Return Lightning Fabric on a device (auto, cpu, cuda, mps), in as many processes as torchrun or srun started.
 
     They wait for each other for at most `TIMEOUT` seconds; after that one of them is taken to hang, and the run ends.
 
     Raises `UserError` if the device is not available.
     """
-    world, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    here = launched()
     if device not in DEVICES:
         raise unknown("device", device, DEVICES)
-    strategy = DDPStrategy(timeout=timedelta(seconds=TIMEOUT)) if world > 1 else "auto"
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    if here.world % here.local_world:
+        raise UserError(f"{here.world} processes cannot be {here.local_world} on each machine: start equally many")
+    strategy = DDPStrategy(timeout=timedelta(seconds=TIMEOUT)) if here.world > 1 else "auto"
+    with quiet_libraries():
         try:
-            probe = Fabric(accelerator=device, devices=1)
+            probe = Fabric(accelerator=device, devices=1, plugins=Processes(Launched()))
             arithmetic = plugin(resolve_precision(precision, probe.device), probe.device)
             fabric = Fabric(
                 accelerator=device,
-                devices=local,
-                num_nodes=world // local,
+                devices=here.local_world,
+                num_nodes=here.world // here.local_world,
                 strategy=strategy,
-                plugins=arithmetic,
+                plugins=[Processes(here), arithmetic],
             )
             fabric.launch()
         except (RuntimeError, ValueError) as error:
             raise UserError(f"cannot use --device {device}: {str(error).splitlines()[0]}") from error
     if fabric.device.type == "cpu":
         keep_memory()
+        limit_threads()
     return fabric
+
+
+class Processes(ClusterEnvironment):
+    """Tells Fabric which processes there are, whatever variables it would look for itself."""
+
+    def __init__(self, here: Launched) -> None:
+        super().__init__()
+        self.here = here
+
+    creates_processes_externally = True
+
+    @property
+    def main_address(self) -> str:
+        """Return the machine of the first process: torchrun's, or the first one of Slurm's list."""
+        return os.environ.get("MASTER_ADDR") or SLURMEnvironment(auto_requeue=False).main_address
+
+    @property
+    def main_port(self) -> int:
+        """Return the port of the first process: torchrun's, or one that follows from the number of the Slurm job."""
+        return int(os.environ.get("MASTER_PORT") or SLURMEnvironment(auto_requeue=False).main_port)
+
+    @staticmethod
+    def detect() -> bool:
+        """Return False: it is always given."""
+        return False
+
+    def world_size(self) -> int:
+        """Return the number of processes."""
+        return self.here.world
+
+    def global_rank(self) -> int:
+        """Return the place of this process."""
+        return self.here.rank
+
+    def local_rank(self) -> int:
+        """Return the place of this process on its machine."""
+        return self.here.local_rank
+
+    def node_rank(self) -> int:
+        """Return the place of this machine."""
+        return self.here.rank // self.here.local_world
+
+    def set_world_size(self, size: int) -> None:
+        """Do nothing: the launcher has decided."""
+
+    def set_global_rank(self, rank: int) -> None:
+        """Do nothing: the launcher has decided."""
 
 
 def keep_memory() -> bool:
