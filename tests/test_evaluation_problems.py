@@ -36,17 +36,17 @@ def test_near_copies_are_found_by_their_features() -> None:
     x = np.random.default_rng(0).normal(size=(50, 16)).astype(np.float32)
     source = Arrays(np.random.default_rng(1).integers(0, 255, (50, 8, 8), dtype=np.uint8))
     other = Arrays(255 - source.x[:5])
-    counts, lines = overlap(source, other, x, x[:5] + np.array([0, 0, 1, 1, 1])[:, None].astype(np.float32))
-    assert counts == {"same": 0, "alike": 2}
+    counts, lines = overlap(source, other, (x, x[:5] + np.array([0, 0, 1, 1, 1])[:, None].astype(np.float32)))
+    assert counts == {"same": 0, "near": 0, "alike": 2}
     assert len(lines) == 1
-    counts, _ = overlap(source, source.take(np.arange(3)), x, x[:3])
-    assert counts == {"same": 3, "alike": 0}, "what is the same is not counted twice"
+    counts, _ = overlap(source, source.take(np.arange(3)), (x, x[:3]))
+    assert counts == {"same": 3, "near": 0, "alike": 0}, "what is the same is not counted twice"
 
 
 def test_files_are_compared_by_their_bytes(images: Path) -> None:
     source = open_data(images)
     features = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
-    counts, lines = overlap(source, source.take(np.array([2, 5])), features, -features[:2])
+    counts, lines = overlap(source, source.take(np.array([2, 5])), (features, -features[:2]))
     assert counts["same"] == 2
     assert "cat/2.png" in lines[0]
 

@@ -16,6 +16,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from selfsup.base.checks import check_new_folder
+from selfsup.base.notes import say
 from selfsup.base.paths import expanded
 from selfsup.base.writing import only_here, write_atomically
 from selfsup.data import make_spec, spec_options, split_options
@@ -164,8 +165,7 @@ def run(
                 return before
         if fabric.is_global_zero and not before:
             asked.spec.save(folder)
-            for note in _notes(built):
-                print(note, file=sys.stderr)
+            say(*_notes(built))
             write_atomically(folder / "recipe.json", json.dumps(recipe, indent=2).encode())
         source = built.source if cache is None else _cached(built.source, asked.spec, cache)
         quiet = quiet or not fabric.is_global_zero

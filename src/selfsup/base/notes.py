@@ -1,4 +1,4 @@
-"""Notes about a user's data: each is said once on stderr, and kept for --json."""
+"""Notes about a user's data and encoder: each is said once on stderr, and kept for --json."""
 
 from __future__ import annotations
 
@@ -24,14 +24,19 @@ def hearing() -> Iterator[list[str]]:
 
 
 def say_notes(source: Any) -> None:
-    """Print those of the `notes` of a source that have not been said yet; of several processes the first one speaks."""
+    """Say those of the `notes` of a source that have not been said yet; of several processes the first one speaks."""
     notes = tuple(getattr(source, "notes", ()))
     new = [note for note in notes if note not in getattr(source, "said_notes", ())]
     if not new:
         return
     with contextlib.suppress(AttributeError):  # a source of a user's own may have no room for it
         source.said_notes = notes
-    for note in new:
+    say(*new)
+
+
+def say(*notes: str) -> None:
+    """Print notes and keep them for --json, those that this command has said already left out."""
+    for note in notes:
         if _heard is not None:
             if note in _heard:
                 continue

@@ -18,15 +18,16 @@ LIBRARIES = (
 def quiet_libraries() -> Iterator[None]:
     """Let other libraries neither log nor warn meanwhile; afterwards every logger and filter is as it was.
 
-    What someone asked for still appears: loggers set to INFO or DEBUG, and warnings with -W or PYTHONWARNINGS.
+    What someone asked for still appears: loggers set to INFO or DEBUG, warnings with -W or PYTHONWARNINGS, and those
+    that were made errors.
     """
     changed = [(logger, logger.level) for logger in _loggers() if logger.level in _USUAL]
     for logger, _ in changed:
         logger.setLevel(logging.CRITICAL + 1)
     try:
         with warnings.catch_warnings():
-            if not sys.warnoptions:
-                warnings.filterwarnings("ignore", module=r"(?!selfsup\b)")
+            if not sys.warnoptions and not any(action == "error" for action, *_ in warnings.filters):
+                warnings.simplefilter("ignore")
             yield
     finally:
         for logger, level in changed:

@@ -16,10 +16,15 @@ from typing import IO
 
 from selfsup.errors import RunFailed, UserError
 
+
+class OtherSystem(UserError, ImportError):
+    """This system lacks what selfsup needs; an ImportError too, for tools that try what can be imported."""
+
+
 try:
     import fcntl
-except ImportError:  # Windows
-    raise UserError("selfsup runs on Linux and macOS; on Windows, run it in the Windows Subsystem for Linux") from None
+except ImportError:
+    raise OtherSystem("selfsup runs on Linux and macOS; on Windows, in the Windows Subsystem for Linux") from None
 
 LOCK = ".lock"
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # of file systems without locks: no process is refused

@@ -38,7 +38,7 @@ def compare(
     shots: int = 10,
     draws: int = 5,
     out: Target = "runs/compare",
-    batch_size: int = 128,
+    batch_size: int | None = None,
     precision: str = "auto",
     seed: int = 0,
     device: str = "auto",
@@ -66,7 +66,7 @@ def compare(
         shots: How many labels per class are drawn, at least 1.
         draws: How many times the labels are drawn, at least 5.
         out: The folder of the comparison, for compare.json, compare.png and a run folder for each task.
-        batch_size: Samples per step, at least 1 and at most the number of samples.
+        batch_size: Samples per step, at most the number of samples; by default 128, or all of fewer.
         precision: auto (bfloat16 where the processor has it), float32, bfloat16 or float16.
         seed: Seed of everything, at least 0.
         device: Where to compute: auto, cpu, cuda or mps.

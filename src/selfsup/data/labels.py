@@ -279,7 +279,7 @@ def _folder_labels(source: Source) -> Labels:
         )
     paths = _paths(source)
     if isinstance(source, Files) and not source.root:  # a list of whole paths
-        paths = pc.binary_slice(paths, _around(paths))
+        paths = pc.replace_substring(paths, pattern=_around(paths), replacement=b"", max_replacements=1)
     first = pc.replace_substring_regex(paths, pattern="(?s)/.*", replacement="")
     labels = read_labels(pc.if_else(pc.match_substring(paths, "/"), first, pa.scalar(b"", pa.large_binary())), {""})
     if not labels.classes:
@@ -295,11 +295,11 @@ def _folder_labels(source: Source) -> Labels:
     return labels
 
 
-def _around(paths: pa.Array) -> int:
-    """Return the length of the folder that all paths have in common, with its slash."""
+def _around(paths: pa.Array) -> bytes:
+    """Return the folder that all paths have in common, with its slash; nothing where there is none."""
     least, most = (paths[i].as_py() for i in pc.sort_indices(paths).take(pa.array([0, len(paths) - 1])).to_pylist())
     pairs = takewhile(lambda pair: pair[0] == pair[1], zip(least.split(b"/")[:-1], most.split(b"/")[:-1], strict=False))
-    return len(b"/".join([*(folder for folder, _ in pairs), b""]))
+    return b"/".join([*(folder for folder, _ in pairs), b""])
 
 
 def _table_labels(source: Source, path: str, columns: Mapping[str, str]) -> tuple[Labels, list[str]]:

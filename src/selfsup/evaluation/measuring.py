@@ -111,7 +111,8 @@ def measure(
     for classifier in classifiers:  # the draws are numbers of the first samples of the pool
         scores += train_on_draws(classifier, pool, test, draws, spec, fabric, seed, quiet)
 
-    duplicates, warnings = overlap(train, test, rows[0].pool["own"][: len(train)], rows[0].test["own"])
+    own = (rows[0].pool["own"][: len(train)], rows[0].test["own"])
+    duplicates, warnings = overlap(train, test, own, raw.images(x[: len(train)], test_x, spec))
     if target.by_class:
         warnings += about_classes(labels, labels_of(test), shots)
         if len(parts.unlabelled) > UNLABELLED:

@@ -88,7 +88,7 @@ def fit(
         )
     )  # fmt: skip
     shown = Progress(end, start, plan.batch_size, quiet=quiet or not fabric.is_global_zero)
-    collapse = CollapseSignal(task.encoder)
+    collapse = CollapseSignal(task.encoder, len(source))
 
     def state() -> str:
         kept = f"the checkpoint of step {saved_step} is intact" if checkpoint and saved_step else "nothing was saved"
