@@ -194,7 +194,7 @@ def test_other_libraries_are_quiet_and_then_as_they_were(caplog: pytest.LogCaptu
     own, library, part = map(logging.getLogger, ("mine", "torch", "torch.onnx._internal"))
     asked = logging.getLogger("timm")
     before = (library.level, part.level)
-    asked.setLevel(logging.INFO)
+    asked.setLevel(logging.DEBUG)
     part.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings(record=True) as heard:

@@ -18,10 +18,10 @@ LIBRARIES = (
 def quiet_libraries() -> Iterator[None]:
     """Let other libraries neither log nor warn meanwhile; afterwards every logger and filter is as it was.
 
-    What someone asked for still appears: loggers set to INFO or DEBUG, warnings with -W or PYTHONWARNINGS, and those
+    What someone asked for still appears: loggers set to DEBUG, warnings with -W or PYTHONWARNINGS, and those
     that were made errors.
     """
-    changed = [(logger, logger.level) for logger in _loggers() if logger.level in _USUAL]
+    changed = [(logger, logger.level) for logger in _loggers() if logger.level != logging.DEBUG]
     for logger, _ in changed:
         logger.setLevel(logging.CRITICAL + 1)
     try:
@@ -32,9 +32,6 @@ def quiet_libraries() -> Iterator[None]:
     finally:
         for logger, level in changed:
             logger.setLevel(level)
-
-
-_USUAL = (logging.NOTSET, logging.WARNING, logging.ERROR)
 
 
 def _loggers() -> Iterator[logging.Logger]:

@@ -69,12 +69,13 @@ class Processes(ClusterEnvironment):
     @property
     def main_address(self) -> str:
         """Return the machine of the first process: torchrun's, or the first one of Slurm's list."""
-        return os.environ.get("MASTER_ADDR") or SLURMEnvironment(auto_requeue=False).main_address
+        listed = os.environ.get("SLURM_STEP_NODELIST") or os.environ.get("SLURM_NODELIST") or "127.0.0.1"
+        return os.environ.get("MASTER_ADDR") or SLURMEnvironment.resolve_root_node_address(listed)
 
     @property
     def main_port(self) -> int:
         """Return the port of the first process: torchrun's, or one that follows from the number of the Slurm job."""
-        return int(os.environ.get("MASTER_PORT") or SLURMEnvironment(auto_requeue=False).main_port)
+        return int(os.environ.get("MASTER_PORT") or 15000 + int(os.environ.get("SLURM_JOB_ID") or 0) % 10000)
 
     @staticmethod
     def detect() -> bool:
