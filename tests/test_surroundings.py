@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -297,6 +298,20 @@ def test_no_shared_memory_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("multiprocessing.synchronize.SemLock.__init__", refused)
     assert processes.side_by_side(lambda item: item, range(3), CPU) == [0, 1, 2]
+
+
+def test_trainings_in_threads_are_those_of_the_main_thread(tmp_path: Path) -> None:
+    def train(name: str) -> None:
+        selfsup.pretrain(X, out=tmp_path / name, **(FEW | {"steps": 12}))
+
+    train("alone")
+    threads = [threading.Thread(target=train, args=(name,)) for name in ("a", "b", "c")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    weights = {(tmp_path / name / "encoder.safetensors").read_bytes() for name in ("alone", "a", "b", "c")}
+    assert len(weights) == 1, "each draws from torch's generator what it would draw alone"
 
 
 # --- launchers
