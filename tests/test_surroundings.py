@@ -83,6 +83,8 @@ def test_a_cache_that_cannot_be_written_names_its_variable(
         (tmp_path / "texts" / f"{number}.txt").write_text(f"a sentence of several words, number {number}. " * 5)
     assert main(["pretrain", str(tmp_path / "texts"), "--task", "bert", "--encoder", "bert-tiny", *SMALL[2:]]) == 1
     assert "SELFSUP_CACHE" in capsys.readouterr().err.splitlines()[-1]
+    assert main(["pretrain", "torchvision:CIFAR10"]) == 2
+    assert "SELFSUP_CACHE" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_file_of_the_cache_is_whole_or_not_there(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from selfsup.base.checks import check_new_file, check_numbers
-from selfsup.base.paths import user_path
+from selfsup.base.paths import expanded, user_path
 from selfsup.base.printing import Printable
 from selfsup.commands.suggest import Sample, why, without_labels
 from selfsup.errors import UserError, need
@@ -145,6 +145,7 @@ def label(
     from selfsup.train.device import make_fabric
 
     check_numbers(unsure_below=unsure_below, n=n, port=port, seed=seed)
+    labels = None if labels is None else expanded(labels, "--labels")
     path = user_path(out if out is not None else "labels.csv" if labels is None else "all.csv")
     check_new_file(path)
     if labels is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from selfsup.base.cache import cache_folder
+from selfsup.base.cache import REMEDY, cache_folder
 from selfsup.data.image.items import Items
 from selfsup.data.objects import dataset_labels
 from selfsup.errors import UserError, unknown
@@ -36,4 +36,6 @@ def open_torchvision(name: str) -> Items:
         return Items(dataset, name, dataset_labels(dataset, name))
     except (OSError, RuntimeError, ValueError, TypeError, ImportError, Broken) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
+        if isinstance(error, OSError) and error.filename and str(cache_folder()).startswith(str(error.filename)):
+            reason += f"; {REMEDY}"
         raise UserError(f"torchvision cannot provide {wanted} as images: {reason}") from error
