@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import textwrap
 import threading
 import warnings
 from pathlib import Path
@@ -130,13 +131,20 @@ def test_bytes_are_a_path() -> None:
 
 
 def test_closed_streams_are_opened_on_nothing(tmp_path: Path) -> None:
-    """In a process of its own, for a file that it opens must not get the number of a closed stream."""
-    np.savez(tmp_path / "a.npz", x=X)
-    command = [sys.executable, "-m", "selfsup", "pretrain", str(tmp_path / "a.npz"), *SMALL, "--json", "--out"]
-    shell = ["sh", "-c", '"$@" <&- >&- 2>&-', "-"]
-    done = subprocess.run([*shell, *command, str(tmp_path / "run")], check=False, timeout=120)
-    assert done.returncode == 0
-    assert selfsup.Run(tmp_path / "run").done
+    """In a process of its own: a file that it opens must not get the number of a closed stream, and what is printed."""
+    code = """
+        import os, sys
+        from selfsup.cli import main
+        assert sys.stdin is sys.stdout is sys.stderr is None
+        assert main(["tasks", "rotation", "--json"]) == 0
+        with open("file", "w") as file:
+            os.write(1, b"of a library")
+            os.write(2, b"of a library")
+            file.write(f"number {file.fileno()}")
+    """
+    shell = ["sh", "-c", '"$@" <&- >&- 2>&-', "-", sys.executable, "-c", textwrap.dedent(code)]
+    assert subprocess.run(shell, check=False, timeout=120, cwd=tmp_path).returncode == 0
+    assert (tmp_path / "file").read_text() == "number 3"
 
 
 def test_a_command_without_stdout_ends_well(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,6 +223,27 @@ def test_other_libraries_are_quiet_and_then_as_they_were(caplog: pytest.LogCaptu
     finally:
         asked.setLevel(logging.NOTSET)
         part.setLevel(before[1])
+
+
+def test_a_line_of_ours_is_not_lost_among_those_of_a_library(
+    finished_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("onnxscript")
+
+    def export(*arguments: Any, **options: Any) -> Any:
+        for number in range(100):
+            logging.getLogger("torch.onnx._internal.exporter").error("line %d", number)
+        raise RuntimeError("an operation is not supported\nwith pages of explanation")
+
+    monkeypatch.setattr(torch.onnx, "export", export)
+    assert main(["export", str(finished_run), "--format", "onnx", "--out", str(tmp_path / "a.onnx")]) == 2
+    assert not caplog.records
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "cannot be exported as onnx: an operation is not supported" in line
 
 
 # --- containers

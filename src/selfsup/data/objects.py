@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from selfsup.base.opening import opening
 from selfsup.data.image import Arrays, Files
 from selfsup.data.image.decode import SUFFIXES
-from selfsup.data.image.items import Items, array_of, channels_last, pixels_of
+from selfsup.data.image.items import Items, array_of, channels_last, has_channels_last, pixels_of
 from selfsup.data.index import pack
 from selfsup.data.labels import read_labels
 from selfsup.data.text.open import column_labels, listed_texts
@@ -92,7 +93,7 @@ def _tensor(data: Any) -> Arrays:
     if pixels.ndim != 4:
         return Arrays(pixels, name="tensor")
     source = Arrays(channels_last(pixels), name="tensor")
-    order = "(N, C, H, W)" if source.x.shape != pixels.shape else "(N, H, W, C)"
+    order = "(N, H, W, C)" if has_channels_last(pixels) else "(N, C, H, W)"
     source.notes = (f"tensor: the shape {tuple(pixels.shape)} is read as {order}",)
     return source
 
@@ -155,7 +156,7 @@ def _listed(rows: Sequence[Any]) -> Source:
         paths = [os.path.expanduser(os.fsdecode(row)) for row in rows]
         if all(path.lower().endswith(".txt") for path in paths):
             return listed_texts(list(map(Path, paths)), "texts")
-        return Files("", pack(map(os.fsencode, paths)), name="paths")
+        return Files("", pack(map(os.fsencode, paths)), name="paths").paged(opening().pages)
     if wanted == "a text":
         return listed_texts(rows, "texts")
     if wanted == "an array":

@@ -134,6 +134,9 @@ def channels_last(pixels: NDArray[Any]) -> NDArray[Any]:
 
     It is the latter only if the last dimension is at most 4 and the second is not.
     """
-    if pixels.shape[3] <= 4 < pixels.shape[1]:
-        return pixels
-    return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
+    return pixels if has_channels_last(pixels) else np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
+
+
+def has_channels_last(pixels: NDArray[Any]) -> bool:
+    """Return whether a tensor of four dimensions is read as (N, H, W, C)."""
+    return bool(pixels.shape[3] <= 4 < pixels.shape[1])
