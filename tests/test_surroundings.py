@@ -144,7 +144,9 @@ def test_closed_streams_are_opened_on_nothing(tmp_path: Path) -> None:
     """
     shell = ["sh", "-c", '"$@" <&- >&- 2>&-', "-", sys.executable, "-c", textwrap.dedent(code)]
     assert subprocess.run(shell, check=False, timeout=120, cwd=tmp_path).returncode == 0
-    assert (tmp_path / "file").read_text() == "number 3"
+    content = (tmp_path / "file").read_text()
+    assert content.startswith("number ")
+    assert int(content.removeprefix("number ")) > 2
 
 
 def test_a_command_without_stdout_ends_well(monkeypatch: pytest.MonkeyPatch) -> None:
