@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import math
 import multiprocessing
@@ -11,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
@@ -39,7 +40,7 @@ def side_by_side(
     """
     if not items:
         return []
-    copies: dict[Connection, Any] = {}
+    copies: dict[Connection, Copy] = {}
     found: dict[int, R] = {}
     todo = iter(range(len(items)))
     try:
@@ -50,15 +51,16 @@ def side_by_side(
                 found[place] = work(item)
                 done(1)
         waiting = set(copies)
-        for connection in copies:
-            connection.send(next(todo, None))
+        for copy in copies.values():
+            with contextlib.suppress(ConnectionError):  # it is dead already, as reading from it will tell
+                copy.todo.send(next(todo, None))
         while waiting:
             ready: Any
             for ready in wait(list(waiting)):
                 try:
                     place, result, error = ready.recv()
                     if error is None:
-                        ready.send(following := next(todo, None))
+                        copies[ready].todo.send(following := next(todo, None))
                 except (EOFError, ConnectionError):
                     raise RunFailed("a worker process was killed: is there enough memory?") from None
                 if error is not None:
@@ -68,42 +70,43 @@ def side_by_side(
                 found[place] = result
                 done(1)
     finally:
-        for connection, copy in copies.items():
-            copy.kill()
-            copy.join()
-            connection.close()
+        for results, copy in copies.items():
+            copy.process.kill()
+            copy.process.join()
+            results.close()
+            copy.todo.close()
     return [found[place] for place in range(len(items))]
 
 
-def _start(work: Callable[[T], R], items: Sequence[T], count: int) -> dict[Connection, Any]:
-    """Start copies of this process, as many as the system lets start; each with the connection to it.
+def _start(work: Callable[[T], R], items: Sequence[T], count: int) -> dict[Connection, Copy]:
+    """Start copies of this process, as many as the system lets start, by the pipe of their results.
 
-    They are given items through connections: a shared counter would need /dev/shm, which containers may lack.
+    They are given items through pipes: a shared counter would need /dev/shm, which containers may lack.
     """
     context = multiprocessing.get_context("fork")
-    copies: dict[Connection, Any] = {}
+    copies: dict[Connection, Copy] = {}
     for _ in range(max(1, count)):
         try:
-            ours, theirs = context.Pipe()
-            with theirs:
-                copy = context.Process(target=_copy, args=(work, items, theirs))
-                copy.start()
+            (places, todo), (results, found) = context.Pipe(duplex=False), context.Pipe(duplex=False)
+            with places, found:
+                process = context.Process(target=_copy, args=(work, items, places, found))
+                process.start()
         except OSError:  # no more processes or open files are allowed
             break
-        copies[ours] = copy
+        copies[results] = Copy(process, todo)
     return copies
 
 
-def _copy(work: Callable[[T], R], items: Sequence[T], connection: Connection) -> None:
+def _copy(work: Callable[[T], R], items: Sequence[T], places: Any, found: Any) -> None:
     ctypes.CDLL(None).prctl(PARENT_DEATH, signal.SIGKILL)
     torch.set_num_threads(1)
     try:
-        while (place := connection.recv()) is not None:
-            connection.send((place, work(items[place]), None))
+        while (place := places.recv()) is not None:
+            found.send((place, work(items[place]), None))
     except (UserError, RunFailed) as error:
-        connection.send((None, None, error))
+        found.send((None, None, error))
     except Exception as error:
-        connection.send((None, None, RunFailed(f"{type(error).__name__}: {error}")))
+        found.send((None, None, RunFailed(f"{type(error).__name__}: {error}")))
     finally:
         os._exit(0)  # without the parent's exit handlers
 
@@ -145,7 +148,7 @@ def _settings(controller: str, unified: str, *separate: str) -> Iterator[str]:
     A process in a container sees its own group at the top; another one has its path in /proc/self/cgroup.
     """
     try:
-        lines = (ROOT / "proc/self/cgroup").read_text().splitlines()
+        lines = (ROOT / "proc/self/cgroup").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return
     groups = {names: path for _, names, path in (line.split(":", 2) for line in lines if line.count(":") >= 2)}
@@ -162,3 +165,10 @@ def _settings(controller: str, unified: str, *separate: str) -> Iterator[str]:
                 yield " ".join((place / group / name).read_text().strip() for name in files)
             except (OSError, ValueError):
                 continue
+
+
+class Copy(NamedTuple):
+    """A copy of this process, and the pipe through which it is told the places of items."""
+
+    process: Any
+    todo: Any

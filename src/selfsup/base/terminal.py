@@ -27,7 +27,7 @@ def ready_streams() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (for as long as the process lives)
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (while the process lives)
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="selfsup.plain")
 
