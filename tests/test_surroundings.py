@@ -38,6 +38,7 @@ from selfsup.data.open import open_data
 from selfsup.errors import RunFailed, UserError
 from selfsup.evaluation.duplicates import near_copies
 from selfsup.evaluation.evaluators import EVALUATORS
+from selfsup.source import Broken
 from selfsup.train.device import make_fabric
 
 SMALL = ("--encoder", "convnet", "--steps", "2", "--batch-size", "4", "--quiet", "--device", "cpu")
@@ -509,13 +510,14 @@ def test_paths_in_every_form(images: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_list_of_texts_and_of_text_files(tmp_path: Path) -> None:
-    texts = selfsup.open_data(["One document.", "Another one, about see.png in a sentence."])
-    assert (texts.kind, texts.read(1)) == ("text", "Another one, about see.png in a sentence.")
+    texts = selfsup.open_data(["One document.", "Another one.", "A third one, that speaks of see.png"])
+    assert (texts.kind, texts.read(2)) == ("text", "A third one, that speaks of see.png")
     (tmp_path / "a.txt").write_text("In a file.")
     assert selfsup.open_data([tmp_path / "a.txt"]).read(0) == "In a file."
     rows = selfsup.open_data(Columns(text=["a cat", "a dog"], label=[0, 1]))
     assert rows.labels is not None
     assert (rows.read(0), rows.labels.classes) == ("a cat", ("cat", "dog"))
+    assert "the column 'text' is read with the labels in 'label'" in " ".join(rows.notes)  # type: ignore[attr-defined]
 
 
 def frame(**columns: Any) -> Any:
@@ -539,6 +541,8 @@ def frame(**columns: Any) -> Any:
         (lambda: torch.utils.data.DataLoader(Pairs()), "loader of batches: give its data set"),
         (lambda: {"train": X}, "keys 'train': give one value"),
         (lambda: Columns(audio=[1]), "columns 'audio', none of images"),
+        (lambda: Columns(text=["a", None]), "row 1 of the column 'text' is None"),
+        (lambda: torch.utils.data.StackDataset(x=[1]), "have 'x', none called 'image'"),
         (lambda: torch.rand(3), r"shape \(N, H, W\)"),
         (lambda: torch.utils.data.TensorDataset(torch.rand(3, 2)), "item 0 is not read as an image"),
         (lambda: [b"no image"], "item 0 is not read as an image"),
@@ -556,9 +560,13 @@ def test_a_data_set_that_fails_skips_a_sample() -> None:
                 raise RuntimeError("of its own")
             return super().__getitem__(index)
 
-    source = selfsup.open_data(Failing())
-    with pytest.raises(Exception, match="RuntimeError: of its own"):
+    source = selfsup.open_data(Failing(targets=[{}] * 12))
+    with pytest.raises(Broken, match="RuntimeError: of its own"):
         source.read(5)
+    assert source.labels is None
+    assert "its labels are not read" in " ".join(source.notes)  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match="Subset: item 0 cannot be read: RuntimeError: of its own"):
+        selfsup.open_data(torch.utils.data.Subset(Failing(), [5]))
 
 
 def test_every_command_takes_objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,16 +108,22 @@ def _columns(data: Any) -> Source:
     image, text, label = (
         next((name for name in known if name in names), None) for known in (IMAGE_COLUMNS, TEXT_COLUMNS, LABEL_COLUMNS)
     )
-    labels = None if label is None else column_labels(data, label)
-    if image is not None:
-        return Items(data, "data set", labels, key=image)
-    if text is None:
+    if image is None and text is None:
         raise UserError(f"the data set has the columns {', '.join(map(repr, names[:8]))}, none of images or texts")
-    found = _listed(list(data[text]))
-    if not isinstance(found, Texts):
-        raise UserError(f"the column {text!r} of the data set holds no texts")
-    found.labels = labels
-    return found
+    labels, notes = (None, ()) if label is None else _if_labels("data set", lambda: column_labels(data, label))
+    source: Items | Texts
+    if image is not None:
+        source = Items(data, "data set", labels, key=image)
+    else:
+        rows = list(data[text])
+        for number, row in enumerate(rows):
+            if not isinstance(row, str):
+                raise UserError(f"row {number} of the column {text!r} is {_shown(row)}, not a text: leave it out")
+        source = listed_texts(rows, "data set")
+        source.labels = labels
+    told = f" with the labels in {label!r}" if labels else ""
+    source.notes = (f"data set: the column {image or text!r} is read{told}", *notes)
+    return source
 
 
 def _dataset(data: Any) -> Source:
@@ -129,14 +135,23 @@ def _dataset(data: Any) -> Source:
     while hasattr(inner, "indices") and hasattr(inner, "dataset"):
         inner = inner.dataset
     transforms = any(getattr(inner, key, None) is not None for key in ("transform", "transforms"))
-    first, key = data[0], None
+    try:
+        first, key = data[0], None
+    except Exception as error:  # it may raise anything
+        reason = (str(error).splitlines() or [""])[0]
+        raise UserError(f"{name}: item 0 cannot be read: {type(error).__name__}: {reason}") from error
     if isinstance(first, Mapping):
         key = next((key for key in IMAGE_COLUMNS if key in first), None)
         if key is None:
             raise UserError(f"the items of {name} have {', '.join(map(repr, list(first)[:8]))}, none called 'image'")
-    source = Items(data, name, dataset_labels(data, name), key, fixed=not transforms)
+    labels, notes = _if_labels(name, lambda: dataset_labels(data, name))
+    source = Items(data, name, labels, key, fixed=not transforms)
+    source.notes = notes
     if transforms:
-        source.notes = (f"{name}: its own transform is applied to each image, before the views of the task",)
+        source.notes = (
+            *notes,
+            f"{name}: its own transform is applied to each image, before the views of the task",
+        )
     if source.labels is None and isinstance(first, tuple | list) and len(first) > 1:
         source.notes = (*source.notes, f"{name}: only its images are read; give their labels as labels=[…]")
     return source
@@ -145,6 +160,9 @@ def _dataset(data: Any) -> Source:
 def _listed(rows: Sequence[Any]) -> Source:
     """Return a list of samples of one kind."""
     kinds = [_kind(row) for row in rows]
+    texts = [row for row, kind in zip(rows, kinds, strict=True) if kind == "a text"]
+    if sum(map(_is_path, texts)) > len(texts) / 2:  # by most of them: a text may end in .png, and a path without it
+        kinds = ["a path" if kind == "a text" else kind for kind in kinds]
     wanted = next((kind for kind in kinds if kind), None)
     if wanted is None:
         raise UserError("the list of samples is empty" if not len(rows) else f"row 0 is {_shown(rows[0])}, no sample")
@@ -170,7 +188,7 @@ def _listed(rows: Sequence[Any]) -> Source:
 
 
 def _kind(row: Any) -> str:
-    if isinstance(row, os.PathLike) or (isinstance(row, str) and _is_path(row)):
+    if isinstance(row, os.PathLike):
         return "a path"
     if isinstance(row, str):
         return "a text"
@@ -179,6 +197,14 @@ def _kind(row: Any) -> str:
     if hasattr(row, "detach") or hasattr(row, "__array__"):
         return "an array" if row.ndim in (2, 3) else ""
     return "the bytes of an image" if isinstance(row, bytes | bytearray) else ""
+
+
+def _if_labels(name: str, read: Callable[[], Labels | None]) -> tuple[Labels | None, tuple[str, ...]]:
+    """Return labels, or a note why there are none: nobody has asked for those that come with data."""
+    try:
+        return read(), ()
+    except UserError as error:
+        return None, (f"{name}: its labels are not read: {error}",)
 
 
 def _is_path(text: str) -> bool:

@@ -6,7 +6,6 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -159,7 +158,7 @@ def column_labels(found: Any, column: str) -> Labels:
     )
 
 
-def listed_texts(documents: Sequence[str | Path], name: str) -> Texts:
+def listed_texts(documents: Sequence[Any], name: str) -> Texts:
     """Return documents in memory: a text each or, of a `Path`, the text in that file."""
     if isinstance(documents[0], str):
         return Texts.of([str(text) for text in documents], name=name)
