@@ -137,7 +137,7 @@ def test_closed_streams_are_opened_on_nothing(tmp_path: Path) -> None:
         import os, sys
         from selfsup.cli import main
         assert sys.stdin is sys.stdout is sys.stderr is None
-        assert main(["tasks", "rotation", "--json"]) == 0
+        assert main(["nothing", "--json"]) == 2
         with open("file", "w") as file:
             os.write(1, b"of a library")
             os.write(2, b"of a library")
@@ -336,15 +336,15 @@ def test_no_shared_memory_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_trainings_in_threads_are_those_of_the_main_thread(tmp_path: Path) -> None:
     def train(name: str) -> None:
-        selfsup.pretrain(X, out=tmp_path / name, **(FEW | {"steps": 12}))
+        selfsup.pretrain(X, out=tmp_path / name, **(FEW | {"steps": 8}))
 
     train("alone")
-    threads = [threading.Thread(target=train, args=(name,)) for name in ("a", "b", "c")]
+    threads = [threading.Thread(target=train, args=(name,)) for name in ("a", "b")]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    weights = {(tmp_path / name / "encoder.safetensors").read_bytes() for name in ("alone", "a", "b", "c")}
+    weights = {(tmp_path / name / "encoder.safetensors").read_bytes() for name in ("alone", "a", "b")}
     assert len(weights) == 1, "each draws from torch's generator what it would draw alone"
 
 
