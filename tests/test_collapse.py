@@ -61,7 +61,7 @@ def test_an_encoder_asked_for_tokens_is_watched_too() -> None:
     encoder = build_encoder("vit-mini", ImageSpec.of(16, 1))
     x = torch.randn(8, 1, 16, 16, generator=torch.Generator().manual_seed(0))
     for word in ("healthy", "collapsed"):
-        signal = CollapseSignal(encoder)
+        signal = CollapseSignal(encoder, 64)
         with signal:
             encoder.tokens(x, keep=torch.arange(16).expand(8, -1))
             signal.check(1.0, None, 1.0)

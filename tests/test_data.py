@@ -199,7 +199,7 @@ class Evil:
         ({"images": X}, "holds no array x"),
         ({"x": X, "y": np.arange(5)}, "5 labels for 6 images"),
         ({"x": X, "y": np.eye(6)}, "one number or name a sample"),
-        ({"x": X, "y": np.arange(6) / 2}, "fractions"),
+        ({"x": X, "y": np.array([0, 1, 2, 3, 4, np.inf])}, "infinity"),
         ({"x": X, "y": np.arange(6) * 1j}, "one number or name a sample"),
         ({"x": np.array([Evil()] * 3)}, "not a readable .npz.*[Oo]bject"),
         ({"x": X, "y": np.array([Evil()] * 6)}, "not a readable .npz.*[Oo]bject"),

@@ -9,7 +9,7 @@ import selfsup
 from selfsup.data.image import Arrays
 from selfsup.data.open import open_data
 from selfsup.errors import UserError
-from selfsup.evaluation.problems import about_classes, check_classes, overlap
+from selfsup.evaluation.problems import Pair, about_classes, about_copies, check_classes, overlap
 from selfsup.source import Labels, Source
 
 
@@ -18,6 +18,11 @@ def digits(per_class: int, skip: int = 0) -> Source:
     assert source.labels is not None
     rows = [np.flatnonzero(source.labels.ids == c)[skip : skip + per_class] for c in range(10)]
     return source.take(np.concatenate(rows))
+
+
+def copies(train: Source, test: Source, features: Pair) -> tuple[dict[str, int], list[str]]:
+    found = overlap(train, test, features)
+    return {kind: len(paths) for kind, paths in found.items()}, about_copies(found, len(test))
 
 
 def test_copies_across_the_split_are_counted_and_said(finished_run: Path) -> None:
@@ -36,17 +41,17 @@ def test_near_copies_are_found_by_their_features() -> None:
     x = np.random.default_rng(0).normal(size=(50, 16)).astype(np.float32)
     source = Arrays(np.random.default_rng(1).integers(0, 255, (50, 8, 8), dtype=np.uint8))
     other = Arrays(255 - source.x[:5])
-    counts, lines = overlap(source, other, x, x[:5] + np.array([0, 0, 1, 1, 1])[:, None].astype(np.float32))
-    assert counts == {"same": 0, "alike": 2}
+    counts, lines = copies(source, other, (x, x[:5] + np.array([0, 0, 1, 1, 1])[:, None].astype(np.float32)))
+    assert counts == {"same": 0, "near": 0, "alike": 2}
     assert len(lines) == 1
-    counts, _ = overlap(source, source.take(np.arange(3)), x, x[:3])
-    assert counts == {"same": 3, "alike": 0}, "what is the same is not counted twice"
+    counts, _ = copies(source, source.take(np.arange(3)), (x, x[:3]))
+    assert counts == {"same": 3, "near": 0, "alike": 0}, "what is the same is not counted twice"
 
 
 def test_files_are_compared_by_their_bytes(images: Path) -> None:
     source = open_data(images)
     features = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
-    counts, lines = overlap(source, source.take(np.array([2, 5])), features, -features[:2])
+    counts, lines = copies(source, source.take(np.array([2, 5])), (features, -features[:2]))
     assert counts["same"] == 2
     assert "cat/2.png" in lines[0]
 

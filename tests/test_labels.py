@@ -185,7 +185,7 @@ def test_what_is_no_label(value: Any, message: str) -> None:
         read_labels([value, "b"])
 
 
-@pytest.mark.parametrize("labels", [np.eye(6), np.arange(6) / 2, [0.5] * 6, ["a"] * 5, 7, object()])
+@pytest.mark.parametrize("labels", [np.eye(6), [float("inf")] * 6, ["a"] * 5, 7, object()])
 def test_python_labels_that_do_not_fit(labels: Any) -> None:
     with pytest.raises(UserError):
         open_data(X, labels)

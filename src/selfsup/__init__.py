@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from selfsup.commands.start import start
     from selfsup.commands.suggest import suggest
     from selfsup.commands.tasks import list_tasks
+    from selfsup.data.open import open_data
     from selfsup.run import Run, load
 
 __version__ = "0.1.0"
@@ -34,6 +35,7 @@ __all__ = [
     "label",
     "list_tasks",
     "load",
+    "open_data",
     "pretrain",
     "report",
     "search",
@@ -42,7 +44,12 @@ __all__ = [
     "suggest",
 ]
 
-_OTHER = {"Run": "selfsup.run", "load": "selfsup.run", "list_tasks": "selfsup.commands.tasks"}
+_OTHER = {
+    "Run": "selfsup.run",
+    "load": "selfsup.run",
+    "open_data": "selfsup.data.open",
+    "list_tasks": "selfsup.commands.tasks",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -18,6 +18,9 @@ from typing import Annotated, Any, Literal
 
 from selfsup.base.notes import hearing
 from selfsup.base.opening import data_opened
+from selfsup.base.quiet import quiet_libraries
+from selfsup.base.ranks import is_first, launched
+from selfsup.base.terminal import ready_streams
 from selfsup.errors import RunFailed, UserError, unknown
 
 COMMANDS = (
@@ -28,19 +31,21 @@ COMMANDS = (
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run one command. Returns 0; 2 for bad input; 1 for a failed run; 128 + the signal's number for a stopped one."""
+    ready_streams()
     words = list(sys.argv[1:] if args is None else args)
     as_json = "--json" in words
     words = [word for word in words if word != "--json"]
     try:
         words, opening = _opening(words)
         aside = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
-        with aside, hearing() as notes, data_opened(**opening):
+        with aside, hearing() as notes, data_opened(**opening), quiet_libraries():
             result = _run(words)
         try:
             _print(result, as_json, notes)
             sys.stdout.flush()
         except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it exits
+            with contextlib.suppress(OSError):  # a stream of the caller's own may have no number
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it exits
             raise
     except UserError as error:
         return _fail(str(error), 2)
@@ -131,7 +136,7 @@ def _overview() -> str:
 
 
 def _print(result: Any, as_json: bool, notes: Sequence[str]) -> None:
-    if result is None or os.environ.get("RANK", "0") != "0":  # torchrun: one process speaks
+    if result is None or not is_first():  # of several processes one speaks
         return
     if as_json:
         told = result.as_json()
@@ -140,11 +145,15 @@ def _print(result: Any, as_json: bool, notes: Sequence[str]) -> None:
         print(json.dumps(told))
         return
     from rich.console import Console
+    from rich.measure import Measurement
 
     from selfsup.base.printing import WIDTH
 
     shown, width = result.__rich__(), None if sys.stdout.isatty() else WIDTH
     console = Console(width=width, markup=False, emoji=False, highlight=False)  # a path may hold [brackets]
+    if not isinstance(shown, str):  # in a narrow terminal rows wrap: rich would cut the numbers
+        needed = Measurement.get(console, console.options.update(width=WIDTH), shown).maximum
+        console.width = max(console.width, needed)
     with console.capture() as text:  # or rich itself decides what a closed pipe means
         console.print(shown, soft_wrap=isinstance(shown, str))
     sys.stdout.write(text.get())
@@ -299,9 +308,9 @@ def _plain(framed: str) -> str:
 
 
 def _fail(message: str, status: int) -> int:
-    rank = os.environ.get("RANK", "0")
-    if rank == "0" or status < 128:  # all processes stop together on a signal, and one says so
-        who = "selfsup:" if rank == "0" else f"selfsup, process {rank}:"
+    rank = launched().rank
+    if rank == 0 or status < 128:  # all processes stop together on a signal, and one says so
+        who = "selfsup:" if rank == 0 else f"selfsup, process {rank}:"
         print(who, " ".join(message.splitlines()), file=sys.stderr)
     return status
 

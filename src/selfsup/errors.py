@@ -24,7 +24,9 @@ def unknown(what: str, name: str, known: Iterable[str], others: Iterable[str] = 
     """
     known, word = sorted(known), name.strip("-")
     longer = [one for one in known if word and word in re.split("[-_]", one)]
-    near = difflib.get_close_matches(name, longer or [*known, *others], n=1, cutoff=0.0 if longer else 0.5)
+    folded = {one.casefold(): one for one in (longer or [*known, *others])}  # ViT is near to vit
+    near = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.0 if longer else 0.5)
+    near = [folded[one] for one in near]
     few = ", ".join(known[:20]) + (", …" if len(known) > 20 else "")
     hint = f"did you mean {near[0]!r}?" if near else f"known: {few}" if known else "there are none"
     return UserError(f"unknown {what} {name!r}; {hint}")

@@ -16,6 +16,9 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from selfsup.base.checks import check_new_folder
+from selfsup.base.notes import say
+from selfsup.base.paths import expanded
+from selfsup.base.turns import own_turn
 from selfsup.base.writing import only_here, write_atomically
 from selfsup.data import make_spec, spec_options, split_options
 from selfsup.data.image import Files
@@ -115,12 +118,13 @@ def build(
         batch_size = min(asked.task.defaults.get("batch_size", BATCH), max(1, count // world) * world)
     if batch_size % world:
         raise UserError(f"a batch of {batch_size} cannot be divided among {world} processes")
-    torch.manual_seed(seed)
     keep_stem = asked.init is not None and asked.init.keeps_stem
-    encoder = build_encoder(asked.encoder, asked.spec, asked.pretrained, keep_stem)
-    if asked.init is not None:
-        load_weights(encoder, asked.init.load().state_dict(), asked.init.folder)
-    task = asked.task(synchronised(encoder, fabric.device), **asked.hyperparameters)
+    with own_turn():
+        torch.manual_seed(seed)
+        encoder = build_encoder(asked.encoder, asked.spec, asked.pretrained, keep_stem)
+        if asked.init is not None:
+            load_weights(encoder, asked.init.load().state_dict(), asked.init.folder)
+        task = asked.task(synchronised(encoder, fabric.device), **asked.hyperparameters)
     source = task.samples(asked.source)
     if batch_size > len(source):
         raise UserError(f"--batch-size must be at most {len(source)} (the number of samples), not {batch_size}")
@@ -167,8 +171,7 @@ def run(
                 return before
         if fabric.is_global_zero and not before:
             asked.spec.save(folder)
-            for note in _notes(built):
-                print(note, file=sys.stderr)
+            say(*_notes(built))
             write_atomically(folder / "recipe.json", json.dumps(recipe, indent=2).encode())
         source = built.source if cache is None else _cached(built.source, asked.spec, cache)
         quiet = quiet or not fabric.is_global_zero
@@ -250,4 +253,4 @@ def _steps(built: Built, budget: Mapping[str, float], micro_batch: int | None) -
 def _cached(source: Source, spec: Spec, cache: str) -> Source:
     if not isinstance(source, Files):
         raise UserError(f"--cache is for image files; {source.name} is in memory already")
-    return Decoded(source.conform(spec), path=None if cache == "memory" else cache)
+    return Decoded(source.conform(spec), path=None if cache == "memory" else expanded(cache, "--cache"))

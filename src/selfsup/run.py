@@ -12,6 +12,7 @@ from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 from selfsup import __version__
+from selfsup.base.paths import user_path
 from selfsup.base.printing import Printable
 from selfsup.errors import UserError
 from selfsup.tasks import TASKS, find_task
@@ -32,7 +33,7 @@ class Run(Printable):
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = Path(folder)
+        self.folder = user_path(folder, "a run")
         if outside := leads_out(self.folder):
             raise UserError(f"{outside}, so it is not opened; replace it by a file in {self.folder}")
         try:

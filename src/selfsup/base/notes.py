@@ -1,12 +1,13 @@
-"""Notes about a user's data: each is said once on stderr, and kept for --json."""
+"""Notes about a user's data and encoder: each is said once on stderr, and kept for --json."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Iterator
 from typing import Any
+
+from selfsup.base.ranks import is_first
 
 _heard: list[str] | None = None  # while a command of the command line runs
 
@@ -23,17 +24,22 @@ def hearing() -> Iterator[list[str]]:
 
 
 def say_notes(source: Any) -> None:
-    """Print those of the `notes` of a source that have not been said yet; of several processes the first one speaks."""
+    """Say those of the `notes` of a source that have not been said yet; of several processes the first one speaks."""
     notes = tuple(getattr(source, "notes", ()))
     new = [note for note in notes if note not in getattr(source, "said_notes", ())]
     if not new:
         return
     with contextlib.suppress(AttributeError):  # a source of a user's own may have no room for it
         source.said_notes = notes
-    for note in new:
+    say(*new)
+
+
+def say(*notes: str) -> None:
+    """Print notes and keep them for --json, those that this command has said already left out."""
+    for note in notes:
         if _heard is not None:
             if note in _heard:
                 continue
             _heard.append(note)
-        if os.environ.get("RANK", "0") == "0" and sys.stderr is not None:
+        if is_first() and sys.stderr is not None:
             print(note, file=sys.stderr)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import socket
 from collections.abc import Iterator
@@ -16,6 +15,16 @@ from pathlib import Path
 from typing import IO
 
 from selfsup.errors import RunFailed, UserError
+
+
+class OtherSystem(UserError, ImportError):
+    """This system lacks what selfsup needs; an ImportError too, for tools that try what can be imported."""
+
+
+try:
+    import fcntl
+except ImportError:
+    raise OtherSystem("selfsup runs on Linux and macOS; on Windows, in the Windows Subsystem for Linux") from None
 
 LOCK = ".lock"
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # of file systems without locks: no process is refused

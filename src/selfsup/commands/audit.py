@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfsup.base.checks import check_data_numbers, check_new_file, check_numbers
+from selfsup.base.paths import user_path
 from selfsup.errors import UserError, unknown
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from selfsup.data.labels import LabelsGiven
+    from selfsup.data.open import DataGiven
     from selfsup.shortcuts.result import Audit
-    from selfsup.source import Source
     from selfsup.task import Task
 
-    Data = str | os.PathLike[str] | NDArray[np.uint8] | Source
+    Data = DataGiven
     Target = str | os.PathLike[str]
     TaskName = str | type[Task]
 else:
@@ -72,7 +69,7 @@ def audit(
     check_data_numbers(options)
     if minutes is not None and steps is not None:
         raise UserError("give only one of --minutes and --steps")
-    path = None if out is None else Path(out)
+    path = None if out is None else user_path(out)
     if path is not None:
         if path.suffix.lower() not in (".png", ".pdf", ".svg"):
             raise UserError(f"--out must end in .png, .pdf or .svg, not {path.name!r}")

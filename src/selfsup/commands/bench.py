@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,12 +10,9 @@ from selfsup.base.printing import Printable
 from selfsup.errors import unknown
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from selfsup.data.open import DataGiven
 
-    from selfsup.source import Source
-
-    Data = str | os.PathLike[str] | NDArray[np.uint8] | Source
+    Data = DataGiven
 else:
     Data = str  # what the command line can give
 

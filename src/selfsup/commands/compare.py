@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfsup.base.checks import check_data_numbers, check_new_folder, check_numbers
+from selfsup.base.paths import user_path
+from selfsup.base.ranks import launched
 from selfsup.errors import RunFailed, UserError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from selfsup.comparison.result import Comparison
     from selfsup.data.labels import LabelsGiven
-    from selfsup.source import Source
+    from selfsup.data.open import DataGiven
     from selfsup.task import Task
 
-    Data = str | os.PathLike[str] | NDArray[np.uint8] | Source
+    Data = DataGiven
     Target = str | os.PathLike[str]
     TaskNames = str | Sequence[str | type[Task]]
 else:
@@ -41,7 +39,7 @@ def compare(
     draws: int = 5,
     scratch: bool = True,
     out: Target = "runs/compare",
-    batch_size: int = 128,
+    batch_size: int | None = None,
     precision: str = "auto",
     seed: int = 0,
     device: str = "auto",
@@ -70,7 +68,7 @@ def compare(
         draws: How many times the labels are drawn, at least 5.
         scratch: Whether to train from scratch too, on each draw of the labels, after everything else.
         out: The folder of the comparison, for compare.json, compare.png and a run folder for each task.
-        batch_size: Samples per step, at least 1 and at most the number of samples.
+        batch_size: Samples per step, at most the number of samples; by default 128, or all of fewer.
         precision: auto (bfloat16 where the processor has it), float32, bfloat16 or float16.
         seed: Seed of everything, at least 0.
         device: Where to compute: auto, cpu, cuda or mps.
@@ -89,12 +87,12 @@ def compare(
     check_data_numbers(options)
     if draws < 5:
         raise UserError(f"--draws must be at least 5 for an interval to choose by, not {draws}")
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    if launched().world > 1:
         raise UserError("compare runs in a single process; train the winner in several with `selfsup pretrain`")
     if test is None and test_labels is not None:
         raise UserError("--test-labels are of --test, which was not given")
     labels, test_labels = name_columns(columns, labels, test_labels)
-    folder = Path(out)
+    folder = user_path(out)
     check_new_folder(folder)
     shared: dict[str, Any] = {"encoder": encoder, "batch_size": batch_size, "seed": seed, "data": options}
     with only_here(folder):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 
+from selfsup.base.paths import user_path
 from selfsup.base.printing import Printable
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def demo(*, out: str = "runs/demo", epochs: float = 20, seed: int = 0) -> Demo:
     )
     run = pretrain(DATA, task="rotation", encoder="convnet", epochs=epochs, out=out, seed=seed, pad=3, flip=0.0)
     console.print("2/4  An image of what the encoder sees, and of the labels that cost nothing")
-    folder = Path(out)
+    folder = user_path(out)
     show("rotation", DATA, out=folder / "labels.png", pad=3, flip=0.0)
     console.print(
         f"3/4  The {N} digits to label first; you would write what they are, here the data set's own file does"

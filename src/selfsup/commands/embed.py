@@ -8,18 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfsup.base.checks import check_new_file
+from selfsup.base.paths import user_path
 from selfsup.base.printing import Printable
 from selfsup.run import Run
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from selfsup.data.labels import LabelsGiven
-    from selfsup.source import Source
+    from selfsup.data.open import DataGiven
 
     RunName = str | os.PathLike[str] | Run
-    Data = str | os.PathLike[str] | NDArray[np.uint8] | Source
+    Data = DataGiven
     Target = str | os.PathLike[str]
 else:
     RunName = Data = Target = LabelsGiven = str  # what the command line can give
@@ -79,7 +77,7 @@ def embed(
     from selfsup.evaluation.features import feature_batches
     from selfsup.train.device import make_fabric
 
-    run, path = run if isinstance(run, Run) else Run(run), Path(out)
+    run, path = run if isinstance(run, Run) else Run(run), user_path(out)
     check_new_file(path)
     encoder: Any = run.load()
     source, dim = open_data(data, *name_columns(columns, labels)), int(encoder.dim)

@@ -13,17 +13,15 @@ from selfsup.errors import RunFailed, UserError, unknown
 from selfsup.run import Run
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from torch import nn
 
     from selfsup.data.labels import LabelsGiven
+    from selfsup.data.open import DataGiven
     from selfsup.evaluation.few_labels import Classifier
     from selfsup.evaluation.result import Evaluation
-    from selfsup.source import Source
 
     RunName = str | os.PathLike[str] | Run
-    Data = str | os.PathLike[str] | NDArray[np.uint8] | Source
+    Data = DataGiven
     Numbers = str | Sequence[int | None]
     Names = str | Sequence[str]
 else:

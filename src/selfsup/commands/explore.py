@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selfsup.base.checks import check_new_file, check_numbers
+from selfsup.base.paths import user_path
 
 if TYPE_CHECKING:
     from selfsup.reports.explore import Explored
@@ -45,7 +46,7 @@ def explore(
     if out is None and find_spec("embedding_atlas") is not None:
         serve_map(file.path)
         return None
-    path = Path(out) if out is not None else Path("explore.html")
+    path = user_path(out) if out is not None else Path("explore.html")
     check_new_file(path)
     written = write_map(file, path, data, seed)
     if out is not None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
+from selfsup.base.paths import user_path
 from selfsup.errors import unknown
 from selfsup.run import Run
 
@@ -38,4 +38,4 @@ def export(run: RunName, /, *, format: Format = "safetensors", out: Target | Non
 
     if format not in get_args(Format):
         raise unknown("format", format, get_args(Format))
-    return write_export(run if isinstance(run, Run) else Run(run), format, None if out is None else Path(out))
+    return write_export(run if isinstance(run, Run) else Run(run), format, None if out is None else user_path(out))

@@ -14,21 +14,19 @@ from rich.table import Table
 from rich.text import Text
 
 from selfsup.base.checks import check_new_file, check_numbers
+from selfsup.base.paths import expanded, user_path
 from selfsup.base.printing import Printable
 from selfsup.commands.suggest import Sample, why, without_labels
 from selfsup.errors import UserError, need
 from selfsup.run import Run
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
+    from selfsup.data.open import DataGiven
     from selfsup.labelling.assign import Assigned, Doubt
     from selfsup.labelling.pool import Pool
-    from selfsup.source import Source
 
     RunName = str | os.PathLike[str] | Run
-    Data = str | os.PathLike[str] | NDArray[np.uint8] | Source
+    Data = DataGiven
     Target = str | os.PathLike[str]
 else:
     RunName = Data = Target = str  # what the command line can give
@@ -147,7 +145,8 @@ def label(
     from selfsup.train.device import make_fabric
 
     check_numbers(unsure_below=unsure_below, n=n, port=port, seed=seed)
-    path = Path(out if out is not None else "labels.csv" if labels is None else "all.csv")
+    labels = None if labels is None else expanded(labels, "--labels")
+    path = user_path(out if out is not None else "labels.csv" if labels is None else "all.csv")
     check_new_file(path)
     if labels is None:
         for module in ("starlette", "uvicorn"):

@@ -7,18 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfsup.base.checks import check_data_numbers, check_numbers
+from selfsup.base.paths import user_path
 from selfsup.errors import unknown
 from selfsup.run import Run
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from selfsup.data.labels import LabelsGiven
-    from selfsup.source import Source
+    from selfsup.data.open import DataGiven
     from selfsup.task import Task
 
-    Data = str | os.PathLike[str] | NDArray[np.uint8] | Source
+    Data = DataGiven
     Target = str | os.PathLike[str]
     TaskName = str | type[Task]
 else:
@@ -118,7 +116,7 @@ def pretrain(
     if optimizer is not None and optimizer not in OPTIMIZERS:
         raise unknown("optimizer", optimizer, OPTIMIZERS)
     if out is not None:
-        open_before(Path(out))  # raises before the data are read
+        open_before(user_path(out))  # raises before the data are read
     start = None if init is None else Run(init)
     asked = resolve(
         task, open_data(data, labels), options, encoder=encoder, pretrained=pretrained, init=start,
@@ -128,7 +126,7 @@ def pretrain(
     watched = None
     if probe is not None:
         watched = OnlineProbe(open_data(probe, probe_labels), asked.spec, built.fabric.device, seed)
-    folder = Path(out) if out is not None else Path("runs") / f"{asked.name.rpartition(':')[2]}-{asked.encoder}"
+    folder = user_path(out) if out is not None else Path("runs") / f"{asked.name.rpartition(':')[2]}-{asked.encoder}"
     return run(
         built, folder, budget,
         {"optimizer": optimizer, "lr": lr, "weight_decay": weight_decay, "warmup": warmup, "clip": clip},

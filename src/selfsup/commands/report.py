@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selfsup.base.checks import check_new_file, check_numbers
+from selfsup.base.paths import user_path
 from selfsup.run import Run
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from selfsup.data.labels import LabelsGiven
+    from selfsup.data.open import DataGiven
     from selfsup.reports.report import Reported
-    from selfsup.source import Source
 
     RunName = str | os.PathLike[str] | Run
-    Data = str | os.PathLike[str] | NDArray[np.uint8] | Source
+    Data = DataGiven
     Target = str | os.PathLike[str]
 else:
     RunName = Data = Target = LabelsGiven = str  # what the command line can give
@@ -72,7 +69,7 @@ def report(
     check_numbers(seed=seed)
     labels, test_labels = name_columns(columns, labels, test_labels)
     run = run if isinstance(run, Run) else Run(run)
-    path = Path(out) if out is not None else run.folder / "report.html"
+    path = user_path(out) if out is not None else run.folder / "report.html"
     check_new_file(path)
     source, note = find_data(run, data, labels)
     held_out = open_data(test, test_labels) if test is not None else None

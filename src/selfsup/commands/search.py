@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import os
+from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from selfsup.base.checks import check_new_file, check_numbers
+from selfsup.base.paths import user_path
 from selfsup.errors import UserError
 from selfsup.run import Run
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+    from torch import Tensor
+
     from selfsup.reports.search import Found
 
     Embeddings = str | os.PathLike[str]
-    Query = str | os.PathLike[str] | int
+    Query = str | os.PathLike[str] | int | Image | NDArray[Any] | Tensor
     RunName = str | os.PathLike[str] | Run
     Target = str | os.PathLike[str]
 else:
@@ -39,7 +45,8 @@ def search(
     Args:
         embeddings: A file that `selfsup embed` wrote.
         query: The number of a row or a path in the file (the item itself is left out of the answer), or what the
-            encoder takes: an image file; for texts a sentence or a .txt file.
+            encoder takes: an image file, in Python also an image (an array, a tensor or one of Pillow); for texts a
+            sentence or a .txt file.
         k: How many items to find.
         run: The run folder that embeds the image; by default the one that the file names.
         data: Where the images of the contact sheet are; by default the data that the file names.
@@ -55,10 +62,14 @@ def search(
     from selfsup.reports.search import find_nearest, write_sheet
 
     check_numbers(k=k)
-    path = None if out is None else _sheet_path(Path(out))
-    file, text = VectorFile(embeddings), os.fspath(query) if not isinstance(query, int) else str(query)
-    found = find_nearest(file, text, k, run, device)
-    return found if path is None else write_sheet(path, file, text, found, data)
+    path = None if out is None else _sheet_path(user_path(out))
+    file, wanted = VectorFile(embeddings), query
+    if isinstance(query, str | os.PathLike):
+        wanted = os.fspath(query)
+    elif isinstance(query, Integral):
+        wanted = str(query)
+    found = find_nearest(file, wanted, k, run, device)
+    return found if path is None else write_sheet(path, file, wanted, found, data)
 
 
 def _sheet_path(path: Path) -> Path:

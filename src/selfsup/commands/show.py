@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfsup.base.checks import check_data_numbers, check_new_file, check_numbers
+from selfsup.base.paths import user_path
 from selfsup.errors import UserError, unknown
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from selfsup.data.labels import LabelsGiven
+    from selfsup.data.open import DataGiven
     from selfsup.reports.show import Shown
-    from selfsup.source import Source
     from selfsup.task import Task
 
-    Data = str | os.PathLike[str] | NDArray[np.uint8] | Source
+    Data = DataGiven
     Target = str | os.PathLike[str]
     TaskName = str | type[Task]
 else:
@@ -67,7 +64,7 @@ def show(
 
     check_numbers(count=count, seed=seed)
     check_data_numbers(options)
-    path = Path(out)
+    path = user_path(out)
     if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise UserError(f"--out must end in .png, .jpg or .webp, not {path.name!r}")
     check_new_file(path)

@@ -12,19 +12,18 @@ from rich.table import Table
 from rich.text import Text
 
 from selfsup.base.checks import check_new_file, check_numbers
+from selfsup.base.paths import user_path
 from selfsup.base.printing import Printable
 from selfsup.errors import RunFailed, UserError, unknown
 from selfsup.run import Run
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
+    from selfsup.data.open import DataGiven
     from selfsup.labelling.assign import Assigned
     from selfsup.source import Source
 
     RunName = str | os.PathLike[str] | Run
-    Data = str | os.PathLike[str] | NDArray[np.uint8] | Source
+    Data = DataGiven
     Target = str | os.PathLike[str]
 else:
     RunName = Data = Target = str  # what the command line can give
@@ -116,7 +115,7 @@ def suggest(
     check_numbers(n=n, seed=seed)
     if strategy not in ("auto", *STRATEGIES):
         raise unknown("strategy", strategy, ("auto", *STRATEGIES))
-    path, image = Path(out), None if sheet is None else check_sheet(Path(sheet))
+    path, image = user_path(out), None if sheet is None else check_sheet(user_path(sheet, "--sheet"))
     check_new_file(path)
     check_nothing_lost(path, labels)
     run = run if isinstance(run, Run) else Run(run)

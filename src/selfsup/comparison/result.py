@@ -121,7 +121,8 @@ class Comparison(Printable):
                     "Pretraining saw the held-out samples, without their labels; --test measures on unseen ones."
                 )
             if plan["copies"]:
-                lines.append(f"{plan['copies']:,} test samples are copies of samples to draw from or to choose by.")
+                copies = f"{plan['copies']:,} test samples are copies, or near copies,"
+                lines.append(f"{copies} of samples to draw from or to choose by.")
         if len(plan["stages"]) > 1:
             lines.append(HALF_TRAINED)
         few = [name for name, planned in plan["candidates"].items() if planned["steps"][-1] < FEW_STEPS]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -27,15 +26,17 @@ from selfsup.data.open import open_data
 from selfsup.encoders import build_encoder
 from selfsup.errors import RunFailed, UserError
 from selfsup.evaluation.baselines import baseline
-from selfsup.evaluation.duplicates import same_bytes
+from selfsup.evaluation.duplicates import near_copies, same_bytes
+from selfsup.evaluation.problems import contents
 from selfsup.pretraining import build, resolve
 from selfsup.pretraining import run as pretrain
 from selfsup.run import versions
-from selfsup.source import Broken, Source
+from selfsup.source import Source
 from selfsup.task import Task
 from selfsup.tasks.resolve import resolve_task
 from selfsup.tasks.semi.supervised import Supervised
 from selfsup.train.device import make_fabric
+from selfsup.train.plan import BATCH
 from selfsup.train.precision import resolve_precision
 from selfsup.train.signals import Interrupted
 
@@ -66,7 +67,9 @@ class Tournament:
     ) -> None:
         self.data, self.folder, self.options, self.device, self.quiet = data, folder, options, device, quiet
         self.source = open_data(data)
-        if options["batch_size"] > len(self.source):
+        if options["batch_size"] is None:
+            options["batch_size"] = min(BATCH, len(self.source))
+        elif options["batch_size"] > len(self.source):
             raise UserError(f"--batch-size must be at most {len(self.source)}, not {options['batch_size']}")
         labelled = open_data(data, labels)
         has_labels = labelled.labels is not None and bool((labelled.labels.ids >= 0).any())
@@ -292,13 +295,13 @@ def _about(source: Source, labels: LabelsGiven | None) -> dict[str, Any]:
 
 
 def _copies(judge: Accuracy) -> int:
-    """Return how many samples of the test part are also in the other parts."""
-
-    def items(source: Source) -> Iterator[Any]:
-        for index in range(len(source)):
-            with contextlib.suppress(Broken):
-                item = getattr(source, "native", source.read)(index)
-                yield item.encode() if isinstance(item, str) else item
-
+    """Return how many samples of the test part are also in the other parts, as they are or saved again."""
     parts = judge.parts
-    return len(same_bytes(chain(items(parts.pool), items(parts.select)), items(parts.test)))
+    same = same_bytes(chain(contents(parts.pool), contents(parts.select)), contents(parts.test))[:, 0].tolist()
+    own = baseline(judge.spec.kind)
+    if judge.spec.kind != "image":
+        return len(same)
+    (_, pool), (_, select), (numbers, test) = own.features(tuple(parts), judge.spec, True)
+    images = own.images(np.concatenate([pool, select]), test, judge.spec)
+    assert images is not None
+    return len({*same, *numbers[near_copies(*images)[:, 0]].tolist()})

@@ -17,8 +17,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from selfsup.base.cache import cache_folder
-from selfsup.errors import UserError
+from selfsup.base.cache import cache_folder, new_in_cache
+from selfsup.errors import RunFailed, UserError
 
 BLOCK = 65_536  # paths that are Python objects at a time
 WORTH = 20_000  # files: fewer are walked as quickly as their index is read
@@ -64,8 +64,8 @@ def look_below(root: str, endings: Iterable[str], follow_links: bool = False) ->
     suffixes = tuple(sorted(os.fsencode(ending) for ending in endings))
     top = os.path.realpath(os.fsencode(root))
     name = hashlib.blake2b(b"\0".join((top, *suffixes, *[b"links"] * follow_links)), digest_size=16).hexdigest()
-    path = cache_folder() / "index" / f"{name}.arrow"
-    known = _load(path)
+    path = _place(name)
+    known = _load(path) if path else None
     if known is not None and _unchanged(top, known):
         return Found(known.files, _total(known.left.to_pylist()))
     folders: list[bytes] = []
@@ -82,7 +82,7 @@ def look_below(root: str, endings: Iterable[str], follow_links: bool = False) ->
             yield from files
 
     found = pack(paths())
-    if len(found) >= WORTH:
+    if path and len(found) >= WORTH:
         _save(path, _Index(pack(folders), np.array(stamps, np.int64), np.array(starts, np.int64), found, pack(left)))
         if (kept := _load(path)) is not None and len(kept.files) == len(found):
             del found
@@ -91,6 +91,14 @@ def look_below(root: str, endings: Iterable[str], follow_links: bool = False) ->
                 kept.files, _total(left)
             )  # mapped: memory that other processes share, and that the system can take back
     return Found(found, _total(left))
+
+
+def _place(name: str) -> Path | None:
+    """Return where an index is kept; None where there is no cache folder, which only makes the start longer."""
+    try:
+        return cache_folder() / "index" / f"{name}.arrow"
+    except RunFailed:
+        return None
 
 
 def _total(left: Iterable[bytes]) -> Counter[str]:
@@ -200,19 +208,14 @@ def _save(path: Path, index: _Index) -> None:
     }
     row = [pa.LargeListArray.from_arrays(pa.array([0, len(values)], pa.int64()), values) for values in lists.values()]
     batch = pa.record_batch(row, names=list(lists))
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    # without it the next start takes longer, and nothing else
+    with contextlib.suppress(RunFailed), new_in_cache(path) as aside:
         with pa.OSFile(str(aside), "wb") as file, pa.ipc.new_file(file, batch.schema) as writer:
             writer.write_batch(batch)
         with open(aside, "r+b") as file:
             digest = hashlib.file_digest(file, "blake2b").digest()
             file.seek(0, os.SEEK_END)
             file.write(digest + VERSION)
-        os.replace(aside, path)
-    except OSError:  # without it the next start takes longer, and nothing else
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
 
 
 def _load(path: Path) -> _Index | None:

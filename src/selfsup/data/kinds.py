@@ -58,9 +58,9 @@ def make_spec(source: Source, **given: Any) -> Spec:
     return spec
 
 
-def open_query(kind: str, text: str) -> Source:
+def open_query(kind: str, query: Any) -> Source:
     """Return a source of the one sample that a query of `search` means; raise `UserError` for none."""
-    return _load(KINDS[kind][1])(text)
+    return _load(KINDS[kind][1])(query)
 
 
 def check_kind(kind: str) -> None:

@@ -14,6 +14,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
+from itertools import takewhile
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet
 from numpy.typing import NDArray
 
+from selfsup.base.paths import expanded
 from selfsup.data.image import Files
 from selfsup.data.index import pack
 from selfsup.data.npz import read_npz
@@ -61,7 +63,7 @@ def with_labels(source: Source, labels: LabelsGiven) -> Source:
     """
     notes: list[str] = []
     if isinstance(labels, str | os.PathLike):
-        name, columns = _split_columns(os.fspath(labels))
+        name, columns = _split_columns(expanded(labels, "--labels"))
         if name == "folders":
             found = _folder_labels(source)
         elif not os.path.isfile(name):
@@ -142,16 +144,21 @@ def read_labels(
 
 
 def array_labels(name: str, y: NDArray[Any]) -> Labels:
-    """Return labels from an array of whole numbers or names, one a sample; `UserError` for others."""
+    """Return labels from an array of numbers or names, one a sample; `UserError` for others.
+
+    Fractions are what `--target numeric` predicts; it is said that otherwise each value is a class.
+    """
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y.ndim != 1 or y.dtype.kind not in "biufSU":
         raise UserError(f"{name}: y must hold one number or name a sample, not {y.dtype} {y.shape}")
-    if y.dtype.kind == "f" and ((y[np.isfinite(y)] % 1 != 0).any() or np.isinf(y).any()):
-        raise UserError(
-            f"{name}: y holds fractions or infinity; labels are classes: numbers without a fraction or names"
-        )
-    return read_labels(y.tolist())
+    if y.dtype.kind == "f" and np.isinf(y).any():
+        raise UserError(f"{name}: y holds infinity; labels are numbers or names")
+    found = read_labels(y.tolist())
+    if y.dtype.kind == "f" and (y[np.isfinite(y)] % 1 != 0).any():
+        told = "the labels are fractions: each value is a class, except with --target numeric"
+        return replace(found, notes=(*found.notes, told))
+    return found
 
 
 def _split_columns(labels: str) -> tuple[str, dict[str, str]]:
@@ -271,6 +278,8 @@ def _folder_labels(source: Source) -> Labels:
             f"{source.name} has no folders to take labels from; give a CSV file (path,label) or .npz with y"
         )
     paths = _paths(source)
+    if isinstance(source, Files) and not source.root:  # a list of whole paths
+        paths = pc.replace_substring(paths, pattern=_around(paths), replacement=b"", max_replacements=1)
     first = pc.replace_substring_regex(paths, pattern="(?s)/.*", replacement="")
     labels = read_labels(pc.if_else(pc.match_substring(paths, "/"), first, pa.scalar(b"", pa.large_binary())), {""})
     if not labels.classes:
@@ -284,6 +293,13 @@ def _folder_labels(source: Source) -> Labels:
             "them with a CSV file (path,label)"
         )
     return labels
+
+
+def _around(paths: pa.Array) -> bytes:
+    """Return the folder that all paths have in common, with its slash; nothing where there is none."""
+    least, most = (paths[i].as_py() for i in pc.sort_indices(paths).take(pa.array([0, len(paths) - 1])).to_pylist())
+    pairs = takewhile(lambda pair: pair[0] == pair[1], zip(least.split(b"/")[:-1], most.split(b"/")[:-1], strict=False))
+    return b"/".join([*(folder for folder, _ in pairs), b""])
 
 
 def _table_labels(source: Source, path: str, columns: Mapping[str, str]) -> tuple[Labels, list[str]]:

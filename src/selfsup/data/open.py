@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from selfsup.base.cache import cache_folder
 from selfsup.base.notes import say_notes
 from selfsup.base.opening import opening
+from selfsup.base.paths import expanded
 from selfsup.data import packages
 from selfsup.data.image import Arrays, Files
 from selfsup.data.image.decode import OPTIONAL, SUFFIXES
@@ -21,6 +22,7 @@ from selfsup.data.image.torchvision import open_torchvision
 from selfsup.data.index import HIDDEN, LINKS, LOOPS, Found, look_below, pack
 from selfsup.data.labels import LabelsGiven, array_labels, with_labels
 from selfsup.data.npz import read_npy, read_npz
+from selfsup.data.objects import open_object
 from selfsup.data.text.open import PREFIX, names_rows, open_hub, open_text, text_files
 from selfsup.errors import RunFailed, UserError, need, unknown
 from selfsup.source import Labels, Source
@@ -37,27 +39,34 @@ NAMED = (
 )
 
 
-def open_data(data: str | os.PathLike[str] | NDArray[np.uint8] | Source, labels: LabelsGiven | None = None) -> Source:
+if TYPE_CHECKING:
+
+    class Numbered(Protocol):
+        """A list, a tensor, a column of a table, a data set of torch: anything of `open_object`."""
+
+        def __len__(self) -> int: ...
+        def __getitem__(self, index: Any, /) -> Any: ...
+
+    DataGiven = str | os.PathLike[str] | NDArray[Any] | Source | Numbered
+
+
+def open_data(data: DataGiven, labels: LabelsGiven | None = None) -> Source:
     """Open a source.
 
     Args:
         data: A folder of images at any depth (names that begin with a dot are left out, links to folders are not
             followed; what is left out is said), a list file (.txt or .lst: one path a line, relative to the file or
             absolute), `.npz` (x of numbers (N, H, W[, C]), y optional), `.npy` (x alone), `digits`,
-            `mnist5k[:train|:test]`, `mnist[:train|:test]`, `emoji[:train|:test]`, `torchvision:NAME[:PART]`, an array
-            like x, or a source. Texts: a folder of .txt, `text:FILE` (a document a line), `FILE[:COLUMN[:LABELS]]`
-            (.jsonl, .json, .csv, .tsv, .parquet; the column `text` by default), `hf:NAME[:SPLIT[:COLUMN[:LABELS]]]`.
+            `mnist5k[:train|:test]`, `mnist[:train|:test]`, `emoji[:train|:test]`, `torchvision:NAME[:PART]`; in Python
+            also an array like x, or any other object that `open_object` takes. Texts: a folder of .txt, `text:FILE` (a
+            document a line), `FILE[:COLUMN[:LABELS]]` (.jsonl, .json, .csv, .tsv, .parquet; the column `text` by
+            default), `hf:NAME[:SPLIT[:COLUMN[:LABELS]]]`.
         labels: None (arrays and named data sets keep their own), or an argument of `with_labels`.
 
     Raises:
         UserError: For anything else.
     """
-    if isinstance(data, np.ndarray):
-        source: Source = Arrays(data)
-    elif isinstance(data, str | os.PathLike):
-        source = _open_named(os.fspath(data))
-    else:
-        source = data
+    source = _open_named(_named(data)) if isinstance(data, str | bytes | os.PathLike) else open_object(data)
     if labels is not None:
         source = with_labels(source, labels)
     elif source is not data and source.labels is not None and source.labels.notes:
@@ -65,6 +74,12 @@ def open_data(data: str | os.PathLike[str] | NDArray[np.uint8] | Source, labels:
         noted.notes = (*getattr(source, "notes", ()), *(f"{source.name}: {note}" for note in source.labels.notes))
     say_notes(source)
     return source
+
+
+def _named(data: str | bytes | os.PathLike[str]) -> str:
+    """Return the name of data with ~ expanded, behind text: too."""
+    name = os.fsdecode(data)
+    return PREFIX + expanded(name.removeprefix(PREFIX)) if name.startswith(PREFIX) else expanded(name)
 
 
 def _open_named(data: str) -> Source:

@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from selfsup.base.cache import REMEDY
 from selfsup.data.image import Arrays
-from selfsup.errors import UserError
+from selfsup.errors import RunFailed, UserError
 from selfsup.source import Labels
 
 SIDE = 64  # pixels of an emoji
@@ -136,7 +137,10 @@ def kept(path: Path, make: Callable[[], dict[str, NDArray[Any]]]) -> dict[str, N
     if not os.path.exists(path):  # nor may it be looked at
         data = io.BytesIO()
         np.savez(data, allow_pickle=False, **make())
-        write_atomically(path, data.getvalue())
+        try:
+            write_atomically(path, data.getvalue())
+        except RunFailed as error:
+            raise RunFailed(f"{error}; {REMEDY}") from error
     try:
         with np.load(path, allow_pickle=False) as file:
             return dict(file)

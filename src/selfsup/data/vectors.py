@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from selfsup.base.paths import user_path
 from selfsup.base.writing import whole_file
 from selfsup.errors import UserError
 from selfsup.source import Source
@@ -31,7 +32,7 @@ class VectorFile:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path = user_path(path, "a file of embeddings")
         try:
             self.file = pq.ParquetFile(self.path, pre_buffer=False)
             schema: Any = self.file.schema_arrow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from selfsup.errors import UserError
 from selfsup.spec import Spec
 
 ENCODERS = {"image": "selfsup.encoders.image", "text": "selfsup.encoders.text"}  # each module has `build`
@@ -18,5 +19,7 @@ def build_encoder(name: str, spec: Spec, pretrained: bool = False, keep_stem: bo
     unknown name, with the nearest known one, and for a model that cannot take such samples. `keep_stem`: without the
     stem for small images, as with pretrained weights.
     """
+    if not isinstance(name, str):
+        raise UserError(f"an encoder is given by its name, not as {type(name).__name__}: see docs/encoders.md")
     more = {"keep_stem": True} if keep_stem and spec.kind == "image" else {}
     return importlib.import_module(ENCODERS[spec.kind]).build(name, spec, pretrained, **more)

@@ -16,6 +16,7 @@ from torch import nn
 
 from selfsup.base.processes import side_by_side
 from selfsup.base.progress import counting
+from selfsup.base.turns import own_turn
 from selfsup.evaluation.drawn import Drawn, Poolings
 from selfsup.evaluation.draws import interval
 from selfsup.evaluation.evaluators import EVALUATORS
@@ -140,8 +141,9 @@ def train_on_labels(
     sees the labelled samples alone: batches of up to 32, 30 passes but at least 200 and at most 400 steps. AdamW,
     learning rate 0.002, or 0.0005 for `finetune`, whose task holds a pretrained encoder.
     """
-    torch.manual_seed(seed)
-    task: Any = make()
+    with own_turn():
+        torch.manual_seed(seed)
+        task: Any = make()
     few = _only(source, drawn) if task.uses_unlabelled else source.take(drawn)
     batch = min(len(few), 64 if task.uses_unlabelled else BATCH)
     steps = 400 if task.uses_unlabelled else int(np.clip(30 * len(few) // batch, *STEPS))

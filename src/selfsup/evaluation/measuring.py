@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -21,7 +20,7 @@ from selfsup.evaluation.few_labels import TRAINED, Classifier, Values, make_scor
 from selfsup.evaluation.frozen import FrozenEncoder, encode, encode_tokens, has, principal_components
 from selfsup.evaluation.labels_saved import Saved, labels_saved
 from selfsup.evaluation.parts import Parts, labels_of
-from selfsup.evaluation.problems import about_classes, overlap
+from selfsup.evaluation.problems import about_classes, about_copies, overlap
 from selfsup.evaluation.result import Evaluation
 from selfsup.evaluation.score import Score, count_labels
 from selfsup.evaluation.targets import draw_labels
@@ -98,8 +97,7 @@ def measure(
     num_train = int((kept < len(parts.train)).sum())
     pool, train, test = pool.take(kept), parts.train.take(kept[:num_train]), parts.test.take(test_kept)
     values: Values = {}
-    duplicates: Counter[str] = Counter()
-    warnings: list[str] = []
+    copies: dict[str, list[str]] = {}
     for fold in range(parts.num_folds):
         used, tested = np.ones(len(pool), bool), np.ones(len(test), bool)
         if parts.folds is not None:
@@ -119,9 +117,9 @@ def measure(
         for classifier in classifiers:  # the draws are numbers of the first samples of the pool
             _add(values, train_on_draws(classifier, fold_pool, fold_test, draws, spec, fabric, seed + fold, quiet))
         features = encoded[0].pool["own"][: len(fold_train)], encoded[0].test["own"]
-        copies, lines = overlap(fold_train, fold_test, *features)
-        duplicates.update(copies)
-        warnings += [line for line in lines if line not in warnings]
+        images = raw.images(own.pool["own"][: len(fold_train)], own.test["own"], spec)
+        for kind, paths in overlap(fold_train, fold_test, features, images).items():
+            copies.setdefault(kind, []).extend(paths)
     scores = [make_score(*key, found) for key, found in values.items()]
     labels, truth = labels_of(train), target.truth(labels_of(test))
     found: dict[str, dict[str, float]] = {}
@@ -134,6 +132,7 @@ def measure(
                 several = view_features(row.encoder, test, row.spec, views, fabric.device, seed)
             ids = truth if target.by_class else None
             found[row.name] = measure_features(metrics, Measured(row.test["own"], ids, several, seed))
+    warnings = about_copies(copies, len(test))
     if target.by_class:
         warnings += about_classes(labels, labels_of(test), shots)
         if len(parts.unlabelled) > UNLABELLED:
@@ -155,7 +154,8 @@ def measure(
             "all" if k is None else str(k): len(drawn) / (num_classes if target.by_class else 1)
             for k, drawn in draws[0].items()
         },
-        "unreadable": unreadable, "duplicates": dict(duplicates), "chance": {"value": level, "words": target.guess},
+        "unreadable": unreadable, "duplicates": {kind: len(paths) for kind, paths in copies.items()},
+        "chance": {"value": level, "words": target.guess},
         "warnings": warnings,
         "protocols": {name: one.about for name, one in EVALUATORS.items()} | TRAINED | dict(raw.ABOUT),
     }  # fmt: skip

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from selfsup.base.turns import own_turn
 from selfsup.errors import RunFailed, UserError
 from selfsup.evaluation.draws import nested_subsets
 from selfsup.evaluation.probe import fit_probe
@@ -78,7 +79,7 @@ class OnlineProbe:
         modes = {module: module.training for module in encoder.modules()}
         devices = [self.device] if self.device.type == "cuda" else []
         try:
-            with torch.no_grad(), torch.random.fork_rng(devices):
+            with own_turn(), torch.no_grad(), torch.random.fork_rng(devices):
                 encoder.eval()
                 (x, y), (test_x, truth) = ((self._encode(encoder, batches), ids) for batches, ids in self.batches)
                 probe = fit_probe(x, y, self.classes, penalties=(PENALTY,))

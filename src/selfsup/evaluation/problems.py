@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from selfsup.data.image.decode import read_bytes
 from selfsup.errors import UserError
 from selfsup.evaluation.draws import short_classes
-from selfsup.evaluation.duplicates import Item, same_bytes, same_features
+from selfsup.evaluation.duplicates import Item, near_copies, same_bytes, same_features
 from selfsup.source import Broken, Labels, Source
 
 
@@ -50,29 +50,45 @@ def about_classes(train: Labels, test: Labels, shots: Sequence[int | None]) -> l
     return lines
 
 
-def overlap(
-    train: Source, test: Source, features: NDArray[np.float32], test_features: NDArray[np.float32]
-) -> tuple[dict[str, int], list[str]]:
-    """Return how many test samples are among the training samples, by content and by features, and lines on them."""
-    same = set(same_bytes(_items(train), _items(test))[:, 0].tolist())
-    alike = set(same_features(features, test_features)[:, 0].tolist()) - same
+Pair = tuple[NDArray[np.float32], NDArray[np.float32]]  # of the training samples and of the test samples
+
+
+def overlap(train: Source, test: Source, features: Pair, images: Pair | None = None) -> dict[str, list[str]]:
+    """Return the test samples that are among the training samples, by path.
+
+    `same` by content; `near` by `images` (n, C, H, W), as near copies; `alike` by the features (n, d) of an encoder.
+    """
+    same = set(same_bytes(contents(train), contents(test))[:, 0].tolist())
+    near = set() if images is None else set(near_copies(*images)[:, 0].tolist()) - same
+    alike = set(same_features(*features)[:, 0].tolist()) - same - near
+    found = {"same": same, "near": near, "alike": alike}
+    return {name: [test.path(index) for index in sorted(rows)] for name, rows in found.items()}
+
+
+def about_copies(found: Mapping[str, Sequence[str]], tested: int) -> list[str]:
+    """Return a line on each kind of copies, of so many test samples."""
+    same, near, alike = (found[name] for name in ("same", "near", "alike"))
     lines = []
     if same:
-        example = test.path(min(same))
         lines.append(
-            f"{len(same):,} of {len(test):,} test samples are copies of training samples, for example {example!r}: "
-            "they inflate every number"
+            f"{len(same):,} of {tested:,} test samples are copies of training samples, for example {same[0]!r}: they "
+            "inflate every number"
+        )
+    if near:
+        lines.append(
+            f"{len(near):,}{' further' if same else ''} test samples are near copies of training samples (saved again "
+            f"or resized), for example {near[0]!r}: they inflate every number too"
         )
     if alike:
-        example = test.path(min(alike))
         lines.append(
-            f"{len(alike):,} further test samples have almost the features of a training sample, for example "
-            f"{example!r}: near copies, or an encoder that cannot tell them apart"
+            f"{len(alike):,}{' further' if same or near else ''} test samples have almost the features of a training "
+            f"sample, for example {alike[0]!r}: near copies, or an encoder that cannot tell them apart"
         )
-    return {"same": len(same), "alike": len(alike)}, lines
+    return lines
 
 
-def _items(source: Source) -> Iterator[Item]:
+def contents(source: Source) -> Iterator[Item]:
+    """Yield what tells whether samples are the same: the bytes of files, else the samples themselves."""
     for index in range(len(source)):
         try:
             if hasattr(source, "file"):  # the bytes of a file, without decoding them

@@ -21,6 +21,7 @@ from scipy import sparse
 from scipy.special import ndtr, softmax
 from torch import Tensor
 
+from selfsup.base.turns import own_turn
 from selfsup.errors import UserError
 from selfsup.evaluation.drawn import Drawn, Poolings
 from selfsup.evaluation.linear import fit_linear
@@ -267,7 +268,7 @@ def principal_components(centred: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Return at most `count` principal axes (d, r) of centred samples, and the standard deviation (r,) along each."""
     n, d = centred.shape
     if min(n, d) > LARGE:  # randomised (Halko et al., 2011)
-        with torch.random.fork_rng(devices=[]):
+        with own_turn(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             _, singular, axes = torch.svd_lowrank(centred, min(count + 16, n, d), niter=2)
         kept = singular > 1e-4 * singular[0]

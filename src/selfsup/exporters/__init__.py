@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import io
 import json
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from selfsup.base.checks import check_new_file, check_new_folder
 from selfsup.base.printing import Printable
+from selfsup.base.quiet import quiet_libraries
 from selfsup.base.writing import write_atomically
 from selfsup.errors import UserError, need
 from selfsup.run import Run
@@ -83,7 +83,7 @@ def write_export(run: Run, format: str, path: Path | None) -> Exported:
         return Exported(path, "load: selfsup.load(run), or safetensors.torch.load_file(path) into the same encoder")
     if format == "torch":
         buffer = io.BytesIO()
-        with _one_line(run, format, "onnx"):
+        with quiet_libraries(), _one_line(run, format, "onnx"):
             program = torch.export.export(encoder, (example,), dynamic_shapes=(open_dims,))
         torch.export.save(program, buffer, extra_files={"selfsup.json": json.dumps(about)})
         write_atomically(path, buffer.getvalue())
@@ -91,8 +91,7 @@ def write_export(run: Run, format: str, path: Path | None) -> Exported:
     need("onnx", "onnx")
     need("onnxscript", "onnx")
     # the kernels of attention differ in their strides, which ONNX's decomposition does not expect
-    with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH), _one_line(run, format, "torch"):
-        warnings.simplefilter("ignore")
+    with quiet_libraries(), sdpa_kernel(SDPBackend.MATH), _one_line(run, format, "torch"):
         made: Any = torch.onnx.export(encoder, (example,), dynamo=True, dynamic_shapes=(open_dims,), verbose=False)
     proto = made.model_proto  # made anew by every access
     entry = proto.metadata_props.add()

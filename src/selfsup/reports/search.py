@@ -18,7 +18,7 @@ from selfsup.data.kinds import open_query
 from selfsup.data.vectors import VectorFile, nearest
 from selfsup.errors import RunFailed, UserError
 from selfsup.evaluation.features import extract
-from selfsup.reports.finding import find_samples
+from selfsup.reports.finding import find_samples, read_sample
 from selfsup.reports.sheets import SIDE, draw_panels, draw_sheet
 from selfsup.run import Run
 from selfsup.task import Panel
@@ -64,7 +64,7 @@ class Found(Printable):
         return table
 
 
-def find_nearest(file: VectorFile, query: str, k: int, run: str | os.PathLike[str] | Run | None, device: str) -> Found:
+def find_nearest(file: VectorFile, query: Any, k: int, run: str | os.PathLike[str] | Run | None, device: str) -> Found:
     """Return the rows nearest to a query: the number of a row, a path in the file, or what the encoder takes.
 
     Raises `UserError` for a query that is not there or not readable, and for a run that does not fit the file.
@@ -79,14 +79,17 @@ def find_nearest(file: VectorFile, query: str, k: int, run: str | os.PathLike[st
     return Found(_short(query) if row is None else f"row {row}: {file.names([row])[0][0]}", neighbours)
 
 
-def _short(text: str) -> str:
+def _short(query: Any) -> str:
     """Return a query in one line of a title."""
+    text = query if isinstance(query, str) else f"the {type(query).__name__}"
     line = " ".join(text.split())
     return line if len(line) <= 80 or os.path.isfile(text) else line[:80] + " …"
 
 
-def find_row(file: VectorFile, query: str) -> int | None:
+def find_row(file: VectorFile, query: Any) -> int | None:
     """Return the row that a query names, None for a sample of its own."""
+    if not isinstance(query, str):
+        return None
     if query.isdecimal():
         if int(query) >= len(file):
             raise UserError(f"{file.path} has the rows 0 to {len(file) - 1}, not row {query}")
@@ -94,24 +97,24 @@ def find_row(file: VectorFile, query: str) -> int | None:
     return file.find(query)
 
 
-def _embed(file: VectorFile, query: str, run: str | os.PathLike[str] | Run | None, device: str) -> NDArray[np.float32]:
+def _embed(file: VectorFile, query: Any, run: str | os.PathLike[str] | Run | None, device: str) -> NDArray[np.float32]:
     if run is None and "run" not in file.about:
         raise UserError(
-            f"{query!r} is neither a row number nor a path in {file.path}, which does not say which run wrote it: give "
-            "--run RUN to embed something new"
+            f"{_short(query)!r} is neither a row number nor a path in {file.path}, which does not say which run wrote "
+            "it: give --run RUN to embed something new"
         )
     try:
         run = run if isinstance(run, Run) else Run(file.about["run"] if run is None else run)
         encoder: Any = run.load()
     except UserError as error:
-        raise UserError(f"{error}; give the run that embeds {query!r} with --run") from None
+        raise UserError(f"{error}; give the run that embeds {_short(query)!r} with --run") from None
     if int(encoder.dim) != file.dim:
         raise UserError(f"{run.folder} gives vectors of {encoder.dim} numbers, {file.path} holds vectors of {file.dim}")
     source = open_query(run.spec.kind, query)
     return extract(encoder, source, run.spec, make_fabric(device, "float32").device)[1][0]
 
 
-def write_sheet(path: Path, file: VectorFile, query: str, found: Found, data: str | None) -> Found:
+def write_sheet(path: Path, file: VectorFile, query: Any, found: Found, data: str | None) -> Found:
     """Write the contact sheet, of images or texts: the query, then what was found."""
     row, neighbours = find_row(file, query), found.neighbours
     where = data or file.about.get("data")
@@ -122,6 +125,8 @@ def write_sheet(path: Path, file: VectorFile, query: str, found: Found, data: st
         wanted = [item.path for item in neighbours]
         if row is not None:
             wanted.insert(0, file.names([row])[0][0])
+        elif not isinstance(query, str):
+            shown_query = [read_sample(open_query("image", query), 0, SIDE)]
         elif os.path.isfile(query):
             folder, name = os.path.split(os.path.abspath(query))
             shown_query = find_samples(folder, [name], SIDE)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from selfsup.base.cache import cache_folder
+from selfsup.base.cache import cache_folder, new_in_cache
 from selfsup.errors import UserError, need
 
 SPECIAL = {  # names of each in common tokenizers; the first one is ours
@@ -33,8 +32,9 @@ def keep(json: str) -> str:
     digest = hashlib.blake2b(json.encode(), digest_size=8).hexdigest()
     _read[digest] = json
     path = cache_folder() / "text" / f"{digest}.json"
-    if not path.exists():
-        write_aside(path, json.encode())
+    if not os.path.exists(path):
+        with new_in_cache(path) as aside:
+            aside.write_bytes(json.encode())
     return digest
 
 
@@ -76,11 +76,3 @@ def seen(digest: str, ids: Tensor) -> str:
     """Return ids (T,) as readable text with all special tokens except padding; pieces of a word are joined."""
     made, pad = tokenizer(digest), special(digest, "pad")
     return " ".join(made.id_to_token(number) for number in ids.tolist() if number != pad).replace(" ##", "")
-
-
-def write_aside(path: Path, data: bytes) -> None:
-    """Write a file of the cache under another name and rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_bytes(data)
-    os.replace(aside, path)

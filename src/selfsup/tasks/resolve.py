@@ -25,6 +25,8 @@ def resolve_task(
     `UserError` for an option that the task does not have or that is out of its range, for data of another kind, and
     for labels that the task needs and that are not there.
     """
+    if not isinstance(task, str) and not (isinstance(task, type) and issubclass(task, Task)):
+        raise UserError(f"a task is given by its name or its class, not as {type(task).__name__}")
     name, task_class = (task, find_task(task)) if isinstance(task, str) else (task.__name__, task)
     if task_class.kind not in ("any", source.kind):
         raise UserError(

@@ -21,10 +21,11 @@ class CollapseSignal:
     dimensions, is below 2% of the 1 / √d of independent directions), or vary along one direction alone (effective rank
     below 1.5).
     `stuck`: a fifth of the run is over, and the loss is within 2% of its chance value. Otherwise `healthy`, which does
-    not mean that the features are useful.
+    not mean that the features are useful. Of one sample none of them can be told.
     """
 
-    def __init__(self, encoder: Any) -> None:
+    def __init__(self, encoder: Any, samples: int) -> None:
+        self.samples = samples
         self.features: Tensor | None = None
         self.encoder, self.tokens = encoder, getattr(encoder, "tokens", None)
         if self.tokens is not None:
@@ -51,7 +52,7 @@ class CollapseSignal:
             return
         self.checked_at = now
         collapsed = False
-        if self.features is not None and len(self.features) > 2:
+        if self.samples > 1 and self.features is not None and len(self.features) > 2:
             spread, rank = spread_and_rank(self.features[:: max(1, len(self.features) // ROWS)][:ROWS])
             self.numbers = {"spread": spread, "rank": rank}
             collapsed = spread < 0.02 or rank < 1.5

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import ctypes
-import logging
-import os
 import platform
-import warnings
 from datetime import timedelta
 
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 
+from selfsup.base.processes import limit_threads
+from selfsup.base.quiet import quiet_libraries
+from selfsup.base.ranks import Launched, launched
 from selfsup.errors import UserError, unknown
+from selfsup.train.launch import Processes
 from selfsup.train.precision import plugin, resolve_precision
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -22,34 +23,35 @@ KEPT = 2**30  # bytes: larger blocks, and free memory beyond this, go back to th
 
 
 def make_fabric(device: str, precision: str) -> Fabric:
-    """Return Lightning Fabric on a device (auto, cpu, cuda, mps), in as many processes as torchrun started.
+    """Return Lightning Fabric on a device (auto, cpu, cuda, mps), in as many processes as torchrun or srun started.
 
     They wait for each other for at most `TIMEOUT` seconds; after that one of them is taken to hang, and the run ends.
 
     Raises `UserError` if the device is not available.
     """
-    world, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    here = launched()
     if device not in DEVICES:
         raise unknown("device", device, DEVICES)
-    strategy = DDPStrategy(timeout=timedelta(seconds=TIMEOUT)) if world > 1 else "auto"
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    if here.world % here.local_world:
+        raise UserError(f"{here.world} processes cannot be {here.local_world} on each machine: start equally many")
+    strategy = DDPStrategy(timeout=timedelta(seconds=TIMEOUT)) if here.world > 1 else "auto"
+    with quiet_libraries():
         try:
-            probe = Fabric(accelerator=device, devices=1)
+            probe = Fabric(accelerator=device, devices=1, plugins=Processes(Launched()))
             arithmetic = plugin(resolve_precision(precision, probe.device), probe.device)
             fabric = Fabric(
                 accelerator=device,
-                devices=local,
-                num_nodes=world // local,
+                devices=here.local_world,
+                num_nodes=here.world // here.local_world,
                 strategy=strategy,
-                plugins=arithmetic,
+                plugins=[Processes(here), arithmetic],
             )
             fabric.launch()
         except (RuntimeError, ValueError) as error:
             raise UserError(f"cannot use --device {device}: {str(error).splitlines()[0]}") from error
     if fabric.device.type == "cpu":
         keep_memory()
+        limit_threads()
     return fabric
 
 

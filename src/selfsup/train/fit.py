@@ -13,6 +13,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from selfsup.base.progress import Progress
+from selfsup.base.turns import own_turn
 from selfsup.errors import RunFailed
 from selfsup.source import Source
 from selfsup.task import Fetched, Loss, Task, Views
@@ -88,7 +89,7 @@ def fit(
         )
     )  # fmt: skip
     shown = Progress(end, start, plan.batch_size, quiet=quiet or not fabric.is_global_zero)
-    collapse = CollapseSignal(task.encoder)
+    collapse = CollapseSignal(task.encoder, len(source))
 
     def state() -> str:
         kept = f"the checkpoint of step {saved_step} is intact" if checkpoint and saved_step else "nothing was saved"
@@ -107,20 +108,22 @@ def fit(
             task.progress, task.steps = step / plan.steps, plan.steps
             for group in optimizer.param_groups:
                 group["lr"] = task.lr_of(group["child"], plan.lr_at(step), plan.lr)
-            torch.manual_seed(_noise_seed(plan.seed, step, fabric.global_rank))
-            loss = forward_backward(
-                model, task, views.finish(fabric.to_device(fetched.batch)), fabric, plan.micro_batch
-            )
-            if loss.chance == 0 and not fetched.skipped:
-                raise RunFailed(
-                    f"these samples leave nothing to learn: with {len(source):,} of them, in batches of "
-                    f"{plan.batch_size:,}, every guess is right (the chance loss is 0); give more, and another --out"
+            with own_turn():
+                torch.manual_seed(_noise_seed(plan.seed, step, fabric.global_rank))
+                loss = forward_backward(
+                    model, task, views.finish(fabric.to_device(fetched.batch)), fabric, plan.micro_batch
                 )
-            if plan.clip is not None:
-                fabric.clip_gradients(model, optimizer, max_norm=plan.clip)
-            optimizer.step()
-            optimizer.zero_grad()
-            task.after_step()
+                if loss.chance == 0 and not fetched.skipped:
+                    raise RunFailed(
+                        f"these samples leave nothing to learn: with {len(source):,} of them, in batches of "
+                        f"{plan.batch_size:,}, every guess is right (the chance loss is 0); give more, and another "
+                        "--out"
+                    )
+                if plan.clip is not None:
+                    fabric.clip_gradients(model, optimizer, max_norm=plan.clip)
+                optimizer.step()
+                optimizer.zero_grad()
+                task.after_step()
 
             recent.append(loss)
             skipped.add(fetched.skipped)

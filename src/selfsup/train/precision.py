@@ -10,10 +10,13 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision, Precision
 
+from selfsup.base.ranks import Launched
+from selfsup.base.turns import own_turn
 from selfsup.errors import unknown
 from selfsup.source import Source
 from selfsup.task import Task, Views
 from selfsup.train.channels_last import channels_last
+from selfsup.train.launch import Processes
 from selfsup.train.micro import forward_backward
 from selfsup.views.loader import batches, threads_for
 from selfsup.views.random import permutation
@@ -76,7 +79,7 @@ def step_seconds(
     making: list[float] = []
     computing: list[float] = []
     gpu, began = fabric.device.type == "cuda", time.monotonic()
-    with torch.random.fork_rng(devices=[]):
+    with own_turn(), torch.random.fork_rng(devices=[]):
         for fetched in stream:
             making.append(time.monotonic() - began)
             batch = views.finish(fabric.to_device(fetched.batch))
@@ -94,6 +97,6 @@ def bfloat16_saving(task: Task, source: Source, views: Views, fabric: Fabric, ba
     sample = views.fetch(source, permutation(seed, 0, len(source))[:1], seed, 0).batch
     numbers = sum(tensor.numel() for tensor in sample.values())
     few = min(batch_size, max(2, 2**18 // numbers))
-    plain = Fabric(accelerator=fabric.device.type, devices=1, precision="32-true")
+    plain = Fabric(accelerator=fabric.device.type, devices=1, precision="32-true", plugins=Processes(Launched()))
     slow, fast = (step_seconds(task, source, views, on, few, seed, seconds=2.0) for on in (plain, fabric))
     return slow / fast

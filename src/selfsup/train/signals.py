@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -10,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+
+from selfsup.base.ranks import launched
 
 
 class Interrupted(Exception):
@@ -44,10 +45,10 @@ def signals() -> Iterator[Interruption]:
 
     def note(number: int, frame: FrameType | None) -> None:
         interruption.signal = number
-        if not launched:
+        if not several:
             signal.signal(number, signal.SIG_DFL)
 
-    launched = int(os.environ.get("WORLD_SIZE", 1)) > 1
+    several = launched().world > 1
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield interruption

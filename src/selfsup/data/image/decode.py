@@ -323,6 +323,11 @@ def _orientation(data: bytes) -> int:
     return 1
 
 
+def colours_of(image: Image.Image) -> NDArray[Any]:
+    """Return (H, W, C) of an image of Pillow, as of its file; grey has one channel. Raises `Broken` as `read_image`."""
+    return _guarded(lambda: _pixels(ImageOps.exif_transpose(image), 1 if image.mode in ("1", "L") else None))
+
+
 def _pixels(image: Image.Image, channels: int | None) -> NDArray[Any]:
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):  # Pillow clips these to 255
         pixels = np.asarray(image)[..., None]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet
 
 from selfsup.data.encoding import about_encodings, encoding_of, file_encoding, read_lines, to_utf8
+from selfsup.data.index import pack
 from selfsup.data.labels import read_labels
 from selfsup.data.tables import open_table
 from selfsup.data.text import Texts
@@ -145,12 +146,23 @@ def open_hub(data: str) -> Texts:
             raise unknown(f"column of {name}", wanted, found.column_names)
     source = stored(lambda: (_bytes(row, column, name) for row in found), data)
     if label or "label" in found.column_names:
-        values = found[label or "label"]
-        names = getattr((getattr(found, "features", None) or {}).get(label or "label"), "names", None)
-        source.labels = _labels(
-            names[value] if names and isinstance(value, int) and value >= 0 else value for value in values
-        )
+        source.labels = column_labels(found, label or "label")
     return source
+
+
+def column_labels(found: Any, column: str) -> Labels:
+    """Return the labels in a column of a data set of Hugging Face, by the names of the classes where it has them."""
+    names = getattr((getattr(found, "features", None) or {}).get(column), "names", None)
+    return _labels(
+        names[value] if names and isinstance(value, int) and value >= 0 else value for value in found[column]
+    )
+
+
+def listed_texts(documents: Sequence[Any], name: str) -> Texts:
+    """Return documents in memory: a text each or, of a `Path`, the text in that file."""
+    if isinstance(documents[0], str):
+        return Texts.of([str(text) for text in documents], name=name)
+    return text_files("", pack(map(os.fsencode, documents)))
 
 
 def _json_lines(path: str, columns: list[str]) -> tuple[Callable[[], Rows], list[str]]:

@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from selfsup.base.cache import cache_folder
+from selfsup.base.cache import cache_folder, new_in_cache
+from selfsup.base.paths import expanded
 from selfsup.data.encoding import encoding_of, to_utf8
 from selfsup.data.spans import Spans
 from selfsup.data.text import tokens
@@ -98,7 +99,7 @@ class Texts:
         Raises:
             UserError: For another tokenizer, and for documents without tokens.
         """
-        wanted = tokenizer or "wordpiece"
+        wanted = expanded(tokenizer or "wordpiece", "--tokenizer")
         found = (
             tokens.read_tokenizer(wanted)
             if os.path.isfile(wanted)
@@ -247,8 +248,11 @@ def pieces(documents: Source, spec: TextSpec, sentences: bool = False, min_lengt
     return found
 
 
-def open_query(text: str) -> Texts:
+def open_query(query: object) -> Texts:
     """Return the sentence itself, or the text in the file of that name, as a source of one document."""
+    if not isinstance(query, str):
+        raise UserError(f"the query must be a sentence or the path of a .txt file, not {type(query).__name__}")
+    text = expanded(query) if query.startswith("~/") else query
     if os.path.isfile(text):
         with open(text, "rb") as file:
             raw = file.read()
@@ -282,13 +286,10 @@ def stored(documents: Callable[[], Iterator[bytes]], name: str, names: pa.Array 
     digest.update(starts.tobytes())
     content = digest.hexdigest()
     path = cache_folder() / "text" / f"{content}.txt"
-    if not path.exists() or path.stat().st_size != starts[-1]:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
-        with open(aside, "wb") as file:
+    if not os.path.exists(path) or path.stat().st_size != starts[-1]:
+        with new_in_cache(path) as aside, open(aside, "wb") as file:
             for raw in documents():
                 file.write(_clean(raw)[0])
-        os.replace(aside, path)
     notes = [
         (bad, "bytes are not UTF-8 and were replaced"),
         (nul, "NUL bytes became spaces"),

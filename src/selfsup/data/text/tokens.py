@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from selfsup.base.cache import cache_folder
+from selfsup.base.cache import cache_folder, new_in_cache
 from selfsup.base.progress import counting
 from selfsup.errors import UserError, need, unknown
-from selfsup.spec.tokenizer import SPECIAL, tokenizer, write_aside
+from selfsup.spec.tokenizer import SPECIAL, tokenizer
 
 TRAINED = ("wordpiece", "wordpiece-cased", "bpe")
 RECIPE = 2  # of trained tokenizers, whose older ones may still be cached
@@ -45,7 +45,7 @@ def train(wanted: str, texts: Callable[[], Iterator[str]], corpus: str) -> str:
     if size and not (size.isdecimal() and 300 <= int(size) <= 1_000_000):
         raise UserError(f"a tokenizer has 300 to 1,000,000 tokens, not {size}: give another --tokenizer {name}:SIZE")
     path = cache_folder() / "text" / f"{corpus}-{name}-{size or VOCABULARY}-{RECIPE}.json"
-    if path.exists():
+    if os.path.exists(path):
         return path.read_text(encoding="utf-8")
     hf: Any = need("tokenizers", "text")
     for part in ("models", "normalizers", "pre_tokenizers", "decoders", "trainers"):
@@ -70,7 +70,8 @@ def train(wanted: str, texts: Callable[[], Iterator[str]], corpus: str) -> str:
         trainer = hf.trainers.BpeTrainer(initial_alphabet=hf.pre_tokenizers.ByteLevel.alphabet(), **options)
     made.train_from_iterator((part for text in texts() for part in parts(text)), trainer)
     found: str = made.to_str()
-    write_aside(path, found.encode())
+    with new_in_cache(path) as aside:
+        aside.write_bytes(found.encode())
     return found
 
 
@@ -105,21 +106,19 @@ def tokenize(digest: str, texts: Callable[[], Iterator[str]], count: int, corpus
     made = tokenizer(digest)
     dtype = np.dtype(np.uint16 if made.get_vocab_size() <= 1 << 16 else np.uint32)
     head = 8 * (count + 1)
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            with open(aside, "wb") as file, counting("tokenizing", count, quiet) as advance:
-                file.seek(head)
-                lengths = np.zeros(count + 1, np.int64)
-                for document, ids in _encoded(made, texts(), advance):
-                    lengths[document + 1] += len(ids)
-                    file.write(np.array(ids, dtype).data)
-                file.seek(0)
-                file.write(np.cumsum(lengths).data)
-            os.replace(aside, path)
-        finally:
-            aside.unlink(missing_ok=True)
+    if not os.path.exists(path):
+        with (
+            new_in_cache(path) as aside,
+            open(aside, "wb") as file,
+            counting("tokenizing", count, quiet) as advance,
+        ):
+            file.seek(head)
+            lengths = np.zeros(count + 1, np.int64)
+            for document, ids in _encoded(made, texts(), advance):
+                lengths[document + 1] += len(ids)
+                file.write(np.array(ids, dtype).data)
+            file.seek(0)
+            file.write(np.cumsum(lengths).data)
     starts = np.fromfile(path, np.int64, count + 1)
     if len(starts) != count + 1 or path.stat().st_size != head + int(starts[-1]) * dtype.itemsize:
         path.unlink()

@@ -28,6 +28,9 @@ class Baseline(Protocol):
         Whatever the features need to know about the data they learn from the first part, without its labels.
         """
 
+    def images(self, x: NDArray[Any], test_x: NDArray[Any], spec: Spec) -> tuple[NDArray[Any], NDArray[Any]] | None:
+        """Return these features of two parts as images (n, C, H, W), by which near copies are found; None for none."""
+
     def module(self) -> nn.Module | None:
         """Return the module that makes the features of a batch; None where they depend on other samples."""
 

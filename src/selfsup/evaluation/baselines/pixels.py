@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -34,6 +35,14 @@ def features(
 ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """Return the pixels."""
     return [extract(module(), part, spec, quiet=quiet) for part in parts]
+
+
+def images(
+    x: NDArray[np.float32], test_x: NDArray[np.float32], spec: ImageSpec
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the pixels as they lie in the images: (n, C, H, W)."""
+    side = math.isqrt(x.shape[1] // spec.channels)
+    return x.reshape(-1, spec.channels, side, side), test_x.reshape(-1, spec.channels, side, side)
 
 
 def module() -> nn.Module:

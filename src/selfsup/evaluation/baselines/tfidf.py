@@ -40,5 +40,9 @@ def features(
     return found
 
 
+def images(x: NDArray[np.float32], test_x: NDArray[np.float32], spec: TextSpec) -> None:
+    """Return None: texts are no images."""
+
+
 def module() -> None:
     """Return None: the weight of a word depends on the other documents."""
