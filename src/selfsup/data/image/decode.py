@@ -54,9 +54,6 @@ MAX_WORK = 20 * MAX_PIXELS  # pixels times scans of a JPEG: a few bytes of a sca
 
 T = TypeVar("T")
 
-# EXIF orientation 1 to 8 -> swap the axes, then mirror left and right, then top and bottom
-_ORIENTATIONS = ((0, 0, 0), (0, 0, 0), (0, 1, 0), (0, 1, 1), (0, 0, 1), (1, 0, 0), (1, 1, 0), (1, 1, 1), (1, 0, 1))
-
 
 def read_image(path: str | bytes, channels: int | None = 3, page: int = 0) -> NDArray[Any]:
     """Return (H, W, channels), upright by its EXIF tag; 8-bit images as uint8, others in their own type.
@@ -111,19 +108,22 @@ def read_header(data: bytes) -> Header:
         pixels = _guarded(lambda: instruments.read_npy(data))
         return Header(pixels.dtype in (np.uint8, np.bool_) and pixels.shape[2] in (1, 3), pixels.shape[2], False, 1)
 
-    def look(image: Image.Image) -> Header:
+    def look(image: Image.Image) -> Header | None:
+        if _for_tifffile(image):
+            return None
         alpha = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
         ordinary = image.mode not in ("I", "F") and not image.mode.startswith("I;")
-        ordinary = ordinary and not instruments.is_wide_png(data) and not _for_tifffile(image)
-        bands = _bands(image) if image.format == "TIFF" else len(image.getbands())
+        ordinary = ordinary and not instruments.is_wide_png(data)
+        bands = 3 if image.mode == "CMYK" else len(image.getbands())  # what it is read as
         return Header(ordinary, bands, alpha, getattr(image, "n_frames", 1))
 
     try:
-        return _by_pillow(data, look)
+        if found := _by_pillow(data, look):
+            return found
     except Broken:
         if not data.startswith(instruments.TIFF):
             raise
-    return _guarded(lambda: instruments.tiff_header(data, Header))
+    return _guarded(lambda: Header(False, *instruments.tiff_header(data)))
 
 
 def image_size(path: str | bytes) -> tuple[int, int]:
@@ -151,10 +151,12 @@ def decode_image(data: bytes, channels: int | None = 3, page: int = 0) -> NDArra
     if instruments.is_npy(data):
         return _as_wanted(_guarded(lambda: instruments.read_npy(data)), channels)
     if instruments.is_wide_png(data):
-        return _as_wanted(_guarded(lambda: instruments.read_wide_png(data)), channels, alpha=data[25:26] != b"\2")
+        orientation = _by_pillow(data, lambda image: int(image.getexif().get(0x0112, 1)))
+        pixels = instruments.turned(_guarded(lambda: instruments.read_wide_png(data)), orientation)
+        return _as_wanted(pixels, channels, alpha=data[25:26] != b"\2")
     if data.startswith(instruments.TIFF):
         return _tiff(data, channels, page)
-    return _by_pillow(data, lambda image: _pixels(_frame(image, page), channels))
+    return _by_pillow(data, lambda image: from_pillow(_frame(image, page), channels))
 
 
 def _tiff(data: bytes, channels: int | None, page: int) -> NDArray[Any]:
@@ -162,7 +164,7 @@ def _tiff(data: bytes, channels: int | None, page: int) -> NDArray[Any]:
 
     def work(image: Image.Image) -> NDArray[Any] | None:
         frame = image if page == 0 else _seek(image, page)
-        return None if _for_tifffile(frame) else _pixels(ImageOps.exif_transpose(frame), channels)
+        return None if _for_tifffile(frame) else from_pillow(ImageOps.exif_transpose(frame), channels)
 
     first: Broken | None = None
     try:
@@ -172,7 +174,7 @@ def _tiff(data: bytes, channels: int | None, page: int) -> NDArray[Any]:
     except Broken as error:
         first = error
     try:
-        pixels = _guarded(lambda: instruments.read_tiff(data, page))
+        pixels, alpha = _guarded(lambda: instruments.read_tiff(data, page))
     except Broken as error:
         if first is not None:
             raise (error if "imagecodecs" in str(error) else first) from None
@@ -182,17 +184,12 @@ def _tiff(data: bytes, channels: int | None, page: int) -> NDArray[Any]:
         whole = _by_pillow(data, lambda image: _in_full(_frame(image, page)))
         if whole is None:
             raise error from None
-        pixels = whole
-    return _as_wanted(pixels, channels)
+        pixels, alpha = whole, False
+    return _as_wanted(pixels, channels, alpha)
 
 
 def _in_full(image: Image.Image) -> NDArray[Any] | None:
     return np.asarray(image)[..., None] if image.mode in ("I", "F") or image.mode.startswith("I;16") else None
-
-
-def _bands(image: Image.Image) -> int:
-    tags: Any = getattr(image, "tag_v2", {})
-    return int(tags.get(277, len(image.getbands())))
 
 
 def _for_tifffile(image: Image.Image) -> bool:
@@ -299,11 +296,7 @@ def _jpeg(data: bytes, channels: int) -> NDArray[np.uint8]:
     orientation = _orientation(data)
     room = buffers.empty((high * wide * channels,), np.uint8)
     pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "GRAY" if channels == 1 else "RGB", buffer=room)
-    swap, mirror, upend = _ORIENTATIONS[orientation]
-    pixels = pixels.transpose(1, 0, 2) if swap else pixels
-    pixels = pixels[:, ::-1] if mirror else pixels
-    pixels = pixels[::-1] if upend else pixels
-    return np.ascontiguousarray(pixels)
+    return instruments.turned(pixels, orientation)
 
 
 def _orientation(data: bytes) -> int:
@@ -323,7 +316,8 @@ def _orientation(data: bytes) -> int:
     return 1
 
 
-def _pixels(image: Image.Image, channels: int | None) -> NDArray[Any]:
+def from_pillow(image: Image.Image, channels: int | None) -> NDArray[Any]:
+    """Return (H, W, channels) of an image of Pillow, as `read_image` does, but not turned."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):  # Pillow clips these to 255
         pixels = np.asarray(image)[..., None]
         if image.mode == "I" and image.format in ("PNG", "PPM", None) and 0 <= pixels.min() <= pixels.max() < 1 << 16:

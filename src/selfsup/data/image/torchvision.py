@@ -8,13 +8,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from selfsup.base.cache import cache_folder
+from selfsup.data.image.decode import from_pillow
 from selfsup.data.image.sources import Images, check_channels, image_only
 from selfsup.data.labels import array_labels
 from selfsup.errors import UserError, unknown
 from selfsup.source import Broken, Labels
 from selfsup.spec import ImageSpec, Spec
+
+MIXED = ("P", "PA", "LA", "La", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")  # modes whose values are not colours
 
 
 def open_torchvision(name: str) -> Torchvision:
@@ -63,7 +67,10 @@ class Torchvision(Images):
     def native(self, index: int) -> NDArray[Any]:
         """Return (H, W, C), or raise `Broken`."""
         try:
-            pixels = np.asarray(self.dataset[index][0])
+            sample = self.dataset[index][0]
+            if isinstance(sample, Image.Image) and sample.mode in MIXED:
+                sample = from_pillow(sample, 3)
+            pixels = np.asarray(sample)
         except (OSError, SyntaxError, ValueError, EOFError) as error:
             raise Broken(f"torchvision: {type(error).__name__}") from None
         if pixels.dtype.kind not in "buif" or pixels.ndim not in (2, 3):
@@ -85,6 +92,7 @@ class Torchvision(Images):
         """Return the same, read with the range of the spec; the views convert the channels."""
         spec = image_only(self, spec)
         check_channels(self.shape[2], self.name, spec.channels)
+        self._compare(spec.range)
         return self.conform_to(spec.channels, spec.range)
 
     def take(self, indices: NDArray[np.int64]) -> Torchvision:
