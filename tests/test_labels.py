@@ -328,7 +328,7 @@ def test_absolute_paths_in_both_directions(folder: Path) -> None:
         ("id,size,kind of thing\na/0.png,3,x\n", "--columns path=COLUMN,label=COLUMN"),
         ("one,two,three\n1,2,3\n", "--columns"),
         ("one,two\n1,2,a/0.png\n", "--columns"),
-        ("path,label,label\na/0.png,x,y\n", "columns path,label"),
+        ("path,label,label\na/0.png,x,y\n", "2 columns called 'label'"),
         ("path,label\na/0.png,a,b\n", "Expected 2 columns, got 3"),
         ("path,label\n,a\n", "for example ''"),
         ("path,label\na/0.png,NA\n", "gives no label.*NA 1"),

@@ -18,7 +18,19 @@ from selfsup.errors import UserError, unknown
 from selfsup.source import Broken, Labels
 from selfsup.spec import ImageSpec, Spec
 
-MIXED = ("P", "PA", "LA", "La", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")  # modes whose values are not colours
+MIXED = (
+    "P",
+    "PA",
+    "LA",
+    "La",
+    "RGBA",
+    "RGBa",
+    "RGBX",
+    "CMYK",
+    "YCbCr",
+    "LAB",
+    "HSV",
+)  # modes whose values are not colours
 
 
 def open_torchvision(name: str) -> Torchvision:

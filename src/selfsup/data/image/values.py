@@ -82,6 +82,7 @@ class Values:
     """What a sample of the images holds, collected one by one."""
 
     types: dict[str, int] = field(default_factory=dict)  # images of each type
+    tops: dict[str, float] = field(default_factory=dict)  # the highest value of each type
     found: set[str] = field(default_factory=set)  # their families
     low: float = math.inf
     high: float = -math.inf
@@ -110,7 +111,9 @@ class Values:
                 self.affected += 1
                 values = values[finite]
         if len(values):
-            self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
+            top = float(values.max())
+            self.low, self.high = min(self.low, float(values.min())), max(self.high, top)
+            self.tops[name] = max(self.tops.get(name, top), top)
             self.kept.append(values[:: max(1, len(values) // KEPT)].astype(np.float64))
 
     @property
@@ -167,9 +170,11 @@ class Values:
                 )
             return None, tuple(told)
         if "uint8" in self.types:
+            top = self.tops.get("uint16", 1e5)
+            dark = f" (uint16 values reach only {top:.0f} of 65535, which is nearly black)" if top <= 8192 else ""
             told.append(
-                f"images of several types ({types}): each is read by its type, other types than uint8 and uint16 are "
-                "left out; --range MIN:MAX reads all alike"
+                f"images of several types ({types}): each is read by its type{dark}, other types than uint8 and uint16 "
+                "are left out; --range MIN:MAX reads all alike"
             )
             return None, tuple(told)
         if not math.isfinite(self.low):

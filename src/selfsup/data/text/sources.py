@@ -267,8 +267,10 @@ def stored(documents: Callable[[], Iterator[bytes]], name: str, names: pa.Array 
     digest = hashlib.blake2b(digest_size=8)
     lengths = [0]
     bad = nul = empty = 0
-    for raw in documents():
+    worst, most = -1, 0
+    for number, raw in enumerate(documents()):
         clean, damaged, zeros = _clean(raw)
+        worst, most = (number, damaged) if damaged > most else (worst, most)
         bad, nul, empty = bad + damaged, nul + zeros, empty + (not clean.strip())
         lengths.append(len(clean))
         digest.update(clean)
@@ -277,7 +279,8 @@ def stored(documents: Callable[[], Iterator[bytes]], name: str, names: pa.Array 
         raise UserError(f"{name} holds no text")
     if bad > DAMAGED * int(starts[-1]):
         raise UserError(
-            f"{bad:,} of {int(starts[-1]):,} characters of {name} are not UTF-8; convert it (iconv -t UTF-8)"
+            f"{bad:,} of {int(starts[-1]):,} characters of {name} are not UTF-8{_where(names, worst, most, bad)}; "
+            "convert it (iconv -t UTF-8)"
         )
     digest.update(starts.tobytes())
     content = digest.hexdigest()
@@ -290,12 +293,17 @@ def stored(documents: Callable[[], Iterator[bytes]], name: str, names: pa.Array 
                 file.write(_clean(raw)[0])
         os.replace(aside, path)
     notes = [
-        (bad, "bytes are not UTF-8 and were replaced"),
+        (bad, f"bytes are not UTF-8 and were replaced{_where(names, worst, most, bad)}"),
         (nul, "NUL bytes became spaces"),
         (empty, "documents are empty"),
     ]
     told = tuple(f"{name}: {count:,} {what}" for count, what in notes if count)
     return Texts(np.memmap(path, np.uint8, "r"), starts, content, names, None, name, told)
+
+
+def _where(names: pa.Array | None, worst: int, most: int, bad: int) -> str:
+    """Return which file has the most damage, where documents are files."""
+    return "" if names is None or not bad else f" ({most:,} in {os.fsdecode(names[worst].as_py())!r})"
 
 
 def _clean(raw: bytes) -> tuple[bytes, int, int]:
