@@ -155,7 +155,11 @@ def array_labels(name: str, y: NDArray[Any]) -> Labels:
         raise UserError(
             f"{name}: y holds fractions or infinity; labels are classes: numbers without a fraction or names"
         )
-    return read_labels(y.tolist())
+    try:
+        values = y.tolist()
+    except (SystemError, ValueError):  # numbers that are no characters
+        raise UserError(f"{name}: y is damaged, its names are no text") from None
+    return read_labels(values)
 
 
 def _split_columns(labels: str) -> tuple[str, dict[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import tokenize
 import zlib
 from typing import Any
 from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
@@ -87,5 +88,5 @@ def _check_npy(archive: ZipFile, about: ZipInfo) -> None:
 # everything that numpy and zipfile raise for a file that is damaged or that they cannot read
 _NPZ_ERRORS = (
     OSError, ValueError, EOFError, KeyError, TypeError, SyntaxError, MemoryError, NotImplementedError, RuntimeError,
-    OverflowError, BadZipFile, zlib.error,
+    OverflowError, BadZipFile, zlib.error, tokenize.TokenError,
 )  # fmt: skip

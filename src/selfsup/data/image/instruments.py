@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import math
 import struct
 from typing import Any
@@ -100,9 +101,7 @@ def read_tiff(data: bytes, page: int = 0) -> tuple[NDArray[Any], bool]:
     Interleaved or planar, BigTIFF, integers and floats; CMYK becomes RGB. Where a file calls a value missing
     (GDAL_NODATA), its values are floats, and those NaN. Raises `Broken` with the reason.
     """
-    import tifffile
-
-    with tifffile.TiffFile(io.BytesIO(data)) as file:
+    with _opened(data) as file:
         try:
             one: Any = file.pages[page]
         except IndexError:
@@ -111,6 +110,8 @@ def read_tiff(data: bytes, page: int = 0) -> tuple[NDArray[Any], bool]:
             raise Broken("too many pixels")
         if math.prod(one.shape) * one.dtype.itemsize > 64 * len(data) and one.compression == 1:
             raise Broken("truncated")
+        if not any(one.databytecounts):
+            raise Broken("holds no pixels")
         try:
             pixels = one.asarray(maxworkers=1)
         except ValueError as error:
@@ -122,7 +123,7 @@ def read_tiff(data: bytes, page: int = 0) -> tuple[NDArray[Any], bool]:
             pixels = np.moveaxis(pixels, axes.index("S"), -1)
         elif pixels.ndim == 2:
             pixels = pixels[..., None]
-        if pixels.ndim != 3 or pixels.shape[2] > MAX_CHANNELS:
+        if pixels.ndim != 3 or 0 in pixels.shape or pixels.shape[2] > MAX_CHANNELS:
             raise Broken(f"not an image of 1 to {MAX_CHANNELS} channels: {pixels.shape}")
         if pixels.dtype.kind not in "buif":
             raise Broken(f"not numbers: {pixels.dtype}")
@@ -144,12 +145,20 @@ def read_tiff(data: bytes, page: int = 0) -> tuple[NDArray[Any], bool]:
 
 def tiff_header(data: bytes) -> tuple[int, bool, int]:
     """Return what the first page of a TIFF is read as: its channels and whether one is alpha; and how many pages."""
-    import tifffile
-
-    with tifffile.TiffFile(io.BytesIO(data)) as file:
+    with _opened(data) as file:
         one: Any = file.pages[0]
         inks, alpha = _meaning(one) if one.dtype is not None and one.dtype.kind == "u" else (False, False)
-        return int(one.samplesperpixel) - inks, alpha and "GDAL_NODATA" not in one.tags, len(file.pages)
+        bands = int(one.samplesperpixel) - inks
+        if not 0 < bands <= MAX_CHANNELS + alpha:
+            raise Broken(f"not an image of 1 to {MAX_CHANNELS} channels: {bands}")
+        return bands, alpha and "GDAL_NODATA" not in one.tags, len(file.pages)
+
+
+def _opened(data: bytes) -> Any:
+    import tifffile
+
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong with a file is said by `Broken`
+    return tifffile.TiffFile(io.BytesIO(data))
 
 
 def _meaning(page: Any) -> tuple[bool, bool]:

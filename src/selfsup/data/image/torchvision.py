@@ -12,6 +12,7 @@ from PIL import Image
 
 from selfsup.base.cache import cache_folder
 from selfsup.data.image.decode import from_pillow
+from selfsup.data.image.instruments import upright
 from selfsup.data.image.sources import Images, check_channels, image_only
 from selfsup.data.labels import array_labels
 from selfsup.errors import UserError, unknown
@@ -85,9 +86,7 @@ class Torchvision(Images):
             pixels = np.asarray(sample)
         except (OSError, SyntaxError, ValueError, EOFError) as error:
             raise Broken(f"torchvision: {type(error).__name__}") from None
-        if pixels.dtype.kind not in "buif" or pixels.ndim not in (2, 3):
-            raise Broken(f"not an image: {pixels.dtype} {pixels.shape}")
-        return pixels if pixels.ndim == 3 else pixels[..., None]
+        return upright(pixels)
 
     def spec(self, size: int | None = None, channels: int | None = None, range: str | None = None) -> ImageSpec:
         """Return what an encoder gets of these images.

@@ -57,9 +57,9 @@ class Texts:
         """Return documents that are in memory."""
         if labels is not None and len(labels.ids) != len(documents):
             raise UserError(f"{name}: {len(labels.ids)} labels for {len(documents)} documents")
-        if not any(text.strip() for text in documents):
-            raise UserError(f"{name} holds no text")
         encoded = [text.replace("\0", " ").encode(errors="replace") for text in documents]
+        if not any(text.strip() for text in encoded):
+            raise UserError(f"{name} holds no text")
         starts = np.concatenate([[0], np.cumsum([len(text) for text in encoded])]).astype(np.int64)
         joined = b"".join(encoded)
         content = hashlib.blake2b(joined + starts.tobytes(), digest_size=8).hexdigest()
@@ -253,7 +253,7 @@ def open_query(text: str) -> Texts:
         with open(text, "rb") as file:
             raw = file.read()
         text = to_utf8(raw, encoding_of([raw])).decode(errors="replace")
-    if not text.strip():
+    if not text.replace("\0", " ").strip():
         raise UserError("the query is empty: give a sentence or a .txt file")
     return Texts.of([text], name="query")
 
