@@ -44,6 +44,7 @@ class Images:
     range: str | Range | None = AUTO
     families: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
+    _measured: str | Range | None = AUTO  # what is read without a spec
     _compared: tuple[Range | None, ...] = ()  # ranges of encoders with which the values were compared
 
     def __len__(self) -> int:
@@ -72,9 +73,9 @@ class Images:
 
     def bounds(self) -> Range | None:
         """Return the range, measured if it has not been given."""
-        if self.range == AUTO:
-            self.range, _ = self._look().choose(AUTO)
-        return self.range  # type: ignore[return-value]
+        if self.range == AUTO and self._measured == AUTO:
+            self._measured, _ = self._look().choose(AUTO)
+        return self._measured if self.range == AUTO else self.range  # type: ignore[return-value]
 
     def _sample(self) -> list[int]:
         """Return which samples are looked at: the same ones each time."""
@@ -127,7 +128,8 @@ class Images:
         if self.range != AUTO or bounds in self._compared:
             return
         self._compared = (*self._compared, bounds)
-        if bounds is not None or not self._are_ordinary():
+        ordinary = self._are_ordinary()  # which also says what is left out of these files
+        if bounds is not None or not ordinary:
             self._say(self._look(COMPARED).compare(bounds))
         say_notes(self)
 
