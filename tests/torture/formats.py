@@ -8,6 +8,8 @@ import json
 import os
 import random
 import shutil
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from lightning_fabric.plugins import Precision
 from PIL import Image
 
 import selfsup
+from selfsup.data.image.decode import FORMATS as FORMATS_READ
 from selfsup.data.image.decode import decode_image
 from selfsup.data.open import open_data
 from selfsup.errors import UserError
@@ -275,14 +278,29 @@ def images(folder: Path) -> Case:
             whole.convert(mode).save(file, kind, **options)
             kinds.append(file.getvalue())
 
-    def case(rng: random.Random) -> None:
-        data = mutate_bytes(rng.choice(kinds), rng, (b"\xff\xda", b"IDAT", b"IHDR", b"VP8X", b"ANMF", b"\xff\xc4"))
-        try:
-            decode_image(data, rng.choice((1, 3, 4)))
-        except Broken as error:
-            raise UserError(str(error)) from None
+    for pixels in (shape.astype(np.uint16)[..., 0] * 257, shape[..., 0].astype(np.float32)):
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "PNG" if pixels.dtype == np.uint16 else "TIFF")
+        kinds.append(file.getvalue())
+    if "AVIF" in FORMATS_READ:
+        file = io.BytesIO()
+        whole.save(file, "AVIF")
+        kinds.append(file.getvalue())
+    kinds += [_wide_png(colours) for colours in (2, 4, 6)]
+    words = (b"\xff\xda", b"IDAT", b"IHDR", b"VP8X", b"ANMF", b"\xff\xc4", b"eXIf", b"acTL", b"ispe")
+    return _decoded(folder / "a.image", kinds, words)
 
-    return case
+
+def _wide_png(colours: int) -> bytes:
+    """Return a PNG of 16 bits, in colour (2), or with transparency: grey (4), or in colour (6)."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    row = b"\0" + bytes(range(9 * {2: 6, 4: 4, 6: 8}[colours]))
+    head = struct.pack(">IIBBBBB", 9, 7, 16, colours, 0, 0, 0)
+    parts = chunk(b"IHDR", head), chunk(b"IDAT", zlib.compress(row * 7)), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 def tiff(folder: Path) -> Case:
