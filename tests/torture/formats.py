@@ -24,7 +24,6 @@ import selfsup
 from selfsup.data.image.decode import FORMATS as FORMATS_READ
 from selfsup.data.image.decode import decode_image
 from selfsup.data.open import open_data
-from selfsup.errors import UserError
 from selfsup.run import Run, differences
 from selfsup.source import Broken
 from torture.fuzz import dumps, json_text, mutate_bytes, mutate_json

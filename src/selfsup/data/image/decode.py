@@ -36,7 +36,7 @@ def _is_readable(name: str) -> bool:
     return name in Image.OPEN and (name != "AVIF" or bool(features.check("avif")))
 
 
-_ALWAYS = (
+ALWAYS = (
     ".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".npy",
 )  # fmt: skip
 OPTIONAL = {  # suffix -> the format of Pillow, and what has to be installed to read it
@@ -46,7 +46,7 @@ OPTIONAL = {  # suffix -> the format of Pillow, and what has to be installed to 
     ".jxl": ("JXL", "pip install pillow-jxl-plugin"),
 }
 _EXTRA = {suffix: name for suffix, (name, _) in OPTIONAL.items() if _is_readable(name)}
-SUFFIXES = frozenset([*_ALWAYS, *_EXTRA])
+SUFFIXES = frozenset([*ALWAYS, *_EXTRA])
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", *sorted(set(_EXTRA.values())))  # whatever the suffix
 MAX_PIXELS = 200_000_000  # more are refused by the header, before memory is allocated
 MAX_BYTES = 1 << 30  # of a file

@@ -70,7 +70,7 @@ def text_files(root: str, paths: pa.Array) -> Texts:
 def names_rows(data: str) -> bool:
     """Tell whether `FILE[:COLUMN[:LABELS]]` names a file of rows, for which `text:` can be left out."""
     found = _file(data)
-    return found is not None and os.path.splitext(found[0])[1].lower() in _READERS
+    return found is not None and os.path.splitext(found[0])[1].lower() in READERS
 
 
 def open_text(data: str) -> Texts:
@@ -86,9 +86,9 @@ def open_text(data: str) -> Texts:
     path, column, label = found
     suffix = os.path.splitext(path)[1].lower()
     try:
-        if suffix not in _READERS:
+        if suffix not in READERS:
             return _open_lines(data, path, suffix, column)
-        rows, notes = _READERS[suffix](path, [column or "text", *([label] if label else [])])
+        rows, notes = READERS[suffix](path, [column or "text", *([label] if label else [])])
         source = stored(lambda: (_bytes(row, column or "text", path) for row in rows()), data)
         if label:
             source.labels = _labels(_value(row, label, path) for row in rows())
@@ -255,7 +255,7 @@ def _bytes(row: dict[str, Any], column: str, path: str) -> bytes:
     return (value or "").encode(errors="surrogatepass")  # half a character of JSON is counted as damaged
 
 
-_READERS: dict[str, Callable[[str, list[str]], tuple[Callable[[], Rows], list[str]]]] = {
+READERS: dict[str, Callable[[str, list[str]], tuple[Callable[[], Rows], list[str]]]] = {
     ".jsonl": _json_lines, ".ndjson": _json_lines, ".json": _json, ".csv": _csv, ".tsv": _csv, ".tab": _csv,
     ".parquet": _parquet,
 }  # fmt: skip
