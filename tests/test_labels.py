@@ -438,8 +438,11 @@ def test_parquet_finds_its_columns_like_a_table(folder: Path) -> None:
     assert names(source) == LABELS
     assert "the column 'file' was read as path and 'species' as label" in said(source)
     assert names(open_data(folder, "l.parquet:label=n")) == [str(i) for i in range(6)]
-    pa.parquet.write_table(pa.table({"what": PATHS, "label": LABELS}), "l.parquet")
+    pa.parquet.write_table(pa.table({"what": [*PATHS, None], "label": [*LABELS, None]}), "l.parquet")
     assert names(open_data(folder, "l.parquet")) == LABELS
+    pa.parquet.write_table(pa.table({"path": [*PATHS, None], "label": [*LABELS, "x"]}), "l.parquet")
+    with pytest.raises(UserError, match="for example ''"):
+        open_data(folder, "l.parquet")
 
 
 def test_objects_in_an_array_of_labels_are_refused_with_the_remedy(folder: Path) -> None:

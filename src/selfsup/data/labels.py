@@ -336,7 +336,8 @@ def _parquet_labels(source: Source, path: str, columns: Mapping[str, str]) -> tu
         )
         rows = file.read([names[path_column], names[label_column]])
     found, label = rows[names[path_column]].to_pylist(), rows[names[label_column]].to_pylist()
-    labels, more = _by_path(source, path, _packed(found), label)
+    given = [(one, value) for one, value in zip(found, label, strict=True) if one is not None or value is not None]
+    labels, more = _by_path(source, path, _packed(one or "" for one, _ in given), [value for _, value in given])
     return labels, [*notes, *more]
 
 
