@@ -103,6 +103,48 @@ def test_transparency_is_laid_over_white_or_a_channel(way: str, kind: str, bands
     np.testing.assert_allclose(four[..., 0], x[..., 0] / 255, atol=0.02)
 
 
+@pytest.mark.parametrize(
+    ("mode", "suffix"), [*((mode, suffix) for mode in ("P", "L", "RGB") for suffix in ("png", "webp")), ("P", "gif")]
+)
+def test_one_colour_that_is_transparent_is_white(mode: str, suffix: str) -> None:
+    Path("p").mkdir()
+    x = COLOURS[0][..., :3].copy()
+    x[:5] = 40
+    image = Image.fromarray(x).convert("L" if mode == "L" else "RGB")
+    if mode == "P":
+        image = image.quantize(32)
+    clear: Any = image.getpixel((0, 0))
+    if suffix == "webp":
+        image = image.convert("RGBA")
+        image.putalpha(Image.fromarray(np.where(np.arange(20)[:, None] < 5, 0, 255).astype(np.uint8).repeat(24, 1)))
+    image.save(f"p/0.{suffix}", **({} if suffix == "webp" else {"transparency": clear}))
+    found = read("p")[0]
+    assert found.shape == (20, 24, 3)
+    assert (found[:5] == 1).all()
+    assert (found[5:] < 1).any()
+
+
+@pytest.mark.parametrize("top", [255, 1023, 65535])
+def test_ppm_keeps_its_bits(top: int) -> None:
+    Path("p").mkdir()
+    x = (RNG.random((20, 24, 3)) * top).astype(np.uint16)
+    pixels = x.astype(">u2" if top > 255 else np.uint8).tobytes()
+    Path("p/0.ppm").write_bytes(b"P6 # of a program\n24 20\n%d\n" % top + pixels)
+    np.testing.assert_allclose(read("p")[0], x / top, atol=1e-6)
+
+
+@pytest.mark.parametrize("bands", [2, 4, 5])
+def test_bands_do_not_become_one_or_three(bands: int) -> None:
+    x = RNG.integers(0, 255, (3, 20, 24, bands)).astype(np.uint16)
+    Path("p").mkdir()
+    for number, image in enumerate(x):
+        np.save(f"p/{number}.npy", image)
+    for data in (x, "p"):
+        for channels in (1, 3):
+            with pytest.raises(UserError, match=f"{bands} channels, which cannot become {channels}"):
+                make_spec(open_data(data), channels=channels)
+
+
 @pytest.mark.parametrize("depth", [8, 16])
 @pytest.mark.parametrize("alpha", [False, True])
 def test_inks_become_colours(depth: int, alpha: bool) -> None:

@@ -111,11 +111,12 @@ def read_header(data: bytes) -> Header:
     def look(image: Image.Image) -> Header | None:
         if _for_tifffile(image):
             return None
-        alpha = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
-        ordinary = image.mode not in ("I", "F") and not image.mode.startswith("I;")
-        ordinary = ordinary and not instruments.is_wide_png(data)
-        bands = 3 if image.mode == "CMYK" else len(image.getbands())  # what it is read as
-        return Header(ordinary, bands, alpha, getattr(image, "n_frames", 1))
+        wide = image.mode in ("I", "F") or image.mode.startswith("I;") or instruments.is_wide(data)
+        alpha = image.mode in ("RGBA", "LA", "PA") or ("transparency" in image.info and not wide)
+        if instruments.is_wide(data):
+            alpha = instruments.has_alpha(data)
+        grey = image.mode in ("1", "L", "LA") or image.mode[0] in "IF"
+        return Header(not wide, (1 if grey else 3) + alpha, alpha, getattr(image, "n_frames", 1))
 
     try:
         if found := _by_pillow(data, look):
@@ -150,10 +151,10 @@ def decode_image(data: bytes, channels: int | None = 3, page: int = 0) -> NDArra
             pass
     if instruments.is_npy(data):
         return _as_wanted(_guarded(lambda: instruments.read_npy(data)), channels)
-    if instruments.is_wide_png(data):
+    if instruments.is_wide(data):
         orientation = _by_pillow(data, lambda image: int(image.getexif().get(0x0112, 1)))
-        pixels = instruments.turned(_guarded(lambda: instruments.read_wide_png(data)), orientation)
-        return _as_wanted(pixels, channels, alpha=data[25:26] != b"\2")
+        pixels = instruments.turned(_guarded(lambda: instruments.read_wide(data)), orientation)
+        return _as_wanted(pixels, channels, instruments.has_alpha(data))
     if data.startswith(instruments.TIFF):
         return _tiff(data, channels, page)
     return _by_pillow(data, lambda image: from_pillow(_frame(image, page), channels))
@@ -342,8 +343,8 @@ def to_channels(pixels: NDArray[Any], channels: int) -> NDArray[Any]:
         return pixels
     if have == 1:
         return np.repeat(pixels, channels, axis=-1)
-    if channels == 1 and have >= 3:
-        grey = pixels[..., :3].astype(np.float32) @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
+    if channels == 1 and have == 3:
+        grey = pixels.astype(np.float32) @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
         if pixels.dtype.kind != "f":
             grey = grey.round()
         return grey.astype(pixels.dtype)[..., None]

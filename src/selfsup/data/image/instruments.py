@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import math
+import re
 import struct
 from typing import Any
 
@@ -18,6 +19,7 @@ from selfsup.spec.image import MAX_CHANNELS
 
 MAX_VALUES = 400_000_000  # of one image: pixels times channels
 MAX_SIZE = 1 << 30  # bytes of one image
+PNG = b"\x89PNG\r\n\x1a\n"
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 ALPHA = (1, 2)  # ExtraSamples that mean transparency: with colours multiplied by it, and without
 INKS = 5  # the photometric interpretation of print
@@ -40,9 +42,22 @@ def is_npy(data: bytes) -> bool:
     return data.startswith(npy.MAGIC_PREFIX)
 
 
-def is_wide_png(data: bytes) -> bool:
-    """Return whether the bytes are a PNG of 16 bits and several channels, of which Pillow reads only the high bytes."""
-    return data.startswith(b"\x89PNG\r\n\x1a\n") and data[24:25] == b"\x10" and data[25:26] in (b"\2", b"\4", b"\6")
+def is_wide(data: bytes) -> bool:
+    """Return whether the bytes are a PNG or PPM of colours of 16 bits, of which Pillow reads only the high bytes."""
+    png = data.startswith(PNG) and data[24:25] == b"\x10" and data[25:26] in (b"\2", b"\4", b"\6")
+    return png or _wide_ppm(data) is not None
+
+
+def has_alpha(data: bytes) -> bool:
+    """Return whether the last channel of such a file is transparency."""
+    return data.startswith(PNG) and data[25:26] in (b"\4", b"\6")
+
+
+def _wide_ppm(data: bytes) -> tuple[int, int, int, int] | None:
+    """Return width, height, largest value and where the pixels begin, of a PPM of colours of more than 8 bits."""
+    found = re.match(rb"P6" + rb"(?:\s|#[^\n]*\n)+(\d{1,9})" * 3 + rb"\s", data[:1000]) if data[:2] == b"P6" else None
+    wide, high, most = map(int, found.groups()) if found else (0, 0, 0)
+    return (wide, high, most, found.end()) if found and 255 < most < 1 << 16 else None
 
 
 def read_npy(data: bytes) -> NDArray[Any]:
@@ -81,10 +96,15 @@ def upright(pixels: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("="))
 
 
-def read_wide_png(data: bytes) -> NDArray[Any]:
-    """Return (H, W, C) uint16 of a PNG of 16 bits."""
+def read_wide(data: bytes) -> NDArray[Any]:
+    """Return (H, W, C) uint16 of a PNG of 16 bits, or of a PPM of 9 to 16 bits."""
     from torchvision.io import ImageReadMode, decode_png
 
+    if about := _wide_ppm(data):
+        wide, high, _, begin = about
+        if wide * high * 6 > len(data) - begin:
+            raise Broken("truncated")
+        return np.frombuffer(data, ">u2", wide * high * 3, begin).reshape(high, wide, 3).astype(np.uint16)
     wide, high = struct.unpack(">II", data[16:24])
     if wide * high * 4 > MAX_VALUES:
         raise Broken("too many pixels")

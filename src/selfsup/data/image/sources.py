@@ -407,7 +407,7 @@ def image_only(source: Source, spec: Spec) -> ImageSpec:
 
 def check_channels(have: int, name: str, channels: int | None) -> None:
     """Raise `UserError` for a number of channels to which images of `have` channels cannot be converted."""
-    if channels not in (None, have) and have != 1 and not (channels == 1 and have >= 3):
+    if channels not in (None, have) and have != 1 and (have, channels) != (3, 1):
         raise UserError(f"{name} has {have} channels, which cannot become {channels}: give another --channels")
 
 
