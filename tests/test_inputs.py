@@ -304,6 +304,19 @@ def test_data_with_other_values_than_those_of_the_encoder_are_said(
     assert len(told.splitlines()) == bool(said)
 
 
+@pytest.mark.parametrize("way", [npz, npy, folder, lambda x: x])
+def test_data_of_other_channels_than_those_of_the_encoder_are_refused(way: Any) -> None:
+    x = RNG.integers(0, 4000, (6, 20, 24, 5)).astype(np.uint16)
+    if way is folder:
+        Path("f").mkdir()
+        for number, image in enumerate(x):
+            tifffile.imwrite(f"f/{number}.tif", image, photometric="minisblack", planarconfig="contig")
+    source: Any = open_data("f" if way is folder else way(x))
+    with pytest.raises(UserError, match="5 channels, which cannot become 3"):
+        source.conform(make_spec(Arrays(GREY12), channels=3))
+    assert source.conform(make_spec(Arrays(x))).read(0).shape == (20, 24, 5)
+
+
 def test_a_type_that_the_sample_did_not_show_is_left_out_and_counted() -> None:
     folder(GREY12)
     source: Any = open_data("f")

@@ -123,18 +123,21 @@ class Images:
         same.range, same.families = bounds, frozenset()
         return same
 
-    def _compare(self, bounds: Range | None) -> None:
-        """Say where the values are other than those with which an encoder was trained."""
+    def _compare(self, bounds: Range | None, channels: int) -> None:
+        """Say where the values are other than those with which an encoder was trained.
+
+        Raises `UserError` for images of other channels.
+        """
         if self.range != AUTO or bounds in self._compared:
             return
         self._compared = (*self._compared, bounds)
-        ordinary = self._are_ordinary()  # which also says what is left out of these files
+        ordinary = self._are_ordinary(channels)
         if bounds is not None or not ordinary:
             self._say(self._look(COMPARED).compare(bounds))
         say_notes(self)
 
-    def _are_ordinary(self) -> bool:
-        """Return whether the images are known to have 8 bits, without a look at them."""
+    def _are_ordinary(self, channels: int) -> bool:
+        """Return whether the images are known to have 8 bits, without a look at them; check their channels."""
         return False
 
 
@@ -197,10 +200,10 @@ class Arrays(Images):
         """Return the same, read with the range of the spec; the views convert the channels."""
         spec = image_only(self, spec)
         check_channels(self.x.shape[3], self.name, spec.channels)
-        self._compare(spec.range)
+        self._compare(spec.range, spec.channels)
         return self.conform_to(spec.channels, spec.range)
 
-    def _are_ordinary(self) -> bool:
+    def _are_ordinary(self, channels: int) -> bool:
         return self.x.dtype == np.uint8
 
     def take(self, indices: NDArray[np.int64]) -> Arrays:
@@ -374,11 +377,16 @@ class Files(Images):
     def conform(self, spec: Spec) -> Files:
         """Return the same files, read with the channels and the range of the spec."""
         spec = image_only(self, spec)
-        self._compare(spec.range)
+        self._compare(spec.range, spec.channels)
         return self.conform_to(spec.channels, spec.range)
 
-    def _are_ordinary(self) -> bool:
-        return all(header.ordinary for header in self._headers(COMPARED))
+    def _are_ordinary(self, channels: int) -> bool:
+        headers = self._headers(COMPARED)
+        bands = {header.bands - header.alpha for header in headers}
+        fits = {1, channels, *((1, 3) if channels in (1, 3, 4) else ())}  # colours become grey, or get a fourth channel
+        if bands and not bands & fits and not any(header.bands == channels for header in headers):
+            raise UserError(f"{self.name} has {min(bands)} channels, which cannot become {channels}: give other data")
+        return all(header.ordinary for header in headers)
 
     def take(self, indices: NDArray[np.int64]) -> Files:
         """Return some of the files."""

@@ -103,7 +103,7 @@ class Torchvision(Images):
         """Return the same, read with the range of the spec; the views convert the channels."""
         spec = image_only(self, spec)
         check_channels(self.shape[2], self.name, spec.channels)
-        self._compare(spec.range)
+        self._compare(spec.range, spec.channels)
         return self.conform_to(spec.channels, spec.range)
 
     def take(self, indices: NDArray[np.int64]) -> Torchvision:
