@@ -2,6 +2,7 @@
 
 import io
 import os
+import tracemalloc
 from collections.abc import Callable
 from contextlib import redirect_stderr
 from pathlib import Path
@@ -426,3 +427,51 @@ def test_the_words_after_two_dashes_are_no_options(monkeypatch: pytest.MonkeyPat
 
     assert cli.main(["search", "-k", "3", "--json", "--", "e.parquet", "--out/--json"]) == 0
     assert given == ["e.parquet", "--out/--json", 3]
+
+
+def claims(kind: str) -> bytes:
+    """Return a small file whose header claims 10^9 pixels."""
+    if kind == "npy":
+        file = io.BytesIO()
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (31623, 31623)})
+        return file.getvalue() + bytes(999)
+    if kind == "ppm":
+        return b"P6 31623 31623 65535\n" + bytes(999)
+    file = io.BytesIO()
+    options: Any = {
+        "tiff": {},
+        "deflate": {"compression": "zlib"},
+        "tiles": {"tile": (16, 16)},
+        "big": {"bigtiff": True},
+    }
+    tifffile.imwrite(file, GREY12[0], photometric="minisblack", **options[kind])
+    data = bytearray(file.getvalue())
+    for page in tifffile.TiffFile(io.BytesIO(data)).pages:
+        for name in ("ImageWidth", "ImageLength"):
+            tag: Any = page.tags[name]  # type: ignore[union-attr]
+            data[tag.valueoffset : tag.valueoffset + (4 if tag.dtype == 4 else 2)] = (31623).to_bytes(
+                4 if tag.dtype == 4 else 2, "little"
+            )
+    return bytes(data)
+
+
+@pytest.mark.parametrize("kind", ["npy", "ppm", "tiff", "deflate", "tiles", "big"])
+def test_a_header_that_claims_a_thousand_million_pixels_allocates_nothing(kind: str) -> None:
+    Path("p").mkdir()
+    suffix = kind if kind in ("npy", "ppm") else "tif"
+    Path(f"p/0.{suffix}").write_bytes(claims(kind))
+    source: Any = open_data("p")
+    tracemalloc.start()
+    try:
+        with pytest.raises(Broken):
+            source.read(0)
+        with data_opened(pages="all"), pytest.raises(Broken):
+            open_data("p").read(0)
+        if kind == "npy":
+            with pytest.raises(UserError, match="declares an array"):
+                open_data("p/0.npy")
+            with pytest.raises(UserError, match="declares an array"):
+                open_data(GREY12, "p/0.npy")
+        assert tracemalloc.get_traced_memory()[1] < 20e6
+    finally:
+        tracemalloc.stop()
