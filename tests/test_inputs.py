@@ -408,6 +408,19 @@ def test_pages_are_found_again_for_a_sheet(named: str) -> None:
     assert [image and image.getpixel((0, 0))[0] for image in found] == [60, 120, 180, 60, 120, 180, None, None]
 
 
+def test_the_label_of_a_file_is_that_of_its_pages(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("p").mkdir()
+    for name in ("0", "1", "2"):
+        pages = [Image.fromarray(GREY12[i]) for i in range(3)]
+        pages[0].save(f"p/{name}.tif", save_all=True, append_images=pages[1:])
+    Path("l.csv").write_text("path,label\n0.tif,a\n1.tif,b\n1.tif#2,c\n")
+    with data_opened(pages="all"):
+        labels = open_data("p", "l.csv").labels
+    assert labels is not None
+    assert [labels.classes[i] if i >= 0 else None for i in labels.ids] == [*"aaabcb", None, None, None]
+    assert "the label of a file is that of all its pages" in capsys.readouterr().err
+
+
 def test_a_page_of_a_query_is_said() -> None:
     pages = [Image.fromarray(GREY12[i]) for i in range(3)]
     pages[0].save("q.tif", save_all=True, append_images=pages[1:])

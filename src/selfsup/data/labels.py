@@ -279,7 +279,7 @@ def _texts(source: Source) -> list[str]:
 
 
 def _paths(source: Source) -> pa.Array:
-    if isinstance(source, Files):
+    if isinstance(source, Files) and not source.all_pages:
         return source.paths
     return pack(os.fsencode(source.path(i)) for i in range(len(source)))
 
@@ -426,6 +426,11 @@ def _by_path(source: Source, name: str, given: pa.Array, values: pa.Array | list
     if pc.any(differs).as_py():
         some = os.fsdecode(given.filter(differs)[0].as_py())
         raise UserError(f"{name} gives {some!r} two different labels; keep one row for each path")
+    if isinstance(source, Files) and source.all_pages and source.pages is not None:
+        firsts = np.maximum.accumulate(np.where(source.pages == 0, np.arange(len(source)), 0))
+        if ((last < 0) & (last[firsts] >= 0)).any():
+            notes = [*notes, "the label of a file is that of all its pages"]
+        last = np.where(last < 0, last[firsts], last)
     return read_labels(label.take(pa.array(last, mask=last < 0)), several=several), notes
 
 
