@@ -2,7 +2,9 @@
 
 import io
 import os
+import struct
 import tracemalloc
+import zlib
 from collections.abc import Callable
 from contextlib import redirect_stderr
 from pathlib import Path
@@ -16,6 +18,7 @@ from PIL import Image
 
 from selfsup.base.opening import data_opened
 from selfsup.data import Arrays, make_spec, open_data
+from selfsup.data.image.decode import read_image
 from selfsup.data.image.query import open_query
 from selfsup.data.image.torchvision import Torchvision
 from selfsup.errors import UserError
@@ -66,19 +69,22 @@ def png(path: Path, x: np.ndarray) -> None:
     Image.fromarray(x.squeeze(), {2: "LA", 4: "RGBA"}.get(x.shape[-1])).save(f"{path}.png")
 
 
-def png16(path: Path, x: np.ndarray) -> None:
-    from torch import from_numpy
-    from torchvision.io import write_png
+def png16(path: Path, x: np.ndarray, damage: bool = False) -> None:
+    """Write a PNG of 16 bits; Pillow writes none in colour."""
 
-    wide = x.astype(np.uint16) * 257
-    try:
-        write_png(from_numpy(wide).permute(2, 0, 1), f"{path}.png")
-    except (RuntimeError, TypeError):
-        pytest.skip("torchvision writes no 16-bit PNG")
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data) ^ damage)
+
+    rows = (x.astype(np.uint16) * 257).astype(">u2")
+    packed = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    head = struct.pack(">IIBBBBB", x.shape[1], x.shape[0], 16, {2: 4, 3: 2, 4: 6}[x.shape[2]], 0, 0, 0)
+    Path(f"{path}.png").write_bytes(PNG + chunk(b"IHDR", head) + chunk(b"IDAT", packed) + chunk(b"IEND", b""))
 
 
+PNG = b"\x89PNG\r\n\x1a\n"
 SAVE = {
     "png": png, "tiff": tiff(8, "unassalpha"), "tiff16": tiff(16, "unassalpha"), "associated": tiff(16, "assocalpha"),
+    "png16": png16,
 }  # fmt: skip
 WAYS: dict[str, Callable[[], Any]] = {
     "folder": lambda: open_data("p"),
@@ -123,6 +129,18 @@ def test_one_colour_that_is_transparent_is_white(mode: str, suffix: str) -> None
     assert found.shape == (20, 24, 3)
     assert (found[:5] == 1).all()
     assert (found[5:] < 1).any()
+
+
+@pytest.mark.parametrize("bands", [2, 3, 4])
+def test_a_damaged_png_of_16_bits_is_broken_and_harms_nothing(bands: int) -> None:
+    png16(Path("0"), COLOURS[0][..., :bands], damage=True)
+    with pytest.raises(Broken, match=r"damaged|not an image"):
+        read_image("0.png", None)
+    png16(Path("0"), COLOURS[0][..., :bands])
+    for length in range(20, os.path.getsize("0.png") - 20, 97):
+        Path("1.png").write_bytes(Path("0.png").read_bytes()[:length])
+        with pytest.raises(Broken):
+            read_image("1.png", None)
 
 
 @pytest.mark.parametrize("top", [255, 1023, 65535])

@@ -31,9 +31,14 @@ def say_notes(source: Any) -> None:
     with contextlib.suppress(AttributeError):  # a source of a user's own may have no room for it
         source.said_notes = notes
     for note in new:
-        if _heard is not None:
-            if note in _heard:
-                continue
-            _heard.append(note)
-        if os.environ.get("RANK", "0") == "0" and sys.stderr is not None:
-            print(note, file=sys.stderr)
+        say(note)
+
+
+def say(note: str) -> None:
+    """Print a note, within a command only the first time; of several processes the first one speaks."""
+    if _heard is not None:
+        if note in _heard:
+            return
+        _heard.append(note)
+    if os.environ.get("RANK", "0") == "0" and sys.stderr is not None:
+        print(note, file=sys.stderr)

@@ -7,12 +7,13 @@ import logging
 import math
 import re
 import struct
+import zlib
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.lib import format as npy
 from numpy.typing import NDArray
+from PIL import Image
 
 from selfsup.source import Broken
 from selfsup.spec.image import MAX_CHANNELS
@@ -98,8 +99,6 @@ def upright(pixels: NDArray[Any]) -> NDArray[Any]:
 
 def read_wide(data: bytes) -> NDArray[Any]:
     """Return (H, W, C) uint16 of a PNG of 16 bits, or of a PPM of 9 to 16 bits."""
-    from torchvision.io import ImageReadMode, decode_png
-
     if about := _wide_ppm(data):
         wide, high, _, begin = about
         if wide * high * 6 > len(data) - begin:
@@ -108,11 +107,20 @@ def read_wide(data: bytes) -> NDArray[Any]:
     wide, high = struct.unpack(">II", data[16:24])
     if wide * high * 4 > MAX_VALUES:
         raise Broken("too many pixels")
-    try:
-        read = decode_png(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.UNCHANGED)
-    except RuntimeError:
-        raise Broken("damaged") from None
-    return np.ascontiguousarray(read.permute(1, 2, 0).numpy())
+    if data[25:26] == b"\4":  # grey and transparency have the four bytes of 8-bit colours and transparency
+        head = b"IHDR" + data[16:24] + b"\x08\x06" + data[26:29]
+        four = _png(data[:12] + head + struct.pack(">I", zlib.crc32(head)) + data[33:])
+        return four[..., ::2].astype(np.uint16) << 8 | four[..., 1::2]
+    return _png(data, "B").astype(np.uint16) << 8 | _png(data, "L")  # the high bytes, and the low ones
+
+
+def _png(data: bytes, order: str | None = None) -> NDArray[np.uint8]:
+    """Return the pixels of a PNG; of 16 bits the first byte of each value (B), or the second one (L)."""
+    with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+        if order is not None:
+            tile: Any = image.tile[0]
+            image.tile = [tile._replace(args=tile.args.replace("16B", f"16{order}"))]
+        return np.asarray(image)
 
 
 def read_tiff(data: bytes, page: int = 0) -> tuple[NDArray[Any], bool]:
