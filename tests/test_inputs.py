@@ -51,6 +51,29 @@ def heard(work: Callable[[], Any]) -> str:
     return said.getvalue()
 
 
+def npz(x: np.ndarray) -> str:
+    np.savez("x.npz", x=x)
+    return "x.npz"
+
+
+def npy(x: np.ndarray) -> str:
+    np.save("x.npy", x)
+    return "x.npy"
+
+
+def folder(x: np.ndarray) -> str:
+    Path("f").mkdir()
+    for number, image in enumerate(x):
+        Image.fromarray(image).save(f"f/{number}.png")
+    return "f"
+
+
+def listed(x: np.ndarray) -> str:
+    folder(x)
+    Path("list.txt").write_text("".join(f"f/{number}.png\n" for number in range(len(x))))
+    return "list.txt"
+
+
 # Transparency, inks and orientation, whatever the depth
 
 
@@ -152,6 +175,13 @@ def test_ppm_keeps_its_bits(top: int) -> None:
     np.testing.assert_allclose(read("p")[0], x / top, atol=1e-6)
 
 
+@pytest.mark.parametrize("way", [npz, npy, folder, listed, lambda x: x])
+@pytest.mark.parametrize("channels", [2, 4, 5])
+def test_grey_does_not_become_bands(way: Any, channels: int) -> None:
+    with pytest.raises(UserError, match=f"not {channels}: give|cannot become {channels}"):
+        make_spec(open_data(way(GREY12)), channels=channels)
+
+
 @pytest.mark.parametrize("bands", [2, 4, 5])
 def test_bands_do_not_become_one_or_three(bands: int) -> None:
     x = RNG.integers(0, 255, (3, 20, 24, bands)).astype(np.uint16)
@@ -201,16 +231,6 @@ def test_values_that_a_file_calls_missing_do_not_make_types_differ(missing: int)
 
 
 # Shapes that mean something else
-
-
-def npz(x: np.ndarray) -> str:
-    np.savez("x.npz", x=x)
-    return "x.npz"
-
-
-def npy(x: np.ndarray) -> str:
-    np.save("x.npy", x)
-    return "x.npy"
 
 
 @pytest.mark.parametrize("way", [npz, npy, lambda x: x, lambda x: SelfSupervisedEncoder().fit(x)])
@@ -281,19 +301,6 @@ def test_clipped_values_are_said_and_nothing_left_is_refused(given: str, said: s
     make_spec(source, range=given)
     assert any("clipped" in note for note in source.notes) == bool(said)
     assert said in "".join(source.notes)
-
-
-def folder(x: np.ndarray) -> str:
-    Path("f").mkdir()
-    for number, image in enumerate(x):
-        Image.fromarray(image).save(f"f/{number}.png")
-    return "f"
-
-
-def listed(x: np.ndarray) -> str:
-    folder(x)
-    Path("list.txt").write_text("".join(f"f/{number}.png\n" for number in range(len(x))))
-    return "list.txt"
 
 
 def query(x: np.ndarray) -> Any:

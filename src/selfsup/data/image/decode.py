@@ -337,11 +337,11 @@ def from_pillow(image: Image.Image, channels: int | None) -> NDArray[Any]:
 
 
 def to_channels(pixels: NDArray[Any], channels: int) -> NDArray[Any]:
-    """Return (..., H, W, C) with another number of channels: grey is repeated, colour is weighed (ITU-R 601)."""
+    """Return (..., H, W, C) with another number of channels: three of grey, or grey of three (ITU-R 601)."""
     have = pixels.shape[-1]
     if have == channels:
         return pixels
-    if have == 1:
+    if have == 1 and channels == 3:
         return np.repeat(pixels, channels, axis=-1)
     if channels == 1 and have == 3:
         grey = pixels.astype(np.float32) @ np.array([0.299, 0.587, 0.114], dtype=np.float32)

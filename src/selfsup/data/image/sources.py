@@ -190,7 +190,7 @@ class Arrays(Images):
             range: As for files.
 
         Raises:
-            UserError: For other channels than their own, unless grey becomes several or colour becomes grey.
+            UserError: For other channels than their own, unless grey becomes three or colour becomes grey.
         """
         shape = self.x.shape[1:]
         check_channels(shape[2], self.name, channels)
@@ -345,7 +345,9 @@ class Files(Images):
         """Return the number of channels, own bands by default; raise `UserError` for one that the files do not have."""
         own = Counter(h.bands - h.alpha for h in headers if h.bands - h.alpha not in (1, 3))
         if not own:
-            if channels not in (None, 1, 3, 4) and any(header.bands != 1 for header in headers):
+            if channels == 4 and headers and not any(header.ordinary or header.alpha for header in headers):
+                check_channels(headers[0].bands, self.name, channels)
+            if headers and channels not in (None, 1, 3, 4):
                 raise UserError(
                     f"images of colours are read with 1, 3 or 4 channels, not {channels}: give another --channels"
                 )
@@ -383,7 +385,7 @@ class Files(Images):
     def _are_ordinary(self, channels: int) -> bool:
         headers = self._headers(COMPARED)
         bands = {header.bands - header.alpha for header in headers}
-        fits = {1, channels, *((1, 3) if channels in (1, 3, 4) else ())}  # colours become grey, or get a fourth channel
+        fits = {channels, *((1, 3) if channels in (1, 3, 4) else ())}  # colours become grey, or get a fourth channel
         if bands and not bands & fits and not any(header.bands == channels for header in headers):
             raise UserError(f"{self.name} has {min(bands)} channels, which cannot become {channels}: give other data")
         return all(header.ordinary for header in headers)
@@ -415,7 +417,7 @@ def image_only(source: Source, spec: Spec) -> ImageSpec:
 
 def check_channels(have: int, name: str, channels: int | None) -> None:
     """Raise `UserError` for a number of channels to which images of `have` channels cannot be converted."""
-    if channels not in (None, have) and have != 1 and (have, channels) != (3, 1):
+    if channels not in (None, have) and (have, channels) not in ((1, 3), (3, 1)):
         raise UserError(f"{name} has {have} channels, which cannot become {channels}: give another --channels")
 
 
