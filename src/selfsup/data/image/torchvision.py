@@ -19,19 +19,8 @@ from selfsup.errors import UserError, unknown
 from selfsup.source import Broken, Labels
 from selfsup.spec import ImageSpec, Spec
 
-MIXED = (
-    "P",
-    "PA",
-    "LA",
-    "La",
-    "RGBA",
-    "RGBa",
-    "RGBX",
-    "CMYK",
-    "YCbCr",
-    "LAB",
-    "HSV",
-)  # modes whose values are not colours
+# modes of Pillow whose values are not those of colours on white
+MIXED = ("P", "PA", "LA", "La", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
 
 
 def open_torchvision(name: str) -> Torchvision:
