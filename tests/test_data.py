@@ -410,6 +410,8 @@ def test_many_paths_are_light_and_quick(tmp_path: Path) -> None:
     count = 200_000
     expected = [f"class{i % 100:02d}/image-{i:09d}.jpg" for i in range(count)]
     (tmp_path / "many.txt").write_text("\n".join(expected))
+    (tmp_path / "class00").mkdir()
+    (tmp_path / expected[0]).touch()
     write_csv(tmp_path / "labels.csv", ("path", "label"), *((p, p[:7]) for p in expected[::2]))
     began = time.process_time()
     source = open_data(tmp_path / "many.txt", "folders")

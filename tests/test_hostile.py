@@ -299,7 +299,7 @@ def test_a_whole_report_of_hostile_names(tmp_path: Path, finished_run: Path) -> 
 # Fuzzing, in short
 
 
-@pytest.mark.parametrize("name", ["recipe", "checkpoint", "parquet", "npz", "lists", "labels", "logs", "images"])
+@pytest.mark.parametrize("name", FORMATS)
 def test_a_few_mutated_files(name: str, tmp_path: Path) -> None:
     case = FORMATS[name](tmp_path)
     outcomes = [attempt(case, seed) for seed in range(20)]

@@ -328,7 +328,7 @@ def test_absolute_paths_in_both_directions(folder: Path) -> None:
         ("id,size,kind of thing\na/0.png,3,x\n", "--columns path=COLUMN,label=COLUMN"),
         ("one,two,three\n1,2,3\n", "--columns"),
         ("one,two\n1,2,a/0.png\n", "--columns"),
-        ("path,label,label\na/0.png,x,y\n", "columns path,label"),
+        ("path,label,label\na/0.png,x,y\n", "2 columns called 'label'"),
         ("path,label\na/0.png,a,b\n", "Expected 2 columns, got 3"),
         ("path,label\n,a\n", "for example ''"),
         ("path,label\na/0.png,NA\n", "gives no label.*NA 1"),
@@ -387,3 +387,68 @@ def test_bytes_of_file_names_that_are_no_text(tmp_path: Path) -> None:
     assert sorted(filter(None, names(open_data(tmp_path, str(tmp_path / "l.csv"))))) == [
         "café", "long enough to be text",
     ]  # fmt: skip
+
+
+# What a label file is, is known by what it holds
+
+CONTAINERS = {
+    "parquet": (by_label_parquet, "l.parquet"), "npz": (by_label_npz, "l.npz"), "npy": (by_npy, "l.npy"),
+    "table": (by_csv, "l.csv"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", CONTAINERS)
+@pytest.mark.parametrize("name", ["LABELS.DATA", "labels"])
+def test_a_label_file_may_be_called_anything(kind: str, name: str, folder: Path) -> None:
+    way, path = CONTAINERS[kind]
+    way(folder, LABELS)
+    os.rename(path, name)
+    assert names(open_data(folder, name)) == LABELS
+
+
+@pytest.mark.parametrize("way", [by_label_npz, by_npy])
+def test_labels_by_order_are_said_where_samples_have_paths(way: Any, folder: Path) -> None:
+    assert "in the order of the samples, of which the first is" in said(way(folder, LABELS))
+    np.save("l.npy", np.array(LABELS))
+    assert "order" not in said(open_data(X, "l.npy"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'[{"path": "a/0.png", "label": "x"}]', "is JSON; save"),
+        (b'\xef\xbb\xbf{"a/0.png": "x"}', "is JSON"),
+        (b"\x1f\x8b\x08\x00some", "is compressed"),
+        (b"\xd0\xcf\x11\xe0old", "is a spreadsheet"),
+        (b"\x80\x04\x95pickle", "is a pickle"),
+        (b"path label\na/0.png x\n", "only one, 'path label'; cells are separated by"),
+        (b"PK\x03\x04" + bytes(90), "is not a readable .npz file"),
+        (b"PAR1" + bytes(90), "Parquet"),
+    ],
+)
+def test_what_is_no_table_of_labels_is_refused(content: bytes, message: str, folder: Path) -> None:
+    Path("l.data").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        open_data(folder, "l.data")
+
+
+def test_parquet_finds_its_columns_like_a_table(folder: Path) -> None:
+    pa.parquet.write_table(pa.table({"species": LABELS, "n": range(6), "file": [f"p/{p}" for p in PATHS]}), "l.parquet")
+    source = open_data(folder, "l.parquet")
+    assert names(source) == LABELS
+    assert "the column 'file' was read as path and 'species' as label" in said(source)
+    assert names(open_data(folder, "l.parquet:label=n")) == [str(i) for i in range(6)]
+    pa.parquet.write_table(pa.table({"what": [*PATHS, None], "label": [*LABELS, None]}), "l.parquet")
+    assert names(open_data(folder, "l.parquet")) == LABELS
+    pa.parquet.write_table(pa.table({"path": [*PATHS, None], "label": [*LABELS, "x"]}), "l.parquet")
+    with pytest.raises(UserError, match="for example ''"):
+        open_data(folder, "l.parquet")
+
+
+def test_objects_in_an_array_of_labels_are_refused_with_the_remedy(folder: Path) -> None:
+    np.savez("l.npz", y=np.array(["a", None] * 3, object))
+    with pytest.raises(UserError, match=r"Python objects.*save an array"):
+        open_data(folder, "l.npz")
+    np.savez("l.npz", labels=np.arange(6))
+    with pytest.raises(UserError, match="it holds 'labels'"):
+        open_data(folder, "l.npz")

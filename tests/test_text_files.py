@@ -1,6 +1,7 @@
 """Text files as people have them: encodings, containers, columns, and scripts that the tokenizer must not damage."""
 
 import json
+import random
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,50 @@ def test_an_unknown_suffix_is_said() -> None:
     assert "the suffix .en is not known" in source.notes[0]
 
 
+@pytest.mark.parametrize("way", [lines, objects, a_table])
+@pytest.mark.parametrize("end", ["\r\n", "\r"])
+def test_lines_end_in_any_way(way: Any, end: str) -> None:
+    path = Path(way("utf-8").name.removeprefix("text:"))
+    path.write_bytes(end.join(path.read_text().split("\n")).encode())
+    assert read(open_data(f"text:{path}")) == DOCUMENTS
+
+
+def test_the_file_with_most_damage_is_named() -> None:
+    a_folder("utf-8")
+    Path("f/odd.txt").write_bytes(bytes(range(256)) * 20)
+    with pytest.raises(UserError, match=r"in 'odd.txt'"):
+        open_data("f")
+    Path("f/odd.txt").write_bytes("é".encode() * 30 + b"\xff")
+    assert "(1 in 'odd.txt')" in "".join(open_data("f").notes)
+
+
+def test_half_a_character_of_json_is_counted() -> None:
+    Path("l.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS) + '{"text": "half \\ud800 of one"}\n')
+    assert "bytes are not UTF-8" in "".join(open_data("l.jsonl").notes)
+
+
+def test_rows_that_a_quotation_mark_joins_are_counted() -> None:
+    Path("l.tsv").write_text("text\tlabel\n" + "".join(f'"{text}\tx\n' for text in DOCUMENTS))
+    assert "6 rows have cells with tabs and line breaks" in "".join(open_data("l.tsv").notes)
+    Path("l.tsv").write_text("text\tlabel\n" + "".join(f'He said "{text}"\tx\n' for text in DOCUMENTS))
+    assert not open_data("l.tsv").notes
+
+
+def test_a_folder_behind_text_is_refused_with_the_remedy() -> None:
+    a_folder("utf-8")
+    with pytest.raises(UserError, match=r"leave text: out"):
+        open_data("text:f")
+
+
+@pytest.mark.parametrize("query", ["\0\0", " ", "\ufeff".encode()])
+def test_queries_without_a_word_are_refused(query: Any) -> None:
+    if isinstance(query, bytes):
+        Path("q.txt").write_bytes(query)
+        query = "q.txt"
+    with pytest.raises(UserError, match="the query is empty"):
+        open_query(query)
+
+
 # Scripts
 
 CORPORA = {
@@ -193,7 +238,7 @@ PAIRS = {
 
 
 @pytest.mark.parametrize("script", CORPORA)
-@pytest.mark.parametrize("kind", ["wordpiece", "wordpiece-cased"])
+@pytest.mark.parametrize("kind", ["wordpiece", "wordpiece-cased", "bpe"])
 def test_tokens_per_character(script: str, kind: str) -> None:
     text, most = CORPORA[script]
     source = Texts.of([f"{text} {i}" for i in range(40)])
@@ -227,10 +272,37 @@ def test_long_words_are_cut_and_known() -> None:
     assert "[UNK]" not in made.encode(text, add_special_tokens=False).tokens
 
 
-def test_sentences_end_in_other_scripts() -> None:
-    spec = Texts.of([CORPORA["Hindi"][0] * 3, CORPORA["Japanese"][0] * 3]).spec(64, "wordpiece")
+WORDS = {  # in sentences of which none was seen before
+    "Thai": "ภาษา ไทย กิน ข้าว กัน ไหม วัน นี้ อากาศ ดี มาก ฉัน ไป ตลาด ซื้อ ผลไม้ เด็ก เล่น บ้าน รถ",
+    "Japanese": "今日 は 天気 が いい です パンダ を 見 に 行き ました かぎ かける 東京 大阪 駅 で 友達 と",
+    "Chinese": "今天 天气 很 好 我们 去 公园 散步 吧 中文 没有 空格 北京 上海 学校 老师 学生",
+    "Korean": "한국어 문장은 이렇게 생겼습니다 오늘은 날씨가 매우 좋습니다 학교에 갔다 친구를 만났다",
+    "Hindi": "कुल मिलाकर यह एक अच्छा दिन था कल हम फिर मिलेंगे पानी खाना घर स्कूल",
+    "Khmer": "មនុស្ស ទាំងអស់ កើត មក មាន សេរីភាព ផ្ទះ ទឹក បាយ សាលា",
+}
+
+
+@pytest.mark.parametrize("script", WORDS)
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe"])
+def test_tokens_per_character_of_new_sentences(script: str, kind: str) -> None:
+    draw, space = random.Random(0), " " if script in ("Korean", "Hindi") else ""
+    texts = [space.join(draw.choices(WORDS[script].split(), k=25)) for _ in range(120)]
+    made = tokenizers.tokenizer(Texts.of(texts[:100]).spec(64, kind).tokenizer)
+    found = [token for text in texts[100:] for token in made.encode(text, add_special_tokens=False).tokens]
+    assert "[UNK]" not in found
+    letters = sum(len(text.replace(" ", "")) for text in texts[100:])
+    assert len(found) <= {"Chinese": 1.0, "Japanese": 0.8}.get(script, 0.5) * letters, (len(found), letters)
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe"])
+def test_sentences_end_in_other_scripts(kind: str) -> None:
+    texts = ["कुल मिलाकर यह। कल हम फिर।", "今日は。明日も。", "One. Two!"]
+    spec = Texts.of([text * 3 for text in texts]).spec(64, kind)
     ends, made = tokenizers.tables(spec.tokenizer)[0], tokenizers.tokenizer(spec.tokenizer)
-    assert {made.id_to_token(int(i)) for i in ends.nonzero()[0]} >= {"।", "。"}
+    for text in texts:
+        found = made.encode(text, add_special_tokens=False)
+        cuts = [text[stop - 1] for (_, stop), token in zip(found.offsets, found.ids, strict=True) if ends[token]]
+        assert len(cuts) == 2, (text, found.tokens)
 
 
 def test_words_that_a_tokenizer_does_not_know_are_counted() -> None:

@@ -196,14 +196,14 @@ def test_a_jpeg_of_endless_scans_is_refused(fast, monkeypatch):
 
 
 def test_a_decoder_that_hangs_is_cut_off_and_the_next_picture_is_read(monkeypatch):
-    wait, pixels = threading.Event(), decode._pixels
+    wait, pixels = threading.Event(), decode.from_pillow
     monkeypatch.setattr(watchdog, "SECONDS", 1)
-    monkeypatch.setattr(decode, "_pixels", lambda image, channels: wait.wait(60))
+    monkeypatch.setattr(decode, "from_pillow", lambda image, channels: wait.wait(60))
     began = time.monotonic()
     with pytest.raises(Broken, match="takes too long"):
         decode_image(encoded(make_image(), "PNG"), 3)
     assert time.monotonic() - began < 30
-    monkeypatch.setattr(decode, "_pixels", pixels)
+    monkeypatch.setattr(decode, "from_pillow", pixels)
     assert decode_image(encoded(make_image(), "PNG"), 3).shape == (40, 60, 3)
     wait.set()
 

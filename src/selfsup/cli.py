@@ -33,10 +33,12 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run one command. Returns 0; 2 for bad input; 1 for a failed run; 128 + the signal's number for a stopped one."""
     ready_streams()
     words = list(sys.argv[1:] if args is None else args)
+    words, values = _split(words)
     as_json = "--json" in words
     words = [word for word in words if word != "--json"]
     try:
         words, opening = _opening(words)
+        words += values
         aside = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
         with aside, hearing() as notes, data_opened(**opening), quiet_libraries():
             result = _run(words)
@@ -65,6 +67,12 @@ def main(args: Sequence[str] | None = None) -> int:
             return _fail(str(error), 128 + int(number))
         return _fail(_machine(error), 1)
     return 0
+
+
+def _split(words: list[str]) -> tuple[list[str], list[str]]:
+    """Return the words up to `--`, and the rest, of which none is an option, whatever it begins with."""
+    place = words.index("--") if "--" in words else len(words)
+    return words[:place], words[place:]
 
 
 def _opening(words: list[str]) -> tuple[list[str], dict[str, Any]]:
@@ -112,8 +120,9 @@ def _run(words: list[str]) -> Any:
     command, *words = words
     function = _function(command)
     known = _options(function)
-    helping = "--help" in words or "-h" in words
-    asked = {name for word in words if (name := _option(word))} - {*_accepted(known), "help", "tyro_print_completion"}
+    before, _ = _split(words)
+    helping = "--help" in before or "-h" in before
+    asked = {name for word in before if (name := _option(word))} - {*_accepted(known), "help", "tyro_print_completion"}
     more: dict[str, Further] = {}
     if _takes_more(function) and (asked or helping):
         more = _further_options(function, words, explain=not asked)

@@ -27,9 +27,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tifffile
 from PIL import Image
 
-SUFFIXES = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "TIFF": "tif", "BMP": "bmp"}
+SUFFIXES = {
+    "JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "TIFF": "tif", "BMP": "bmp", "wide TIFF": "tiff",
+    "NPY": "npy",
+}  # fmt: skip
 CLASSES = ("ant", "bee", "cat\n", "d\udce9g")  # names with a line break, and with what is no UTF-8
 FEATURES = 8192  # bytes of an image's features, of all representations together
 DAMAGE = ("flip", "flip", "cut", "header", "size", "suffix", "empty", "noise", "middle", "tail")
@@ -100,10 +104,13 @@ def damaged(data: bytes, kind: str, how: str, rng: random.Random) -> bytes:
     elif how == "header":
         other = rng.choice([b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM", b"II*\0", b"RIFF\0\0\0\0WEBP"])
         out[: len(other)] = other
+    elif how == "size" and kind == "NPY":  # as many digits as before
+        out = bytearray(bytes(out).replace(b"(24, 30", rng.choice((b"(99, 99", b"(-1, 30", b"(24,  0", b"(24, 1e"))))
     elif how == "size":
         at, form = {
             "JPEG": (data.find(b"\xff\xc0") + 5, ">HH"), "PNG": (16, ">II"), "GIF": (6, "<HH"), "BMP": (18, "<ii"),
             "WEBP": (26, "<HH"), "TIFF": (int.from_bytes(data[4:8], "little") + 10, "<I"),
+            "wide TIFF": (int.from_bytes(data[4:8], "little") + 10, "<I"),
         }[kind]  # fmt: skip
         most = {">HH": 65535, "<HH": 65535}.get(form, 2**31 - 1)
         values = [rng.choice((0, 1, most // 2, most)) for _ in range(len(form) - 1)]
@@ -224,7 +231,13 @@ def _sound(kind: str) -> list[bytes]:
     for mode in ("RGB", "L"):
         small = Image.fromarray(generator.integers(0, 256, (5, 6, 3), dtype=np.uint8))
         file = io.BytesIO()
-        small.resize((30, 24), Image.Resampling.BICUBIC).convert(mode).save(file, kind)
+        image = small.resize((30, 24), Image.Resampling.BICUBIC).convert(mode)
+        if kind == "NPY":
+            np.save(file, np.asarray(image))
+        elif kind == "wide TIFF":
+            tifffile.imwrite(file, np.asarray(image).astype(np.uint16) * 257, compression="zlib", predictor=True)
+        else:
+            image.save(file, kind)
         found.append(file.getvalue())
     return found
 

@@ -7,19 +7,23 @@ import io
 import json
 import os
 import random
+import shutil
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from lightning_fabric.plugins import Precision
 from PIL import Image
 
 import selfsup
+from selfsup.data.image.decode import FORMATS as FORMATS_READ
 from selfsup.data.image.decode import decode_image
 from selfsup.data.open import open_data
-from selfsup.errors import UserError
 from selfsup.run import Run, differences
 from selfsup.source import Broken
 from torture.fuzz import dumps, json_text, mutate_bytes, mutate_json
@@ -274,17 +278,218 @@ def images(folder: Path) -> Case:
             whole.convert(mode).save(file, kind, **options)
             kinds.append(file.getvalue())
 
+    for pixels in (shape.astype(np.uint16)[..., 0] * 257, shape[..., 0].astype(np.float32)):
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "PNG" if pixels.dtype == np.uint16 else "TIFF")
+        kinds.append(file.getvalue())
+    if "AVIF" in FORMATS_READ:
+        file = io.BytesIO()
+        whole.save(file, "AVIF")
+        kinds.append(file.getvalue())
+    kinds += [_wide_png(colours) for colours in (2, 4, 6)]
+    words = (b"\xff\xda", b"IDAT", b"IHDR", b"VP8X", b"ANMF", b"\xff\xc4", b"eXIf", b"acTL", b"ispe")
+    return _decoded(folder / "a.image", kinds, words)
+
+
+def _wide_png(colours: int) -> bytes:
+    """Return a PNG of 16 bits, in colour (2), or with transparency: grey (4), or in colour (6)."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    row = b"\0" + bytes(range(9 * {2: 6, 4: 4, 6: 8}[colours]))
+    head = struct.pack(">IIBBBBB", 9, 7, 16, colours, 0, 0, 0)
+    parts = chunk(b"IHDR", head), chunk(b"IDAT", zlib.compress(row * 7)), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def tiff(folder: Path) -> Case:
+    """A TIFF as instruments write them, read by tifffile: its header, its size, a page of it."""
+    import tifffile
+
+    generator = np.random.default_rng(0)
+    kinds = []
+    for dtype, shape, options in (
+        ("uint16", (35, 45), {}), ("uint16", (35, 45, 5), {"planarconfig": "contig"}), ("float32", (35, 45), {}),
+        ("float64", (5, 35, 45), {"planarconfig": "separate", "compression": "zlib"}), ("int16", (4, 35, 45), {}),
+        ("uint16", (35, 45, 4), {"photometric": "rgb", "extrasamples": ["unassalpha"]}), ("bool", (35, 45), {}),
+        ("uint8", (35, 45, 5), {"photometric": "separated", "extrasamples": ["unassalpha"]}),
+        ("uint16", (48, 64), {"tile": (16, 16), "bigtiff": True, "compression": "zlib", "predictor": True}),
+        ("int32", (35, 45), {"byteorder": ">", "extratags": [(42113, "s", 0, "-9999", True)]}),
+        ("uint16", (35, 45), {"extratags": [(274, "H", 1, 6, True)], "rowsperstrip": 4, "compression": "lzma"}),
+    ):  # fmt: skip
+        file = io.BytesIO()
+        pixels = (generator.random(shape) * 3000).astype(dtype)
+        tifffile.imwrite(file, pixels, **({"photometric": "minisblack"} | options))  # type: ignore[arg-type]
+        kinds.append(file.getvalue())
+    return _decoded(folder / "a.tif", kinds, tuple(np.uint16(tag).tobytes() for tag in (256, 257, 258, 273, 277, 279)))
+
+
+def npy(folder: Path) -> Case:
+    """A .npy file, as an image in a folder, as a data set, and as labels."""
+    generator = np.random.default_rng(0)
+    kinds = []
+    for pixels in (
+        generator.integers(0, 256, (35, 45, 3), np.uint8), generator.random((35, 45)).astype(np.float16),
+        generator.random((5, 35, 45)).astype(">f8"), np.asfortranarray(generator.random((35, 45, 2)) > 0.5),
+        generator.integers(-99, 99, (9, 8, 8, 3)), np.arange(9), np.array(list("abcabcabc")),
+    ):  # fmt: skip
+        file = io.BytesIO()
+        np.save(file, pixels, allow_pickle=False)
+        kinds.append(file.getvalue())
+    words = (
+        b"'shape': (",
+        b"999999999,",
+        b"(1000000000,)",
+        b"'<U9'",
+        b"'|O'",
+        b"'<f2'",
+        b"True",
+        b"()",
+        b"\x02\x00",
+        b"-1",
+    )
+    decoded = _decoded(folder / "a.npy", kinds, words)
+    path, x = folder / "a.npy", np.zeros((9, 8, 8), np.uint8)
+
     def case(rng: random.Random) -> None:
-        data = mutate_bytes(rng.choice(kinds), rng, (b"\xff\xda", b"IDAT", b"IHDR", b"VP8X", b"ANMF", b"\xff\xc4"))
+        decoded(rng)
+        if rng.random() < 0.5:
+            open_data(x, str(path))
+        source = open_data(path)
+        source.read(0), source.spec(), source.fingerprint()
+
+    return case
+
+
+def _decoded(path: Path, kinds: list[bytes], words: tuple[bytes, ...]) -> Case:
+    """Return a case that reads a mutated image file: as a sample, and as the query of a search."""
+    from selfsup.data.image.decode import image_size, read_header
+    from selfsup.data.image.query import open_query
+
+    def case(rng: random.Random) -> None:
+        data = mutate_bytes(rng.choice(kinds), rng, words)
+        path.write_bytes(data)
         try:
-            decode_image(data, rng.choice((1, 3, 4)))
-        except Broken as error:
-            raise UserError(str(error)) from None
+            pixels = decode_image(data, rng.choice((None, 1, 3, 4)), rng.choice((0, 0, 0, 1, 3)))
+            assert pixels.ndim == 3
+            assert pixels.dtype.kind in "buif"
+            read_header(data), image_size(str(path))
+        except Broken:
+            return
+        source = open_query(str(path))
+        try:
+            source.conform(source.spec(size=16)).read(0)
+        except Broken:
+            return
+
+    return case
+
+
+def tables(folder: Path) -> Case:
+    """A file of labels by path: separators, encodings, quotes, Parquet; for samples that have paths."""
+    for number in range(6):
+        (folder / "ab"[number % 2]).mkdir(exist_ok=True)
+        Image.new("RGB", (9, 9), (number, 0, 0)).save(folder / "ab"[number % 2] / f"Ärger {number}.png")
+    source = open_data(folder)
+    rows = [("path", "note", "label"), *((source.path(i), f'a "b",\nc {i}', f"00{i % 3}") for i in range(6))]
+    kinds = []
+    for separator, encoding in (
+        (",", "utf-8"),
+        (";", "cp1252"),
+        ("\t", "utf-16"),
+        ("|", "utf-8-sig"),
+        (",", "utf-32-le"),
+    ):
+        text = io.StringIO()
+        csv.writer(text, delimiter=separator).writerows(rows)
+        kinds.append(text.getvalue().encode(encoding))
+    kinds.append(b"\r".join(f"{path},{label}".encode() for path, _, label in rows[1:]))  # no header, old Macs
+    path = folder / "labels.data"
+    for label in ([f"00{i}" for i in range(6)], [1, 2, None, 1, 2, 3], [["a", "b"], ["c"], [], ["a"], None, ["b"]]):
+        pq.write_table(pa.table({"file": [row[0] for row in rows[1:]], "label": label}), path)
+        kinds.append(path.read_bytes())
+    words = (
+        b'"',
+        b",",
+        b";",
+        b"\t",
+        b"\n",
+        b"\r",
+        b"\0",
+        b"\xff\xfe",
+        b"\xef\xbb\xbf",
+        b"sep=;\n",
+        b"path",
+        b"PAR1",
+        b"a/",
+        b"\\",
+    )
+
+    def case(rng: random.Random) -> None:
+        path.write_bytes(mutate_bytes(rng.choice(kinds), rng, words))
+        columns = rng.choice(("", "", "", ":path=1,label=3", ":label=note", ":path=file,label=label"))
+        found: Any = open_data(folder, f"{path}{columns}")
+        found.fingerprint(), "".join(found.notes), str(found.labels.classes)
+
+    return case
+
+
+def texts(folder: Path) -> Case:
+    """A file of texts: lines, JSON, CSV, TSV and Parquet in several encodings, with labels."""
+    documents = [f"A sentence about thing {i}. Schön, 한국어, कुल! 😀" for i in range(6)]
+    rows = [{"text": text, "label": i % 3} for i, text in enumerate(documents)]
+    table = io.StringIO()
+    csv.writer(table).writerows([("text", "label"), *((row["text"] + '\n"x"', row["label"]) for row in rows)])
+    pq.write_table(pa.table({"text": documents, "label": list(range(6))}), folder / "a.parquet")
+    whole = {
+        ".txt": "\n".join(documents), ".jsonl": "\n".join(map(json.dumps, rows)), ".json": json.dumps(rows),
+        ".csv": table.getvalue(), ".tsv": "text\tlabel\n" + "".join(f"{row['text']}\t1\n" for row in rows),
+    }  # fmt: skip
+    kinds = [
+        (suffix, text.encode(encoding, errors="replace"))
+        for suffix, text in whole.items()
+        for encoding in ("utf-8", "utf-8-sig", "cp1252", "utf-16", "utf-16-be", "utf-32")
+    ]
+    kinds.append((".parquet", (folder / "a.parquet").read_bytes()))
+    words = (
+        b'"',
+        b"{",
+        b"[",
+        b"]",
+        b"\\ud800",
+        b"\n",
+        b"\r",
+        b"\0",
+        b"\xff\xfe",
+        b'"text":',
+        b"1e999",
+        b"\t",
+        b"null",
+        b"\xf0",
+    )
+    from selfsup.data.text.sources import open_query
+
+    def case(rng: random.Random) -> None:
+        suffix, data = rng.choice(kinds)
+        path = folder / f"b{suffix}"
+        path.write_bytes(mutate_bytes(data, rng, words))
+        shutil.rmtree(folder / "cache", ignore_errors=True)  # each case is another corpus
+        if rng.random() < 0.2:
+            open_query(str(path)).read(0)
+        column = rng.choice(("", ":text", ":text:label")) if suffix != ".txt" else ""
+        source: Any = open_data(f"text:{path}{column}")
+        source.fingerprint(), "".join(source.notes)
+        for index in range(min(len(source), 50)):
+            try:
+                source.read(index)
+            except Broken:
+                continue
 
     return case
 
 
 FORMATS: dict[str, Callable[[Path], Case]] = {
     "recipe": recipe, "checkpoint": checkpoint, "parquet": parquet, "npz": npz, "lists": lists, "labels": labels,
-    "logs": logs, "images": images,
+    "logs": logs, "images": images, "tiff": tiff, "npy": npy, "tables": tables, "texts": texts,
 }  # fmt: skip

@@ -156,6 +156,7 @@ def _child(name: str, seed: int, count: int, minutes: float) -> int:
 
     out = os.fdopen(os.dup(1), "w")
     with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as nowhere:
+        os.environ["SELFSUP_CACHE"] = f"{folder}/cache"
         case: Callable[[random.Random], object] = FORMATS[name](Path(folder))
         for number in range(20):  # imports and compiles before memory is bounded
             with suppress(Exception):

@@ -65,15 +65,23 @@ def to_utf8(raw: bytes, encoding: str) -> bytes:
 
 
 def read_lines(path: str, encoding: str) -> Iterator[bytes]:
-    """Yield the lines of a file in UTF-8, without their ends and without a mark."""
+    """Yield the lines of a file in UTF-8, without their ends and without a mark.
+
+    Lines end in \\n or \\r\\n; in a file without these, in \\r, as on old Macs.
+    """
     if encoding == UTF8:
         with open(path, "rb") as file:
+            old = _is_old(file.read(BLOCK))
+            file.seek(0)
             for number, line in enumerate(file):
-                yield (line.removeprefix(codecs.BOM_UTF8) if number == 0 else line).rstrip(b"\r\n")
+                whole = (line.removeprefix(codecs.BOM_UTF8) if number == 0 else line).rstrip(b"\r\n")
+                yield from whole.split(b"\r") if old else [whole]
     else:
         with open(path, encoding=encoding, errors="replace", newline="\n") as file:
+            old = _is_old(file.read(BLOCK).encode(errors="replace"))
+            file.seek(0)
             for text in file:
-                yield _invalid(text.rstrip("\r\n"))
+                yield from map(_invalid, text.rstrip("\r\n").split("\r") if old else [text.rstrip("\r\n")])
 
 
 def about_encodings(counts: Mapping[str, int], what: str) -> list[str]:
@@ -87,6 +95,10 @@ def about_encodings(counts: Mapping[str, int], what: str) -> list[str]:
 
 def _invalid(text: str) -> bytes:
     return text.encode(errors="replace").replace("\N{REPLACEMENT CHARACTER}".encode(), b"\xff")  # counted as damaged
+
+
+def _is_old(head: bytes) -> bool:
+    return b"\r" in head and b"\n" not in head
 
 
 def _wide(block: bytes) -> str | None:

@@ -23,8 +23,9 @@ from selfsup.errors import RunFailed, UserError
 BLOCK = 65_536  # paths that are Python objects at a time
 WORTH = 20_000  # files: fewer are walked as quickly as their index is read
 SETTLED = 2_000_000_000  # ns: a folder that has just changed may change again without another time
-VERSION = b"selfsup index 2\n"
-HIDDEN, LINKS, LOOPS = "hidden", "links", "loops"  # folders that are left out; files count by their suffix
+VERSION = b"selfsup index 3\n"
+# what is left out: folders, and files of a suffix that is taken; other files count by their suffix
+HIDDEN, LINKS, LOOPS, HIDDEN_FILES = "hidden", "links", "loops", "hidden files"
 
 Stamp = tuple[int, int, int]  # of a folder: inode, times of modification and of change; 0 where they say too little
 
@@ -36,11 +37,11 @@ class _Index(NamedTuple):
     stamps: NDArray[np.int64]
     starts: NDArray[np.int64]
     files: pa.Array
-    left: pa.Array  # as JSON: suffix, HIDDEN, LINKS or LOOPS -> how many
+    left: pa.Array  # as JSON: suffix or one of the words above -> how many
 
 
 class Found(NamedTuple):
-    """The paths of the files below a folder, and how many others were left out: by suffix, HIDDEN, LINKS, LOOPS."""
+    """The paths of the files below a folder, and how many others were left out: by suffix or by such a word."""
 
     files: pa.Array
     left: Counter[str]
@@ -171,6 +172,8 @@ def _list(
             if name.startswith(b"."):
                 if entry.is_dir(follow_symlinks=False):
                     left[HIDDEN] += 1
+                elif name.lower().endswith(suffixes):
+                    left[HIDDEN_FILES] += 1
             elif entry.is_dir(follow_symlinks=False):
                 below.append(name)
             elif entry.is_symlink() and os.path.isdir(entry.path):

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from selfsup.base.paths import expanded
 from selfsup.data.image import Files
 from selfsup.data.index import pack
-from selfsup.data.npz import read_npz
+from selfsup.data.npz import npz_names, read_npy, read_npz
 from selfsup.data.paths import find_paths
 from selfsup.data.tables import Table, open_table, plain
 from selfsup.errors import UserError
@@ -43,6 +43,10 @@ MISSING = frozenset(
 )  # -1, and what pandas takes for missing
 PATHS = ("path", "file", "file name", "file path", "image", "image path", "image name", "img", "name", "document", "id")
 LABELS = ("label", "labels", "class", "class name", "category", "species", "target", "tag", "y")
+MARKS = {  # how files begin
+    b"PK": "npz", b"\x93NUMPY": "npy", b"PAR1": "parquet", b"\x1f\x8b": "compressed", b"\x80": "a pickle",
+    b"\xd0\xcf\x11\xe0": "a spreadsheet", b"SQLite": "a database",
+}  # fmt: skip
 PARTS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing", "dev", "eval", "holdout"})
 SEVERAL = "|"
 HELP = "'folders', a CSV file (path,label), a Parquet file or an .npz file with y"
@@ -68,10 +72,10 @@ def with_labels(source: Source, labels: LabelsGiven) -> Source:
             found = _folder_labels(source)
         elif not os.path.isfile(name):
             raise UserError(f"no label file {name!r}; give {HELP}")
-        elif name.endswith((".npz", ".npy")):
-            found = _array_file(source, name)
+        elif (kind := _kind_of(name)) in ("npz", "npy"):
+            found, notes = _array_file(source, name, kind)
         else:
-            found, notes = _table_labels(source, name, columns)
+            found, notes = _table_labels(source, name, kind, columns)
     else:
         name = "labels"
         found, notes = _given_labels(source, labels)
@@ -154,7 +158,10 @@ def array_labels(name: str, y: NDArray[Any]) -> Labels:
         raise UserError(f"{name}: y must hold one number or name a sample, not {y.dtype} {y.shape}")
     if y.dtype.kind == "f" and np.isinf(y).any():
         raise UserError(f"{name}: y holds infinity; labels are numbers or names")
-    found = read_labels(y.tolist())
+    try:
+        found = read_labels(y.tolist())
+    except (SystemError, ValueError):  # numbers that are no characters
+        raise UserError(f"{name}: y is damaged, its names are no text") from None
     if y.dtype.kind == "f" and (y[np.isfinite(y)] % 1 != 0).any():
         told = "the labels are fractions: each value is a class, except with --target numeric"
         return replace(found, notes=(*found.notes, told))
@@ -208,19 +215,30 @@ def _written(value: Any) -> str | None:
     return str(value)  # dates, decimals, identifiers
 
 
-def _array_file(source: Source, path: str) -> Labels:
-    if path.endswith(".npy"):
-        try:
-            y: NDArray[Any] | None = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
-    else:
-        y = read_npz(path, "y")
+def _kind_of(path: str) -> str:
+    """Return npz, npy, parquet or table by what a label file begins with; `UserError` for what is none of these."""
+    with open(path, "rb") as file:
+        head = file.read(16)
+    found = next((kind for mark, kind in MARKS.items() if head.startswith(mark)), "table")
+    if found == "npz" and path.lower().endswith((".xlsx", ".ods", ".zip")):
+        found = "a spreadsheet or an archive"
+    if found == "table" and head.lstrip(b"\xef\xbb\xbf \r\n\t").startswith((b"[", b"{")):
+        found = "JSON"
+    if found not in ("npz", "npy", "parquet", "table"):
+        raise UserError(f"{path} is {found}; save its labels as a CSV file (path,label)")
+    return found
+
+
+def _array_file(source: Source, path: str, kind: str) -> tuple[Labels, list[str]]:
+    y = read_npy(path) if kind == "npy" else read_npz(path, "y")
     if y is None:
-        raise UserError(f"{path} holds no array y; save it with numpy.savez(path, y=labels)")
+        raise UserError(f"{path} holds no array y ({npz_names(path)}); save it with numpy.savez(path, y=labels)")
     if y.shape[:1] != (len(source),):
         raise UserError(f"{path}: y has the shape {y.shape}, but {source.name} has {len(source)} samples")
-    return array_labels(path, y)
+    order = (
+        [] if _has_numbers(source) else [f"y is in the order of the samples, of which the first is {source.path(0)!r}"]
+    )
+    return array_labels(path, y), order
 
 
 def _given_labels(source: Source, labels: Any) -> tuple[Labels, list[str]]:
@@ -267,13 +285,17 @@ def _texts(source: Source) -> list[str]:
 
 
 def _paths(source: Source) -> pa.Array:
-    if isinstance(source, Files):
+    if isinstance(source, Files) and not source.all_pages:
         return source.paths
     return pack(os.fsencode(source.path(i)) for i in range(len(source)))
 
 
+def _has_numbers(source: Source) -> bool:
+    return source.path(0) == "0"  # samples that have numbers, not paths
+
+
 def _folder_labels(source: Source) -> Labels:
-    if source.path(0) == "0":  # samples that have numbers, not paths
+    if _has_numbers(source):
         raise UserError(
             f"{source.name} has no folders to take labels from; give a CSV file (path,label) or .npz with y"
         )
@@ -302,10 +324,10 @@ def _around(paths: pa.Array) -> bytes:
     return b"/".join([*(folder for folder, _ in pairs), b""])
 
 
-def _table_labels(source: Source, path: str, columns: Mapping[str, str]) -> tuple[Labels, list[str]]:
+def _table_labels(source: Source, path: str, kind: str, columns: Mapping[str, str]) -> tuple[Labels, list[str]]:
     """Return labels from a table of paths and labels, and what was done to read it."""
     try:
-        if path.endswith(".parquet"):
+        if kind == "parquet":
             return _parquet_labels(source, path, columns)
         table = open_table(path)
         path_column, label_column, header, notes = _choose(source, table, columns)
@@ -322,29 +344,51 @@ def _table_labels(source: Source, path: str, columns: Mapping[str, str]) -> tupl
 def _parquet_labels(source: Source, path: str, columns: Mapping[str, str]) -> tuple[Labels, list[str]]:
     with pa.parquet.ParquetFile(path) as file:
         names = file.schema_arrow.names
-        known = Table(path, "utf-8", ",", 0, tuple(names), ())
-        wanted = [known.column(columns.get(what, what)) for what in ("path", "label")]
-        rows = file.read([names[place] for place in wanted])
-    found, label = (rows[names[place]].to_pylist() for place in wanted)
-    return _by_path(source, path, _packed(found), label)
+        head = next(file.iter_batches(1), None)
+        second = [] if head is None else [_cell(column[0].as_py()) for column in head.columns]
+        path_column, label_column, _, notes = _choose(
+            source, Table(path, "utf-8", ",", 0, tuple(names), tuple(second)), columns, named=True
+        )
+        rows = file.read([names[path_column], names[label_column]])
+    found, label = rows[names[path_column]].to_pylist(), rows[names[label_column]].to_pylist()
+    given = [(one, value) for one, value in zip(found, label, strict=True) if one is not None or value is not None]
+    labels, more = _by_path(source, path, _packed(one or "" for one, _ in given), [value for _, value in given])
+    return labels, [*notes, *more]
 
 
-def _choose(source: Source, table: Table, columns: Mapping[str, str]) -> tuple[int, int, bool, list[str]]:
-    """Return the places of the columns of paths and labels, whether there is a header, and what was decided."""
+def _cell(value: Any) -> str:
+    return os.fsdecode(value) if isinstance(value, str | bytes) else ""
+
+
+def _choose(
+    source: Source, table: Table, columns: Mapping[str, str], named: bool = False
+) -> tuple[int, int, bool, list[str]]:
+    """Return the places of the columns of paths and labels, whether there is a header, and what was decided.
+
+    `named`: the first row is certainly one.
+    """
     first, second = table.first, table.second
     place = {what: _numbered(table, name) for what, name in columns.items()}
     numbered = bool(columns) and all(plain(name) not in map(plain, first) for name in columns.values())
-    header = not numbered or not any(_has(source, cell) for cell in first)
+    header = named or not numbered or not any(_has(source, cell) for cell in first)
     place |= {what: known for what, names in (("path", PATHS), ("label", LABELS)) if what not in place
               and (known := _known(first, names)) is not None and header}  # fmt: skip
-    if "path" not in place and any(_has(source, cell) for cell in first):
+    if "path" not in place and not named and any(_has(source, cell) for cell in first):
         header, place = False, {"path": next(i for i, cell in enumerate(first) if _has(source, cell))}
     elif "path" not in place:
         place |= {"path": i for i in range(min(map(len, (first, second)))) if _has(source, second[i])}  # noqa: B035
     if "label" not in place and len(first) == 2 and "path" in place:
         place["label"] = 1 - place["path"]
-    for what in ("path", "label"):
+    for what, names in (("path", PATHS), ("label", LABELS)):
         if what not in place:
+            twice = [cell for cell in first if plain(cell) == plain(names[0])]
+            if len(twice) > 1:
+                raise UserError(f"{table.path} has {len(twice)} columns called {twice[0]!r}; rename all but one")
+            if len(first) == 1:
+                raise UserError(
+                    f"{table.path} must be a CSV file with the columns path,label, and has only one, {first[0]!r}; "
+                    "cells are separated by commas, semicolons, tabs or bars"
+                )
             columns_are = ", ".join(repr(cell) for cell in first[:20])
             raise UserError(
                 f"{table.path} must be a CSV file with the columns path,label, and none of its columns "
@@ -397,6 +441,11 @@ def _by_path(source: Source, name: str, given: pa.Array, values: pa.Array | list
     if pc.any(differs).as_py():
         some = os.fsdecode(given.filter(differs)[0].as_py())
         raise UserError(f"{name} gives {some!r} two different labels; keep one row for each path")
+    if isinstance(source, Files) and source.all_pages and source.pages is not None:
+        firsts = np.maximum.accumulate(np.where(source.pages == 0, np.arange(len(source)), 0))
+        if ((last < 0) & (last[firsts] >= 0)).any():
+            notes = [*notes, "the label of a file is that of all its pages"]
+        last = np.where(last < 0, last[firsts], last)
     return read_labels(label.take(pa.array(last, mask=last < 0)), several=several), notes
 
 

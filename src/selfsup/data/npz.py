@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 import os
+import tokenize
 import zlib
 from typing import Any
 from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
+import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from selfsup.errors import UserError
 
 EASY, DENSE = 1 << 30, 100  # bytes that are always unpacked; beyond that, the largest ratio of unpacked to packed bytes
+
+OBJECTS = "it holds Python objects, which are not read: save an array of numbers, or of texts"
 
 
 def read_npz(path: str, name: str) -> NDArray[Any] | None:
@@ -34,6 +38,13 @@ def read_npz(path: str, name: str) -> NDArray[Any] | None:
         raise UserError(f"{path} is not a readable .npz file: {reason}") from None
 
 
+def npz_names(path: str) -> str:
+    """Return a line on which arrays an .npz file holds instead of those that are needed."""
+    with ZipFile(path) as archive:
+        names = [name.removesuffix(".npy") for name in archive.namelist()]
+    return f"it holds {', '.join(map(repr, names[:8])) or 'none'}"
+
+
 def read_npy(path: str) -> NDArray[Any]:
     """Return the array of a .npy file. Nothing is unpickled."""
     try:
@@ -45,6 +56,10 @@ def read_npy(path: str) -> NDArray[Any]:
             shape, _, dtype = (npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0)(file)
             if math.prod(shape) * dtype.itemsize > size:
                 raise ValueError(f"it declares an array of {shape} {dtype} in {size:,} bytes")
+            if dtype.hasobject:
+                raise ValueError(OBJECTS)
+            if 0 not in shape and dtype.itemsize:
+                return np.load(path, mmap_mode="r", allow_pickle=False)  # of many images only those that are read
             file.seek(0)
             return npy.read_array(file, allow_pickle=False)
     except _NPZ_ERRORS as error:
@@ -60,6 +75,8 @@ def _check_npy(archive: ZipFile, about: ZipInfo) -> None:
             raise ValueError(f"it has an array of the format {version}")
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, _, dtype = read(file)
+    if dtype.hasobject:
+        raise ValueError(OBJECTS)
     declared = math.prod(shape) * max(dtype.itemsize, 1)
     size = os.path.getsize(archive.filename or "")
     packed = min(about.compress_size, size)
@@ -71,5 +88,5 @@ def _check_npy(archive: ZipFile, about: ZipInfo) -> None:
 # everything that numpy and zipfile raise for a file that is damaged or that they cannot read
 _NPZ_ERRORS = (
     OSError, ValueError, EOFError, KeyError, TypeError, SyntaxError, MemoryError, NotImplementedError, RuntimeError,
-    OverflowError, BadZipFile, zlib.error,
+    OverflowError, BadZipFile, zlib.error, tokenize.TokenError,
 )  # fmt: skip

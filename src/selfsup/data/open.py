@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from selfsup.base.cache import cache_folder
@@ -19,9 +21,9 @@ from selfsup.data import packages
 from selfsup.data.image import Arrays, Files
 from selfsup.data.image.decode import OPTIONAL, SUFFIXES
 from selfsup.data.image.torchvision import open_torchvision
-from selfsup.data.index import HIDDEN, LINKS, LOOPS, Found, look_below, pack
+from selfsup.data.index import HIDDEN, HIDDEN_FILES, LINKS, LOOPS, Found, look_below, pack
 from selfsup.data.labels import LabelsGiven, array_labels, with_labels
-from selfsup.data.npz import read_npy, read_npz
+from selfsup.data.npz import npz_names, read_npy, read_npz
 from selfsup.data.objects import open_object
 from selfsup.data.text.open import PREFIX, names_rows, open_hub, open_text, text_files
 from selfsup.errors import RunFailed, UserError, need, unknown
@@ -99,17 +101,23 @@ def _open_named(data: str) -> Source:
         return open_hub(data)
     if os.path.isdir(data):
         return _folder(data)
-    if data.endswith(".npz") and os.path.isfile(data):
+    suffix = os.path.splitext(data)[1].lower()
+    if suffix == ".npz" and os.path.isfile(data):
         x, y = read_npz(data, "x"), read_npz(data, "y")
         if x is None:
-            raise UserError(f"{data} holds no array x; save it with numpy.savez(path, x=images, y=labels)")
+            raise UserError(
+                f"{data} holds no array x ({npz_names(data)}); save it with numpy.savez(path, x=images, y=labels)"
+            )
         return Arrays(x, None if y is None else array_labels(data, y), name=data)
-    if data.endswith(".npy") and os.path.isfile(data):
+    if suffix == ".npy" and os.path.isfile(data):
         return Arrays(read_npy(data), name=data)
-    if data.endswith((".txt", ".lst")) and os.path.isfile(data):
+    if suffix in (".txt", ".lst") and os.path.isfile(data):
         return _list_file(data)
     if os.path.exists(data):
-        raise UserError(f"cannot read {data!r} as data; give a folder, a list file (.txt), an .npz or a .npy file")
+        told = ": it is one image; give its folder" if suffix in SUFFIXES else ""
+        raise UserError(
+            f"cannot read {data!r} as data{told or '; give a folder, a list file (.txt), an .npz or a .npy file'}"
+        )
     head, _, part = data.partition(":")
     if part and head in NAMED:
         raise UserError(
@@ -173,7 +181,8 @@ def _folder(root: str) -> Source:
 
 def left_out(name: str, found: Found) -> tuple[str, ...]:
     """Return a line that counts what is left out of a folder, and says what reads it; none if that is nothing."""
-    suffixes = Counter({what: count for what, count in found.left.items() if what not in (HIDDEN, LINKS, LOOPS)})
+    words = (HIDDEN, HIDDEN_FILES, LINKS, LOOPS)
+    suffixes = Counter({what: count for what, count in found.left.items() if what not in words})
     parts = []
     for suffix, count in suffixes.most_common(6):
         needed = OPTIONAL[suffix][1] if suffix in OPTIONAL else ""
@@ -182,7 +191,11 @@ def left_out(name: str, found: Found) -> tuple[str, ...]:
         parts.append(f"{sum(suffixes.values()) - sum(count for _, count in suffixes.most_common(6)):,} others")
     lines = []
     if parts:
-        lines.append(f"{sum(suffixes.values()):,} files are left out for their suffix: {', '.join(parts)}")
+        total = sum(suffixes.values())
+        told = "files are left out for their suffix" if total > 1 else "file is left out for its suffix"
+        lines.append(f"{total:,} {told}: {', '.join(parts)}")
+    if count := found.left[HIDDEN_FILES]:
+        lines.append(f"{count:,} hidden file{'s are' if count > 1 else ' is'} left out")
     if count := found.left[HIDDEN]:
         lines.append(f"{count:,} hidden folder{'s are' if count > 1 else ' is'} left out")
     if count := found.left[LINKS]:
@@ -202,6 +215,8 @@ def _list_file(path: str) -> Source:
         raise UserError(f"the list file {path!r} names no images; it holds one path a line")
     files = Files(os.path.dirname(os.path.abspath(path)), paths, name=path)
     _check_list(path, files)
+    if again := len(paths) - pc.count_distinct(paths).as_py():
+        files.notes = (f"{path}: {again:,} paths are listed more than once, each time as another sample",)
     return files.paged(opening().pages)
 
 
@@ -210,14 +225,15 @@ def _lines(path: str, file: Iterable[bytes]) -> Iterator[bytes]:
         if number == 0 and (line.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in line[:4]):
             raise UserError(f"the list file {path!r} is UTF-16; save it as UTF-8 (iconv -f UTF-16 -t UTF-8)")
         text = line.removeprefix(b"\xef\xbb\xbf") if number == 0 else line  # the byte order mark of some editors
-        if text.strip():
-            yield text.rstrip(b"\r\n").removeprefix(b"./")
+        for one in text.strip(b"\r\n").split(b"\r"):  # lines of old Macs end in \r alone
+            if one.strip():
+                yield one.removeprefix(b"./")
 
 
 def _check_list(path: str, files: Files) -> None:
-    """Raise `UserError`, with the reason, if none of the first paths of a list file is there."""
+    """Raise `UserError`, with the reason, if none of the paths of a list file is there; the first 16 are looked at."""
     some = [os.path.join(files.root, line) for line in files.paths[:16].to_pylist()]
-    if any(b"\0" not in line and os.path.exists(line) for line in some):
+    if any(_exists(line) for line in some):
         if folders := sum(os.path.isdir(line) for line in some if b"\0" not in line):
             raise UserError(f"the list file {path!r} names {folders} folders; it holds one image file a line")
         return
@@ -237,3 +253,16 @@ def _check_list(path: str, files: Files) -> None:
         raise UserError(f"the list file {path!r} names {os.fsdecode(line)!r}: ~ is not expanded; write the whole path")
     if line.startswith((b"[", b"{")):
         raise UserError(f"the list file {path!r} is JSON; it holds one path a line")
+    if re.match(rb"[a-zA-Z][a-zA-Z0-9+.-]+://", line):
+        raise UserError(
+            f"the list file {path!r} names {os.fsdecode(line)!r}: download these files, and list their paths"
+        )
+    if not any(_exists(os.path.join(files.root, one.as_py())) for one in files.paths[16:]):
+        raise UserError(
+            f"the list file {path!r} names no file that is there: {os.fsdecode(line)!r} was looked for in "
+            f"{os.fsdecode(files.root)!r}; for texts, a document a line, give text:{path}"
+        )
+
+
+def _exists(path: bytes) -> bool:
+    return b"\0" not in path and os.path.exists(path)

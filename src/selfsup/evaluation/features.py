@@ -41,6 +41,7 @@ def feature_batches(
         batch = views.finish({key: value.to(device) for key, value in fetched.batch.items()})
         read = fetched.batch["index"].numpy() == wanted  # a broken sample was replaced by another one
         yield wanted[read], encoder(batch["x"]).float().cpu().numpy()[read]
+    skipped.say("are left out")
 
 
 def extract(

@@ -29,18 +29,30 @@ def find_samples(data: str, paths: Sequence[str], side: int) -> list[Image.Image
     """
     if os.path.isdir(data):
         inside = [not os.path.isabs(path) and ".." not in path.split("/") and "\0" not in path for path in paths]
-        encoded = [path.encode(errors="surrogateescape") for path in paths]
-        files = Files(data, pa.array(encoded, pa.binary()))
+        files = _paged(data, paths)
         found = [read_sample(files, number, side) if inside[number] else None for number in range(len(paths))]
         if any(found):
             return found
     source: Any = open_data(data)
     if isinstance(source, Files):
-        wanted = pa.array([path.encode(errors="surrogateescape") for path in paths], pa.large_binary())
-        numbers = pc.index_in(wanted, value_set=source.paths).to_pylist()
-        return [None if number is None else read_sample(source, number, side) for number in numbers]
+        files = _paged(os.fsdecode(source.root), paths)
+        known = pc.is_in(files.paths, value_set=source.paths).to_pylist()
+        return [read_sample(files, number, side) if known[number] else None for number in range(len(paths))]
     places = {source.path(number): number for number in range(len(source))}
     return [read_sample(source, places[path], side) if path in places else None for path in paths]
+
+
+def _paged(root: str, paths: Sequence[str]) -> Files:
+    """Return files by their paths, of which some end in #2, #3, … for a page; a file may also be called so."""
+    names, pages = [], []
+    for path in paths:
+        name, mark, page = path.rpartition("#")
+        numbered = mark and page.isdecimal() and "\0" not in path and not os.path.lexists(os.path.join(root, path))
+        names.append((name if numbered else path).encode(errors="surrogateescape"))
+        pages.append(max(int(page), 1) - 1 if numbered else 0)
+    files = Files(root, pa.array(names, pa.binary()))
+    files.pages = np.array(pages, np.int64)
+    return files
 
 
 def read_sample(source: Source, number: int, side: int, letters: int = LETTERS) -> Image.Image | str | None:

@@ -22,7 +22,8 @@ SPECIAL = {  # names of each in common tokenizers; the first one is ours
     "mask": ("[MASK]", "<mask>"),
 }
 
-ENDS = set(".!?Ċ。！？।॥؟۔")  # of sentences; Ċ is a line's end in byte-level tokens
+ENDS = set(".!?\n。！？।॥؟۔")  # of sentences
+CLOSING = "\"')”’」』）"  # may follow it
 
 _read: dict[str, str] = {}  # tokenizers of runs that were opened, by digest
 
@@ -66,8 +67,10 @@ def tables(digest: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return for every token whether it ends a sentence, and whether it continues the word before it."""
     made = tokenizer(digest)
     words = [made.id_to_token(number) or "" for number in range(made.get_vocab_size())]
-    ends = np.array([word.removeprefix("##").rstrip("\"')")[-1:] in ENDS for word in words])
     byte_level = any(word.startswith("Ġ") for word in words)
+    shown = made.decode_batch([[number] for number in range(len(words))], skip_special_tokens=False)
+    read = shown if byte_level else [word.removeprefix("##") for word in words]
+    ends = np.array([text.rstrip(CLOSING)[-1:] in ENDS for text in read])
     on = [word[:1].isalnum() and byte_level if not word.startswith("##") else True for word in words]
     return ends, np.array(on)
 

@@ -150,6 +150,8 @@ def fit(
                 saved_step, saving = done, time.monotonic() - saved_at
             if stop and done < plan.steps:
                 raise Interrupted(stop, done, plan.steps, folder)
+    if folder is not None and fabric.is_global_zero:
+        skipped.say("were replaced by others")
 
 
 def _timed(stream: Iterator[Fetched]) -> Iterator[tuple[Fetched, float]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from selfsup.base.notes import say
 from selfsup.base.writing import write_atomically
 from selfsup.errors import RunFailed
 from selfsup.source import Source
@@ -112,6 +113,13 @@ class Skipped:
             new = file.read()
         self.known += len(new)
         self.reasons |= {line["path"]: line["reason"] for line in _lines(new, path=str, reason=str)}
+
+    def say(self, what: str) -> None:
+        """Say how many samples could not be read, and what became of them; nothing if all could."""
+        if self.reasons:
+            where = f"; {self.path} lists them" if self.path else ""
+            name = self.source.name
+            say(f"{name}: {len(self.reasons):,} samples could not be read and {what} ({self.summary()}){where}")
 
     def summary(self) -> str:
         """Return the counts by reason in words."""

@@ -36,7 +36,7 @@ def _is_readable(name: str) -> bool:
     return name in Image.OPEN and (name != "AVIF" or bool(features.check("avif")))
 
 
-_ALWAYS = (
+ALWAYS = (
     ".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".npy",
 )  # fmt: skip
 OPTIONAL = {  # suffix -> the format of Pillow, and what has to be installed to read it
@@ -46,16 +46,14 @@ OPTIONAL = {  # suffix -> the format of Pillow, and what has to be installed to 
     ".jxl": ("JXL", "pip install pillow-jxl-plugin"),
 }
 _EXTRA = {suffix: name for suffix, (name, _) in OPTIONAL.items() if _is_readable(name)}
-SUFFIXES = frozenset([*_ALWAYS, *_EXTRA])
+SUFFIXES = frozenset([*ALWAYS, *_EXTRA])
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", *sorted(set(_EXTRA.values())))  # whatever the suffix
 MAX_PIXELS = 200_000_000  # more are refused by the header, before memory is allocated
 MAX_BYTES = 1 << 30  # of a file
 MAX_WORK = 20 * MAX_PIXELS  # pixels times scans of a JPEG: a few bytes of a scan can cost a pass over all pixels
+MIXED = ("P", "PA", "LA", "La", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")  # modes that become colours
 
 T = TypeVar("T")
-
-# EXIF orientation 1 to 8 -> swap the axes, then mirror left and right, then top and bottom
-_ORIENTATIONS = ((0, 0, 0), (0, 0, 0), (0, 1, 0), (0, 1, 1), (0, 0, 1), (1, 0, 0), (1, 1, 0), (1, 1, 1), (1, 0, 1))
 
 
 def read_image(path: str | bytes, channels: int | None = 3, page: int = 0) -> NDArray[Any]:
@@ -111,19 +109,23 @@ def read_header(data: bytes) -> Header:
         pixels = _guarded(lambda: instruments.read_npy(data))
         return Header(pixels.dtype in (np.uint8, np.bool_) and pixels.shape[2] in (1, 3), pixels.shape[2], False, 1)
 
-    def look(image: Image.Image) -> Header:
-        alpha = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
-        ordinary = image.mode not in ("I", "F") and not image.mode.startswith("I;")
-        ordinary = ordinary and not instruments.is_wide_png(data) and not _for_tifffile(image)
-        bands = _bands(image) if image.format == "TIFF" else len(image.getbands())
-        return Header(ordinary, bands, alpha, getattr(image, "n_frames", 1))
+    def look(image: Image.Image) -> Header | None:
+        if _for_tifffile(image):
+            return None
+        wide = image.mode in ("I", "F") or image.mode.startswith("I;") or instruments.is_wide(data)
+        alpha = image.mode in ("RGBA", "LA", "PA") or ("transparency" in image.info and not wide)
+        if instruments.is_wide(data):
+            alpha = instruments.has_alpha(data)
+        grey = image.mode in ("1", "L", "LA") or image.mode[0] in "IF"
+        return Header(not wide, (1 if grey else 3) + alpha, alpha, getattr(image, "n_frames", 1))
 
     try:
-        return _by_pillow(data, look)
+        if found := _by_pillow(data, look):
+            return found
     except Broken:
         if not data.startswith(instruments.TIFF):
             raise
-    return _guarded(lambda: instruments.tiff_header(data, Header))
+    return _guarded(lambda: Header(False, *instruments.tiff_header(data)))
 
 
 def image_size(path: str | bytes) -> tuple[int, int]:
@@ -150,11 +152,13 @@ def decode_image(data: bytes, channels: int | None = 3, page: int = 0) -> NDArra
             pass
     if instruments.is_npy(data):
         return _as_wanted(_guarded(lambda: instruments.read_npy(data)), channels)
-    if instruments.is_wide_png(data):
-        return _as_wanted(_guarded(lambda: instruments.read_wide_png(data)), channels, alpha=data[25:26] != b"\2")
+    if instruments.is_wide(data):
+        orientation = _by_pillow(data, lambda image: int(image.getexif().get(0x0112, 1)))
+        pixels = instruments.turned(_guarded(lambda: instruments.read_wide(data)), orientation)
+        return _as_wanted(pixels, channels, instruments.has_alpha(data))
     if data.startswith(instruments.TIFF):
         return _tiff(data, channels, page)
-    return _by_pillow(data, lambda image: _pixels(_frame(image, page), channels))
+    return _by_pillow(data, lambda image: from_pillow(_frame(image, page), channels))
 
 
 def _tiff(data: bytes, channels: int | None, page: int) -> NDArray[Any]:
@@ -162,7 +166,7 @@ def _tiff(data: bytes, channels: int | None, page: int) -> NDArray[Any]:
 
     def work(image: Image.Image) -> NDArray[Any] | None:
         frame = image if page == 0 else _seek(image, page)
-        return None if _for_tifffile(frame) else _pixels(ImageOps.exif_transpose(frame), channels)
+        return None if _for_tifffile(frame) else from_pillow(ImageOps.exif_transpose(frame), channels)
 
     first: Broken | None = None
     try:
@@ -172,7 +176,7 @@ def _tiff(data: bytes, channels: int | None, page: int) -> NDArray[Any]:
     except Broken as error:
         first = error
     try:
-        pixels = _guarded(lambda: instruments.read_tiff(data, page))
+        pixels, alpha = _guarded(lambda: instruments.read_tiff(data, page))
     except Broken as error:
         if first is not None:
             raise (error if "imagecodecs" in str(error) else first) from None
@@ -182,17 +186,12 @@ def _tiff(data: bytes, channels: int | None, page: int) -> NDArray[Any]:
         whole = _by_pillow(data, lambda image: _in_full(_frame(image, page)))
         if whole is None:
             raise error from None
-        pixels = whole
-    return _as_wanted(pixels, channels)
+        pixels, alpha = whole, False
+    return _as_wanted(pixels, channels, alpha)
 
 
 def _in_full(image: Image.Image) -> NDArray[Any] | None:
     return np.asarray(image)[..., None] if image.mode in ("I", "F") or image.mode.startswith("I;16") else None
-
-
-def _bands(image: Image.Image) -> int:
-    tags: Any = getattr(image, "tag_v2", {})
-    return int(tags.get(277, len(image.getbands())))
 
 
 def _for_tifffile(image: Image.Image) -> bool:
@@ -299,11 +298,7 @@ def _jpeg(data: bytes, channels: int) -> NDArray[np.uint8]:
     orientation = _orientation(data)
     room = buffers.empty((high * wide * channels,), np.uint8)
     pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "GRAY" if channels == 1 else "RGB", buffer=room)
-    swap, mirror, upend = _ORIENTATIONS[orientation]
-    pixels = pixels.transpose(1, 0, 2) if swap else pixels
-    pixels = pixels[:, ::-1] if mirror else pixels
-    pixels = pixels[::-1] if upend else pixels
-    return np.ascontiguousarray(pixels)
+    return instruments.turned(pixels, orientation)
 
 
 def _orientation(data: bytes) -> int:
@@ -325,10 +320,12 @@ def _orientation(data: bytes) -> int:
 
 def colours_of(image: Image.Image) -> NDArray[Any]:
     """Return (H, W, C) of an image of Pillow, as of its file; grey has one channel. Raises `Broken` as `read_image`."""
-    return _guarded(lambda: _pixels(ImageOps.exif_transpose(image), 1 if image.mode in ("1", "L") else None))
+    channels = 1 if image.mode in ("1", "L") else 3 if image.mode in MIXED else None
+    return _guarded(lambda: from_pillow(ImageOps.exif_transpose(image), channels))
 
 
-def _pixels(image: Image.Image, channels: int | None) -> NDArray[Any]:
+def from_pillow(image: Image.Image, channels: int | None) -> NDArray[Any]:
+    """Return (H, W, channels) of an image of Pillow, as `read_image` does, but not turned."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):  # Pillow clips these to 255
         pixels = np.asarray(image)[..., None]
         if image.mode == "I" and image.format in ("PNG", "PPM", None) and 0 <= pixels.min() <= pixels.max() < 1 << 16:
@@ -347,14 +344,14 @@ def _pixels(image: Image.Image, channels: int | None) -> NDArray[Any]:
 
 
 def to_channels(pixels: NDArray[Any], channels: int) -> NDArray[Any]:
-    """Return (..., H, W, C) with another number of channels: grey is repeated, colour is weighed (ITU-R 601)."""
+    """Return (..., H, W, C) with another number of channels: three of grey, or grey of three (ITU-R 601)."""
     have = pixels.shape[-1]
     if have == channels:
         return pixels
-    if have == 1:
+    if have == 1 and channels == 3:
         return np.repeat(pixels, channels, axis=-1)
-    if channels == 1 and have >= 3:
-        grey = pixels[..., :3].astype(np.float32) @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
+    if channels == 1 and have == 3:
+        grey = pixels.astype(np.float32) @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
         if pixels.dtype.kind != "f":
             grey = grey.round()
         return grey.astype(pixels.dtype)[..., None]

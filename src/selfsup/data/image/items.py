@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from selfsup.data.image.decode import colours_of, decode_image, read_image
+from selfsup.data.image.instruments import upright
 from selfsup.data.image.sources import Images, check_channels, image_only, in_views
 from selfsup.errors import UserError
 from selfsup.source import Broken, Labels
@@ -79,6 +80,7 @@ class Items(Images):
         """Return the same, read with the range of the spec; the views convert the channels."""
         spec = image_only(self, spec)
         check_channels(self.shape[2], self.name, spec.channels)
+        self._compare(spec.range, spec.channels)
         return self.conform_to(spec.channels, spec.range)
 
     def path(self, index: int) -> str:
@@ -120,14 +122,8 @@ def pixels_of(image: Any) -> NDArray[Any]:
         return read_image(image, None)
     if hasattr(image, "detach"):
         pixels = array_of(image)
-        return channels_last(pixels[None])[0] if pixels.ndim == 3 else _checked(pixels)
-    return _checked(np.asarray(image))
-
-
-def _checked(pixels: NDArray[Any]) -> NDArray[Any]:
-    if pixels.dtype.kind not in "buif" or pixels.ndim not in (2, 3) or 0 in pixels.shape:
-        raise Broken(f"not an image: {pixels.dtype} {pixels.shape}")
-    return pixels if pixels.ndim == 3 else pixels[..., None]
+        return upright(channels_last(pixels[None])[0] if pixels.ndim == 3 else pixels)
+    return upright(np.asarray(image))
 
 
 def array_of(tensor: Any) -> NDArray[Any]:

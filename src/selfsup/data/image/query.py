@@ -22,7 +22,7 @@ def open_query(query: Any) -> Source:
     if not os.path.isfile(text):
         raise UserError(f"{text!r} is not a row number, not a path in the file and not an image file")
     folder, name = os.path.split(os.path.abspath(text))
-    source = Files(folder, pa.array([os.fsencode(name)], pa.binary()))
+    source = Files(folder, pa.array([os.fsencode(name)], pa.binary()), name=text)
     try:
         source.read(0)
     except Broken as error:

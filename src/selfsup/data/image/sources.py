@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from selfsup.base.notes import say_notes
 from selfsup.data.image.decode import Header, read_bytes, read_header, read_image, to_channels
-from selfsup.data.image.values import SAMPLE, Range, Values, mean_std, read_range, scaled
+from selfsup.data.image.values import SAMPLE, Range, Values, family, mean_std, read_range, scaled
 from selfsup.data.index import BLOCK
 from selfsup.errors import UserError
 from selfsup.source import Broken, Labels, Source
@@ -27,12 +27,14 @@ from selfsup.spec.image import MAX_CHANNELS
 
 AUTO = "auto"  # the range is measured when it is first needed
 CHECKED = 1 << 28  # bytes of files that are read to look at a sample of them
+COMPARED = 16  # images whose values are compared with those of another data set
 
 
 class Images:
     """What all sources of images have: a range of values, one for the whole data set, and the measuring of it.
 
     `range`: see `ImageSpec.range`; "auto" until it is known. `notes`: what was left out, and how values are read.
+    `families`: of the types among which the range was found (`values.family`), as another one has another scale.
     """
 
     kind = "image"
@@ -40,7 +42,10 @@ class Images:
     labels: Labels | None
     said_notes: tuple[str, ...] = ()
     range: str | Range | None = AUTO
+    families: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
+    _measured: str | Range | None = AUTO  # what is read without a spec
+    _compared: tuple[Range | None, ...] = ()  # ranges of encoders with which the values were compared
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -62,13 +67,15 @@ class Images:
         pixels = self.native(index)
         if pixels.dtype == np.uint8 and (self.range is None or self.range == AUTO):
             return pixels
+        if self.families and family(pixels) not in self.families:
+            raise Broken(f"{pixels.dtype} values in a data set of others; --range MIN:MAX reads all alike")
         return scaled(pixels, self.bounds())
 
     def bounds(self) -> Range | None:
         """Return the range, measured if it has not been given."""
-        if self.range == AUTO:
-            self.range, _ = self._measure(AUTO)
-        return self.range  # type: ignore[return-value]
+        if self.range == AUTO and self._measured == AUTO:
+            self._measured, _ = self._look().choose(AUTO)
+        return self._measured if self.range == AUTO else self.range  # type: ignore[return-value]
 
     def _sample(self) -> list[int]:
         """Return which samples are looked at: the same ones each time."""
@@ -77,18 +84,19 @@ class Images:
             return list(range(count))
         return sorted(np.random.default_rng(0).choice(count, SAMPLE, replace=False).tolist())
 
-    def _measure(self, wanted: str | Range) -> tuple[Range | None, tuple[str, ...]]:
-        """Return the range of the data and what is to be said of it."""
-        found = Values()
-        for index in self._sample():
+    def _look(self, few: int = SAMPLE) -> Values:
+        """Return what a sample of the images holds."""
+        found, sample = Values(), self._sample()
+        for index in sample[:: -(-len(sample) // few)]:
             with contextlib.suppress(Broken):
                 found.add(self.native(index))
-        return found.choose(wanted)
+        return found
 
     def _made(self, size: int, channels: int, wanted: object) -> ImageSpec:
         """Return the spec with the range, and for other than 8-bit colours with the measured mean and deviation."""
-        bounds, told = self._measure(read_range(wanted))
-        self.range = bounds
+        found, chosen = self._look(), read_range(wanted)
+        bounds, told = found.choose(chosen)
+        self.range, self.families = bounds, frozenset() if isinstance(chosen, tuple) else found.families
         self._say(told)
         if channels == 3 and bounds is None:
             return ImageSpec.of(size, 3)
@@ -112,8 +120,25 @@ class Images:
         if self.range == bounds:
             return self
         same = copy.copy(self)
-        same.range = bounds
+        same.range, same.families = bounds, frozenset()
         return same
+
+    def _compare(self, bounds: Range | None, channels: int) -> None:
+        """Say where the values are other than those with which an encoder was trained.
+
+        Raises `UserError` for images of other channels.
+        """
+        if self.range != AUTO or bounds in self._compared:
+            return
+        self._compared = (*self._compared, bounds)
+        ordinary = self._are_ordinary(channels)
+        if bounds is not None or not ordinary:
+            self._say(self._look(COMPARED).compare(bounds))
+        say_notes(self)
+
+    def _are_ordinary(self, channels: int) -> bool:
+        """Return whether the images are known to have 8 bits, without a look at them; check their channels."""
+        return False
 
 
 class Arrays(Images):
@@ -122,11 +147,16 @@ class Arrays(Images):
     def __init__(self, x: NDArray[Any], labels: Labels | None = None, name: str = "arrays") -> None:
         if x.ndim not in (3, 4) or x.dtype.kind not in "buif":
             raise UserError(f"{name}: x must hold numbers, of shape (N, H, W) or (N, H, W, C), not {x.dtype} {x.shape}")
+        if x.ndim == 3 and x.shape[2] in (3, 4) and min(x.shape[:2]) > 4:
+            raise UserError(
+                f"{name}: x has the shape {x.shape}, which is one image in colour, or {x.shape[0]} images {x.shape[2]} "
+                "pixels wide: give x[None] for the one image, (N, H, W, C) for several"
+            )
         if x.ndim == 3:
             x = x[..., None]
         if len(x) == 0:
             raise UserError(f"{name} holds no images")
-        if x.shape[1] in (1, 3) and x.shape[3] > 4:
+        if x.shape[3] > 4 and (x.shape[1] in (1, 3) or x.shape[1] < min(x.shape[2:])):
             raise UserError(f"{name}: x has the shape {x.shape}; channels come last: x.transpose(0, 2, 3, 1)")
         if 0 in x.shape or x.shape[3] > MAX_CHANNELS:
             raise UserError(f"{name}: x has the shape {x.shape}; images have 1 to {MAX_CHANNELS} channels, last")
@@ -167,7 +197,7 @@ class Arrays(Images):
             views: As for files.
 
         Raises:
-            UserError: For other channels than their own, unless grey becomes several or colour becomes grey, and for an
+            UserError: For other channels than their own, unless grey becomes three or colour becomes grey, and for an
                 unknown family of views.
         """
         shape = self.x.shape[1:]
@@ -179,7 +209,11 @@ class Arrays(Images):
         """Return the same, read with the range of the spec; the views convert the channels."""
         spec = image_only(self, spec)
         check_channels(self.x.shape[3], self.name, spec.channels)
+        self._compare(spec.range, spec.channels)
         return self.conform_to(spec.channels, spec.range)
+
+    def _are_ordinary(self, channels: int) -> bool:
+        return self.x.dtype == np.uint8
 
     def take(self, indices: NDArray[np.int64]) -> Arrays:
         """Return some of the images."""
@@ -290,13 +324,13 @@ class Files(Images):
             self.range, self.notes = None, looked.notes
             return in_views(ImageSpec.of(max(size, 8), 3), views)
         spec = looked._made(max(size, 8), channels, range)
-        self.range, self.notes = looked.range, looked.notes
+        self.range, self.families, self.notes = looked.range, looked.families, looked.notes
         return in_views(spec, views)
 
-    def _headers(self) -> list[Header]:
+    def _headers(self, few: int = SAMPLE) -> list[Header]:
         """Return what a sample of the files say of themselves, and say of which pages are left out."""
-        found, read = [], 0
-        for index in self._sample():
+        found, read, sample = [], 0, self._sample()
+        for index in sample[:: -(-len(sample) // few)]:
             try:
                 data = read_bytes(self.file(index))
                 found.append(read_header(data))
@@ -327,9 +361,11 @@ class Files(Images):
 
     def _channels(self, headers: Sequence[Header], channels: int | None) -> int:
         """Return the number of channels, own bands by default; raise `UserError` for one that the files do not have."""
-        own = Counter(h.bands - h.alpha for h in headers if h.bands - h.alpha not in (1, 3) and not _is_cmyk(h))
+        own = Counter(h.bands - h.alpha for h in headers if h.bands - h.alpha not in (1, 3))
         if not own:
-            if channels not in (None, 1, 3, 4) and any(header.bands != 1 for header in headers):
+            if channels == 4 and headers and not any(header.ordinary or header.alpha for header in headers):
+                check_channels(headers[0].bands, self.name, channels)
+            if headers and channels not in (None, 1, 3, 4):
                 raise UserError(
                     f"images of colours are read with 1, 3 or 4 channels, not {channels}: give another --channels"
                 )
@@ -343,6 +379,8 @@ class Files(Images):
             others = ", ".join(f"{n:,} have {h}" for h, n in sorted(Counter(h.bands for h in headers).items()))
             self._say([f"the images differ in their channels ({others}); those that cannot be read as "
                        f"{channels or bands} are left out"])  # fmt: skip
+        elif channels is None:
+            self._say([f"the images looked at have {bands} channels, all of which are read"])
         if channels is not None:
             check_channels(bands, self.name, channels)
         return channels or bands
@@ -353,12 +391,22 @@ class Files(Images):
             return self
         same = copy.copy(self)
         same.channels, same.range = channels, bounds
+        same.families = self.families if bounds == self.range else frozenset()
         return same
 
     def conform(self, spec: Spec) -> Files:
         """Return the same files, read with the channels and the range of the spec."""
         spec = image_only(self, spec)
+        self._compare(spec.range, spec.channels)
         return self.conform_to(spec.channels, spec.range)
+
+    def _are_ordinary(self, channels: int) -> bool:
+        headers = self._headers(COMPARED)
+        bands = {header.bands - header.alpha for header in headers}
+        fits = {channels, *((1, 3) if channels in (1, 3, 4) else ())}  # colours become grey, or get a fourth channel
+        if bands and not bands & fits and not any(header.bands == channels for header in headers):
+            raise UserError(f"{self.name} has {min(bands)} channels, which cannot become {channels}: give other data")
+        return all(header.ordinary for header in headers)
 
     def take(self, indices: NDArray[np.int64]) -> Files:
         """Return some of the files."""
@@ -378,10 +426,6 @@ class Files(Images):
         return _with_labels(digest, self.labels)
 
 
-def _is_cmyk(header: Header) -> bool:
-    return header.ordinary and header.bands == 4
-
-
 def in_views(spec: ImageSpec, views: str | None) -> ImageSpec:
     """Return the spec with a family of views; None is natural. Raises `UserError` for an unknown one."""
     return spec if views is None else replace(spec, views=views)
@@ -396,7 +440,7 @@ def image_only(source: Source, spec: Spec) -> ImageSpec:
 
 def check_channels(have: int, name: str, channels: int | None) -> None:
     """Raise `UserError` for a number of channels to which images of `have` channels cannot be converted."""
-    if channels not in (None, have) and have != 1 and not (channels == 1 and have >= 3):
+    if channels not in (None, have) and (have, channels) not in ((1, 3), (3, 1)):
         raise UserError(f"{name} has {have} channels, which cannot become {channels}: give another --channels")
 
 

@@ -11,6 +11,8 @@ from selfsup.data.objects import dataset_labels
 from selfsup.errors import UserError, unknown
 from selfsup.source import Broken
 
+# modes of Pillow whose values are not those of colours on white
+
 
 def open_torchvision(name: str) -> Items:
     """Open `torchvision:NAME[:PART]`. Raises `UserError` for a data set that torchvision cannot provide."""

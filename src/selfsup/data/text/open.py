@@ -71,7 +71,7 @@ def text_files(root: str, paths: pa.Array) -> Texts:
 def names_rows(data: str) -> bool:
     """Tell whether `FILE[:COLUMN[:LABELS]]` names a file of rows, for which `text:` can be left out."""
     found = _file(data)
-    return found is not None and os.path.splitext(found[0])[1].lower() in _READERS
+    return found is not None and os.path.splitext(found[0])[1].lower() in READERS
 
 
 def open_text(data: str) -> Texts:
@@ -79,15 +79,17 @@ def open_text(data: str) -> Texts:
     found = _file(data.removeprefix(PREFIX))
     if found is None:
         name = data.removeprefix(PREFIX).split(":")[0]
+        if os.path.isdir(name):
+            raise UserError(f"{name!r} is a folder: leave text: out, and each .txt below it is a document")
         raise UserError(
             f"no such file: {name!r}; text:FILE is .txt (one document a line), .jsonl, .json, .csv, .tsv or .parquet"
         )
     path, column, label = found
     suffix = os.path.splitext(path)[1].lower()
     try:
-        if suffix not in _READERS:
+        if suffix not in READERS:
             return _open_lines(data, path, suffix, column)
-        rows, notes = _READERS[suffix](path, [column or "text", *([label] if label else [])])
+        rows, notes = READERS[suffix](path, [column or "text", *([label] if label else [])])
         source = stored(lambda: (_bytes(row, column or "text", path) for row in rows()), data)
         if label:
             source.labels = _labels(_value(row, label, path) for row in rows())
@@ -218,13 +220,19 @@ def _csv(path: str, columns: list[str]) -> tuple[Callable[[], Rows], list[str]]:
     places = [table.column(column) for column in columns]
 
     def rows() -> Rows:
+        joined = 0
         for batch in table.batches(places):
             for cells in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                joined += table.separator == "\t" and any(b"\t" in cell and b"\n" in cell for cell in cells)
                 yield dict(zip(columns, cells, strict=True))
+        told = f"{joined:,} rows have cells with tabs and line breaks, as if a quotation mark before was never closed"
+        if joined and told not in notes:
+            notes.append(told)
 
     unlike = [(column, table.first[place]) for column, place in zip(columns, places, strict=True)]
-    notes = [f"the column {name!r} was read as {column!r}" for column, name in unlike if column != name]
-    return rows, [*table.notes("\t" if path.lower().endswith((".tsv", ".tab")) else ","), *notes]
+    notes = table.notes("\t" if path.lower().endswith((".tsv", ".tab")) else ",")
+    notes += [f"the column {name!r} was read as {column!r}" for column, name in unlike if column != name]
+    return rows, notes  # to which reading adds
 
 
 def _parquet(path: str, columns: list[str]) -> tuple[Callable[[], Rows], list[str]]:
@@ -256,10 +264,10 @@ def _bytes(row: dict[str, Any], column: str, path: str) -> bytes:
         return value
     if value is not None and not isinstance(value, str):
         raise UserError(f"{path}: the column {column!r} holds {type(value).__name__}, not text")
-    return (value or "").encode(errors="replace")
+    return (value or "").encode(errors="surrogatepass")  # half a character of JSON is counted as damaged
 
 
-_READERS: dict[str, Callable[[str, list[str]], tuple[Callable[[], Rows], list[str]]]] = {
+READERS: dict[str, Callable[[str, list[str]], tuple[Callable[[], Rows], list[str]]]] = {
     ".jsonl": _json_lines, ".ndjson": _json_lines, ".json": _json, ".csv": _csv, ".tsv": _csv, ".tab": _csv,
     ".parquet": _parquet,
 }  # fmt: skip

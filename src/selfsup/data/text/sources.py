@@ -58,9 +58,9 @@ class Texts:
         """Return documents that are in memory."""
         if labels is not None and len(labels.ids) != len(documents):
             raise UserError(f"{name}: {len(labels.ids)} labels for {len(documents)} documents")
-        if not any(text.strip() for text in documents):
-            raise UserError(f"{name} holds no text")
         encoded = [text.replace("\0", " ").encode(errors="replace") for text in documents]
+        if not any(text.strip() for text in encoded):
+            raise UserError(f"{name} holds no text")
         starts = np.concatenate([[0], np.cumsum([len(text) for text in encoded])]).astype(np.int64)
         joined = b"".join(encoded)
         content = hashlib.blake2b(joined + starts.tobytes(), digest_size=8).hexdigest()
@@ -257,7 +257,7 @@ def open_query(query: object) -> Texts:
         with open(text, "rb") as file:
             raw = file.read()
         text = to_utf8(raw, encoding_of([raw])).decode(errors="replace")
-    if not text.strip():
+    if not text.replace("\0", " ").strip():
         raise UserError("the query is empty: give a sentence or a .txt file")
     return Texts.of([text], name="query")
 
@@ -271,8 +271,10 @@ def stored(documents: Callable[[], Iterator[bytes]], name: str, names: pa.Array 
     digest = hashlib.blake2b(digest_size=8)
     lengths = [0]
     bad = nul = empty = 0
-    for raw in documents():
+    worst, most = -1, 0
+    for number, raw in enumerate(documents()):
         clean, damaged, zeros = _clean(raw)
+        worst, most = (number, damaged) if damaged > most else (worst, most)
         bad, nul, empty = bad + damaged, nul + zeros, empty + (not clean.strip())
         lengths.append(len(clean))
         digest.update(clean)
@@ -281,7 +283,8 @@ def stored(documents: Callable[[], Iterator[bytes]], name: str, names: pa.Array 
         raise UserError(f"{name} holds no text")
     if bad > DAMAGED * int(starts[-1]):
         raise UserError(
-            f"{bad:,} of {int(starts[-1]):,} characters of {name} are not UTF-8; convert it (iconv -t UTF-8)"
+            f"{bad:,} of {int(starts[-1]):,} characters of {name} are not UTF-8{_where(names, worst, most, bad)}; "
+            "convert it (iconv -t UTF-8)"
         )
     digest.update(starts.tobytes())
     content = digest.hexdigest()
@@ -291,12 +294,17 @@ def stored(documents: Callable[[], Iterator[bytes]], name: str, names: pa.Array 
             for raw in documents():
                 file.write(_clean(raw)[0])
     notes = [
-        (bad, "bytes are not UTF-8 and were replaced"),
+        (bad, f"bytes are not UTF-8 and were replaced{_where(names, worst, most, bad)}"),
         (nul, "NUL bytes became spaces"),
         (empty, "documents are empty"),
     ]
     told = tuple(f"{name}: {count:,} {what}" for count, what in notes if count)
     return Texts(np.memmap(path, np.uint8, "r"), starts, content, names, None, name, told)
+
+
+def _where(names: pa.Array | None, worst: int, most: int, bad: int) -> str:
+    """Return which file has the most damage, where documents are files."""
+    return "" if names is None or not bad else f" ({most:,} in {os.fsdecode(names[worst].as_py())!r})"
 
 
 def _clean(raw: bytes) -> tuple[bytes, int, int]:

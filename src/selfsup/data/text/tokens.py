@@ -16,10 +16,12 @@ from selfsup.errors import UserError, need, unknown
 from selfsup.spec.tokenizer import SPECIAL, tokenizer
 
 TRAINED = ("wordpiece", "wordpiece-cased", "bpe")
-RECIPE = 2  # of trained tokenizers, whose older ones may still be cached
+RECIPE = 3  # of trained tokenizers, whose older ones may still be cached
 LONGEST = 100  # characters of a word, beyond which WordPiece knows it no more: longer ones are cut
 UNSEEN = r"[\x00-\x08\x0e-\x1f\u00ad\u200b\ufeff\ufffd]"  # control characters, soft hyphens, marks, damage: left out
 VOCABULARY = 8000
+# words of bpe: those of GPT-2, but with the vowel signs of a word inside of it, not as words of their own
+WORDS = r"'(?:s|t|re|ve|m|ll|d)| ?[\p{L}\p{M}]+| ?\p{N}+| ?[^\s\p{L}\p{M}\p{N}]+|\s+(?!\S)|\s+"
 PART = 1 << 16  # characters that are tokenized at once: a longer document is cut at a space
 GROUP = 1 << 22  # characters of a group that is tokenized in parallel
 
@@ -65,7 +67,12 @@ def train(wanted: str, texts: Callable[[], Iterator[str]], corpus: str) -> str:
         trainer = hf.trainers.WordPieceTrainer(**options)
     else:
         made = hf.Tokenizer(hf.models.BPE())
-        made.pre_tokenizer = hf.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        made.pre_tokenizer = hf.pre_tokenizers.Sequence(
+            [
+                hf.pre_tokenizers.Split(hf.Regex(WORDS), "isolated"),
+                hf.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
         made.decoder = hf.decoders.ByteLevel()
         trainer = hf.trainers.BpeTrainer(initial_alphabet=hf.pre_tokenizers.ByteLevel.alphabet(), **options)
     made.train_from_iterator((part for text in texts() for part in parts(text)), trainer)
