@@ -17,10 +17,13 @@ if "SELFSUP_TEST_GPU" not in os.environ:  # but for those of the GPU, which are 
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import selfsup
-from selfsup.evaluation import few_labels
+from selfsup.evaluation import few_labels, parts
 from support.folders import MakeFolder, write_images
 
-few_labels.STEPS = (20, 20)  # training from scratch beside every evaluation would be most of the suite's time
+# Training from scratch beside every evaluation, and doing all of it five times where labels are few, would be most of
+# the suite's time: both have tests of their own.
+few_labels.STEPS = (20, 20)
+parts.ENOUGH = 0
 
 
 @pytest.fixture

@@ -71,7 +71,7 @@ def test_a_huge_class_count_is_sound(finished_run: Path) -> None:
     x = np.random.default_rng(0).integers(0, 255, (300, 8, 8), dtype=np.uint8)
     source = Arrays(x, Labels.of(np.repeat(np.arange(150), 2)))
     result = selfsup.evaluate(finished_run, data=source, draws=2, scratch=False, quiet=True)
-    assert {s.shots for s in result.scores} == {1, 2, None}
+    assert {s.shots for s in result.scores} == {1, None}
     assert all(score.mean < 0.06 for score in result.scores)
 
 

@@ -221,7 +221,7 @@ def test_training_from_scratch_gets_the_pool_too(run: selfsup.Run, tmp_path: Pat
     )  # fmt: skip
     trained = result.score("from scratch + pool", "self-trained", 20)
     assert 0.1 < trained.mean < 1
-    assert len(trained.values) == 5, "60 labels a class: five folds"
+    assert len(trained.values) == 2
     result.save(tmp_path / "e.json")
     saved = json.loads((tmp_path / "e.json").read_text())
     assert saved["about"]["saved against"]["linear"] == "from scratch"

@@ -156,7 +156,9 @@ class Arrays(Images):
             x = x[..., None]
         if len(x) == 0:
             raise UserError(f"{name} holds no images")
-        if x.shape[3] > 4 and (x.shape[1] in (1, 3) or x.shape[1] < min(x.shape[2:])):
+        first, *others = x.shape[1:]
+        # a height that is less than the width and the number of channels is rare: no image that low, or no square one
+        if x.shape[3] > 4 and (first in (1, 3) or (first < min(others) and (first <= 16 or others[0] == others[1]))):
             raise UserError(f"{name}: x has the shape {x.shape}; channels come last: x.transpose(0, 2, 3, 1)")
         if 0 in x.shape or x.shape[3] > MAX_CHANNELS:
             raise UserError(f"{name}: x has the shape {x.shape}; images have 1 to {MAX_CHANNELS} channels, last")
