@@ -2,7 +2,7 @@
 
 import selfsup
 
-run = selfsup.pretrain("digits", task="rotation", encoder="convnet", epochs=5, pad=1, flip=0.0, out="runs/quickstart")
+run = selfsup.pretrain("digits", task="rotation", encoder="convnet", epochs=2, pad=1, flip=0.0, out="runs/quickstart")
 
 result = selfsup.evaluate(run, data="digits", shots="1,5,10", scratch=False)
 for name in ("rotation", "untrained", "raw pixels"):

@@ -50,6 +50,13 @@ def one_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def digits_run(tmp_path_factory: pytest.TempPathFactory) -> selfsup.Run:
+    """Return a run that learned something: rotation, convnet, three epochs of digits; never to be written in."""
+    out = tmp_path_factory.mktemp("runs") / "digits"
+    return selfsup.pretrain("digits", encoder="convnet", epochs=3, pad=0, flip=0.0, out=out, quiet=True)
+
+
 @pytest.fixture
 def finished_run(one_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a copy of that folder."""

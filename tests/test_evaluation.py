@@ -1,6 +1,7 @@
 """Few-label evaluation: what it sees, what it reports, what it refuses."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,8 @@ from selfsup.source import Labels
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> selfsup.Run:
-    out = tmp_path_factory.mktemp("runs") / "digits"
-    return selfsup.pretrain("digits", encoder="convnet", epochs=3, pad=0, flip=0.0, out=out, quiet=True)
+def run(digits_run: selfsup.Run, tmp_path_factory: pytest.TempPathFactory) -> selfsup.Run:
+    return selfsup.Run(shutil.copytree(digits_run.folder, tmp_path_factory.mktemp("runs") / "digits"))
 
 
 def test_a_table_with_every_baseline(run: selfsup.Run, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Labels spread over a graph: what it finds, what it leaves unsure, and when it is not trusted."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -188,9 +189,8 @@ def test_many_dimensions_are_reduced_for_the_reader():
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> selfsup.Run:
-    out = tmp_path_factory.mktemp("runs") / "digits"
-    return selfsup.pretrain("digits", encoder="convnet", epochs=3, pad=0, flip=0.0, out=out, quiet=True)
+def run(digits_run: selfsup.Run, tmp_path_factory: pytest.TempPathFactory) -> selfsup.Run:
+    return selfsup.Run(shutil.copytree(digits_run.folder, tmp_path_factory.mktemp("runs") / "digits"))
 
 
 def test_samples_without_a_label_are_in_the_pool(run: selfsup.Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -235,8 +235,8 @@ def test_a_checkpoint_survives_a_write_that_fails(tmp_path: Path, monkeypatch: p
     assert [p.name for p in tmp_path.iterdir()] == ["c.safetensors"], "nothing is left beside it"
 
 
-def test_training_learns_rotation(tmp_path: Path) -> None:
-    run = selfsup.pretrain("digits", encoder="convnet", epochs=3, pad=0, flip=0.0, out=tmp_path / "r", quiet=True)
+def test_training_learns_rotation(digits_run: selfsup.Run) -> None:
+    run = digits_run
     last = json.loads((run.folder / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["loss"] < 0.75 * math.log(4)
     x = torch.zeros(3, 1, 8, 8)
