@@ -18,7 +18,7 @@ from selfsup.base.writing import write_atomically
 from selfsup.errors import UserError, need
 from selfsup.evaluation.labels_saved import Saved, sentence
 from selfsup.evaluation.score import Score, count_labels, finite, number, plain
-from selfsup.evaluation.verdict import verdict
+from selfsup.evaluation.verdict import PREFERRED, verdict
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -53,7 +53,8 @@ class Evaluation(Printable):
     @property
     def headline(self) -> str:
         """The labels saved, in a sentence; empty where from scratch was not trained."""
-        for protocol, entries in self.saved.items():
+        order = [*(name for name in PREFERRED if name in self.saved), *self.saved]
+        for protocol, entries in ((name, self.saved[name]) for name in order):
             against = str(self.about.get("saved against", {}).get(protocol, "from scratch"))
             return sentence(entries, f"{self.about['task']} ({protocol})", against)
         return ""
