@@ -14,7 +14,7 @@ from rich.text import Text
 from selfsup.base.checks import check_new_file, check_numbers
 from selfsup.base.paths import user_path
 from selfsup.base.printing import Printable
-from selfsup.errors import RunFailed, UserError, unknown
+from selfsup.errors import UserError, unknown
 from selfsup.run import Run
 
 if TYPE_CHECKING:
@@ -178,21 +178,9 @@ def check_sheet(path: Path) -> Path:
 
 def draw(path: Path, source: Source, samples: tuple[Sample, ...]) -> None:
     """Write the contact sheet."""
-    from PIL import Image
-
     from selfsup.labelling.table import printable
     from selfsup.reports.finding import read_sample
-    from selfsup.reports.sheets import SIDE, draw_panels, draw_sheet
-    from selfsup.task import Panel
+    from selfsup.reports.sheets import SIDE, save_sheet
 
     shown = [(read_sample(source, sample.number, SIDE, 1000), printable(sample.path)) for sample in samples]
-    if any(isinstance(content, str) for content, _ in shown):
-        drawn = draw_panels([[Panel(str(content or ""), name)] for content, name in shown], None)
-    else:
-        blank = Image.new("RGB", (SIDE, SIDE), "lightgrey")
-        cells = [(content if isinstance(content, Image.Image) else blank, name) for content, name in shown]
-        drawn = draw_sheet([cells[at : at + COLUMNS] for at in range(0, len(cells), COLUMNS)])
-    try:
-        drawn.save(path)
-    except OSError as error:
-        raise RunFailed(f"cannot write {path}: {error.strerror}") from error
+    save_sheet(shown, path, COLUMNS)

@@ -95,7 +95,7 @@ def look_below(root: str, endings: Iterable[str], follow_links: bool = False) ->
 
 
 def _place(name: str) -> Path | None:
-    """Return where an index is kept; None where there is no cache folder, which only makes the start longer."""
+    """Return where an index is kept, or None without a cache folder: then the folder is listed at every start."""
     try:
         return cache_folder() / "index" / f"{name}.arrow"
     except RunFailed:

@@ -82,11 +82,7 @@ def read_features(
         return found
 
     found = _on_draws(read, draws, torch.device("cpu"))
-    return {
-        (name, protocol, shots): [value[protocol] for value in values]
-        for protocol in protocols
-        for shots, values in found.items()
-    }
+    return _by_row(dict.fromkeys(protocols, name), found)
 
 
 def train_on_draws(
@@ -119,11 +115,7 @@ def train_on_draws(
     what = " and ".join(names.values())
     with counting(f"training {what}", sum(len(draws) if shots else 1 for shots in draws[0]), quiet) as advance:
         found = _on_draws(score, draws, fabric.device, advance)
-    return {
-        (name, protocol, shots): [value[protocol] for value in values]
-        for protocol, name in names.items()
-        for shots, values in found.items()
-    }
+    return _by_row(names, found)
 
 
 def train_on_labels(
@@ -208,6 +200,15 @@ def _on_draws(
         found[None].append(work(draws[0][None], 0))
         done(1)
     return found
+
+
+def _by_row(names: Mapping[str, str], found: Mapping[int | None, list[dict[str, dict[str, float]]]]) -> Values:
+    """Return what was found with each number of shots, by row; `names` are those of the rows, by protocol."""
+    return {
+        (name, protocol, shots): [value[protocol] for value in values]
+        for protocol, name in names.items()
+        for shots, values in found.items()
+    }
 
 
 def make_score(name: str, protocol: str, shots: int | None, values: Sequence[Mapping[str, float]]) -> Score:

@@ -16,12 +16,11 @@ from rich.text import Text
 from selfsup.base.printing import Printable
 from selfsup.data.kinds import open_query
 from selfsup.data.vectors import VectorFile, nearest
-from selfsup.errors import RunFailed, UserError
+from selfsup.errors import UserError
 from selfsup.evaluation.features import extract
 from selfsup.reports.finding import find_samples, read_sample
-from selfsup.reports.sheets import SIDE, draw_panels, draw_sheet
+from selfsup.reports.sheets import SIDE, save_sheet
 from selfsup.run import Run
-from selfsup.task import Panel
 from selfsup.train.device import make_fabric
 
 COLUMNS = 6  # of the contact sheet
@@ -138,15 +137,5 @@ def write_sheet(path: Path, file: VectorFile, query: Any, found: Found, data: st
     if not any(samples[1:]):
         raise UserError(f"none of the samples is in {where!r}: give --data with what was embedded")
     captions = ["query", *(f"{item.similarity:.3f} {item.label or item.path}" for item in neighbours)]
-    shown = list(zip(samples, captions, strict=True))
-    if any(isinstance(sample, str) for sample in samples):
-        sheet = draw_panels([[Panel(str(sample or "(not found)"), caption)] for sample, caption in shown], None)
-    else:
-        blank = Image.new("RGB", (SIDE, SIDE), "lightgrey")
-        cells = [(sample if isinstance(sample, Image.Image) else blank, caption) for sample, caption in shown]
-        sheet = draw_sheet([cells[at : at + COLUMNS] for at in range(0, len(cells), COLUMNS)])
-    try:
-        sheet.save(path)
-    except OSError as error:
-        raise RunFailed(f"cannot write {path}: {error.strerror}") from error
+    save_sheet(list(zip(samples, captions, strict=True)), path, COLUMNS, "(not found)")
     return replace(found, sheet=path, missing=samples.count(None))

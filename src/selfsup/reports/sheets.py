@@ -9,6 +9,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
+from selfsup.errors import RunFailed
 from selfsup.reports.fonts import font_for, shorten
 from selfsup.reports.media import to_image, to_media, to_words
 from selfsup.spec import Clip, Media, Spec
@@ -26,6 +27,23 @@ def draw_panels(rows: Sequence[Sequence[Panel]], spec: Any) -> Image.Image:
     return draw_sheet(
         [[(_still(media), caption) for media, caption in row] for row in shown], SIDE * (3 if clips else 1)
     )
+
+
+def save_sheet(shown: Sequence[tuple[Any, str]], path: Path, columns: int, missing: str = "") -> None:
+    """Write samples, images or texts, with their captions, so many a row; None is a blank, or among texts `missing`.
+
+    Raises `RunFailed` where the file cannot be written.
+    """
+    if any(isinstance(content, str) for content, _ in shown):
+        drawn = draw_panels([[Panel(str(content or missing), caption)] for content, caption in shown], None)
+    else:
+        blank = Image.new("RGB", (SIDE, SIDE), "lightgrey")
+        cells = [(content if isinstance(content, Image.Image) else blank, caption) for content, caption in shown]
+        drawn = draw_sheet([cells[at : at + columns] for at in range(0, len(cells), columns)])
+    try:
+        drawn.save(path)
+    except OSError as error:
+        raise RunFailed(f"cannot write {path}: {error.strerror}") from error
 
 
 def save_panels(rows: Sequence[Sequence[Panel]], spec: Spec, path: Path) -> None:

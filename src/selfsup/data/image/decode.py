@@ -51,7 +51,6 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", *sorted(set(_EXTR
 MAX_PIXELS = 200_000_000  # more are refused by the header, before memory is allocated
 MAX_BYTES = 1 << 30  # of a file
 MAX_WORK = 20 * MAX_PIXELS  # pixels times scans of a JPEG: a few bytes of a scan can cost a pass over all pixels
-MIXED = ("P", "PA", "LA", "La", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")  # modes that become colours
 
 T = TypeVar("T")
 
@@ -320,8 +319,7 @@ def _orientation(data: bytes) -> int:
 
 def colours_of(image: Image.Image) -> NDArray[Any]:
     """Return (H, W, C) of an image of Pillow, as of its file; grey has one channel. Raises `Broken` as `read_image`."""
-    channels = 1 if image.mode in ("1", "L") else 3 if image.mode in MIXED else None
-    return _guarded(lambda: from_pillow(ImageOps.exif_transpose(image), channels))
+    return _guarded(lambda: from_pillow(ImageOps.exif_transpose(image), 1 if image.mode in ("1", "L") else None))
 
 
 def from_pillow(image: Image.Image, channels: int | None) -> NDArray[Any]:

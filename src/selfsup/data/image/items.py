@@ -13,7 +13,7 @@ from PIL import Image
 
 from selfsup.data.image.decode import colours_of, decode_image, read_image
 from selfsup.data.image.instruments import upright
-from selfsup.data.image.sources import Images, check_channels, image_only, in_views
+from selfsup.data.image.sources import Images
 from selfsup.errors import UserError
 from selfsup.source import Broken, Labels
 from selfsup.spec import ImageSpec, Spec
@@ -72,16 +72,11 @@ class Items(Images):
             range: As for files.
             views: As for files.
         """
-        check_channels(self.shape[2], self.name, channels)
-        made = self._made(size or max(8, min(224, *self.shape[:2])), channels or self.shape[2], range)
-        return in_views(made, views)
+        return self._own_spec(self.shape, size or max(8, min(224, *self.shape[:2])), channels, range, views)
 
     def conform(self, spec: Spec) -> Items:
         """Return the same, read with the range of the spec; the views convert the channels."""
-        spec = image_only(self, spec)
-        check_channels(self.shape[2], self.name, spec.channels)
-        self._compare(spec.range, spec.channels)
-        return self.conform_to(spec.channels, spec.range)
+        return self._conformed(spec, self.shape[2])
 
     def path(self, index: int) -> str:
         """Return the number of the item."""

@@ -92,6 +92,20 @@ class Images:
                 found.add(self.native(index))
         return found
 
+    def _own_spec(
+        self, shape: tuple[int, ...], size: int, channels: int | None, wanted: object, views: str | None
+    ) -> ImageSpec:
+        """Return the spec of images that all have the shape (H, W, C); see `spec`."""
+        check_channels(shape[2], self.name, channels)
+        return in_views(self._made(size, channels or shape[2], wanted), views)
+
+    def _conformed(self, spec: Spec, channels: int) -> Self:
+        """Return images of so many channels, read with the range of the spec; the views convert the channels."""
+        spec = image_only(self, spec)
+        check_channels(channels, self.name, spec.channels)
+        self._compare(spec.range, spec.channels)
+        return self.conform_to(spec.channels, spec.range)
+
     def _made(self, size: int, channels: int, wanted: object) -> ImageSpec:
         """Return the spec with the range, and for other than 8-bit colours with the measured mean and deviation."""
         found, chosen = self._look(), read_range(wanted)
@@ -203,16 +217,11 @@ class Arrays(Images):
                 unknown family of views.
         """
         shape = self.x.shape[1:]
-        check_channels(shape[2], self.name, channels)
-        made = self._made(size or max(min(shape[:2]), 8), channels or shape[2], range)
-        return in_views(made, views)
+        return self._own_spec(shape, size or max(min(shape[:2]), 8), channels, range, views)
 
     def conform(self, spec: Spec) -> Arrays:
         """Return the same, read with the range of the spec; the views convert the channels."""
-        spec = image_only(self, spec)
-        check_channels(self.x.shape[3], self.name, spec.channels)
-        self._compare(spec.range, spec.channels)
-        return self.conform_to(spec.channels, spec.range)
+        return self._conformed(spec, self.x.shape[3])
 
     def _are_ordinary(self, channels: int) -> bool:
         return self.x.dtype == np.uint8
@@ -433,7 +442,7 @@ def in_views(spec: ImageSpec, views: str | None) -> ImageSpec:
     return spec if views is None else replace(spec, views=views)
 
 
-def image_only(source: Source, spec: Spec) -> ImageSpec:
+def image_only(source: Images | Source, spec: Spec) -> ImageSpec:
     """Return the spec; raise `UserError` for one of another kind."""
     if not isinstance(spec, ImageSpec):
         raise UserError(f"{source.name} holds no {spec.samples}, which this encoder takes")
