@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -32,9 +33,10 @@ from selfsup.spec import Spec
 from selfsup.task import Task, Views
 from selfsup.tasks.resolve import resolve_task
 from selfsup.train.checkpoint import load_weights, save_tensors
+from selfsup.train.clock import Clock
 from selfsup.train.device import make_fabric
 from selfsup.train.fit import fit
-from selfsup.train.plan import BATCH, make_plan
+from selfsup.train.plan import BATCH, Look, Plan, make_plan
 from selfsup.train.precision import bfloat16_saving, resolve_precision, step_seconds
 
 STARTED = {
@@ -155,13 +157,16 @@ def run(
     asked, fabric = built.asked, built.fabric
     ended = (folder / "encoder.safetensors").exists()
     with only_here(folder) if fabric.is_global_zero and not ended else nullcontext():
-        before = open_before(folder)
+        before, began = open_before(folder), time.monotonic()
+        looks: tuple[Look, ...] = ()
         if before and before.recipe.get("budget") == budget:
-            steps = int(before.recipe["plan"]["steps"])
+            steps, looks = int(before.recipe["plan"]["steps"]), _looks(before)
         else:
             steps = fabric.broadcast(_steps(built, budget, micro_batch))
-        plan = make_plan(asked.task, built.batch_size, given, steps=steps, micro_batch=micro_batch, seed=built.seed)
-        recipe = _recipe(built, dict(budget), asdict(plan))
+        plan = make_plan(
+            asked.task, built.batch_size, given, steps=steps, micro_batch=micro_batch, seed=built.seed, looks=looks
+        )
+        recipe = _recipe(built, dict(budget), plan)
         if before:
             different = differences(before.recipe, json.loads(json.dumps(recipe)))
             if different:
@@ -172,7 +177,7 @@ def run(
         if fabric.is_global_zero and not before:
             asked.spec.save(folder)
             say(*_notes(built))
-            write_atomically(folder / "recipe.json", json.dumps(recipe, indent=2).encode())
+            _write(recipe, folder)
         source = built.source if cache is None else _cached(built.source, asked.spec, cache)
         quiet = quiet or not fabric.is_global_zero
         if not quiet and not before and built.precision == "bfloat16" and built.chosen:
@@ -181,11 +186,17 @@ def run(
                 f"precision bfloat16: {saving:.1f} × the speed of float32 here; --precision float32 to compare",
                 file=sys.stderr,
             )
+
+        def record(plan: Plan) -> None:
+            if fabric.is_global_zero:
+                _write(recipe | {"plan": _noted(plan)}, folder)
+
+        clock = Clock(60 * budget["minutes"], record, fabric, began) if "minutes" in budget else None
         fit(
-            built.task, source, built.views, plan, fabric, folder=folder,
+            built.task, source, built.views, plan, fabric, folder=folder, clock=clock,
             workers="auto" if workers is None else workers, until=until, on_log=on_log, quiet=quiet,
         )  # fmt: skip
-        if until is not None and until < steps:
+        if until is not None and until < Run(folder).recipe["plan"]["steps"]:
             return Run(folder)
         if fabric.is_global_zero:
             trained: Any = built.task.representation()
@@ -213,7 +224,20 @@ def open_before(folder: Path) -> Run | None:
     return None
 
 
-def _recipe(built: Built, budget: dict[str, float], plan: dict[str, Any]) -> dict[str, Any]:
+def _looks(run: Run) -> tuple[Look, ...]:
+    return tuple(Look(*look) for look in run.recipe["plan"].get("looks", ()))
+
+
+def _write(recipe: dict[str, Any], folder: Path) -> None:
+    write_atomically(folder / "recipe.json", json.dumps(recipe, indent=2).encode())
+
+
+def _noted(plan: Plan) -> dict[str, Any]:
+    """Return the plan as in the recipe: without looks, unless the run went by the clock."""
+    return {key: value for key, value in asdict(plan).items() if key != "looks" or value}
+
+
+def _recipe(built: Built, budget: dict[str, float], plan: Plan) -> dict[str, Any]:
     asked = built.asked
     encoder = {"name": asked.encoder, "pretrained": asked.pretrained}
     if asked.init is not None:
@@ -231,7 +255,7 @@ def _recipe(built: Built, budget: dict[str, float], plan: dict[str, Any]) -> dic
         },
         "spec": asked.spec.to_json(),
         "budget": budget,
-        "plan": plan,
+        "plan": _noted(plan),
         "precision": built.precision,
         "versions": versions(),
         "command": shlex.join(sys.argv),

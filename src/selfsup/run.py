@@ -59,12 +59,14 @@ class Run(Printable):
     def _wrong(self) -> str:
         """Return the fault in those values of the recipe that are used later, '' if there is none."""
         recipe = self.recipe
-        if type(recipe["plan"]["steps"]) is not int:
+        if type(steps := recipe["plan"]["steps"]) is not int:
             return "the steps are not a whole number"
+        looks = recipe["plan"].get("looks", [])
         sound = {
             "task": isinstance(self.task, str) and isinstance(recipe["task"]["hyperparameters"], dict),
             "encoder": isinstance(self.encoder_name, str),
-            "plan": 0 < recipe["plan"]["steps"] <= 10**9,
+            "plan": 0 < steps <= 10**9
+            and all(0 < step < steps and 0 <= far <= 1 and at >= 0 for step, far, at in looks),
             "data": isinstance(recipe.get("data", {}), dict),
             "versions": isinstance(recipe.get("versions", {}), dict),
             "precision": recipe["precision"] in ("float32", "bfloat16", "float16"),

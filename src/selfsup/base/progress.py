@@ -51,6 +51,12 @@ class Progress:
         else:
             self.fetching, self.began = True, time.monotonic()
 
+    def plan(self, steps: int) -> None:
+        """Go on towards another number of steps."""
+        self.steps = steps
+        if self.bar:
+            self.bar.update(self.bar_task, total=steps)
+
     def update(
         self, step: int, values: Mapping[str, float], chance: float | None, health: str = "", left_out: str = ""
     ) -> None:

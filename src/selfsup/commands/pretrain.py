@@ -68,7 +68,8 @@ def pretrain(
             gpt-mini or any model of transformers on this machine. The task's own by default, for images resnet18.
         steps: Optimizer steps; or give epochs or minutes. The default is 100 epochs.
         epochs: Passes over the data.
-        minutes: Wall-clock time: the speed is measured first, and the number of steps is fixed from it.
+        minutes: Wall-clock time: the number of steps follows from the speed, which is measured before the first one
+            and looked at four times on the way, so that it holds when the machine becomes busier or idle.
         until: Save and stop after this step; the same command without it resumes.
         out: The run folder; runs/TASK-ENCODER by default.
         labels: For tasks that need labels: 'folders', a CSV file (path,label) or an .npz file with y.

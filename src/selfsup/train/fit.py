@@ -19,6 +19,7 @@ from selfsup.source import Source
 from selfsup.task import Fetched, Loss, Task, Views
 from selfsup.train.channels_last import channels_last
 from selfsup.train.checkpoint import load_tensors, restore, save_tensors, step_of, training_state
+from selfsup.train.clock import Clock
 from selfsup.train.collapse import CollapseSignal
 from selfsup.train.failures import one_line
 from selfsup.train.log import Log, Skipped
@@ -30,6 +31,7 @@ from selfsup.views.loader import batches
 
 SAVE_SECONDS, SAVE_SHARE = 30.0, 0.02  # between checkpoints; the largest fraction of the time that writing them takes
 LINES = 20_000  # of metrics.jsonl, at most
+FOREVER = 10**9  # steps
 
 
 def fit(
@@ -42,12 +44,14 @@ def fit(
     folder: Path | None = None,
     workers: int | str = "auto",
     until: int | None = None,
+    clock: Clock | None = None,
     on_log: Callable[[nn.Module, bool], Mapping[str, float]] | None = None,
     quiet: bool = False,
 ) -> None:
     """Train `task` in place for `plan.steps` steps; with a `folder`, log, save, and resume a run that was stopped.
 
-    `until` stops after that step of the plan; a later call resumes as if it had never stopped.
+    `until` stops after that step of the plan; a later call resumes as if it had never stopped. `clock` may change the
+    number of steps on the way.
 
     The batch, the views and the noise of a step depend on the seed and the step alone, so a resumed run ends with
     the same weights as one that was never stopped. At log points `on_log` gets the representation and whether this is
@@ -74,7 +78,8 @@ def fit(
         if checkpoint and fabric.is_global_zero:
             save_tensors(checkpoint, training_state(task, raw_optimizer, precision), {"step": step})
 
-    end = plan.steps if until is None else min(until, plan.steps)
+    stop_at = FOREVER if until is None else until
+    end = min(stop_at, plan.steps)
     writes = folder if fabric.is_global_zero else None
     skipped = Skipped(source, folder)
     every = max(1, min(50, plan.steps // 200), -(-plan.steps // LINES))
@@ -84,8 +89,9 @@ def fit(
     saved_at, saving, saved_step, done = time.monotonic(), 0.0, start, start
     stream = _timed(
         batches(
-            source, views, batch_size=plan.batch_size, seed=plan.seed, start=start, steps=max(start, end),
-            workers=workers, pin=fabric.device.type == "cuda", rank=fabric.global_rank, world=fabric.world_size,
+            source, views, batch_size=plan.batch_size, seed=plan.seed, start=start,
+            steps=stop_at if clock and start < end else max(start, end), workers=workers,
+            pin=fabric.device.type == "cuda", rank=fabric.global_rank, world=fabric.world_size,
         )
     )  # fmt: skip
     shown = Progress(end, start, plan.batch_size, quiet=quiet or not fabric.is_global_zero)
@@ -105,7 +111,9 @@ def fit(
     with collapse, signals() as interruption, shown as progress, Log(writes, start) as log, explained:
         for step, (fetched, waited) in enumerate(stream, start):
             progress.wait(waited)
-            task.progress, task.steps = step / plan.steps, plan.steps
+            if clock is not None and step == start + 1:
+                clock.start(plan, step)  # after the first step, which compiles
+            task.progress, task.steps = plan.progress(step), plan.steps
             for group in optimizer.param_groups:
                 group["lr"] = task.lr_of(group["child"], plan.lr_at(step), plan.lr)
             with own_turn():
@@ -134,7 +142,7 @@ def fit(
                 due, stop = _agreed(due, stop, fabric) if logs else (False, 0)
             if logs or due or stop:
                 values = _means(recent, done, plan, saved_step, fabric)
-                collapse.check(values["loss"], loss.chance, done / plan.steps)
+                collapse.check(values["loss"], loss.chance, plan.progress(done))
                 found = on_log(representation, done == end) if on_log and logs else {}
                 seen |= found
                 progress.update(done, values | seen, loss.chance, collapse.word, skipped.summary())
@@ -150,6 +158,12 @@ def fit(
                 saved_step, saving = done, time.monotonic() - saved_at
             if stop and done < plan.steps:
                 raise Interrupted(stop, done, plan.steps, folder)
+            if done == end:
+                break
+            if clock is not None and logs:
+                plan = clock.look(plan, done)
+                end = min(stop_at, plan.steps)
+                progress.plan(end)
     if folder is not None and fabric.is_global_zero:
         skipped.say("were replaced by others")
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from selfsup.errors import UserError
 from selfsup.task import Task
@@ -17,12 +19,20 @@ BATCH = 128
 EPOCHS = 100  # if no budget was given
 
 
+class Look(NamedTuple):
+    """A point where the steps of a run were planned again (`train.clock`): how many were done, how far, and when."""
+
+    step: int
+    progress: float  # 0 to 1
+    seconds: float
+
+
 @dataclass(frozen=True)
 class Plan:
     """The length, batch, optimizer and schedule of a run.
 
     `batch_size` is the global one; `lr` the peak; `clip` the largest gradient norm; `betas` are AdamW's; `micro_batch`
-    is how many samples a process holds in memory at once (see `train.micro`).
+    is how many samples a process holds in memory at once (see `train.micro`); `looks` are those of a run by the clock.
     """
 
     steps: int
@@ -35,10 +45,18 @@ class Plan:
     betas: tuple[float, float] = (0.9, 0.999)
     micro_batch: int | None = None
     seed: int = 0
+    looks: tuple[Look, ...] = ()
+
+    def progress(self, step: float) -> float:
+        """Return how far the schedule is after some steps, 0 to 1: in proportion, but from where it was at a look."""
+        if not self.looks:
+            return step / self.steps
+        steps, progress, _ = zip(Look(0, 0.0, 0.0), *self.looks, Look(self.steps, 1.0, 0.0), strict=True)
+        return float(np.interp(step, steps, progress))
 
     def lr_at(self, step: int) -> float:
         """Return the learning rate of a step: `lr` times warm-up and cosine; the first step is not wasted on zero."""
-        return self.lr * warmup_cosine((step + 0.5) / self.steps, self.warmup)
+        return self.lr * warmup_cosine(self.progress(step + 0.5), self.warmup)
 
 
 def make_plan(task_class: type[Task], batch_size: int, given: Mapping[str, Any], **rest: Any) -> Plan:
