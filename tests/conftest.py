@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # for those who give two: do not burn a processor while waiting
 if "SELFSUP_TEST_GPU" not in os.environ:  # but for those of the GPU, which are named so: pytest -k gpu
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
@@ -52,9 +54,16 @@ def one_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def digits_run(tmp_path_factory: pytest.TempPathFactory) -> selfsup.Run:
-    """Return a run that learned something: rotation, convnet, three epochs of digits; never to be written in."""
-    out = tmp_path_factory.mktemp("runs") / "digits"
-    return selfsup.pretrain("digits", encoder="convnet", epochs=3, pad=0, flip=0.0, out=out, quiet=True)
+    """Return a run that learned something: rotation, convnet, three epochs of digits; never to be written in.
+
+    One for all test processes, whose folders lie side by side.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with FileLock(shared / "digits.lock"):
+        return selfsup.pretrain(
+            "digits", encoder="convnet", epochs=3, pad=0, flip=0.0, out=shared / "digits", quiet=True
+        )  # the second time it is there
 
 
 @pytest.fixture

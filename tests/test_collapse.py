@@ -48,10 +48,10 @@ class Hopeless(Rotation):
 
 @pytest.mark.parametrize(("task", "word"), [(Rotation, "healthy"), (Collapsing, "collapsed"), (Hopeless, "stuck")])
 def test_the_last_line_of_the_metrics_says_it(task: type[Rotation], word: str, tmp_path: Path) -> None:
-    x = np.random.default_rng(0).integers(0, 60, (64, 12, 12, 1), dtype=np.uint8)
-    x[:, :6] += 120
+    x = np.random.default_rng(0).integers(0, 60, (64, 8, 8, 1), dtype=np.uint8)
+    x[:, :4] += 120
     run = selfsup.pretrain(
-        Arrays(x), task=task, encoder="convnet", steps=60, batch_size=32, lr=1e-2, out=tmp_path / "r", quiet=True
+        Arrays(x), task=task, encoder="convnet", steps=60, batch_size=16, lr=1e-2, out=tmp_path / "r", quiet=True
     )
     last = json.loads((run.folder / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["health"] == word, last

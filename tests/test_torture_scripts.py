@@ -12,7 +12,7 @@ TESTS = Path(__file__).parent
 @pytest.mark.parametrize(
     "words",
     [
-        "torture.kill --times 2 --tasks rotation --no-compare",
+        "torture.kill --times 1 --tasks rotation --no-compare",
         "torture.disk --times 1",
     ],
 )

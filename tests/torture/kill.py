@@ -60,7 +60,8 @@ def commands(task: str, workers: int, compare: bool) -> dict[str, str]:
         "pretrain": f"pretrain images --task {task} {options} --encoder convnet --epochs 8 --batch-size 16 --out run "
         f"--workers {workers} --seed 3 --quiet",
         "embed": "embed run images --labels folders -o embeddings.parquet --quiet",
-        "evaluate": "evaluate run --data images --labels folders --shots 2 --draws 2 --protocol knn --quiet",
+        "evaluate": "evaluate run --data images --labels folders --shots 2 --draws 2 --protocol knn --no-scratch "
+        "--quiet",
     }
     if compare:
         other = "" if task == "rotation" else ",rotation"
