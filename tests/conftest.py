@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from filelock import FileLock
 
@@ -36,6 +37,14 @@ def make_folder(tmp_path: Path) -> MakeFolder:
         return write_images(tmp_path / name, **options)
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def same_numbers(request: pytest.FixtureRequest) -> None:
+    """Draw the same numbers from the `RNG` of a module in each test, whatever ran before."""
+    rng = getattr(request.module, "RNG", None)
+    if rng is not None:
+        rng.bit_generator.state = np.random.default_rng(0).bit_generator.state
 
 
 @pytest.fixture

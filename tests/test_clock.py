@@ -88,7 +88,7 @@ def test_the_plan_is_recorded_and_a_stopped_run_ends_with_the_same_weights(
         return train(self, plan, step)
 
     monkeypatch.setattr(Clock, "look", look)
-    options = {"encoder": "convnet", "minutes": 0.05, "batch_size": 16, "quiet": True}  # 3 seconds: 30 steps
+    options = {"encoder": "convnet", "minutes": 0.05, "batch_size": 4, "quiet": True}  # 3 seconds: 30 steps
     whole = selfsup.pretrain(source, out=tmp_path / "whole", **options)
     plan = whole.recipe["plan"]
     assert len(plan["looks"]) == len(LOOKS)

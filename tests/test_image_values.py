@@ -100,7 +100,7 @@ def test_values_keep_their_order_and_at_least_8_bits(way: str, kind: str, tmp_pa
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("bands", [2, 5, 13, 64])
 def test_every_band_arrives(way: str, bands: int, tmp_path: Path) -> None:
-    x = RNG.integers(0, 3000, (5, 70, 72, bands)).astype(np.uint16)
+    x = (RNG.integers(0, 3000, (5, 70, 72, bands)) + 9 * np.arange(bands)).astype(np.uint16)
     source: Any = open_data(WAYS[way](tmp_path, x))
     spec: Any = make_spec(source, size=16)
     assert spec.channels == bands

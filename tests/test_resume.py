@@ -18,7 +18,7 @@ from selfsup.train.checkpoint import load_tensors, save_tensors
 from selfsup.train.signals import Interrupted
 from support import kills
 
-OPTIONS = {"encoder": "convnet", "epochs": 3, "batch_size": 16, "quiet": True, "seed": 5}
+OPTIONS = {"encoder": "convnet", "epochs": 3, "batch_size": 16, "size": 12, "quiet": True, "seed": 5}
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,8 @@ def test_killed_at_random_and_run_again_ends_with_the_same_weights(
     images: Path, uninterrupted: bytes, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    words = f"pretrain {images} --encoder convnet --epochs 3 --batch-size 16 --seed 5 --workers 0 --quiet --out {out}"
+    words = f"pretrain {images} --encoder convnet --epochs 3 --batch-size 16 --size 12 --seed 5 --workers 0 --quiet"
+    words += f" --out {out}"
     made = kills.kill_while(words.split(), lambda: list(out.glob("metrics.jsonl")), (0.0, 0.03, 0.06), pause=0.1)
     assert made < 12
     kills.run(words.split())

@@ -28,7 +28,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = "1"  # a process with more threads cannot be copied
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import selfsup.comparison.tournament
@@ -57,7 +57,7 @@ FILES = (
 def commands(task: str, workers: int, compare: bool) -> dict[str, str]:
     options = KNOWN.get(task, "")
     chosen = {
-        "pretrain": f"pretrain images --task {task} {options} --encoder convnet --epochs 8 --batch-size 16 --out run "
+        "pretrain": f"pretrain images --task {task} {options} --encoder convnet --epochs 5 --batch-size 16 --out run "
         f"--workers {workers} --seed 3 --quiet",
         "embed": "embed run images --labels folders -o embeddings.parquet --quiet",
         "evaluate": "evaluate run --data images --labels folders --shots 2 --draws 2 --protocol knn --no-scratch "
