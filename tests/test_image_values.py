@@ -15,6 +15,7 @@ import selfsup
 from selfsup.base.opening import data_opened
 from selfsup.cli import main
 from selfsup.data import Arrays, make_spec, open_data
+from selfsup.data.image.instruments import is_narrowed
 from selfsup.errors import UserError
 from selfsup.source import Broken
 from selfsup.spec import ImageSpec
@@ -117,6 +118,23 @@ def test_a_constant_image_is_read_like_any_other(tmp_path: Path) -> None:
     first, second, third = (float(bound.read(i).mean()) for i in range(3))
     assert first < third < second
     assert abs((first + second) / 2 - third) < 1e-5
+
+
+def test_ten_bits_of_which_eight_are_read_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing here writes such files; the bytes are those of the boxes of a file of 8 bits and of one of 10."""
+    begin = b"\0\0\0\x1cftypheic\0\0\0\0" + b"\0" * 40
+    for deep, box in ((b"\xfa", b"hvcC" + b"\0" * 17), (b"\x40", b"av1C\x81\0")):
+        assert is_narrowed(begin + box + deep + b"\0" * 20)
+        assert not is_narrowed(begin + box + (b"\xf8" if box[:1] == b"h" else b"\x0c"))
+        assert not is_narrowed(begin + box)
+    Image.fromarray(RNG.integers(0, 255, (16, 16, 3)).astype(np.uint8)).save(tmp_path / "a.png")
+    make_spec(open_data(str(tmp_path)))
+    assert "of which the upper 8 are read" not in capsys.readouterr().err
+    monkeypatch.setattr("selfsup.data.image.instruments.is_narrowed", lambda data: True)
+    make_spec(open_data(str(tmp_path)))
+    assert "1 of 1 files looked at have 10 or 12 bits, of which the upper 8 are read" in capsys.readouterr().err
 
 
 def test_colours_of_16_bits_are_not_cut_to_their_high_byte(tmp_path: Path) -> None:

@@ -98,6 +98,7 @@ class Header(NamedTuple):
     bands: int
     alpha: bool
     pages: int
+    narrowed: bool = False  # has more than 8 bits, of which the upper 8 are read
 
 
 def read_header(data: bytes) -> Header:
@@ -116,7 +117,8 @@ def read_header(data: bytes) -> Header:
         if instruments.is_wide(data):
             alpha = instruments.has_alpha(data)
         grey = image.mode in ("1", "L", "LA") or image.mode[0] in "IF"
-        return Header(not wide, (1 if grey else 3) + alpha, alpha, getattr(image, "n_frames", 1))
+        pages = getattr(image, "n_frames", 1)
+        return Header(not wide, (1 if grey else 3) + alpha, alpha, pages, instruments.is_narrowed(data))
 
     try:
         if found := _by_pillow(data, look):

@@ -49,6 +49,21 @@ def is_wide(data: bytes) -> bool:
     return png or _wide_ppm(data) is not None
 
 
+def is_narrowed(data: bytes) -> bool:
+    """Return whether the bytes are an AVIF or HEIF of 10 or 12 bits, which its decoder narrows to 8.
+
+    The boxes are those of ISO/IEC 14496-15 (hvcC: bit_depth_luma_minus8) and of the AV1 codec's own (av1C:
+    high_bitdepth).
+    """
+    head = data[:65536]
+    if head[4:8] != b"ftyp":
+        return False
+    av1, hevc = head.find(b"av1C"), head.find(b"hvcC")
+    flags = head[av1 + 6 : av1 + 7] if av1 >= 0 else b""
+    depth = head[hevc + 21 : hevc + 22] if hevc >= 0 else b""
+    return any(byte & 0x40 for byte in flags) or any(byte & 7 for byte in depth)
+
+
 def has_alpha(data: bytes) -> bool:
     """Return whether the last channel of such a file is transparency."""
     return data.startswith(PNG) and data[25:26] in (b"\4", b"\6")

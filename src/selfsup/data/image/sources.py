@@ -350,6 +350,13 @@ class Files(Images):
             read += len(data)
             if read > CHECKED:
                 break
+        if narrowed := sum(header.narrowed for header in found):
+            self._say(
+                [
+                    f"{narrowed:,} of {len(found):,} files looked at have 10 or 12 bits, of which the upper 8 are "
+                    "read: 16-bit PNG or TIFF keeps all"
+                ]
+            )
         several = [header.pages for header in found if header.pages > 1]
         if several and self.pages is None:
             most = f"{min(several)} to {max(several)}" if min(several) < max(several) else f"{several[0]}"
