@@ -14,9 +14,9 @@ import selfsup
 from selfsup.cli import main
 from selfsup.data.image import Arrays
 from selfsup.errors import UserError
-from selfsup.shortcuts import together
+from selfsup.shortcuts import together, trial
 from selfsup.shortcuts.cues import BLIND, CUES, ShortcutProbe, nothing
-from selfsup.shortcuts.result import options
+from selfsup.shortcuts.result import Audit, Row, options
 from selfsup.shortcuts.together import Answers, Together, split
 from selfsup.shortcuts.trial import Trial
 from selfsup.source import Labels
@@ -91,13 +91,15 @@ def test_the_finding_in_words_json_and_a_picture(
     barred: Arrays, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     np.savez(tmp_path / "barred.npz", x=barred.x)
-    args = ["audit", "rotation", str(tmp_path / "barred.npz"), "--steps", "30", "--pad", "0", "--flip", "0"]
+    args = ["audit", "rotation", str(tmp_path / "barred.npz"), "--steps", "50", "--pad", "0", "--flip", "0"]
     assert main([*args, "--cues", "colours,border", "--out", str(tmp_path / "a.png"), "--quiet", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     rows = {row["cue"]: row for row in found["rows"]}
     assert rows["border"]["verdict"] == "shortcut"
     assert rows["border"]["score"] - rows["border"]["half"] > 0.5
-    assert rows["colours"]["verdict"] == ""
+    assert found["finding"] == "shortcut"
+    assert found["settled_by"] == ""
+    assert rows["colours"]["verdict"] == "no"
     assert abs(rows["colours"]["score"] - 0.25) <= rows["colours"]["half"] + 1e-9
     assert found["chance"] == pytest.approx(0.25)
     assert found["metric"] == "accuracy"
@@ -119,12 +121,13 @@ def test_parts_that_agree_by_chance_prove_nothing() -> None:
 
 
 def test_tasks_without_classes_are_judged_by_their_loss(barred: Arrays) -> None:
-    found = selfsup.audit("denoising", barred, steps=20, cues="colours", quiet=True)
+    found = selfsup.audit("denoising", barred, steps=50, cues="colours", quiet=True)
     (row,) = found.rows
     assert found.metric == "loss"
     assert row.score < found.chance  # a mean colour helps, and is far from all that there is
     assert "fraction of the encoder's gain" in str(found)
-    assert str(found).startswith("colours (each patch's mean colour): " if row.verdict else "No cue solves denoising")
+    assert row.verdict == found.finding
+    assert row.verdict in str(found)
 
 
 def test_grey_pictures_have_no_channels_to_compare(barred: Arrays) -> None:
@@ -132,6 +135,58 @@ def test_grey_pictures_have_no_channels_to_compare(barred: Arrays) -> None:
     found = selfsup.audit("rotation", grey, steps=2, cues="aberration,colours", quiet=True)
     assert [row.cue for row in found.rows] == ["colours"]
     assert "aberration is left out: the images have 1 of 3 channels" in str(found)
+    with pytest.raises(UserError, match="none of these cues is in images of 1 channels: aberration"):
+        selfsup.audit("rotation", grey, steps=2, cues="aberration", quiet=True)
+
+
+def test_few_steps_say_nothing_and_how_many_minutes_are_enough(barred: Arrays, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = selfsup.audit("rotation", barred, steps=3, cues="border", quiet=True)
+    assert found.finding == found.rows[0].verdict == "undecided"
+    assert found.verdict.startswith("Undecided: 3 steps of training are too few")
+    assert found.settled_by == "--steps 50"
+    monkeypatch.setattr(trial, "step_seconds", lambda *_: 0.5)
+    found = selfsup.audit("rotation", barred, minutes=0.01, cues="border", quiet=True)
+    assert (found.steps, found.encoder_steps) == (1, 1)
+    assert "1 step of training is too few" in found.verdict
+    minutes = 50 * 0.5 / 60 / trial.ENCODER
+    assert found.settled_by.startswith("--minutes ")
+    assert minutes < float(found.settled_by.split()[1]) < 1.5 * minutes
+
+
+def test_what_is_within_its_interval_is_undecided(barred: Arrays) -> None:
+    judge = Trial("rotation", barred, {}, seed=0, device="cpu", quiet=True, steps=60)
+    noise = np.tile([-0.02, 0.02], 10)
+
+    def learned(score: float, name: str) -> trial.Learned:
+        return trial.Learned(Answers({name: score + noise}, "accuracy", 0.25, puzzles=500), 60, 60)
+
+    def judged(cue: float, encoder: float) -> tuple[str, str]:
+        probes, whole = learned(cue, "rim"), learned(encoder, "convnet")
+        row = judge.row("rim", probes, whole)
+        return row.verdict, judge.settled_by([row], probes, whole, counters=False)
+
+    assert judged(0.5, 0.7) == ("shortcut", "")
+    assert judged(0.4, 0.7) == ("trace", "")
+    assert judged(0.26, 0.7) == ("no", "")
+    assert judged(0.26, 0.32) == ("undecided", "--steps 120, or more images"), "0.35 would be a shortcut of 0.32"
+    assert judged(0.26, 0.25)[0] == "undecided", "the encoder learned nothing"
+    verdict, settled_by = judged(0.5, 0.26)
+    assert verdict == "undecided"
+    assert 180 < int(settled_by.removeprefix("--steps ").removesuffix(", or more images")) < 300
+
+
+def test_an_encoder_that_learns_nothing_decides_nothing() -> None:
+    rows = tuple(
+        Row(cue, CUES[cue].about, score, 0.04, score - 0.25, 0.04, None, "undecided", {})
+        for cue, score in (("rim", 0.5), ("colours", 0.26))
+    )
+    settled_by = "--minutes 2, or more images"
+    found = Audit("rotation", "x", "accuracy", 0.25, "convnet", 0.26, 0.04, rows, (), 60, 60, 48, settled_by)
+    assert found.finding == "undecided"
+    assert "Undecided: rim, colours. With 60 steps convnet, which sees everything, is no better" in found.verdict
+    assert "and rim alone is" in found.verdict
+    assert found.verdict.endswith("What would settle it: --minutes 2, or more images.")
+    assert "undecided" in str(found)
 
 
 def test_bad_input(barred: Arrays, tmp_path: Path) -> None:
@@ -175,16 +230,17 @@ def test_injected_cues_are_found_and_fall_to_chance_once_countered(
     cue: str, inject: Callable[[injections.Images], injections.Images], counter: str
 ) -> None:
     images = Arrays(inject(injections.textures(480)), name=cue)
-    trial = Trial("relative_position", images, OFF, seed=0, device="cpu", quiet=True, steps=60)
-    answers, _ = trial.learn(trial.probes([cue]), {}, 1)
-    blind = answers._replace(scores={"convnet": answers.scores[BLIND]})  # an encoder takes as long as all the rest
-    row = trial.row(cue, answers, blind)
+    audited = Trial("relative_position", images, OFF, seed=0, device="cpu", quiet=True, steps=60)
+    probes = audited.learn(audited.probes([cue]), {}, 1)
+    answers = probes.answers  # an encoder takes as long as all the rest: let it be as good as the probe
+    encoder = probes._replace(answers=answers._replace(scores={"convnet": answers.scores[cue]}))
+    row = audited.row(cue, probes, encoder)
     assert row.verdict == "shortcut"
     assert row.score - row.half > 1 / 8
     assert options(row.counter) == counter
-    (row,) = trial.countered([row], row.counter, blind)
+    (row,) = audited.countered([row], row.counter, encoder)
     assert row.with_counter is not None
-    assert row.with_counter.verdict == ""
+    assert row.with_counter.verdict in ("no", "undecided")
     assert row.with_counter.score - row.with_counter.half <= 1 / 8
 
 
@@ -192,9 +248,9 @@ def test_injected_cues_are_found_and_fall_to_chance_once_countered(
 def test_every_task_on_pictures_is_audited_or_says_why_not(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(together, "MIN_PUZZLES", 16)
     labels = Labels.of([f"class {i % 2}" for i in range(64)])
-    trial = Trial(name, Arrays(injections.textures(64, 32), labels), {}, seed=0, device="cpu", quiet=True, steps=1)
+    audited = Trial(name, Arrays(injections.textures(64, 32), labels), {}, seed=0, device="cpu", quiet=True, steps=1)
     try:
-        answers, steps = trial.learn(trial.probes(["colours"]), {}, 1)
+        answers, steps, _ = audited.learn(audited.probes(["colours"]), {}, 1)
     except UserError as error:
         told = str(error)
         assert "encoder" in told

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -167,6 +168,23 @@ def test_a_graph_that_knows_nothing_is_not_trusted():
     assert (by_graph == y[test]).mean() >= (by_labels == y[test]).mean() - 0.01
 
 
+def test_the_time_of_many_exact_neighbours_is_told(monkeypatch, capsys):
+    x, _ = clusters([1500] * 2, dim=8)
+    expected = build_graph(x)
+    monkeypatch.setattr(propagate, "APPROXIMATE", 2000)
+    monkeypatch.setattr(propagate, "TIMED", 1)
+    monkeypatch.setattr(propagate, "importlib", SimpleNamespace(util=SimpleNamespace(find_spec=lambda _: None)))
+    ticks = iter([0.0, 100.0])
+    monkeypatch.setattr(propagate, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    assert abs(build_graph(x) - expected).max() < 1e-6
+    told = capsys.readouterr().err
+    assert "the nearest neighbours of 3,000 samples take about 4 minutes" in told
+    assert "pip install 'selfsup[faiss]'" in told
+    ticks = iter([0.0, 1.0])
+    build_graph(x)
+    assert capsys.readouterr().err == "", "seconds are not worth a word"
+
+
 def test_only_the_transductive_one_sees_test_samples():
     x, y = clusters([100] * 3)
     test_x, test_y = clusters([50] * 3, seed=1)
@@ -208,7 +226,7 @@ def test_samples_without_a_label_are_in_the_pool(run: selfsup.Run, monkeypatch: 
         run, data=train, test=test, shots="1,2", draws=2, protocol="linear,propagate", scratch=False, quiet=True
     )
     assert set(sizes) == {1000}
-    assert result.about["data"] == {"name": train.name, "samples": 20, "unlabelled": 980}
+    assert (result.about["data"]["samples"], result.about["data"]["unlabelled"]) == (20, 980)
     for shots in (1, 2):
         by_graph, by_labels = (result.score("rotation", reader, shots).mean for reader in ("propagate", "linear"))
         assert by_graph > by_labels + 0.05

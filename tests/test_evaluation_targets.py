@@ -45,6 +45,7 @@ def test_several_labels_are_measured_by_average_precision(finished_run: Path) ->
     names = ["|".join([f"r{r % 2}", f"c{c}"]) for r, c in zip(row, column, strict=True)]
     source = Arrays(x, Labels.of(names))
     result = selfsup.evaluate(finished_run, data=source, target="multi", shots="all", draws=2, quiet=True)
+    assert {s.protocol for s in result.scores} == {"linear"}
     assert result.about["metric"] == "average precision"
     assert result.about["chance"]["value"] < 0.6
     assert result.score("raw pixels", "linear", None).mean > 0.8
@@ -87,6 +88,8 @@ def test_default_shots_go_as_far_as_the_labels() -> None:
     [
         ({"target": "number"}, "unknown target 'number'"),
         ({"target": "numeric", "protocol": "knn"}, "unknown protocol of --target numeric 'knn'"),
+        ({"target": "numeric", "protocol": "propagate"}, "unknown protocol of --target numeric 'propagate'"),
+        ({"target": "multi", "protocol": "linear,transductive"}, "unknown protocol of --target multi 'transductive'"),
         ({"protocol": ""}, "--protocol names none"),
         ({"metrics": "retreival"}, "did you mean 'retrieval'"),
         ({"target": "multi", "semi": True}, "--semi is for --target classes"),

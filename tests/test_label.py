@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 import selfsup
 from selfsup.cli import main
@@ -63,6 +65,21 @@ def test_labels_of_one_class_and_of_unreadable_samples_are_refused() -> None:
     pool.row_of[0] = -1
     with pytest.raises(UserError, match="none of the labelled samples"):
         pool.assign({0: 0}, 1)
+
+
+def test_a_class_that_nobody_labelled_gets_no_sample() -> None:
+    x, group = blobs((60, 50, 40))
+    known = {int(row): 2 * g for g in (0, 1) for row in np.flatnonzero(group == g)[:3]}
+    found = pool_of(x).assign(known, 4)
+    assert set(found.ids.tolist()) == {-1, 0, 2}
+    assert not found.probabilities[:, [1, 3]].any()
+    assert found.calibration.tested == 6
+
+
+def test_samples_that_are_all_alike_are_unsure_whatever_the_limit() -> None:
+    found = pool_of(np.ones((20, 4), np.float32)).assign({0: 0, 1: 1, 2: 0, 3: 1}, 2, unsure_below=0)
+    assert found.ids.tolist() == [0, 1, 0, 1] + [-1] * 16
+    assert found.confidence.tolist() == [1] * 4 + [0] * 16
 
 
 def test_one_label_a_class_is_enough_but_cannot_be_checked() -> None:
@@ -160,6 +177,48 @@ def test_broken_files_and_odd_names(one_run: Path, images: Path, tmp_path: Path)
     assert f"cat/{odd}" in rows
     assert open_data(images, str(out)).labels is not None
     assert str(result)
+
+
+def test_classes_only_on_unreadable_samples_are_told(
+    one_run: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (images / "cat" / "3.png").write_bytes(b"no image")
+    few, out = tmp_path / "few.csv", tmp_path / "all.csv"
+    rows = "path,label\ncat/0.png,cat\ncat/3.png,bird\n"
+    few.write_text(rows + "dog/0.png,dog\n")
+    words = [str(one_run), str(images), "--labels", str(few), "-o", str(out), "--quiet", "--json"]
+    assert main(["label", *words]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert "no other sample gets the label 'bird': the samples that have it cannot be read" in told["notes"]
+    assert [row["path"] for row in read(out) if row["label"] == "bird"] == ["cat/3.png"]
+    few.write_text(rows)
+    assert main(["label", *words]) == 2
+    assert "that can be read are all of one class" in capsys.readouterr().err
+    assert main(["suggest", *words[:4], "-o", str(tmp_path / "s.csv"), "--quiet", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["samples"]) == 6
+
+
+def test_an_encoder_that_gives_nan_is_one_line(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = finished_run / "encoder.safetensors"
+    with safe_open(weights, "np") as file:
+        metadata = file.metadata()
+    broken = {name: x * np.float32("nan") if x.dtype.kind == "f" else x for name, x in load_file(weights).items()}
+    save_file(broken, weights, metadata)
+    few = tmp_path / "few.csv"
+    few_labels(few, 20)
+    given = [str(finished_run), "digits", "--quiet"]
+    for words in (
+        ["label", *given, "--labels", str(few), "-o", str(tmp_path / "all.csv")],
+        ["suggest", *given, "-o", str(tmp_path / "to-label.csv")],
+        ["evaluate", str(finished_run), "--data", "digits", "--protocol", "propagate", "--no-scratch", "--quiet"],
+    ):
+        assert main(words) in (1, 2)
+        error = capsys.readouterr().err
+        assert "NaN" in error.splitlines()[-1]
+        assert "Traceback" not in error
+    assert not (tmp_path / "all.csv").exists()
 
 
 def test_bad_input_is_one_line(one_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

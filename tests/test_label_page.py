@@ -33,7 +33,7 @@ pytest.importorskip("starlette", reason="pip install 'selfsup[label]'")
 pytest.importorskip("uvicorn", reason="pip install 'selfsup[label]'")
 browser = pytest.mark.skipif(DRIVER is None, reason="there is no chromedriver: apt-get install chromium-driver")
 
-from selfsup.labelling.page.server import make_app, serve  # noqa: E402
+from selfsup.labelling.page.server import make_app  # noqa: E402
 
 HOST, TOKEN = "127.0.0.1:8000", "the-token"
 
@@ -250,13 +250,19 @@ def test_a_state_that_is_known_is_not_sent_again(app: Any, session: Session) -> 
     assert ask(app, "GET", f"/{TOKEN}/state?version=-1")[0] == 200
 
 
-def test_a_port_in_use_is_one_line(session: Session) -> None:
+def test_a_port_in_use_is_one_line_before_any_work(
+    one_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(UserError, match=rf"port {port} is in use; give another --port"):
-            serve(session, lambda *_: None, port)
+        monkeypatch.setattr(Pool, "of", lambda *_: pytest.fail("features were computed first"))
+        words = ["label", str(one_run), "digits", "-o", str(tmp_path / "labels.csv"), "--port", str(port), "--quiet"]
+        assert main(words) == 2
+    told = f"selfsup: port {port} is in use; give another --port, or leave it out for a free one\n"
+    assert capsys.readouterr().err == told
+    assert os.listdir(tmp_path) == []
 
 
 def test_without_the_extra_one_line_says_what_to_install(
@@ -297,6 +303,35 @@ def test_a_second_server_of_a_file_is_refused_and_ctrl_c_ends_well(
         assert process.stderr is not None
         assert "0 labels in" in process.stderr.read()
     assert os.listdir(out.parent) == []
+
+
+def test_a_browser_that_is_closed_loses_nothing_and_the_server_ends_well(
+    one_run: Path, images: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "labels.csv"
+    with served(one_run, str(images), out) as (address, process):
+        host, path = address.removeprefix("http://").split("/", 1)
+
+        def begin(action: dict[str, Any], of_it: int | None = None) -> socket.socket:
+            body = json.dumps(action).encode()
+            head = f"POST /{path}act HTTP/1.1\r\nhost: {host}\r\norigin: http://{host}\r\ncontent-length: {len(body)}"
+            connection = socket.create_connection(("127.0.0.1", int(host.split(":")[1])))
+            connection.sendall(head.encode() + b"\r\n\r\n" + body[:of_it])
+            return connection
+
+        with begin(label(0, "cat")) as kept:  # and never read: the browser was closed after a key
+            wait(lambda: out.exists(), "the first label")
+            begin(label(1, "dog"), of_it=9).close()
+            begin(label(2, "dog")).close()
+            wait(lambda: "2.png,dog" in out.read_text(), "the label of a closed tab")
+            assert kept.recv(12) == b"HTTP/1.1 200"
+            process.send_signal(signal.SIGINT)  # a connection is still open
+            assert process.wait(20) == 0
+        assert process.stderr is not None
+        told = process.stderr.read()
+    assert "2 labels in" in told
+    assert "Traceback" not in told
+    assert out.read_text() == "path,label\ncat/0.png,cat\ncat/2.png,dog\n"
 
 
 class Page:

@@ -13,7 +13,9 @@ from PIL import Image
 
 import selfsup
 from selfsup.cli import main
+from selfsup.data.open import open_data
 from selfsup.errors import UserError
+from selfsup.reports import report as reports
 from selfsup.reports.charts import Line, chart
 from selfsup.reports.embedding_map import layout
 from selfsup.reports.page import escape, tag
@@ -223,11 +225,50 @@ def test_a_saved_evaluation_is_shown_and_not_measured_again(
         selfsup.report(run, quiet=True)
 
 
+def test_an_evaluation_of_other_labels_is_not_shown(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, digits = finished_run, open_data("digits")
+    assert digits.labels is not None
+    names = np.array(digits.labels.classes)[digits.labels.ids]
+    few = tmp_path / "few.csv"
+
+    def write(first: str) -> None:
+        rows = [f"{i},{first if i == 0 else name}" for i, name in enumerate(names[:100])]
+        few.write_text("\n".join(["path,label", *rows]))
+
+    write(names[0])
+    given = {"labels": str(few), "quiet": True}
+    options = {"shots": 1, "draws": 2, "protocol": "linear", "scratch": False}
+    saved = selfsup.evaluate(run, data="digits", **given, **options)
+    again: list[str] = []
+    whole = reports.write_report
+    monkeypatch.setattr(reports, "write_report", lambda *_, **__: None)
+    monkeypatch.setattr("selfsup.commands.evaluate.evaluate", lambda *_, **__: again.append("measured") or saved)
+    selfsup.report(run, data="digits", **given)
+    selfsup.report(run, **given)
+    assert not again, "the same labels, from the same file"
+    write("9")
+    selfsup.report(run, **given)  # labels of the run's own data, which are digits
+    selfsup.report(run, data="digits", **given)
+    assert len(again) == 2, "one label is another"
+    write(names[0])
+    test = digits.take(np.arange(200, 300))
+    selfsup.report(run, data="digits", test=test, **given)
+    assert len(again) == 3, "measured on other samples"
+    old = json.loads((run / "evaluation.json").read_text())
+    del old["about"]["data"]["fingerprint"]
+    (run / "evaluation.json").write_text(json.dumps(old))
+    selfsup.report(run, data="digits", **given)
+    assert len(again) == 4, "an old file does not say of which labels it is"
+    monkeypatch.setattr(reports, "write_report", whole)
+    bare = selfsup.report(run, data=np.zeros((40, 8, 8), np.uint8), quiet=True)
+    assert "has no labels; those of evaluation.json are of other data or labels" in bare.path.read_text()
+
+
 def test_confusion_with_test_data_and_with_many_classes(finished_run: Path, tmp_path: Path, monkeypatch) -> None:
     run = shutil.copytree(finished_run, tmp_path / "run")
     monkeypatch.setattr("selfsup.reports.samples.CLASSES", 5)
-    from selfsup.data.open import open_data
-
     digits = open_data("digits")
     parts = digits.take(np.arange(300)), digits.take(np.arange(300, 500))
     options = {"data": parts[0], "test": parts[1], "quiet": True}

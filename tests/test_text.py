@@ -1,5 +1,6 @@
 """Text: sources, tokens, encoders, tasks, and every command on them."""
 
+import csv
 import json
 from itertools import pairwise
 from pathlib import Path
@@ -307,6 +308,30 @@ def test_every_command_on_texts(run: Path, folder: Path, tmp_path: Path, capsys:
     page = (run / "report.html").read_text()
     assert "of a vocabulary of" in page
     assert "masked:" in page
+
+
+def test_texts_are_suggested_and_labelled(run: Path, tmp_path: Path) -> None:
+    lines = tmp_path / "lines.txt"
+    texts = [" ".join(text[:300].split()) for text in DOCUMENTS]
+    lines.write_text("\n".join([*texts[:3], "", *texts[3:]]))
+    few = tmp_path / "few.csv"
+    selfsup.suggest(run, f"text:{lines}", n=6, out=few, sheet=tmp_path / "sheet.png", quiet=True)
+    with few.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        whole = lines.read_text().splitlines()[int(row["path"])]
+        assert whole.startswith(row["text"][:150])
+        assert len(row["text"]) <= 200
+        assert row["label"] == ""
+    few.write_text("path,label\n" + "".join(f"{row['path']},{'ab'[i % 2]}\n" for i, row in enumerate(rows)))
+    result = selfsup.label(run, f"text:{lines}", labels=str(few), out=tmp_path / "all.csv", quiet=True)
+    assert result is not None
+    assert result.given == 6
+    assert len(result.labels) == len(open_data(f"text:{lines}"))
+    assert all(sample.text for sample in result.next)
+    again = selfsup.suggest(run, f"text:{lines}", n=2, labels=str(few), out=few, quiet=True)
+    assert [sample.text for sample in again.samples] != []
+    assert open_data(f"text:{lines}", str(few)).labels is not None
 
 
 def test_compare_ranks_tasks_beside_tfidf(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

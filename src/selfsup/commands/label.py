@@ -14,13 +14,16 @@ from rich.table import Table
 from rich.text import Text
 
 from selfsup.base.checks import check_new_file, check_numbers
+from selfsup.base.notes import say
 from selfsup.base.paths import expanded, user_path
 from selfsup.base.printing import Printable
-from selfsup.commands.suggest import Sample, why, without_labels
+from selfsup.commands.suggest import Sample, to_samples, without_labels
 from selfsup.errors import UserError, need
 from selfsup.run import Run
 
 if TYPE_CHECKING:
+    from socket import socket
+
     from selfsup.data.open import DataGiven
     from selfsup.labelling.assign import Assigned, Doubt
     from selfsup.labelling.pool import Pool
@@ -160,16 +163,23 @@ def label(
     if labels is not None:
         assert source.labels is not None
         check_classes(source.labels, labels)
-    pool = Pool.of(
-        run, without_labels(source) if labels is None else source, make_fabric(device, "float32").device, quiet
-    )
+    where = make_fabric(device, "float32").device
     if labels is None:
-        _open_page(pool, path, n, unsure_below, seed, port, browser)
+        from selfsup.base.writing import only_here
+        from selfsup.labelling.page.server import listen
+
+        # first of all: features may take long; one server writes a file
+        with listen(port) as listener, only_here(path.absolute().with_name(f".{path.name}.open")):
+            pool = Pool.of(run, without_labels(source), where, quiet)
+            _open_page(pool, path, n, unsure_below, seed, listener, browser)
         return None
+    pool = Pool.of(run, source, where, quiet)
     assert source.labels is not None
     known = pool.known()
     names = source.labels.classes
     assigned = pool.assign(known, len(names), unsure_below)
+    if lost := [names[place] for place in sorted(pool.unread(known))]:
+        say(f"no other sample gets the label {' or '.join(map(repr, lost))}: the samples that have it cannot be read")
     chosen, _ = pool.next(known, n, "auto", seed, assigned)
     status, found, confidence = _rows(pool, assigned, known, names)
     columns = ("path", "label", "confidence", "status")
@@ -187,10 +197,7 @@ def label(
         sure=check.sure,
         sure_right=check.sure_right,
         doubtful=tuple(_doubtful(pool, doubt, names) for doubt in assigned.doubts),
-        next=tuple(
-            Sample(i, source.path(i), why(chosen.strategy, i, count, pool.row_of, assigned, names))
-            for i, count in chosen.suggestions
-        ),
+        next=to_samples(pool, chosen, assigned, names),
         labels=tuple(found),
         confidence=tuple(confidence),
     )
@@ -230,14 +237,13 @@ def _table(title: str, head: tuple[str, ...], rows: Any) -> Table:
     return table
 
 
-def _open_page(pool: Pool, path: Path, n: int, unsure_below: float, seed: int, port: int, browser: bool) -> None:
+def _open_page(pool: Pool, path: Path, n: int, unsure_below: float, seed: int, listener: socket, browser: bool) -> None:
     """Serve the page until it is stopped."""
     import io
     import sys
 
     from PIL import Image
 
-    from selfsup.base.writing import only_here
     from selfsup.labelling.page.server import serve
     from selfsup.labelling.session import Session
     from selfsup.reports.finding import read_sample
@@ -257,7 +263,6 @@ def _open_page(pool: Pool, path: Path, n: int, unsure_below: float, seed: int, p
 
             webbrowser.open(address)
 
-    with only_here(path.absolute().with_name(f".{path.name}.open")):  # one server writes a file
-        session = Session(pool, path, n, unsure_below, seed)
-        serve(session, show, port, ready)
+    session = Session(pool, path, n, unsure_below, seed)
+    serve(session, show, listener, ready)
     print(f"{session.count:,} labels in {path}; for all samples: --labels {path} -o all.csv", file=sys.stderr)

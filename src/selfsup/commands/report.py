@@ -38,10 +38,10 @@ def report(
 ) -> Reported:
     """Write a report on a run, what it did and how well it works, as one HTML file that needs no network.
 
-    The few-label numbers are those of the run's evaluation.json; if there is none, or it is of other data, they are
-    measured on the labelled data given here, as `evaluate` does. Images, neighbours, map, confusion matrix and
-    label-free measures come from up to 2,000 random samples of these data, or else of those on which the run was
-    trained; if they are gone, the report says so.
+    The few-label numbers are those of the run's evaluation.json; if there is none, or it is of other data or other
+    labels than those given here, they are measured on these, as `evaluate` does. Images, neighbours, map, confusion
+    matrix and label-free measures come from up to 2,000 random samples of these data, or else of those on which the run
+    was trained; if they are gone, the report says so.
 
     Args:
         run: A run folder, finished or not.
@@ -74,7 +74,8 @@ def report(
     source, note = find_data(run, data, labels)
     held_out = open_data(test, test_labels) if test is not None else None
     evaluation = load_evaluation(run)
-    reason = why_not_evaluate(run, source, evaluation, data is not None)
+    given = any(one is not None for one in (data, test, labels))
+    reason = why_not_evaluate(run, source, held_out, evaluation, given)
     if reason is None and source is not None:
         evaluation = evaluate(run, data=source, test=held_out, scratch=scratch, seed=seed, device=device, quiet=quiet)
     return write_report(

@@ -20,6 +20,7 @@ from selfsup.run import Run
 if TYPE_CHECKING:
     from selfsup.data.open import DataGiven
     from selfsup.labelling.assign import Assigned
+    from selfsup.labelling.pool import Next, Pool
     from selfsup.source import Source
 
     RunName = str | os.PathLike[str] | Run
@@ -33,11 +34,12 @@ COLUMNS = 5  # of the contact sheet
 
 @dataclass(frozen=True)
 class Sample:
-    """A sample to label: its number in the data, its path, and why it was chosen."""
+    """A sample to label: its number in the data, its path, why it was chosen, and of a text its beginning."""
 
     number: int
     path: str
     why: str
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,9 @@ class Suggested(Printable):
         table.add_column("", justify="right")
         table.add_column("path", overflow="fold")
         table.add_column("why")
+        table.add_column("text" if any(sample.text for sample in self.samples) else "", overflow="fold")
         for place, sample in enumerate(self.samples, 1):
-            table.add_row(str(place), Text(printable(sample.path)), Text(sample.why))
+            table.add_row(str(place), Text(printable(sample.path)), Text(sample.why), Text(printable(sample.text)))
         known = f" (with the {self.known:,} known ones)" if self.known else ""
         told = [f"Fill in the column label of {self.path}{known}, and give it as --labels."]
         told += [f"They are shown in {self.sheet}."] if self.sheet else []
@@ -95,7 +98,8 @@ def suggest(
         n: How many samples to suggest; at least 1.
         labels: The labels that are known: 'folders', a CSV file (path,label) or an .npz file with y.
         strategy: typical (TypiClust), cover (ProbCover), uncertain (which needs labels), or auto.
-        out: The CSV file to write: path and an empty label for each suggestion, then the known labels.
+        out: The CSV file to write: path and an empty label for each suggestion, of texts also their beginning, then the
+            known labels.
         sheet: A contact sheet of the suggestions to write (.png, .jpg or .webp).
         seed: Where the clustering starts; at least 0.
         device: Where to compute the features: auto, cpu, cuda or mps.
@@ -131,19 +135,31 @@ def suggest(
     if not chosen.suggestions:
         raise UserError(f"every readable sample of {source.name} has a label, so none is left to suggest")
     names = source.labels.classes if source.labels else ()
-    samples = tuple(
-        Sample(row, source.path(row), why(chosen.strategy, row, stands_for, pool.row_of, assigned, names))
-        for row, stands_for in chosen.suggestions
-    )
+    samples = to_samples(pool, chosen, assigned, names)
     notes = list(chosen.notes)
     if len(samples) < n:
         notes.append(f"All {len(samples):,} samples that can be read and have no label are suggested, not {n:,}.")
-    rows = [(sample.path, "") for sample in samples]
-    rows += [(source.path(number), names[name]) for number, name in known.items()]
-    write_table(path, ("path", "label"), rows)
+    rows = [(sample.path, "", sample.text) for sample in samples]
+    rows += [(source.path(number), names[name], beginning(source, number)) for number, name in known.items()]
+    columns = ("path", "label", "text") if source.kind == "text" else ("path", "label")
+    write_table(path, columns, (row[: len(columns)] for row in rows))
     if image is not None:
         draw(image, source, samples)
     return Suggested(samples, chosen.strategy, path, len(known), image, tuple(notes))
+
+
+def to_samples(pool: Pool, chosen: Next, assigned: Assigned | None, names: tuple[str, ...]) -> tuple[Sample, ...]:
+    """Return the suggestions as they are shown."""
+    source = pool.source
+    return tuple(
+        Sample(
+            number,
+            source.path(number),
+            why(chosen.strategy, number, stands_for, pool.row_of, assigned, names),
+            beginning(source, number),
+        )
+        for number, stands_for in chosen.suggestions
+    )
 
 
 def why(
@@ -157,6 +173,13 @@ def why(
         return "no label reaches it"
     first, second = assigned.probabilities[row].argsort()[::-1][:2].tolist()
     return f"{names[first]} or {names[second]}? {assigned.confidence[row]:.0%} sure"
+
+
+def beginning(source: Source, number: int) -> str:
+    """Return the beginning of a text in one line; empty for other kinds of data."""
+    from selfsup.reports.finding import LETTERS
+
+    return " ".join(source.read(number)[: 2 * LETTERS].split())[:LETTERS] if source.kind == "text" else ""
 
 
 def without_labels(source: Source) -> Source:

@@ -148,8 +148,14 @@ def measure(
         "steps": steps,
         "target": target.name, "metric": next(iter(target.metrics)), "unit": target.unit, "classes": num_classes,
         "draws": count, "folds": parts.num_folds, "seed": seed,
-        "data": {"name": train.name, "samples": len(train), "unlabelled": len(pool) - len(train)},
-        "test": {"name": test.name, "samples": len(test), "held out": parts.held_out},
+        "data": {
+            "name": train.name, "samples": len(train), "unlabelled": len(pool) - len(train),
+            "fingerprint": parts.data.fingerprint(),
+        },
+        "test": {
+            "name": test.name, "samples": len(test), "held out": parts.held_out,
+            "fingerprint": None if parts.test_data is None else parts.test_data.fingerprint(),
+        },
         "labels": {
             "all" if k is None else str(k): len(drawn) / (num_classes if target.by_class else 1)
             for k, drawn in draws[0].items()

@@ -28,11 +28,16 @@ class Parts:
     target: Target
     train: Source
     test: Source
-    held_out: bool  # the test part was set aside from the data
     data: Source  # as given
+    test_data: Source | None  # as given; None: the test part was set aside from the data
     numbers: NDArray[np.int64]  # of the samples of `train` in the data
     unlabelled: NDArray[np.int64]  # of the samples of the data that have no label
     folds: NDArray[np.int64] | None = None
+
+    @property
+    def held_out(self) -> bool:
+        """Whether the test part was set aside from the data."""
+        return self.test_data is None
 
     @property
     def num_folds(self) -> int:
@@ -80,7 +85,7 @@ def make_parts(data: Source, test: Source | None, target: Target, seed: int) -> 
         check_classes(train.labels, measured.labels, train.name)
     for part in (train, measured):
         target.truth(labels_of(part))
-    return Parts(target, train, measured, test is None, data, numbers, unlabelled, folds)
+    return Parts(target, train, measured, data, test, numbers, unlabelled, folds)
 
 
 def align(train: Labels, test: Labels) -> tuple[Labels, Labels]:

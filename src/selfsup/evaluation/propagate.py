@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ from scipy import sparse
 from scipy.special import ndtr, softmax
 from torch import Tensor
 
+from selfsup.base.notes import say
 from selfsup.base.turns import own_turn
 from selfsup.errors import UserError
 from selfsup.evaluation.drawn import Drawn, Poolings
@@ -43,6 +45,7 @@ ENOUGH = 1000  # labels from which on one fold stands for all
 HEAD_START = 2  # labels that only the graph is taken to have got right, in advance
 LITTLE = 1e-3  # weight that changes nothing
 LARGE = 1024  # samples and dimensions from which on principal components are found at random
+TIMED = 20  # blocks by which the time is told that the exact neighbours of many samples take
 GROUP = 64  # columns whose maximum is looked at first
 
 
@@ -53,7 +56,7 @@ def build_graph(x: Features) -> sparse.csr_array:
     of its standard deviation, and compared by cosine. An edge weighs cosine⁸, where one end is among the neighbours of
     the other; W is normalized to D^-½ W D^-½. Samples at an angle of 90° or more have no edge. Neighbours are exact:
     blocked matrix products, memory O(n · k). Beyond 100,000 samples they are approximate where faiss is installed
-    (extra `faiss`), and otherwise still exact.
+    (extra `faiss`), and otherwise still exact; where that takes minutes, it is said how many.
 
     Args:
         x: features (n, d), array or tensor.
@@ -293,7 +296,10 @@ def _nearest(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
     block = max(1, 2**22 // (groups * GROUP))
     room = torch.empty(block * groups * GROUP)
     index, cosine = torch.empty(n, k, dtype=torch.int64), torch.empty(n, k)
+    began = time.monotonic()
     for start in range(0, n, block):
+        if n > APPROXIMATE and start == TIMED * block:
+            _say_minutes((time.monotonic() - began) / start * n / 60, n)
         rows = torch.arange(start, min(start + block, n))
         similar = torch.mm(z[rows], columns, out=room[: len(rows) * groups * GROUP].view(len(rows), -1))
         similar[rows - start, rows] = -2
@@ -304,6 +310,14 @@ def _nearest(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
         cosine[rows], place = near.topk(k)
         index[rows] = best.gather(1, place // GROUP) * GROUP + place % GROUP
     return index, cosine
+
+
+def _say_minutes(minutes: float, n: int) -> None:
+    if minutes > 1:
+        say(
+            f"the nearest neighbours of {n:,} samples take about {minutes:.0f} minutes; approximate ones take a "
+            "small part of that (pip install 'selfsup[faiss]'), and fewer samples less"
+        )
 
 
 def _approximate(z: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -65,12 +65,18 @@ class Pool:
             return {}
         return {int(number): int(labels.ids[number]) for number in np.flatnonzero(labels.ids >= 0)}
 
+    def unread(self, known: Mapping[int, int]) -> set[int]:
+        """Return the classes none of whose labelled samples can be read."""
+        return set(known.values()) - {known[int(number)] for number in self.numbers[self._rows(known)]}
+
     def assign(self, known: Mapping[int, int], num_classes: int, unsure_below: float = UNSURE_BELOW) -> Assigned:
         """Spread the known classes, by number, over all rows; labels of unreadable samples say nothing."""
         rows = self._rows(known)
         if not len(rows):
             raise UserError(f"none of the labelled samples of {self.source.name} can be read")
         y = np.array([known[int(number)] for number in self.numbers[rows]], np.int64)
+        if len(set(y.tolist())) == 1 and self.unread(known):
+            raise UserError(f"the labelled samples of {self.source.name} that can be read are all of one class")
         return assign(self.graph, rows, y, num_classes, unsure_below)
 
     def suggest(
@@ -97,7 +103,7 @@ class Pool:
         `auto` is typical until at least 20 held-out labels were predicted, 90% of them rightly, and then uncertain:
         where the graph is often wrong, what it is uncertain about says little.
         """
-        several, notes = len(set(known.values())) >= 2, list[str]()
+        several, notes = len(set(known.values()) - self.unread(known)) >= 2, list[str]()
         if strategy == "uncertain" and not several:
             notes.append(
                 "Labels of two classes are needed to tell what is uncertain, so typical samples are suggested."

@@ -49,6 +49,7 @@ def few_labels(evaluation: Evaluation | None, why: str) -> Section:
     ]
     head = ["representation", "read by", *map(_shots, order)]
     parts = [
+        tag("p", why) if why else Html(),
         *(tag("p", tag("strong", line)) for line in (evaluation.verdict, evaluation.headline) if line),
         tag("p", _explained(evaluation)),
         *(tag("p", tag("strong", "Warning: ", class_="bad"), line) for line in about.get("warnings", ())),

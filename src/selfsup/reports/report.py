@@ -72,12 +72,15 @@ def load_evaluation(run: Run) -> Evaluation | None:
     return Evaluation.load(path) if path.exists() else None
 
 
-def why_not_evaluate(run: Run, source: Source | None, saved: Evaluation | None, given: bool) -> str | None:
+def why_not_evaluate(
+    run: Run, source: Source | None, test: Source | None, saved: Evaluation | None, given: bool
+) -> str | None:
     """Return why the few-label numbers are not measured now, '' where saved ones are shown; None if they should be.
 
-    `given`: whether the user gave the data.
+    `given`: whether the user gave data, test data or labels. Saved numbers are of these where their fingerprints, which
+    include the labels, are the same.
     """
-    if saved and (not given or source is None or saved.about.get("data", {}).get("name") == source.name):
+    if saved and (not given or (source is not None and _measured_on(saved, source, test))):
         return ""
     if not given or source is None:
         reason = "give labelled data with --data"
@@ -87,7 +90,14 @@ def why_not_evaluate(run: Run, source: Source | None, saved: Evaluation | None, 
         reason = f"{source.name} has no labels"
     else:
         return None
-    return "" if saved else f"Few-label numbers were not measured: {reason}."
+    shown = "; those of evaluation.json are of other data or labels" if saved else ""
+    return f"Few-label numbers were not measured: {reason}{shown}."
+
+
+def _measured_on(saved: Evaluation, source: Source, test: Source | None) -> bool:
+    """Tell whether saved numbers are of these data and labels; test data that are not given may be any."""
+    data, tested = (saved.about.get(part, {}).get("fingerprint") for part in ("data", "test"))
+    return data == source.fingerprint() and (test is None or tested == test.fingerprint())
 
 
 def write_report(

@@ -13,23 +13,28 @@ from rich.console import Group
 from rich.table import Table
 
 from selfsup.base.printing import Printable
+from selfsup.evaluation.verdict import FEW_STEPS
 
+FOUND = ("shortcut", "trace")
 LARGE = 0.5  # of the encoder's gain over a blind guess: from here on a cue is a shortcut, below it a trace
 
 
 @dataclass(frozen=True)
 class Row:
-    """A shortcut probe on held-out puzzles: `score` ± `half` (95%); `fraction` is its gain over a blind guess
-    divided by the encoder's (None: the encoder gains nothing).
+    """A shortcut probe on held-out puzzles: `score` ± `half` (95%), which is `gain` ± `gain_half` over a blind guess.
 
-    `verdict`: "shortcut", "trace", or "" where the interval reaches a blind guess. `counter`: options of the task that
-    counter the cue; `with_counter`: the same shortcut probe with them (None: not tried, for the reason `why_not`).
+    `fraction`: its gain divided by the encoder's (None: the encoder is no better than a blind guess). `verdict`:
+    "shortcut"; "trace"; "no" where its interval reaches a blind guess and no shortcut; or "undecided". `counter`:
+    options of the task that counter the cue; `with_counter`: the same shortcut probe with them (None: not tried, for
+    the reason `why_not`).
     """
 
     cue: str
     about: str
     score: float
     half: float
+    gain: float
+    gain_half: float
     fraction: float | None
     verdict: str
     counter: Mapping[str, Any]
@@ -39,7 +44,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Audit(Printable):
-    """Every shortcut probe beside a blind guess and a small encoder, all scored by one `metric`."""
+    """Every shortcut probe beside a blind guess and a small encoder, all scored by one `metric`.
+
+    `settled_by`: the option that is enough to decide what is undecided; empty where nothing is.
+    """
 
     task: str
     data: str
@@ -53,27 +61,53 @@ class Audit(Printable):
     steps: int
     encoder_steps: int
     held_out: int
+    settled_by: str = ""
     image: Path | None = None
 
     @property
     def found(self) -> list[Row]:
         """The cues that reveal the label, the strongest first."""
         return sorted(
-            (row for row in self.rows if row.verdict),
+            (row for row in self.rows if row.verdict in FOUND),
             key=lambda row: -math.inf if row.fraction is None else -row.fraction,
         )
 
     @property
+    def undecided(self) -> list[Row]:
+        """The cues of which cannot be told whether they reveal the label, or how much of it."""
+        return [row for row in self.rows if row.verdict == "undecided"]
+
+    @property
+    def finding(self) -> str:
+        """The verdict in a word: "shortcut", "undecided", "trace" or "no", the first that a cue has."""
+        return next(
+            (word for word in ("shortcut", "undecided", "trace") if any(row.verdict == word for row in self.rows)), "no"
+        )
+
+    @property
     def verdict(self) -> str:
-        """The finding in words, one line per cue."""
-        if not self.found:
+        """The finding in words, one line per cue, and what would settle what is undecided."""
+        steps = min(self.steps, self.encoder_steps)
+        if steps < FEW_STEPS:
+            few = f"{steps} step{'s' if steps > 1 else ''} of training {'are' if steps > 1 else 'is'} too few"
+            return (
+                f"Undecided: {few} to tell what a cue reveals; {self.settled_by} gives the {FEW_STEPS} that it takes."
+            )
+        if not self.found and not self.undecided:
             return f"No cue solves {self.task} on {self.data}: no shortcut probe does better than a blind guess."
-        return "\n".join(self._told(row) for row in self.found)
+        lines = [self._told(row) for row in self.found]
+        if self.undecided and self.undecided[0].fraction is None:
+            lines.append(self._nothing_to_compare())
+        else:
+            lines += [self._told(row) for row in self.undecided]
+        if self.settled_by:
+            lines.append(f"What would settle it: {self.settled_by}.")
+        return "\n".join(lines)
 
     def as_json(self) -> dict[str, Any]:
         """Return the same as plain values."""
         image = None if self.image is None else str(self.image)
-        return asdict(self) | {"verdict": self.verdict, "image": image}
+        return asdict(self) | {"finding": self.finding, "verdict": self.verdict, "image": image}
 
     def __rich__(self) -> Group:
         unit = {"accuracy": "accuracy, %", "retrieval": "own second view found, %", "loss": "loss"}[self.metric]
@@ -85,8 +119,8 @@ class Audit(Printable):
         for row in self.rows:
             after = row.with_counter
             countered = "" if after is None else f"{self._number(after.score, after.half)} {options(row.counter)}"
-            fraction = f"{100 * row.fraction:.0f}%" if row.verdict and row.fraction is not None else ""
-            table.add_row(row.cue, self._number(row.score, row.half), fraction, row.verdict or "no", countered)
+            fraction = f"{100 * row.fraction:.0f}%" if row.verdict in FOUND and row.fraction is not None else ""
+            table.add_row(row.cue, self._number(row.score, row.half), fraction, row.verdict, countered)
         table.add_row(f"all: {self.encoder}", self._number(self.encoder_score, self.encoder_half), "100%", "", "")
         notes = [f"{note}" for note in self.left_out]
         where = [] if self.image is None else [str(self.image)]
@@ -124,16 +158,32 @@ class Audit(Printable):
         told = (
             f"{row.cue} ({row.about}): {self._number(row.score, row.half)}{percent} where a blind guess gives "
             f"{self._number(self.chance)}{percent} and {self.encoder} {self._number(self.encoder_score)}{percent}: "
-            f"a {row.verdict}."
+            + ("" if row.verdict == "undecided" else f"a {row.verdict}.")
         )
+        if row.verdict == "undecided":
+            return f"{told}undecided, from nothing to a shortcut all lies in the interval."
         if not row.counter:
             return f"{told} No option of {self.task} counters it: it is in the images."
         counter = options(row.counter)
         if row.with_counter is None:
             return f"{told} {counter} counters it{': ' + row.why_not if row.why_not else ''}."
         after = f"{self._number(row.with_counter.score, row.with_counter.half)}{percent}"
-        left = {"": "nothing is left", "trace": "a trace is left", "shortcut": "it is still there"}
+        left = {
+            "no": "nothing is left", "trace": "a trace is left", "shortcut": "it is still there",
+            "undecided": "whether something is left is undecided",
+        }  # fmt: skip
         return f"{told} {counter} counters it: with it {after}, {left[row.with_counter.verdict]}."
+
+    def _nothing_to_compare(self) -> str:
+        percent = "" if self.metric == "loss" else "%"
+        better = [row.cue for row in self.undecided if row.gain > row.gain_half]
+        told = (
+            f"Undecided: {', '.join(row.cue for row in self.undecided)}. With {self.encoder_steps:,} steps "
+            f"{self.encoder}, which sees everything, is no better than a blind guess itself "
+            f"({self._number(self.encoder_score, self.encoder_half)}{percent} where that gives "
+            f"{self._number(self.chance)}{percent})"
+        )
+        return f"{told}, and {', '.join(better)} alone {'is' if len(better) == 1 else 'are'}." if better else f"{told}."
 
 
 def options(values: Mapping[str, Any]) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,9 +15,10 @@ from selfsup.data import split_options
 from selfsup.data.image import image_spec
 from selfsup.encoders import build_encoder
 from selfsup.errors import UserError
+from selfsup.evaluation.verdict import FEW_STEPS
 from selfsup.shortcuts.cues import BLIND, CUES, ShortcutProbe, nothing
-from selfsup.shortcuts.result import LARGE, Audit, Row
-from selfsup.shortcuts.together import Answers, Together, ask, split
+from selfsup.shortcuts.result import FOUND, LARGE, Audit, Row
+from selfsup.shortcuts.together import MAX_HELD_OUT, Answers, Together, ask, split
 from selfsup.source import Source
 from selfsup.task import Task
 from selfsup.tasks.resolve import resolve_task
@@ -26,6 +28,17 @@ from selfsup.train.plan import Plan
 from selfsup.train.precision import step_seconds
 
 BATCH, MIN_SAMPLES = 64, 64  # samples per step, and samples that an audit needs
+ENCODER, PROBES, COUNTERED = 0.4, 0.4, 0.2  # of the minutes
+MARGIN = 1.2  # of the minutes that are proposed: the speed is measured on few steps
+LONGER = 2, 10  # times the training that is proposed at least and at most, where a gain was too small
+
+
+class Learned(NamedTuple):
+    """Answers of copies that learned for `steps`; `time_for`: the steps for which there was time, a fraction too."""
+
+    answers: Answers
+    steps: int
+    time_for: float
 
 
 class Trial:
@@ -65,25 +78,29 @@ class Trial:
         """Return the result for these cues."""
         left_out = [cue for cue in cues if CUES[cue].channels > self.spec.channels]
         cues = [cue for cue in cues if cue not in left_out]
+        if not cues:
+            raise UserError(f"none of these cues is in images of {self.spec.channels} channels: {', '.join(left_out)}")
         small = self.task.small_encoder
-        encoder, encoder_steps = self.learn({small: lambda: build_encoder(small, self.spec)}, {}, 0.4)
+        encoder = self.learn({small: lambda: build_encoder(small, self.spec)}, {}, ENCODER)
         try:
-            answers, steps = self.learn(self.probes(cues), {}, 0.4)
+            probes = self.learn(self.probes(cues), {}, PROBES)
         except UserError as error:
             raise UserError(
                 f"{self.name} cannot train a shortcut probe, an encoder that sees a single cue: {error}"
             ) from error
-        rows = [self.row(cue, answers, encoder) for cue in cues]
+        rows = [self.row(cue, probes, encoder) for cue in cues]
         counters = {cue: self.counter(cue) for cue in cues}
-        wanted = {key: value for row in rows if row.verdict for key, value in counters[row.cue].items()}
+        wanted = {key: value for row in rows if row.verdict in FOUND for key, value in counters[row.cue].items()}
         if wanted:
             rows = self.countered(rows, wanted, encoder)
-        chance = float(np.mean(answers.blind))
+        blind = probes.answers.blind
         notes = [f"{cue} is left out: the images have {self.spec.channels} of {CUES[cue].channels} channels"
                  for cue in left_out]  # fmt: skip
         return Audit(
-            self.name, self.data, answers.metric, chance, small, float(encoder.scores[small].mean()),
-            encoder.gain(small).half, tuple(rows), tuple(notes), steps, encoder_steps, len(self.held),
+            self.name, self.data, probes.answers.metric, float(np.mean(blind)), small,
+            float(encoder.answers.scores[small].mean()), encoder.answers.gain(small).half, tuple(rows), tuple(notes),
+            probes.steps, encoder.steps, len(self.held),
+            settled_by=self.settled_by(rows, probes, encoder, any(counters.values())),
         )  # fmt: skip
 
     def probes(self, cues: Sequence[str]) -> dict[str, Callable[[], nn.Module]]:
@@ -93,8 +110,8 @@ class Trial:
 
     def learn(
         self, encoders: Mapping[str, Callable[[], nn.Module]], changed: Mapping[str, Any], fraction: float
-    ) -> tuple[Answers, int]:
-        """Train a copy of the task with each encoder, for a `fraction` of the time; return answers and steps."""
+    ) -> Learned:
+        """Train a copy of the task with each encoder, for a `fraction` of the time, and ask it."""
         _, _, values, _ = resolve_task(self.task, self.learn_from, self.given | dict(changed))
         copies = {}
         for name, build in encoders.items():
@@ -103,25 +120,56 @@ class Trial:
             copies[name] = self.task(encoder, **values)
         together = Together(copies)
         source, views = together.samples(self.learn_from), together.views(self.spec)
-        size, steps = min(BATCH, len(source)), self.steps
-        if steps is None:
-            assert self.minutes is not None
+        size, time_for = min(BATCH, len(source)), float(self.steps or 0)
+        if self.minutes is not None:
             timeout = min(5.0, 3 * self.minutes)
             seconds = step_seconds(together, source, views, self.fabric, size, self.seed, timeout)
-            steps = max(1, int(60 * self.minutes * fraction / seconds))
+            time_for = 60 * self.minutes * fraction / seconds
+        steps = max(1, int(time_for))
         plan = Plan(steps=steps, batch_size=size, seed=self.seed)
         fit(together, source, views, plan, self.fabric, quiet=self.quiet)
-        return ask(together, self.ask_about, views, self.held, self.fabric.device, self.seed), steps
+        return Learned(ask(together, self.ask_about, views, self.held, self.fabric.device, self.seed), steps, time_for)
 
-    def row(self, cue: str, answers: Answers, encoder: Answers) -> Row:
+    def row(self, cue: str, probes: Learned, encoder: Learned) -> Row:
         """Judge a shortcut probe by its gain over a blind guess, part by part, beside the encoder's gain."""
-        gain = answers.gain(cue, answers.blind)
-        whole = encoder.gain(self.task.small_encoder, answers.blind)
+        answers = probes.answers
+        gain, whole = answers.gain(cue, answers.blind), encoder.answers.gain(self.task.small_encoder, answers.blind)
         fraction = gain.mean / whole.mean if whole.mean > whole.half else None
-        found = gain.mean > gain.half
+        if min(probes.steps, encoder.steps) < FEW_STEPS or fraction is None:
+            verdict = "undecided"
+        elif gain.mean > gain.half:
+            verdict = "shortcut" if fraction >= LARGE else "trace"
+        else:
+            verdict = "no" if gain.mean + gain.half < LARGE * whole.mean else "undecided"
         score, half = float(answers.scores[cue].mean()), answers.gain(cue).half
-        verdict = "" if not found else "shortcut" if fraction is None or fraction >= LARGE else "trace"
-        return Row(cue, CUES[cue].about, score, half, fraction, verdict, self.task.counters.get(cue, {}))
+        counter = self.task.counters.get(cue, {})
+        return Row(cue, CUES[cue].about, score, half, gain.mean, gain.half, fraction, verdict, counter)
+
+    def settled_by(self, rows: Sequence[Row], probes: Learned, encoder: Learned, counters: bool) -> str:
+        """Return the option that is enough to decide what is undecided; empty where nothing is.
+
+        Early in training gains grow about as the steps do: it takes so many times more as the encoder's gain falls
+        short of its interval or, once it is beyond that, half of it of the gain that a cue may have. `counters`:
+        whether some are not on yet, whose probes must be trained in less time.
+        """
+        both = [row for row in (*rows, *(row.with_counter for row in rows)) if row is not None]
+        undecided = [row for row in both if row.verdict == "undecided"]
+        if not undecided:
+            return ""
+        least, rest = min(encoder.time_for, probes.time_for), ""
+        times = FEW_STEPS / least
+        if self.minutes is not None:
+            times = max(times, FEW_STEPS / probes.time_for * (PROBES / COUNTERED if counters else 1))
+        if least >= FEW_STEPS:
+            whole = encoder.answers.gain(self.task.small_encoder, probes.answers.blind)
+            wanted = whole.half
+            if whole.mean > wanted:
+                wanted = max(row.gain + row.gain_half for row in undecided) / LARGE
+            times = max(times, LONGER[0], min(wanted / max(whole.mean, 1e-9), LONGER[1]))
+            rest = ", or more images" if len(self.held) < MAX_HELD_OUT else ""
+        if self.minutes is None:
+            return f"--steps {round(times * least)}{rest}"
+        return f"--minutes {_rounded_up(MARGIN * times * self.minutes)}{rest}"
 
     def counter(self, cue: str) -> dict[str, Any]:
         """Return the options that counter the cue and are not on yet."""
@@ -129,13 +177,19 @@ class Trial:
         now = defaults | self.given
         return {key: value for key, value in self.task.counters.get(cue, {}).items() if now[key] != value}
 
-    def countered(self, rows: Sequence[Row], wanted: Mapping[str, Any], encoder: Answers) -> list[Row]:
+    def countered(self, rows: Sequence[Row], wanted: Mapping[str, Any], encoder: Learned) -> list[Row]:
         """Return the rows with the scores of the probes that found something once all these options are on together."""
-        tried = [row.cue for row in rows if row.verdict and self.counter(row.cue)]
+        tried = [row.cue for row in rows if row.verdict in FOUND and self.counter(row.cue)]
         try:
-            answers, _ = self.learn(self.probes(tried), wanted, 0.2)
+            probes = self.learn(self.probes(tried), wanted, COUNTERED)
         except UserError as error:
             return [replace(row, why_not=str(error)) if row.cue in tried else row for row in rows]
         return [
-            replace(row, with_counter=self.row(row.cue, answers, encoder)) if row.cue in tried else row for row in rows
+            replace(row, with_counter=self.row(row.cue, probes, encoder)) if row.cue in tried else row for row in rows
         ]
+
+
+def _rounded_up(minutes: float) -> str:
+    """Return minutes with two digits that count."""
+    unit = 10.0 ** (math.floor(math.log10(minutes)) - 1)
+    return f"{math.ceil(minutes / unit) * unit:g}"

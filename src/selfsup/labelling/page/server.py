@@ -36,7 +36,7 @@ def make_app(session: Session, show: Show, token: str, port: int) -> Any:
     """Return the ASGI application; its address is http://127.0.0.1:PORT/TOKEN/."""
     from starlette.applications import Starlette
     from starlette.concurrency import run_in_threadpool
-    from starlette.requests import Request
+    from starlette.requests import ClientDisconnect, Request
     from starlette.responses import JSONResponse, PlainTextResponse, Response
     from starlette.routing import Route
 
@@ -73,10 +73,13 @@ def make_app(session: Session, show: Show, token: str, port: int) -> Any:
 
     async def act(request: Request) -> Response:
         body = b""
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > LONGEST:
-                return PlainTextResponse("too long", 413)
+        try:
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > LONGEST:
+                    return PlainTextResponse("too long", 413)
+        except ClientDisconnect:  # the browser was closed before it had said all: nothing was asked
+            return PlainTextResponse("not an action", 400)
         try:
             event = json.loads(body)
         except (ValueError, RecursionError):
@@ -124,29 +127,35 @@ def make_app(session: Session, show: Show, token: str, port: int) -> Any:
     return guarded
 
 
-def serve(session: Session, show: Show, port: int = 0, ready: Callable[[str], None] = print) -> None:
-    """Serve the page until Ctrl-C; `ready` gets its address. Raises `UserError` for a port that is in use."""
+def listen(port: int) -> socket.socket:
+    """Return a socket that listens on this computer alone, 0: on a free port. Raises `UserError` for one in use."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((HOST, port))
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        reason = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
+        raise UserError(f"port {port} {reason}; give another --port, or leave it out for a free one") from None
+    return listener
+
+
+def serve(session: Session, show: Show, listener: socket.socket, ready: Callable[[str], None] = print) -> None:
+    """Serve the page on a socket of `listen` until Ctrl-C, and close the session; `ready` gets its address."""
     uvicorn = need("uvicorn", "label")
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((HOST, port))
-            listener.listen(128)
-        except OSError as error:
-            reason = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror})"
-            raise UserError(f"port {port} {reason}; give another --port, or leave it out for a free one") from None
-        port, token = listener.getsockname()[1], secrets.token_urlsafe(32)
-        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-        app = make_app(session, show, token, port)
-        options = {"lifespan": "off", "ws": "none", "log_config": None, "access_log": False, "server_header": False}
-        server = uvicorn.Server(uvicorn.Config(app, timeout_graceful_shutdown=2, **options))
-        ready(f"http://{HOST}:{port}/{token}/")
-        try:
-            server.run([listener])
-        except KeyboardInterrupt:  # which uvicorn raises again once it has ended
-            pass
-        finally:
-            session.close()
+    port, token = listener.getsockname()[1], secrets.token_urlsafe(32)
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    app = make_app(session, show, token, port)
+    options = {"lifespan": "off", "ws": "none", "log_config": None, "access_log": False, "server_header": False}
+    server = uvicorn.Server(uvicorn.Config(app, timeout_graceful_shutdown=2, **options))
+    ready(f"http://{HOST}:{port}/{token}/")
+    try:
+        server.run([listener])
+    except KeyboardInterrupt:  # which uvicorn raises again once it has ended
+        pass
+    finally:
+        session.close()
 
 
 def _file(name: str) -> bytes:
