@@ -91,7 +91,19 @@ def test_the_finding_in_words_json_and_a_picture(
     barred: Arrays, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     np.savez(tmp_path / "barred.npz", x=barred.x)
-    args = ["audit", "rotation", str(tmp_path / "barred.npz"), "--steps", "50", "--pad", "0", "--flip", "0"]
+    args = [
+        "audit",
+        "rotation",
+        str(tmp_path / "barred.npz"),
+        "--steps",
+        "50",
+        "--size",
+        "16",
+        "--pad",
+        "0",
+        "--flip",
+        "0",
+    ]
     assert main([*args, "--cues", "colours,border", "--out", str(tmp_path / "a.png"), "--quiet", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     rows = {row["cue"]: row for row in found["rows"]}
@@ -121,7 +133,7 @@ def test_parts_that_agree_by_chance_prove_nothing() -> None:
 
 
 def test_tasks_without_classes_are_judged_by_their_loss(barred: Arrays) -> None:
-    found = selfsup.audit("denoising", barred, steps=50, cues="colours", quiet=True)
+    found = selfsup.audit("denoising", barred, size=12, steps=50, cues="colours", quiet=True)
     (row,) = found.rows
     assert found.metric == "loss"
     assert row.score < found.chance  # a mean colour helps, and is far from all that there is
