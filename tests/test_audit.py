@@ -14,7 +14,7 @@ import selfsup
 from selfsup.cli import main
 from selfsup.data.image import Arrays
 from selfsup.errors import UserError
-from selfsup.shortcuts import together, trial
+from selfsup.shortcuts import result, together, trial
 from selfsup.shortcuts.cues import BLIND, CUES, ShortcutProbe, nothing
 from selfsup.shortcuts.result import Audit, Row, options
 from selfsup.shortcuts.together import Answers, Together, split
@@ -34,6 +34,12 @@ def barred() -> Arrays:
     x = injections.textures(192, 24)
     x[:, -3:] = 0
     return Arrays(x, name="barred")
+
+
+@pytest.fixture
+def twenty_steps_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (trial, result):
+        monkeypatch.setattr(module, "FEW_STEPS", 20)
 
 
 @pytest.mark.parametrize("name", [*CUES, "nothing"])
@@ -87,23 +93,12 @@ def test_what_is_held_out_was_not_learnt() -> None:
     assert len(held) == 25
 
 
+@pytest.mark.usefixtures("twenty_steps_are_enough")
 def test_the_finding_in_words_json_and_a_picture(
     barred: Arrays, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     np.savez(tmp_path / "barred.npz", x=barred.x)
-    args = [
-        "audit",
-        "rotation",
-        str(tmp_path / "barred.npz"),
-        "--steps",
-        "50",
-        "--size",
-        "16",
-        "--pad",
-        "0",
-        "--flip",
-        "0",
-    ]
+    args = ["audit", "rotation", str(tmp_path / "barred.npz"), "--steps", "30", "--pad", "0", "--flip", "0"]
     assert main([*args, "--cues", "colours,border", "--out", str(tmp_path / "a.png"), "--quiet", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     rows = {row["cue"]: row for row in found["rows"]}
@@ -132,8 +127,9 @@ def test_parts_that_agree_by_chance_prove_nothing() -> None:
     assert loss.gain("rim", loss.blind) == pytest.approx((1.0, 0.0, 2))
 
 
+@pytest.mark.usefixtures("twenty_steps_are_enough")
 def test_tasks_without_classes_are_judged_by_their_loss(barred: Arrays) -> None:
-    found = selfsup.audit("denoising", barred, size=12, steps=50, cues="colours", quiet=True)
+    found = selfsup.audit("denoising", barred, size=12, steps=20, cues="colours", quiet=True)
     (row,) = found.rows
     assert found.metric == "loss"
     assert row.score < found.chance  # a mean colour helps, and is far from all that there is

@@ -37,6 +37,16 @@ def first_of_each(y, count=1):
     return np.concatenate([np.flatnonzero(y == c)[:count] for c in np.unique(y)])
 
 
+def test_approximate_neighbours_are_nearly_those_of_the_full_matrix():
+    pytest.importorskip("faiss", reason="pip install 'selfsup[faiss]'")
+    z = propagate._whiten(torch.from_numpy(clusters([500] * 8)[0]))
+    exact, similar = propagate._nearest(z, 10)
+    index, cosine = propagate._approximate(z, 10)
+    assert cosine.sort().values.numpy() == pytest.approx(similar.sort().values.numpy(), abs=0.02)
+    found = [len(set(a) & set(b)) for a, b in zip(exact.tolist(), index.tolist(), strict=True)]
+    assert np.mean(found) > 9.5
+
+
 @pytest.mark.parametrize("n", [7, 64, 65, 700])
 def test_the_nearest_are_those_of_the_full_matrix(n):
     z = torch.nn.functional.normalize(torch.randn(n, 8, generator=torch.Generator().manual_seed(0)))

@@ -76,7 +76,7 @@ def evaluate(
             linear,knn,propagate by default. For numeric and multi only linear.
         metrics: Further metrics of the test features, separated by commas: retrieval, clustering and label-free; none
             by default.
-        draws: How many times the labels are drawn, at least 1; with cross-validation at least once for each fifth.
+        draws: How many times the labels are drawn, at least 2; with cross-validation at least once for each fifth.
         scratch: Whether to train from scratch as well, on the drawn labels alone, and again on pseudo-labels of all
             training samples (self-training); this takes long.
         semi: Whether to train s4l as well, on the drawn labels and on all other training samples without their labels,

@@ -46,6 +46,7 @@ HEAD_START = 2  # labels that only the graph is taken to have got right, in adva
 LITTLE = 1e-3  # weight that changes nothing
 LARGE = 1024  # samples and dimensions from which on principal components are found at random
 TIMED = 20  # blocks by which the time is told that the exact neighbours of many samples take
+ROWS = 128  # that are compared with all others at a time, at least: all columns are read for each product
 GROUP = 64  # columns whose maximum is looked at first
 
 
@@ -293,7 +294,7 @@ def _nearest(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
     n = len(z)
     groups = -(-n // GROUP)
     columns = F.pad(z, (0, 0, 0, groups * GROUP - n)).T.contiguous()
-    block = max(1, 2**22 // (groups * GROUP))
+    block = max(ROWS, 2**22 // (groups * GROUP))
     room = torch.empty(block * groups * GROUP)
     index, cosine = torch.empty(n, k, dtype=torch.int64), torch.empty(n, k)
     began = time.monotonic()

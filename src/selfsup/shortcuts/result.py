@@ -90,9 +90,8 @@ class Audit(Printable):
         steps = min(self.steps, self.encoder_steps)
         if steps < FEW_STEPS:
             few = f"{steps} step{'s' if steps > 1 else ''} of training {'are' if steps > 1 else 'is'} too few"
-            return (
-                f"Undecided: {few} to tell what a cue reveals; {self.settled_by} gives the {FEW_STEPS} that it takes."
-            )
+            needed = f"at least {FEW_STEPS} are needed: {self.settled_by}"
+            return f"Undecided: {few} to tell what a cue reveals, {needed}."
         if not self.found and not self.undecided:
             return f"No cue solves {self.task} on {self.data}: no shortcut probe does better than a blind guess."
         lines = [self._told(row) for row in self.found]
