@@ -447,10 +447,10 @@ def test_with_labels(source: Arrays, tmp_path: Path, quick_scratch: None) -> Non
         selfsup.compare(source, tasks=TOYS, minutes=0.3, out=tmp_path / "c", **SMALL)
 
 
-def test_results_follow_from_the_plan(source: Arrays, tmp_path: Path, quick_scratch: None) -> None:
+def test_results_follow_from_the_plan(source: Arrays, tmp_path: Path) -> None:
     """A stage's score is that of an ordinary run, and the printed command's options give the same weights."""
     tasks = (Plain, Rotation)
-    result = selfsup.compare(source, tasks=tasks, minutes=0.05, out=tmp_path / "c", **SMALL)
+    result = selfsup.compare(source, tasks=tasks, minutes=0.05, scratch=False, out=tmp_path / "c", **SMALL)
     steps = result.state.plan["candidates"]["Plain"]["steps"][-1]
     options = {key: SMALL[key] for key in ("encoder", "batch_size", "quiet", "precision")}
     alone = selfsup.pretrain(source, task=Plain, steps=steps, out=tmp_path / "alone", **options)
@@ -507,9 +507,9 @@ def test_what_fails_is_reported_and_does_not_stop_the_others(
 
 
 def test_a_run_that_was_continued_meanwhile_is_not_compared(
-    source: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_scratch: None
+    source: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = {**SMALL, "minutes": 0.1, "out": tmp_path / "c"}
+    options = {**SMALL, "minutes": 0.1, "scratch": False, "out": tmp_path / "c"}
     with monkeypatch.context() as patch:
         stop_after(patch, 8)
         with pytest.raises(Interrupted):
@@ -523,9 +523,11 @@ def test_a_run_that_was_continued_meanwhile_is_not_compared(
     assert "was continued to step" in result.state.failed["Plain"]
 
 
-def test_copies_between_the_parts_are_counted(tmp_path: Path, source: Arrays, quick_scratch: None) -> None:
+def test_copies_between_the_parts_are_counted(tmp_path: Path, source: Arrays) -> None:
     test = source.take(np.arange(30))
-    result = selfsup.compare(source, tasks=(Plain,), test=test, minutes=0.01, out=tmp_path / "c", **SMALL)
+    result = selfsup.compare(
+        source, tasks=(Plain,), test=test, minutes=0.01, scratch=False, out=tmp_path / "c", **SMALL
+    )
     assert result.state.plan["copies"] == 30
     assert "30 test samples are copies" in " ".join(str(result).split())
     assert "Pretraining saw" not in str(result)
@@ -603,9 +605,9 @@ def everything(folder: Path) -> dict[str, bytes]:
 
 
 def test_interrupted_at_any_stage_resumes_to_the_same_result(
-    source: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_scratch: None
+    source: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = {**SMALL, "minutes": 0.1}
+    options = {**SMALL, "minutes": 0.1, "scratch": False}
     selfsup.compare(source, tasks=TOYS, out=tmp_path / "whole", **options)
     for step in (3, 9, 21, 4):
         with monkeypatch.context() as patch:
@@ -694,11 +696,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     return time
 
 
-def test_a_machine_that_became_slower_gets_a_new_plan(
-    source: Arrays, tmp_path: Path, clock: dict, quick_scratch: None
-) -> None:
+def test_a_machine_that_became_slower_gets_a_new_plan(source: Arrays, tmp_path: Path, clock: dict) -> None:
     """The same for all that are left; and a comparison that was stopped after it follows it as well."""
-    options = {**SMALL, "minutes": 0.3, "tasks": TOYS}
+    options = {**SMALL, "minutes": 0.3, "tasks": TOYS, "scratch": False}
     result = selfsup.compare(source, out=tmp_path / "c", **options)
     first, half_way = result.state.plan["looks"]
     assert (first["at"], first["pace"], half_way["factor"]) == ([1, 0.5], 1.3, 1.0)
