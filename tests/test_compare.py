@@ -16,8 +16,9 @@ import torch
 import selfsup
 from selfsup.cli import main
 from selfsup.comparison import tournament
-from selfsup.comparison.candidates import find_candidates
-from selfsup.comparison.judging import Accuracy, accuracy, difference, draw, score, split_labels
+from selfsup.comparison.candidates import Candidate, find_candidates
+from selfsup.comparison.clock import plan_again
+from selfsup.comparison.judging import Accuracy, accuracy, difference, draw, marks, score, split_labels
 from selfsup.comparison.plan import State, plan_stages, plan_steps, whole_runs
 from selfsup.comparison.result import Comparison
 from selfsup.comparison.speed import Spent, Trial, speeds
@@ -25,12 +26,14 @@ from selfsup.data.image import Arrays
 from selfsup.data.open import open_data
 from selfsup.encoders import build_encoder
 from selfsup.errors import RunFailed, UserError
+from selfsup.evaluation.few_labels import training_steps
 from selfsup.source import Labels
 from selfsup.task import Loss, Task
 from selfsup.tasks.image.rotation import Rotation
 from selfsup.train.device import make_fabric
+from selfsup.train.plan import Look, Plan
 from selfsup.train.signals import Interrupted
-from support import kills
+from support import kills, steady
 
 SMALL = {"encoder": "convnet", "batch_size": 16, "quiet": True, "precision": "float32", "shots": 3}
 
@@ -91,21 +94,23 @@ TOYS = (Plain, Rotation, Collapsing)
 def source() -> Arrays:
     whole = open_data("digits")
     assert isinstance(whole, Arrays)
-    return whole.take(np.arange(600))
+    return whole.take(np.arange(300))
 
 
 @pytest.fixture(autouse=True)
 def equal_speed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every task takes 0.15 s a step, so that 0.1 minutes are 20 steps for each of two, whatever the machine does."""
+    steady.steady(monkeypatch.setattr)
+    fixed = tournament.speeds
 
     def measured(trials: dict[str, Trial], *_: object) -> tuple[dict[str, float], dict[str, Exception]]:
-        seconds, failed = {}, {}
-        for name, (task, data, views) in trials.items():
+        seconds, failed = fixed(trials)  # type: ignore[call-arg]
+        for name, (task, data, views, _) in trials.items():
             try:
                 task(views.finish(views.fetch(data, np.arange(4), 0, 0).batch))
-                seconds[name] = 0.15
             except Exception as error:
                 failed[name] = error
+                del seconds[name]
         return seconds, failed
 
     monkeypatch.setattr(tournament, "speeds", measured)
@@ -113,13 +118,7 @@ def equal_speed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def quick_scratch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From scratch takes hundreds of steps a draw; here it is right by chance."""
-
-    def scratch(self: Accuracy, make: object, number: int, seed: int) -> dict:
-        generator = np.random.default_rng([seed, number])
-        return {name: generator.random(len(getattr(self.parts, name))) < 0.1 for name in ("select", "test")}
-
-    monkeypatch.setattr(Accuracy, "scratch", scratch)
+    steady.quick_scratch(monkeypatch.setattr)
 
 
 # The budget
@@ -161,6 +160,34 @@ def test_too_few_minutes_leave_the_slow_out_and_say_how_many_are_enough() -> Non
         plan_steps(cost, 1e-6, halving=True)
 
 
+def test_the_minutes_are_for_everything() -> None:
+    cost = {"a": 0.1, "b": 0.01, "c": 0.033, "d": 0.2, "e": 0.05}
+    plan = plan_steps(cost, 10.0, halving=True, scoring=6.0, other=120.0)
+    stages = [(stage["candidates"], stage["fraction"]) for stage in plan["stages"]]
+    scored = sum(count for count, _ in stages)
+    assert whole_runs(stages) * plan["minutes_each"] + scored * 0.1 + 2 == pytest.approx(10.0)
+    with pytest.raises(UserError) as refused:
+        plan_steps({"a": 0.1}, 2.0, halving=True, scoring=6.0, other=120.0)
+    enough = float(re.search(r"at least ([0-9.e+]+)", str(refused.value))[1])
+    assert plan_steps({"a": 0.1}, enough, halving=True, scoring=6.0, other=120.0)["candidates"]["a"]["steps"][0] >= 1
+
+
+def test_a_new_plan_keeps_the_place_in_the_schedule() -> None:
+    entry = {"steps": [25, 50, 100], "done": 25, "whole": 100}
+    old = Plan(100)
+    plan_again([entry], 1, 0.4, 60.0)
+    assert entry["steps"] == [25, 35, 55]
+    new = Plan(55, looks=tuple(Look(*look) for look in entry["looks"]))
+    assert new.progress(25) == old.progress(25)
+    assert new.progress(35) == pytest.approx(old.progress(50)), "a stage ends where it would have ended"
+    entry["done"] = 45  # half-way through the last stage
+    plan_again([entry], 2, 0.5, 90.0)
+    assert entry["steps"] == [25, 35, 50]
+    newer = Plan(50, looks=tuple(Look(*look) for look in entry["looks"]))
+    assert newer.progress(45) == new.progress(45)
+    assert newer.progress(50) == 1
+
+
 def test_the_measured_speed_is_that_of_the_loop(source: Arrays) -> None:
     """A task that computes after each step is charged for it, stays as it was, and one that fails stops no other."""
 
@@ -177,8 +204,8 @@ def test_the_measured_speed_is_that_of_the_loop(source: Arrays) -> None:
     kinds = {"plain": Rotation, "slow": Slow, "failing": Failing}
     tasks = {name: kind(build_encoder("convnet", source.spec())) for name, kind in kinds.items()}
     before = {key: value.clone() for key, value in tasks["slow"].state_dict().items()}
-    trials = {name: Trial(task, source, task.views(source.spec())) for name, task in tasks.items()}
-    seconds, failed = speeds(trials, make_fabric("cpu", "float32"), 16, 0, 0.1)
+    trials = {name: Trial(task, source, task.views(source.spec()), 16) for name, task in tasks.items()}
+    seconds, failed = speeds(trials, make_fabric("cpu", "float32"), 0, 0.1)
     assert seconds.keys() == {"plain", "slow"}
     assert failed.keys() == {"failing"}
     assert seconds["slow"] > 0.08
@@ -192,17 +219,23 @@ def test_a_busy_moment_does_not_change_the_budgets(source: Arrays, monkeypatch: 
     clock = {"wall": 0.0, "cpu": 0.0}
 
     def fit(measured: Task, *_: object, until: int, **__: object) -> None:
-        clock["cpu"] += 1 + 0.5 * until
-        clock["wall"] += (5 if hasattr(measured, "busy") else 1) * (1 + 0.5 * until)
+        clock["wall"] += 1
+        for _ in range(until):
+            clock["cpu"] += 0.5
+            clock["wall"] += 2.5 if hasattr(measured, "busy") else 0.5
+            measured.after_step()
 
     monkeypatch.setattr("selfsup.comparison.speed.fit", fit)
-    monkeypatch.setattr("selfsup.comparison.speed._now", lambda: Spent(**clock))
+    monkeypatch.setattr("selfsup.comparison.speed._now", lambda _: Spent(**clock))
     busy = Rotation(build_encoder("convnet", source.spec()))
     busy.busy = True
     views = task.views(source.spec())
-    trials = {"busy": Trial(busy, source, views), "a": Trial(task, source, views), "b": Trial(task, source, views)}
-    seconds, _ = speeds(trials, make_fabric("cpu", "float32"), 16, 0, 60)
+    trials = {name: Trial(busy if name == "busy" else task, source, views, 16) for name in ("busy", "a", "b")}
+    seconds, _ = speeds(trials, make_fabric("cpu", "float32"), 0, 600)
     assert seconds == pytest.approx({"busy": 0.5, "a": 0.5, "b": 0.5})
+    before = clock["wall"]
+    speeds(trials, make_fabric("cpu", "float32"), 0, 30)
+    assert clock["wall"] - before < 30, "a second round would take too long"
 
 
 # Stopping at a stage
@@ -231,31 +264,66 @@ def test_stopping_at_stages_and_resuming_equals_never_stopping(source: Arrays, t
 # The parts and the intervals
 
 
-def test_parts_have_no_sample_in_common_and_all_classes(source: Arrays) -> None:
-    parts = split_labels(source, None, seed=1)
-    pixels = [{x.tobytes() for x in part.x} for part in parts]  # type: ignore[attr-defined]
-    assert sum(map(len, parts)) == len(source)
-    assert len(pixels[0] | pixels[1] | pixels[2]) == sum(map(len, pixels)), "no digit is in two parts"
-    for part in parts:
-        assert part.labels is not None
-        assert set(part.labels.ids) == set(range(10))
-    assert len(parts.select) == pytest.approx(0.2 * len(source), abs=10)
+def labelled(*counts: int, bare: int = 0) -> Arrays:
+    """Return different images: so many of each class, and some without a label."""
+    names = [name for name, count in zip("abcdefghij", counts, strict=False) for _ in range(count)] + [""] * bare
+    x = np.random.default_rng(0).integers(0, 256, (len(names), 8, 8), dtype=np.uint8)
+    labels = Labels.of(["a" if name == "" else name for name in names])
+    labels.ids[len(names) - bare :] = -1
+    return Arrays(x, labels)
 
 
-def test_a_test_set_of_its_own_leaves_its_share_to_draw_from(source: Arrays) -> None:
-    test = source.take(np.arange(50))
-    parts = split_labels(source, test, seed=1)
-    assert parts.test is test
-    assert len(parts.pool) + len(parts.select) == len(source)
+def test_a_fifth_is_chosen_on_and_a_fifth_is_measured_on() -> None:
+    data = labelled(260, 260, bare=7)
+    parts = split_labels(data, None, seed=1)
+    ((pool, select, test),) = parts.folds
+    assert np.array_equal(np.sort(np.concatenate([pool, select, test])), np.arange(520)), "each label is in one part"
+    assert parts.unlabelled.tolist() == list(range(520, 527))
+    for part, count in ((pool, 156), (select, 52), (test, 52)):
+        assert np.bincount(data.labels.ids[part]).tolist() == [count, count]
+    own = labelled(40, 40)
+    parts = split_labels(data, own, seed=1)
+    assert [len(part) for part in parts.folds[0]] == [416, 104, 0]
+    assert parts.test is not own, "whose labels may be numbered otherwise"
+    assert np.array_equal(parts.test.x, own.x)
 
 
-def test_draws_that_would_all_be_the_same_are_refused() -> None:
-    pool = Arrays(np.zeros((12, 8, 8), np.uint8), Labels.of(["a", "b"] * 6))
-    with pytest.raises(UserError, match=r"6 labels per class are left to draw from.*give --shots 3 or fewer"):
-        draw(pool, 6, 5, 0)
-    drawn = draw(pool, 3, 5, 0)
-    assert len({tuple(one) for one in drawn}) > 1
-    assert all(np.bincount(pool.labels.ids[one]).tolist() == [3, 3] for one in drawn)
+@pytest.fixture
+def enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fifty samples of a class are enough to measure on, fewer are not, as for a user."""
+    monkeypatch.setattr("selfsup.comparison.judging.ENOUGH", 50)
+
+
+@pytest.mark.parametrize("counts", [(10, 10), (2, 2), (2, 2, 2, 2, 2, 2, 2, 2, 2, 2), (9, 1), (2, 1, 1)])
+def test_of_few_labels_each_is_measured_on_in_turn(counts: tuple[int, ...], enough: None) -> None:
+    data = labelled(*counts, bare=5)
+    parts = split_labels(data, None, seed=0)
+    measured = np.concatenate([fold.select for fold in parts.folds])
+    alone = [number for number, name in enumerate(data.labels.ids) if counts[name] == 1 and name >= 0]
+    assert np.array_equal(np.sort([*measured, *alone]), np.arange(sum(counts)))
+    drawn, shots = draw(parts, 10, 5, 0)
+    assert shots == max(1, min(np.bincount(data.labels.ids[fold.pool]).max() for fold in parts.folds) // 2)
+    assert len(drawn) >= 5
+    for one in drawn:
+        fold = parts.folds[one.fold]
+        assert set(one.numbers) <= set(fold.pool)
+        assert not set(fold.select) & {*fold.pool, *parts.unlabelled}, "no sample that is measured on is in the graph"
+
+
+def test_too_few_labels_are_refused_with_a_remedy(enough: None) -> None:
+    with pytest.raises(UserError, match=r"no class of .* has two labels, .*: give more labels"):
+        split_labels(labelled(1, 1, 1), None, 0)
+    with pytest.raises(UserError, match="are of one class"):
+        split_labels(labelled(5), None, 0)
+
+
+def test_draws_differ_and_shots_are_lowered_for_that() -> None:
+    parts = split_labels(labelled(260, 260), None, 0)
+    for shots, taken in ((156, 78), (155, 155), (3, 3)):
+        drawn, found = draw(parts, shots, 5, 0)
+        assert found == taken
+        assert len({tuple(one.numbers) for one in drawn}) > 1
+        assert all(np.bincount(parts.data.labels.ids[one.numbers]).tolist() == [taken, taken] for one in drawn)
 
 
 def test_intervals_cover_new_draws_and_new_items() -> None:
@@ -265,13 +333,26 @@ def test_intervals_cover_new_draws_and_new_items() -> None:
     for _ in range(300):
         luck, ease = generator.normal(0, 0.3, (5, 1)), generator.normal(0, 1, 80)
         right = generator.random((2, 5, 80)) < 1 / (1 + np.exp(-(luck + ease)))
-        one, other = (score(list(r)) for r in right)
+        one, other = (score([marks(draw, np.arange(80), 80) for draw in r]) for r in right)
         mean, half = accuracy(one)
         covered += abs(mean - 0.5) < half
         by, half = difference(one, other)
         apart += abs(by) > half
     assert covered / 300 > 0.92
     assert apart / 300 < 0.07
+
+
+def test_fewer_draws_are_compared_with_the_same_draws() -> None:
+    """One draw was easy for both; a difference of means over other draws would be wrong by 40 points."""
+    one, other = score(["1111111111", "1100000000", "1000000000"]), score(["1111111110"])
+    by, half = difference(one, other)
+    assert by == pytest.approx(0.1)
+    assert 0.3 < half < 9, "the luck of a single draw is that of the other score"
+    assert difference(other, one) == pytest.approx((-by, half))
+    assert np.isnan(accuracy(other)[1])
+    by, half = difference(score(["11----", "--10--", "----11"]), score(["10----", "--00--", "----01"]))
+    assert by == 0.5
+    assert half == pytest.approx(0), "each fold has samples of its own"
 
 
 # Who takes part
@@ -322,7 +403,6 @@ def test_bad_tasks_are_refused_before_anything_is_written(tasks: str, message: s
         ({"draws": 4}, "--draws must be at least 5"),
         ({"minutes": 0}, "--minutes must be more than 0"),
         ({"shots": 0}, "--shots must be a whole number from 1"),
-        ({"shots": 500}, "--shots 500: .* are left to draw from"),
         ({"test_labels": "folders"}, "--test-labels are of --test"),
         ({"batch_size": 5000}, "--batch-size must be at most 1797"),
         ({"minutes": 1e-5}, "give at least"),
@@ -356,8 +436,10 @@ def test_with_labels(source: Arrays, tmp_path: Path, quick_scratch: None) -> Non
     means = [accuracy(result.state.scores[name][-1]["select"])[0] for name in result.ranking]
     assert means == sorted(means, reverse=True)
     text = str(result)
+    assert text.startswith(("It helps: ", "No task helps here: ", "It cannot be told with 60 test samples"))
     assert "played no part in the choice" in " ".join(text.split())
-    assert "±" in text
+    assert "read by propagate" in " ".join(text.split())
+    assert "Minutes planned: 0.0 measuring, 0.2 training 3 tasks" in " ".join(text.split())
     json.dumps(result.as_json())
 
     before = (tmp_path / "c" / "compare.json").read_bytes()
@@ -368,10 +450,10 @@ def test_with_labels(source: Arrays, tmp_path: Path, quick_scratch: None) -> Non
         selfsup.compare(source, tasks=TOYS, minutes=0.3, out=tmp_path / "c", **SMALL)
 
 
-def test_results_follow_from_the_plan(source: Arrays, tmp_path: Path, quick_scratch: None) -> None:
+def test_results_follow_from_the_plan(source: Arrays, tmp_path: Path) -> None:
     """A stage's score is that of an ordinary run, and the printed command's options give the same weights."""
     tasks = (Plain, Rotation)
-    result = selfsup.compare(source, tasks=tasks, minutes=0.05, out=tmp_path / "c", **SMALL)
+    result = selfsup.compare(source, tasks=tasks, minutes=0.05, scratch=False, out=tmp_path / "c", **SMALL)
     steps = result.state.plan["candidates"]["Plain"]["steps"][-1]
     options = {key: SMALL[key] for key in ("encoder", "batch_size", "quiet", "precision")}
     alone = selfsup.pretrain(source, task=Plain, steps=steps, out=tmp_path / "alone", **options)
@@ -387,7 +469,7 @@ def test_the_printed_commands_resume(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert set(result.commands) == set(tasks.replace("),", ")|").split("|"))
     for name, command in result.commands.items():
         assert main([*shlex.split(command)[1:], "--quiet"]) == 0
-        run = selfsup.Run(Path("c") / tournament.Candidate(name, name, {}).folder)
+        run = selfsup.Run(Path("c") / Candidate(name, name, {}).folder)
         assert run.done
     monkeypatch.setattr(tournament, "pretrain", lambda *_, **__: pytest.fail("nothing is trained again"))
     assert selfsup.compare("digits", tasks=tasks, minutes=0.1, out="c", **options).as_json() == result.as_json()
@@ -428,9 +510,9 @@ def test_what_fails_is_reported_and_does_not_stop_the_others(
 
 
 def test_a_run_that_was_continued_meanwhile_is_not_compared(
-    source: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_scratch: None
+    source: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = {**SMALL, "minutes": 0.1, "out": tmp_path / "c"}
+    options = {**SMALL, "minutes": 0.1, "scratch": False, "out": tmp_path / "c"}
     with monkeypatch.context() as patch:
         stop_after(patch, 8)
         with pytest.raises(Interrupted):
@@ -444,9 +526,11 @@ def test_a_run_that_was_continued_meanwhile_is_not_compared(
     assert "was continued to step" in result.state.failed["Plain"]
 
 
-def test_copies_between_the_parts_are_counted(tmp_path: Path, source: Arrays, quick_scratch: None) -> None:
+def test_copies_between_the_parts_are_counted(tmp_path: Path, source: Arrays) -> None:
     test = source.take(np.arange(30))
-    result = selfsup.compare(source, tasks=(Plain,), test=test, minutes=0.01, out=tmp_path / "c", **SMALL)
+    result = selfsup.compare(
+        source, tasks=(Plain,), test=test, minutes=0.01, scratch=False, out=tmp_path / "c", **SMALL
+    )
     assert result.state.plan["copies"] == 30
     assert "30 test samples are copies" in " ".join(str(result).split())
     assert "Pretraining saw" not in str(result)
@@ -459,17 +543,13 @@ def verdict(tmp_path: Path, **right: float) -> str:
     """Return the verdict where each is right with these probabilities on 400 items, in five draws."""
     generator = np.random.default_rng(0)
     ease = generator.random(400)
-    scores = {
-        name.replace("_", " "): [
-            {
-                part: score([generator.random(400) * 0.2 + 0.8 * ease < p for _ in range(5)])
-                for part in ("select", "test")
-            }
-        ]
-        for name, p in right.items()
-    }
+
+    def of(p: float) -> dict:
+        return score([marks(generator.random(400) * 0.2 + 0.8 * ease < p, np.arange(400), 400) for _ in range(5)])
+
+    scores = {name.replace("_", " "): [{part: of(p) for part in ("select", "test")}] for name, p in right.items()}
     plan = {
-        "stages": [{"candidates": 2, "fraction": 1.0}], "parts": {"select": 400}, "copies": 0,
+        "stages": [{"candidates": 2, "fraction": 1.0}], "parts": {"select": 400, "test": 400}, "shots": 5,
         "candidates": {name: {"steps": [4], "seconds_per_step": 1} for name in ("a", "b")}, "left_out": {},
     }  # fmt: skip
     asked = {"labelled": True, "shots": 5, "draws": 5, "test": None, "minutes": 1}
@@ -481,22 +561,29 @@ BASELINES = {"raw_pixels": 0.3, "untrained": 0.35, "from_scratch": 0.4}
 
 def test_a_clear_winner(tmp_path: Path) -> None:
     text = verdict(tmp_path, a=0.9, b=0.7, **BASELINES)
-    assert text.startswith("a was chosen on 400")
-    assert "ahead of b" in text
-    assert "ahead of from scratch" in text, "the best baseline is always named"
-    assert "cannot be told apart" not in text
+    assert re.match(
+        r"It helps: with 5 labels per class, a \(propagate\) is right on \d\d\.\d% ±\d\.\d of 400 test", text
+    )
+    assert "points more than from scratch" in text, "the best baseline is always named"
+    assert "a is ahead of b" in text
+    assert "a was chosen on 400 labelled samples; the test samples played no part in the choice" in text
+    assert "cannot be told" not in text
 
 
 def test_two_that_cannot_be_told_apart(tmp_path: Path) -> None:
     text = verdict(tmp_path, a=0.80, b=0.80, **BASELINES)
-    assert re.search("(a and b|b and a) .* cannot be told apart with these labels", text)
-    assert "ahead of from scratch" in text
+    assert text.startswith("It helps")
+    assert re.search("(a and b|b and a) .* cannot be told apart with 400 test samples", text)
 
 
 def test_a_baseline_that_wins_is_said_plainly(tmp_path: Path) -> None:
     text = verdict(tmp_path, a=0.6, b=0.5, **{**BASELINES, "raw_pixels": 0.9})
-    assert text.startswith("No task helps here: raw pixels, a baseline, comes first. The best task is a.")
-    assert "ahead of a" in text
+    assert re.match("No task helps here: .* points less than raw pixels .*, a baseline", text)
+
+
+def test_a_baseline_as_good_as_the_best_task(tmp_path: Path) -> None:
+    text = verdict(tmp_path, a=0.6, b=0.5, **{**BASELINES, "raw_pixels": 0.6})
+    assert text.startswith("It cannot be told with 400 test samples whether a task helps: ")
 
 
 # Interrupted
@@ -521,9 +608,9 @@ def everything(folder: Path) -> dict[str, bytes]:
 
 
 def test_interrupted_at_any_stage_resumes_to_the_same_result(
-    source: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_scratch: None
+    source: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = {**SMALL, "minutes": 0.1}
+    options = {**SMALL, "minutes": 0.1, "scratch": False}
     selfsup.compare(source, tasks=TOYS, out=tmp_path / "whole", **options)
     for step in (3, 9, 21, 4):
         with monkeypatch.context() as patch:
@@ -552,13 +639,13 @@ def test_from_scratch_resumes_at_the_next_draw(
         selfsup.compare(source, tasks=(Plain,), **options)
     result = selfsup.compare(source, tasks=(Plain,), **options)
     assert trained == [0, 1, 2, 2, 3, 4]
-    assert len(result.state.scores["from scratch"][0]["test"]["values"]) == 5
+    assert len(result.state.scores["from scratch"][0]["select"]["values"]) == 5
 
 
 def test_from_scratch_is_trained_and_scored(source: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("selfsup.evaluation.few_labels.STEPS", (100, 100))  # enough to be better than chance
     result = selfsup.compare(source, tasks=(Plain,), minutes=0.01, out=tmp_path / "c", **SMALL)
-    mean, half = accuracy(result.state.scores["from scratch"][-1]["test"])
+    mean, half = accuracy(result.state.scores["from scratch"][-1]["select"])
     assert mean - half > 0.1
 
 
@@ -591,3 +678,89 @@ def test_without_scratch_it_is_left_out_and_said(source: Arrays, tmp_path: Path)
     assert "Training from scratch was not compared (--no-scratch)." in told
     assert "learns next to nothing in fewer than 50 steps: Plain" in told
     assert re.search(r"\d\d\.\d ±\d", told), "per cent, as evaluate prints them"
+
+
+# The clock
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """Return a clock that the steps of runs move on, 0.195 s each; at step `stop` this process gets SIGTERM."""
+    time = {"now": 0.0, "steps": 0, "stop": -1}
+    monkeypatch.setattr("selfsup.comparison.plan.now", lambda: time["now"])
+
+    def after_step(task: Rotation) -> None:
+        time["now"] += 0.195
+        time["steps"] += 1
+        if time["steps"] == time["stop"]:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Rotation, "after_step", after_step)
+    return time
+
+
+def test_a_machine_that_became_slower_gets_a_new_plan(source: Arrays, tmp_path: Path, clock: dict) -> None:
+    """The same for all that are left; and a comparison that was stopped after it follows it as well."""
+    options = {**SMALL, "minutes": 0.3, "tasks": TOYS, "scratch": False}
+    result = selfsup.compare(source, out=tmp_path / "c", **options)
+    first, half_way = result.state.plan["looks"]
+    assert (first["at"], first["pace"], half_way["factor"]) == ([1, 0.5], 1.3, 1.0)
+    assert 0.1 < first["factor"] < 0.7
+    assert result.state.seconds() == pytest.approx(0.3 * 60, rel=0.1)
+    for name in result.finalists:
+        entry = result.state.plan["candidates"][name]
+        recipe = selfsup.Run(tmp_path / "c" / name).recipe
+        assert (recipe["plan"]["steps"], recipe["plan"]["looks"]) == (entry["steps"][-1], entry["looks"])
+        assert recipe["budget"] == {"steps": entry["whole"]}
+        assert entry["steps"][-1] < entry["whole"]
+        lines = [json.loads(line) for line in (tmp_path / "c" / name / "metrics.jsonl").open()]
+        assert len(lines) == entry["steps"][-1]
+        rates = [line["lr"] for line in lines]
+        assert rates[-1] < 0.05 * max(rates), "the schedule comes to its end"
+        assert max(abs(b - a) for a, b in pairwise(rates[3:])) < 0.2 * max(rates), "and does not jump"
+    assert "took 1.3 times as long as measured" in " ".join(str(result).split())
+    clock["stop"] = clock["steps"] + 3 * result.state.plan["candidates"]["Plain"]["steps"][0] + 8
+    with pytest.raises(Interrupted):
+        selfsup.compare(source, out=tmp_path / "stopped", **options)
+    selfsup.compare(source, out=tmp_path / "stopped", **options)
+    assert everything(tmp_path / "stopped") == everything(tmp_path / "c")
+
+
+def test_from_scratch_takes_at_most_a_fifth(
+    source: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_scratch: None
+) -> None:
+    measured = tournament.speeds
+
+    def speeds(*given: object) -> tuple[dict, dict]:
+        seconds, failed = measured(*given)  # type: ignore[arg-type]
+        return {**seconds, "from scratch": 1.2 / training_steps(30)[0]}, failed  # 1.2 s a draw
+
+    monkeypatch.setattr(tournament, "speeds", speeds)
+    result = selfsup.compare(source, tasks=(Plain,), minutes=0.25, out=tmp_path / "c", **SMALL)
+    assert result.state.plan["scratch"] == {"draws": 2, "seconds": pytest.approx(1.2)}
+    assert len(result.state.scores["from scratch"][0]["select"]["values"]) == 2
+    assert result.state.plan["planned"]["from scratch"] == pytest.approx(2.4)
+    assert sum(result.state.plan["planned"].values()) == pytest.approx(15, abs=0.3)
+    assert "2 of 5 draws of training from scratch fit" in " ".join(str(result).split())
+    result = selfsup.compare(source, tasks=(Plain,), minutes=0.05, out=tmp_path / "d", **SMALL)
+    assert "from scratch" not in result.ranking
+    told = " ".join(str(result).split())
+    assert re.search(
+        "from scratch was left out: one draw of the labels takes 0.02 minutes, .*; give at least 0.1", told
+    )
+
+
+def test_twenty_labels_are_enough_to_say_that_it_cannot_be_told(
+    source: Arrays, tmp_path: Path, quick_scratch: None, enough: None
+) -> None:
+    ids = source.labels.ids.copy()
+    chosen = np.concatenate([np.flatnonzero(ids == number)[:2] for number in range(10)])
+    ids[np.setdiff1d(np.arange(len(ids)), chosen)] = -1
+    few = Arrays(source.x, Labels(ids, source.labels.classes))
+    result = selfsup.compare(few, tasks=(Plain,), minutes=0.05, out=tmp_path / "c", **SMALL)
+    text = " ".join(str(result).split())
+    assert result.state.plan["shots"] == 1
+    assert "--shots 3 became 1" in text
+    assert "of 20 test samples" in text
+    assert "280 of 280 samples without a label are in the pool" in text
+    json.dumps(result.as_json(), allow_nan=False)

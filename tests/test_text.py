@@ -24,10 +24,10 @@ from selfsup.tasks import find_task
 from selfsup.tasks.resolve import resolve_task
 from selfsup.views.loader import batches
 from selfsup.views.text.views import TextViews
+from support.steady import quick_scratch, steady
 
 pytest.importorskip("transformers")
 DOCUMENTS = [topics[key] for key in sorted(topics)][:40]
-PARTS = ("select", "test")
 QUICK = ["--steps", "2", "--batch-size", "8", "--size", "32", "--tokenizer", "wordpiece:600", "--precision", "float32"]
 
 
@@ -335,14 +335,8 @@ def test_texts_are_suggested_and_labelled(run: Path, tmp_path: Path) -> None:
 
 
 def test_compare_ranks_tasks_beside_tfidf(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from selfsup.comparison import tournament
-    from selfsup.comparison.judging import Accuracy
-
-    def scratch(self: Accuracy, make: object, number: int, seed: int) -> dict:
-        return {name: np.random.default_rng(number).random(len(getattr(self.parts, name))) < 0.5 for name in PARTS}
-
-    monkeypatch.setattr(tournament, "speeds", lambda trials, *_: (dict.fromkeys(trials, 0.15), {}))
-    monkeypatch.setattr(Accuracy, "scratch", scratch)
+    steady(monkeypatch.setattr)
+    quick_scratch(monkeypatch.setattr)
     result = selfsup.compare(
         folder, tasks="bert,simcse(pieces=True),next_word,rotation", labels="folders", minutes=0.02, shots=2,
         batch_size=8, size=32, out=tmp_path / "compared", quiet=True,

@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -212,6 +212,14 @@ def _notes(built: Built) -> tuple[str, ...]:
     if len(built.source) == 1 and built.task.coupled:
         notes += (f"one sample: where {built.asked.name} compares samples with each other, it learns nothing",)
     return notes
+
+
+def replan(folder: Path, steps: int, looks: Sequence[Sequence[float]]) -> None:
+    """Set the number of steps of a run that was stopped, and where it was planned again (`train.plan.Look`)."""
+    recipe = Run(folder).recipe
+    plan = recipe["plan"] | {"steps": steps, "looks": looks}
+    if plan != recipe["plan"]:
+        _write(recipe | {"plan": plan}, folder)
 
 
 def open_before(folder: Path) -> Run | None:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
+from support.steady import quick_scratch, steady
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(
@@ -22,17 +22,11 @@ def _run(words: Sequence[str], pause: float) -> None:
     """Run a command that saves after every step and pauses there; the plan of `compare` does not depend on speed."""
     import selfsup.train.fit as fit
     from selfsup.cli import main
-    from selfsup.comparison import tournament
-    from selfsup.comparison.judging import Accuracy
     from selfsup.tasks.image.rotation import Rotation
 
-    def scratch(self: Accuracy, make: object, number: int, seed: int) -> dict[str, object]:
-        parts = ("select", "test")
-        return {name: np.random.default_rng(number).random(len(getattr(self.parts, name))) < 0.1 for name in parts}
-
     fit.SAVE_SECONDS, fit.SAVE_SHARE = 0.0, 1e9
-    tournament.speeds = lambda trials, *_: (dict.fromkeys(trials, 0.15), {})
-    Accuracy.scratch = scratch  # type: ignore[method-assign, assignment]
+    steady(setattr)
+    quick_scratch(setattr)
     if pause:
         Rotation.after_step = lambda task: time.sleep(pause)  # type: ignore[method-assign]
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

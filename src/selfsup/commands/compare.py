@@ -48,25 +48,27 @@ def compare(
 ) -> Comparison:
     """Train each task under one equal budget and rank them, beside raw data, the untrained encoder and from scratch.
 
-    With labels: successive halving by few-label accuracy; the winner is chosen on one held-out part and measured on
-    another. Without labels: whole runs, ranked by label-free measures, which is weak evidence. Called again with the
-    same arguments, it resumes where it was stopped, or returns the finished comparison.
+    With labels: successive halving by few-label accuracy, read by propagate; the winner is chosen on one held-out part
+    and measured on another, or, of few labels, by cross-validation. Without labels: whole runs, ranked by label-free
+    measures, which is weak evidence. Called again with the same arguments, it resumes where it was stopped, or returns
+    the finished comparison.
 
     Args:
         data: A folder of images, a list file, an .npz file, a name (digits, mnist5k, torchvision:NAME) or an array.
         tasks: Names of `selfsup tasks` or module:Class, separated by commas, with options in brackets, such as
             rotation(flip=0); or all.
-        minutes: Minutes of training over all tasks together, more than 0; measuring the speed, scoring and the
-            baselines take extra time.
+        minutes: Minutes that everything takes, more than 0: measuring speeds (at most a tenth), training all tasks,
+            scoring, and training from scratch (at most a fifth).
         labels: Where the labels of the data are: 'folders', a CSV file (path,label) or an .npz file with y.
-        test: Labelled data to measure on; by default a fifth of every class of the data, set aside first.
+        test: Labelled data to measure on; by default a fifth of every class of the data, set aside first. Where that
+            is fewer than 50 samples a class, every fifth is measured on in turn (cross-validation).
         test_labels: Where the labels of the test data are, in the same forms.
         columns: The columns of a label file, path=COLUMN,label=COLUMN, where they are called otherwise.
         encoder: The encoder of all tasks, named as for `pretrain`; by default that of the first task, resnet18 for most
             tasks on images.
-        shots: How many labels per class are drawn, at least 1.
+        shots: How many labels per class are drawn, at least 1; lowered where there are too few to draw from.
         draws: How many times the labels are drawn, at least 5.
-        scratch: Whether to train from scratch too, on each draw of the labels, after everything else.
+        scratch: Whether to train from scratch too, on the draws of the labels that there is time for.
         out: The folder of the comparison, for compare.json, compare.png and a run folder for each task.
         batch_size: Samples per step, at most the number of samples; by default 128, or all of fewer.
         precision: auto (bfloat16 where the processor has it), float32, bfloat16 or float16.

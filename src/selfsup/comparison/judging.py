@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,129 +15,229 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import nn
 
+from selfsup.base.processes import side_by_side
 from selfsup.errors import UserError
 from selfsup.evaluation.baselines import baseline
+from selfsup.evaluation.drawn import Drawn, Poolings
 from selfsup.evaluation.draws import interval, nested_draws
+from selfsup.evaluation.duplicates import near_copies, same_bytes
+from selfsup.evaluation.evaluators import EVALUATORS
 from selfsup.evaluation.features import extract
 from selfsup.evaluation.few_labels import train_on_labels
-from selfsup.evaluation.parts import align
-from selfsup.evaluation.probe import fit_probe
+from selfsup.evaluation.frozen import read_poolings
+from selfsup.evaluation.measuring import UNLABELLED
+from selfsup.evaluation.parts import ENOUGH, FOLDS, align, labels_of
+from selfsup.evaluation.probe import stratified_folds
+from selfsup.evaluation.problems import check_classes, contents
+from selfsup.evaluation.targets import split
 from selfsup.source import Source
 from selfsup.task import Task
 
+READER = "propagate"  # the evaluator that ranks: the headline of `evaluate`
 ITEMS = 2048  # samples for the label-free measures, whose cost grows with the cube
-FRACTIONS = {"select": 0.2, "test": 0.2}  # of each class
+PAIRED = 3  # draws from which on the spread of their differences tells something
+NONE = np.empty(0, np.int64)
+Ids = NDArray[np.int64]
+Features = Sequence[tuple[Ids, Poolings]]
+"""Of the data, and after them of test data of their own: the numbers of the samples that can be read, and features."""
 
 
-class Parts(NamedTuple):
-    """Three disjoint parts: labels are drawn from `pool`, the winner is chosen on `select` and measured on `test`."""
+class Fold(NamedTuple):
+    """Disjoint samples of the data, by number: labels are drawn from `pool`, the winner is chosen on `select`."""
 
-    pool: Source
-    select: Source
-    test: Source
+    pool: Ids
+    select: Ids
+    test: Ids  # empty where all labelled samples are in `select` in turn, or the test data are others
+
+
+@dataclass(frozen=True)
+class Parts:
+    """How the labelled samples of `data` are used; samples without a label are in the pool of every fold."""
+
+    data: Source
+    folds: tuple[Fold, ...]
+    unlabelled: Ids
+    test: Source | None  # test data of their own
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The number of samples of each part."""
+        first, chosen_on = self.folds[0], sum(len(fold.select) for fold in self.folds)
+        test = len(first.test) if self.test is None else len(self.test)
+        return {"pool": len(first.pool), "select": chosen_on, "test": test, "unlabelled": len(self.unlabelled)}
+
+
+class Draw(NamedTuple):
+    """The numbers of the samples whose labels are drawn, and their fold."""
+
+    fold: int
+    numbers: Ids
 
 
 def split_labels(labelled: Source, test: Source | None, seed: int) -> Parts:
-    """Split each class: a fifth to choose on, a fifth to measure on (none if `test` is given), the rest to draw from.
+    """Set aside a fifth of each class to choose on and, unless there are test data, a fifth to measure on.
 
-    Samples without a label are left out. Raises `UserError` where a part is empty.
+    Where a fifth is fewer than 50 samples of a class, on average, every labelled sample is chosen by and measured on in
+    turn, in five folds: a few samples say nothing. At most 30,000 samples without a label are used, over all folds.
+
+    Raises `UserError` for labels of one class, several of a sample, and where no class has two.
     """
-    assert labelled.labels is not None
-    labelled.labels.check_single()
-    ids = labelled.labels.ids
-    generator = np.random.default_rng(seed)
-    part = np.where(ids >= 0, 0, -1)
-    for number in range(len(labelled.labels.classes)):
-        members = generator.permutation(np.flatnonzero(ids == number))
-        for place, name in enumerate(("select",) if test is not None else FRACTIONS, 1):
-            count = min(max(1, round(FRACTIONS[name] * len(members))), max(0, len(members) - place))
-            taken = int((part[members] > 0).sum())
-            part[members[taken : taken + count]] = place
-    chosen = [np.flatnonzero(part == place) for place in range(2 if test is not None else 3)]
-    if not all(len(numbers) for numbers in chosen):
+    data, labels = copy.copy(labelled), labels_of(labelled)
+    labels.check_single()
+    known = np.flatnonzero(labels.ids >= 0)
+    ids = labels.ids[known]
+    if len(known) / FOLDS < ENOUGH * len(np.unique(ids)):
+        held = stratified_folds(ids, FOLDS, seed)
+        folds = tuple(Fold(known[held != fold], known[held == fold], NONE) for fold in range(held.max() + 1))
+    else:
+        rest, aside = split(labelled, seed) if test is None else (known, NONE)
+        pool, select = split(labelled.take(rest), seed, len(known) / FOLDS / len(rest))
+        folds = (Fold(rest[pool], rest[select], aside),)
+    if not folds:
         raise UserError(
-            f"{labelled.name} has too few labels to choose and to measure on: give at least 3 of a class, or --test"
+            f"no class of {labelled.name} has two labels, so none can be set aside to choose by: give more labels"
         )
-    pool, select, *rest = (labelled.take(numbers) for numbers in chosen)
-    held = rest[0] if test is None else test
-    assert pool.labels is not None
-    assert held.labels is not None
-    pool.labels, held.labels = align(pool.labels, held.labels)
-    return Parts(pool, select, held)
+    if test is not None:
+        test = copy.copy(test)
+        data.labels, test.labels = align(labels, labels_of(test))
+    among = labels_of(data.take(known))
+    check_classes(among, among if test is None else labels_of(test), labelled.name)
+    some = np.random.default_rng([seed, 1]).permutation(np.flatnonzero(labels.ids < 0))[: UNLABELLED // len(folds)]
+    return Parts(data, folds, np.sort(some), test)
 
 
-def draw(pool: Source, shots: int, draws: int, seed: int) -> list[NDArray[np.int64]]:
-    """Return the numbers of the samples of each draw. Raises `UserError` where every draw would be the same."""
-    assert pool.labels is not None
-    most = int(np.bincount(pool.labels.ids).max())
-    if shots >= most:
-        raise UserError(
-            f"--shots {shots}: {most} labels per class are left to draw from once parts are set aside to choose and to "
-            f"measure on, and draws must differ; give --shots {max(1, most // 2)} or fewer, or more labels"
-        )
-    return [one[shots] for one in nested_draws(pool.labels.ids, [shots], draws, seed)]
+def draw(parts: Parts, shots: int, draws: int, seed: int) -> tuple[list[Draw], int]:
+    """Return the draws, at least so many and as many of each fold, and the labels per class that were drawn.
+
+    Draws must differ: where a class has no more labels than `shots` to draw from, half of what the largest has.
+    """
+    ids = labels_of(parts.data).ids
+    pools = [np.where(np.isin(np.arange(len(ids)), fold.pool), ids, -1) for fold in parts.folds]
+    most = min(int(np.bincount(one[one >= 0]).max()) for one in pools)
+    shots = shots if shots < most else max(1, most // 2)
+    each = -(-draws // len(pools))
+    found = [nested_draws(one, [shots], each, seed + number) for number, one in enumerate(pools)]
+    return [Draw(fold, found[fold][number][shots]) for number in range(each) for fold in range(len(pools))], shots
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Scores by the linear probe on frozen features, or by training from scratch, on the same draws of the labels.
+    """Scores by `READER` on frozen features, or by training from scratch, on the same draws of the labels.
 
-    A score has `values`, the accuracy of each draw, and `hits`, for each item the number of draws that got it right.
+    A score has for `select`, and for `test` where that is another part, what `score` returns.
     """
 
     parts: Parts
-    draws: list[NDArray[np.int64]]
+    draws: list[Draw]
     spec: Any
     fabric: Fabric
 
     @property
     def classes(self) -> int:
         """The number of classes."""
-        assert self.parts.pool.labels is not None
-        return len(self.parts.pool.labels.classes)
+        return len(labels_of(self.parts.data).classes)
 
-    def score(self, encoder: nn.Module, names: Sequence[str]) -> dict[str, Any]:
-        """Return a score for each part of `names`."""
-        parts = ("pool", *names)
-        return self._probe({n: extract(encoder, self._part(n), self.spec, self.fabric.device) for n in parts})
+    @cached_property
+    def numbers(self) -> Ids:
+        """The samples of the data that are used."""
+        return np.sort(np.concatenate([*self.parts.folds[0], self.parts.unlabelled]))
 
-    def score_data(self) -> dict[str, Any]:
-        """Return the scores of the samples themselves on `select` and `test`."""
-        own = baseline(self.spec.kind)
-        found = own.features(tuple(self.parts), self.spec, True)
-        return self._probe(dict(zip(Parts._fields, found, strict=True)), own.STANDARDISED)
+    def features(self, encoder: nn.Module, last: bool = True) -> Features:
+        """Return the features of all parts; before the `last` stage not those of test data of their own."""
+        return read_poolings(encoder, self._sources(last), self.spec, self.fabric.device, True)
 
-    def _probe(
-        self, features: dict[str, tuple[NDArray[np.int64], NDArray[np.float32]]], per_feature: bool = True
-    ) -> dict[str, Any]:
-        """Return a score for each part but `pool`, on which the probes are fitted, one for each draw."""
-        (kept, x), labels = features.pop("pool"), self._ids("pool")
-        probes = []
-        for drawn in self.draws:
-            rows = np.isin(kept, drawn)
-            probes.append(fit_probe(x[rows], labels[kept[rows]], self.classes, per_feature=per_feature))
-        scores = {}
-        for name, (seen, x) in features.items():
-            scores[name] = score([np.asarray(probe.predict(x)) == self._ids(name)[seen] for probe in probes])
-        return scores
+    def data_features(self) -> Features:
+        """Return the samples themselves as features."""
+        found = baseline(self.spec.kind).features(self._sources(True), self.spec, True)
+        return [(numbers, {"own": x}) for numbers, x in found]
 
-    def _part(self, name: str) -> Source:
-        part: Source = getattr(self.parts, name)
-        return part
+    def read(self, features: Features, per_feature: bool = True) -> dict[str, Any]:
+        """Return the score of features: one graph for each fold, without the samples that are measured on."""
+        (kept, x), *rest = features
+        place = np.full(len(self.parts.data), -1)
+        place[self.numbers[kept]] = np.arange(len(kept))
+        ids, evaluator = labels_of(self.parts.data).ids, EVALUATORS[READER]
 
-    def _ids(self, name: str) -> NDArray[np.int64]:
-        labels = self._part(name).labels
-        assert labels is not None
-        return labels.ids
+        def of(numbers: Ids) -> tuple[Ids, Poolings]:
+            numbers = numbers[place[numbers] >= 0]
+            return numbers, {name: part[place[numbers]] for name, part in x.items()}
 
-    def scratch(self, make: Callable[[], Task], number: int, seed: int) -> dict[str, NDArray[np.bool_]]:
-        """Return for one draw which items of `select` and `test` a classifier trained from scratch gets right."""
-        classifier = train_on_labels(make, self.parts.pool, self.draws[number], self.spec, self.fabric, seed + number)
-        right = {}
-        for name in ("select", "test"):
-            seen, logits = extract(classifier, self._part(name), self.spec, self.fabric.device)
-            right[name] = logits.argmax(1) == self._ids(name)[seen]
-        return right
+        pools = [of(np.concatenate([fold.pool, self.parts.unlabelled])) for fold in self.parts.folds]
+        assert evaluator.prepare is not None
+        graph = evaluator.prepare(pools[0][1], {}) if len(pools) == 1 else None  # with all threads, for all draws
+
+        def right(draws: Sequence[Draw]) -> list[dict[str, str]]:
+            fold = draws[0].fold
+            numbers, pool = pools[fold]
+            prepared = evaluator.prepare(pool, {}) if graph is None and evaluator.prepare else graph
+            measured = {name: of(part) for name, part in self._measured(fold).items()}
+            measured |= {"test": rest[0]} if rest else {}
+            both = {name: np.concatenate([part[name] for _, part in measured.values()]) for name in pool}
+            found = []
+            for one in draws:
+                rows = np.flatnonzero(np.isin(numbers, one.numbers))
+                drawn = Drawn(pool, rows, ids[numbers[rows]], self.classes, per_feature, prepared)
+                parts = np.split(evaluator.predict(drawn, both), np.cumsum([len(m[0]) for m in measured.values()]))
+                found.append({name: self._marks(name, measured[name][0], parts.pop(0)) for name in measured})
+            return found
+
+        count = len(self.draws) if graph else len(pools)
+        found = side_by_side(right, [self.draws[number::count] for number in range(count)], torch.device("cpu"))
+        return {name: score([one[name] for some in zip(*found, strict=True) for one in some]) for name in found[0][0]}
+
+    def scratch(self, make: Callable[[], Task], number: int, seed: int) -> dict[str, str]:
+        """Return for one draw which samples a classifier trained from scratch gets right; see `score`."""
+        one, data = self.draws[number], self.parts.data
+        classifier = train_on_labels(make, data, one.numbers, self.spec, self.fabric, seed + number)
+        marks = {}
+        measured = {name: (part, data.take(part)) for name, part in self._measured(one.fold).items()}
+        measured |= {} if self.parts.test is None else {"test": (np.arange(len(self.parts.test)), self.parts.test)}
+        for name, (numbers, source) in measured.items():
+            kept, logits = extract(classifier, source, self.spec, self.fabric.device)
+            marks[name] = self._marks(name, numbers[kept], logits.argmax(1))
+        return marks
+
+    def copies(self, raw: Features) -> int:
+        """Return how many samples that are measured on are also in the other parts, as they are or saved again.
+
+        `raw`: `data_features()`.
+        """
+        (kept, x), *rest = raw
+        parts, own, found = self.parts, baseline(self.spec.kind), 0
+        place = np.full(len(parts.data), -1)
+        place[self.numbers[kept]] = np.arange(len(kept))
+        in_turn = parts.test is None and not len(parts.folds[0].test)
+        for pool, select, test in parts.folds if in_turn else parts.folds[:1]:
+            train, numbers = (pool, select) if in_turn else (np.concatenate([pool, select]), test)
+            tested = parts.data.take(numbers) if parts.test is None else parts.test
+            same = same_bytes(contents(parts.data.take(train)), contents(tested))[:, 0].tolist()
+            rows = rest[0][0] if rest else np.flatnonzero(place[numbers] >= 0)
+            features = rest[0][1]["own"] if rest else x["own"][place[numbers[rows]]]
+            images = own.images(x["own"][place[train][place[train] >= 0]], features, self.spec)
+            near = [] if images is None else rows[near_copies(*images)[:, 0]].tolist()
+            found += len({*same, *near})
+        return found
+
+    @property
+    def scratch_samples(self) -> float:
+        """How many samples `scratch` scores, as a fraction of those of `features`."""
+        measured = sum(map(len, self._measured(0).values())) + len(self.parts.test or ())
+        return measured / sum(map(len, self._sources(True)))
+
+    def _sources(self, last: bool) -> list[Source]:
+        own = [self.parts.test] if last and self.parts.test is not None else []
+        return [self.parts.data.take(self.numbers), *own]
+
+    def _measured(self, fold: int) -> dict[str, Ids]:
+        """Return the samples of the data that are measured on."""
+        _, select, test = self.parts.folds[fold]
+        return {"select": select} | ({"test": test} if len(test) else {})
+
+    def _marks(self, name: str, numbers: Ids, predicted: Ids) -> str:
+        own = name == "test" and self.parts.test is not None
+        ids = labels_of(self.parts.test if own and self.parts.test is not None else self.parts.data).ids
+        items = np.arange(len(ids)) if own else np.sort(np.concatenate([getattr(f, name) for f in self.parts.folds]))
+        return marks(predicted == ids[numbers], np.searchsorted(items, numbers), len(items))
 
 
 @dataclass(frozen=True)
@@ -146,40 +248,72 @@ class LabelFree:
     spec: Any
     fabric: Fabric
 
-    def score(self, encoder: nn.Module, names: Sequence[str]) -> dict[str, Any]:
+    def features(self, encoder: nn.Module, last: bool = True) -> Features:
+        """Return the features of the samples."""
+        numbers, x = extract(encoder, self.source, self.spec, self.fabric.device)
+        return [(numbers, {"own": x})]
+
+    def data_features(self) -> Features:
+        """Return the samples themselves as features."""
+        ((numbers, x),) = baseline(self.spec.kind).features((self.source,), self.spec, True)
+        return [(numbers, {"own": x})]
+
+    def read(self, features: Features, per_feature: bool = True) -> dict[str, Any]:
         """Return `measures` by name."""
-        return self._measure(extract(encoder, self.source, self.spec, self.fabric.device)[1])
-
-    def score_data(self) -> dict[str, Any]:
-        """Return those of the samples themselves."""
-        return self._measure(baseline(self.spec.kind).features((self.source,), self.spec, True)[0][1])
-
-    def _measure(self, x: NDArray[np.float32]) -> dict[str, Any]:
         from selfsup.evaluation import label_free
 
+        x = torch.from_numpy(features[0][1]["own"])
         measures = ("rankme", "alpha_req", "effective_dimension", "uniformity", "normalised_std")
-        found = {name: float(getattr(label_free, name)(torch.from_numpy(x))) for name in measures}
+        found = {name: float(getattr(label_free, name)(x)) for name in measures}
         return {"measures": {name: value if math.isfinite(value) else None for name, value in found.items()}}
 
 
-def score(right: Sequence[NDArray[np.bool_]]) -> dict[str, Any]:
-    """Return the score of several draws, each given as which items (m,) were right."""
-    return {"values": [float(one.mean()) for one in right], "hits": np.sum(right, 0).tolist()}
+def marks(right: NDArray[np.bool_], places: Ids, count: int) -> str:
+    """Return one mark for each of `count` samples: 1 for right, 0 for wrong, - for one that was not measured on."""
+    codes = np.full(count, ord("-"), np.uint8)
+    codes[places] = np.where(right, ord("1"), ord("0"))
+    return codes.tobytes().decode()
+
+
+def score(right: Sequence[str]) -> dict[str, Any]:
+    """Return the score of several draws, each given by its `marks`: these, and the accuracies as `values`."""
+    values = [one.count("1") / max(1, len(one) - one.count("-")) for one in right]
+    return {"values": values, "right": list(right)}
 
 
 def accuracy(score: dict[str, Any]) -> tuple[float, float]:
-    """Return the mean of a score with the half-width of its 95% interval, see `_half`."""
-    return float(np.mean(score["values"])), _half(score["values"], np.array(score["hits"]) / len(score["values"]))
+    """Return the mean of a score with the half-width of its 95% interval; nan for a single draw."""
+    return _mean(_grid(score["right"]))
 
 
 def difference(one: dict[str, Any], other: dict[str, Any]) -> tuple[float, float]:
-    """Return the mean difference of two scores on the same draws and items, with the half-width of its interval."""
-    values = np.array(one["values"]) - np.array(other["values"])
-    items = (np.array(one["hits"]) - np.array(other["hits"])) / len(values)
-    return float(values.mean()), _half(values.tolist(), items)
+    """Return the mean difference of two scores on the draws that both have, with the half-width of its interval.
+
+    Of one or two draws, the luck of the draw is taken to be that of two independent scores like the one with more.
+    """
+    draws = min(len(one["right"]), len(other["right"]))
+    more = max(one, other, key=lambda score: len(score["right"]))["values"]
+    luck = (2 * len(more)) ** 0.5 * interval(more).half if draws < PAIRED else None
+    return _mean(_grid(one["right"][:draws]) - _grid(other["right"][:draws]), luck)
 
 
-def _half(values: Sequence[float], items: NDArray[np.float64]) -> float:
-    """Return the half-width: the draws of labels and of items both vary, and their variances add."""
-    over_items = 1.96**2 * float(items.var(ddof=1)) / len(items) if len(items) > 1 else math.inf
-    return math.sqrt(interval(values).half ** 2 + over_items)
+def _grid(right: Sequence[str]) -> NDArray[np.float64]:
+    """Return 1, 0 or nan (not measured) for each draw and sample."""
+    codes = np.array([np.frombuffer(row.encode(), np.uint8) for row in right])
+    return np.where(codes == ord("-"), np.nan, codes == ord("1"))
+
+
+def _mean(grid: NDArray[np.float64], luck: float | None = None) -> tuple[float, float]:
+    """Return the mean over draws (rows) and samples, and the half-width of its interval.
+
+    Where all draws are measured on the same samples, both vary, and their variances add. Where each fold has samples of
+    its own, the spread over folds has both. `luck`: the half-width for one draw, where it is known from elsewhere.
+    """
+    known = ~np.isnan(grid)
+    grid, known = grid[known.any(1)], known[known.any(1)]
+    mean, half, draws = interval(np.nanmean(grid, 1).tolist())
+    half = half if luck is None else luck / draws**0.5
+    if (known == known[0]).all():
+        items = grid[:, known[0]].mean(0)
+        half = math.hypot(half, 1.96 * items.std(ddof=1) / len(items) ** 0.5 if len(items) > 1 else math.inf)
+    return mean, half

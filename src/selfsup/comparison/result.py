@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,8 @@ from rich.table import Table
 
 from selfsup.base.printing import Printable
 from selfsup.comparison.candidates import BASELINES
-from selfsup.comparison.judging import accuracy, difference
+from selfsup.comparison.clock import parts_of_time
+from selfsup.comparison.judging import READER, accuracy, difference
 from selfsup.comparison.plan import State
 from selfsup.evaluation.verdict import FEW_STEPS
 
@@ -39,6 +41,13 @@ class Comparison(Printable):
     def labelled(self) -> bool:
         """Whether candidates were ranked by accuracy; else by RankMe."""
         return bool(self.state.asked["labelled"])
+
+    @property
+    def measure(self) -> str:
+        """What candidates are ranked by."""
+        if not self.labelled:
+            return "RankMe"
+        return f"accuracy, %, with {_labels(self.state.plan['shots'])}, read by {READER}"
 
     @property
     def finalists(self) -> list[str]:
@@ -70,30 +79,40 @@ class Comparison(Printable):
         return self._verdict_with_labels() if self.labelled else self._verdict_without_labels()
 
     def _verdict_with_labels(self) -> list[str]:
-        first, second, *_ = self.ranking
-        asked, plan, test = self.state.asked, self.state.plan, {n: self._test(n) for n in self.ranking}
-        best_task, best_baseline = (
-            next(n for n in self.ranking if (n in BASELINES) == wanted) for wanted in (False, True)
-        )
-        lines = []
-        if first in BASELINES:
-            lines.append(f"No task helps here: {first}, a baseline, comes first. The best task is {best_task}.")
-        items, right = len(test[first]["hits"]), _percent(accuracy(test[first]))
-        lines.append(
-            f"{first} was chosen on {plan['parts']['select']:,} labelled samples. With {asked['shots']} labels per "
-            f"class it is right on {right} of {items:,} test samples, which played no part in the choice."
-        )
-        rivals = dict.fromkeys((second, best_task if first in BASELINES else best_baseline))
-        for rival in rivals:
-            by, half = difference(test[first], test[rival])
-            if by > half:
-                lines.append(f"It is ahead of {rival} ({_percent(accuracy(test[rival]))}) by {_points(by, half)}.")
+        plan, test = self.state.plan, {name: self._test(name) for name in self.ranking}
+        task, *others = (name for name in self.ranking if name not in BASELINES)
+        baselines = {name: difference(test[task], test[name]) for name in self.ranking if name in BASELINES}
+        closest = min(baselines, key=lambda name: baselines[name][0])
+        by, half = baselines[closest]
+        items = plan["parts"]["test"] or plan["parts"]["select"]
+        right = f"with {_labels(plan['shots'])}, {task} ({READER}) is right on "
+        right += f"{_percent(accuracy(test[task]))} of {items:,} test samples, "
+        rival = f"{closest} ({_percent(accuracy(test[closest]))})"
+        apart = f"{_points(abs(by), half)} {'more' if by >= 0 else 'less'} than {rival}"
+        if all(gap > half for gap, half in baselines.values()):
+            lines = [f"It helps: {right}{apart}, the best of the baselines."]
+        elif any(gap + half <= 0 for gap, half in baselines.values()):
+            lines = [f"No task helps here: {right}{apart}, a baseline."]
+        else:
+            lines = [f"It cannot be told with {items:,} test samples whether a task helps: {right}{apart}, a baseline."]
+        if others:
+            by, half = difference(test[task], test[others[0]])
+            second = f"{others[0]} ({_percent(accuracy(test[others[0]]))})"
+            if abs(by) > half:
+                lines.append(f"{task} is {'ahead of' if by > 0 else 'behind'} {second} by {_points(abs(by), half)}.")
             else:
                 lines.append(
-                    f"{first} and {rival} ({_percent(accuracy(test[rival]))}) cannot be told apart with these labels: "
-                    f"the difference is {_points(by, half)}."
+                    f"{task} and {second} cannot be told apart with {items:,} test samples: the difference is "
+                    f"{_points(by, half)}."
                 )
-        return lines
+        chosen = f"{task} was chosen on {plan['parts']['select']:,} labelled samples"
+        if plan["parts"]["test"]:
+            return [*lines, f"{chosen}; the test samples played no part in the choice."]
+        return [
+            *lines,
+            f"{chosen}, all that there are, each measured on in turn ({plan['folds']} folds): because they chose it, "
+            "its accuracy is a little too high. --test measures on others.",
+        ]
 
     def _verdict_without_labels(self) -> list[str]:
         best, *_ = self.finalists
@@ -104,25 +123,14 @@ class Comparison(Printable):
         return [*lines, LABEL_FREE]
 
     def _test(self, name: str) -> dict[str, Any]:
-        test: dict[str, Any] = self.state.scores[name][-1]["test"]
+        score = self.state.scores[name][-1]
+        test: dict[str, Any] = score.get("test", score["select"])
         return test
 
     def notes(self) -> list[str]:
         """Return the caveats: how far the numbers can be trusted."""
         asked, plan = self.state.asked, self.state.plan
-        lines = []
-        if self.labelled:
-            lines.append(
-                "±: 95% interval over draws of the labels and over held-out samples; not over pretraining seeds. "
-                f"Stages are scored on {plan['parts']['select']:,} samples to choose by, with {asked['draws']} draws."
-            )
-            if asked["test"] is None:
-                lines.append(
-                    "Pretraining saw the held-out samples, without their labels; --test measures on unseen ones."
-                )
-            if plan["copies"]:
-                copies = f"{plan['copies']:,} test samples are copies, or near copies,"
-                lines.append(f"{copies} of samples to draw from or to choose by.")
+        lines = [*self._time(), *(self._notes_on_labels() if self.labelled else [])]
         if len(plan["stages"]) > 1:
             lines.append(HALF_TRAINED)
         few = [name for name, planned in plan["candidates"].items() if planned["steps"][-1] < FEW_STEPS]
@@ -134,6 +142,46 @@ class Comparison(Printable):
         if self.labelled and not asked["scratch"]:
             lines.append("Training from scratch was not compared (--no-scratch).")
         return lines
+
+    def _notes_on_labels(self) -> list[str]:
+        asked, plan = self.state.asked, self.state.plan
+        parts, trained = plan["parts"], plan.get("scratch", {"draws": 0})["draws"]
+        lines = [
+            "±: 95% interval over draws of the labels and over the samples that are measured on; not over pretraining "
+            f"seeds. Stages are scored on {parts['select']:,} samples to choose by, with {plan['draws']} draws."
+        ]
+        if plan["shots"] != asked["shots"]:
+            lines.append(f"--shots {asked['shots']} became {plan['shots']}: there are too few labels to draw from.")
+        if parts["unlabelled"]:
+            lines.append(
+                f"{parts['unlabelled']:,} of {parts['without a label']:,} samples without a label are in the pool."
+            )
+        if 0 < trained < plan["draws"]:
+            lines.append(f"{trained} of {plan['draws']} draws of training from scratch fit in the minutes.")
+        if asked["test"] is None:
+            lines.append(
+                "Pretraining saw the samples that are measured on, without labels; --test measures on unseen ones."
+            )
+        if plan["copies"]:
+            copies = f"{plan['copies']:,} test samples are copies, or near copies,"
+            lines.append(f"{copies} of samples to draw from or to choose by.")
+        return lines + list(plan["warnings"])
+
+    def _time(self) -> list[str]:
+        """Return what was planned and what was spent, in minutes."""
+        plan, state = self.state.plan, self.state
+        spent = {what: state.seconds(what) for what in plan["planned"]}
+        tasks = len(plan["candidates"])
+        lines = [
+            f"Minutes planned: {parts_of_time(plan['planned'], tasks)}; spent: {parts_of_time(spent, tasks)}, "
+            f"{state.seconds() / 60:.1f} in all."
+        ]
+        return lines + [
+            f"In stage {one['at'][0] + 1} a step took {one['pace']:.2g} times as long as measured: all runs continued "
+            f"with {one['factor']:.0%} of the steps that they had left."
+            for one in plan["looks"]
+            if one["factor"] < 1
+        ]
 
     def rows(self) -> list[dict[str, Any]]:
         """Return plain values: for each candidate its state, steps, seconds per step and scores."""
@@ -163,17 +211,17 @@ class Comparison(Printable):
         return {
             "folder": str(self.folder), "asked": self.state.asked, "plan": self.state.plan, "ranking": self.ranking,
             "rows": self.rows(), "failed": self.state.failed, "verdict": self.verdict(), "notes": self.notes(),
-            "commands": self.commands,
+            "commands": self.commands, "reader": READER if self.labelled else None, "spent": self.state.spent,
         }  # fmt: skip
 
     def __rich__(self) -> Group:
         fractions = [stage["fraction"] for stage in self.state.plan["stages"]]
-        what = f"accuracy, %, with {self.state.asked['shots']} labels per class" if self.labelled else "RankMe"
-        table = Table(title=f"{what}, {self.state.asked['minutes']:g} minutes of training in all")
+        table = Table(title=f"{self.measure}; {self.state.asked['minutes']:g} minutes in all")
         table.add_column("candidate")
         table.add_column("steps", justify="right")
         measures = [] if self.labelled else ["alpha_req", "effective_dimension", "uniformity"]
-        ends = ["test"] if self.labelled else measures
+        held_out = self.labelled and self.state.plan["parts"]["test"]
+        ends = ["test"] if held_out else measures
         for column in [*(f"{part:g} of the run" if part < 1 else "whole run" for part in fractions), *ends]:
             table.add_column(column.replace("_", " "), justify="right")
         table.add_column("")
@@ -184,15 +232,15 @@ class Comparison(Printable):
                 cells = [""] * (len(fractions) - 1) + cells
             cells += [""] * (len(fractions) - len(cells))
             last = scores[-1] if scores else {}
-            cells += [_cell(last, "test")] if self.labelled else [_number(last.get(measure)) for measure in measures]
+            cells += [_cell(last, "test")] if held_out else [_number(last.get(measure)) for measure in measures]
             table.add_row(row["candidate"], f"{row['steps']:,}" if row["steps"] else "", *cells, row["state"])
-        lines = ["", *self.verdict(), *self.notes()]
+        lines = ["", *self.notes()]
         lines += [f"{name} failed: {reason}" for name, reason in self.state.failed.items()]
         lines += [f"{name} was left out: {reason}" for name, reason in self.state.plan["left_out"].items()]
         lines += ["", f"In {self.folder}/: compare.json compare.png, and a run folder for each task."]
         for name, command in self.commands.items():
             lines.append(f"{'Continue ' + name if name in self.stopped else 'The run of ' + name}: {command}")
-        return Group(table, *lines)
+        return Group(*self.verdict(), "", table, *lines)
 
 
 def merit(score: dict[str, Any]) -> float:
@@ -221,7 +269,7 @@ def _plain(scores: list[dict[str, Any]]) -> list[dict[str, Any]]:
         parts = {}
         for part, found in score.items():
             mean, half = accuracy(found)
-            parts[part] = {"mean": mean, "half": half, "values": found["values"]}
+            parts[part] = {"mean": mean, "half": half if math.isfinite(half) else None, "values": found["values"]}
         plain.append(parts)
     return plain
 
@@ -229,16 +277,25 @@ def _plain(scores: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _cell(score: dict[str, Any], part: str = "select") -> str:
     if "rankme" in score:
         return f"{score['rankme']:.1f}"
-    return f"{100 * score[part]['mean']:.1f} ±{100 * score[part]['half']:.1f}" if part in score else ""
+    if part not in score:
+        return ""
+    mean, half = score[part]["mean"], score[part]["half"]
+    return _percent((mean, math.nan if half is None else half), "")
 
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
 
-def _percent(value: tuple[float, float]) -> str:
-    return f"{100 * value[0]:.1f}% ±{100 * value[1]:.1f}"
+def _labels(shots: int) -> str:
+    return f"{shots:,} label{'s' * (shots != 1)} per class"
+
+
+def _percent(value: tuple[float, float], unit: str = "%") -> str:
+    """Return an accuracy; of a single draw the interval is not known."""
+    mean, half = value
+    return f"{100 * mean:.1f}{unit}" + (f" ±{100 * half:.1f}" if math.isfinite(half) else "")
 
 
 def _points(by: float, half: float) -> str:
-    return f"{100 * by:.1f} ±{100 * half:.1f} points"
+    return _percent((by, half), "") + " points"

@@ -137,10 +137,15 @@ def train_on_labels(
         torch.manual_seed(seed)
         task: Any = make()
     few = _only(source, drawn) if task.uses_unlabelled else source.take(drawn)
-    batch = min(len(few), 64 if task.uses_unlabelled else BATCH)
-    steps = 400 if task.uses_unlabelled else int(np.clip(30 * len(few) // batch, *STEPS))
+    steps, batch = (400, min(len(few), 64)) if task.uses_unlabelled else training_steps(len(few))
     fit(task, few, task.views(spec), Plan(steps=steps, batch_size=batch, lr=lr, seed=seed), fabric, quiet=True)
     return nn.Sequential(task.encoder, task.head)
+
+
+def training_steps(labels: int) -> tuple[int, int]:
+    """Return how many steps `train_on_labels` trains on so many labelled samples, and their batch."""
+    batch = min(labels, BATCH)
+    return int(np.clip(30 * labels // batch, *STEPS)), batch
 
 
 def self_train(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -77,10 +77,21 @@ def encode(
     if not poolings:
         train, test = ({"own": extract(encoder, part, spec, device, quiet)[1]} for part in parts)
         return train, test
-    pooled = _Pooled(encoder)
-    train, test = (_apart(extract(pooled, part, spec, device, quiet)[1], pooled.parts) for part in parts)
-    kept = [name for name in train if name == "own" or not _same(train[name], train["own"])]
-    return {name: train[name] for name in kept}, {name: test[name] for name in kept}
+    found = read_poolings(encoder, parts, spec, device, quiet)
+    return found[0][1], found[1][1]
+
+
+def read_poolings(
+    encoder: nn.Module, parts: Sequence[Source], spec: Any, device: torch.device, quiet: bool
+) -> list[tuple[NDArray[np.int64], Poolings]]:
+    """Return for each part the numbers of the samples that can be read, and their features by pooling."""
+    pooled, found = _Pooled(encoder), []
+    for part in parts:
+        numbers, x = extract(pooled, part, spec, device, quiet)
+        found.append((numbers, _apart(x, pooled.parts)))
+    first = found[0][1]
+    kept = [name for name in first if name == "own" or not _same(first[name], first["own"])]
+    return [(numbers, {name: features[name] for name in kept}) for numbers, features in found]
 
 
 def encode_tokens(
