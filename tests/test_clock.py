@@ -10,7 +10,7 @@ import pytest
 import selfsup
 from selfsup.data.image import Arrays
 from selfsup.errors import UserError
-from selfsup.train.clock import LOOKS, Clock
+from selfsup.train.clock import MILESTONES, Clock
 from selfsup.train.device import make_fabric
 from selfsup.train.plan import Plan
 from support.sources import noise
@@ -33,7 +33,7 @@ def go(plan: Plan, clock: Clock, now: list[float], pace: Any, start: int = 0, un
         now[0] += pace(now[0])
         step += 1
         if step < plan.steps:
-            plan = clock.look(plan, step)
+            plan = clock.check(plan, step)
     return plan
 
 
@@ -49,7 +49,7 @@ def test_minutes_hold_when_the_load_changes(guess: float, at: float, factor: flo
     known = at < 60 or guess == 1.0  # what changes after the last look cannot be helped
     assert 80 < now[0] < (120 if known else 135)
     assert made[-1] == plan
-    assert len(plan.looks) == len(LOOKS)
+    assert len(plan.milestones) == len(MILESTONES)
     rates = [plan.lr_at(step) for step in range(plan.steps)]
     assert max(rates) > 0.99
     assert rates[-1] < 0.01, "the schedule ends"
@@ -67,7 +67,7 @@ def test_a_resumed_run_has_the_time_that_is_left(now: list[float]) -> None:
     now[0] += 5000  # of being stopped
     began = now[0]
     went_on = go(stopped, Clock(100, lambda _: None, fabric, began), now, lambda _: 0.1, start=450)
-    assert went_on.looks[: len(stopped.looks)] == stopped.looks
+    assert went_on.milestones[: len(stopped.milestones)] == stopped.milestones
     assert now[0] - began == pytest.approx(55, abs=5)
 
 
@@ -81,19 +81,19 @@ def test_the_plan_is_recorded_and_a_stopped_run_ends_with_the_same_weights(
 ) -> None:
     source: Arrays = noise()
     monkeypatch.setattr("selfsup.pretraining._steps", lambda *_: 20)
-    train = Clock.look
+    train = Clock.check
 
-    def look(self: Clock, plan: Plan, step: int) -> Plan:
+    def check(self: Clock, plan: Plan, step: int) -> Plan:
         now[0] += 0.1
         return train(self, plan, step)
 
-    monkeypatch.setattr(Clock, "look", look)
+    monkeypatch.setattr(Clock, "check", check)
     options = {"encoder": "convnet", "minutes": 0.05, "batch_size": 4, "quiet": True}  # 3 seconds: 30 steps
     whole = selfsup.pretrain(source, out=tmp_path / "whole", **options)
     plan = whole.recipe["plan"]
-    assert len(plan["looks"]) == len(LOOKS)
+    assert len(plan["milestones"]) == len(MILESTONES)
     assert 25 <= plan["steps"] <= 35
-    last = int(plan["looks"][-1][0]) + 1
+    last = int(plan["milestones"][-1][0]) + 1
     now[0] = 0.0
     stopped = selfsup.pretrain(source, out=tmp_path / "stopped", until=last, **options)
     assert not stopped.done
@@ -104,7 +104,7 @@ def test_the_plan_is_recorded_and_a_stopped_run_ends_with_the_same_weights(
     assert selfsup.pretrain(source, out=tmp_path / "stopped", **options).recipe["plan"] == plan
 
     recipe = json.loads((done.folder / "recipe.json").read_text())
-    recipe["plan"]["looks"][0][0] = 10**6
+    recipe["plan"]["milestones"][0][0] = 10**6
     (done.folder / "recipe.json").write_text(json.dumps(recipe))
     with pytest.raises(UserError, match="an impossible plan"):
         selfsup.Run(done.folder)

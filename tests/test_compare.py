@@ -31,7 +31,7 @@ from selfsup.source import Labels
 from selfsup.task import Loss, Task
 from selfsup.tasks.image.rotation import Rotation
 from selfsup.train.device import make_fabric
-from selfsup.train.plan import Look, Plan
+from selfsup.train.plan import Milestone, Plan
 from selfsup.train.signals import Interrupted
 from support import kills, steady
 
@@ -177,13 +177,13 @@ def test_a_new_plan_keeps_the_place_in_the_schedule() -> None:
     old = Plan(100)
     plan_again([entry], 1, 0.4, 60.0)
     assert entry["steps"] == [25, 35, 55]
-    new = Plan(55, looks=tuple(Look(*look) for look in entry["looks"]))
+    new = Plan(55, milestones=tuple(Milestone(*one) for one in entry["milestones"]))
     assert new.progress(25) == old.progress(25)
     assert new.progress(35) == pytest.approx(old.progress(50)), "a stage ends where it would have ended"
     entry["done"] = 45  # half-way through the last stage
     plan_again([entry], 2, 0.5, 90.0)
     assert entry["steps"] == [25, 35, 50]
-    newer = Plan(50, looks=tuple(Look(*look) for look in entry["looks"]))
+    newer = Plan(50, milestones=tuple(Milestone(*one) for one in entry["milestones"]))
     assert newer.progress(45) == new.progress(45)
     assert newer.progress(50) == 1
 
@@ -703,14 +703,14 @@ def test_a_machine_that_became_slower_gets_a_new_plan(source: Arrays, tmp_path: 
     """The same for all that are left; and a comparison that was stopped after it follows it as well."""
     options = {**SMALL, "minutes": 0.3, "tasks": TOYS, "scratch": False}
     result = selfsup.compare(source, out=tmp_path / "c", **options)
-    first, half_way = result.state.plan["looks"]
+    first, half_way = result.state.plan["milestones"]
     assert (first["at"], first["pace"], half_way["factor"]) == ([1, 0.5], 1.3, 1.0)
     assert 0.1 < first["factor"] < 0.7
     assert result.state.seconds() == pytest.approx(0.3 * 60, rel=0.1)
     for name in result.finalists:
         entry = result.state.plan["candidates"][name]
         recipe = selfsup.Run(tmp_path / "c" / name).recipe
-        assert (recipe["plan"]["steps"], recipe["plan"]["looks"]) == (entry["steps"][-1], entry["looks"])
+        assert (recipe["plan"]["steps"], recipe["plan"]["milestones"]) == (entry["steps"][-1], entry["milestones"])
         assert recipe["budget"] == {"steps": entry["whole"]}
         assert entry["steps"][-1] < entry["whole"]
         lines = [json.loads(line) for line in (tmp_path / "c" / name / "metrics.jsonl").open()]

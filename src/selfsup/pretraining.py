@@ -36,7 +36,7 @@ from selfsup.train.checkpoint import load_weights, save_tensors
 from selfsup.train.clock import Clock
 from selfsup.train.device import make_fabric
 from selfsup.train.fit import fit
-from selfsup.train.plan import BATCH, Look, Plan, make_plan
+from selfsup.train.plan import BATCH, Milestone, Plan, make_plan
 from selfsup.train.precision import bfloat16_saving, resolve_precision, step_seconds
 
 STARTED = {
@@ -158,13 +158,19 @@ def run(
     ended = (folder / "encoder.safetensors").exists()
     with only_here(folder) if fabric.is_global_zero and not ended else nullcontext():
         before, began = open_before(folder), time.monotonic()
-        looks: tuple[Look, ...] = ()
+        milestones: tuple[Milestone, ...] = ()
         if before and before.recipe.get("budget") == budget:
-            steps, looks = int(before.recipe["plan"]["steps"]), _looks(before)
+            steps, milestones = int(before.recipe["plan"]["steps"]), _milestones(before)
         else:
             steps = fabric.broadcast(_steps(built, budget, micro_batch))
         plan = make_plan(
-            asked.task, built.batch_size, given, steps=steps, micro_batch=micro_batch, seed=built.seed, looks=looks
+            asked.task,
+            built.batch_size,
+            given,
+            steps=steps,
+            micro_batch=micro_batch,
+            seed=built.seed,
+            milestones=milestones,
         )
         recipe = _recipe(built, dict(budget), plan)
         if before:
@@ -214,10 +220,10 @@ def _notes(built: Built) -> tuple[str, ...]:
     return notes
 
 
-def replan(folder: Path, steps: int, looks: Sequence[Sequence[float]]) -> None:
-    """Set the number of steps of a run that was stopped, and where it was planned again (`train.plan.Look`)."""
+def replan(folder: Path, steps: int, milestones: Sequence[Sequence[float]]) -> None:
+    """Set the number of steps of a run that was stopped, and where it was planned again (`train.plan.Milestone`)."""
     recipe = Run(folder).recipe
-    plan = recipe["plan"] | {"steps": steps, "looks": looks}
+    plan = recipe["plan"] | {"steps": steps, "milestones": milestones}
     if plan != recipe["plan"]:
         _write(recipe | {"plan": plan}, folder)
 
@@ -232,8 +238,8 @@ def open_before(folder: Path) -> Run | None:
     return None
 
 
-def _looks(run: Run) -> tuple[Look, ...]:
-    return tuple(Look(*look) for look in run.recipe["plan"].get("looks", ()))
+def _milestones(run: Run) -> tuple[Milestone, ...]:
+    return tuple(Milestone(*look) for look in run.recipe["plan"].get("milestones", ()))
 
 
 def _write(recipe: dict[str, Any], folder: Path) -> None:
@@ -241,8 +247,8 @@ def _write(recipe: dict[str, Any], folder: Path) -> None:
 
 
 def _noted(plan: Plan) -> dict[str, Any]:
-    """Return the plan as in the recipe: without looks, unless the run went by the clock."""
-    return {key: value for key, value in asdict(plan).items() if key != "looks" or value}
+    """Return the plan as in the recipe: without milestones, unless the run went by the clock."""
+    return {key: value for key, value in asdict(plan).items() if key != "milestones" or value}
 
 
 def _recipe(built: Built, budget: dict[str, float], plan: Plan) -> dict[str, Any]:

@@ -61,12 +61,12 @@ class Run(Printable):
         recipe = self.recipe
         if type(steps := recipe["plan"]["steps"]) is not int:
             return "the steps are not a whole number"
-        looks = recipe["plan"].get("looks", [])
+        milestones = recipe["plan"].get("milestones", [])
         sound = {
             "task": isinstance(self.task, str) and isinstance(recipe["task"]["hyperparameters"], dict),
             "encoder": isinstance(self.encoder_name, str),
             "plan": 0 < steps <= 10**9
-            and all(0 < step < steps and 0 <= far <= 1 and at >= 0 for step, far, at in looks),
+            and all(0 < step < steps and 0 <= far <= 1 and at >= 0 for step, far, at in milestones),
             "data": isinstance(recipe.get("data", {}), dict),
             "versions": isinstance(recipe.get("versions", {}), dict),
             "precision": recipe["precision"] in ("float32", "bfloat16", "float16"),

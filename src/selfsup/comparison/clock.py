@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from selfsup.comparison.plan import State
-from selfsup.train.plan import Look, Plan
+from selfsup.train.plan import Milestone, Plan
 
 SCRATCH = "from scratch"
 MEASURING = 0.1  # of the minutes, at most, to measure speeds
@@ -20,13 +20,13 @@ LEAST = 0.1  # of the steps that are left, however late it is
 def plan_again(candidates: Sequence[dict[str, Any]], stage: int, factor: float, seconds: float) -> None:
     """Plan the rest of runs again, from `stage` on, all with `factor` times the steps that were left.
 
-    A run keeps its place in the schedule (see `train.plan.Look`), and reaches the end of each stage at the same place.
+    A run keeps its place in the schedule (`train.plan.Milestone`), and reaches the end of each stage at the same place.
     """
     for entry in candidates:
         steps, done = entry["steps"], entry["done"]
-        looks = entry.setdefault("looks", [])
-        before = Plan(steps[-1], looks=tuple(Look(*look) for look in looks))
-        looks.append([done, before.progress(done), seconds])
+        milestones = entry.setdefault("milestones", [])
+        before = Plan(steps[-1], milestones=tuple(Milestone(*one) for one in milestones))
+        milestones.append([done, before.progress(done), seconds])
         for place in range(stage, len(steps)):
             least = max(done, steps[place - 1] if place > stage else done) + 1
             steps[place] = max(least, done + round(factor * (steps[place] - done)))
@@ -48,7 +48,7 @@ def ahead(state: State, stage: int, running: Sequence[str]) -> dict[str, float]:
     return seconds
 
 
-def look(state: State, stage: int, leg: float, running: Sequence[str]) -> None:
+def check_time(state: State, stage: int, leg: float, running: Sequence[str]) -> None:
     """Record, after some training, what was spent; where the rest takes much longer than what is left, plan it again.
 
     All have the same part of the steps that they had left. What was recorded before is not decided again.
@@ -56,7 +56,7 @@ def look(state: State, stage: int, leg: float, running: Sequence[str]) -> None:
     plan, running, at = state.plan, [name for name in running if name not in state.failed], [stage, leg]
     alive = {name: entry for name, entry in plan["candidates"].items() if name not in state.failed}
     planned = sum(entry["seconds_per_step"] * entry.get("done", 0) for entry in alive.values())
-    if not planned or not running or at in [one["at"] for one in plan["looks"]]:
+    if not planned or not running or at in [one["at"] for one in plan["milestones"]]:
         return
     spent, rest, factor = state.seconds(), ahead(state, stage, running), 1.0
     left = 60 * state.asked["minutes"] - spent
@@ -66,7 +66,7 @@ def look(state: State, stage: int, leg: float, running: Sequence[str]) -> None:
         factor = min(1.0, max(LEAST, (left / pace - fixed) / max(rest["training"], 1e-9)))
         entries = [plan["candidates"][name] for name in running]
         plan_again([one for one in entries if one["done"] < one["steps"][-1]], stage, factor, spent)
-    plan["looks"].append({"at": at, "seconds": spent, "pace": round(pace, 3), "factor": round(factor, 3)})
+    plan["milestones"].append({"at": at, "seconds": spent, "pace": round(pace, 3), "factor": round(factor, 3)})
     state.save()
 
 

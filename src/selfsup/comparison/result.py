@@ -179,7 +179,7 @@ class Comparison(Printable):
         return lines + [
             f"In stage {one['at'][0] + 1} a step took {one['pace']:.2g} times as long as measured: all runs continued "
             f"with {one['factor']:.0%} of the steps that they had left."
-            for one in plan["looks"]
+            for one in plan["milestones"]
             if one["factor"] < 1
         ]
 

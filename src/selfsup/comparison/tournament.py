@@ -14,7 +14,7 @@ from rich.console import Console
 
 from selfsup.base.writing import whole_file
 from selfsup.comparison.candidates import find_candidates
-from selfsup.comparison.clock import MEASURING, SCRATCH, TRAINED, ahead, look, parts_of_time
+from selfsup.comparison.clock import MEASURING, SCRATCH, TRAINED, ahead, check_time, parts_of_time
 from selfsup.comparison.judging import ITEMS, Accuracy, LabelFree, draw, score, split_labels
 from selfsup.comparison.plan import now, open_state, plan_steps
 from selfsup.comparison.result import Comparison, command, merit
@@ -125,7 +125,7 @@ class Tournament:
                 legs = LEGS if stage + 1 == len(plan["stages"]) else LEGS[-1:]
                 for leg in legs:
                     if stage or leg != legs[0]:  # something was trained
-                        look(self.state, stage, leg, running)
+                        check_time(self.state, stage, leg, running)
                     for place, name in enumerate(running):
                         if name not in self.state.failed and len(self.state.scores.get(name, [])) == stage:
                             self._advance(name, stage, leg, f"{place + 1} of {len(running)}")
@@ -189,7 +189,13 @@ class Tournament:
         plan = plan_steps(measured, self.minutes, judge is not None, scoring, other)
         left_out |= plan["left_out"]
         resolved = resolve_precision(precision, self.fabric.device)
-        more = {"scoring": scoring, "left_out": left_out, "precision": resolved, "looks": [], "versions": versions()}
+        more = {
+            "scoring": scoring,
+            "left_out": left_out,
+            "precision": resolved,
+            "milestones": [],
+            "versions": versions(),
+        }
         state.plan = plan | scratch | about | more
         planned = ahead(state, 0, list(plan["candidates"]))
         planned["scoring"] += state.seconds("scoring")
@@ -256,8 +262,8 @@ class Tournament:
                     seed=self.options["seed"],
                 )  # fmt: skip
                 folder, budget = self.folder / candidate.folder, {"steps": entry["whole"]}
-                if "looks" in entry:
-                    replan(folder, entry["steps"][-1], entry["looks"])
+                if "milestones" in entry:
+                    replan(folder, entry["steps"][-1], entry["milestones"])
                 run = pretrain(built, folder, budget, {}, until=until, quiet=self.quiet)
             entry["done"] = max(until, entry.get("done", 0))
             if leg == LEGS[-1]:

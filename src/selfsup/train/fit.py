@@ -161,7 +161,7 @@ def fit(
             if done == end:
                 break
             if clock is not None and logs:
-                plan = clock.look(plan, done)
+                plan = clock.check(plan, done)
                 end = min(stop_at, plan.steps)
                 progress.plan(end)
     if folder is not None and fabric.is_global_zero:

@@ -19,7 +19,7 @@ BATCH = 128
 EPOCHS = 100  # if no budget was given
 
 
-class Look(NamedTuple):
+class Milestone(NamedTuple):
     """A point where the steps of a run were planned again (`train.clock`): how many were done, how far, and when."""
 
     step: int
@@ -32,7 +32,7 @@ class Plan:
     """The length, batch, optimizer and schedule of a run.
 
     `batch_size` is the global one; `lr` the peak; `clip` the largest gradient norm; `betas` are AdamW's; `micro_batch`
-    is how many samples a process holds in memory at once (see `train.micro`); `looks` are those of a run by the clock.
+    is how many samples a process holds in memory at once (see `train.micro`); a run by the clock has `milestones`.
     """
 
     steps: int
@@ -45,13 +45,13 @@ class Plan:
     betas: tuple[float, float] = (0.9, 0.999)
     micro_batch: int | None = None
     seed: int = 0
-    looks: tuple[Look, ...] = ()
+    milestones: tuple[Milestone, ...] = ()
 
     def progress(self, step: float) -> float:
-        """Return how far the schedule is after some steps, 0 to 1: in proportion, but from where it was at a look."""
-        if not self.looks:
+        """Return how far the schedule is after some steps, 0 to 1: in proportion from milestone to milestone."""
+        if not self.milestones:
             return step / self.steps
-        steps, progress, _ = zip(Look(0, 0.0, 0.0), *self.looks, Look(self.steps, 1.0, 0.0), strict=True)
+        steps, progress, _ = zip(Milestone(0, 0.0, 0.0), *self.milestones, Milestone(self.steps, 1.0, 0.0), strict=True)
         return float(np.interp(step, steps, progress))
 
     def lr_at(self, step: int) -> float:
