@@ -111,6 +111,6 @@ def demo(*, out: str = "runs/demo", epochs: float = 20, seed: int = 0) -> Demo:
     )  # fmt: skip
     console.print("4/4  What the encoder is worth on 1,000 other digits with labels drawn at random, and from scratch")
     evaluation = evaluate(
-        run, data=DATA, test=TEST, shots="1,5,10,50,all", protocol="linear,propagate", seed=seed
+        run, data=DATA, test=TEST, shots="1,5,50,all", protocol="linear,propagate", seed=seed
     )  # fmt: skip
     return Demo(run, suggested, evaluation, time.monotonic() - began)
