@@ -239,7 +239,7 @@ def open_before(folder: Path) -> Run | None:
 
 
 def _milestones(run: Run) -> tuple[Milestone, ...]:
-    return tuple(Milestone(*look) for look in run.recipe["plan"].get("milestones", ()))
+    return tuple(Milestone(*one) for one in run.recipe["plan"].get("milestones", ()))
 
 
 def _write(recipe: dict[str, Any], folder: Path) -> None:

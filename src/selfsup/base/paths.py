@@ -11,7 +11,7 @@ from selfsup.errors import UserError
 def expanded(given: object, what: str = "a path") -> str:
     """Return a path with ~ expanded, which a shell leaves in `--out=~/run` and Python leaves everywhere.
 
-    Raises `UserError` for anything that is not a path, and for ~ where there is no home folder.
+    Raises `UserError` if it is not a str, bytes or PathLike, or if it needs a home folder and there is none.
     """
     if not isinstance(given, str | bytes | os.PathLike):
         raise UserError(f"{what} must be a path, not {type(given).__name__}")

@@ -154,22 +154,21 @@ class Accuracy:
     def read(self, features: Features, per_feature: bool = True) -> dict[str, Any]:
         """Return the score of features: one graph for each fold, without the samples that are measured on."""
         (kept, x), *rest = features
-        place = np.full(len(self.parts.data), -1)
-        place[self.numbers[kept]] = np.arange(len(kept))
-        ids, evaluator = labels_of(self.parts.data).ids, EVALUATORS[READER]
+        place, ids, evaluator = self._rows(kept), labels_of(self.parts.data).ids, EVALUATORS[READER]
+        prepare = evaluator.prepare
+        assert prepare is not None
 
         def of(numbers: Ids) -> tuple[Ids, Poolings]:
             numbers = numbers[place[numbers] >= 0]
             return numbers, {name: part[place[numbers]] for name, part in x.items()}
 
         pools = [of(np.concatenate([fold.pool, self.parts.unlabelled])) for fold in self.parts.folds]
-        assert evaluator.prepare is not None
-        graph = evaluator.prepare(pools[0][1], {}) if len(pools) == 1 else None  # with all threads, for all draws
+        graph = prepare(pools[0][1], {}) if len(pools) == 1 else None  # with all threads, for all draws
 
         def right(draws: Sequence[Draw]) -> list[dict[str, str]]:
             fold = draws[0].fold
             numbers, pool = pools[fold]
-            prepared = evaluator.prepare(pool, {}) if graph is None and evaluator.prepare else graph
+            prepared = prepare(pool, {}) if graph is None else graph
             measured = {name: of(part) for name, part in self._measured(fold).items()}
             measured |= {"test": rest[0]} if rest else {}
             both = {name: np.concatenate([part[name] for _, part in measured.values()]) for name in pool}
@@ -203,9 +202,7 @@ class Accuracy:
         `raw`: `data_features()`.
         """
         (kept, x), *rest = raw
-        parts, own, found = self.parts, baseline(self.spec.kind), 0
-        place = np.full(len(parts.data), -1)
-        place[self.numbers[kept]] = np.arange(len(kept))
+        parts, own, place, found = self.parts, baseline(self.spec.kind), self._rows(kept), 0
         in_turn = parts.test is None and not len(parts.folds[0].test)
         for pool, select, test in parts.folds if in_turn else parts.folds[:1]:
             train, numbers = (pool, select) if in_turn else (np.concatenate([pool, select]), test)
@@ -223,6 +220,12 @@ class Accuracy:
         """How many samples `scratch` scores, as a fraction of those of `features`."""
         measured = sum(map(len, self._measured(0).values())) + len(self.parts.test or ())
         return measured / sum(map(len, self._sources(True)))
+
+    def _rows(self, kept: Ids) -> Ids:
+        """Return the row of each sample of the data among the features of those `kept` of `numbers`; -1 for others."""
+        rows = np.full(len(self.parts.data), -1)
+        rows[self.numbers[kept]] = np.arange(len(kept))
+        return rows
 
     def _sources(self, last: bool) -> list[Source]:
         own = [self.parts.test] if last and self.parts.test is not None else []
