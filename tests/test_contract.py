@@ -24,13 +24,15 @@ from selfsup.train.plan import Plan
 from selfsup.views.image import PRESETS
 from selfsup.views.loader import batches
 from support.sources import images as toy_images
-from support.sources import texts
+from support.sources import toy
 from support.tasks import OPTIONS, SPEC, first_batch, spec_of
 
 GAMES = {"bigan"}  # the sum of two players' losses has no reason to fall
 START = {"mae": {"normalize": True}}  # the only way in which it states one
 NO_CHANCE = {  # no closed form, and why
-    **dict.fromkeys(("byol", "simsiam", "ijepa"), "the best guess that ignores the input is perfect: a collapse"),
+    **dict.fromkeys(
+        ("byol", "simsiam", "ijepa", "vjepa"), "the best guess that ignores the input is perfect: a collapse"
+    ),
     **dict.fromkeys(("context_encoder", "data2vec", "denoising", "simmim", "vae"), "the variance of the targets"),
     "bigan": "4 ln 2 is where both players are equal, and a good end",
     "combined": "that of denoising",
@@ -41,6 +43,7 @@ FAR = {  # further than a tenth from chance at the start, and why
     **dict.fromkeys(("dino", "dinov2", "ibot"), "low temperatures: untrained prototypes are chosen with confidence"),
     "moco": "both encoders are equal, and the queue holds random vectors, so the positive is the nearest key",
     "next_word": "the output is tied to the embeddings: an untrained encoder repeats the token that it sees",
+    "video_colorization": "an untrained encoder copies from places that look alike, as the neighbouring ones do",
     "simcse": "dropout changes an untrained encoding little, so the same sentence is the nearest",
 }
 
@@ -49,7 +52,7 @@ FAR = {  # further than a tenth from chance at the start, and why
 def source(request: pytest.FixtureRequest, images: Arrays) -> Source:
     """Samples of the kind that the task of the test is for."""
     name = request.node.callspec.params["name"] if hasattr(request.node, "callspec") else "rotation"
-    return texts() if find_task(name).kind == "text" else images
+    return images if find_task(name).kind in ("image", "any") else toy(find_task(name).kind)
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +118,7 @@ def test_every_sample_has_panels(name: str, source: Source) -> None:
     for guess in (False, True):
         rows = task.panels(batch, guess=guess)
         for panel in (panel for row in rows for panel in row):
-            assert panel.content if isinstance(panel.content, str) else panel.content.shape[0] == SPEC.channels
+            assert panel.content if isinstance(panel.content, str) else panel.content.shape[-3] == SPEC.channels
 
 
 # How the labels of a task differ between samples. All others: in the captions of a column of panels.
@@ -123,9 +126,27 @@ PAIRED = {  # the label is which view, or which place in a bank, belongs to the 
     *("barlow", "byol", "declutr", "deepcluster", "dino", "instance", "lejepa", "moco", "mocov3", "simclr", "simsiam"),
     *("swav", "vicreg"),
 }
-MASKED = {"data2vec", "ijepa", "mae", "simmim"}  # the label is what a mask hides, and the mask is drawn
+MASKED = {
+    "data2vec",
+    "ijepa",
+    "mae",
+    "simmim",
+    "videomae",
+    "vjepa",
+}  # the label is what a mask hides, and the mask is drawn
 OWN = {  # the label is the sample itself, or a part of it
-    *("bigan", "colorization", "context_encoder", "counting", "cpc", "denoising", "simcse", "split_brain", "vae"),
+    *(
+        "bigan",
+        "colorization",
+        "context_encoder",
+        "counting",
+        "cpc",
+        "denoising",
+        "simcse",
+        "split_brain",
+        "vae",
+        "video_colorization",
+    ),
 }
 ROTATED = {"rotation", "combined"}  # each sample is shown in all rotations, so that its labels are all of them
 
@@ -156,7 +177,8 @@ def test_labels_differ_between_samples(name: str, source: Source, monkeypatch: p
         assert torch.cat(seen).bincount().tolist() == [count // 4] * 4
     else:
         if name in MASKED:  # the same image for all: only the draws differ
-            batch["x"] = batch["x"][:1].expand_as(batch["x"])
+            key = "clip" if "clip" in batch else "x"
+            batch[key] = batch[key][:1].expand_as(batch[key])
         columns = list(zip(*task.eval().panels(batch), strict=True))
         assert any(varies([p.content if name in MASKED | OWN else p.caption for p in column]) for column in columns)
 

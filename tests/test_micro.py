@@ -15,7 +15,7 @@ from selfsup.losses import nt_xent
 from selfsup.task import Loss, Task
 from selfsup.tasks import TASKS, find_task
 from selfsup.train.micro import forward_backward, parts_of
-from support.sources import images, texts
+from support.sources import images, toy
 from support.tasks import built, compare, first_batch
 
 __all__ = ["images"]  # the fixture, by its name
@@ -91,7 +91,7 @@ def test_computing_again_leaves_the_running_statistics_alone() -> None:
 
 @pytest.mark.parametrize("name", TASKS)
 def test_gradient_of_every_task_equals_that_of_the_whole_batch(name: str) -> None:
-    source = texts() if find_task(name).kind == "text" else images()
+    source = toy(find_task(name).kind)
     task, fabric = built(name, source).double(), Fabric(accelerator="cpu")
     batch = {k: v.double() if v.is_floating_point() else v for k, v in first_batch(task, source, 16).items()}
     task.progress, state, found = 0.5, copy.deepcopy(task.state_dict()), []

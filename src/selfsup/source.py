@@ -76,7 +76,7 @@ class Source(Protocol):
     """The interface of every source. Samples are numbered; the number of a sample never changes."""
 
     name: str
-    kind: str  # of data: image, text
+    kind: str  # of data: image, text, video
     labels: Labels | None
 
     def __len__(self) -> int: ...

@@ -5,6 +5,7 @@ import pytest
 
 from selfsup.data.image import Arrays
 from selfsup.data.text import Texts
+from selfsup.data.video import Moving
 from selfsup.source import Labels
 
 
@@ -28,6 +29,11 @@ def images() -> Arrays:
         top, left = generator.integers(0, 24, 2)
         image[top : top + 8, left : left + 8] += generator.integers(-100, 100, 3)
     return Arrays(x.clip(0, 255).astype(np.uint8), Labels.of([f"class {label}" for label in y]), "toy")
+
+
+def toy(kind: str):
+    """Return toy data of a kind."""
+    return {"text": texts, "video": lambda: Moving("moving", 64)}.get(kind, images)()
 
 
 def noise(size: int = 12) -> Arrays:

@@ -3,15 +3,14 @@
 import torch
 from torch import nn
 
-from selfsup.data.image import Arrays
 from selfsup.encoders import build_encoder
 from selfsup.source import Source
-from selfsup.spec import ImageSpec
+from selfsup.spec import ClipSpec, ImageSpec
 from selfsup.task import Task
 from selfsup.tasks.resolve import resolve_task
 from selfsup.views.loader import batches
 
-SPEC = ImageSpec.of(32, 3)
+SPEC, CLIPS = ImageSpec.of(32, 3), ClipSpec.of(32, 3, frames=4, fps=10.0)
 OPTIONS: dict[str, dict[str, object]] = {  # smaller than the default where few steps on 64 images are too few for it
     "cpc": {"prediction_steps": 2, "grid": 4, "out_dim": 64, "num_layers": 2},
     "dino": {"num_prototypes": 64, "hidden_dim": 64, "out_dim": 32},
@@ -24,7 +23,8 @@ OPTIONS: dict[str, dict[str, object]] = {  # smaller than the default where few 
 
 
 def spec_of(source: Source):
-    return SPEC if isinstance(source, Arrays) else source.spec(32, "wordpiece:400")
+    specs = {"image": lambda: SPEC, "text": lambda: source.spec(32, "wordpiece:400"), "video": lambda: CLIPS}
+    return specs[source.kind]()
 
 
 def first_batch(task: Task, source: Source, size: int = 32):

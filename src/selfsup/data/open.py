@@ -26,13 +26,20 @@ from selfsup.data.labels import LabelsGiven, array_labels, with_labels
 from selfsup.data.npz import npz_names, read_npy, read_npz
 from selfsup.data.objects import open_object
 from selfsup.data.text.open import PREFIX, names_rows, open_hub, open_text, text_files
+from selfsup.data.video import decode as video
+from selfsup.data.video.moving import PARTS as MOVING
+from selfsup.data.video.moving import Moving
+from selfsup.data.video.sources import Videos
 from selfsup.errors import RunFailed, UserError, need, unknown
 from selfsup.source import Labels, Source
 
+VIDEO = "video:"
 _PARTS = {kind: (kind, f"{kind}:train", f"{kind}:test") for kind in ("mnist5k", "mnist", "emoji")}
 NAMED = (
     "digits",
     *(name for names in _PARTS.values() for name in names),
+    *MOVING,
+    "video:FOLDER",
     "torchvision:NAME",
     "torchvision:NAME:PART",
     "text:FILE",
@@ -62,7 +69,8 @@ def open_data(data: DataGiven, labels: LabelsGiven | None = None) -> Source:
             `mnist5k[:train|:test]`, `mnist[:train|:test]`, `emoji[:train|:test]`, `torchvision:NAME[:PART]`; in Python
             also an array like x, or any other object that `open_object` takes. Texts: a folder of .txt, `text:FILE` (a
             document a line), `FILE[:COLUMN[:LABELS]]` (.jsonl, .json, .csv, .tsv, .parquet; the column `text` by
-            default), `hf:NAME[:SPLIT[:COLUMN[:LABELS]]]`.
+            default), `hf:NAME[:SPLIT[:COLUMN[:LABELS]]]`. Videos: a folder of them, `video:FOLDER` (animated GIF and
+            WebP and folders of frames too), `moving[:object|:gravity|:elastic]`.
         labels: None (arrays and named data sets keep their own), or an argument of `with_labels`.
 
     Raises:
@@ -93,6 +101,10 @@ def _open_named(data: str) -> Source:
         return packages.mnist(data, cache_folder())
     if data in _PARTS["emoji"]:
         return packages.emoji(data, cache_folder())
+    if data in MOVING:
+        return Moving(data)
+    if data.startswith(VIDEO):
+        return _videos(data.removeprefix(VIDEO))
     if data.startswith("torchvision:"):
         return open_torchvision(data)
     if data.startswith(PREFIX) or names_rows(data):
@@ -114,7 +126,8 @@ def _open_named(data: str) -> Source:
     if suffix in (".txt", ".lst") and os.path.isfile(data):
         return _list_file(data)
     if os.path.exists(data):
-        told = ": it is one image; give its folder" if suffix in SUFFIXES else ""
+        one = "image" if suffix in SUFFIXES else "video" if suffix in video.SUFFIXES else ""
+        told = f": it is one {one}; give its folder" if one else ""
         raise UserError(
             f"cannot read {data!r} as data{told or '; give a folder, a list file (.txt), an .npz or a .npy file'}"
         )
@@ -169,14 +182,37 @@ def _folder(root: str) -> Source:
         files = Files(root, images.files)
         files.notes = left_out(root, images)
         return files.paged(how.pages)
+    videos = look_below(root, video.SUFFIXES, how.follow_links)
+    if len(videos.files):
+        return Videos(root, videos.files, notes=left_out(root, videos))
     texts = look_below(root, [".txt"], how.follow_links)
     if len(texts.files):
         found = text_files(root, texts.files)
         found.notes = (*left_out(root, texts), *found.notes)
         return found
     told = "; ".join(left_out(root, images)).removeprefix(f"{root}: ")
-    looked = " ".join(sorted({*SUFFIXES, ".txt"}))
-    raise UserError(f"no images below {root!r}, and no texts (looked for {looked}){'; ' + told if told else ''}")
+    looked = " ".join(sorted({*SUFFIXES, *video.SUFFIXES, ".txt"}))
+    raise UserError(
+        f"no images below {root!r}, and no videos or texts (looked for {looked}){'; ' + told if told else ''}"
+    )
+
+
+def _videos(root: str) -> Source:
+    """Return what is a video below a folder where that is asked for: animations and folders of frames too."""
+    root = expanded(root)
+    if not os.path.isdir(root):
+        raise UserError(f"no such folder: {root!r}; video:FOLDER is a folder of videos, or of folders of frames")
+    how = opening()
+    found = look_below(root, [*video.SUFFIXES, *video.ANIMATED], how.follow_links)
+    files = found.files.to_pylist()
+    stills = look_below(root, SUFFIXES - set(video.ANIMATED), how.follow_links).files.to_pylist()
+    inside = Counter(os.path.dirname(file) for file in [*stills, *(f for f in files if f.endswith(b".png"))])
+    folders = sorted(folder for folder, count in inside.items() if folder and count > 1)
+    files = [file for file in files if os.path.dirname(file) not in inside]
+    if not (files or folders):
+        looked = " ".join([*video.SUFFIXES, *video.ANIMATED])
+        raise UserError(f"no videos below {root!r} (looked for {looked} and folders of frames)")
+    return Videos(root, pack([*files, *folders]), name=f"{VIDEO}{root}", notes=left_out(root, found))
 
 
 def left_out(name: str, found: Found) -> tuple[str, ...]:

@@ -8,16 +8,21 @@ from typing import Any
 from selfsup.errors import UserError
 from selfsup.spec import Spec
 
-ENCODERS = {"image": "selfsup.encoders.image", "text": "selfsup.encoders.text"}  # each module has `build`
+ENCODERS = {  # each module has `build`
+    "image": "selfsup.encoders.image",
+    "text": "selfsup.encoders.text",
+    "video": "selfsup.encoders.video",
+}
 
 
 def build_encoder(name: str, spec: Spec, pretrained: bool = False, keep_stem: bool = False) -> Any:
     """Return a new encoder (see `selfsup.task.Encoder`) for samples of this spec.
 
     `name`, for images: `convnet`, `mlp`, `vit`, `vit-mini`, or any image model of timm; for texts: bert-tiny,
-    bert-mini, bert-small, gpt-tiny, gpt-mini, or any transformers model on this machine. Raises `UserError` for an
-    unknown name, with the nearest known one, and for a model that cannot take such samples. `keep_stem`: without the
-    stem for small images, as with pretrained weights.
+    bert-mini, bert-small, gpt-tiny, gpt-mini, or any transformers model on this machine; for videos: `vit-clip`,
+    r3d_18, mc3_18, r2plus1d_18, or an image encoder that reads frame by frame. Raises `UserError` for an unknown name,
+    with the nearest known one, and for a model that cannot take such samples. `keep_stem`: without the stem for small
+    images, as with pretrained weights.
     """
     if not isinstance(name, str):
         raise UserError(f"an encoder is given by its name, not as {type(name).__name__}: see docs/encoders.md")

@@ -91,7 +91,7 @@ def _train(tokens: Tensor, ids: Tensor, classes: int, decay: float, seed: int) -
     generator = torch.Generator().manual_seed(seed)
     for _ in range(STEPS):
         rows = torch.randint(len(ids), (BATCH,), generator=generator) if len(ids) > BATCH else slice(None)
-        F.cross_entropy(probe(tokens[rows]), ids[rows]).backward()  # type: ignore[no-untyped-call]
+        F.cross_entropy(probe(tokens[rows]), ids[rows]).backward()
         optimizer.step()
         optimizer.zero_grad()
         schedule.step()

@@ -24,7 +24,11 @@ from selfsup.run import Run
 from selfsup.spec import Spec
 from selfsup.train.checkpoint import save_tensors
 
-EXPORTERS = {"image": "selfsup.exporters.image", "text": "selfsup.exporters.text"}
+EXPORTERS = {
+    "image": "selfsup.exporters.image",
+    "text": "selfsup.exporters.text",
+    "video": "selfsup.exporters.video",
+}
 COMMON = {"safetensors": ".safetensors", "torch": ".pt2", "onnx": ".onnx"}  # of every kind, with their suffixes
 
 

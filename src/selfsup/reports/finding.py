@@ -18,6 +18,7 @@ from selfsup.data.open import open_data
 from selfsup.source import Broken, Source
 
 LETTERS = 200  # of a text
+FRAMES = 600  # of a video that are looked at
 
 
 def find_samples(data: str, paths: Sequence[str], side: int) -> list[Image.Image | str | None]:
@@ -56,11 +57,18 @@ def _paged(root: str, paths: Sequence[str]) -> Files:
 
 
 def read_sample(source: Source, number: int, side: int, letters: int = LETTERS) -> Image.Image | str | None:
-    """Return an image of at most `side` pixels a side, or the beginning of a text; None for a broken sample."""
+    """Return an image of at most `side` pixels a side, or the beginning of a text; None for a broken sample.
+
+    Of a video, four of its frames: within the first minutes, so that no long video is decoded for a thumbnail.
+    """
     try:
-        sample: Any = source.read(number)
+        length = min(source.extent(number), FRAMES) if source.kind == "video" else 0
+        sample: Any = source.read(number, slice(0, length, -(-length // 4)) if length else None)
         if isinstance(sample, str):
             return sample if len(sample) <= letters else sample[:letters] + " …"
+        if sample.ndim == 4:  # four frames of a video, two by two
+            four = sample[np.linspace(0, len(sample) - 1, 4).round().astype(np.int64)]
+            sample = np.concatenate([np.concatenate(list(pair), 1) for pair in (four[:2], four[2:])], 0)
         colours = to_uint8(to_channels(sample[..., : 1 if sample.shape[-1] < 3 else 3], 3))
     except Broken:
         return None

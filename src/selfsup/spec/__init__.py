@@ -10,13 +10,18 @@ from typing import Any, ClassVar, Protocol
 from torch import Tensor
 
 from selfsup.errors import UserError
+from selfsup.spec.clip import ClipSpec
 from selfsup.spec.image import ImageSpec
 from selfsup.spec.media import Clip, Media, Waveform
 from selfsup.spec.text import TextSpec
 
-__all__ = ["SPECS", "Clip", "ImageSpec", "Media", "Spec", "TextSpec", "Waveform", "has_views", "read_spec"]
+__all__ = ["SPECS", "Clip", "ClipSpec", "ImageSpec", "Media", "Spec", "TextSpec", "Waveform", "has_views", "read_spec"]
 
-SPECS = {"image": "selfsup.spec.image:ImageSpec", "text": "selfsup.spec.text:TextSpec"}
+SPECS = {
+    "image": "selfsup.spec.image:ImageSpec",
+    "text": "selfsup.spec.text:TextSpec",
+    "video": "selfsup.spec.clip:ClipSpec",
+}
 
 
 class Spec(Protocol):

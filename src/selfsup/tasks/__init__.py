@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from selfsup.task import Task
 
 TASKS: dict[str, str] = {
+    "arrow_of_time": "selfsup.tasks.video.arrow_of_time:ArrowOfTime",
     "barlow": "selfsup.tasks.image.barlow:Barlow",
     "bert": "selfsup.tasks.text.bert:Bert",
     "bigan": "selfsup.tasks.image.bigan:BiGAN",
@@ -37,9 +38,11 @@ TASKS: dict[str, str] = {
     "moco": "selfsup.tasks.image.moco:MoCo",
     "mocov3": "selfsup.tasks.image.mocov3:MoCoV3",
     "next_word": "selfsup.tasks.text.next_word:NextWord",
+    "odd_one_out": "selfsup.tasks.video.odd_one_out:OddOneOut",
     "relative_position": "selfsup.tasks.image.relative_position:RelativePosition",
     "rotation": "selfsup.tasks.image.rotation:Rotation",
     "s4l": "selfsup.tasks.semi.s4l:S4L",
+    "shuffle_learn": "selfsup.tasks.video.shuffle_learn:ShuffleLearn",
     "simclr": "selfsup.tasks.image.simclr:SimCLR",
     "simcse": "selfsup.tasks.text.simcse:SimCSE",
     "simmim": "selfsup.tasks.image.simmim:SimMIM",
@@ -49,6 +52,9 @@ TASKS: dict[str, str] = {
     "swav": "selfsup.tasks.image.swav:SwAV",
     "vae": "selfsup.tasks.image.vae:VAE",
     "vicreg": "selfsup.tasks.image.vicreg:VICReg",
+    "video_colorization": "selfsup.tasks.video.video_colorization:VideoColorization",
+    "videomae": "selfsup.tasks.video.videomae:VideoMAE",
+    "vjepa": "selfsup.tasks.video.vjepa:VJEPA",
 }
 
 

@@ -8,7 +8,11 @@ from typing import Protocol
 from selfsup.spec import Spec
 from selfsup.task import Views
 
-VIEWS = {"image": "selfsup.views.image.standard", "text": "selfsup.views.text.standard"}  # modules of `StandardViews`
+VIEWS = {  # modules of `StandardViews`
+    "image": "selfsup.views.image.standard",
+    "text": "selfsup.views.text.standard",
+    "video": "selfsup.views.video.standard",
+}
 
 
 class StandardViews(Protocol):

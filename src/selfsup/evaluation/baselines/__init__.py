@@ -12,7 +12,11 @@ from torch import nn
 from selfsup.source import Source
 from selfsup.spec import Spec
 
-BASELINES = {"image": "selfsup.evaluation.baselines.pixels", "text": "selfsup.evaluation.baselines.tfidf"}
+BASELINES = {
+    "image": "selfsup.evaluation.baselines.pixels",
+    "text": "selfsup.evaluation.baselines.tfidf",
+    "video": "selfsup.evaluation.baselines.frames",
+}
 
 
 class Baseline(Protocol):

@@ -19,7 +19,7 @@ class MaskDecoder(nn.Module):
 
     places: Tensor
 
-    def __init__(self, dim: int, grid: int, out: int, *, width: int, depth: int) -> None:
+    def __init__(self, dim: int, grid: int | tuple[int, ...], out: int, *, width: int, depth: int) -> None:
         super().__init__()
         self.register_buffer("places", sines(grid, width), persistent=False)
         self.embed, self.mask_token = nn.Linear(dim, width), nn.Parameter(torch.zeros(width))

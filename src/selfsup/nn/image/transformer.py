@@ -16,14 +16,21 @@ def start_linear(module: nn.Module) -> None:
             nn.init.zeros_(layer.bias)
 
 
-def sines(grid: int, dim: int) -> Tensor:
-    """Return (1, grid², dim): sines and cosines; half of the dimensions code the row, the other half the column.
+def sines(grid: int | tuple[int, ...], dim: int) -> Tensor:
+    """Return (1, N, dim): sines and cosines, an equal part of the dimensions for each axis of the grid.
 
-    As in MAE (He et al., 2022), with wavelengths from 2π to 10,000 · 2π (Vaswani et al., 2017).
+    `grid`: patches a side of a square, or cells along each axis, as those of clips (time, rows, columns); dimensions
+    that cannot be divided among the axes are 0. As in MAE (He et al., 2022), with wavelengths from 2π to 10,000 · 2π
+    (Vaswani et al., 2017).
     """
     if dim % 4:
         raise UserError(f"the width of a transformer over patches must be a multiple of 4, not {dim}")
-    angle = torch.arange(grid)[:, None] / 10_000 ** (torch.arange(dim // 4) / (dim // 4))
-    one = torch.cat([angle.sin(), angle.cos()], 1)
-    rows, columns = one[:, None].expand(-1, grid, -1), one[None].expand(grid, -1, -1)
-    return torch.cat([rows, columns], 2).reshape(1, grid**2, dim)
+    shape = (grid, grid) if isinstance(grid, int) else grid
+    part = dim // (2 * len(shape))
+    found = torch.zeros(*shape, dim)
+    for axis, count in enumerate(shape):
+        angle = torch.arange(count)[:, None] / 10_000 ** (torch.arange(part) / part)
+        one = torch.cat([angle.sin(), angle.cos()], 1)
+        around = [count if place == axis else 1 for place in range(len(shape))]
+        found[..., 2 * part * axis : 2 * part * (axis + 1)] = one.view(*around, 2 * part)
+    return found.view(1, -1, dim)

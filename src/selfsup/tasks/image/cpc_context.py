@@ -24,7 +24,7 @@ class Predictions(nn.Module):
         """Predict down in the grid as it is, and the other directions by rotating it."""
         count = len(z) * self.grid**2
         number = torch.arange(count, device=z.device).view(-1, 1, self.grid, self.grid)
-        square = z.transpose(1, 2).unflatten(2, (self.grid, self.grid))  # type: ignore[no-untyped-call]
+        square = z.transpose(1, 2).unflatten(2, (self.grid, self.grid))
         guesses, targets = [], []
         for rotation, (context, predict) in enumerate(zip(self.context, self.predict, strict=True)):
             guessed = predict(context(square.rot90(rotation, (2, 3)))).chunk(self.steps - 1, 1)

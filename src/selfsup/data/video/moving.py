@@ -1,0 +1,255 @@
+"""`moving`: sprites over photographs, whose classes, tracks and masks are known, made as they are read.
+
+What moves are digits with a random texture, before a piece of one of the photographs of scikit-learn. The label of a
+video is how its sprites move, or with `:object` which digit its one sprite is. With `:gravity` balls fall and bounce,
+each time less, so that time has an arrow; with `:elastic` they lose nothing, so that it has none: an arrow that is
+found there is an artefact.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from selfsup.errors import UserError
+from selfsup.source import Labels
+from selfsup.spec import ClipSpec, Spec
+
+MOTIONS = ("left", "right", "up", "down", "clockwise", "anticlockwise", "shake", "pulse")
+PARTS = ("moving", "moving:object", "moving:gravity", "moving:elastic")
+COUNT, LENGTH, RATE = 1000, 32, 10.0  # videos, frames of each, frames a second
+SIDE = 72  # pixels at which videos are shown when no spec says another size
+
+
+class Scene(NamedTuple):
+    """One video in units of its side: centres (K, T, 2) as y and x, sizes (K, T), and what is to be drawn."""
+
+    centre: NDArray[np.float64]
+    size: NDArray[np.float64]
+    digits: NDArray[np.int64]  # (K,) numbers of glyphs
+    colours: NDArray[np.float64]  # (K, 2, 3) of the texture's two parts
+    stripes: NDArray[np.float64]  # (K, 2) waves of the texture along y and x
+    photograph: int
+    corner: NDArray[np.float64]  # (2,) of the background in its photograph
+
+
+class Moving:
+    """The generated videos; see the module. `numbers`: which of them, from which everything about them follows."""
+
+    kind = "video"
+
+    def __init__(self, name: str = "moving", count: int = COUNT) -> None:
+        self.name, self.part = name, name.partition(":")[2]
+        self.numbers, self.side = np.arange(count), SIDE
+        self.labels: Labels | None = None
+        if self.part == "object":
+            self.labels = Labels.of([_glyphs()[1][_digit(number)] for number in range(count)])
+        elif not self.part:
+            self.labels = Labels.of([MOTIONS[number % len(MOTIONS)] for number in range(count)])
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def extent(self, index: int) -> int:
+        """Return the number of frames: 32."""
+        return LENGTH
+
+    def read(self, index: int, span: slice | None = None) -> NDArray[np.uint8]:
+        """Return frames (T, H, W, 3)."""
+        return self.frames(index, np.arange(LENGTH)[span or slice(None)])
+
+    def frames(self, index: int, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return frames (T, H, W, 3) by their numbers."""
+        return _render(self.scene(index), numbers, self.side)[0]
+
+    def masks(self, index: int, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return which sprite is seen where in frames: (T, H, W), 0 for the background, k + 1 for sprite k."""
+        return _render(self.scene(index), numbers, self.side)[1]
+
+    def scene(self, index: int) -> Scene:
+        """Return where the sprites are."""
+        number = int(self.numbers[index])
+        return _scene(number, self.part)
+
+    def motion(self, index: int) -> NDArray[np.float32]:
+        """Return how far the sprites move from the frame before (N,), in pixels."""
+        moved = np.linalg.norm(np.diff(self.scene(index).centre, axis=1, prepend=np.nan), axis=2).mean(0)
+        return np.nan_to_num(self.side * moved).astype(np.float32)
+
+    def path(self, index: int) -> str:
+        """Return the number of the video."""
+        return str(self.numbers[index])
+
+    def spec(
+        self,
+        size: int | None = None,
+        channels: int | None = None,
+        frames: int | None = None,
+        step: int | None = None,
+        fps: float | None = None,
+    ) -> ClipSpec:
+        """Return what an encoder gets; see `Videos.spec`. Raises `UserError` for another frame rate than 10."""
+        if fps not in (None, RATE):
+            raise UserError(f"{self.name} has {RATE:g} frames a second: leave --fps out")
+        return ClipSpec.of(size or 64, channels or 3, frames or 8, step or 2, RATE)
+
+    def conform(self, spec: Spec) -> Moving:
+        """Return the same, drawn in the size of the spec. Raises `UserError` for a spec of another kind."""
+        if not isinstance(spec, ClipSpec):
+            raise UserError(f"{self.name} holds no {spec.samples}, which this encoder takes")
+        side = round(8 / 7 * spec.size)
+        if side == self.side:
+            return self
+        same = copy.copy(self)
+        same.side = side
+        return same
+
+    def take(self, indices: NDArray[np.int64]) -> Moving:
+        """Return some of the videos."""
+        taken = copy.copy(self)
+        taken.numbers, taken.labels = self.numbers[indices], self.labels and self.labels.take(indices)
+        return taken
+
+    def fingerprint(self) -> str:
+        """Return a hash of the name, the numbers and the labels."""
+        digest = hashlib.blake2b(self.name.encode() + self.numbers.tobytes(), digest_size=8)
+        if self.labels is not None:
+            digest.update(self.labels.digest())
+        return digest.hexdigest()
+
+
+@cache
+def _glyphs() -> tuple[NDArray[np.float64], list[str]]:
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    return found.images / 16, [str(one) for one in found.target]
+
+
+@cache
+def _photographs() -> list[NDArray[np.uint8]]:
+    from sklearn.datasets import load_sample_images
+
+    return [np.asarray(image) for image in load_sample_images().images]
+
+
+def _random(number: int, what: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=[number, what]))
+
+
+def _digit(number: int) -> int:
+    return int(_random(number, 1).integers(len(_glyphs()[0])))
+
+
+def _scene(number: int, part: str) -> Scene:
+    u = _random(number, 2)
+    sprites = 1 if part == "object" else 3
+    time = np.linspace(0, 1, LENGTH)
+    size = np.repeat(u.uniform(0.2, 0.3, (sprites, 1)), LENGTH, 1)
+    if part in ("gravity", "elastic"):
+        centre = _falling(u, sprites, size, damping=0.75 if part == "gravity" else 1.0)
+    else:
+        motion = MOTIONS[number % len(MOTIONS)] if not part else MOTIONS[int(u.integers(4))]
+        centre, grown = _course(u, sprites, motion, time)
+        size = size * grown
+    digits = u.integers(len(_glyphs()[0]), size=sprites)
+    if part == "object":
+        digits[0] = _digit(number)
+        size = size * 1.6
+    return Scene(
+        centre, size, digits, u.uniform(0, 1, (sprites, 2, 3)), u.uniform(-25, 25, (sprites, 2)),
+        int(u.integers(len(_photographs()))), u.uniform(0, 1, 2),
+    )  # fmt: skip
+
+
+def _course(
+    u: np.random.Generator, sprites: int, motion: str, time: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the centres (K, T, 2) of sprites with one kind of motion, and by how much they grow (K, T)."""
+    start, way = u.uniform(0.3, 0.7, (sprites, 1, 2)), u.uniform(0.5, 0.8, (sprites, 1))
+    phase = u.uniform(0, 1, (sprites, 1))
+    zero, grown = np.zeros((sprites, len(time))), np.ones((sprites, len(time)))
+    line = way * (time - 0.5)
+    angle = 2 * np.pi * (time * u.uniform(0.7, 1.3, (sprites, 1)) + phase)
+    wave = 0.08 * np.sin(2 * np.pi * (time * 6 + phase))
+    y, x = {
+        "left": (zero, -line), "right": (zero, line), "up": (-line, zero), "down": (line, zero),
+        "clockwise": (0.25 * way * np.sin(angle), 0.25 * way * np.cos(angle)),
+        "anticlockwise": (-0.25 * way * np.sin(angle), 0.25 * way * np.cos(angle)),
+        "shake": (wave, -wave), "pulse": (zero, zero),
+    }[motion]  # fmt: skip
+    if motion == "pulse":
+        grown = 1 + 0.4 * np.sin(2 * np.pi * (2 * time + phase))
+    return start + np.stack([y, x], 2), grown
+
+
+def _falling(u: np.random.Generator, sprites: int, size: NDArray[np.float64], damping: float) -> NDArray[np.float64]:
+    """Return the centres (K, T, 2) of balls under gravity; a bounce leaves `damping` of the speed.
+
+    Which frame is the first is drawn, so that without damping a video run backwards is as likely as the video.
+    """
+    fine, dt, gravity = 8, 1 / LENGTH / 8, 6.0
+    floor = 1 - size[:, 0] / 2
+    y, speed = u.uniform(0.1, 0.4, sprites), u.uniform(-1, 1, sprites)
+    x, drift = u.uniform(0.3, 0.7, sprites), u.uniform(-0.3, 0.3, sprites)
+    wait = 0 if damping < 1 else int(u.integers(4 * LENGTH))
+    found = []
+    for step in range(fine * (LENGTH + wait)):
+        if step % fine == 0 and step >= fine * wait:
+            found.append(np.stack([y, x + drift * ((step // fine - wait) / LENGTH - 0.5)], 1))
+        speed_half = speed + 0.5 * dt * gravity
+        y = y + dt * speed_half
+        speed = speed_half + 0.5 * dt * gravity
+        below = y > floor
+        y = np.where(below, 2 * floor - y, y)
+        speed = np.where(below, -damping * speed, speed)
+    return np.stack(found, 1)
+
+
+def _render(scene: Scene, numbers: NDArray[np.int64], side: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return frames (T, side, side, 3) and masks (T, side, side) of a scene."""
+    photograph = _photographs()[scene.photograph]
+    room = 200  # pixels of the photograph that are seen
+    top, left = (scene.corner * (np.array(photograph.shape[:2]) - room)).astype(int)
+    piece = Image.fromarray(photograph[top : top + room, left : left + room])
+    background = np.asarray(piece.resize((side, side), Image.Resampling.BOX), np.float32)
+    box = int(np.ceil(side * scene.size[:, numbers].max())) + 1  # pixels a side that hold any sprite
+    whole = side + 2 * box  # sprites may leave the frame
+    out = np.repeat(np.pad(background, ((box, box), (box, box), (0, 0)))[None], len(numbers), 0)
+    masks = np.zeros((len(numbers), whole, whole), np.uint8)
+    time, along = np.arange(len(numbers))[:, None, None], np.arange(box)
+    for k in range(len(scene.digits)):
+        centre, size = side * scene.centre[k, numbers] + box, side * scene.size[k, numbers]
+        first = np.clip(np.floor(centre - size[:, None] / 2).astype(int), 0, whole - box)  # (T, 2)
+        rows, columns = (first[:, axis, None] + along for axis in (0, 1))
+        y = ((rows + 0.5 - centre[:, :1]) / size[:, None] + 0.5).astype(np.float32)  # from 0 to 1 in the sprite
+        x = ((columns + 0.5 - centre[:, 1:]) / size[:, None] + 0.5).astype(np.float32)
+        alpha = _sampled(_glyphs()[0][scene.digits[k]], y, x)
+        stripes = scene.stripes[k].astype(np.float32)
+        wave = 0.5 + 0.5 * np.sin(stripes[0] * y[:, :, None] + stripes[1] * x[:, None, :])
+        one, other = (255 * scene.colours[k]).astype(np.float32)
+        there = time, rows[:, :, None], columns[:, None, :]
+        seen = out[there]
+        out[there] = seen + alpha[..., None] * (other + wave[..., None] * (one - other) - seen)
+        masks[there] = np.where(alpha > 0.5, k + 1, masks[there])
+    inside = slice(box, box + side)
+    return np.rint(out[:, inside, inside]).astype(np.uint8), masks[:, inside, inside]
+
+
+def _sampled(glyph: NDArray[np.float64], y: NDArray[np.float32], x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return a glyph (8, 8) at places y (T, S) × x (T, S), made sharper: (T, S, S) from 0 to 1, 0 outside."""
+    rows, columns = (_weights(places, len(glyph)) for places in (y, x))
+    sampled = rows @ glyph.astype(np.float32) @ columns.transpose(0, 2, 1)
+    return np.clip(2.5 * sampled - 0.6, 0, 1).astype(np.float32)
+
+
+def _weights(places: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+    """Return the weights (T, S, count) of linear interpolation at places from 0 to 1."""
+    at = places[..., None] * count - np.float32(0.5) - np.arange(count, dtype=np.float32)
+    return np.clip(1 - np.abs(at), 0, 1)

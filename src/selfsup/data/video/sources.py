@@ -1,0 +1,299 @@
+"""Sources of videos: files (or folders of frames), and their frames once these are in the store."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+import os
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from selfsup.base.cache import cache_folder
+from selfsup.base.processes import available_cores
+from selfsup.base.progress import counting
+from selfsup.data.index import BLOCK
+from selfsup.data.video.decode import about, decode
+from selfsup.data.video.store import open_frames, store, stored_path
+from selfsup.errors import UserError
+from selfsup.source import Broken, Labels
+from selfsup.spec import ClipSpec, Spec
+
+LOOKED = 16  # videos whose headers are looked at
+FRAMES, STEP, SIZE, FPS = 8, 2, 64, 30.0  # of a clip by default; frames a second at most
+MARGIN = 8 / 7  # stored side / size of a view, as evaluation's centre crop has it
+RAW = 4 << 30  # bytes of all frames up to which they are stored as they are
+
+
+class Videos:
+    """Video files below `root`, or folders of frames: raw paths in one Arrow array.
+
+    A sample is read as its frames; `conform` decodes every video once into the frame store. `jpeg`: how frames are
+    stored; None for pixels as long as all fit into 4 GiB.
+    """
+
+    kind = "video"
+
+    def __init__(
+        self, root: str, paths: pa.Array, labels: Labels | None = None, name: str | None = None,
+        notes: tuple[str, ...] = (),
+    ) -> None:  # fmt: skip
+        self.root, self.paths, self.labels = os.fsencode(root), paths.cast(pa.large_binary()), labels
+        self.name, self.notes = name or root, notes
+        self.jpeg: bool | None = None
+        self._made: Stored | None = None
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def file(self, index: int) -> bytes:
+        """Return the whole path of the video."""
+        return os.path.join(self.root, self.paths[index].as_py())
+
+    def path(self, index: int) -> str:
+        """Return the path relative to the root; other bytes as surrogate escapes."""
+        return os.fsdecode(self.paths[index].as_py())
+
+    def extent(self, index: int) -> int:
+        """Return how many frames the header promises; `conform` counts them."""
+        return about(self.file(index)).frames
+
+    def read(self, index: int, span: slice | None = None) -> NDArray[np.uint8]:
+        """Return the frames of a span (T, H, W, 3) at the video's own rate and size, decoded up to its end."""
+        start, stop, step = (span or slice(None)).indices(1 << 40)
+        header, found = about(self.file(index)), []
+        for number, frame in enumerate(decode(self.file(index), header.fps, 1 << 20)):
+            if number >= stop:
+                break
+            if number >= start and (number - start) % step == 0:
+                found.append(frame)
+        if not found:
+            raise Broken("no frame in this span")
+        return np.stack(found)
+
+    def spec(
+        self,
+        size: int | None = None,
+        channels: int | None = None,
+        frames: int | None = None,
+        step: int | None = None,
+        fps: float | None = None,
+        store: str | None = None,
+    ) -> ClipSpec:
+        """Return what an encoder gets of these videos.
+
+        Args:
+            size: Pixels a side of a frame; 64 by default, in [8, 4096].
+            channels: Channels of a frame, 3 (the default) or 1 for grey.
+            frames: Frames of a clip; 8 by default, in [1, 1024].
+            step: Distance of two frames of a clip, in frames; 2 by default, in [1, 1024].
+            fps: Frames a second with which videos are read, whatever their files have; by default the median of the
+                first 16 videos, at most 30, in (0, 1000].
+            store: How frames are kept in the cache: uint8, jpeg, or auto (the default), which is uint8 up to 4 GiB.
+
+        Raises:
+            UserError: For values out of their range, and where none of the first videos can be read.
+        """
+        if channels not in (None, 1, 3):
+            raise UserError(f"videos are read with 1 or 3 channels, not {channels}: give another --channels")
+        for flag, value, most in (("size", size, 4096), ("frames", frames, 1024), ("step", step, 1024)):
+            if value is not None and not 1 <= value <= most:
+                raise UserError(f"--{flag} is from 1 to {most:,}, not {value}")
+        if store not in (None, "auto", "uint8", "jpeg"):
+            raise UserError(f"--store is auto, uint8 or jpeg, not {store!r}")
+        if fps is None:
+            fps = min(FPS, round(self._rate(), 3))
+        elif not 0 < fps <= 1000:
+            raise UserError(f"--fps is above 0 and at most 1,000, not {fps:g}")
+        self.jpeg = {"uint8": False, "jpeg": True}.get(store or "auto")
+        return ClipSpec.of(size or SIZE, channels or 3, frames or FRAMES, step or STEP, float(fps))
+
+    def _rate(self) -> float:
+        rates, reasons = [], []
+        for index in range(min(len(self), LOOKED)):
+            try:
+                rates.append(about(self.file(index)).fps)
+            except Broken as error:
+                reasons.append(str(error))
+        if not rates:
+            raise UserError(f"none of the first {len(reasons)} videos of {self.name} can be read: {reasons[0]}")
+        return float(np.median(rates))
+
+    def conform(self, spec: Spec) -> Stored:
+        """Return the same videos as frames of the spec's rate; every video is decoded once, and kept in the cache.
+
+        Raises `UserError` for a spec of another kind, and where the frames do not fit on the disk.
+        """
+        if not isinstance(spec, ClipSpec):
+            raise UserError(f"{self.name} holds no {spec.samples}, which this encoder takes")
+        if self._made is None or not self._made.fits(spec):
+            self._made = Stored.of(self, spec)
+        elif self._made.videos is not self:  # a copy may have other labels
+            self._made = self._made.some(self, np.arange(len(self)))
+        return self._made
+
+    def take(self, indices: NDArray[np.int64]) -> Videos:
+        """Return some of the videos."""
+        taken = copy.copy(self)
+        taken.paths = self.paths.take(pa.array(indices))
+        taken.labels = self.labels and self.labels.take(indices)
+        taken._made = self._made and self._made.some(taken, indices)
+        return taken
+
+    def fingerprint(self) -> str:
+        """Return a hash of all relative paths in order, and of the labels, but not of the files' contents."""
+        digest = hashlib.blake2b(digest_size=8)
+        for start in range(0, len(self), BLOCK):
+            digest.update(b"\0".join([*self.paths[start : start + BLOCK].to_pylist(), b""]))
+        if self.labels is not None:
+            digest.update(self.labels.digest())
+        return digest.hexdigest()
+
+
+class Stored:
+    """Videos whose frames are in the store. `files`: where; `lengths` (N,): frames of each, 0 for a broken one."""
+
+    kind = "video"
+
+    def __init__(
+        self, videos: Videos, rate: float, side: int, files: Sequence[Path], extents: NDArray[np.int64]
+    ) -> None:
+        self.videos, self.rate, self.side, self.files, self.extents = videos, rate, side, files, extents
+        self.name, self.labels = videos.name, videos.labels
+        self.notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, videos: Videos, spec: ClipSpec) -> Stored:
+        """Return videos with all their frames in the store; those that are not are decoded now, side by side."""
+        rate, side = spec.fps, _side(spec)
+        jpeg = videos.jpeg
+        if jpeg is None:
+            jpeg = _bytes(videos, rate, side) > RAW
+        files = [stored_path(videos.file(index), rate, side, jpeg) for index in range(len(videos))]
+        missing = [index for index, file in enumerate(files) if not file.exists()]
+        if missing:
+            _check_room(videos.take(np.array(missing)), rate, side, jpeg)
+            with counting(f"decoding videos of {videos.name}, once", len(missing)) as advance:
+
+                def make(index: int) -> None:
+                    store(videos.file(index), files[index], rate, side, jpeg)
+                    advance(1)
+
+                with ThreadPoolExecutor(available_cores()) as pool:
+                    try:
+                        for _ in pool.map(make, missing):
+                            pass
+                    except BaseException:
+                        pool.shutdown(cancel_futures=True)
+                        raise
+        found = cls(videos, rate, side, files, np.zeros(len(files), np.int64))
+        reasons: Counter[str] = Counter()
+        for index, file in enumerate(files):
+            try:
+                found.extents[index] = open_frames(file).length
+            except Broken as error:
+                reasons[str(error)] += 1
+        if reasons:
+            told = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common(4))
+            found.notes = (f"{videos.name}: {sum(reasons.values()):,} of {len(files):,} videos cannot be read: {told}",)
+            if sum(reasons.values()) == len(files):
+                raise UserError(f"none of the {len(files):,} videos of {videos.name} can be read: {told}")
+        return found
+
+    def fits(self, spec: ClipSpec) -> bool:
+        """Return whether the frames are those of a spec."""
+        return (self.rate, self.side) == (spec.fps, _side(spec))
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def extent(self, index: int) -> int:
+        """Return the number of frames."""
+        return int(self.extents[index])
+
+    def read(self, index: int, span: slice | None = None) -> NDArray[np.uint8]:
+        """Return frames (T, H, W, 3), every one or those of a span with its step, or raise `Broken`."""
+        return self.frames(index, np.arange(self.extent(index))[span or slice(None)])
+
+    def frames(self, index: int, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return frames (T, H, W, 3) by their numbers, or raise `Broken`."""
+        return open_frames(self.files[index]).read(numbers)
+
+    def motion(self, index: int) -> NDArray[np.float32]:
+        """Return how much each frame differs from the one before (N,), in grey levels."""
+        return open_frames(self.files[index]).motion()
+
+    def path(self, index: int) -> str:
+        """Return the path of the video."""
+        return self.videos.path(index)
+
+    def spec(self) -> Spec:
+        """Return the spec of the videos."""
+        return self.videos.spec()
+
+    def conform(self, spec: Spec) -> Stored:
+        """Return the same, or the videos stored anew for frames of another rate or size."""
+        if isinstance(spec, ClipSpec) and self.fits(spec):
+            return self
+        return self.videos.conform(spec)
+
+    def take(self, indices: NDArray[np.int64]) -> Stored:
+        """Return some of the videos."""
+        return self.some(self.videos.take(indices), indices)
+
+    def some(self, videos: Videos, indices: NDArray[np.int64]) -> Stored:
+        """Return the frames of these videos, which are those of the numbers `indices`."""
+        files = [self.files[index] for index in indices.tolist()]
+        return Stored(videos, self.rate, self.side, files, self.extents[indices])
+
+    def fingerprint(self) -> str:
+        """Return the hash of the videos."""
+        return self.videos.fingerprint()
+
+
+def _side(spec: ClipSpec) -> int:
+    return round(MARGIN * spec.size)
+
+
+def _bytes(videos: Videos, rate: float, side: int) -> float:
+    """Return how many bytes all frames have, by the headers of some videos."""
+    counts = []
+    looked = np.linspace(0, len(videos) - 1, min(len(videos), LOOKED)).astype(np.int64)
+    for index in looked.tolist():
+        with contextlib.suppress(Broken):
+            header = about(videos.file(index))
+            counts.append(header.frames / header.fps * rate)
+    return float(np.mean(counts or [0])) * len(videos) * side * side * 16 / 9 * 3
+
+
+def _check_room(videos: Videos, rate: float, side: int, jpeg: bool) -> None:
+    """Raise `UserError` where the frames will not fit on the disk of the cache."""
+    needed = _bytes(videos, rate, side) / (8 if jpeg else 1)
+    folder = cache_folder()
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if needed > 0.9 * free:
+        raise UserError(
+            f"the frames of {videos.name} need about {needed / 2**30:.1f} GiB in the cache, where "
+            f"{free / 2**30:.1f} GiB are free: give a smaller --size or --fps, --store jpeg, or set SELFSUP_CACHE to a "
+            "larger disk"
+        )
+
+
+def open_query(query: object) -> Videos:
+    """Return the video file (or folder of frames) of that name as a source of one sample; `UserError` for none."""
+    if not isinstance(query, str | os.PathLike):
+        raise UserError(f"the query must be the path of a video, not {type(query).__name__}")
+    name = os.path.expanduser(os.fspath(query))
+    if not os.path.exists(name):
+        raise UserError(f"no such video: {name!r}")
+    folder, last = os.path.split(os.path.abspath(name))
+    return Videos(folder, pa.array([os.fsencode(last)], pa.large_binary()), name="query")
