@@ -16,6 +16,7 @@ from selfsup.data.video.store import open_frames
 from selfsup.encoders import build_encoder
 from selfsup.encoders.video.vit_clip import cubes, uncubes
 from selfsup.errors import UserError
+from selfsup.evaluation.carry import carry, one_hot, score
 from selfsup.source import Broken
 from selfsup.spec import ClipSpec, read_spec
 from selfsup.views.image.crop import Crop
@@ -278,3 +279,18 @@ def test_a_folder_of_videos_goes_the_whole_way(
     assert main(["search", "e.parquet", f"v/{'left'}/{os.listdir('v/left')[0]}", "-k", "3", "-o", "s.png"]) == 0
     assert main(["report", "run", "-o", "r.html"]) == 0
     assert "arrow_of_time" in Path("r.html").read_text()
+
+
+def test_masks_are_carried_by_features_that_know_the_object() -> None:
+    """A square of its own feature that moves by a place a frame: carried exactly; left where it is, lost."""
+    truth = np.zeros((6, 32, 32), np.uint8)
+    for time in range(6):
+        truth[time, 8:16, 4 * time : 4 * time + 8] = 1
+    small = torch.stack([one_hot(mask, 2, (8, 8)) for mask in truth])
+    features = torch.stack([small[:, 1], small[:, 0]], 1) + 0.01 * torch.randn(6, 2, 8, 8)
+    region, boundary = score(carry(features, small[0]), truth)
+    assert region > 0.9
+    assert boundary > 0.9
+    identity = score(small[:1].expand(6, -1, -1, -1), truth)
+    assert identity[0] < 0.4
+    assert score(small, truth) == (1.0, 1.0)

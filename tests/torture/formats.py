@@ -11,6 +11,7 @@ import shutil
 import struct
 import zlib
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -362,6 +363,34 @@ def npy(folder: Path) -> Case:
     return case
 
 
+def videos(folder: Path) -> Case:
+    """A video or an animation: its header, and its frames on a grid of time."""
+    from selfsup.data.video.decode import about, decode
+    from support.videos import write_video
+
+    frames = np.random.default_rng(0).integers(0, 256, (12, 32, 48, 3), np.uint8)
+    stills, kinds = [Image.fromarray(frame) for frame in frames[:4]], []
+    for name, codec in (("a.mp4", "libx264"), ("a.avi", "mpeg4"), ("a.mkv", "libx264"), ("a.mov", "mpeg4")):
+        kinds.append((name, write_video(folder / name, frames, codec=codec).read_bytes()))
+    for name in ("a.gif", "a.webp"):
+        stills[0].save(folder / name, save_all=True, append_images=stills[1:], duration=100)
+        kinds.append((name, (folder / name).read_bytes()))
+
+    def case(rng: random.Random) -> None:
+        name, data = rng.choice(kinds)
+        path = os.fsencode(folder / name)
+        Path(folder / name).write_bytes(mutate_bytes(data, rng, (b"mdat", b"moov", b"trak", b"stts", b"idx1", b"ANMF")))
+        try:
+            about(path)
+            for frame in islice(decode(path, rng.choice((1.0, 10.0, 60.0)), 24), 300):
+                assert frame.ndim == 3
+                assert frame.dtype == np.uint8
+        except Broken:
+            return
+
+    return case
+
+
 def _decoded(path: Path, kinds: list[bytes], words: tuple[bytes, ...]) -> Case:
     """Return a case that reads a mutated image file: as a sample, and as the query of a search."""
     from selfsup.data.image.decode import image_size, read_header
@@ -492,4 +521,5 @@ def texts(folder: Path) -> Case:
 FORMATS: dict[str, Callable[[Path], Case]] = {
     "recipe": recipe, "checkpoint": checkpoint, "parquet": parquet, "npz": npz, "lists": lists, "labels": labels,
     "logs": logs, "images": images, "tiff": tiff, "npy": npy, "tables": tables, "texts": texts,
+    "videos": videos,
 }  # fmt: skip

@@ -48,7 +48,8 @@ def decode(path: bytes, fps: float, side: int) -> Iterator[NDArray[np.uint8]]:
     """Yield frames (H, W, 3), `fps` a second, upright, the shorter side reduced to `side` where it is longer.
 
     Frame k is the one that is shown at k / fps, so that a variable frame rate is made even: frames are repeated or left
-    out. All frames have the size of the first. What a truncated file still has is read.
+    out. All frames have the size of the first. What a truncated file still has is read; frames whose time runs
+    backwards, or is far beyond what the header says, are left out.
 
     Raises `Broken` for a file that has no frame.
     """
@@ -58,8 +59,13 @@ def decode(path: bytes, fps: float, side: int) -> Iterator[NDArray[np.uint8]]:
         timed = _of_animation(path, side)
     else:
         timed = _of_container(path, side)
+    header = about(path)
+    last = 60 + 2 * header.frames / header.fps if header.frames else MOST / fps  # a later time is damage
     place, before, shape, time = 0, None, None, 0.0
-    for time, frame in timed:
+    for now, frame in timed:
+        if not time <= now <= last:
+            continue
+        time = now
         if shape is None:
             shape = frame.shape
         elif frame.shape != shape:
