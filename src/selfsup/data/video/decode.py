@@ -84,7 +84,8 @@ def decode(path: bytes, fps: float, side: int) -> Iterator[NDArray[np.uint8]]:
 
 def _opened(path: bytes) -> Any:
     av = need("av", "video")
-    av.logging.set_level(av.logging.PANIC)  # its libraries write about every damaged packet
+    av.logging.restore_default_callback()  # its own needs the interpreter's lock in threads that have no right to it
+    av.logging.set_libav_level(av.logging.PANIC)  # the libraries write about every damaged packet
     if not os.path.isfile(path):
         raise Broken("not a file")
     try:
@@ -105,7 +106,7 @@ def _of_container(path: bytes, side: int) -> Iterator[tuple[float, NDArray[np.ui
     av = need("av", "video")
     with _opened(path) as container:
         stream = container.streams.video[0]
-        stream.thread_type = "AUTO"
+        stream.codec_context.thread_count = 1  # several wait for each other for ever on some damaged files
         first, count = None, 0
         rate = float(stream.average_rate or stream.guessed_rate or STILLS)
         try:

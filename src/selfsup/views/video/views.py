@@ -58,9 +58,8 @@ class Cut:
         elif room < 1:
             raise Broken(f"fewer than {self.span} frames")
         elif self.at == "moving" and motion is not None:
-            total = np.cumsum(motion.astype(np.float64)) + 1e-3 * np.arange(
-                1, length + 1
-            )  # no video stands quite still
+            still = 1e-3 * np.arange(1, length + 1)  # a video that stands still is cut anywhere
+            total = np.cumsum(motion.astype(np.float64)) + still
             weight = total[self.span - 1 :] - total[:room]
             below = np.cumsum(weight + 1e-9)
             starts = np.searchsorted(below, u * below[-1], "right").clip(0, room - 1)
