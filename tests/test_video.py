@@ -293,4 +293,4 @@ def test_masks_are_carried_by_features_that_know_the_object() -> None:
     assert boundary > 0.9
     identity = score(small[:1].expand(6, -1, -1, -1), truth)
     assert identity[0] < 0.4
-    assert score(small, truth) == (1.0, 1.0)
+    assert min(score(small, truth)) > 0.9

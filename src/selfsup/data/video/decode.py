@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
+from PIL import Image, ImageOps, ImageSequence
 
 from selfsup.data.image.decode import SUFFIXES as IMAGE_SUFFIXES
 from selfsup.data.image.decode import read_image, to_channels
@@ -33,10 +35,13 @@ def about(path: bytes) -> About:
     if os.path.isdir(path):
         return About(STILLS, len(_stills(path)))
     if _animated(path):
-        with _image(path) as image:
-            milliseconds = [frame.info.get("duration", 0) for frame in _few(image)]
-            told = float(np.mean(milliseconds))
-            return About(1000 / told if told >= 1 else STILLS, getattr(image, "n_frames", 1))
+        try:
+            with Image.open(os.fsdecode(path)) as image:
+                milliseconds = [frame.info.get("duration", 0) for frame in islice(ImageSequence.Iterator(image), 16)]
+                told = float(np.mean(milliseconds))
+                return About(1000 / told if told >= 1 else STILLS, getattr(image, "n_frames", 1))
+        except Exception as error:  # Pillow raises anything for damaged files
+            raise _reason(error) from None
     with _opened(path) as container:
         stream = container.streams.video[0]
         rate = stream.average_rate or stream.guessed_rate or STILLS
@@ -90,22 +95,23 @@ def _opened(path: bytes) -> Any:
         raise Broken("not a file")
     try:
         container = av.open(os.fsdecode(path), "r", metadata_errors="replace")
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise Broken(_reason(error)) from None
+    except Exception as error:
+        raise _reason(error) from None
     if not container.streams.video:
         container.close()
         raise Broken("no video stream")
     return container
 
 
-def _reason(error: Exception) -> str:
-    return f"not a video: {getattr(error, 'strerror', None) or error}"[:100]
+def _reason(error: Exception) -> Broken:
+    return Broken(re.sub(r"[0-9]{3,}|'.*'", "…", f"not a video: {getattr(error, 'strerror', None) or error}")[:100])
 
 
 def _of_container(path: bytes, side: int) -> Iterator[tuple[float, NDArray[np.uint8]]]:
-    av = need("av", "video")
     with _opened(path) as container:
         stream = container.streams.video[0]
+        if stream.codec_context is None:
+            raise Broken("its codec is unknown here")
         stream.codec_context.thread_count = 1  # several wait for each other for ever on some damaged files
         first, count = None, 0
         rate = float(stream.average_rate or stream.guessed_rate or STILLS)
@@ -115,9 +121,9 @@ def _of_container(path: bytes, side: int) -> Iterator[tuple[float, NDArray[np.ui
                 first = now if first is None else first
                 yield now - first, _pixels(frame, side)
                 count += 1
-        except (av.FFmpegError, OSError, ValueError, OverflowError) as error:
+        except Exception as error:
             if not count:
-                raise Broken(_reason(error)) from None
+                raise _reason(error) from None
 
 
 def _pixels(frame: Any, side: int) -> NDArray[np.uint8]:
@@ -137,24 +143,10 @@ def _animated(path: bytes) -> bool:
     return os.path.splitext(os.fsdecode(path))[1].lower() in ANIMATED
 
 
-def _image(path: bytes) -> Image.Image:
-    try:
-        return Image.open(os.fsdecode(path))
-    except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as error:
-        raise Broken(_reason(error)) from None
-
-
-def _few(image: Image.Image) -> Iterator[Image.Image]:
-    for number, frame in enumerate(ImageSequence.Iterator(image)):
-        if number == 16:
-            return
-        yield frame
-
-
 def _of_animation(path: bytes, side: int) -> Iterator[tuple[float, NDArray[np.uint8]]]:
-    with _image(path) as image:
-        time, count = 0.0, 0
-        try:
+    time, count = 0.0, 0
+    try:
+        with Image.open(os.fsdecode(path)) as image:
             for frame in ImageSequence.Iterator(image):
                 duration = frame.info.get("duration", 0)
                 rgba = ImageOps.exif_transpose(frame).convert("RGBA")
@@ -162,21 +154,17 @@ def _of_animation(path: bytes, side: int) -> Iterator[tuple[float, NDArray[np.ui
                 yield time, np.asarray(flat.resize(_reduced(*flat.size, side), Image.Resampling.BOX))
                 time += duration / 1000 if duration >= 1 else 1 / STILLS
                 count += 1
-        except (OSError, ValueError, SyntaxError, EOFError) as error:
-            if not count:
-                raise Broken(_reason(error)) from None
+    except Exception as error:
+        if not count:
+            raise _reason(error) from None
 
 
 def _stills(folder: bytes) -> list[bytes]:
     """Return the images in a folder, in natural order."""
     names = (name for name in os.listdir(folder) if os.path.splitext(os.fsdecode(name))[1].lower() in IMAGE_SUFFIXES)
-    return sorted(names, key=lambda name: [int(p) if p.isdigit() else p for p in _parts(os.fsdecode(name))])
-
-
-def _parts(name: str) -> list[str]:
-    import re
-
-    return re.split(r"([0-9]+)", name)
+    return sorted(
+        names, key=lambda name: [int(p) if p.isdigit() else p for p in re.split("([0-9]+)", os.fsdecode(name))]
+    )
 
 
 def _of_folder(folder: bytes, side: int) -> Iterator[tuple[float, NDArray[np.uint8]]]:
