@@ -11,8 +11,8 @@ from torch import Tensor
 
 from selfsup.base.distributed import gather
 from selfsup.losses import cross_view_entropy
-from selfsup.nn.ema import Momentum, ema_update, frozen_copy
-from selfsup.nn.image.self_distillation import Prototypes, bottleneck, crop_panels, risen
+from selfsup.nn.ema import ema_update, frozen_copy
+from selfsup.nn.image.self_distillation import Prototypes, bottleneck, crop_panels, risen, teacher_momentum
 from selfsup.source import Source
 from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task, at_most_samples
@@ -44,7 +44,7 @@ class DINO(Task):
         warmup_teacher_temperature: Teacher's temperature at the start, in (0, inf).
         teacher_warmup: Fraction of the training over which the teacher's temperature rises linearly, in [0, 1].
         momentum: Momentum of the teacher at the start; it rises to 1 along a cosine. By default from the number of
-            steps: 0.9 for up to 400, 0.99 for 4,000, 0.996 from 10,000 on; 0.996 in the paper, in [0, 1].
+            steps: 0.97 for up to 1,333, 0.99 for 4,000, 0.996 from 10,000 on; 0.996 in the paper, in [0, 1].
         center_momentum: Momentum of the center, in [0, 1].
         freeze_prototypes: Fraction of the training, from the start, in which the prototypes are frozen, in [0, 1].
         batch_norm: BatchNorm in the head; not in the paper's ViTs.
@@ -78,7 +78,7 @@ class DINO(Task):
         super().__init__(encoder)
         self.student_temperature, self.teacher_warmup = student_temperature, teacher_warmup
         self.teacher_temperatures = warmup_teacher_temperature, teacher_temperature
-        self.momentum = Momentum(momentum)
+        self.momentum = teacher_momentum(momentum)
         self.center_momentum, self.freeze_prototypes = center_momentum, freeze_prototypes
         self.num_local_crops = num_local_crops
         self.head = bottleneck(encoder.dim, hidden_dim, out_dim, batch_norm)

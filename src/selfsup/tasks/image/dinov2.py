@@ -11,7 +11,7 @@ from torch import nn
 
 from selfsup.base.distributed import gather
 from selfsup.losses import cross_view_entropy, koleo, sinkhorn
-from selfsup.nn.ema import Momentum, ema_update, frozen_copy
+from selfsup.nn.ema import ema_update, frozen_copy
 from selfsup.nn.image.masks import grid_of
 from selfsup.nn.image.self_distillation import (
     Prototypes,
@@ -22,6 +22,7 @@ from selfsup.nn.image.self_distillation import (
     patch_panels,
     pooled_and_masked,
     risen,
+    teacher_momentum,
 )
 from selfsup.source import Source
 from selfsup.spec import ImageSpec
@@ -57,7 +58,7 @@ class DINOv2(Task):
         warmup_teacher_temperature: Divides the teacher's cosines at the start, in (0, inf).
         teacher_warmup: Fraction of the training in which the teacher's temperature rises linearly, in [0, 1].
         momentum: Momentum of the teacher at the start; it rises to 1 along a cosine. By default from the number of
-            steps: 0.9 for up to 400, 0.99 for 4,000, 0.996 from 10,000 on; 0.994 in the paper, in [0, 1].
+            steps: 0.97 for up to 1,333, 0.99 for 4,000, 0.996 from 10,000 on; 0.994 in the paper, in [0, 1].
         koleo_weight: Weight of the KoLeo regularizer, in [0, inf).
         freeze_prototypes: Fraction of the training, from the start, in which the prototypes are frozen, in [0, 1].
     """
@@ -92,7 +93,7 @@ class DINOv2(Task):
         self.teacher_temperatures = warmup_teacher_temperature, teacher_temperature
         check_options(student_temperature, *self.teacher_temperatures, least=min_mask_ratio, most=max_mask_ratio)
         self.num_local_crops, self.mask_ratios = num_local_crops, (min_mask_ratio, max_mask_ratio)
-        self.teacher_warmup, self.momentum = teacher_warmup, Momentum(momentum)
+        self.teacher_warmup, self.momentum = teacher_warmup, teacher_momentum(momentum)
         self.koleo_weight, self.freeze_prototypes = koleo_weight, freeze_prototypes
         self.head, self.patch_head = (bottleneck(encoder.dim, hidden_dim, out_dim) for _ in range(2))
         self.prototypes, self.patch_prototypes = (Prototypes(out_dim, num_prototypes) for _ in range(2))

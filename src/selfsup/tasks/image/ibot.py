@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from selfsup.base.distributed import sum_over_ranks
 from selfsup.losses import cross_view_entropy
-from selfsup.nn.ema import Momentum, ema_update, frozen_copy
+from selfsup.nn.ema import ema_update, frozen_copy
 from selfsup.nn.image.masks import grid_of
 from selfsup.nn.image.self_distillation import (
     Prototypes,
@@ -22,6 +22,7 @@ from selfsup.nn.image.self_distillation import (
     patch_panels,
     pooled_and_masked,
     risen,
+    teacher_momentum,
 )
 from selfsup.source import Source
 from selfsup.spec import ImageSpec
@@ -44,7 +45,7 @@ class IBOT(Task):
     Deviations: fewer prototypes of unit length, fewer small crops, a narrower head. One crop of each image is masked
     (the paper: each with probability 0.5). The loss on crops uses the pooled output, which is the mean of the patches
     for an encoder without a class token. The center of the patches is that of the masked ones alone. Weight decay and
-    teacher temperature are constant: at 0.07, without BatchNorm in the head, short runs drift to uniform outputs. No
+    teacher temperature are constant, and the head has BatchNorm: without both, short runs drift to uniform outputs. No
     drop path (0.1 in the paper), which is for deep encoders.
 
     Args:
@@ -59,9 +60,10 @@ class IBOT(Task):
         warmup_teacher_temperature: Divides the teacher's cosines at the start, in (0, inf).
         teacher_warmup: Fraction of the training in which the teacher's temperature rises linearly, in [0, 1].
         momentum: Momentum of the teacher at the start; it rises to 1 along a cosine. By default from the number of
-            steps: 0.9 for up to 400, 0.99 for 4,000, 0.996 from 10,000 on; 0.996 in the paper, in [0, 1].
+            steps: 0.97 for up to 1,333, 0.99 for 4,000, 0.996 from 10,000 on; 0.996 in the paper, in [0, 1].
         center_momentum: Momentum of the centers, in [0, 1].
         freeze_prototypes: Fraction of the training, from the start, in which the prototypes are frozen, in [0, 1].
+        batch_norm: BatchNorm in the head; not in the paper.
     """
 
     paper = "Zhou et al., 2022"
@@ -88,6 +90,7 @@ class IBOT(Task):
         momentum: float | None = None,
         center_momentum: float = 0.9,
         freeze_prototypes: float = 0.01,
+        batch_norm: bool = True,
     ) -> None:
         super().__init__(encoder)
         self.grid = grid_of(encoder)
@@ -95,9 +98,14 @@ class IBOT(Task):
         self.teacher_temperatures = warmup_teacher_temperature, teacher_temperature
         check_options(student_temperature, *self.teacher_temperatures, least=min_mask_ratio, most=max_mask_ratio)
         self.num_local_crops, self.mask_ratios = num_local_crops, (min_mask_ratio, max_mask_ratio)
-        self.teacher_warmup, self.momentum, self.center_momentum = teacher_warmup, Momentum(momentum), center_momentum
+        self.teacher_warmup, self.momentum, self.center_momentum = (
+            teacher_warmup,
+            teacher_momentum(momentum),
+            center_momentum,
+        )
         self.freeze_prototypes = freeze_prototypes
-        self.head, self.prototypes = bottleneck(encoder.dim, hidden_dim, out_dim), Prototypes(out_dim, num_prototypes)
+        self.head = bottleneck(encoder.dim, hidden_dim, out_dim, batch_norm)
+        self.prototypes = Prototypes(out_dim, num_prototypes)
         self.mask_token = nn.Parameter(torch.zeros(encoder.dim))
         self.teacher = frozen_copy(self.encoder)
         self.teacher_head = frozen_copy(nn.Sequential(self.head, self.prototypes))
