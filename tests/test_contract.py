@@ -38,7 +38,7 @@ NO_CHANCE = {  # no closed form, and why
 }
 FAR = {  # further than a tenth from chance at the start, and why
     "colorization": "a colour has the weight of its nearest bin, but their mean is 1 for the smoothed frequencies",
-    **dict.fromkeys(("dino", "dinov2", "ibot"), "low temperatures: untrained prototypes are chosen with confidence"),
+    **dict.fromkeys(("dino", "dinov2"), "low temperatures: untrained prototypes are chosen with confidence"),
     "moco": "both encoders are equal, and the queue holds random vectors, so the positive is the nearest key",
     "next_word": "the output is tied to the embeddings: an untrained encoder repeats the token that it sees",
     "simcse": "dropout changes an untrained encoding little, so the same sentence is the nearest",
