@@ -10,18 +10,9 @@ from torch import Tensor, nn
 
 from selfsup.errors import UserError
 from selfsup.losses import product, unit
-from selfsup.nn.ema import Momentum
 from selfsup.nn.image.masks import one_of_two_masked, only
 from selfsup.nn.norm import BatchNorm
 from selfsup.task import Batch, Panel
-
-
-def teacher_momentum(start: float | None) -> Momentum:
-    """Return the momentum of a teacher of prototypes: 0.97 or more at the start, unless `start` is given.
-
-    In short runs a faster one follows the student to one prototype for all images, and from there to uniform outputs.
-    """
-    return Momentum(start, lowest=0.97)
 
 
 def bottleneck(dim: int, hidden: int, out: int, norm: bool = False) -> nn.Sequential:

@@ -29,8 +29,8 @@ class BYOL(Task):
 
     Args:
         momentum: Momentum of the target network at the start; it rises to 1 along a cosine (section 3.2). By default
-            from the number of steps: 0.9 for up to 400, 0.99 for 4,000, 0.996 from 10,000 on. The paper has 0.996 for
-            1,000 epochs, 0.99 for 300 and 0.97 for 40, in [0, 1].
+            from the number of steps: 0.97 for up to 1,333, 0.99 for 4,000, 0.996 from 10,000 on. The paper has 0.996
+            for 1,000 epochs, 0.99 for 300 and 0.97 for 40, in [0, 1].
         hidden_dim: Width of the hidden layer of projector and predictor; 4096 in the paper, in [1, inf).
         out_dim: Dimension of the projection; 256 in the paper, in [1, inf).
         min_scale: Minimum fraction of the image's area in a view, in (0, 1].

@@ -40,9 +40,9 @@ class Data2Vec(Task):
         num_masks: Masks of each image; 8 to 16 in the paper, in [1, inf).
         skip_layers: First blocks of the teacher that the target leaves out, in [0, inf).
         decoder_depth: Convolutions of the decoder; 6 in the paper, in [1, inf).
-        momentum: Momentum of the teacher at the start; it rises linearly to 1. By default from the number of steps: 0.9
-            for up to 400, 0.99 for 4,000, 0.996 from 10,000 on. In the paper from 0.9998 to 0.99999 within the first
-            100,000 of 375,000, in [0, 1].
+        momentum: Momentum of the teacher at the start; it rises linearly to 1. By default from the number of steps:
+            0.97 for up to 1,333, 0.99 for 4,000, 0.996 from 10,000 on. In the paper from 0.9998 to 0.99999 within the
+            first 100,000 of 375,000, in [0, 1].
         min_scale: Minimum fraction of the image's area in the crop, in (0, 1].
         flip: Probability of a horizontal flip, in [0, 1].
     """

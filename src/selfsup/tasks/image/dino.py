@@ -11,8 +11,8 @@ from torch import Tensor
 
 from selfsup.base.distributed import gather
 from selfsup.losses import cross_view_entropy
-from selfsup.nn.ema import ema_update, frozen_copy
-from selfsup.nn.image.self_distillation import Prototypes, bottleneck, crop_panels, risen, teacher_momentum
+from selfsup.nn.ema import Momentum, ema_update, frozen_copy
+from selfsup.nn.image.self_distillation import Prototypes, bottleneck, crop_panels, risen
 from selfsup.source import Source
 from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task, at_most_samples
@@ -78,7 +78,7 @@ class DINO(Task):
         super().__init__(encoder)
         self.student_temperature, self.teacher_warmup = student_temperature, teacher_warmup
         self.teacher_temperatures = warmup_teacher_temperature, teacher_temperature
-        self.momentum = teacher_momentum(momentum)
+        self.momentum = Momentum(momentum)
         self.center_momentum, self.freeze_prototypes = center_momentum, freeze_prototypes
         self.num_local_crops = num_local_crops
         self.head = bottleneck(encoder.dim, hidden_dim, out_dim, batch_norm)

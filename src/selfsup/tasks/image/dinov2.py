@@ -11,7 +11,7 @@ from torch import nn
 
 from selfsup.base.distributed import gather
 from selfsup.losses import cross_view_entropy, koleo, sinkhorn
-from selfsup.nn.ema import ema_update, frozen_copy
+from selfsup.nn.ema import Momentum, ema_update, frozen_copy
 from selfsup.nn.image.masks import grid_of
 from selfsup.nn.image.self_distillation import (
     Prototypes,
@@ -22,7 +22,6 @@ from selfsup.nn.image.self_distillation import (
     patch_panels,
     pooled_and_masked,
     risen,
-    teacher_momentum,
 )
 from selfsup.source import Source
 from selfsup.spec import ImageSpec
@@ -94,7 +93,7 @@ class DINOv2(Task):
         self.teacher_temperatures = warmup_teacher_temperature, teacher_temperature
         check_options(student_temperature, *self.teacher_temperatures, least=min_mask_ratio, most=max_mask_ratio)
         self.num_local_crops, self.mask_ratios = num_local_crops, (min_mask_ratio, max_mask_ratio)
-        self.teacher_warmup, self.momentum = teacher_warmup, teacher_momentum(momentum)
+        self.teacher_warmup, self.momentum = teacher_warmup, Momentum(momentum)
         self.koleo_weight, self.freeze_prototypes = koleo_weight, freeze_prototypes
         self.head, self.patch_head = (bottleneck(encoder.dim, hidden_dim, out_dim) for _ in range(2))
         self.prototypes, self.patch_prototypes = (Prototypes(out_dim, num_prototypes) for _ in range(2))

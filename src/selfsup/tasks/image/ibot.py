@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from selfsup.base.distributed import sum_over_ranks
 from selfsup.losses import cross_view_entropy
-from selfsup.nn.ema import ema_update, frozen_copy
+from selfsup.nn.ema import Momentum, ema_update, frozen_copy
 from selfsup.nn.image.masks import grid_of
 from selfsup.nn.image.self_distillation import (
     Prototypes,
@@ -22,7 +22,6 @@ from selfsup.nn.image.self_distillation import (
     patch_panels,
     pooled_and_masked,
     risen,
-    teacher_momentum,
 )
 from selfsup.source import Source
 from selfsup.spec import ImageSpec
@@ -100,7 +99,7 @@ class IBOT(Task):
         self.num_local_crops, self.mask_ratios = num_local_crops, (min_mask_ratio, max_mask_ratio)
         self.teacher_warmup, self.momentum, self.center_momentum = (
             teacher_warmup,
-            teacher_momentum(momentum),
+            Momentum(momentum),
             center_momentum,
         )
         self.freeze_prototypes = freeze_prototypes

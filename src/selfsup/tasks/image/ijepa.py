@@ -39,7 +39,7 @@ class IJEPA(Task):
         num_targets: Target blocks of each image, in [1, inf).
         target_scale: Area of a target block as a fraction of the image; 0.15 to 0.2 in the paper, in (0, 1).
         momentum: Momentum of the target encoder at the start; it rises linearly to 1. By default from the number of
-            steps: 0.9 for up to 400, 0.99 for 4,000, 0.996 from 10,000 on; 0.996 in the paper, in [0, 1].
+            steps: 0.97 for up to 1,333, 0.99 for 4,000, 0.996 from 10,000 on; 0.996 in the paper, in [0, 1].
         predictor_dim: Width of the predictor, a multiple of 4; 384 in the paper, in [4, inf).
         predictor_depth: Blocks of the predictor; 6 to 12 in the paper, in [1, inf).
         min_scale: Smallest area of a crop as a fraction of the image, in (0, 1].

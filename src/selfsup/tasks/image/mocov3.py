@@ -36,7 +36,7 @@ class MoCoV3(Task):
     Args:
         temperature: Divides the cosine similarities; 1.0 in the paper for ResNet-50, in (0, inf).
         momentum: Momentum of the momentum encoder at the start; it rises to 1 along a cosine. By default from the
-            number of steps: 0.9 for up to 400, 0.99 for 4,000, 0.996 from 10,000 on; 0.99 in the paper, in [0, 1].
+            number of steps: 0.97 for up to 1,333, 0.99 for 4,000, 0.996 from 10,000 on; 0.99 in the paper, in [0, 1].
         hidden_dim: Width of the hidden layers of projector and predictor; 4,096 in the paper, in [1, inf).
         out_dim: Dimension of the embedding that the loss compares; 256 in the paper, in [1, inf).
         min_scale: Smallest area of a crop as a fraction of the image, in (0, 1].
