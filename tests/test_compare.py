@@ -386,6 +386,7 @@ def test_tasks_are_parsed_with_their_options(source: Arrays, monkeypatch: pytest
         ("rotation(flop=1)", "unknown option of rotation 'flop'; did you mean 'flip'"),
         ("rotation(flip)", "written name=value, not 'flip'"),
         ("rotation(pad=x)", "pad takes int, not 'x'"),
+        ("byol(momentum=x)", "momentum takes float, not 'x'"),
         ("rotation(pad=3", "names separated by commas"),
         ("", "names no task"),
         ("supervised", "supervised: it needs labels"),

@@ -157,16 +157,18 @@ def test_ijepa_sees_nothing_of_its_targets(batch) -> None:
     torch.testing.assert_close(predicted[:, 36:], task.predictor(tokens, context, masked[:, 3]), rtol=1e-4, atol=1e-5)
 
 
-def test_data2vec_targets_are_the_normalised_mean_of_the_last_layers(batch) -> None:
+def test_data2vec_targets_are_the_normalized_mean_of_the_last_mlps(batch) -> None:
     task = make("data2vec", skip_layers=0)
     _, target, keep = task._predict(batch)
     assert keep.shape == (16, 13)
     assert not torch.equal(keep[0], keep[1])
     layers = []
-    for layer in task.teacher.layers(batch["x"], 2):
+    for layer in task.teacher.mlp_outputs(batch["x"], 2):
         mean, deviation = layer.mean(1, keepdim=True), layer.std(1, correction=0, keepdim=True)
         layers.append((layer - mean) / (deviation.square() + 1e-5).sqrt())
-    torch.testing.assert_close(target[::4], sum(layers) / 2, rtol=1e-4, atol=1e-5)
+    mean = sum(layers) / 2
+    mean = (mean - mean.mean(2, keepdim=True)) / (mean.var(2, correction=0, keepdim=True) + 1e-5).sqrt()
+    torch.testing.assert_close(target[::4], mean, rtol=1e-4, atol=1e-4)
 
 
 def test_cross_view_entropy_is_the_mean_over_pairs() -> None:
@@ -193,7 +195,7 @@ def test_masked_entropy_weighs_crops_alike() -> None:
 
 @pytest.mark.parametrize("name", ["dino", "ibot"])
 def test_the_center_changes_in_after_step_alone(name: str, crops) -> None:
-    plain = {"batch_norm": False} if name == "dino" else {}  # BatchNorm's buffers change in a forward pass
+    plain = {"batch_norm": False}  # its buffers change in a forward pass
     task = make(name, num_prototypes=8, hidden_dim=16, out_dim=8, num_local_crops=3, **plain)
     before = {key: value.clone() for key, value in task.named_buffers()}
     task.loss(crops)
@@ -230,11 +232,30 @@ def test_dino_is_its_formula(crops) -> None:
     torch.testing.assert_close(task.loss(crops).value.double(), torch.stack(pairs).mean(), rtol=1e-4, atol=1e-5)
 
 
-def test_prototypes_of_dino_rest_at_first() -> None:
-    task = make("dino", freeze_prototypes=0.2)
-    assert task.lr_of("prototypes", 1.0, 1.0) == 0
-    task.progress = 0.2
-    assert task.lr_of("prototypes", 1.0, 1.0) == task.lr_of("head", 1.0, 1.0) == 1
+@pytest.mark.parametrize("name", ["dino", "ibot", "dinov2"])
+def test_prototypes_rest_at_first(name: str) -> None:
+    task = make(name, freeze_prototypes=0.2)
+    theirs = [child for child, _ in task.named_children() if child.endswith("prototypes")]
+    assert len(theirs) == (2 if name == "dinov2" else 1)
+    for child, _ in task.named_children():
+        task.progress = 0.0
+        assert task.lr_of(child, 1.0, 1.0) == (child not in theirs)
+        task.progress = 0.2
+        assert task.lr_of(child, 1.0, 1.0) == 1
+
+
+@pytest.mark.parametrize(("name", "limit"), [("dino", 0.4), ("ibot", 0.25), ("dinov2", 0.32)])
+def test_large_and_small_crops_are_those_of_the_paper(name: str, limit: float) -> None:
+    groups = make(name).views(SPEC).groups
+    assert (groups["x"].scale, groups["local"].scale) == ((limit, 1), (0.05, limit))
+
+
+@pytest.mark.parametrize(("name", "kept"), [("dino", "teacher.0"), ("ibot", "teacher"), ("ijepa", "target_encoder")])
+def test_the_ema_encoder_is_kept(name: str, kept: str) -> None:
+    task = make(name)
+    assert task.representation() is task.get_submodule(kept)
+    assert task.representation() is not task.encoder
+    assert task.representation().state_dict().keys() == task.encoder.state_dict().keys()
 
 
 def test_dinov2_shares_its_answers_out_evenly(crops) -> None:

@@ -63,11 +63,24 @@ def test_a_smaller_picture_is_cut_into_fewer_patches(x: torch.Tensor) -> None:
     assert encoder.tokens(x[:, :, :12, :12]).shape == (3, 9, 64)
 
 
-def test_last_layers_are_those_of_the_blocks(x: torch.Tensor) -> None:
+def test_outputs_of_the_mlps_are_what_they_add_to_the_tokens(x: torch.Tensor) -> None:
     encoder = build_encoder("vit-mini", SPEC)
-    first, second = encoder.layers(x, 2)
-    torch.testing.assert_close(encoder.model.blocks[1](first), second)
-    torch.testing.assert_close(encoder.model.norm(second), encoder.tokens(x))
+    found = encoder.mlp_outputs(x, 2)
+    tokens = encoder.model.patch_embed(x).flatten(1, 2) + encoder.model.pos_embed
+    for block, output in zip(encoder.model.blocks, found, strict=True):
+        tokens = tokens + block.attn(block.norm1(tokens))
+        torch.testing.assert_close(output, block.mlp(block.norm2(tokens)))
+        tokens = tokens + output
+    torch.testing.assert_close(encoder.model.norm(tokens), encoder.tokens(x))
+    torch.testing.assert_close(encoder.mlp_outputs(x, 1), found[1:])
+    assert not any(module._forward_hooks for module in encoder.modules())
+
+
+def test_blocks_without_an_mlp_of_their_own_are_one_line(x: torch.Tensor) -> None:
+    encoder = build_encoder("vit-mini", SPEC)
+    del encoder.model.blocks[1].mlp
+    with pytest.raises(UserError, match="have no MLP"):
+        encoder.mlp_outputs(x, 1)
 
 
 @pytest.mark.parametrize(("size", "patch"), [(28, 4), (32, 4), (64, 8), (96, 12), (224, 32)])

@@ -110,7 +110,7 @@ class Run(Printable):
         return bool(self.recipe["encoder"].get("pretrained") or self.recipe["encoder"].get("keep_stem"))
 
     def load(self, task: type[Task] | None = None) -> nn.Module:
-        """Return the pretrained encoder in evaluation mode, on the CPU.
+        """Return the pretrained encoder in evaluation mode, on the CPU; all its parameters can be trained.
 
         A `task` outside of the registry is given as its class if its representation is more than the encoder:
         a recipe never names code to import.
@@ -130,7 +130,7 @@ class Run(Printable):
         check_fit(build, path)
         encoder = build()
         load_weights(encoder, load_tensors(path)[0], path)
-        return encoder.eval()
+        return encoder.requires_grad_(True).eval()  # an EMA encoder is a frozen copy
 
     def weights_digest(self) -> str:
         """Return a hash of the encoder's weights."""

@@ -27,7 +27,7 @@ class Range(NamedTuple):
 
 
 class Option(NamedTuple):
-    """An option: its default (None: required, or from the data), its description, and its range if it has one."""
+    """An option: its default (None: required, or automatic), its description, and its range if it has one."""
 
     default: Any
     help: str

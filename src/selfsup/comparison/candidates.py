@@ -108,10 +108,11 @@ def _option(task: str, text: str) -> tuple[str, Any]:
     except (ValueError, SyntaxError):
         value = written
     parameter = find_task(task).hyperparameters().get(key)
-    if parameter is not None and isinstance(parameter.default, float) and type(value) is int:
+    if parameter is None:
+        return key, value
+    wanted = float if parameter.annotation == float | None else type(parameter.default)
+    if wanted is float and type(value) is int:
         value = float(value)
-    if parameter is not None and isinstance(parameter.default, int | float | str) and parameter.default is not True:
-        wanted = type(parameter.default)
-        if type(value) is not wanted:
-            raise UserError(f"{task}: {key} takes {wanted.__name__}, not {written!r}")
+    if wanted in (int, float, str) and type(value) is not wanted:
+        raise UserError(f"{task}: {key} takes {wanted.__name__}, not {written!r}")
     return key, value

@@ -42,8 +42,9 @@ def synchronised(encoder: Any, device: torch.device) -> Encoder:
 def _normalized(norm: BatchNorm | BatchNormMaps, input: Tensor) -> Tensor:
     x = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
     dims, shape = (0, *range(2, x.ndim)), (1, -1, *[1] * (x.ndim - 2))
-    count = x.numel() // x.shape[1] * world_size()
-    mean = sum_over_ranks(x.sum(dims)) / count
+    own = x.new_full((1,), x.numel() // x.shape[1])  # processes have different numbers of masked patches
+    total = sum_over_ranks(torch.cat([x.sum(dims), own]))
+    mean, count = total[:-1] / total[-1], total[-1].detach()
     var = sum_over_ranks((x - mean.view(shape)).square().sum(dims)) / count
     if norm.track_running_stats and norm.momentum is not None:
         assert norm.running_mean is not None

@@ -67,7 +67,7 @@ class Entry(Printable):
         for column in ("option", "default", "range", "what it is"):
             table.add_column(column)
         for name, option in self.options.items():
-            default = "from the data" if option.default is None else str(option.default)
+            default = "automatic" if option.default is None else str(option.default)
             table.add_row(_flag(name), default, option.range.text if option.range else "", option.help)
         facts = Table(show_header=False, box=None, pad_edge=False)
         for fact, words in self.facts.items():

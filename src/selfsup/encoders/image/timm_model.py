@@ -144,9 +144,22 @@ class TimmModel(nn.Module):
         """(B, N, dim) -> (B, dim): pool tokens as `forward` does."""
         return self.model.forward_head(tokens)
 
-    def layers(self, x: Tensor, last: int) -> list[Tensor]:
-        """Return the patch tokens after each of the `last` blocks, without LayerNorm: `last` times (B, N, dim)."""
-        return self.model.forward_intermediates(x, last, output_fmt="NLC", intermediates_only=True)
+    def mlp_outputs(self, x: Tensor, last: int) -> list[Tensor]:
+        """Return what the MLPs of the `last` blocks add to the patch tokens: `last` times (B, N, dim).
+
+        Raises `UserError` for blocks of another kind.
+        """
+        found: list[Tensor] = []
+        blocks: Any = self.model.blocks[-last:]
+        if not all(hasattr(block, "mlp") for block in blocks):
+            raise UserError(f"the blocks of {self.made_by[0]} have no MLP of their own: use another transformer")
+        hooks = [block.mlp.register_forward_hook(lambda _, inputs, output: found.append(output)) for block in blocks]
+        try:
+            self.model.forward_features(x)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return [output[:, self.prefix :] for output in found]
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,11 +41,6 @@ class Prototypes(nn.Module):
         return product(unit(z), unit(self.weight).T)
 
 
-def prototype_head(dim: int, hidden: int, out: int, prototypes: int) -> nn.Sequential:
-    """Return the whole head: (B, dim) -> (B, prototypes)."""
-    return nn.Sequential(bottleneck(dim, hidden, out), Prototypes(out, prototypes))
-
-
 def check_options(*temperatures: float, least: float = 0.0, most: float = 0.0) -> None:
     """Raise `UserError` for a temperature that is not positive, or mask ratios that do not form a range below 1."""
     if min(temperatures) <= 0:
@@ -62,6 +58,18 @@ def half_masked(batch: Batch, grid: int, least: float, most: float) -> tuple[Ten
     """Return the large crops (2B, C, H, W), and a mask (2B, N) of patches in one of each image's two crops."""
     mask = one_of_two_masked(batch["noise"], grid, least, most)
     return batch["x"].transpose(0, 1).flatten(0, 1), mask
+
+
+def pooled_and_masked(
+    encoder: Any, large: Tensor, mask: Tensor, mask_token: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return the pooled output of large crops (2B, dim), and the tokens of their n masked patches (n, dim).
+
+    The student sees `mask_token` (dim,) in place of these patches; without one, as the teacher, all of the crop.
+    """
+    hidden = {} if mask_token is None else {"mask": mask, "mask_token": mask_token[None]}
+    tokens = encoder.tokens(large, **hidden)
+    return encoder.pool(tokens), tokens[:, encoder.prefix :][mask]
 
 
 def masked_entropy(targets: Tensor, logits: Tensor, temperature: float, mask: Tensor) -> Tensor:

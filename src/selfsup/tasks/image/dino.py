@@ -11,7 +11,7 @@ from torch import Tensor
 
 from selfsup.base.distributed import gather
 from selfsup.losses import cross_view_entropy
-from selfsup.nn.ema import cosine_schedule, ema_update, frozen_copy
+from selfsup.nn.ema import Momentum, ema_update, frozen_copy
 from selfsup.nn.image.self_distillation import Prototypes, bottleneck, crop_panels, risen
 from selfsup.source import Source
 from selfsup.spec import ImageSpec
@@ -25,7 +25,8 @@ class DINO(Task):
     The teacher sees two large crops; the student sees these and several small ones. Cosines to K prototypes, divided by
     a temperature, go through a softmax; the teacher's are centred by their running mean and sharpened by a lower
     temperature, and are the targets for all other crops. Chance is ln K: a loss that stays there has collapsed to the
-    same output for all images. `entropy` is that of the teacher's output, from 0 to ln K.
+    same output for all images. `entropy` is that of the teacher's output, from 0 to ln K; `start_left` is the weight of
+    the random start in the teacher. The teacher is kept, as in the paper.
 
     Batch: `x` (B, 2, C, H, W) and `local` (B, L, C, h, w) float.
     Published: ImageNet, ViT-S/16 linear 77.0%, 20-NN 74.5%.
@@ -42,7 +43,8 @@ class DINO(Task):
         teacher_temperature: Divides the teacher's cosines after the warmup; 0.07 in the paper, in (0, inf).
         warmup_teacher_temperature: Teacher's temperature at the start, in (0, inf).
         teacher_warmup: Fraction of the training over which the teacher's temperature rises linearly, in [0, 1].
-        momentum: Momentum of the teacher at the start; it rises to 1 along a cosine. 0.996 in the paper, in [0, 1].
+        momentum: Momentum of the teacher at the start; it rises to 1 along a cosine. By default from the number of
+            steps: 0.97 for up to 1,333, 0.99 for 4,000, 0.996 from 10,000 on; 0.996 in the paper, in [0, 1].
         center_momentum: Momentum of the center, in [0, 1].
         freeze_prototypes: Fraction of the training, from the start, in which the prototypes are frozen, in [0, 1].
         batch_norm: BatchNorm in the head; not in the paper's ViTs.
@@ -68,7 +70,7 @@ class DINO(Task):
         teacher_temperature: float = 0.04,
         warmup_teacher_temperature: float = 0.04,
         teacher_warmup: float = 0.3,
-        momentum: float = 0.99,
+        momentum: float | None = None,
         center_momentum: float = 0.9,
         freeze_prototypes: float = 0.01,
         batch_norm: bool = True,
@@ -76,11 +78,12 @@ class DINO(Task):
         super().__init__(encoder)
         self.student_temperature, self.teacher_warmup = student_temperature, teacher_warmup
         self.teacher_temperatures = warmup_teacher_temperature, teacher_temperature
-        self.momentum, self.center_momentum, self.freeze_prototypes = momentum, center_momentum, freeze_prototypes
+        self.momentum = Momentum(momentum)
+        self.center_momentum, self.freeze_prototypes = center_momentum, freeze_prototypes
         self.num_local_crops = num_local_crops
         self.head = bottleneck(encoder.dim, hidden_dim, out_dim, batch_norm)
         self.prototypes = Prototypes(out_dim, num_prototypes)
-        self.teacher = frozen_copy(torch.nn.Sequential(self.encoder, self.head, self.prototypes))
+        self.teacher: Any = frozen_copy(torch.nn.Sequential(self.encoder, self.head, self.prototypes))
         self.register_buffer("center", torch.zeros(num_prototypes))
         self.seen: Tensor | None = None
 
@@ -106,11 +109,11 @@ class DINO(Task):
             targets = ((cosines - self.center) / temperature).softmax(1).unflatten(0, (2, count))
         value = cross_view_entropy(targets, logits, self.student_temperature)
         entropy = torch.special.entr(targets).sum(2).mean()
-        return Loss(value, {"entropy": entropy}, math.log(len(self.center)))
+        return Loss(value, {"entropy": entropy, **self.momentum.metrics()}, math.log(len(self.center)))
 
     def after_step(self) -> None:
         """Update the teacher and its center."""
-        momentum = cosine_schedule(self.momentum, 1.0, self.progress)
+        momentum = self.momentum.advance(self.progress, self.steps)
         ema_update(self.teacher[0], self.encoder, momentum)
         ema_update(self.teacher[1:], torch.nn.Sequential(self.head, self.prototypes), momentum)
         assert self.seen is not None
@@ -120,6 +123,10 @@ class DINO(Task):
     def lr_of(self, child: str, scheduled: float, peak: float) -> float:
         """Freeze the prototypes at first."""
         return 0.0 if child == "prototypes" and self.progress < self.freeze_prototypes else scheduled
+
+    def representation(self) -> Encoder:
+        """Return the teacher; `encoder` is the student."""
+        return self.teacher[0]
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
         """Return the crops; with `guess` the prototype that the teacher assigns to each."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from selfsup.errors import UserError
 from selfsup.losses import full
 from selfsup.nn import noise
-from selfsup.nn.ema import ema_update, frozen_copy
+from selfsup.nn.ema import Momentum, ema_update, frozen_copy
 from selfsup.nn.image.mask_decoder import MaskDecoder
 from selfsup.nn.image.masks import grid_of, mask_of, only, places_of, rectangles, take
 from selfsup.spec import ImageSpec
@@ -25,7 +25,8 @@ class IJEPA(Task):
     The target blocks lie anywhere in the image. The context encoder sees the patches outside all of them; a narrow
     predictor predicts one block at a time. The target encoder, an EMA of the context encoder, sees the whole image;
     its tokens pass a LayerNorm without weights. The loss is smooth L1. There is no chance value; watch `target_spread`:
-    it is 1 if the targets differ among images as much as possible, and 0 if they have collapsed to one.
+    it is 1 if the targets differ among images as much as possible, and 0 if they have collapsed to one. `start_left` is
+    the weight of the random start in the target encoder, which is kept, as in the paper.
 
     Batch: `x` (B, C, H, W) float; `noise` (B,) int64, from which the blocks are drawn.
     Published: ImageNet linear, ViT-H/14 79.3%.
@@ -37,7 +38,8 @@ class IJEPA(Task):
     Args:
         num_targets: Target blocks of each image, in [1, inf).
         target_scale: Area of a target block as a fraction of the image; 0.15 to 0.2 in the paper, in (0, 1).
-        momentum: Momentum of the target encoder at the start; it rises linearly to 1; 0.996 in the paper, in [0, 1].
+        momentum: Momentum of the target encoder at the start; it rises linearly to 1. By default from the number of
+            steps: 0.97 for up to 1,333, 0.99 for 4,000, 0.996 from 10,000 on; 0.996 in the paper, in [0, 1].
         predictor_dim: Width of the predictor, a multiple of 4; 384 in the paper, in [4, inf).
         predictor_depth: Blocks of the predictor; 6 to 12 in the paper, in [1, inf).
         min_scale: Smallest area of a crop as a fraction of the image, in (0, 1].
@@ -56,7 +58,7 @@ class IJEPA(Task):
         *,
         num_targets: int = 4,
         target_scale: float = 0.175,
-        momentum: float = 0.99,
+        momentum: float | None = None,
         predictor_dim: int = 64,
         predictor_depth: int = 3,
         min_scale: float = 0.3,
@@ -69,7 +71,7 @@ class IJEPA(Task):
             raise UserError(
                 f"--num-targets {num_targets} with --target-scale {target_scale} leave no patch visible, or mask none"
             )
-        self.num_targets, self.momentum, self.min_scale = num_targets, momentum, min_scale
+        self.num_targets, self.min_scale, self.momentum = num_targets, min_scale, Momentum(momentum, linear=True)
         self.predictor = MaskDecoder(encoder.dim, self.grid, encoder.dim, width=predictor_dim, depth=predictor_depth)
         self.target_encoder = frozen_copy(self.encoder)
 
@@ -81,7 +83,7 @@ class IJEPA(Task):
         """Return the error of the predicted tokens."""
         predicted, target, _, _ = self._predict(batch)
         spread = (target.var(0, correction=0).mean() / target.var(correction=0)).sqrt()
-        return Loss(F.smooth_l1_loss(predicted, target), {"target_spread": spread})
+        return Loss(F.smooth_l1_loss(predicted, target), {"target_spread": spread, **self.momentum.metrics()})
 
     def _predict(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return predicted and target tokens (B, num_targets · K, dim), and the context and target patches."""
@@ -105,7 +107,11 @@ class IJEPA(Task):
 
     def after_step(self) -> None:
         """Update the target encoder."""
-        ema_update(self.target_encoder, self.encoder, self.momentum + (1 - self.momentum) * self.progress)
+        ema_update(self.target_encoder, self.encoder, self.momentum.advance(self.progress, self.steps))
+
+    def representation(self) -> Encoder:
+        """Return the target encoder; `encoder` is the context encoder."""
+        return self.target_encoder
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
         """Return the context and the targets of each image; with `guess` the similarity of the predicted tokens."""

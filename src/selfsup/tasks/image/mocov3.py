@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from selfsup.base.distributed import gather
 from selfsup.losses import info_nce, unit
-from selfsup.nn.ema import cosine_schedule, ema_update, frozen_copy
+from selfsup.nn.ema import Momentum, ema_update, frozen_copy
 from selfsup.nn.heads import each_view, mlp
 from selfsup.nn.image.pairs import view_panels
 from selfsup.nn.norm import BatchNorm
@@ -23,7 +23,8 @@ class MoCoV3(Task):
     """Find a momentum encoder's key of the other view among those of the batch (Chen et al., 2021, algorithm 1).
 
     Each view is a query and a key; the loss is multiplied by twice the temperature (section 3). The patch embedding of
-    a vision transformer stays as it was initialized (section 4.2: training is unstable otherwise). Chance is
+    a vision transformer stays as it was initialized (section 4.2: training is unstable otherwise). The base encoder,
+    which makes the queries, is kept. `start_left` is the weight of the random start in the momentum encoder. Chance is
     4 · `temperature` · ln B.
 
     Batch: `x` (B, 2, C, H, W) float.
@@ -34,7 +35,8 @@ class MoCoV3(Task):
 
     Args:
         temperature: Divides the cosine similarities; 1.0 in the paper for ResNet-50, in (0, inf).
-        momentum: Momentum of the momentum encoder at the start; it rises to 1 along a cosine, in [0, 1].
+        momentum: Momentum of the momentum encoder at the start; it rises to 1 along a cosine. By default from the
+            number of steps: 0.97 for up to 1,333, 0.99 for 4,000, 0.996 from 10,000 on; 0.99 in the paper, in [0, 1].
         hidden_dim: Width of the hidden layers of projector and predictor; 4,096 in the paper, in [1, inf).
         out_dim: Dimension of the embedding that the loss compares; 256 in the paper, in [1, inf).
         min_scale: Smallest area of a crop as a fraction of the image, in (0, 1].
@@ -48,13 +50,13 @@ class MoCoV3(Task):
         encoder: Encoder,
         *,
         temperature: float = 0.2,
-        momentum: float = 0.99,
+        momentum: float | None = None,
         hidden_dim: int = 512,
         out_dim: int = 128,
         min_scale: float = 0.08,
     ) -> None:
         super().__init__(encoder)
-        self.temperature, self.momentum, self.min_scale = temperature, momentum, min_scale
+        self.temperature, self.momentum, self.min_scale = temperature, Momentum(momentum), min_scale
         for name, module in self.encoder.named_modules():
             if name.endswith("patch_embed"):
                 module.requires_grad_(False)
@@ -76,11 +78,11 @@ class MoCoV3(Task):
         with torch.no_grad():
             k1, k2 = (gather(unit(k)) for k in each_view(self.momentum_encoder, batch["x"]))
         both = info_nce(q1, k2, self.temperature) + info_nce(q2, k1, self.temperature)
-        return Loss(2 * self.temperature * both, chance=4 * self.temperature * math.log(len(q1)))
+        return Loss(2 * self.temperature * both, self.momentum.metrics(), 4 * self.temperature * math.log(len(q1)))
 
     def after_step(self) -> None:
         """Update the momentum encoder."""
-        momentum = cosine_schedule(self.momentum, 1.0, self.progress)
+        momentum = self.momentum.advance(self.progress, self.steps)
         ema_update(self.momentum_encoder[0], self.encoder, momentum)
         ema_update(self.momentum_encoder[1], self.projector, momentum)
 

@@ -178,14 +178,14 @@ def preset(name: str, size: int = 224, patch: int = 0, scale: float | None = Non
     return groups
 
 
-def multi_crop(size: int, local: int, patch: int = 0) -> dict[str, Crop]:
+def multi_crop(size: int, local: int, patch: int = 0, limit: float = 0.4) -> dict[str, Crop]:
     """Return DINO's groups with `local` small crops (0: none), for a transformer of whole patches, at least two a side.
 
-    Raises `UserError` for a single small crop, whose batch would have another shape.
+    A large crop shows at least the fraction `limit` of the image's area, a small one 0.05 to `limit`. Raises
+    `UserError` for a single small crop, whose batch would have another shape.
     """
     if local < 0 or local == 1:
         raise UserError(f"--num-local-crops is 0 or at least 2 small crops, not {local}")
     groups = preset("dino", size, patch)
-    if not local:
-        return {"x": groups["x"]}
-    return groups | {"local": replace(groups["local"], count=local)}
+    large = {"x": replace(groups["x"], scale=(limit, 1))}
+    return large | {"local": replace(groups["local"], count=local, scale=(0.05, limit))} if local else large
