@@ -3,19 +3,26 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import selfsup
 from selfsup.data.image import Arrays
 from selfsup.encoders import build_encoder
+from selfsup.evaluation.label_free import rankme
 from selfsup.nn.ema import cosine_schedule
 from selfsup.nn.heads import each_view
 from selfsup.spec import ImageSpec
 from selfsup.tasks import find_task
 from selfsup.tasks.image.deepcluster_kmeans import spherical_kmeans
+from selfsup.train.optim import build_optimizer
+from selfsup.views.image import Crop, ImageViews
+from selfsup.views.loader import batches
+from support.sources import images as toy_images
 
 SPEC = ImageSpec.of(16, 3)
+ROWS = np.arange(128)
 
 
 def make(name: str, **options: object):
@@ -118,6 +125,33 @@ def test_kmeans_finds_clusters_and_leaves_none_empty() -> None:
     torch.testing.assert_close(found.norm(dim=1), torch.ones(12))
     pure = sum(torch.bincount(truth[label == cluster]).max() for cluster in range(12)) / 240
     assert pure > 0.8, "k-means is a local search"
+
+
+def test_the_first_epoch_of_deepcluster_fills_many_clusters_and_keeps_the_rank() -> None:
+    source = toy_images(192)
+    task = make("deepcluster", num_items=len(source), num_clusters=48, hidden_dim=64, out_dim=32)
+    views = task.views(SPEC)
+    optimizer = build_optimizer(task, "adamw", 2e-3, 0.05)
+    x = ImageViews(SPEC, {"x": Crop(16)}).finish(ImageViews(SPEC, {"x": Crop(16)}).fetch(source, ROWS, 0, 0).batch)["x"]
+
+    def rank() -> float:
+        with torch.no_grad():
+            return rankme(task.encoder.eval()(x).numpy())
+
+    before = rank()
+    for step, fetched in enumerate(batches(source, views, batch_size=16, seed=0, start=0, steps=12, workers=0)):
+        loss = task.train().loss(views.finish(fetched.batch))
+        loss.value.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        task.after_step()
+        assert (task.labels >= 0).any() == (step == 11), "the embeddings of a whole epoch are clustered"
+    assert loss.metrics["clusters"] >= 8
+    assert loss.metrics["largest"] <= 0.25
+    assert rank() > 0.7 * before
+    last = task.loss(views.finish(fetched.batch))
+    assert last.metrics["clusters"] >= 8
+    assert last.metrics["largest"] <= 0.25
 
 
 @pytest.mark.parametrize("name", ["instance", "moco", "swav", "deepcluster"])
