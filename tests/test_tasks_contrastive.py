@@ -44,12 +44,30 @@ def test_the_positive_of_moco_is_never_among_its_negatives() -> None:
     for seed in range(5):
         before = task.queue.rows.clone()
         task.loss(two_views(seed=seed))
-        positive = task.keys
-        assert positive is not None
+        assert task.seen is not None
+        _, positive = task.seen
         assert torch.equal(task.queue.rows, before), "the keys of a batch are not in the queue before its loss"
         assert (positive @ before.T).max() < 1 - 1e-6
         task.after_step()
         torch.testing.assert_close(task.queue.rows[(task.queue.at - 8) % 24], positive[0])
+
+
+@pytest.mark.parametrize("queue_size", [5, 24, 40])
+def test_a_past_key_of_an_image_is_no_negative_of_its_own_query(queue_size: int) -> None:
+    task = make("moco", queue_size=queue_size).eval()
+    for seed in range(4):  # images 0 to 7, then 4 to 11, 8 to 15 and 12 to 19
+        task.loss(two_views(seed=seed) | {"index": torch.arange(8) + 4 * seed})
+        task.after_step()
+    there = [*range(19, 11, -1), *range(15, 7, -1), *range(11, 3, -1), *range(7, -1, -1)][:queue_size]
+    assert sorted(task.owners.tolist()) == sorted([*there, *[-1] * (queue_size - len(there))])
+
+    batch = two_views() | {"index": torch.tensor([19, 18, 12, 8, 0, 50, 51, 52])}
+    query, key = (task.embed(batch["x"][:, 0]), task.momentum_keys(batch["x"][:, 1], torch.arange(8)))
+    wanted = []
+    for q, k, image in zip(query, key, batch["index"], strict=True):
+        rows = torch.cat([k[None], task.queue.rows[task.owners != image]])
+        wanted.append(-torch.log_softmax(rows @ q / task.temperature, 0)[0])
+    torch.testing.assert_close(task.loss(batch).value, torch.stack(wanted).mean())
 
 
 def test_moco_computes_keys_in_parts_but_returns_them_in_order() -> None:
