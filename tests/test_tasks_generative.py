@@ -14,6 +14,8 @@ from selfsup.tasks.image.context_encoder import ContextEncoder
 from selfsup.tasks.image.denoising import Denoising
 from selfsup.tasks.image.vae import VAE
 from selfsup.tasks.options import check_ranges
+from selfsup.tasks.resolve import resolve_task
+from support.sources import images
 
 SPEC = ImageSpec.of(16, 3)
 
@@ -164,15 +166,28 @@ def test_the_context_encoder_does_not_see_what_is_in_the_hole() -> None:
 
 def test_combined_is_the_weighted_sum_of_its_parts_and_makes_equal_views_once() -> None:
     options = {"rotation.pad": 0, "rotation.flip": 0.0}
-    task = Combined(encoder(), num_items=4, tasks="rotation, denoising", weights="1,3", options=options).eval()
+    task = Combined(encoder(), tasks="rotation, denoising", weights="1,3", options=options).eval()
     assert list(task.views(SPEC).made.groups) == ["rotation.x"]
     data = batch()
     got = task.loss({"rotation.x": data["x"], "denoising.x": data["x"], "noise": data["noise"]})
     parts = [task.parts[name].loss(data).value for name in ("rotation", "denoising")]
     torch.testing.assert_close(got.value, parts[0] + 3 * parts[1])
     assert got.metrics["rotation_accuracy"] >= 0
-    apart = Combined(encoder(), num_items=4).views(SPEC)
+    apart = Combined(encoder()).views(SPEC)
     assert len(apart.made.groups) == 2, "rotation shifts and flips, denoising does not"
+
+
+def test_parts_of_combined_take_from_the_data_what_they_take_alone() -> None:
+    source, given = images(), {"tasks": "moco,instance,deepcluster", "options": {"deepcluster.num_clusters": 7}}
+    _, kind, values, _ = resolve_task("combined", source, given)
+    assert values["options"] == {
+        "moco.queue_size": 64, "instance.num_items": 64, "deepcluster.num_items": 64, "deepcluster.num_clusters": 7,
+    }  # fmt: skip
+    parts = kind(encoder(), **values).parts
+    assert [len(parts["moco"].queue.rows), len(parts["instance"].bank)] == [64, 64]
+    with pytest.raises(UserError, match="instance needs num_items"):
+        Combined(encoder(), tasks="rotation,instance")
+    assert resolve_task("combined", source, {})[2]["options"] is None
 
 
 @pytest.mark.parametrize(
@@ -190,7 +205,7 @@ def test_combined_is_the_weighted_sum_of_its_parts_and_makes_equal_views_once() 
 )
 def test_what_cannot_be_combined_is_one_clear_line(options, message) -> None:
     with pytest.raises(UserError, match=message):
-        Combined(encoder(), num_items=4, **options)
+        Combined(encoder(), **options)
 
 
 @pytest.mark.parametrize("kind", [BiGAN, ContextEncoder, Denoising, VAE])
