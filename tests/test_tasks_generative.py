@@ -92,9 +92,9 @@ def gradients(task, value: torch.Tensor, child: str) -> list[torch.Tensor]:
 
 
 def test_the_players_of_bigan_get_the_gradients_of_their_own_losses_alone() -> None:
-    task, data = BiGAN(encoder(), latent_dim=4, hidden_dim=16, discriminator_dim=4), batch()
+    task, data = BiGAN(encoder(), latent_dim=4, hidden_dim=16, discriminator_dim=4, l2=0.0), batch()
     z = task.draw(data["noise"])
-    codes, images = task.code(task.encoder(data["x"])), task.generate(z)
+    codes, images = 2 / (1 + (-task.code(task.encoder(data["x"]))).exp()) - 1, task.generate(z)
     real, fake = task.discriminator(data["x"], codes), task.discriminator(images, z)
     told = -(torch.sigmoid(real).log() + (1 - torch.sigmoid(fake)).log()).mean()
     fooled = -((1 - torch.sigmoid(real)).log() + torch.sigmoid(fake).log()).mean()
@@ -103,6 +103,41 @@ def test_the_players_of_bigan_get_the_gradients_of_their_own_losses_alone() -> N
     for child, own in (("discriminator", told), ("generator", fooled), ("code", fooled), ("encoder", fooled)):
         for mine, expected in zip(gradients(task, value, child), gradients(task, own, child), strict=True):
             torch.testing.assert_close(mine, expected, rtol=1e-3, atol=1e-6)
+
+
+def test_the_weights_of_bigan_decay_in_the_gradient_and_the_loss_is_that_of_the_players() -> None:
+    tasks = [BiGAN(encoder(), latent_dim=4, hidden_dim=16, dense=True, l2=l2) for l2 in (0.0, 0.5)]
+    tasks[1].load_state_dict(tasks[0].state_dict())
+    losses = [task.loss(batch()).value for task in tasks]
+    torch.testing.assert_close(*losses)
+    for loss in losses:
+        loss.backward()
+    for one, other in zip(*(task.parameters() for task in tasks), strict=True):
+        torch.testing.assert_close(other.grad - one.grad, 0.5 * one if one.ndim > 1 else 0 * one, rtol=1e-3, atol=1e-5)
+
+
+def test_the_learning_rate_of_bigan_is_constant_and_then_falls_to_a_hundredth() -> None:
+    task, found = BiGAN(encoder(), latent_dim=4), []
+    for task.progress in (0.0, 0.3, 0.5, 0.75, 1.0):
+        found.append(task.lr_of("generator", 0.7, 2.0))
+    assert found == pytest.approx([2.0, 2.0, 2.0, 0.2, 0.02])
+
+
+def test_codes_enter_the_second_layer_of_both_players_of_the_dense_bigan_by_weights_of_their_own() -> None:
+    task, data = BiGAN(encoder(), latent_dim=4, hidden_dim=16, dense=True), batch()
+    z = task.draw(data["noise"])
+    with torch.no_grad():
+        before = task.discriminator(data["x"], z), task.generate(z)
+        task.discriminator.of_code.weight.zero_()
+        task.generator.again.weight.zero_()
+        after = task.discriminator(data["x"], z), task.generate(z)
+        blind = task.discriminator(data["x"], -z), task.generate(-z)
+    assert (before[0] - after[0]).abs().max() > 1e-3
+    assert (before[1] - after[1]).abs().max() > 1e-3
+    torch.testing.assert_close(blind[0], after[0])
+    assert (blind[1] - after[1]).abs().max() > 1e-3, "z is the input of the generator's first layer"
+    assert task.infer(data["x"]).abs().max() < 1
+    torch.testing.assert_close(task.representation()(data["x"]).sigmoid() * 2 - 1, task.infer(data["x"]))
 
 
 def test_bigan_draws_codes_from_the_cube_and_generates_pixels() -> None:
@@ -196,7 +231,7 @@ def test_parts_of_combined_take_from_the_data_what_they_take_alone() -> None:
         ({"tasks": "rotation"}, "two or more"),
         ({"tasks": "rotation,rotatoin"}, "rotation"),
         ({"tasks": "rotation,supervised"}, "supervised"),
-        ({"tasks": "rotation,context_encoder"}, "learning rate"),
+        ({"tasks": "rotation,context_encoder"}, "learning rates"),
         ({"tasks": "rotation,split_brain"}, "changes its encoder"),
         ({"weights": "1"}, "2 positive numbers"),
         ({"options": {"rotation.pda": 1}}, "rotation.pad"),

@@ -26,9 +26,7 @@ def find_part(name: str) -> type[Task]:
     if name == "combined":
         raise UserError("combined is several tasks itself, so it cannot be a part of another task")
     if kind.lr_of is not Task.lr_of:
-        raise UserError(
-            f"{name} sets the learning rate of one of its modules, which it cannot do as a part of another task"
-        )
+        raise UserError(f"{name} sets learning rates of its own, which it cannot do as a part of another task")
     return kind
 
 
