@@ -191,6 +191,29 @@ def test_regions_are_the_centre_or_a_quarter_of_any_shape_with_a_band_around_the
     assert len({tuple(row.flatten().tolist()) for row in region}) == 20
 
 
+def test_dead_units_of_a_vae_are_0_in_its_representation_and_never_all_of_them() -> None:
+    task, data = VAE(encoder(), latent_dim=6).eval(), batch(32)
+    with torch.no_grad():
+        task.mean.weight.mul_(torch.tensor([1e-3, 100.0, 1e-3, 100.0, 100.0, 1e-3])[:, None])
+    before = task.representation()(data["x"])
+    assert (before[:, 0] != 0).all(), "nothing is dead before it was seen to be"
+    kept = task.representation()
+    for _ in range(60):
+        task.loss(data)
+        task.after_step()
+    after = kept(data["x"])
+    assert task.active.tolist() == [0, 1, 0, 1, 1, 0]
+    assert task.loss(data).metrics["active"] == 3
+    assert (after[:, [0, 2, 5]] == 0).all()
+    torch.testing.assert_close(after[:, [1, 3, 4]], before[:, [1, 3, 4]])
+    with torch.no_grad():
+        task.mean.weight.zero_()
+    for _ in range(200):
+        task.loss(data)
+        task.after_step()
+    assert task.active.all(), "an encoder that says nothing at all is kept as it is"
+
+
 def test_the_context_encoder_does_not_see_what_is_in_the_hole() -> None:
     task, data = ContextEncoder(encoder()).eval(), batch()
     _, hole = task.regions(data["noise"])
