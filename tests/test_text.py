@@ -207,6 +207,20 @@ def test_spans_are_near_each_other_within_one_document() -> None:
     assert 0 < np.mean(apart) < 0.2
 
 
+def test_bert_starts_from_the_frequencies_of_the_tokens_and_keeps_what_it_learned() -> None:
+    source = Texts.of(DOCUMENTS)
+    task = make("bert", source)
+    task.samples(source)
+    spec, frequency = task.encoder.spec, task.mlm_head.bias.exp()
+    ids = np.concatenate([np.asarray(source.conform(spec).read(i)) for i in range(len(source))])
+    counts = torch.from_numpy(np.bincount(ids, minlength=spec.vocabulary))
+    torch.testing.assert_close(frequency, (counts + 1) / (len(ids) + spec.vocabulary), rtol=1e-4, atol=0)
+    with torch.no_grad():
+        task.mlm_head.bias.fill_(0.5)
+    task.samples(source.take(np.arange(4)))
+    assert (task.mlm_head.bias == 0.5).all()
+
+
 def test_declutr_with_words_and_without_them() -> None:
     source = Texts.of(DOCUMENTS)
     task = make("declutr", source, mask_ratio=0.0).eval()

@@ -248,6 +248,14 @@ def pieces(documents: Source, spec: TextSpec, sentences: bool = False, min_lengt
     return found
 
 
+def token_counts(found: Spans, vocabulary: int) -> NDArray[np.int64]:
+    """Return how often each token is in the documents of `pieces`, (vocabulary,)."""
+    counts = np.zeros(vocabulary, np.int64)
+    for number in range(len(found.source)):
+        counts += np.bincount(found.source.read(number), minlength=vocabulary)
+    return counts
+
+
 def open_query(query: object) -> Texts:
     """Return the sentence itself, or the text in the file of that name, as a source of one document."""
     if not isinstance(query, str):
