@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 import selfsup
 from selfsup.cli import main
@@ -23,6 +25,8 @@ from selfsup.source import Labels
 from selfsup.spec import ImageSpec
 from selfsup.tasks import TASKS, find_task
 from selfsup.tasks.image.rotation import Rotation
+from selfsup.views.image import Crop, draw
+from selfsup.views.image import views as image_views
 from support import injections
 
 SPEC = ImageSpec.of(24, 3)
@@ -250,6 +254,26 @@ def test_injected_cues_are_found_and_fall_to_chance_once_countered(
     assert row.with_counter is not None
     assert row.with_counter.verdict in ("no", "undecided")
     assert row.with_counter.score - row.with_counter.half <= 1 / 8
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_black_at_the_short_sides_of_landscapes_alone_would_be_found(
+    whole: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`whole`: the shift shows what lies beside the centre square, as it did until black began there."""
+
+    def uncut(crop: Crop, shapes: NDArray[np.int64], *rest: Any) -> draw.Places:
+        found = draw.places(crop, shapes, *rest)
+        return found._replace(bounds=np.broadcast_to(np.insert(shapes, [0, 1], 0, 1)[:, None], found.bounds.shape))
+
+    if whole:
+        monkeypatch.setattr(image_views, "places", uncut)
+    landscapes = Arrays(injections.textures(320, 48)[:, 8:40], name="landscapes")
+    audited = Trial("rotation", landscapes, {"size": 24}, seed=0, device="cpu", quiet=True, steps=40)
+    answers = audited.learn(audited.probes(["border"]), {}, 1).answers
+    gain = answers.gain("border", answers.blind)
+    assert (gain.mean > gain.half) == whole
+    assert (gain.mean > 0.05) == whole
 
 
 @pytest.mark.parametrize("name", [name for name in TASKS if find_task(name).kind == "image"])

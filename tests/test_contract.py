@@ -39,6 +39,7 @@ NO_CHANCE = {  # no closed form, and why
     "lejepa": "it depends on where the embeddings collapse, and on the size of the batch",
 }
 FAR = {  # further than a tenth from chance at the start, and why
+    "bert": "the bias of its output starts at the frequencies of the tokens, and chance knows none",
     "colorization": "a colour has the weight of its nearest bin, but their mean is 1 for the smoothed frequencies",
     **dict.fromkeys(("dino", "dinov2"), "low temperatures: untrained prototypes are chosen with confidence"),
     "moco": "both encoders are equal, and the queue holds random vectors, so the positive is the nearest key",

@@ -20,8 +20,9 @@ from selfsup.data.open import open_data
 from selfsup.encoders import build_encoder
 from selfsup.errors import UserError
 from selfsup.source import Labels
+from selfsup.spec import ImageSpec
 from selfsup.task import Loss, Panel, Task
-from selfsup.tasks import TASKS
+from selfsup.tasks import TASKS, find_task
 from selfsup.tasks.image.rotation import Rotation, all_rotations
 from selfsup.tasks.resolve import resolve_task
 from selfsup.tasks.semi.s4l import S4L
@@ -29,6 +30,8 @@ from selfsup.train.signals import Interrupted
 from selfsup.views.image import Crop, ImageViews
 from selfsup.views.image.labelled import shifted
 from selfsup.views.loader import batches
+from support.sources import images
+from support.tasks import OPTIONS, SPEC
 
 
 @pytest.fixture
@@ -161,13 +164,56 @@ def test_any_other_pretext(digits: Arrays, monkeypatch: pytest.MonkeyPatch) -> N
     assert all(len(row) == 2 for row in task.panels(batch))
 
 
+REFUSED = {  # and a part of the reason
+    **dict.fromkeys(("bert", "declutr", "next_word", "simcse", "s4l", "supervised"), "does not learn from unlabelled"),
+    **dict.fromkeys(("bigan", "context_encoder", "dino", "simsiam", "swav"), "sets learning rates of its own"),
+    "combined": "combined is several tasks itself",
+}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_pretext_shares_its_encoder_with_the_classifier_or_is_refused(name: str) -> None:
+    source, options = images(), OPTIONS.get(name, {})
+    if name in REFUSED:
+        with pytest.raises(UserError, match=REFUSED[name]):
+            resolve_task("s4l", source, {"pretext": name})
+        return
+    _, kind, values, _ = resolve_task("s4l", source, {"pretext": name, "options": options})
+    alone = resolve_task(name, source, options)[2]
+    torch.manual_seed(0)
+    task = kind(build_encoder(find_task(name).small_encoder, SPEC), **values)
+    assert all(alone[key] == value for key, value in (values["options"] or {}).items())
+    assert task.samples(source) is source
+    batch = task.views(SPEC).finish(
+        next(iter(batches(source, task.views(SPEC), batch_size=16, seed=0, start=0, steps=1, workers=0))).batch
+    )
+    shared = [p for p in task.encoder.parameters() if p.requires_grad]
+    for own in (task.pretext.loss(batch).value, task.head(task.encoder(batch["x_labelled"])).square().sum()):
+        gradients = torch.autograd.grad(own, shared, allow_unused=True)
+        reached = sum(g is not None and bool((g != 0).any()) for g in gradients)
+        assert reached > len(shared) / 2, "both losses train the encoder that is kept"
+    loss = task.loss(batch)
+    task.after_step()
+    assert loss.value.isfinite()
+    assert task.representation() is task.encoder
+    assert len(task.eval().panels(batch, guess=True)) == 16
+
+
+def test_defaults_for_the_training_of_a_part_are_not_used_and_that_is_said(digits: Arrays, capsys) -> None:
+    torch.manual_seed(0)
+    task = S4L(build_encoder("vit-mini", ImageSpec.of(8, 1)), num_classes=10, pretext="mae")
+    task.samples(digits)
+    assert (
+        "s4l trains as it does with any task, not with the defaults of mae (lr 0.002, betas " in capsys.readouterr().err
+    )
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"pretext": "rotatoin"}, "unknown pretext 'rotatoin'; did you mean 'rotation'"),
-        ({"pretext": "os:system"}, "unknown pretext"),
-        ({"pretext": "supervised"}, "supervised does not learn from unlabelled images"),
-        ({"pretext": "s4l"}, "s4l does not learn from unlabelled images"),
+        ({"pretext": "rotatoin"}, "unknown task 'rotatoin'; did you mean 'rotation'"),
+        ({"pretext": "os:system"}, "unknown task"),
+        ({"pretext": "instance"}, "instance needs num_items"),
         ({"options": {"hiden": 3}}, "unknown option of rotation 'hiden'; did you mean 'hidden_dim'"),
     ],
 )

@@ -3,19 +3,26 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import selfsup
 from selfsup.data.image import Arrays
 from selfsup.encoders import build_encoder
+from selfsup.evaluation.label_free import rankme
 from selfsup.nn.ema import cosine_schedule
 from selfsup.nn.heads import each_view
 from selfsup.spec import ImageSpec
 from selfsup.tasks import find_task
 from selfsup.tasks.image.deepcluster_kmeans import spherical_kmeans
+from selfsup.train.optim import build_optimizer
+from selfsup.views.image import Crop, ImageViews
+from selfsup.views.loader import batches
+from support.sources import images as toy_images
 
 SPEC = ImageSpec.of(16, 3)
+ROWS = np.arange(128)
 
 
 def make(name: str, **options: object):
@@ -37,12 +44,30 @@ def test_the_positive_of_moco_is_never_among_its_negatives() -> None:
     for seed in range(5):
         before = task.queue.rows.clone()
         task.loss(two_views(seed=seed))
-        positive = task.keys
-        assert positive is not None
+        assert task.seen is not None
+        _, positive = task.seen
         assert torch.equal(task.queue.rows, before), "the keys of a batch are not in the queue before its loss"
         assert (positive @ before.T).max() < 1 - 1e-6
         task.after_step()
         torch.testing.assert_close(task.queue.rows[(task.queue.at - 8) % 24], positive[0])
+
+
+@pytest.mark.parametrize("queue_size", [5, 24, 40])
+def test_a_past_key_of_an_image_is_no_negative_of_its_own_query(queue_size: int) -> None:
+    task = make("moco", queue_size=queue_size).eval()
+    for seed in range(4):  # images 0 to 7, then 4 to 11, 8 to 15 and 12 to 19
+        task.loss(two_views(seed=seed) | {"index": torch.arange(8) + 4 * seed})
+        task.after_step()
+    there = [*range(19, 11, -1), *range(15, 7, -1), *range(11, 3, -1), *range(7, -1, -1)][:queue_size]
+    assert sorted(task.owners.tolist()) == sorted([*there, *[-1] * (queue_size - len(there))])
+
+    batch = two_views() | {"index": torch.tensor([19, 18, 12, 8, 0, 50, 51, 52])}
+    query, key = (task.embed(batch["x"][:, 0]), task.momentum_keys(batch["x"][:, 1], torch.arange(8)))
+    wanted = []
+    for q, k, image in zip(query, key, batch["index"], strict=True):
+        rows = torch.cat([k[None], task.queue.rows[task.owners != image]])
+        wanted.append(-torch.log_softmax(rows @ q / task.temperature, 0)[0])
+    torch.testing.assert_close(task.loss(batch).value, torch.stack(wanted).mean())
 
 
 def test_moco_computes_keys_in_parts_but_returns_them_in_order() -> None:
@@ -118,6 +143,33 @@ def test_kmeans_finds_clusters_and_leaves_none_empty() -> None:
     torch.testing.assert_close(found.norm(dim=1), torch.ones(12))
     pure = sum(torch.bincount(truth[label == cluster]).max() for cluster in range(12)) / 240
     assert pure > 0.8, "k-means is a local search"
+
+
+def test_the_first_epoch_of_deepcluster_fills_many_clusters_and_keeps_the_rank() -> None:
+    source = toy_images(192)
+    task = make("deepcluster", num_items=len(source), num_clusters=48, hidden_dim=64, out_dim=32)
+    views = task.views(SPEC)
+    optimizer = build_optimizer(task, "adamw", 2e-3, 0.05)
+    x = ImageViews(SPEC, {"x": Crop(16)}).finish(ImageViews(SPEC, {"x": Crop(16)}).fetch(source, ROWS, 0, 0).batch)["x"]
+
+    def rank() -> float:
+        with torch.no_grad():
+            return rankme(task.encoder.eval()(x).numpy())
+
+    before = rank()
+    for step, fetched in enumerate(batches(source, views, batch_size=16, seed=0, start=0, steps=12, workers=0)):
+        loss = task.train().loss(views.finish(fetched.batch))
+        loss.value.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        task.after_step()
+        assert (task.labels >= 0).any() == (step == 11), "the embeddings of a whole epoch are clustered"
+    assert loss.metrics["clusters"] >= 8
+    assert loss.metrics["largest"] <= 0.25
+    assert rank() > 0.7 * before
+    last = task.loss(views.finish(fetched.batch))
+    assert last.metrics["clusters"] >= 8
+    assert last.metrics["largest"] <= 0.25
 
 
 @pytest.mark.parametrize("name", ["instance", "moco", "swav", "deepcluster"])

@@ -14,6 +14,8 @@ from selfsup.tasks.image.context_encoder import ContextEncoder
 from selfsup.tasks.image.denoising import Denoising
 from selfsup.tasks.image.vae import VAE
 from selfsup.tasks.options import check_ranges
+from selfsup.tasks.resolve import resolve_task
+from support.sources import images
 
 SPEC = ImageSpec.of(16, 3)
 
@@ -90,9 +92,9 @@ def gradients(task, value: torch.Tensor, child: str) -> list[torch.Tensor]:
 
 
 def test_the_players_of_bigan_get_the_gradients_of_their_own_losses_alone() -> None:
-    task, data = BiGAN(encoder(), latent_dim=4, hidden_dim=16, discriminator_dim=4), batch()
+    task, data = BiGAN(encoder(), latent_dim=4, hidden_dim=16, discriminator_dim=4, l2=0.0), batch()
     z = task.draw(data["noise"])
-    codes, images = task.code(task.encoder(data["x"])), task.generate(z)
+    codes, images = 2 / (1 + (-task.code(task.encoder(data["x"]))).exp()) - 1, task.generate(z)
     real, fake = task.discriminator(data["x"], codes), task.discriminator(images, z)
     told = -(torch.sigmoid(real).log() + (1 - torch.sigmoid(fake)).log()).mean()
     fooled = -((1 - torch.sigmoid(real)).log() + torch.sigmoid(fake).log()).mean()
@@ -101,6 +103,41 @@ def test_the_players_of_bigan_get_the_gradients_of_their_own_losses_alone() -> N
     for child, own in (("discriminator", told), ("generator", fooled), ("code", fooled), ("encoder", fooled)):
         for mine, expected in zip(gradients(task, value, child), gradients(task, own, child), strict=True):
             torch.testing.assert_close(mine, expected, rtol=1e-3, atol=1e-6)
+
+
+def test_the_weights_of_bigan_decay_in_the_gradient_and_the_loss_is_that_of_the_players() -> None:
+    tasks = [BiGAN(encoder(), latent_dim=4, hidden_dim=16, dense=True, l2=l2) for l2 in (0.0, 0.5)]
+    tasks[1].load_state_dict(tasks[0].state_dict())
+    losses = [task.loss(batch()).value for task in tasks]
+    torch.testing.assert_close(*losses)
+    for loss in losses:
+        loss.backward()
+    for one, other in zip(*(task.parameters() for task in tasks), strict=True):
+        torch.testing.assert_close(other.grad - one.grad, 0.5 * one if one.ndim > 1 else 0 * one, rtol=1e-3, atol=1e-5)
+
+
+def test_the_learning_rate_of_bigan_is_constant_and_then_falls_to_a_hundredth() -> None:
+    task, found = BiGAN(encoder(), latent_dim=4), []
+    for task.progress in (0.0, 0.3, 0.5, 0.75, 1.0):
+        found.append(task.lr_of("generator", 0.7, 2.0))
+    assert found == pytest.approx([2.0, 2.0, 2.0, 0.2, 0.02])
+
+
+def test_codes_enter_the_second_layer_of_both_players_of_the_dense_bigan_by_weights_of_their_own() -> None:
+    task, data = BiGAN(encoder(), latent_dim=4, hidden_dim=16, dense=True), batch()
+    z = task.draw(data["noise"])
+    with torch.no_grad():
+        before = task.discriminator(data["x"], z), task.generate(z)
+        task.discriminator.of_code.weight.zero_()
+        task.generator.again.weight.zero_()
+        after = task.discriminator(data["x"], z), task.generate(z)
+        blind = task.discriminator(data["x"], -z), task.generate(-z)
+    assert (before[0] - after[0]).abs().max() > 1e-3
+    assert (before[1] - after[1]).abs().max() > 1e-3
+    torch.testing.assert_close(blind[0], after[0])
+    assert (blind[1] - after[1]).abs().max() > 1e-3, "z is the input of the generator's first layer"
+    assert task.infer(data["x"]).abs().max() < 1
+    torch.testing.assert_close(task.representation()(data["x"]).sigmoid() * 2 - 1, task.infer(data["x"]))
 
 
 def test_bigan_draws_codes_from_the_cube_and_generates_pixels() -> None:
@@ -154,6 +191,33 @@ def test_regions_are_the_centre_or_a_quarter_of_any_shape_with_a_band_around_the
     assert len({tuple(row.flatten().tolist()) for row in region}) == 20
 
 
+def test_dead_units_of_a_vae_are_0_in_its_representation_and_never_all_of_them() -> None:
+    task, data = VAE(encoder(), latent_dim=6).eval(), batch(32)
+    with torch.no_grad():
+        task.mean.weight.mul_(torch.tensor([1e-3, 100.0, 1e-3, 100.0, 100.0, 1e-3])[:, None])
+    before = task.representation()(data["x"])
+    assert (before[:, 0] != 0).all(), "nothing is dead before it was seen to be"
+    kept = task.representation()
+
+    def learn(steps: int) -> None:
+        task.loss(data)
+        mean = task.seen
+        for _ in range(steps):
+            task.seen = mean
+            task.after_step()
+
+    learn(60)
+    after = kept(data["x"])
+    assert task.active.tolist() == [0, 1, 0, 1, 1, 0]
+    assert task.loss(data).metrics["active"] == 3
+    assert (after[:, [0, 2, 5]] == 0).all()
+    torch.testing.assert_close(after[:, [1, 3, 4]], before[:, [1, 3, 4]])
+    with torch.no_grad():
+        task.mean.weight.zero_()
+    learn(200)
+    assert task.active.all(), "an encoder that says nothing at all is kept as it is"
+
+
 def test_the_context_encoder_does_not_see_what_is_in_the_hole() -> None:
     task, data = ContextEncoder(encoder()).eval(), batch()
     _, hole = task.regions(data["noise"])
@@ -164,15 +228,28 @@ def test_the_context_encoder_does_not_see_what_is_in_the_hole() -> None:
 
 def test_combined_is_the_weighted_sum_of_its_parts_and_makes_equal_views_once() -> None:
     options = {"rotation.pad": 0, "rotation.flip": 0.0}
-    task = Combined(encoder(), num_items=4, tasks="rotation, denoising", weights="1,3", options=options).eval()
+    task = Combined(encoder(), tasks="rotation, denoising", weights="1,3", options=options).eval()
     assert list(task.views(SPEC).made.groups) == ["rotation.x"]
     data = batch()
     got = task.loss({"rotation.x": data["x"], "denoising.x": data["x"], "noise": data["noise"]})
     parts = [task.parts[name].loss(data).value for name in ("rotation", "denoising")]
     torch.testing.assert_close(got.value, parts[0] + 3 * parts[1])
     assert got.metrics["rotation_accuracy"] >= 0
-    apart = Combined(encoder(), num_items=4).views(SPEC)
+    apart = Combined(encoder()).views(SPEC)
     assert len(apart.made.groups) == 2, "rotation shifts and flips, denoising does not"
+
+
+def test_parts_of_combined_take_from_the_data_what_they_take_alone() -> None:
+    source, given = images(), {"tasks": "moco,instance,deepcluster", "options": {"deepcluster.num_clusters": 7}}
+    _, kind, values, _ = resolve_task("combined", source, given)
+    assert values["options"] == {
+        "moco.queue_size": 64, "instance.num_items": 64, "deepcluster.num_items": 64, "deepcluster.num_clusters": 7,
+    }  # fmt: skip
+    parts = kind(encoder(), **values).parts
+    assert [len(parts["moco"].queue.rows), len(parts["instance"].bank)] == [64, 64]
+    with pytest.raises(UserError, match="instance needs num_items"):
+        Combined(encoder(), tasks="rotation,instance")
+    assert resolve_task("combined", source, {})[2]["options"] is None
 
 
 @pytest.mark.parametrize(
@@ -181,7 +258,7 @@ def test_combined_is_the_weighted_sum_of_its_parts_and_makes_equal_views_once() 
         ({"tasks": "rotation"}, "two or more"),
         ({"tasks": "rotation,rotatoin"}, "rotation"),
         ({"tasks": "rotation,supervised"}, "supervised"),
-        ({"tasks": "rotation,context_encoder"}, "learning rate"),
+        ({"tasks": "rotation,context_encoder"}, "learning rates"),
         ({"tasks": "rotation,split_brain"}, "changes its encoder"),
         ({"weights": "1"}, "2 positive numbers"),
         ({"options": {"rotation.pda": 1}}, "rotation.pad"),
@@ -190,7 +267,7 @@ def test_combined_is_the_weighted_sum_of_its_parts_and_makes_equal_views_once() 
 )
 def test_what_cannot_be_combined_is_one_clear_line(options, message) -> None:
     with pytest.raises(UserError, match=message):
-        Combined(encoder(), num_items=4, **options)
+        Combined(encoder(), **options)
 
 
 @pytest.mark.parametrize("kind", [BiGAN, ContextEncoder, Denoising, VAE])

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from selfsup.encoders import build_encoder
 from selfsup.errors import UserError
@@ -107,6 +108,11 @@ def test_resizing_matrices_are_those_of_interpolate() -> None:
     a = patches.resizer(12, 5)
     wanted = torch.nn.functional.interpolate(x, size=(5, 5), mode="bilinear", antialias=True)
     torch.testing.assert_close(a @ x @ a.mT, wanted)
+    for before, after in ((12, 5), (16, 8), (6, 9)):
+        line = torch.rand(before, before)
+        with_pillow = Image.fromarray(line.numpy()).resize((after, after), Image.Resampling.LANCZOS)
+        a = patches.resizer(before, after, "lanczos")
+        torch.testing.assert_close(a @ line @ a.mT, torch.from_numpy(np.array(with_pillow)), atol=1e-5, rtol=0)
     kept = patches.resamplers(12, 6)
     assert kept.shape == (7, 12, 12)
     torch.testing.assert_close(kept.sum(2), torch.ones(7, 12))
@@ -134,6 +140,17 @@ def test_the_neighbour_lies_where_its_label_says() -> None:
         cell = label + (label >= 4)
         step = torch.sign(((neighbour - middle)[:2] / 0.4).round())  # further apart than jitter alone
         assert step.tolist() == [cell // 3 - 1, cell % 3 - 1]
+
+
+def test_resampled_patches_differ_and_the_smallest_have_a_tenth_of_the_pixels_of_a_side() -> None:
+    never, always = (make("relative_position", ImageSpec.of(160, 3), resample=r, normalize=False) for r in (0.0, 1.0))
+    assert never.patch_size == 40
+    batch = batch_for(never, 64)
+    batch["x"] = torch.randn(batch["x"].shape, generator=torch.Generator().manual_seed(0))
+    (sharp, _), (changed, _) = never.pairs(batch), always.pairs(batch)
+    assert (sharp - changed).abs().amax((2, 3, 4)).min() > 1e-3, "each patch is changed"
+    ranks = torch.linalg.matrix_rank(always.operators, rtol=1e-4)
+    assert (ranks.min(), ranks.max()) == (4, 40)
 
 
 def test_options_take_effect_and_patches_that_do_not_fit_give_one_line() -> None:
@@ -230,6 +247,22 @@ def test_the_loss_of_counting_is_the_margin_for_nothing_and_0_for_distinct_sums(
     own = 8 * torch.eye(20)[:16]  # each image has a thing of its own, two in every tile
     task.counted = lambda parts: torch.cat([own[:, None], own[:, None].expand(-1, 4, -1) / 4], 1)
     assert task.loss(batch).value == 0
+
+
+@pytest.mark.parametrize("name", ["counting", "exemplar"])
+def test_a_single_image_has_a_finite_loss_and_nothing_to_compare(name: str) -> None:
+    task = make(name)
+    loss = task.loss(batch_for(task, 1))
+    loss.value.backward()
+    assert loss.chance == 0, "which the loop refuses"
+    assert all(value.isfinite() for value in (loss.value, *loss.metrics.values()))
+    assert all(p.grad is None or p.grad.isfinite().all() for p in task.parameters())
+
+
+def test_nothing_that_trains_needs_float64_which_apple_gpus_lack(request: pytest.FixtureRequest) -> None:
+    home = request.config.rootpath / "src" / "selfsup"
+    for path in [*(home / "tasks").rglob("*.py"), *(home / "nn").rglob("*.py"), home / "losses.py"]:
+        assert ".double()" not in path.read_text(), path
 
 
 # CPC

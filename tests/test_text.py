@@ -22,6 +22,7 @@ from selfsup.source import Labels
 from selfsup.spec import tokenizer
 from selfsup.tasks import find_task
 from selfsup.tasks.resolve import resolve_task
+from selfsup.tasks.text.simcse import SimCSE
 from selfsup.views.loader import batches
 from selfsup.views.text.views import TextViews
 from support.steady import quick_scratch, steady
@@ -206,6 +207,20 @@ def test_spans_are_near_each_other_within_one_document() -> None:
     assert 0 < np.mean(apart) < 0.2
 
 
+def test_bert_starts_from_the_frequencies_of_the_tokens_and_keeps_what_it_learned() -> None:
+    source = Texts.of(DOCUMENTS)
+    task = make("bert", source)
+    task.samples(source)
+    spec, frequency = task.encoder.spec, task.mlm_head.bias.exp()
+    ids = np.concatenate([np.asarray(source.conform(spec).read(i)) for i in range(len(source))])
+    counts = torch.from_numpy(np.bincount(ids, minlength=spec.vocabulary))
+    torch.testing.assert_close(frequency, (counts + 1) / (len(ids) + spec.vocabulary), rtol=1e-4, atol=0)
+    with torch.no_grad():
+        task.mlm_head.bias.fill_(0.5)
+    task.samples(source.take(np.arange(4)))
+    assert (task.mlm_head.bias == 0.5).all()
+
+
 def test_declutr_with_words_and_without_them() -> None:
     source = Texts.of(DOCUMENTS)
     task = make("declutr", source, mask_ratio=0.0).eval()
@@ -270,6 +285,26 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(task: str, tmp_path:
     selfsup.pretrain(source, out=tmp_path / "parts", until=3, **options)
     parts = selfsup.pretrain(source, out=tmp_path / "parts", workers=2, **options).load().state_dict()
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
+
+
+def test_simcse_needs_dropout_and_compares_first_tokens_with_cls(folder: Path) -> None:
+    source = open_data(folder)
+    spec = source.spec(32, "wordpiece:400")
+    encoder = build_encoder("bert-tiny:cls", spec)
+    task = SimCSE(encoder).eval()
+    x = torch.cat([spec.example(1), spec.example(1).roll(3)])
+    first = torch.nn.functional.normalize(task.head(encoder.tokens(x)[:, 0]), dim=1)
+    assert task.loss({"x": x}).value.item() == pytest.approx(
+        torch.nn.functional.cross_entropy(first @ first.T / 0.05, torch.arange(2)).item(), abs=1e-5
+    )
+    before = torch.get_rng_state()
+    for module in encoder.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    with pytest.raises(UserError, match="simcse needs an encoder with dropout"):
+        SimCSE(encoder)
+    assert not encoder.training
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_init_starts_from_another_run(run: Path, folder: Path, tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_a_page_can_be_rotated_further_and_other_parts_combined() -> None:
     page = replace(ImageSpec.of(32, 3), views="document")
     rotation = find_task("rotation")(build_encoder("convnet", page))
     assert rotation.views(page).groups["x"].flip == 0
-    combined = find_task("combined")(build_encoder("convnet", page), num_items=8, tasks="simclr,denoising")
+    combined = find_task("combined")(build_encoder("convnet", page), tasks="simclr,denoising")
     assert {crop.quarter_turns for crop in combined.views(OVERHEAD).made.groups.values()} == {True}
 
 

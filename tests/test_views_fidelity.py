@@ -160,6 +160,18 @@ def test_shift_over_black_moves_whole_pixels():
     assert len(found) > 30
 
 
+@pytest.mark.parametrize("step", [{}, {"degrees": 1e-9}], ids=["crop", "warp"])
+def test_shift_over_black_shows_as_much_of_it_on_every_side_of_any_image(step):
+    white = [np.full((*shape, 3), 255, np.uint8) for shape in ((40, 60), (60, 40), (33, 300), (21, 20), (48, 48))]
+    views = ImageViews(plain(20), {"x": Crop(20, count=200, pad=4, **step)})
+    dark = views.fetch(Listed(white), np.arange(5), 0, 0).batch["x"].float().mean(2) < 64  # (5, 200, 20, 20)
+    lines = [dark.all(3), dark.all(3).flip(2), dark.all(2), dark.all(2).flip(2)]  # top, bottom, left, right
+    depth = torch.stack([line.cummin(2).values.sum(2) for line in lines], 1)  # (5, 4, 200)
+    spread = torch.stack([torch.bincount(x, minlength=5) for x in depth.flatten(0, 1)]).view(5, 4, 5)
+    assert (spread > 5).all(), "a rim of each width, on each side of each image"
+    assert ((spread[..., 0] > 80) & (spread[..., 0] < 140)).all(), "5 of 9 shifts show no black on a side"
+
+
 def test_patches_lie_in_their_cells():
     u = draw.draws(0, 0, np.arange(200), 9)
     box = draw.places(patches(16, 3, 4), np.full((200, 2), 60), u, 0, 0, np.arange(200), 0).box

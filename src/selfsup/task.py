@@ -157,7 +157,7 @@ class Task(nn.Module, ABC):
 def at_most_samples(source: Source, given: Mapping[str, Any], task: type[Task], *names: str) -> dict[str, Any]:
     """Return the defaults of options that count samples (a queue, prototypes), limited to the number of samples.
 
-    A longer queue would hold past keys of each sample itself as negatives. Raises `UserError` for a given one that is
+    A longer queue would hold several past embeddings of each sample. Raises `UserError` for a given one that is
     larger. For `Task.resolve`.
     """
     count, known = len(source), task.hyperparameters()

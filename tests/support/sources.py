@@ -19,11 +19,11 @@ def texts() -> Texts:
     )
 
 
-def images() -> Arrays:
+def images(count: int = 64) -> Arrays:
     """Images with an upright gradient and a square whose colour is the class: every task can learn from them."""
     generator = np.random.default_rng(0)
-    y = np.arange(64) % 4
-    x = generator.integers(0, 40, (64, 32, 32, 3)) + np.linspace(0, 150, 32, dtype=int)[None, :, None, None]
+    y = np.arange(count) % 4
+    x = generator.integers(0, 40, (count, 32, 32, 3)) + np.linspace(0, 150, 32, dtype=int)[None, :, None, None]
     x[:, 8:20, 12:24] += (y[:, None, None, None] * 20) * np.array([1, 0, -1])
     for image in x:  # and a spot of its own, by which it can be told from the others
         top, left = generator.integers(0, 24, 2)

@@ -34,20 +34,23 @@ def first_batch(task: Task, source: Source, size: int = 32):
 
 
 def without_batch_norm(encoder: nn.Module) -> nn.Module:
-    """Replace BatchNorm, whose statistics a micro-batch does not have, and dropout, which is drawn by place."""
+    """Replace BatchNorm, whose statistics a micro-batch does not have."""
     for name, module in list(encoder.named_modules()):
         parent = encoder.get_submodule(name.rpartition(".")[0])
         if isinstance(module, nn.BatchNorm2d):
             setattr(parent, name.rpartition(".")[2], nn.GroupNorm(4, module.num_features))
-        elif isinstance(module, nn.Dropout):
-            module.p = 0.0
     return encoder
 
 
 def built(name: str, source):
+    """Return the task without dropout, which is drawn by place, and without BatchNorm in the encoder."""
     torch.manual_seed(0)
     _, kind, options, _ = resolve_task(name, source, OPTIONS.get(name, {}))
-    return kind(without_batch_norm(build_encoder(kind.small_encoder, spec_of(source))), **options)
+    task = kind(without_batch_norm(build_encoder(kind.small_encoder, spec_of(source))), **options)
+    for module in task.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return task
 
 
 def compare(found, wanted) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 import sys
@@ -80,7 +81,8 @@ def evaluate(
         scratch: Whether to train from scratch as well, on the drawn labels alone, and again on pseudo-labels of all
             training samples (self-training); this takes long.
         semi: Whether to train s4l as well, on the drawn labels and on all other training samples without their labels,
-            including those that never had one; this takes the longest.
+            including those that never had one, with the pretext of the run if it can be a part of s4l, else rotation;
+            this takes the longest.
         reference: A timm model whose pretrained weights are on this machine, as one more baseline.
         seed: Seed of the draws, of the split and of the baselines, at least 0.
         device: Where to compute: auto, cpu, cuda or mps.
@@ -145,7 +147,7 @@ def _classifiers(
 ) -> Iterator[Classifier]:
     """Yield the classifiers that are trained whole, with the views of the run where its task has their options."""
     from selfsup.evaluation.few_labels import Classifier
-    from selfsup.tasks import TASKS, find_task
+    from selfsup.tasks.parts import find_part
     from selfsup.tasks.semi.s4l import S4L
     from selfsup.tasks.semi.supervised import Supervised
 
@@ -167,8 +169,10 @@ def _classifiers(
 
         yield Classifier("from scratch", "trained", fresh, taught="from scratch + pool")
     if semi:
-        own = run.task in TASKS and not find_task(run.task).needs_labels
-        pretext = {"pretext": run.task, "options": given} if own else {}
+        pretext: dict[str, Any] = {}  # rotation, where the task cannot be a part of s4l or is about the run's samples
+        with contextlib.suppress(UserError):
+            if not find_part(run.task).keeps_samples:
+                pretext = {"pretext": run.task, "options": given}
         yield Classifier(
             "s4l", "trained",
             lambda: S4L(run.fresh_encoder(), num_classes=num_classes, rotate_labelled=False, **options, **pretext),

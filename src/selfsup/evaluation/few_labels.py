@@ -36,7 +36,8 @@ LR = {"trained": 2e-3, "self-trained": 2e-3, "finetune": 5e-4}  # by protocol: a
 CONFIDENT = 0.95  # probability from which on a prediction becomes a pseudo-label
 TRAINED = {
     "trained": "AdamW 0.002, batch up to 32, 30 passes, 200 to 400 steps, the views of the run; "
-    "s4l: 400 steps of 64 samples and 64 labelled ones, all upright, with the pretext of the run",
+    "s4l: 400 steps of 64 samples and 64 labelled ones, all upright, with the pretext of the run "
+    "or, where that is impossible, rotation",
     "self-trained": "as trained, then once more from fresh weights on the labels and on the pseudo-labels of all "
     f"training samples, labelled or not, that it predicts with at least {CONFIDENT:.0%} (at least a tenth of them); "
     "both kinds are drawn equally often",

@@ -8,13 +8,20 @@ from torch import Tensor, nn
 
 
 class Coded(nn.Module):
-    """(B, ...) -> (B, layer.out_features): the code that a generative model infers, as an encoder."""
+    """(B, ...) -> (B, layer.out_features): the code that a generative model infers, as an encoder.
 
-    def __init__(self, encoder: Any, layer: nn.Linear) -> None:
+    `used` (layer.out_features,) multiplies it: 0 for units that say nothing of the input.
+    """
+
+    used: Tensor | None
+
+    def __init__(self, encoder: Any, layer: nn.Linear, used: Tensor | None = None) -> None:
         super().__init__()
         self.encoder, self.layer = encoder, layer
+        self.register_buffer("used", used)
         self.spec, self.dim = encoder.spec, layer.out_features
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the code."""
-        return self.layer(self.encoder(x))
+        code = self.layer(self.encoder(x))
+        return code if self.used is None else code * self.used

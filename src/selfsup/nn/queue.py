@@ -18,9 +18,13 @@ class Queue(nn.Module):
         self.register_buffer("at", torch.zeros((), dtype=torch.long))
 
     @torch.no_grad()
-    def put(self, rows: Tensor) -> None:
-        """Replace the oldest rows by these (B, dim); if there are more than `size`, only the last ones are kept."""
+    def put(self, rows: Tensor) -> Tensor:
+        """Replace the oldest rows by these (B, dim); return their places (B,).
+
+        If there are more than `size`, only the last ones are kept, so that there are `size` places.
+        """
         rows = rows[-len(self.rows) :]
         place = (self.at + torch.arange(len(rows), device=rows.device)) % len(self.rows)
         self.rows[place] = rows.to(self.rows.dtype)
         self.at.copy_((self.at + len(rows)) % len(self.rows))
+        return place

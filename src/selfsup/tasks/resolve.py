@@ -21,9 +21,9 @@ def resolve_task(
 ) -> tuple[str, type[Task], dict[str, Any], Source]:
     """Return a task's name and class, all its hyper-parameters, and the samples that it can use.
 
-    A hyper-parameter is what was given, else what `Task.resolve` makes of the data, else the default. Raises
-    `UserError` for an option that the task does not have or that is out of its range, for data of another kind, and
-    for labels that the task needs and that are not there.
+    A hyper-parameter is what was given, else what `Task.resolve` makes of the data, else the default; of a mapping,
+    like the options of a part of the task, each entry is. Raises `UserError` for an option that the task does not have
+    or that is out of its range, for data of another kind, and for labels that the task needs and that are not there.
     """
     if not isinstance(task, str) and not (isinstance(task, type) and issubclass(task, Task)):
         raise UserError(f"a task is given by its name or its class, not as {type(task).__name__}")
@@ -43,7 +43,9 @@ def resolve_task(
     if task_class.needs_labels:
         source = _labelled(name, task_class, source)
     defaults = {key: parameter.default for key, parameter in known.items()}
-    values = defaults | task_class.resolve(source, given) | dict(given)
+    found = task_class.resolve(source, given)
+    whole = {k: {**found[k], **(v or {})} if isinstance(found.get(k), dict) else v for k, v in given.items()}
+    values = defaults | found | whole
     missing = [key for key, value in values.items() if value is inspect.Parameter.empty]
     if missing:
         raise UserError(f"{name} needs --{missing[0].replace('_', '-')}")

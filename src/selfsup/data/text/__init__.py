@@ -1,5 +1,5 @@
 """Texts: documents and their tokens."""
 
-from selfsup.data.text.sources import Texts, Tokenized, pieces
+from selfsup.data.text.sources import Texts, Tokenized, pieces, token_counts
 
-__all__ = ["Texts", "Tokenized", "pieces"]
+__all__ = ["Texts", "Tokenized", "pieces", "token_counts"]

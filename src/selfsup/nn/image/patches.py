@@ -50,8 +50,8 @@ def by_energy(x: Tensor, side: int, u: Tensor) -> Tensor:
     down, across, free = x.diff(dim=2)[..., :-1], x.diff(dim=3)[:, :, :-1], x.shape[3] - side + 1
     energy = (down.square() + across.square()).sum(1, keepdim=True)
     energy = F.avg_pool2d(energy, max(1, side - 1), stride=1)[:, 0, :free, :free]
-    sums = (energy.flatten(1) + 1e-12).double().cumsum(1)
-    at = torch.searchsorted(sums, u.double() * sums[:, -1:]).clamp(max=sums.shape[1] - 1)
+    sums = (energy.flatten(1) + 1e-12).cumsum(1)
+    at = torch.searchsorted(sums, u.to(sums.dtype) * sums[:, -1:]).clamp(max=sums.shape[1] - 1)
     return torch.cat([at % energy.shape[2], at // energy.shape[2]], 1)
 
 
@@ -87,15 +87,24 @@ def one_colour(patches: Tensor, kept: Tensor, noise: Tensor) -> Tensor:
 def resizer(before: int, after: int, mode: str = "bilinear") -> Tensor:
     """Return the matrix A (after, before) that resizes a line of pixels; A @ x @ A.mT resizes an image.
 
-    `mode`: bilinear or bicubic, both antialiased; area or nearest.
+    `mode`: bilinear, bicubic or lanczos (of three lobes), all antialiased; or area.
     """
+    if mode == "lanczos":
+        scale = max(1.0, before / after)
+        centre = (torch.arange(after, dtype=torch.float32) + 0.5)[:, None] * (before / after)
+        t = (torch.arange(before) + 0.5 - centre) / scale
+        weights = torch.sinc(t) * torch.sinc(t / 3) * (t.abs() < 3)
+        return weights / weights.sum(1, keepdim=True)
     smooth = mode in ("bilinear", "bicubic")
     options: dict[str, Any] = {"antialias": True, "align_corners": False} if smooth else {}
     return F.interpolate(torch.eye(before)[None, None], size=(after, before), mode=mode, **options)[0, 0]
 
 
 def resamplers(side: int, least: int) -> Tensor:
-    """Return matrices (K, side, side) that shrink a line to `least`, …, `side` pixels and enlarge it again."""
+    """Return matrices (K, side, side) that shrink a line to `least`, …, `side` - 1 pixels and enlarge it again.
+
+    The last one changes nothing.
+    """
     return torch.stack([resizer(k, side) @ resizer(side, k) for k in range(least, side)] + [torch.eye(side)])
 
 

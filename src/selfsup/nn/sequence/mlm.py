@@ -28,6 +28,12 @@ class MLMHead(nn.Module):
         """Return the logits."""
         return F.linear(self.norm(F.gelu(self.dense(states))), embedding, self.bias)
 
+    @torch.no_grad()
+    def start_at(self, counts: Tensor) -> None:
+        """Set an untrained bias to the log of the tokens' frequencies, from their `counts` (V,), each one more."""
+        if not self.bias.any():
+            self.bias.copy_(torch.log_softmax((counts + 1).log(), 0))
+
 
 def mask_tokens(
     x: Tensor, noise: Tensor, mask_ratio: float, spec: TextSpec, continues: Tensor | None = None

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 import torch
 from torch import nn
 
-from selfsup.errors import UserError
+from selfsup.errors import UserError, unknown
 from selfsup.source import Source
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
-from selfsup.tasks.image.combined_parts import Option, build_part, options_of, weights_of
+from selfsup.tasks.parts import Option, build_part, check_source, find_part
 from selfsup.views.image import ImageViews
 from selfsup.views.image.merged import MergedViews, part_of
 
@@ -24,10 +26,10 @@ class Combined(Task):
     Batch: the keys of every task, prefixed with its name: with the defaults `rotation.x` and `denoising.x`
     (B, C, H, W) float, and `noise` (B,) int64. Views that several tasks share are made once.
     Published: four tasks together, ResNet-101, VOC detection 70.5%; each alone 66.8 to 69.1%.
-    Deviations: every task reads the encoder's output, not a learned mixture of its layers; all share one learning rate.
+    Deviations: every task reads the encoder's output, not a learned mixture of its layers; all share one learning rate,
+    and the defaults of no task for the training (learning rate, clipping) are used.
 
     Args:
-        num_items: Number of samples, for tasks that store something about each, in [1, inf).
         tasks: Two or more names from `selfsup tasks`, separated by commas.
         weights: Weight of each task's loss, separated by commas; all 1 if left empty.
         options: Options of the tasks, as TASK.OPTION.
@@ -41,32 +43,34 @@ class Combined(Task):
         self,
         encoder: Encoder,
         *,
-        num_items: int,
         tasks: str = "rotation,denoising",
         weights: str = "",
         options: dict[str, Option] | None = None,
     ) -> None:
         super().__init__(encoder)
-        names = [name.strip() for name in tasks.split(",") if name.strip()]
-        if len(names) < 2 or len(set(names)) < len(names):
-            raise UserError(f"--tasks takes two or more different tasks, separated by commas, not {tasks!r}")
-        given = options_of(names, options or {})
-        self.parts = nn.ModuleDict({name: build_part(name, encoder, given[name], num_items) for name in names})
-        self.weights = dict(zip(names, weights_of(weights, len(names)), strict=True))
+        given = options_of(tasks, options or {})
+        self.parts = nn.ModuleDict({name: build_part(name, encoder, own) for name, own in given.items()})
+        for name, part in self._each():
+            if part.encoder is not encoder:
+                raise UserError(f"{name} changes its encoder, so it cannot be a part of another task")
+        self.weights = dict(zip(given, weights_of(weights, len(given)), strict=True))
 
     def _each(self) -> list[tuple[str, Task]]:
         return [(name, cast(Task, part)) for name, part in self.parts.items()]
 
     @classmethod
     def resolve(cls, source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The number of samples."""
-        return {"num_items": len(source)}
+        """Take the options of each task that depend on the data."""
+        tasks = given.get("tasks", cls.hyperparameters()["tasks"].default)
+        parts = options_of(tasks, given.get("options") or {})
+        found = {name: find_part(name).resolve(source, own) for name, own in parts.items()}
+        options = {f"{name}.{key}": value for name, own in found.items() for key, value in own.items()}
+        return {"options": options} if options else {}
 
     def samples(self, source: Source) -> Source:
         """Let every task measure the data."""
         for name, part in self._each():
-            if part.samples(source) is not source:
-                raise UserError(f"{name} makes its own samples and cannot be combined with other tasks")
+            check_source("combined", name, part, source)
         return source
 
     def views(self, spec: Any) -> MergedViews:
@@ -74,7 +78,7 @@ class Combined(Task):
         views = {name: part.views(spec) for name, part in self._each()}
         for name, view in views.items():
             if not isinstance(view, ImageViews):
-                raise UserError(f"{name} makes its own batches and cannot be combined with other tasks")
+                raise UserError(f"{name} makes its own batches , so it cannot be a part of another task")
         return MergedViews.of(cast(dict[str, ImageViews], views))
 
     def loss(self, batch: Batch) -> Loss:
@@ -97,3 +101,27 @@ class Combined(Task):
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
         """Return the panels of every task, one task after another."""
         return [row for name, part in self._each() for row in part.panels(part_of(batch, name), guess)]
+
+
+def weights_of(text: str, count: int) -> list[float]:
+    """Return `count` weights parsed from comma-separated numbers; all are 1 if the text is empty."""
+    with suppress(ValueError):
+        values = [float(word) for word in text.split(",")] if text else [1.0] * count
+        if len(values) == count and all(0 < value < math.inf for value in values):
+            return values
+    raise UserError(f"--weights takes {count} positive numbers separated by commas, not {text!r}")
+
+
+def options_of(tasks: str, options: Mapping[str, Option]) -> dict[str, dict[str, Option]]:
+    """Return each task's own options, from names separated by commas and options named TASK.OPTION."""
+    names = [name.strip() for name in tasks.split(",") if name.strip()]
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise UserError(f"--tasks takes two or more different tasks, separated by commas, not {tasks!r}")
+    known = {f"{name}.{option}": (name, option) for name in names for option in find_part(name).hyperparameters()}
+    given: dict[str, dict[str, Option]] = {name: {} for name in names}
+    for key, value in options.items():
+        if key not in known:
+            raise unknown("option of combined", key, known)
+        name, option = known[key]
+        given[name][option] = value
+    return given

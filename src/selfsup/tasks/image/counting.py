@@ -17,7 +17,7 @@ from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
 from selfsup.views.image import Crop, ImageViews
 
-FILTERS = ("bilinear", "bicubic", "area", "nearest")
+FILTERS = ("bilinear", "bicubic", "area", "lanczos")
 
 
 class Counting(Task):
@@ -26,7 +26,8 @@ class Counting(Task):
     A head on the encoder makes a vector φ of non-negative counts (section 3.2). The loss is the squared distance
     between φ(Dx) and Σ φ(tile of x), where D halves the image; φ(Dy) of other images is pushed at least `margin` away
     from that sum (equation 4), because otherwise counting nothing would solve the task. Images of less than 16 pixels
-    are enlarged, and so are tiles for encoders of a fixed input size. Chance is `margin`, the loss if all counts are 0.
+    are enlarged, and so are tiles for encoders of a fixed input size. Chance is the loss if all counts are 0: `margin`,
+    or 0 with a single image, which has no others.
 
     Counter-measures (section 3.3): `gray` against chromatic aberration; `random_filter` against the trace that a
     downsampling filter leaves, by which the halved image could be told from the tiles.
@@ -35,13 +36,14 @@ class Counting(Task):
     Published: ImageNet AlexNet, linear, conv1 to conv5: 18.0/30.6/34.3/32.5/25.7.
     Deviations: the contrast is the mean over all other images of the global batch, which does not depend on their
     order, not over one random image. The head has one hidden layer, and its last layer is initialized at a tenth of
-    the usual scale, so that training starts near chance. Images keep the spec's size (the paper: 228, halved to 114).
+    the usual scale, so that training starts near chance. All filters but area are antialiased. Images keep the spec's
+    size (the paper: 228, halved to 114).
 
     Args:
         out_dim: Number of features that are counted, in [1, inf).
         margin: Minimum squared distance to the counts of another image, in (0, inf).
         gray: Fraction of the images that are made greyscale, in [0, 1].
-        random_filter: Downsample each image with bilinear, bicubic, area or nearest interpolation at random; if not,
+        random_filter: Downsample each image with bilinear, bicubic, area or Lanczos interpolation at random; if not,
             bilinear.
         min_scale: Minimum fraction of the image's area in the crop, in (0, 1].
         hidden_dim: Width of the hidden layer of the head, in [1, inf).
@@ -100,9 +102,9 @@ class Counting(Task):
         same = (whole - total).square().sum(1).mean()
         apart = torch.cdist(total, whole, compute_mode="donot_use_mm_for_euclid_dist").square()
         other = ~torch.eye(len(apart), dtype=torch.bool, device=apart.device)
-        contrast = F.relu(self.margin - apart)[other].mean()
+        contrast = F.relu(self.margin - apart)[other].sum() / other.sum().clamp_min(1)
         metrics = {"difference": same.detach(), "contrast": contrast.detach(), "counted": total.detach().sum(1).mean()}
-        return Loss(same + contrast, metrics, self.margin)
+        return Loss(same + contrast, metrics, self.margin if len(apart) > 1 else 0.0)
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
         """Return the image, its half and the tiles; with `guess` the total counts in each, and their distances."""

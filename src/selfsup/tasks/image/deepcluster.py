@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selfsup.base.distributed import gather
-from selfsup.losses import product, unit
+from selfsup.losses import product, sinkhorn, unit
 from selfsup.nn.heads import each_view, mlp
 from selfsup.nn.image.pairs import view_panels
 from selfsup.source import Source
@@ -28,11 +28,15 @@ class DeepCluster(Task):
     the second large view in turn; the centroids are the weights of the classifiers, fixed during the next epoch.
     Empty clusters are reassigned (Caron et al., 2018, section 3.3).
 
+    The metric `clusters` is the number of different labels in a batch, `largest` the fraction of it that the most
+    frequent one has, both averaged over the heads. If everything falls into one cluster they are 1.
+
     Batch: `x` (B, 2, C, H, W) float; `local` (B, 6, C, h, w) float; `index` (B,) int64.
     Published: ImageNet, ResNet-50, 800 epochs, linear, 75.2%; CIFAR-10, ResNet-18, 1,000 epochs, 88.9%.
     Deviations: fewer clusters and a narrower projector, to suit small data. During the first epoch, for which the
-    paper clusters the embeddings of an extra pass over the data, an image's label is the random centroid nearest to
-    its first view.
+    paper clusters the embeddings of an extra pass over the data, the centroids are random, and a batch's first views
+    are assigned to them so that all are used equally (`selfsup.losses.sinkhorn`, as in SwAV): by the nearest centroid
+    alone, one of them has everything after a few steps.
 
     Args:
         num_items: Number of samples, in [1, inf).
@@ -91,9 +95,11 @@ class DeepCluster(Task):
         self.seen = batch["index"], z[:2].detach().transpose(0, 1)
         logits = product(z, self.centroids.mT[:, None]) / self.temperature  # (heads, V, B, K)
         label = self.labels[:, batch["index"]]  # (heads, B)
-        label = torch.where(label < 0, logits[:, 0].argmax(2), label)[:, None].expand(logits.shape[:3])
-        value = F.cross_entropy(logits.flatten(0, 2), label.flatten())
-        return Loss(value, chance=math.log(self.centroids.shape[1]))
+        label = torch.where(label < 0, balanced(logits[:, 0] * self.temperature), label)
+        value = F.cross_entropy(logits.flatten(0, 2), label[:, None].expand(logits.shape[:3]).flatten())
+        sizes = F.one_hot(label, logits.shape[3]).sum(1).float()  # (heads, K)
+        metrics = {"clusters": (sizes > 0).float().sum(1).mean(), "largest": sizes.amax(1).mean() / label.shape[1]}
+        return Loss(value, metrics, math.log(logits.shape[3]))
 
     @torch.no_grad()
     def after_step(self) -> None:
@@ -111,9 +117,15 @@ class DeepCluster(Task):
             bank = self.bank[head % 2]
             known = bank.abs().sum(1) > 0  # the last, incomplete batch of an epoch is dropped
             seed = epoch * len(self.centroids) + head
+            # from new rows: from the last centroids the clusters hardly change, and the features lose rank
             self.centroids[head], label = spherical_kmeans(bank[known], self.centroids.shape[1], seed)
             self.labels[head, known] = label
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
         """Return the large and small views of each image."""
         return view_panels(batch["x"], batch["local"], embed=self.embed if guess else None)
+
+
+def balanced(cosine: Tensor) -> Tensor:
+    """(heads, B, K) -> (heads, B) int64: the clusters of a batch's samples, all of about the same size."""
+    return torch.stack([sinkhorn(of_head.detach(), 0.02) for of_head in cosine]).argmax(2)

@@ -27,7 +27,8 @@ class Exemplar(Task):
     is drawn once, in proportion to the energy of the gradient there. Classes have no weights of their own, so that
     there may be any number of them: as in later work (Doersch & Zisserman, 2017, section 3), two transformed patches of
     a seed must be closer to each other than to those of the other seeds in the batch, by a margin in cosine distance.
-    The mean is over all triplets of the global batch. Chance is the margin.
+    The mean is over all triplets of the global batch. Chance is the margin; with a single image, where there are none,
+    it is 0, as the loss is.
 
     Transformations (section 2.1): translation, scaling, rotation and, with `colour`: the projections on the principal
     components of the patch's colours times 0.5 to 2, saturation and value to a power of 0.25 to 4, times 0.7 to 1.4,
@@ -112,8 +113,10 @@ class Exemplar(Task):
         seed = torch.arange(len(z), device=z.device) % (len(z) // 2)
         negative = seed[:, None] != seed
         positive = distance.diagonal(len(z) // 2).repeat(2)[:, None]
-        hinge = F.relu(self.margin + positive - distance)[negative]
-        return Loss(hinge.mean(), {"triplets_right": (positive < distance)[negative].float().mean()}, self.margin)
+        count = negative.sum().clamp_min(1)
+        hinge = F.relu(self.margin + positive - distance)[negative].sum() / count
+        right = (positive < distance)[negative].sum() / count
+        return Loss(hinge, {"triplets_right": right}, self.margin if len(z) > 2 else 0.0)
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
         """Return each image beside four samples of its class; with `guess` the class nearest to each sample."""

@@ -27,12 +27,13 @@ class MoCo(Task):
 
     The defaults are those of v2 (Chen et al., 2020): a projector with one hidden layer, blur, temperature 0.2;
     `hidden_dim=0` and `temperature=0.07` give v1. Keys enter the queue after the loss, or each positive would also be a
-    negative. Chance is ln(`queue_size` + 1).
+    negative. For the same reason a query does not see past keys of its own image, which in small data are often in the
+    queue: half of the time if it is as long as the data. Chance is ln(`queue_size` + 1).
 
     The momentum encoder computes the keys on random parts of the batch, each with its own BatchNorm statistics: if a
     query shared its statistics with its key, they would give the key away (section 3.3, "shuffling BN").
 
-    Batch: `x` (B, 2, C, H, W) float; `noise` (B,) int64.
+    Batch: `x` (B, 2, C, H, W) float; `index`, `noise` (B,) int64.
     Published: ImageNet, ResNet-50, linear: v1, 200 epochs, 60.8%; v2, 200 epochs, 67.5%, 800 epochs, 71.1%. CIFAR-10,
     ResNet-18, 1,000 epochs: v2+ 92.9%.
 
@@ -50,6 +51,8 @@ class MoCo(Task):
 
     paper = "He et al., 2020"
     section = "images: contrastive"
+
+    owners: Tensor
 
     def __init__(
         self,
@@ -69,7 +72,8 @@ class MoCo(Task):
         self.projector = nn.Sequential(*hidden, nn.Linear(hidden_dim or encoder.dim, out_dim))
         self.momentum_encoder = frozen_copy(nn.Sequential(self.encoder, self.projector))
         self.queue = Queue(queue_size, out_dim)
-        self.keys: Tensor | None = None
+        self.register_buffer("owners", torch.full((queue_size,), -1))  # the images of the keys in the queue
+        self.seen: tuple[Tensor, Tensor] | None = None  # images and their keys, for `after_step`
 
     @classmethod
     def resolve(cls, source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,9 +98,11 @@ class MoCo(Task):
     def loss(self, batch: Batch) -> Loss:
         """Return the cross-entropy of the positive key against the queue."""
         query = self.embed(batch["x"][:, 0])
-        self.keys = self.momentum_keys(batch["x"][:, 1], batch["noise"].argsort())
-        positive = (query * self.keys).sum(1, keepdim=True)
-        logits = torch.cat([positive, product(query, self.queue.rows.T)], 1) / self.temperature
+        keys = self.momentum_keys(batch["x"][:, 1], batch["noise"].argsort())
+        self.seen = batch["index"], keys
+        own = batch["index"][:, None] == self.owners
+        negative = product(query, self.queue.rows.T).masked_fill(own, -torch.inf)
+        logits = torch.cat([(query * keys).sum(1, keepdim=True), negative], 1) / self.temperature
         right = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
         metrics = {"accuracy": accuracy(logits, right)}
         return Loss(F.cross_entropy(logits, right), metrics, math.log(len(self.queue.rows) + 1))
@@ -105,9 +111,11 @@ class MoCo(Task):
         """Update the momentum encoder and put the keys of the global batch into the queue."""
         ema_update(self.momentum_encoder[0], self.encoder, self.momentum)
         ema_update(self.momentum_encoder[1], self.projector, self.momentum)
-        if self.keys is not None:
-            self.queue.put(gather(self.keys))
-            self.keys = None
+        if self.seen is not None:
+            index, keys = (gather(part) for part in self.seen)
+            place = self.queue.put(keys)
+            self.owners[place] = index[-len(place) :]
+            self.seen = None
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
         """Return the query and the key view of each image."""

@@ -42,7 +42,8 @@ class RelativePosition(Task):
         jitter: Largest shift of each patch in each direction, as a fraction of a patch, in [0, inf).
         drop: Whether one random channel of each patch is kept and the others are replaced by noise.
         normalize: Whether each channel of each patch gets mean 0 and standard deviation 1.
-        resample: Probability that a patch is shrunk, to half its side at most, and enlarged again, in [0, 1].
+        resample: Probability that a patch is shrunk, to a tenth of its side but two pixels at least, and enlarged
+            again, in [0, 1].
         min_scale: Smallest area of the square that holds the patches, as a fraction of the image, in (0, 1].
         border: Width of the border that is left out all around, as a fraction of the side, in [0, 1/2).
         hidden_dim: Width of the hidden layer of the head, in [1, inf).
@@ -83,7 +84,7 @@ class RelativePosition(Task):
         self.drop, self.normalize, self.resample, self.min_scale = drop, normalize, resample, min_scale
         self.side = patches.side_for(encoder, self.patch_size)
         self.register_buffer(
-            "operators", patches.resamplers(self.patch_size, math.ceil(self.patch_size / 2)), persistent=False
+            "operators", patches.resamplers(self.patch_size, max(2, math.ceil(self.patch_size / 10))), persistent=False
         )
         self.head = mlp(2 * encoder.dim, hidden_dim, len(NAMES))
 
@@ -101,8 +102,9 @@ class RelativePosition(Task):
         top, left = patches.corners(cell, 3, self.patch_size + self.gap, first, moved)
         kept = integers(key, 3, 2, stream=5) if self.drop and x.shape[1] == 3 else None
         pair = patches.cut(x, top, left, self.patch_size, kept)
-        which = integers(key, len(self.operators), 2, stream=3)
-        which = torch.where(uniform(key, 2, stream=4) < self.resample, which, len(self.operators) - 1)
+        same = len(self.operators) - 1
+        which = integers(key, max(1, same), 2, stream=3)
+        which = torch.where(uniform(key, 2, stream=4) < self.resample, which, same)
         a = self.operators[which][:, :, None]
         pair = product(product(a, pair), a.mT)
         pair = patches.standardised(pair) if self.normalize else pair

@@ -30,7 +30,8 @@ class Rotation(Task):
     the angles are 22.5°, 67.5° and so on, which come in mirrored pairs; a Gaussian blur beforehand removes detail that
     the pixel grid can hold only along its diagonals; and only the disc that all rotations share is shown.
 
-    Counter-measures: `smoothing`, with eight rotations.
+    Counter-measures: `smoothing`, with eight rotations. Of images that are not square only the centre square is shifted
+    and rotated: a rim at their short sides alone would tell 0° and 180° from 90° and 270°.
 
     Batch: `x` (B, C, H, W) float. Published: CIFAR-10, NIN, conv2 features and a conv block, 91.16%.
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
+from selfsup.base.distributed import gather
 from selfsup.losses import full
 from selfsup.nn import noise
 from selfsup.nn.coded import Coded
@@ -13,6 +15,8 @@ from selfsup.nn.image.decoder import Decoder
 from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
 from selfsup.views.image import Crop, ImageViews
+
+DEAD = 0.01  # variance of a unit's mean over the data, in units of the prior's, below which it says nothing
 
 
 class VAE(Task):
@@ -22,6 +26,10 @@ class VAE(Task):
     unit variance over the normalized pixels. The loss is -E log p(x|z) + `beta` · KL(q || N(0, I)) in nats per image,
     without the constant. The reconstruction is summed over pixels: a mean would change what `beta` means. The
     representation is μ, so its linear layer stays with the encoder.
+
+    Many units of μ stay at the prior and say nothing of the image. A reader that gives all the same scale would enlarge
+    their noise, so in the representation those whose variance over the images is below 0.01 are 0 (the measure of
+    Burda et al., 2016, section 3); the metric `active` counts the others.
 
     Batch: `x` (B, C, H, W) float; `noise` (B,) int64, the key from which z is drawn.
     Published: `beta` = 4 and more disentangles the factors of faces and chairs (Higgins et al., 2017, section 4).
@@ -40,6 +48,9 @@ class VAE(Task):
     section = "images: generative"
     coupled = False
 
+    spread: Tensor
+    active: Tensor
+
     def __init__(
         self,
         encoder: Encoder,
@@ -54,6 +65,9 @@ class VAE(Task):
         self.beta, self.pad, self.flip = beta, pad, flip
         self.mean, self.log_variance = nn.Linear(encoder.dim, latent_dim), nn.Linear(encoder.dim, latent_dim)
         self.decoder = Decoder(latent_dim, encoder.spec, width=decoder_dim)
+        self.register_buffer("spread", torch.ones(latent_dim))  # variance of each unit, averaged over some steps
+        self.register_buffer("active", torch.ones(latent_dim))
+        self.seen: Tensor | None = None
 
     def views(self, spec: ImageSpec) -> ImageViews:
         """Return images and the keys of their latent codes."""
@@ -71,12 +85,22 @@ class VAE(Task):
         z = mean + (0.5 * log_variance).exp() * noise.normal(batch["noise"], mean.shape[1])
         reconstruction = 0.5 * (self.decoder(z) - x).square().flatten(1).sum(1)
         kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
+        self.seen = mean.detach()
         metrics = {"reconstruction": reconstruction.detach().mean(), "kl": kl.detach().mean()}
-        return Loss((reconstruction + self.beta * kl).mean(), metrics)
+        return Loss((reconstruction + self.beta * kl).mean(), metrics | {"active": self.active.sum()})
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Note which units say something of the images."""
+        if self.seen is not None and len(mean := gather(self.seen)) > 1:
+            self.spread.lerp_(mean.var(0).to(self.spread.dtype), 0.1)
+            active = self.spread > DEAD
+            self.active.copy_(active | ~active.any())
+        self.seen = None
 
     def representation(self) -> Encoder:
-        """Return the encoder whose output is μ."""
-        return Coded(self.encoder, self.mean)
+        """Return the encoder whose output is μ, without what its dead units say."""
+        return Coded(self.encoder, self.mean, self.active)
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
         """Return each image and its reconstruction from μ, beside a sample from the prior."""

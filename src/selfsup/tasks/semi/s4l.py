@@ -10,15 +10,13 @@ from typing import Any
 import torch.nn.functional as F
 from torch import nn
 
-from selfsup.errors import UserError, unknown
 from selfsup.nn.heads import accuracy
 from selfsup.source import Source
 from selfsup.spec import ImageSpec
 from selfsup.spec.image import NATURAL
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
-from selfsup.tasks import TASKS, find_task
 from selfsup.tasks.image.rotation import Rotation, all_rotations
-from selfsup.tasks.options import check_ranges
+from selfsup.tasks.parts import build_part, check_source, find_part
 from selfsup.tasks.semi.supervised import count_classes
 from selfsup.views.image import Crop, ImageViews
 from selfsup.views.image.family import in_family
@@ -28,8 +26,9 @@ from selfsup.views.image.labelled import LabelledViews
 class S4L(Task):
     """Cross-entropy on the labelled images plus a weighted pretext loss on all (Zhai et al., 2019, section 3).
 
-    The pretext task shares the encoder. Each batch holds as many labelled images as other samples (section 4), shifted
-    over black and flipped. Chance is ln `num_classes` + `pretext_weight` · the pretext's chance.
+    The pretext task shares the encoder; one that changes its encoder, `split_brain`, shares the changed one. Each batch
+    holds as many labelled images as other samples (section 4), shifted over black and flipped. Chance is
+    ln `num_classes` + `pretext_weight` · the pretext's chance.
 
     Batch: the pretext's keys (rotation: `x` (B, C, H, W) float), drawn from all samples, and a labelled companion for
     each: `x_labelled` (B, C, H, W) float, `y_labelled` (B,) int64 in 0..num_classes-1.
@@ -66,31 +65,26 @@ class S4L(Task):
         rotate_labelled: bool = True,
         options: dict[str, int | float | str] | None = None,
     ) -> None:
-        super().__init__(encoder)
-        if pretext not in TASKS:  # not module:Class: a recipe must not name code to import
-            raise unknown("pretext", pretext, TASKS)
-        kind = find_task(pretext)
-        if kind.needs_labels or kind.kind != "image":
-            raise UserError(f"--pretext {pretext} does not learn from unlabelled images; see `selfsup tasks`")
-        known = kind.hyperparameters()
-        for option in options or {}:
-            if option not in known:
-                raise unknown(f"option of {pretext}", option, known)
-        check_ranges(kind, options or {})
+        options = options or {}
+        known = find_part(pretext).hyperparameters()
         common = {key: value for key, value in {"pad": pad, "flip": flip}.items() if key in known}
+        part = build_part(pretext, encoder, common | options)
+        super().__init__(part.encoder)
+        self.pretext, self.name = part, pretext
         self.num_classes, self.pretext_weight, self.pad, self.flip = num_classes, pretext_weight, pad, flip
-        self.pretext = kind(encoder, **(common | (options or {})))
         self.rotate_labelled = rotate_labelled and isinstance(self.pretext, Rotation)
-        self.head = nn.Linear(encoder.dim, num_classes)
+        self.head = nn.Linear(part.encoder.dim, num_classes)
 
     @classmethod
     def resolve(cls, source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Take the number of classes from the labels."""
-        return count_classes(source, given)
+        """Take the number of classes from the labels, and the pretext's options that depend on the data."""
+        pretext = find_part(given.get("pretext", cls.hyperparameters()["pretext"].default))
+        options = pretext.resolve(source, given.get("options") or {})
+        return count_classes(source, given) | ({"options": options} if options else {})
 
     def samples(self, source: Source) -> Source:
         """Let the pretext task inspect the data."""
-        self.pretext.samples(source)
+        check_source("s4l", self.name, self.pretext, source)
         return source
 
     def views(self, spec: ImageSpec) -> LabelledViews:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from selfsup.data.spans import Spans
-from selfsup.data.text import pieces
+from selfsup.data.text import pieces, token_counts
 from selfsup.errors import UserError
 from selfsup.losses import cross_entropy
 from selfsup.nn.heads import accuracy
@@ -26,14 +26,16 @@ class Bert(Task):
 
     Of the masked tokens 80% become [MASK], 10% a random token, and 10% stay. Half of the pieces that contain two
     sentences get a segment B from another document, which also starts after the end of a sentence; a piece of one
-    sentence serves the masked tokens alone. Chance is ln V + ln 2, or one of the two if the other loss is turned off.
+    sentence serves the masked tokens alone. Chance is ln V + ln 2, or one of the two if the other loss is turned off;
+    training starts lower, because the output's bias starts at the log of the tokens' frequencies.
 
     Batch: `x` (B, T) int64; `next` (B,) int64: 1 if B follows A, 0 if not, -1 for a piece of one sentence; `noise` (B,)
     int64, from which the masked tokens and their replacements are drawn.
     Published: GLUE, BERT-Tiny/Mini/Small 64.2/65.8/71.2 (Turc et al., 2019).
 
-    Deviations: each token is masked independently, not exactly 15% of a piece; whether B follows is predicted from the
-    representation, which is the mean over the tokens unless the encoder is told to use the first.
+    Deviations: the bias starts at 0 in the paper; each token is masked independently, not exactly 15% of a piece;
+    whether B follows is predicted from the representation, which is the mean over the tokens unless the encoder is told
+    to use the first.
 
     Args:
         mask_ratio: Probability of masking a token; 0 leaves this loss out, in [0, 1).
@@ -75,12 +77,14 @@ class Bert(Task):
         self.register_buffer("continues", torch.from_numpy(continues), persistent=False)
 
     def samples(self, source: Source) -> Spans:
-        """Return the pieces of the documents; predicting the next sentence takes two documents."""
+        """Return the pieces of the documents, of which two are needed to predict the next sentence; count tokens."""
         found = pieces(source, self.encoder.spec)
         if self.next_sentence and len(np.unique(found.owners)) < 2:
             raise UserError(
                 f"{source.name} is one document; next-sentence prediction needs two: give --no-next-sentence"
             )
+        if self.mask_ratio:
+            self.mlm_head.start_at(torch.from_numpy(token_counts(found, self.encoder.spec.vocabulary)))
         return found
 
     def views(self, spec: TextSpec) -> TextViews:

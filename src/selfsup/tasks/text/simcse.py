@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from selfsup.base.distributed import gather
 from selfsup.data.spans import Spans
 from selfsup.data.text import pieces
+from selfsup.errors import UserError
 from selfsup.losses import info_nce, unit
 from selfsup.nn.heads import accuracy
 from selfsup.source import Source
@@ -22,8 +24,9 @@ from selfsup.views.text.views import TextViews
 class SimCSE(Task):
     """Find a sentence, encoded under two dropout masks, among those of the batch (Gao et al., 2021, equation 4).
 
-    The head, a linear layer and tanh, is used only in training (section 3.1). Chance is ln B, but an untrained encoder
-    starts far below it, because dropout changes little.
+    The head, a linear layer and tanh, is used only in training (section 3.1). A sentence is represented as the encoder
+    does it: by the mean over its tokens, or by the first one, as in the paper, with an encoder NAME:cls. Chance is
+    ln B, but an untrained encoder starts far below it, because dropout changes little.
 
     Batch: `x` (B, T) int64. Published: seven STS tasks, BERT-base, Spearman 76.25 on average.
 
@@ -43,6 +46,11 @@ class SimCSE(Task):
 
     def __init__(self, encoder: Encoder, *, temperature: float = 0.05, pieces: bool = False) -> None:
         super().__init__(encoder)
+        if not varies(encoder):
+            raise UserError(
+                "simcse needs an encoder with dropout, by which two encodings of a sentence differ, and this one has "
+                "none: give another --encoder, such as bert-tiny"
+            )
         self.temperature, self.pieces = temperature, pieces
         self.head = nn.Sequential(nn.Linear(encoder.dim, encoder.dim), nn.Tanh())
 
@@ -81,3 +89,16 @@ class SimCSE(Task):
             pairs = zip(captions, place.tolist(), cosine.tolist(), strict=True)
             captions = [f"{caption}; nearest: sentence {other}, cosine {value:.2f}" for caption, other, value in pairs]
         return [[Panel(text, caption)] for text, caption in zip(texts, captions, strict=True)]
+
+
+@torch.no_grad()
+def varies(encoder: Any) -> bool:
+    """Return whether the encoder, in training, encodes the same text differently each time."""
+    x = encoder.spec.example(1)
+    if next(encoder.parameters()).is_meta:
+        return True
+    trains = encoder.training
+    with torch.random.fork_rng(devices=[]):
+        first, second = encoder.train()(x), encoder(x)
+    encoder.train(trains)
+    return not torch.equal(first, second)

@@ -13,16 +13,17 @@ class Crop:
 
     Place: `scale` (fraction of the area) and `ratio` (width / height) as in torchvision's RandomResizedCrop. Without a
     scale it is the centre square, `centre` times the shorter side, shifted by up to `pad` view pixels over black
-    (RotNet). `grid` cuts that square, random or not, into grid × grid cells with `gap` view pixels between two patches,
-    each patch anywhere in its cell; `count` is then grid².
+    (RotNet), which begins beyond that square, on all four sides of a landscape too. `grid` cuts that square, random or
+    not, into grid × grid cells with `gap` view pixels between two patches, each patch anywhere in its cell; `count` is
+    then grid².
 
     Warp: rotation by up to `degrees` to either side, `shear` likewise (degrees by which columns lean), `translate` in
     each direction by up to this fraction of the side; `elastic` is the standard deviation, in view pixels, of a smooth
     random displacement (white noise under a window of a seventh of the side, as in Simard et al., 2003). All are drawn
     uniformly and are one sampling of the image, so that the view shows what lies beside the crop. Beyond the edge the
-    image is reflected, or black with `pad`: no corner gives an angle away. Then `flip` and `vertical_flip`:
-    probabilities of mirroring; `quarter_turns`: rotation by 0°, 90°, 180° or 270°, each as likely, exact: views are
-    square, and their pixels only change places. Patches of a grid have `flip` alone.
+    image is reflected, or with `pad` black beyond that square: no corner gives an angle away. Then `flip` and
+    `vertical_flip`: probabilities of mirroring; `quarter_turns`: rotation by 0°, 90°, 180° or 270°, each as likely,
+    exact: views are square, and their pixels only change places. Patches of a grid have `flip` alone.
 
     Appearance: `jitter` are the strengths (brightness, contrast, saturation, hue) of torchvision's ColorJitter, in a
     random order, with probability `jitter_p`; then `gray`, `blur` and `solarize` with their probabilities; the last two

@@ -33,7 +33,7 @@ class Places(NamedTuple):
 
     `box` (B, V, 4) float64: top, left, height, width in pixels. `bounds` (B, V, 4) int64: top, bottom, left, right of
     the pixels that the resampling may read. `flip` (B, V) bool. `black`: whether pixels outside of the bounds count as
-    black.
+    black; the bounds are then those of the centre square.
     """
 
     box: NDArray[np.float64]
@@ -65,6 +65,10 @@ def places(
         box = _random_boxes(crop, high, wide, u[:, :views], seed, epoch, indices, first)
     limits = np.zeros((len(u), crop.count, 4), dtype=np.int64)
     limits[..., 1], limits[..., 3] = shapes[:, :1], shapes[:, 1:]
+    if crop.pad:  # of a landscape too, the shift shows black on all sides, or a rim would tell which side is longer
+        corner = (shapes - shapes.min(1, keepdims=True)) // 2
+        limits[..., ::2] = corner[:, None]
+        limits[..., 1::2] = (corner + shapes.min(1, keepdims=True))[:, None]
     if crop.grid > 1:
         box = _grid_boxes(crop, box, u)
     elif crop.scale is not None:  # a crop is cut out first: its resampling reads nothing beyond its edge
@@ -77,13 +81,21 @@ def places(
 def _centre_box(
     crop: Crop, high: NDArray[np.float64], wide: NDArray[np.float64], u: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Cut the centre as torchvision does: out of the image resized to whole pixels, at a whole pixel."""
-    short = round(crop.size / crop.centre)
+    """Cut the centre as torchvision does: out of the image resized to whole pixels, at a whole pixel.
+
+    With `pad`, the centre square is cut out first, at a whole pixel of the image, then resized and shifted.
+    """
     side = np.minimum(high, wide) + 0 * u[..., 0]
+    if crop.pad:
+        shifts = np.floor(u[..., 2:4] * (2 * crop.pad + 1)) - crop.pad
+        seen = side * crop.centre
+        top = (high - side) // 2 + (side - seen) / 2 + shifts[..., 0] * seen / crop.size
+        left = (wide - side) // 2 + (side - seen) / 2 + shifts[..., 1] * seen / crop.size
+        return np.stack([top, left, seen, seen], -1)
+    short = round(crop.size / crop.centre)
     rows, columns = np.floor(short * high / side), np.floor(short * wide / side)
-    shifts = np.floor(u[..., 2:4] * (2 * crop.pad + 1)) - crop.pad
-    top = (np.rint((rows - crop.size) / 2) + shifts[..., 0]) * high / rows
-    left = (np.rint((columns - crop.size) / 2) + shifts[..., 1]) * wide / columns
+    top = np.rint((rows - crop.size) / 2) * high / rows
+    left = np.rint((columns - crop.size) / 2) * wide / columns
     return np.stack([top, left, crop.size * high / rows, crop.size * wide / columns], -1)
 
 

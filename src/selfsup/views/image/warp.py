@@ -62,7 +62,9 @@ def warps(
         u = uniform(seed, epoch, indices, each * crop.count, ELASTIC + each * first)
         knots = (2 * u - 1).reshape(count, crop.count, 2, _KNOTS, _KNOTS) * (crop.elastic * 3**0.5)  # std: elastic
         reach = np.abs(knots).max((2, 3, 4)) * _bend(size).sum(1).max() ** 2
-    return Warps(matrix, scale, knots, _regions(matrix, scale, reach, size, shapes))
+    whole = np.insert(shapes, [0, 1], 0, axis=1)[:, None]  # (B, 1, 4): top, bottom, left, right
+    bounds = where.bounds if where.black else np.broadcast_to(whole, where.bounds.shape)
+    return Warps(matrix, scale, knots, _regions(matrix, scale, reach, size, bounds))
 
 
 def _regions(
@@ -70,18 +72,22 @@ def _regions(
     scale: NDArray[np.float64],
     reach: NDArray[np.float64],
     size: int,
-    shapes: NDArray[np.int64],
+    bounds: NDArray[np.int64],
 ) -> NDArray[np.int64]:
-    """Return the part of each image that its views read, with what reflection at an edge brings in (B, V, 4)."""
+    """Return the part of each image that its views read, with what reflection at an edge brings in (B, V, 4).
+
+    `bounds` (B, V, 4): the top, bottom, left and right edge.
+    """
     ends = np.stack([-0.5 - reach, size - 0.5 + reach], -1)
     rows, columns = ends[..., [0, 0, 1, 1]], ends[..., [0, 1, 0, 1]]
     corners = matrix[..., :1] * rows[..., None, :] + matrix[..., 1:2] * columns[..., None, :] + matrix[..., 2:]
     margin = 2 * np.maximum(1, scale)  # two pixels of the canvas
-    low, high, extent = corners.min(-1) - margin, corners.max(-1) + margin, shapes[:, None].astype(np.float64)
-    begin = np.where(high > extent, np.minimum(low, 2 * extent - high), low)
-    end = np.where(low < 0, np.maximum(high, -low), high)
-    begin = np.clip(np.floor(begin), 0, extent - 1)
-    end = np.clip(np.ceil(end), begin + 1, extent)
+    low, high = corners.min(-1) - margin, corners.max(-1) + margin
+    least, most = bounds[..., ::2].astype(np.float64), bounds[..., 1::2].astype(np.float64)
+    begin = np.where(high > most, np.minimum(low, 2 * most - high), low)
+    end = np.where(low < least, np.maximum(high, 2 * least - low), high)
+    begin = np.clip(np.floor(begin), least, most - 1)
+    end = np.clip(np.ceil(end), begin + 1, most)
     return np.concatenate([begin, end - begin], -1).astype(np.int64)
 
 

@@ -1,0 +1,56 @@
+"""Tasks as parts of another one, which share its encoder: `combined`, `s4l`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from selfsup.base.notes import say
+from selfsup.errors import UserError, unknown
+from selfsup.source import Source
+from selfsup.task import Encoder, Task
+from selfsup.tasks import TASKS, find_task
+from selfsup.tasks.options import check_ranges
+
+Option = int | float | str | bool
+
+
+def find_part(name: str) -> type[Task]:
+    """Return the class of a task that can be a part of another one; raise `UserError` for any other."""
+    if name not in TASKS:  # module:Class is not allowed: a recipe must never name code to import
+        raise unknown("task", name, TASKS)
+    kind = find_task(name)
+    if kind.needs_labels or kind.kind != "image":
+        raise UserError(f"{name} does not learn from unlabelled images, so it cannot be a part of another task")
+    if name == "combined":
+        raise UserError("combined is several tasks itself, so it cannot be a part of another task")
+    if kind.lr_of is not Task.lr_of:
+        raise UserError(f"{name} sets learning rates of its own, which it cannot do as a part of another task")
+    return kind
+
+
+def build_part(name: str, encoder: Encoder, options: Mapping[str, Any]) -> Task:
+    """Return the task on this encoder. Raises `UserError` for unknown or missing options, and those out of range."""
+    kind = find_part(name)
+    known = kind.hyperparameters()
+    for option in options:
+        if option not in known:
+            raise unknown(f"option of {name}", option, known)
+    check_ranges(kind, options)
+    missing = [key for key, p in known.items() if p.default is inspect.Parameter.empty and key not in options]
+    if missing:
+        raise UserError(f"{name} needs {missing[0]} among its options")
+    return kind(encoder, **options)
+
+
+def check_source(user: str, name: str, part: Task, source: Source) -> None:
+    """Let a part measure the data, and say which of its own training defaults are not those of `user`.
+
+    Raises `UserError` for a part that makes its own samples.
+    """
+    if part.samples(source) is not source:
+        raise UserError(f"{name} makes its own samples, so it cannot be a part of another task")
+    if part.defaults:
+        own = ", ".join(f"{key} {value}" for key, value in part.defaults.items())
+        say(f"{user} trains as it does with any task, not with the defaults of {name} ({own})")
