@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import nn
+from torch import Tensor, nn
 
 from selfsup.base.checks import check_new_folder
 from selfsup.base.notes import say
@@ -38,6 +38,7 @@ from selfsup.train.device import make_fabric
 from selfsup.train.fit import fit
 from selfsup.train.plan import BATCH, Milestone, Plan, make_plan
 from selfsup.train.precision import bfloat16_saving, resolve_precision, step_seconds
+from selfsup.train.recalibrate import recalibrate, recalibrated_samples
 
 STARTED = {
     ".lock",
@@ -120,10 +121,9 @@ def build(
         batch_size = min(asked.task.defaults.get("batch_size", BATCH), max(1, count // world) * world)
     if batch_size % world:
         raise UserError(f"a batch of {batch_size} cannot be divided among {world} processes")
-    keep_stem = asked.init is not None and asked.init.keeps_stem
     with own_turn():
         torch.manual_seed(seed)
-        encoder = build_encoder(asked.encoder, asked.spec, asked.pretrained, keep_stem)
+        encoder = build_encoder(asked.encoder, asked.spec, asked.pretrained, _keeps_stem(asked))
         if asked.init is not None:
             load_weights(encoder, asked.init.load().state_dict(), asked.init.folder)
         task = asked.task(synchronised(encoder, fabric.device), **asked.hyperparameters)
@@ -147,12 +147,14 @@ def run(
     workers: int | None = None,
     cache: str | None = None,
     on_log: Callable[[nn.Module, bool], Mapping[str, float]] | None = None,
+    recalibrated: bool = True,
     quiet: bool = False,
 ) -> Run:
     """Train into a run folder, or resume where it was stopped, or return the finished run.
 
     `budget` has one entry: steps, epochs or minutes. `given` are the options of the plan (optimizer, lr, …), None for
-    the default. `on_log`: see `fit`. Raises `UserError` for a folder of another run.
+    the default. `on_log`: see `fit`. `recalibrated`: whether the statistics of the trained encoder's BatchNorm are
+    taken again (`train.recalibrate`). Raises `UserError` for a folder of another run.
     """
     asked, fabric = built.asked, built.fabric
     ended = (folder / "encoder.safetensors").exists()
@@ -172,7 +174,9 @@ def run(
             seed=built.seed,
             milestones=milestones,
         )
-        recipe = _recipe(built, dict(budget), plan)
+        kept: Any = built.task.representation()
+        samples = recalibrated_samples(kept, built.source) if recalibrated else 0
+        recipe = _recipe(built, dict(budget), plan) | ({"recalibrated": samples} if samples else {})
         if before:
             different = differences(before.recipe, json.loads(json.dumps(recipe)))
             if different:
@@ -206,10 +210,34 @@ def run(
             return Run(folder)
         if fabric.is_global_zero:
             trained: Any = built.task.representation()
+            if samples:
+                trained = _recalibrated(built, trained.state_dict(), source)
+                if not quiet:
+                    say(
+                        f"BatchNorm: statistics taken again on {samples:,} plain samples (--no-recalibrate: as trained)"
+                    )
             about = {"encoder": asked.encoder, "spec": recipe["spec"]}
             save_tensors(folder / "encoder.safetensors", trained.state_dict(), about)
         fabric.barrier()
         return Run(folder)
+
+
+def _keeps_stem(asked: Resolved) -> bool:
+    return asked.init is not None and asked.init.keeps_stem
+
+
+def _recalibrated(built: Built, weights: Mapping[str, Tensor], source: Source) -> nn.Module:
+    """Return the trained representation with BatchNorm's statistics of plain samples.
+
+    It is built anew: the one that was trained may wait for the other processes, and its statistics suit its task.
+    """
+    asked = built.asked
+    with own_turn():
+        encoder = build_encoder(asked.encoder, asked.spec, keep_stem=asked.pretrained or _keeps_stem(asked))
+        trained: Any = asked.task(encoder, **asked.hyperparameters).representation()
+    load_weights(trained, weights, "the trained encoder")
+    recalibrate(trained, source, asked.spec, seed=built.seed, device=built.fabric.device)
+    return trained
 
 
 def _notes(built: Built) -> tuple[str, ...]:

@@ -47,6 +47,7 @@ def pretrain(
     clip: float | None = None,
     pretrained: bool = False,
     init: Target | None = None,
+    recalibrate: bool = True,
     seed: int = 0,
     workers: int | None = None,
     cache: str | None = None,
@@ -87,6 +88,8 @@ def pretrain(
         pretrained: Start from the pretrained weights of timm or transformers.
         init: A finished run to start from: its encoder, with its size, channels or tokenizer, and its views unless
             others are given.
+        recalibrate: Whether to take the statistics of the trained encoder's BatchNorm again on 1,024 plain samples,
+            without labels: a task may train on patches or grey samples, whose statistics are others.
         seed: Seed of everything.
         workers: Threads that load data; by default chosen from the data. The result does not depend on their number.
         cache: Keep the decoded images of files: 'memory', or a file to map (at most 8 GiB).
@@ -132,5 +135,5 @@ def pretrain(
         built, folder, budget,
         {"optimizer": optimizer, "lr": lr, "weight_decay": weight_decay, "warmup": warmup, "clip": clip},
         until=until, micro_batch=micro_batch, workers=workers, cache=cache,
-        on_log=watched.on_log if watched else None, quiet=quiet,
+        on_log=watched.on_log if watched else None, recalibrated=recalibrate, quiet=quiet,
     )  # fmt: skip
