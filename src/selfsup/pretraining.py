@@ -24,7 +24,7 @@ from selfsup.base.writing import only_here, write_atomically
 from selfsup.data import make_spec, spec_options, split_options
 from selfsup.data.image import Files
 from selfsup.data.image.cache import Decoded
-from selfsup.encoders import build_encoder
+from selfsup.encoders import build_encoder, spec_of_weights
 from selfsup.errors import UserError
 from selfsup.nn.norm import synchronised
 from selfsup.run import Run, differences, versions
@@ -36,7 +36,7 @@ from selfsup.train.checkpoint import load_weights, save_tensors
 from selfsup.train.clock import Clock
 from selfsup.train.device import make_fabric
 from selfsup.train.fit import fit
-from selfsup.train.plan import BATCH, Milestone, Plan, make_plan
+from selfsup.train.plan import BATCH, Milestone, Plan, is_wide, make_plan
 from selfsup.train.precision import bfloat16_saving, resolve_precision, step_seconds
 from selfsup.train.recalibrate import recalibrate, recalibrated_samples
 
@@ -96,6 +96,7 @@ def resolve(
     name, task_class, hyperparameters, source = resolve_task(task, source, given)
     if init is None:
         spec, encoder = make_spec(source, **about_data), encoder or task_class.default_encoder
+        spec = _as_weights(encoder, spec) if pretrained else spec
     else:
         if pretrained or encoder not in (None, init.encoder_name):
             raise UserError(f"--init starts from the {init.encoder_name} of {init.folder}: leave --encoder out")
@@ -169,6 +170,8 @@ def run(
             asked.task,
             built.batch_size,
             given,
+            encoder=built.task.encoder,
+            trained=asked.pretrained or asked.init is not None,
             steps=steps,
             micro_batch=micro_batch,
             seed=built.seed,
@@ -186,7 +189,7 @@ def run(
                 return before
         if fabric.is_global_zero and not before:
             asked.spec.save(folder)
-            say(*_notes(built))
+            say(*_notes(built), *_rates(built, plan, given))
             _write(recipe, folder)
         source = built.source if cache is None else _cached(built.source, asked.spec, cache)
         quiet = quiet or not fabric.is_global_zero
@@ -222,6 +225,15 @@ def run(
         return Run(folder)
 
 
+def _as_weights(encoder: str, spec: Spec) -> Any:
+    """Return the spec that the pretrained weights of an encoder are used to, and say how it differs."""
+    found: Any = spec_of_weights(encoder, spec)
+    if found != spec:
+        mean, std = (", ".join(f"{value:.3g}" for value in values) for values in (found.mean, found.std))
+        say(f"images are normalized as those that {encoder} was pretrained on: mean {mean}; std {std}")
+    return found
+
+
 def _keeps_stem(asked: Resolved) -> bool:
     return asked.init is not None and asked.init.keeps_stem
 
@@ -245,6 +257,22 @@ def _notes(built: Built) -> tuple[str, ...]:
     notes: tuple[str, ...] = getattr(built.task.encoder, "notes", ())
     if len(built.source) == 1 and built.task.coupled:
         notes += (f"one sample: where {built.asked.name} compares samples with each other, it learns nothing",)
+    return notes
+
+
+def _rates(built: Built, plan: Plan, given: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what should be said once about learning rates that follow the encoder."""
+    notes: tuple[str, ...] = ()
+    if given.get("lr") is None and plan.optimizer == "adamw" and is_wide(built.task.encoder):
+        notes += (
+            f"learning rate {plan.lr:.2g}: {built.task.wide_lr:g} for 256 samples, as published for transformers of "
+            "this width; --lr gives another",
+        )
+    if plan.encoder_lr is not None:
+        notes += (
+            f"the encoder begins trained: frozen in the first {plan.warmup:.0%} of the steps, while the rest warms up, "
+            f"then at a learning rate of at most {plan.encoder_lr:.2g}",
+        )
     return notes
 
 
@@ -275,8 +303,8 @@ def _write(recipe: dict[str, Any], folder: Path) -> None:
 
 
 def _noted(plan: Plan) -> dict[str, Any]:
-    """Return the plan as in the recipe: without milestones, unless the run went by the clock."""
-    return {key: value for key, value in asdict(plan).items() if key != "milestones" or value}
+    """Return the plan as in the recipe: without what it has only sometimes."""
+    return {key: value for key, value in asdict(plan).items() if value or key not in ("milestones", "encoder_lr")}
 
 
 def _recipe(built: Built, budget: dict[str, float], plan: Plan) -> dict[str, Any]:

@@ -115,7 +115,8 @@ def fit(
                 clock.start(plan, step)  # after the first step, which compiles
             task.progress, task.steps = plan.progress(step), plan.steps
             for group in optimizer.param_groups:
-                group["lr"] = task.lr_of(group["child"], plan.lr_at(step), plan.lr)
+                child = group["child"]
+                group["lr"] = task.lr_of(child, plan.lr_at(step, child), plan.peak(child))
             with own_turn():
                 torch.manual_seed(_noise_seed(plan.seed, step, fabric.global_rank))
                 loss = forward_backward(
