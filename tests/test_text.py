@@ -18,6 +18,7 @@ from selfsup.data.open import open_data
 from selfsup.data.text import Texts, pieces, tokens
 from selfsup.encoders import build_encoder
 from selfsup.errors import UserError
+from selfsup.pretraining import build, resolve
 from selfsup.source import Labels
 from selfsup.spec import tokenizer
 from selfsup.tasks import find_task
@@ -270,6 +271,15 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(task: str, tmp_path:
     selfsup.pretrain(source, out=tmp_path / "parts", until=3, **options)
     parts = selfsup.pretrain(source, out=tmp_path / "parts", workers=2, **options).load().state_dict()
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
+
+
+@pytest.mark.parametrize(("repeated", "batch"), [(1000, 128), (40, None)])
+def test_the_default_batch_counts_the_pieces_of_a_book(repeated: int, batch: int | None) -> None:
+    book = Texts.of(["the cat sees the dog and the dog goes to the sea again . " * repeated])
+    asked = resolve("next_word", book, {"size": 32, "tokenizer": "wordpiece:300"})
+    built = build(asked)
+    assert len(built.source) > 1 == len(book)
+    assert built.batch_size == (batch or len(built.source)) <= 128
 
 
 def test_init_starts_from_another_run(run: Path, folder: Path, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ from selfsup.train.checkpoint import load_weights, save_tensors
 from selfsup.train.clock import Clock
 from selfsup.train.device import make_fabric
 from selfsup.train.fit import fit
-from selfsup.train.plan import BATCH, Milestone, Plan, is_wide, make_plan
+from selfsup.train.plan import Milestone, Plan, default_batch, is_wide, make_plan
 from selfsup.train.precision import bfloat16_saving, resolve_precision, step_seconds
 from selfsup.train.recalibrate import recalibrate, recalibrated_samples
 
@@ -117,11 +117,8 @@ def build(
 ) -> Built:
     """Make the encoder, the task and its views. Raises `UserError` if that is impossible with these data."""
     fabric = make_fabric(device, precision)
-    count, world = len(asked.source), fabric.world_size
-    if batch_size is None:
-        batch_size = min(asked.task.defaults.get("batch_size", BATCH), max(1, count // world) * world)
-    if batch_size % world:
-        raise UserError(f"a batch of {batch_size} cannot be divided among {world} processes")
+    if batch_size is not None and batch_size % fabric.world_size:
+        raise UserError(f"a batch of {batch_size} cannot be divided among {fabric.world_size} processes")
     with own_turn():
         torch.manual_seed(seed)
         encoder = build_encoder(asked.encoder, asked.spec, asked.pretrained, _keeps_stem(asked))
@@ -129,6 +126,8 @@ def build(
             load_weights(encoder, asked.init.load().state_dict(), asked.init.folder)
         task = asked.task(synchronised(encoder, fabric.device), **asked.hyperparameters)
     source = task.samples(asked.source)
+    if batch_size is None:
+        batch_size = default_batch(asked.task, len(source), fabric.world_size)
     if batch_size > len(source):
         raise UserError(f"--batch-size must be at most {len(source)} (the number of samples), not {batch_size}")
     resolved = resolve_precision(precision, fabric.device)

@@ -77,7 +77,8 @@ def pretrain(
         columns: The columns of a label file, path=COLUMN,label=COLUMN, where they are called otherwise.
         probe: Labelled data for a linear probe that is shown during the run; they do not change the run.
         probe_labels: Where the labels of these data are, as for labels.
-        batch_size: Samples a step, over all processes; by default the task's own, or 128.
+        batch_size: Samples a step, over all processes; by default the task's own, or 128; of fewer samples
+            all (texts count as the pieces that they are cut into).
         micro_batch: Samples in memory at once; the gradient is still that of the whole batch, in more time.
         optimizer: adamw, sgd or lars; by default the task's own, or adamw.
         lr: Peak learning rate; by default the task's own, or for 128 samples 0.002 for adamw, 0.05 for sgd, 0.15 for

@@ -37,7 +37,7 @@ from selfsup.task import Task
 from selfsup.tasks.resolve import resolve_task
 from selfsup.tasks.semi.supervised import Supervised
 from selfsup.train.device import make_fabric
-from selfsup.train.plan import BATCH
+from selfsup.train.plan import default_batch
 from selfsup.train.precision import resolve_precision
 from selfsup.train.recalibrate import recalibrate
 from selfsup.train.signals import Interrupted
@@ -72,10 +72,6 @@ class Tournament:
         self.began, self.minutes, self.device, self.quiet = now(), minutes, device, quiet
         self.data, self.folder, self.options = data, folder, options
         self.source = open_data(data)
-        if options["batch_size"] is None:
-            options["batch_size"] = min(BATCH, len(self.source))
-        elif options["batch_size"] > len(self.source):
-            raise UserError(f"--batch-size must be at most {len(self.source)}, not {options['batch_size']}")
         labelled = open_data(data, labels)
         has_labels = labelled.labels is not None and bool((labelled.labels.ids >= 0).any())
         if labels is not None and not has_labels:
@@ -156,7 +152,11 @@ class Tournament:
                 _, task_class, values, source = resolve_task(candidate.task, self.source, candidate.options)
                 torch.manual_seed(self.options["seed"])
                 task = task_class(build_encoder(self.options["encoder"], self.spec), **values)
-                trials[name] = Trial(task, task.samples(source), task.views(self.spec), self.options["batch_size"])
+                samples = task.samples(source)
+                batch = self.options["batch_size"] or default_batch(task_class, len(samples))
+                if batch > len(samples):
+                    raise UserError(f"--batch-size must be at most {len(samples)}, not {batch}")
+                trials[name] = Trial(task, samples, task.views(self.spec), batch)
             except Exception as error:  # whatever a task does wrong, the others can still be compared
                 left_out[name] = _reason(error)
         if judge and state.asked["scratch"]:

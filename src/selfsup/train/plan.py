@@ -107,6 +107,14 @@ def make_plan(
     return Plan(batch_size=batch_size, **values, **rest)
 
 
+def default_batch(task_class: type[Task], samples: int, world: int = 1) -> int:
+    """Return the batch if none was given: the task's or the general one, at most all samples, equal on all processes.
+
+    `samples`: how many the task learns from, which for texts are pieces of the documents.
+    """
+    return min(task_class.defaults.get("batch_size", BATCH), max(1, samples // world) * world)
+
+
 def is_wide(encoder: Any) -> bool:
     """Return whether an encoder is a transformer as wide as those for which the papers give rates."""
     has_tokens = getattr(encoder, "has_tokens", hasattr(encoder, "tokens"))
