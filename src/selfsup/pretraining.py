@@ -192,7 +192,8 @@ def run(
             _write(recipe, folder)
         source = built.source if cache is None else _cached(built.source, asked.spec, cache)
         quiet = quiet or not fabric.is_global_zero
-        if not quiet and not before and built.precision == "bfloat16" and built.chosen:
+        alone = fabric.world_size == 1  # the others would not take part in measuring
+        if not quiet and alone and not before and built.precision == "bfloat16" and built.chosen:
             saving = bfloat16_saving(built.task, source, built.views, fabric, built.batch_size, built.seed)
             print(
                 f"precision bfloat16: {saving:.1f} × the speed of float32 here; --precision float32 to compare",
