@@ -170,7 +170,7 @@ def run(
             built.batch_size,
             given,
             encoder=built.task.encoder,
-            trained=asked.pretrained or asked.init is not None,
+            trained=_begins_trained(built),
             steps=steps,
             micro_batch=micro_batch,
             seed=built.seed,
@@ -236,6 +236,13 @@ def _as_weights(encoder: str, spec: Spec) -> Any:
 
 def _keeps_stem(asked: Resolved) -> bool:
     return asked.init is not None and asked.init.keeps_stem
+
+
+def _begins_trained(built: Built) -> bool:
+    """Return whether the encoder is trained already and others are not, for which it waits."""
+    names = (name for name, parameter in built.task.named_parameters() if parameter.requires_grad)
+    started = built.asked.pretrained or built.asked.init is not None
+    return started and any(not name.startswith("encoder.") for name in names)
 
 
 def _recalibrated(built: Built, weights: Mapping[str, Tensor], source: Source) -> nn.Module:

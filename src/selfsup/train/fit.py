@@ -24,7 +24,7 @@ from selfsup.train.collapse import CollapseSignal
 from selfsup.train.failures import one_line
 from selfsup.train.log import Log, Skipped
 from selfsup.train.micro import forward_backward
-from selfsup.train.optim import build_optimizer
+from selfsup.train.optim import build_optimizer, leave_frozen
 from selfsup.train.plan import Plan
 from selfsup.train.signals import Interrupted, signals
 from selfsup.views.loader import batches
@@ -128,6 +128,7 @@ def fit(
                         f"{plan.batch_size:,}, every guess is right (the chance loss is 0); give more, and another "
                         "--out"
                     )
+                leave_frozen(raw_optimizer)
                 if plan.clip is not None:
                     fabric.clip_gradients(model, optimizer, max_norm=plan.clip)
                 optimizer.step()
