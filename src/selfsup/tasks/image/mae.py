@@ -31,8 +31,8 @@ class MAE(Task):
 
     Args:
         mask_ratio: Fraction of the patches that is masked, in (0, 1).
-        decoder_dim: Width of the decoder, a multiple of 4, in [4, inf); by default two thirds of the encoder's, in
-            whole 64s from 64 to 512, which is the paper's 512 for ViT-B.
+        decoder_dim: Width of the decoder, a multiple of 4; by default two thirds of the encoder's, in whole 64s from 64
+            to the paper's 512, which is that of ViT-B, in [4, inf).
         decoder_depth: Blocks of the decoder; 8 in the paper, in [1, inf).
         normalize: Whether the targets are normalized by the mean and standard deviation of their patch.
         min_scale: Smallest area of a crop as a fraction of the image, in (0, 1].
