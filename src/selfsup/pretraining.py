@@ -161,10 +161,13 @@ def run(
     with only_here(folder) if fabric.is_global_zero and not ended else nullcontext():
         before, began = open_before(folder), time.monotonic()
         milestones: tuple[Milestone, ...] = ()
+        kept: Any = built.task.representation()
+        samples = recalibrated_samples(kept, built.source) if recalibrated else 0
+        after = samples / built.batch_size / 3  # steps: a forward pass is about a third of one
         if before and before.recipe.get("budget") == budget:
             steps, milestones = int(before.recipe["plan"]["steps"]), _milestones(before)
         else:
-            steps = fabric.broadcast(_steps(built, budget, micro_batch))
+            steps = fabric.broadcast(_steps(built, budget, micro_batch, after))
         plan = make_plan(
             asked.task,
             built.batch_size,
@@ -176,8 +179,6 @@ def run(
             seed=built.seed,
             milestones=milestones,
         )
-        kept: Any = built.task.representation()
-        samples = recalibrated_samples(kept, built.source) if recalibrated else 0
         recipe = _recipe(built, dict(budget), plan) | ({"recalibrated": samples} if samples else {})
         if before:
             different = differences(before.recipe, json.loads(json.dumps(recipe)))
@@ -204,7 +205,8 @@ def run(
             if fabric.is_global_zero:
                 _write(recipe | {"plan": _noted(plan)}, folder)
 
-        clock = Clock(60 * budget["minutes"], record, fabric, began) if "minutes" in budget else None
+        seconds = 60 * budget.get("minutes", 0) * steps / (steps + after)
+        clock = Clock(seconds, record, fabric, began) if "minutes" in budget else None
         fit(
             built.task, source, built.views, plan, fabric, folder=folder, clock=clock,
             workers="auto" if workers is None else workers, until=until, on_log=on_log, quiet=quiet,
@@ -339,7 +341,8 @@ def _recipe(built: Built, budget: dict[str, float], plan: Plan) -> dict[str, Any
     }
 
 
-def _steps(built: Built, budget: Mapping[str, float], micro_batch: int | None) -> int:
+def _steps(built: Built, budget: Mapping[str, float], micro_batch: int | None, after: float) -> int:
+    """Return the steps of a budget; of minutes, in which the time of so many steps is needed `after` them."""
     (unit, amount), *_ = budget.items()
     if unit == "steps":
         return int(amount)
@@ -348,7 +351,7 @@ def _steps(built: Built, budget: Mapping[str, float], micro_batch: int | None) -
     seconds = step_seconds(
         built.task, built.source, built.views, built.fabric, built.batch_size, built.seed, micro_batch=micro_batch
     )
-    return max(1, int(amount * 60 / seconds))
+    return max(1, int(amount * 60 / seconds - after))
 
 
 def _cached(source: Source, spec: Spec, cache: str) -> Source:
