@@ -44,6 +44,7 @@ from selfsup.task import Encoder
 from selfsup.tasks import TASKS, find_task
 from selfsup.tasks.semi.supervised import Supervised
 from selfsup.train.device import make_fabric
+from selfsup.train.recalibrate import recalibrate
 
 SHOTS, DRAWS, STYLES = (1, 5, 10, 20), 10, 3
 BASELINES, TUNED = ("raw pixels", "untrained", "from scratch"), " tuned"
@@ -119,7 +120,9 @@ def baseline(args: argparse.Namespace) -> dict[str, object]:
     what = next(what for what in BASELINES if args.one.startswith(what))
     name = args.one.removeprefix(what).strip() or args.encoder or "convnet"
     if what == "untrained":
-        return {"name": args.one, "encoder": name, **measured(build_encoder(name, spec), spec, args.device)}
+        encoder = build_encoder(name, spec)
+        recalibrate(encoder, train, spec, seed=args.seed, device=args.device)  # as a run does
+        return {"name": args.one, "encoder": name, **measured(encoder, spec, args.device)}
     return {"name": args.one, "encoder": name, **trained(lambda: build_encoder(name, spec), spec, args, "trained")}
 
 

@@ -88,7 +88,8 @@ def test_the_plan_is_recorded_and_a_stopped_run_ends_with_the_same_weights(
         return train(self, plan, step)
 
     monkeypatch.setattr(Clock, "check", check)
-    options = {"encoder": "convnet", "minutes": 0.05, "batch_size": 4, "quiet": True}  # 3 seconds: 30 steps
+    options = {"encoder": "convnet", "minutes": 0.05, "batch_size": 4, "recalibrate": False, "quiet": True}
+    # 3 seconds: 30 steps
     whole = selfsup.pretrain(source, out=tmp_path / "whole", **options)
     plan = whole.recipe["plan"]
     assert len(plan["milestones"]) == len(MILESTONES)
@@ -102,6 +103,10 @@ def test_the_plan_is_recorded_and_a_stopped_run_ends_with_the_same_weights(
     assert done.recipe["plan"] == plan
     assert done.weights_digest() == whole.weights_digest()
     assert selfsup.pretrain(source, out=tmp_path / "stopped", **options).recipe["plan"] == plan
+
+    now[0] = 0.0
+    after = selfsup.pretrain(source, out=tmp_path / "after", **options | {"recalibrate": True})
+    assert 20 <= after.recipe["plan"]["steps"] < plan["steps"], "64 samples are read after the last step"
 
     recipe = json.loads((done.folder / "recipe.json").read_text())
     recipe["plan"]["milestones"][0][0] = 10**6

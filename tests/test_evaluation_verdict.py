@@ -33,6 +33,7 @@ def test_it_helps_only_where_every_other_row_is_worse() -> None:
         "It does not help: with 5 labels per class, simclr (linear) reaches 91.0%, 6.3 ± "
     )
     assert "cannot be told" in verdict(ABOUT, scores(ours=ours, untrained=(0.95, 0.90, 0.87)))
+    assert "than the untrained simclr, the" in verdict(ABOUT, scores(ours=ours, **{"untrained simclr": worse}))
     assert verdict(ABOUT, scores(ours=ours)) == ""
 
 

@@ -1,5 +1,6 @@
 """The loop: schedules, failures, what is logged."""
 
+import copy
 import json
 import math
 import re
@@ -17,9 +18,11 @@ import selfsup
 from selfsup.base.progress import Progress
 from selfsup.data.image import Arrays
 from selfsup.encoders import build_encoder
+from selfsup.encoders.image.timm_model import TimmModel
 from selfsup.errors import RunFailed, UserError
 from selfsup.spec import ImageSpec
 from selfsup.task import Loss, Task
+from selfsup.tasks import find_task
 from selfsup.tasks.image.rotation import Rotation, all_rotations
 from selfsup.train.channels_last import channels_last
 from selfsup.train.checkpoint import load_tensors, restore, save_tensors, training_state
@@ -54,6 +57,60 @@ def test_vectors_get_no_weight_decay() -> None:
             (0.3, True),
             (0.0, False),
         }
+
+
+def test_positions_and_tokens_get_no_weight_decay() -> None:
+    encoder = TimmModel("vit_tiny_patch16_224", ImageSpec.of(32, 3), depth=1, reg_tokens=2)
+    task = find_task("ibot")(encoder, num_prototypes=16, hidden_dim=16, out_dim=8)
+    names = {id(parameter): name for name, parameter in task.named_parameters()}
+    groups = build_optimizer(task, "adamw", 0.1, 0.3).param_groups
+    spared = {
+        names[id(one)] for group in groups if not group["weight_decay"] for one in group["params"] if one.ndim > 1
+    }
+    assert spared == {f"encoder.model.{name}" for name in ("pos_embed", "cls_token", "reg_token")}
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_frozen_parts_do_not_fill_the_moments(source: Arrays, tmp_path: Path, optimizer: str) -> None:
+    """DINO and SwAV freeze prototypes at first, and an encoder that begins trained waits for its heads."""
+
+    class Frozen(Rotation):
+        def lr_of(self, child: str, scheduled: float, peak: float) -> float:
+            return 0.0 if child == "head" and self.progress < 0.3 else scheduled
+
+    moments = []
+    for steps in (1, 3):
+        task = Frozen(build_encoder("convnet", ImageSpec.of(12, 1)))
+        before = copy.deepcopy(list(task.head.parameters()))
+        plan, folder = Plan(steps=4, batch_size=8, lr=0.1, optimizer=optimizer, clip=1.0), tmp_path / f"{steps}"
+        fit(
+            task,
+            source,
+            task.views(task.encoder.spec),
+            plan,
+            make_fabric("cpu", "float32"),
+            folder=folder,
+            until=steps,
+            quiet=True,
+        )
+        tensors, _ = load_tensors(folder / "checkpoint" / "latest.safetensors")
+        moments.append(
+            sum(key.startswith("optimizer.") and key.endswith(("exp_avg", "momentum_buffer")) for key in tensors)
+        )
+        same = all(torch.equal(*pair) for pair in zip(before, task.head.parameters(), strict=True))
+        assert same == (steps == 1)
+    count = len(list(task.parameters()))
+    assert moments == [count - len(list(task.head.parameters())), count]
+    again = Frozen(build_encoder("convnet", ImageSpec.of(12, 1)))
+    fit(
+        again,
+        source,
+        task.views(task.encoder.spec),
+        plan,
+        make_fabric("cpu", "float32"),
+        folder=tmp_path / "1",
+        quiet=True,
+    )  # resumes
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd"])

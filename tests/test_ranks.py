@@ -10,6 +10,7 @@ import torch.multiprocessing as mp
 from selfsup.encoders import build_encoder
 from selfsup.nn.norm import synchronised
 from selfsup.tasks import TASKS, find_task
+from selfsup.train.device import Replicas
 from support.sources import images, toy
 from support.tasks import SPEC, built, compare, first_batch
 
@@ -45,6 +46,17 @@ def work(rank: int, jobs, wanted, failures, ports, device: str) -> None:
                 if told:
                     failures.put(f"{name}, {world} processes, {told}")
             dist.destroy_process_group()
+
+
+def test_buffers_are_sent_once() -> None:
+    """Memory banks are large; a forward pass that sent them again would also undo what the others computed."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        replica = Replicas(parallel_devices=[torch.device("cpu")]).setup_module(built("instance", images()))
+        assert dict(replica.named_buffers())["module.bank"].numel()
+        assert not replica.broadcast_buffers
+    finally:
+        dist.destroy_process_group()
 
 
 ON_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")

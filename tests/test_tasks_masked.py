@@ -27,6 +27,7 @@ from selfsup.nn.image.self_distillation import masked_entropy
 from selfsup.spec import ImageSpec
 from selfsup.task import Task
 from selfsup.tasks import find_task
+from selfsup.tasks.image.mae import MAE, decoder_width
 from selfsup.views.image import multi_crop
 
 SPEC = ImageSpec.of(32, 3)
@@ -277,6 +278,13 @@ def test_dino_takes_a_convolutional_encoder(crops) -> None:
     task = find_task("dino")(build_encoder("convnet", SPEC), num_prototypes=8, hidden_dim=16, out_dim=8)
     task.loss(crops).value.backward()
     task.after_step()
+
+
+def test_the_decoder_of_mae_is_as_wide_as_the_encoder_asks() -> None:
+    assert [decoder_width(dim) for dim in (64, 128, 192, 384, 768, 1280)] == [64, 64, 128, 256, 512, 512]
+    task = MAE(build_encoder("vit_tiny_patch16_224", SPEC))
+    assert task.decoder.mask_token.shape == (128,)
+    assert MAE(task.encoder, decoder_dim=32).decoder.mask_token.shape == (32,)
 
 
 @pytest.mark.parametrize("name", HIDING)

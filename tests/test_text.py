@@ -18,6 +18,7 @@ from selfsup.data.open import open_data
 from selfsup.data.text import Texts, pieces, tokens
 from selfsup.encoders import build_encoder
 from selfsup.errors import UserError
+from selfsup.pretraining import build, resolve
 from selfsup.source import Labels
 from selfsup.spec import tokenizer
 from selfsup.tasks import find_task
@@ -305,6 +306,15 @@ def test_simcse_needs_dropout_and_compares_first_tokens_with_cls(folder: Path) -
         SimCSE(encoder)
     assert not encoder.training
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(("repeated", "batch"), [(1000, 128), (40, None)])
+def test_the_default_batch_counts_the_pieces_of_a_book(repeated: int, batch: int | None) -> None:
+    book = Texts.of(["the cat sees the dog and the dog goes to the sea again . " * repeated])
+    asked = resolve("next_word", book, {"size": 32, "tokenizer": "wordpiece:300"})
+    built = build(asked)
+    assert len(built.source) > 1 == len(book)
+    assert built.batch_size == (batch or len(built.source)) <= 128
 
 
 def test_init_starts_from_another_run(run: Path, folder: Path, tmp_path: Path) -> None:

@@ -3,11 +3,13 @@
 import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
+from torch import nn
 
 from selfsup.encoders import build_encoder
 from selfsup.encoders.image.timm_model import TimmModel, sines
 from selfsup.errors import UserError
 from selfsup.spec import ImageSpec
+from selfsup.tasks import find_task
 
 SPEC = ImageSpec.of(32, 3)
 
@@ -17,7 +19,10 @@ def x() -> torch.Tensor:
     return torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("name", ["vit-mini", "vit_tiny_patch16_224", "deit3_small_patch16_224"])
+ROTARY = ("vit_small_patch16_dinov3", "eva02_tiny_patch14_224", "vit_small_patch16_rope_mixed_224")
+
+
+@pytest.mark.parametrize("name", ["vit-mini", "vit_tiny_patch16_224", "deit3_small_patch16_224", *ROTARY])
 def test_all_patches_kept_are_the_features_of_timm(name: str, x: torch.Tensor) -> None:
     torch.manual_seed(0)
     encoder = TimmModel(name, SPEC, depth=2) if name != "vit-mini" else build_encoder(name, SPEC)
@@ -41,6 +46,38 @@ def test_patches_left_out_never_reach_the_blocks(x: torch.Tensor, monkeypatch: p
     hidden = torch.where(cells.repeat_interleave(4, 2).repeat_interleave(4, 3) > 0, x, 9.0)
     torch.testing.assert_close(encoder.tokens(hidden, keep), before)
     torch.testing.assert_close(encoder.tokens(x, keep.flip(1)), before.flip(1))
+
+
+@pytest.mark.parametrize("name", ROTARY)
+def test_rotary_positions_stay_with_their_patches(name: str, x: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    encoder = TimmModel(name, SPEC, depth=2).eval()
+    for key, value in encoder.named_parameters():  # timm's own start is so small that places hardly matter
+        if "gamma" in key:
+            nn.init.ones_(value)
+        elif value.ndim == 2:
+            nn.init.xavier_uniform_(value)
+    count = encoder.grid**2
+    order = torch.rand(3, count, generator=torch.Generator().manual_seed(0)).argsort(1)
+    all_tokens, shuffled = encoder.tokens(x)[:, encoder.prefix :], encoder.tokens(x, order)[:, encoder.prefix :]
+    torch.testing.assert_close(shuffled, all_tokens.gather(1, order[..., None].expand(-1, -1, encoder.dim)))
+    few = encoder.tokens(x, order[:, : count // 4])
+    assert few.shape == (3, encoder.prefix + count // 4, encoder.dim)
+    mask = torch.zeros(3, count, dtype=torch.bool)
+    mask[:, [3, 40]] = True
+    token = torch.randn(1, encoder.dim, generator=torch.Generator().manual_seed(0))
+    masked = encoder.tokens(x, mask=mask, mask_token=token)[:, encoder.prefix :]
+    changed = x.clone()
+    changed[:, :, :4, 12:16] = 9.0  # patch 3
+    again = encoder.tokens(changed, mask=mask, mask_token=token)[:, encoder.prefix :]
+    torch.testing.assert_close(again, masked)
+    assert not torch.allclose(masked[:, 3], masked[:, 40])
+    assert encoder.tokens(x[:, :, :12, :12]).shape == (3, encoder.prefix + 9, encoder.dim)
+
+
+def test_other_transformers_are_refused_in_a_line() -> None:
+    with pytest.raises(UserError, match="needs a plain vision transformer: --encoder vit, or for example"):
+        find_task("mae")(TimmModel("cait_xxs24_224", SPEC, depth=1))
 
 
 def test_a_mask_hides_the_pixels_and_keeps_the_place(x: torch.Tensor) -> None:
@@ -83,7 +120,9 @@ def test_blocks_without_an_mlp_of_their_own_are_one_line(x: torch.Tensor) -> Non
         encoder.mlp_outputs(x, 1)
 
 
-@pytest.mark.parametrize(("size", "patch"), [(28, 4), (32, 4), (64, 8), (96, 12), (224, 32)])
+@pytest.mark.parametrize(
+    ("size", "patch"), [(28, 4), (32, 4), (64, 8), (96, 12), (144, 18), (160, 16), (224, 16), (512, 16)]
+)
 def test_the_small_vit_cuts_at_least_seven_by_seven(size: int, patch: int) -> None:
     encoder = build_encoder("vit-mini", ImageSpec.of(size, 1))
     assert isinstance(encoder.model, VisionTransformer)

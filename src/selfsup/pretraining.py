@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import nn
+from torch import Tensor, nn
 
 from selfsup.base.checks import check_new_folder
 from selfsup.base.notes import say
@@ -24,7 +24,7 @@ from selfsup.base.writing import only_here, write_atomically
 from selfsup.data import make_spec, spec_options, split_options
 from selfsup.data.image import Files
 from selfsup.data.image.cache import Decoded
-from selfsup.encoders import build_encoder
+from selfsup.encoders import build_encoder, spec_of_weights
 from selfsup.errors import UserError
 from selfsup.nn.norm import synchronised
 from selfsup.run import Run, differences, versions
@@ -36,8 +36,9 @@ from selfsup.train.checkpoint import load_weights, save_tensors
 from selfsup.train.clock import Clock
 from selfsup.train.device import make_fabric
 from selfsup.train.fit import fit
-from selfsup.train.plan import BATCH, Milestone, Plan, make_plan
+from selfsup.train.plan import Milestone, Plan, default_batch, is_wide, make_plan
 from selfsup.train.precision import bfloat16_saving, resolve_precision, step_seconds
+from selfsup.train.recalibrate import recalibrate, recalibrated_samples
 
 STARTED = {
     ".lock",
@@ -95,6 +96,7 @@ def resolve(
     name, task_class, hyperparameters, source = resolve_task(task, source, given)
     if init is None:
         spec, encoder = make_spec(source, **about_data), encoder or task_class.default_encoder
+        spec = _as_weights(encoder, spec) if pretrained else spec
     else:
         if pretrained or encoder not in (None, init.encoder_name):
             raise UserError(f"--init starts from the {init.encoder_name} of {init.folder}: leave --encoder out")
@@ -115,19 +117,17 @@ def build(
 ) -> Built:
     """Make the encoder, the task and its views. Raises `UserError` if that is impossible with these data."""
     fabric = make_fabric(device, precision)
-    count, world = len(asked.source), fabric.world_size
-    if batch_size is None:
-        batch_size = min(asked.task.defaults.get("batch_size", BATCH), max(1, count // world) * world)
-    if batch_size % world:
-        raise UserError(f"a batch of {batch_size} cannot be divided among {world} processes")
-    keep_stem = asked.init is not None and asked.init.keeps_stem
+    if batch_size is not None and batch_size % fabric.world_size:
+        raise UserError(f"a batch of {batch_size} cannot be divided among {fabric.world_size} processes")
     with own_turn():
         torch.manual_seed(seed)
-        encoder = build_encoder(asked.encoder, asked.spec, asked.pretrained, keep_stem)
+        encoder = build_encoder(asked.encoder, asked.spec, asked.pretrained, _keeps_stem(asked))
         if asked.init is not None:
             load_weights(encoder, asked.init.load().state_dict(), asked.init.folder)
         task = asked.task(synchronised(encoder, fabric.device), **asked.hyperparameters)
     source = task.samples(asked.source)
+    if batch_size is None:
+        batch_size = default_batch(asked.task, len(source), fabric.world_size)
     if batch_size > len(source):
         raise UserError(f"--batch-size must be at most {len(source)} (the number of samples), not {batch_size}")
     resolved = resolve_precision(precision, fabric.device)
@@ -147,32 +147,39 @@ def run(
     workers: int | None = None,
     cache: str | None = None,
     on_log: Callable[[nn.Module, bool], Mapping[str, float]] | None = None,
+    recalibrated: bool = True,
     quiet: bool = False,
 ) -> Run:
     """Train into a run folder, or resume where it was stopped, or return the finished run.
 
     `budget` has one entry: steps, epochs or minutes. `given` are the options of the plan (optimizer, lr, …), None for
-    the default. `on_log`: see `fit`. Raises `UserError` for a folder of another run.
+    the default. `on_log`: see `fit`. `recalibrated`: whether the statistics of the trained encoder's BatchNorm are
+    taken again (`train.recalibrate`). Raises `UserError` for a folder of another run.
     """
     asked, fabric = built.asked, built.fabric
     ended = (folder / "encoder.safetensors").exists()
     with only_here(folder) if fabric.is_global_zero and not ended else nullcontext():
         before, began = open_before(folder), time.monotonic()
         milestones: tuple[Milestone, ...] = ()
+        kept: Any = built.task.representation()
+        samples = recalibrated_samples(kept, built.source) if recalibrated else 0
+        after = samples / built.batch_size / 3  # steps: a forward pass is about a third of one
         if before and before.recipe.get("budget") == budget:
             steps, milestones = int(before.recipe["plan"]["steps"]), _milestones(before)
         else:
-            steps = fabric.broadcast(_steps(built, budget, micro_batch))
+            steps = fabric.broadcast(_steps(built, budget, micro_batch, after))
         plan = make_plan(
             asked.task,
             built.batch_size,
             given,
+            encoder=built.task.encoder,
+            trained=_begins_trained(built),
             steps=steps,
             micro_batch=micro_batch,
             seed=built.seed,
             milestones=milestones,
         )
-        recipe = _recipe(built, dict(budget), plan)
+        recipe = _recipe(built, dict(budget), plan) | ({"recalibrated": samples} if samples else {})
         if before:
             different = differences(before.recipe, json.loads(json.dumps(recipe)))
             if different:
@@ -182,11 +189,12 @@ def run(
                 return before
         if fabric.is_global_zero and not before:
             asked.spec.save(folder)
-            say(*_notes(built))
+            say(*_notes(built), *_rates(built, plan, given))
             _write(recipe, folder)
         source = built.source if cache is None else _cached(built.source, asked.spec, cache)
         quiet = quiet or not fabric.is_global_zero
-        if not quiet and not before and built.precision == "bfloat16" and built.chosen:
+        alone = fabric.world_size == 1  # the others would not take part in measuring
+        if not quiet and alone and not before and built.precision == "bfloat16" and built.chosen:
             saving = bfloat16_saving(built.task, source, built.views, fabric, built.batch_size, built.seed)
             print(
                 f"precision bfloat16: {saving:.1f} × the speed of float32 here; --precision float32 to compare",
@@ -197,7 +205,8 @@ def run(
             if fabric.is_global_zero:
                 _write(recipe | {"plan": _noted(plan)}, folder)
 
-        clock = Clock(60 * budget["minutes"], record, fabric, began) if "minutes" in budget else None
+        seconds = 60 * budget.get("minutes", 0) * steps / (steps + after)
+        clock = Clock(seconds, record, fabric, began) if "minutes" in budget else None
         fit(
             built.task, source, built.views, plan, fabric, folder=folder, clock=clock,
             workers="auto" if workers is None else workers, until=until, on_log=on_log, quiet=quiet,
@@ -206,10 +215,50 @@ def run(
             return Run(folder)
         if fabric.is_global_zero:
             trained: Any = built.task.representation()
+            if samples:
+                trained = _recalibrated(built, trained.state_dict(), source)
+                if not quiet:
+                    say(
+                        f"BatchNorm: statistics taken again on {samples:,} plain samples (--no-recalibrate: as trained)"
+                    )
             about = {"encoder": asked.encoder, "spec": recipe["spec"]}
             save_tensors(folder / "encoder.safetensors", trained.state_dict(), about)
         fabric.barrier()
         return Run(folder)
+
+
+def _as_weights(encoder: str, spec: Spec) -> Any:
+    """Return the spec that the pretrained weights of an encoder are used to, and say how it differs."""
+    found: Any = spec_of_weights(encoder, spec)
+    if found != spec:
+        mean, std = (", ".join(f"{value:.3g}" for value in values) for values in (found.mean, found.std))
+        say(f"images are normalized as those that {encoder} was pretrained on: mean {mean}; std {std}")
+    return found
+
+
+def _keeps_stem(asked: Resolved) -> bool:
+    return asked.init is not None and asked.init.keeps_stem
+
+
+def _begins_trained(built: Built) -> bool:
+    """Return whether the encoder is trained already and others are not, for which it waits."""
+    names = (name for name, parameter in built.task.named_parameters() if parameter.requires_grad)
+    started = built.asked.pretrained or built.asked.init is not None
+    return started and any(not name.startswith("encoder.") for name in names)
+
+
+def _recalibrated(built: Built, weights: Mapping[str, Tensor], source: Source) -> nn.Module:
+    """Return the trained representation with BatchNorm's statistics of plain samples.
+
+    It is built anew: the one that was trained may wait for the other processes, and its statistics suit its task.
+    """
+    asked = built.asked
+    with own_turn():
+        encoder = build_encoder(asked.encoder, asked.spec, keep_stem=asked.pretrained or _keeps_stem(asked))
+        trained: Any = asked.task(encoder, **asked.hyperparameters).representation()
+    load_weights(trained, weights, "the trained encoder")
+    recalibrate(trained, source, asked.spec, seed=built.seed, device=built.fabric.device)
+    return trained
 
 
 def _notes(built: Built) -> tuple[str, ...]:
@@ -217,6 +266,22 @@ def _notes(built: Built) -> tuple[str, ...]:
     notes: tuple[str, ...] = getattr(built.task.encoder, "notes", ())
     if len(built.source) == 1 and built.task.coupled:
         notes += (f"one sample: where {built.asked.name} compares samples with each other, it learns nothing",)
+    return notes
+
+
+def _rates(built: Built, plan: Plan, given: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what should be said once about learning rates that follow the encoder."""
+    notes: tuple[str, ...] = ()
+    if given.get("lr") is None and plan.optimizer == "adamw" and is_wide(built.task.encoder):
+        notes += (
+            f"learning rate {plan.lr:.2g}: {built.task.wide_lr:g} for 256 samples, as published for transformers of "
+            "this width; --lr gives another",
+        )
+    if plan.encoder_lr is not None:
+        notes += (
+            f"the encoder begins trained: frozen in the first {plan.warmup:.0%} of the steps, while the rest warms up, "
+            f"then at a learning rate of at most {plan.encoder_lr:.2g}",
+        )
     return notes
 
 
@@ -247,8 +312,8 @@ def _write(recipe: dict[str, Any], folder: Path) -> None:
 
 
 def _noted(plan: Plan) -> dict[str, Any]:
-    """Return the plan as in the recipe: without milestones, unless the run went by the clock."""
-    return {key: value for key, value in asdict(plan).items() if key != "milestones" or value}
+    """Return the plan as in the recipe: without what it has only sometimes."""
+    return {key: value for key, value in asdict(plan).items() if value or key not in ("milestones", "encoder_lr")}
 
 
 def _recipe(built: Built, budget: dict[str, float], plan: Plan) -> dict[str, Any]:
@@ -276,7 +341,8 @@ def _recipe(built: Built, budget: dict[str, float], plan: Plan) -> dict[str, Any
     }
 
 
-def _steps(built: Built, budget: Mapping[str, float], micro_batch: int | None) -> int:
+def _steps(built: Built, budget: Mapping[str, float], micro_batch: int | None, after: float) -> int:
+    """Return the steps of a budget; of minutes, in which the time of so many steps is needed `after` them."""
     (unit, amount), *_ = budget.items()
     if unit == "steps":
         return int(amount)
@@ -285,7 +351,7 @@ def _steps(built: Built, budget: Mapping[str, float], micro_batch: int | None) -
     seconds = step_seconds(
         built.task, built.source, built.views, built.fabric, built.batch_size, built.seed, micro_batch=micro_batch
     )
-    return max(1, int(amount * 60 / seconds))
+    return max(1, int(amount * 60 / seconds - after))
 
 
 def _cached(source: Source, spec: Spec, cache: str) -> Source:

@@ -88,6 +88,7 @@ class Task(nn.Module, ABC):
     default_encoder: ClassVar[str] = "resnet18"
     small_encoder: ClassVar[str] = "convnet"  # built at once: for images of a task's inputs
     defaults: ClassVar[Mapping[str, Any]] = {}  # of `train.plan.Plan`, in place of the general ones
+    wide_lr: ClassVar[float] = 1.5e-4  # AdamW's for 256 samples and a transformer as wide as ViT-B or BERT-base
     counters: ClassVar[
         Mapping[str, Mapping[str, Any]]
     ] = {}  # cue of `audit` -> options that remove it: {"rim": {"gap": 4}}

@@ -70,7 +70,7 @@ def compare(
         draws: How many times the labels are drawn, at least 5.
         scratch: Whether to train from scratch too, on the draws of the labels that there is time for.
         out: The folder of the comparison, for compare.json, compare.png and a run folder for each task.
-        batch_size: Samples per step, at most the number of samples; by default 128, or all of fewer.
+        batch_size: Samples per step, at most the number of samples; by default as `pretrain`: 128, or all of fewer.
         precision: auto (bfloat16 where the processor has it), float32, bfloat16 or float16.
         seed: Seed of everything, at least 0.
         device: Where to compute: auto, cpu, cuda or mps.

@@ -120,10 +120,10 @@ def evaluate(
         raise UserError(f"--semi is for --target classes, not {target}")
     encoder = run.load()
     torch.manual_seed(seed + 1)
-    encoders = [
-        FrozenEncoder(run.task, encoder, run.spec),
-        FrozenEncoder("untrained", run.fresh_encoder(), run.spec),
-    ]
+    encoders = [FrozenEncoder(run.task, encoder, run.spec)]
+    encoders.append(FrozenEncoder("untrained", run.fresh_encoder(), run.spec, untrained=True))
+    if (own := _other_representation(run, seed + 1)) is not None:
+        encoders.append(FrozenEncoder(f"untrained {run.task}", own, run.spec, untrained=True))
     encoders += [load_reference(reference)] if reference is not None else []
     labels, test_labels = name_columns(columns, labels, test_labels)
     parts = make_parts(open_data(data, labels), None if test is None else open_data(test, test_labels), wanted, seed)
@@ -140,6 +140,16 @@ def evaluate(
     except RunFailed as error:  # a run folder that may only be read: the numbers are worth more than the note
         print(error, file=sys.stderr)
     return result
+
+
+def _other_representation(run: Run, seed: int) -> nn.Module | None:
+    """Return the untrained representation of a task that keeps more than the encoder, or another one; else None."""
+    import torch
+
+    torch.manual_seed(seed)
+    task = run.fresh_task()
+    kept: Any = None if task is None else task.representation()
+    return None if kept is None or type(kept) is type(run.fresh_encoder()) else kept
 
 
 def _classifiers(

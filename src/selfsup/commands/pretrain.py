@@ -47,6 +47,7 @@ def pretrain(
     clip: float | None = None,
     pretrained: bool = False,
     init: Target | None = None,
+    recalibrate: bool = True,
     seed: int = 0,
     workers: int | None = None,
     cache: str | None = None,
@@ -76,17 +77,21 @@ def pretrain(
         columns: The columns of a label file, path=COLUMN,label=COLUMN, where they are called otherwise.
         probe: Labelled data for a linear probe that is shown during the run; they do not change the run.
         probe_labels: Where the labels of these data are, as for labels.
-        batch_size: Samples a step, over all processes; by default the task's own, or 128.
+        batch_size: Samples a step, over all processes; by default the task's own, or 128; of fewer samples
+            all (texts count as the pieces that they are cut into).
         micro_batch: Samples in memory at once; the gradient is still that of the whole batch, in more time.
         optimizer: adamw, sgd or lars; by default the task's own, or adamw.
         lr: Peak learning rate; by default the task's own, or for 128 samples 0.002 for adamw, 0.05 for sgd, 0.15 for
-            lars, times the batch over 128 (adamw: its square root).
+            lars, times the batch over 128 (adamw: its square root). Lower for wide transformers and for encoders that
+            begin trained: see docs/training.md.
         weight_decay: By default the task's own, or 0.05 for adamw, 0.0005 for sgd, 0.000001 for lars.
         warmup: Fraction of the steps in which the learning rate rises, before it falls along a cosine; 0.05 by default.
         clip: Largest norm of the gradient.
         pretrained: Start from the pretrained weights of timm or transformers.
         init: A finished run to start from: its encoder, with its size, channels or tokenizer, and its views unless
             others are given.
+        recalibrate: Whether to take the statistics of the trained encoder's BatchNorm again on 1,024 plain samples,
+            without labels: a task may train on patches or grey samples, whose statistics are others.
         seed: Seed of everything.
         workers: Threads that load data; by default chosen from the data. The result does not depend on their number.
         cache: Keep the decoded images of files: 'memory', or a file to map (at most 8 GiB).
@@ -132,5 +137,5 @@ def pretrain(
         built, folder, budget,
         {"optimizer": optimizer, "lr": lr, "weight_decay": weight_decay, "warmup": warmup, "clip": clip},
         until=until, micro_batch=micro_batch, workers=workers, cache=cache,
-        on_log=watched.on_log if watched else None, quiet=quiet,
+        on_log=watched.on_log if watched else None, recalibrated=recalibrate, quiet=quiet,
     )  # fmt: skip

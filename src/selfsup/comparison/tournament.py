@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
+from torch import nn
 
 from selfsup.base.writing import whole_file
 from selfsup.comparison.candidates import find_candidates
@@ -36,8 +37,9 @@ from selfsup.task import Task
 from selfsup.tasks.resolve import resolve_task
 from selfsup.tasks.semi.supervised import Supervised
 from selfsup.train.device import make_fabric
-from selfsup.train.plan import BATCH
+from selfsup.train.plan import default_batch
 from selfsup.train.precision import resolve_precision
+from selfsup.train.recalibrate import recalibrate
 from selfsup.train.signals import Interrupted
 
 LEGS = (0.5, 1.0)  # of the last stage, where the clock is looked at half-way
@@ -70,10 +72,6 @@ class Tournament:
         self.began, self.minutes, self.device, self.quiet = now(), minutes, device, quiet
         self.data, self.folder, self.options = data, folder, options
         self.source = open_data(data)
-        if options["batch_size"] is None:
-            options["batch_size"] = min(BATCH, len(self.source))
-        elif options["batch_size"] > len(self.source):
-            raise UserError(f"--batch-size must be at most {len(self.source)}, not {options['batch_size']}")
         labelled = open_data(data, labels)
         has_labels = labelled.labels is not None and bool((labelled.labels.ids >= 0).any())
         if labels is not None and not has_labels:
@@ -154,7 +152,11 @@ class Tournament:
                 _, task_class, values, source = resolve_task(candidate.task, self.source, candidate.options)
                 torch.manual_seed(self.options["seed"])
                 task = task_class(build_encoder(self.options["encoder"], self.spec), **values)
-                trials[name] = Trial(task, task.samples(source), task.views(self.spec), self.options["batch_size"])
+                samples = task.samples(source)
+                batch = self.options["batch_size"] or default_batch(task_class, len(samples))
+                if batch > len(samples):
+                    raise UserError(f"--batch-size must be at most {len(samples)}, not {batch}")
+                trials[name] = Trial(task, samples, task.views(self.spec), batch)
             except Exception as error:  # whatever a task does wrong, the others can still be compared
                 left_out[name] = _reason(error)
         if judge and state.asked["scratch"]:
@@ -216,11 +218,17 @@ class Tournament:
         torch.manual_seed(self.options["seed"])  # the weights with which the candidates begin
         untrained: Any = build_encoder(self.options["encoder"], self.spec)
         with state.timed("scoring", of="untrained", part="features"):
+            self._recalibrate(untrained)
             features = judge.features(untrained)
         with state.timed("scoring", of="untrained", part="reading"):
             state.scores["untrained"] = [judge.read(features)]
         extraction, reading = (float(one["seconds"]) for one in state.spent[-2:])
         return about, extraction + reading, extraction
+
+    def _recalibrate(self, encoder: nn.Module) -> None:
+        """Take BatchNorm's statistics as a finished run does, of the untrained encoder too."""
+        device = self.judge.fabric.device
+        recalibrate(encoder, self.source, self.spec, seed=self.options["seed"], device=device)
 
     def _about_labels(self, judge: Accuracy) -> dict[str, Any]:
         parts, (first, *_) = judge.parts, judge.parts.folds
@@ -272,6 +280,7 @@ class Tournament:
                     raise UserError(f"its run was continued to step {step:,}, beyond the {until:,} of the plan")
                 with self.state.timed("scoring", of=name, stage=stage + 1):
                     trained: Any = task.representation()
+                    self._recalibrate(trained)
                     score = self.judge.read(self.judge.features(trained, last))
                 self.state.scores.setdefault(name, []).append(score)
         except Interrupted:

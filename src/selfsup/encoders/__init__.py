@@ -28,3 +28,15 @@ def build_encoder(name: str, spec: Spec, pretrained: bool = False, keep_stem: bo
         raise UserError(f"an encoder is given by its name, not as {type(name).__name__}: see docs/encoders.md")
     more = {"keep_stem": True} if keep_stem and spec.kind == "image" else {}
     return importlib.import_module(ENCODERS[spec.kind]).build(name, spec, pretrained, **more)
+
+
+def spec_of_weights(name: str, spec: Any) -> Any:
+    """Return the spec of the samples that the pretrained weights of an encoder are used to: images of their mean, std.
+
+    The same spec where it is not known, and for texts, whose tokenizer is that of the weights.
+    """
+    if spec.kind != "image" or not isinstance(name, str):
+        return spec
+    from selfsup.encoders.image import spec_of_weights
+
+    return spec_of_weights(name, spec)

@@ -21,11 +21,15 @@ TOKEN_NUMBERS = 2**30  # that fit into memory
 
 
 class FrozenEncoder(NamedTuple):
-    """An encoder that is only read, the name of its row, and the samples that it takes."""
+    """An encoder that is only read, the name of its row, and the samples that it takes.
+
+    An `untrained` one gets the statistics of the training samples for its BatchNorm, as a trained one has.
+    """
 
     name: str
     encoder: nn.Module
     spec: Any
+    untrained: bool = False
 
 
 def principal_components(train: NDArray[np.float32], test: NDArray[np.float32]) -> tuple[Poolings, Poolings]:

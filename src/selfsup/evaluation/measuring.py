@@ -27,6 +27,7 @@ from selfsup.evaluation.targets import draw_labels
 from selfsup.evaluation.verdict import FEW_STEPS
 from selfsup.run import Run
 from selfsup.source import Source
+from selfsup.train.recalibrate import recalibrate
 
 UNLABELLED = 30_000  # samples without a label that are used, at most
 
@@ -93,6 +94,9 @@ def measure(
     pool = parts.pool(UNLABELLED if target.by_class else 0, seed)
     (kept, x), (test_kept, test_x) = raw.features((pool, parts.test), spec, quiet)
     own = Frozen(raw.NAME, raw.module(), spec, {"own": x}, {"own": test_x}, raw.STANDARDISED)
+    for one in encoders:
+        if one.untrained:
+            recalibrate(one.encoder, pool, one.spec, seed=seed, device=fabric.device)
     rows = [*_encoded(encoders, (pool, parts.test), protocols, fabric.device, quiet), own]
     num_train = int((kept < len(parts.train)).sum())
     pool, train, test = pool.take(kept), parts.train.take(kept[:num_train]), parts.test.take(test_kept)
@@ -187,7 +191,7 @@ def _encoded(
 ) -> Iterator[Frozen]:
     """Yield the features of each encoder that the protocols need; only the first encoder has to have all of them."""
     needed = {EVALUATORS[name].features: name for name in protocols if name in EVALUATORS}
-    for place, (name, encoder, spec) in enumerate(encoders):
+    for place, (name, encoder, spec, _) in enumerate(encoders):
         x, test_x = encode(encoder, parts, spec, device, "poolings" in needed, quiet)
         if "tokens" in needed and (place == 0 or has(encoder, "tokens")):
             tokens = encode_tokens(encoder, parts, spec, device, needed["tokens"], quiet)

@@ -62,7 +62,8 @@ def verdict(about: Mapping[str, Any], scores: Sequence[Score]) -> str:
     if shots == 1:
         labels = labels.replace("labels", "label").replace("samples", "sample")
     start = f"with {labels}, {task} ({reader}) reaches {_amount(about, own.mean)}, "
-    name = RIVALS.get(closest.rival.representation, closest.rival.representation)
+    rivals = RIVALS | {f"untrained {task}": f"the untrained {task}"}
+    name = rivals.get(closest.rival.representation, closest.rival.representation)
     difference = (
         f"{_amount(about, abs(closest.mean), closest.half)} {'more' if closest.mean >= 0 else 'less'} than {name}"
     )

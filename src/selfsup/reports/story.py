@@ -50,6 +50,8 @@ def what_was_done(run: Run, note: str) -> Section:
         ("precision", recipe["precision"]),
         ("versions", _pairs(recipe.get("versions", {}))),
     ]
+    if samples := recipe.get("recalibrated"):
+        rows.insert(-1, ("BatchNorm", f"statistics of {samples} plain samples, taken again after training"))
     command = recipe.get("command", "the command was not recorded")
     body = [tag("pre", tag("code", command), tabindex="0"), table([], rows, css="facts")]
     return Section("done", "What was done", join([*body, tag("p", note) if note else ""]))

@@ -8,6 +8,8 @@ from datetime import timedelta
 
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from selfsup.base.processes import limit_threads
 from selfsup.base.quiet import quiet_libraries
@@ -22,6 +24,19 @@ MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # of malloc.h
 KEPT = 2**30  # bytes: larger blocks, and free memory beyond this, go back to the system
 
 
+class Replicas(DDPStrategy):
+    """DDP that sends buffers once, when a run begins, and not before every forward pass.
+
+    Every process computes the same ones (`tests/test_ranks.py`): memory banks, queues, centres, batch statistics.
+    """
+
+    def setup_module(self, module: nn.Module) -> DistributedDataParallel:
+        """Return the module that averages gradients."""
+        replica = super().setup_module(module)
+        replica.broadcast_buffers = False  # as an argument it would also leave out the first time
+        return replica
+
+
 def make_fabric(device: str, precision: str) -> Fabric:
     """Return Lightning Fabric on a device (auto, cpu, cuda, mps), in as many processes as torchrun or srun started.
 
@@ -34,7 +49,7 @@ def make_fabric(device: str, precision: str) -> Fabric:
         raise unknown("device", device, DEVICES)
     if here.world % here.local_world:
         raise UserError(f"{here.world} processes cannot be {here.local_world} on each machine: start equally many")
-    strategy = DDPStrategy(timeout=timedelta(seconds=TIMEOUT)) if here.world > 1 else "auto"
+    strategy = Replicas(timeout=timedelta(seconds=TIMEOUT)) if here.world > 1 else "auto"
     with quiet_libraries():
         try:
             probe = Fabric(accelerator=device, devices=1, plugins=Processes(Launched()))

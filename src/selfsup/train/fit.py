@@ -24,7 +24,7 @@ from selfsup.train.collapse import CollapseSignal
 from selfsup.train.failures import one_line
 from selfsup.train.log import Log, Skipped
 from selfsup.train.micro import forward_backward
-from selfsup.train.optim import build_optimizer
+from selfsup.train.optim import build_optimizer, leave_frozen
 from selfsup.train.plan import Plan
 from selfsup.train.signals import Interrupted, signals
 from selfsup.views.loader import batches
@@ -115,7 +115,8 @@ def fit(
                 clock.start(plan, step)  # after the first step, which compiles
             task.progress, task.steps = plan.progress(step), plan.steps
             for group in optimizer.param_groups:
-                group["lr"] = task.lr_of(group["child"], plan.lr_at(step), plan.lr)
+                child = group["child"]
+                group["lr"] = task.lr_of(child, plan.lr_at(step, child), plan.peak(child))
             with own_turn():
                 torch.manual_seed(_noise_seed(plan.seed, step, fabric.global_rank))
                 loss = forward_backward(
@@ -127,6 +128,7 @@ def fit(
                         f"{plan.batch_size:,}, every guess is right (the chance loss is 0); give more, and another "
                         "--out"
                     )
+                leave_frozen(raw_optimizer)
                 if plan.clip is not None:
                     fabric.clip_gradients(model, optimizer, max_norm=plan.clip)
                 optimizer.step()

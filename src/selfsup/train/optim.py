@@ -22,19 +22,22 @@ def build_optimizer(
     """Return the optimizer of a module's trained parameters, with groups for each `child` of the module.
 
     `adamw` with `betas`; `sgd` with Nesterov momentum 0.9; `lars` (You et al., 2017) with momentum 0.9. Vectors
-    (biases, BatchNorm) get no weight decay, and under LARS no trust ratio (Grill et al., 2020, section 3.2).
+    (biases, BatchNorm) get no weight decay, and under LARS no trust ratio (Grill et al., 2020, section 3.2); nor do
+    positions and tokens that a model names in `no_weight_decay()`, as timm's do.
 
     `fused` makes AdamW and SGD one pass over memory, on a CPU six times as fast. It wants gradients and moments laid
     out in memory as their parameters are, which autograd and `restore` see to, and on a CPU checks nothing. Without it
     torch chooses what is best for the device.
     """
     parts: dict[tuple[str, bool], list[nn.Parameter]] = {}
+    spared = _spared(module)
     for key, parameter in module.named_parameters():
         if parameter.requires_grad:
-            parts.setdefault((key.partition(".")[0], parameter.ndim > 1), []).append(parameter)
+            decays = parameter.ndim > 1 and key not in spared
+            parts.setdefault((key.partition(".")[0], decays), []).append(parameter)
     groups: list[dict[str, Any]] = [
-        {"params": parameters, "weight_decay": weight_decay if matrices else 0.0, "child": child}
-        for (child, matrices), parameters in parts.items()
+        {"params": parameters, "weight_decay": weight_decay if decays else 0.0, "child": child}
+        for (child, decays), parameters in parts.items()
     ]
     if name == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True, fused=fused or None)
@@ -43,6 +46,24 @@ def build_optimizer(
 
         return Lars(groups, lr=lr, momentum=0.9)
     return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=fused or None)
+
+
+def leave_frozen(optimizer: torch.optim.Optimizer) -> None:
+    """Drop the gradients of groups whose learning rate is 0, which would only fill the optimizer's moments."""
+    for group in optimizer.param_groups:
+        if group["lr"] == 0:
+            for parameter in group["params"]:
+                parameter.grad = None
+
+
+def _spared(module: nn.Module) -> set[str]:
+    """Return the names of the positions and tokens among the parameters, which are not to shrink."""
+    found: set[str] = set()
+    for name, part in module.named_modules():
+        listed = getattr(part, "no_weight_decay", None)
+        if callable(listed):
+            found |= {f"{name}.{key}" if name else key for key in listed()}
+    return found
 
 
 def warmup_cosine(progress: float, warmup: float) -> float:

@@ -16,6 +16,8 @@ from selfsup.train.optim import warmup_cosine
 LR = {"adamw": 2e-3, "sgd": 0.05, "lars": 0.15}  # at a batch of `BATCH`
 WEIGHT_DECAY = {"adamw": 0.05, "sgd": 5e-4, "lars": 1e-6}
 BATCH = 128
+WIDE = 768  # of a transformer: ViT-B's and BERT-base's; from here on the rates are those of the papers
+TRAINED = 0.1  # of the peak rate, for an encoder that begins trained and is not wide
 EPOCHS = 100  # if no budget was given
 
 
@@ -33,6 +35,7 @@ class Plan:
 
     `batch_size` is the global one; `lr` the peak; `clip` the largest gradient norm; `betas` are AdamW's; `micro_batch`
     is how many samples a process holds in memory at once (see `train.micro`); a run by the clock has `milestones`.
+    `encoder_lr` is the peak of an encoder that begins trained, which is frozen while the rest warms up.
     """
 
     steps: int
@@ -46,6 +49,7 @@ class Plan:
     micro_batch: int | None = None
     seed: int = 0
     milestones: tuple[Milestone, ...] = ()
+    encoder_lr: float | None = None
 
     def progress(self, step: float) -> float:
         """Return how far the schedule is after some steps, 0 to 1: in proportion from milestone to milestone."""
@@ -54,13 +58,38 @@ class Plan:
         steps, progress, _ = zip(Milestone(0, 0.0, 0.0), *self.milestones, Milestone(self.steps, 1.0, 0.0), strict=True)
         return float(np.interp(step, steps, progress))
 
-    def lr_at(self, step: int) -> float:
-        """Return the learning rate of a step: `lr` times warm-up and cosine; the first step is not wasted on zero."""
-        return self.lr * warmup_cosine(self.progress(step + 0.5), self.warmup)
+    def lr_at(self, step: int, child: str = "") -> float:
+        """Return the learning rate of a step: the peak times warm-up and cosine; the first step is not wasted on zero.
+
+        `child`: of the task; that of an `encoder` that begins trained warms up when the other parts have.
+        """
+        progress = self.progress(step + 0.5)
+        if child == "encoder" and self.encoder_lr is not None:
+            if progress <= self.warmup:
+                return 0.0
+            progress = (progress - self.warmup) / (1 - self.warmup)
+        return self.peak(child) * warmup_cosine(progress, self.warmup)
+
+    def peak(self, child: str = "") -> float:
+        """Return the highest learning rate of a child of the task."""
+        return self.lr if child != "encoder" or self.encoder_lr is None else self.encoder_lr
 
 
-def make_plan(task_class: type[Task], batch_size: int, given: Mapping[str, Any], **rest: Any) -> Plan:
-    """Return the plan: given options (not None), else the task's defaults, else the general ones."""
+def make_plan(
+    task_class: type[Task],
+    batch_size: int,
+    given: Mapping[str, Any],
+    *,
+    encoder: Any = None,
+    trained: bool = False,
+    **rest: Any,
+) -> Plan:
+    """Return the plan: given options (not None), else the task's defaults, else the general ones.
+
+    The learning rate follows the encoder, where none was given. AdamW trains a wide transformer at the rate of the
+    papers: `Task.wide_lr` for 256 samples, in proportion to the batch. An encoder that begins `trained` gets a tenth of
+    the other parts' rate, unless it is wide, whose rate is as low already.
+    """
     given = {key: value for key, value in given.items() if value is not None}
     values = dict(task_class.defaults) | given
     if given.get("optimizer", task_class.defaults.get("optimizer")) != task_class.defaults.get("optimizer"):
@@ -68,10 +97,28 @@ def make_plan(task_class: type[Task], batch_size: int, given: Mapping[str, Any],
     optimizer = values.setdefault("optimizer", "adamw")
     ratio = batch_size / values.pop("batch_size", BATCH)
     scale = math.sqrt(ratio) if optimizer == "adamw" else ratio
+    wide = optimizer == "adamw" and is_wide(encoder)
     if "lr" not in given:
-        values["lr"] = values.get("lr", LR[optimizer]) * scale
+        of_width = task_class.wide_lr * batch_size / 256
+        values["lr"] = of_width if wide else values.get("lr", LR[optimizer]) * scale
+    if trained:
+        values["encoder_lr"] = values["lr"] * (1.0 if wide or "lr" in given else TRAINED)
     values.setdefault("weight_decay", WEIGHT_DECAY[optimizer])
     return Plan(batch_size=batch_size, **values, **rest)
+
+
+def default_batch(task_class: type[Task], samples: int, world: int = 1) -> int:
+    """Return the batch if none was given: the task's or the general one, at most all samples, equal on all processes.
+
+    `samples`: how many the task learns from, which for texts are pieces of the documents.
+    """
+    return min(task_class.defaults.get("batch_size", BATCH), max(1, samples // world) * world)
+
+
+def is_wide(encoder: Any) -> bool:
+    """Return whether an encoder is a transformer as wide as those for which the papers give rates."""
+    has_tokens = getattr(encoder, "has_tokens", hasattr(encoder, "tokens"))
+    return bool(has_tokens) and encoder.dim >= WIDE
 
 
 def read_budget(steps: int | None, epochs: float | None, minutes: float | None) -> dict[str, float]:

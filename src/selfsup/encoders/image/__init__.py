@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from statistics import fmean
 from typing import Any
 
 from selfsup.errors import UserError, unknown
@@ -42,3 +44,23 @@ def build(name: str, spec: ImageSpec, pretrained: bool, keep_stem: bool = False)
                 + (f"give {base} or, of {base}.TAG, one of {', '.join(known)}" if known else f"give --encoder {base}")
             ) from None
     return TimmModel(name, spec, pretrained, keep_stem=keep_stem)
+
+
+def spec_of_weights(name: str, spec: ImageSpec) -> ImageSpec:
+    """Return a spec with the mean and std that timm's weights of a model were trained with.
+
+    For 8-bit images in colour, or in grey, where the averages over the three channels are taken: timm adds up the
+    weights of these channels. Anything else keeps the values that were measured on it.
+    """
+    import timm
+
+    try:
+        known = timm.get_pretrained_cfg(name)
+    except RuntimeError:  # an unknown tag, which `build` refuses
+        return spec
+    if spec.range is not None or spec.channels not in (1, 3) or known is None or len(known.mean) != 3:
+        return spec
+    mean, std = tuple(known.mean), tuple(known.std)
+    if spec.channels == 1:
+        mean, std = (fmean(mean),), (fmean(std),)
+    return replace(spec, mean=mean, std=std)

@@ -7,7 +7,8 @@ from typing import Any
 
 import timm
 import torch
-from timm.layers import PatchEmbed
+from timm.layers import PatchEmbed, apply_keep_indices_nlc
+from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -17,21 +18,22 @@ from selfsup.nn.image.transformer import sines, start_linear
 from selfsup.spec import ImageSpec
 
 SMALL = 64  # pixels: images up to this size get the small stem
-GRIDS = range(7, 17)  # patches per side of `small_vit`
+LARGE, PATCH = 160, 16  # pixels: from this size on `small_vit` has patches of at most so many
 VITS = {"vit": (128, 6, 4), "vit-mini": (64, 2, 2)}  # width, blocks, heads
 
 
 def small_vit(name: str, spec: ImageSpec) -> TimmModel:
     """Return a plain vision transformer for small data, without a class token: it averages the patch tokens.
 
-    Patches are the largest that split the image into at least 7 × 7. The position embedding is learned but starts as
-    sines and cosines, so that a short training does not have to discover them. The last LayerNorm applies to each
-    token. Linear layers start as in MAE (He et al., 2022, appendix A.1: Xavier uniform): timm's standard deviation of
-    0.02 suits widths of 768; at 64 and 128 the blocks would contribute almost nothing.
+    Patches are the largest that split the image into at least 7 × 7, and from 160 pixels on of at most 16 × 16, as in
+    the papers: larger ones would have more values than the width can carry. The position embedding is learned but
+    starts as sines and cosines, so that a short training does not have to discover them. The last LayerNorm applies to
+    each token. Linear layers start as in MAE (He et al., 2022, appendix A.1: Xavier uniform): timm's standard deviation
+    of 0.02 suits widths of 768; at 64 and 128 the blocks would contribute almost nothing.
     """
-    patch = _small_patch(spec.size)
-    if spec.size // patch not in GRIDS:
-        near = [size for size in range(8, 2 * spec.size) if size // _small_patch(size) in GRIDS]
+    patch = _vit_patch(spec.size)
+    if not patch:
+        near = filter(_vit_patch, range(8, 2 * spec.size))
         fits = min(near, key=lambda size: abs(size - spec.size))
         raise UserError(f"{name} cannot split {spec.size} × {spec.size} pixels into patches: give --size {fits}")
     width, depth, heads = VITS[name]
@@ -50,9 +52,9 @@ class TimmModel(nn.Module):
     """A timm model without its classifier: `forward` (B, C, H, W) -> (B, dim), pooled as timm pools it.
 
     Convolutional models have `maps` (B, C, H, W), transformers `tokens` (B, N, dim) with the prefix tokens first. With
-    timm's plain VisionTransformer, tokens can be dropped or masked: `patch` (pixels per side), `grid` (patches per
-    side), `prefix` (tokens that are not patches) and `depth` (blocks) describe it; for other models they are 0. It also
-    takes images of other sizes made of whole patches: the position embedding is interpolated.
+    timm's VisionTransformer and Eva (which DINOv3's models are), tokens can be dropped or masked: `patch` (pixels per
+    side), `grid` (patches per side), `prefix` (tokens that are not patches) and `depth` (blocks) describe it; for other
+    models they are 0. It also takes images of other sizes made of whole patches: positions are interpolated.
 
     Images of at most 64 pixels get a stem that keeps their detail (`stem` = "small"): the first strided convolution
     becomes 3×3 with stride 1, and the max-pooling after it is removed (Chen et al., 2020, appendix B.9); transformers
@@ -100,8 +102,8 @@ class TimmModel(nn.Module):
             ) from error
         self.has_tokens, self.has_maps = len(shape) == 3, len(shape) == 4
         self.patch = self.grid = self.prefix = self.depth = 0
-        plain = type(self.model) is VisionTransformer and type(self.model.patch_embed) is PatchEmbed  # no hybrid
-        if plain and isinstance(self.model.patch_drop, nn.Identity):
+        plain = type(self.model) in (VisionTransformer, Eva) and type(self.model.patch_embed) is PatchEmbed  # no hybrid
+        if plain and isinstance(self.model.patch_drop, nn.Identity | None):
             self.patch, self.grid = self.model.patch_embed.patch_size[0], self.model.patch_embed.grid_size[0]
             self.prefix, self.depth = self.model.num_prefix_tokens, len(self.model.blocks)
         self._channels_last = self.has_maps and getattr(self.model, "output_fmt", "NCHW") == "NHWC"
@@ -134,11 +136,23 @@ class TimmModel(nn.Module):
         if mask is not None:
             assert mask_token is not None, "a mask needs a mask token"
             h = torch.where(mask.view(*h.shape[:-1], 1), mask_token.to(h.dtype), h)
+        rotation: Any = None
         h = model._pos_embed(h)
+        if isinstance(model, Eva):
+            h, rotation = h
         if keep is not None:
             patches = h[:, self.prefix :].gather(1, keep[..., None].expand(-1, -1, h.shape[2]))
             h = torch.cat([h[:, : self.prefix], patches], 1)
-        return model.norm(model.blocks(model.norm_pre(h)))
+        if not isinstance(model, Eva):
+            return model.norm(model.blocks(model.norm_pre(h)))
+        mixed = model.rope_mixed and rotation is not None  # a rotation for each block
+        if keep is not None and rotation is not None:
+            rotation = apply_keep_indices_nlc(h, rotation, keep)
+            rotation = rotation.transpose(0, 1) if mixed else rotation[:, None]  # the same for each head
+        h = model.norm_pre(h)
+        for number, block in enumerate(model.blocks):
+            h = block(h, rope=rotation[number] if mixed else rotation)
+        return model.norm(h)
 
     def pool(self, tokens: Tensor) -> Tensor:
         """(B, N, dim) -> (B, dim): pool tokens as `forward` does."""
@@ -208,6 +222,13 @@ def _options_of(model: type) -> set[str]:
         if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values()):
             break
     return names
+
+
+def _vit_patch(size: int) -> int:
+    """Return the side of the patches of `small_vit`; 0 where no patch divides the image into few enough."""
+    most = PATCH if size >= LARGE else size
+    patch = max(patch for patch in range(1, min(size // 7, most) + 1) if size % patch == 0)
+    return patch if size // patch <= max(16, size // PATCH) else 0
 
 
 def _small_patch(size: int) -> int:

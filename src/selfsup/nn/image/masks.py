@@ -15,7 +15,7 @@ def grid_of(encoder: object) -> int:
     if not grid:
         raise UserError(
             "this task masks patches, which needs a plain vision transformer: --encoder vit, or for example "
-            "vit_tiny_patch16_224"
+            "vit_tiny_patch16_224 or vit_small_patch16_dinov3 of timm"
         )
     return grid
 

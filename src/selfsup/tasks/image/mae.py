@@ -26,12 +26,13 @@ class MAE(Task):
     Batch: `x` (B, C, H, W) float; `noise` (B,) int64, from which the masks are drawn.
     Published: ImageNet, ViT-B fine-tuned 83.6%, linear 68.0%.
 
-    Deviations: a smaller decoder for a small encoder and small data. Learning rate 2e-3 at a batch of 128 for a narrow
-    encoder; the paper 1.5e-4 · batch / 256 for wide ones.
+    Deviations: a smaller decoder for a narrow encoder and small data. Learning rate 2e-3 at a batch of 128 for a narrow
+    encoder; the paper's 1.5e-4 · batch / 256 for wide ones.
 
     Args:
         mask_ratio: Fraction of the patches that is masked, in (0, 1).
-        decoder_dim: Width of the decoder, a multiple of 4; 512 in the paper, in [4, inf).
+        decoder_dim: Width of the decoder, a multiple of 4; by default two thirds of the encoder's, in whole 64s from 64
+            to the paper's 512, which is that of ViT-B, in [4, inf).
         decoder_depth: Blocks of the decoder; 8 in the paper, in [1, inf).
         normalize: Whether the targets are normalized by the mean and standard deviation of their patch.
         min_scale: Smallest area of a crop as a fraction of the image, in (0, 1].
@@ -50,7 +51,7 @@ class MAE(Task):
         encoder: Encoder,
         *,
         mask_ratio: float = 0.75,
-        decoder_dim: int = 64,
+        decoder_dim: int | None = None,
         decoder_depth: int = 2,
         normalize: bool = True,
         min_scale: float = 0.2,
@@ -63,7 +64,8 @@ class MAE(Task):
             raise UserError(f"--mask-ratio {mask_ratio} leaves {self.visible} of {self.patches} patches: try 0.75")
         self.normalize, self.min_scale, self.flip = normalize, min_scale, flip
         pixels = self.encoder.patch**2 * encoder.spec.channels
-        self.decoder = MaskDecoder(encoder.dim, self.encoder.grid, pixels, width=decoder_dim, depth=decoder_depth)
+        width = decoder_width(encoder.dim) if decoder_dim is None else decoder_dim
+        self.decoder = MaskDecoder(encoder.dim, self.encoder.grid, pixels, width=width, depth=decoder_depth)
 
     def views(self, spec: ImageSpec) -> ImageViews:
         """Return random crops, some of them mirrored."""
@@ -104,3 +106,8 @@ class MAE(Task):
             columns += [(unpatchify(filled, x.shape[1]), "reconstruction")]
         columns += [(x, "image")]
         return [[Panel(images[row], caption) for images, caption in columns] for row in range(len(x))]
+
+
+def decoder_width(dim: int) -> int:
+    """Return the width of the decoder of an encoder `dim` wide."""
+    return min(max(dim * 2 // 3 // 64, 1) * 64, 512)

@@ -43,6 +43,7 @@ class SimCSE(Task):
     kind = "text"
     default_encoder = "bert-tiny"
     small_encoder = "bert-tiny"
+    wide_lr = 6e-5  # 3e-5 for 128 samples (appendix A)
 
     def __init__(self, encoder: Encoder, *, temperature: float = 0.05, pieces: bool = False) -> None:
         super().__init__(encoder)
