@@ -12,7 +12,7 @@ from selfsup.encoders.video.vit_clip import cubes, uncubes
 from selfsup.errors import UserError
 from selfsup.losses import full
 from selfsup.nn import noise
-from selfsup.nn.ema import ema_update, frozen_copy
+from selfsup.nn.ema import Momentum, ema_update, frozen_copy
 from selfsup.nn.image.mask_decoder import MaskDecoder
 from selfsup.nn.image.masks import rectangles
 from selfsup.spec import ClipSpec
@@ -42,7 +42,8 @@ class VJEPA(Task):
 
     Args:
         mask_ratio: Fraction of the tubes that is masked, in (0, 1).
-        momentum: Momentum of the target encoder at the start, which rises to 1, in [0, 1].
+        momentum: Momentum of the target encoder at the start; it rises linearly to 1. By default from the number of
+            steps, in [0, 1].
         predictor_dim: Width of the predictor, a multiple of 4, in [4, inf).
         predictor_depth: Blocks of the predictor; 12 in the paper, in [1, inf).
         min_scale: Smallest area of a crop as a fraction of the frame, in (0, 1].
@@ -61,7 +62,7 @@ class VJEPA(Task):
         encoder: Encoder,
         *,
         mask_ratio: float = 0.75,
-        momentum: float = 0.99,
+        momentum: float | None = None,
         predictor_dim: int = 64,
         predictor_depth: int = 3,
         min_scale: float = 0.5,
@@ -71,7 +72,7 @@ class VJEPA(Task):
         self.masked = int(mask_ratio * self.patches)
         if not 0 < self.masked < self.patches:
             raise UserError(f"--mask-ratio {mask_ratio} masks {self.masked} of {self.patches} tubes: try 0.75")
-        self.momentum, self.min_scale = momentum, min_scale
+        self.momentum, self.min_scale = Momentum(momentum, linear=True), min_scale
         self.predictor = MaskDecoder(
             encoder.dim, self.encoder.grid, encoder.dim, width=predictor_dim, depth=predictor_depth
         )
@@ -86,7 +87,7 @@ class VJEPA(Task):
         """Return the error of the predicted features."""
         predicted, target, _, _ = self._predict(batch)
         spread = (target.var(0, correction=0).mean() / target.var(correction=0)).sqrt()
-        return Loss(F.l1_loss(predicted, target), {"target_spread": spread})
+        return Loss(F.l1_loss(predicted, target), {"target_spread": spread, **self.momentum.metrics()})
 
     def _predict(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return predicted and target features (B, M, dim), and the numbers of visible and masked cubes."""
@@ -114,7 +115,7 @@ class VJEPA(Task):
 
     def after_step(self) -> None:
         """Update the target encoder."""
-        ema_update(self.target_encoder, self.encoder, self.momentum + (1 - self.momentum) * self.progress)
+        ema_update(self.target_encoder, self.encoder, self.momentum.advance(self.progress, self.steps))
 
     def representation(self) -> Encoder:
         """Return the target encoder, which the paper evaluates."""
