@@ -71,6 +71,22 @@ def test_a_resumed_run_has_the_time_that_is_left(now: list[float]) -> None:
     assert now[0] - began == pytest.approx(55, abs=5)
 
 
+def test_a_step_made_again_sees_the_number_of_steps_that_it_saw(now: list[float]) -> None:
+    """A run that is killed behind a milestone resumes before it: what depends on the steps is the same again."""
+    plan, seen = Plan(steps=500), {}
+    clock = Clock(100, lambda new: None, make_fabric("cpu", "float32"), 0.0)
+    step = 0
+    while step < plan.steps:
+        if step == 1:
+            clock.start(plan, step)
+        seen[step] = plan.steps
+        now[0] += 0.1 if step < 200 else 0.3
+        step += 1
+        plan = clock.check(plan, step) if step < plan.steps else plan
+    assert len(set(seen.values())) > 2
+    assert {step: plan.steps_at(step) for step in seen} == seen
+
+
 def test_without_a_look_the_schedule_is_the_plain_one() -> None:
     plan = Plan(steps=7)
     assert [plan.progress(step) for step in range(8)] == [step / 7 for step in range(8)]

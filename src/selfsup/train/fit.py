@@ -113,7 +113,7 @@ def fit(
             progress.wait(waited)
             if clock is not None and step == start + 1:
                 clock.start(plan, step)  # after the first step, which compiles
-            task.progress, task.steps = plan.progress(step), plan.steps
+            task.progress, task.steps = plan.progress(step), plan.steps_at(step)
             for group in optimizer.param_groups:
                 child = group["child"]
                 group["lr"] = task.lr_of(child, plan.lr_at(step, child), plan.peak(child))

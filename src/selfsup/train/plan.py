@@ -58,6 +58,16 @@ class Plan:
         steps, progress, _ = zip(Milestone(0, 0.0, 0.0), *self.milestones, Milestone(self.steps, 1.0, 0.0), strict=True)
         return float(np.interp(step, steps, progress))
 
+    def steps_at(self, step: int) -> int:
+        """Return how many steps the run had when it made this one: as planned before the later milestones."""
+        before = Milestone(0, 0.0, 0.0)
+        for one in self.milestones:
+            if step < one.step:
+                pace = (one.progress - before.progress) / (one.step - before.step)
+                return round(before.step + (1 - before.progress) / pace)
+            before = one
+        return self.steps
+
     def lr_at(self, step: int, child: str = "") -> float:
         """Return the learning rate of a step: the peak times warm-up and cosine; the first step is not wasted on zero.
 
