@@ -267,6 +267,9 @@ def test_a_folder_of_videos_goes_the_whole_way(
         name = source.labels.classes[source.labels.ids[index]]
         if name in ("left", "shake"):
             write_video(tmp_path / "v" / name / f"{index}.mp4", source.read(index))
+    started = selfsup.start("v", size=32, quiet=True)
+    assert "8 samples of v: video" in started.facts[0]
+    assert any("--task shuffle_learn" in step for step in started.commands)
     run = selfsup.pretrain("v", task="arrow_of_time", size=32, out="run", **FEW)
     assert run.spec.frames == 8
     found = selfsup.evaluate(

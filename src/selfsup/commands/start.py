@@ -45,6 +45,7 @@ PROPOSALS = {
         "simclr", {"min_scale": 0.5}, "convnet", "resnet18",
         "the best of all tasks in the same minutes on small images (docs/results.md), with crops that keep half",
     ),
+    "video": Proposal("shuffle_learn", {}, "convnet", "resnet18", "the order of frames is a free label"),
     "text": Proposal("bert", {}, "bert-tiny", "bert-mini", "it needs nothing but the texts, and learns in minutes"),
 }  # fmt: skip
 
@@ -108,7 +109,7 @@ def start(
     report. Called again with --go it resumes.
 
     Args:
-        data: A folder of images, a list file, an .npz file, a name (digits, mnist5k, torchvision:NAME) or an array.
+        data: A folder of images, videos or texts, a list file, an .npz file or a name (digits, mnist5k, moving).
         labels: The labels that there are: 'folders', a CSV file (path,label) or an .npz file with y.
         minutes: Minutes of pretraining, more than 0; by default what the number of samples suggests, 5 to 60.
         out: The folder of the run, the images, the tables and the report.
@@ -128,7 +129,6 @@ def start(
     from selfsup.data import make_spec
     from selfsup.data.open import open_data
     from selfsup.source import Broken
-    from selfsup.tasks import find_task
 
     check_numbers(seed=seed)
     check_data_numbers(options)
@@ -151,17 +151,19 @@ def start(
     with counting("looking at the data", len(drawn), quiet) as advance:
         for index in drawn.tolist():
             try:
-                sample = np.asarray(source.conform(spec).read(index))
+                of_spec = source.conform(spec)
+                part = slice(0, None, -(-of_spec.extent(index) // 8) or 1) if source.kind == "video" else None
+                sample = np.asarray(of_spec.read(index, part))
             except Broken as error:
                 broken.append(f"{source.path(index)}: {error}")
             else:
-                shapes[sample.shape] += 1
+                shapes[sample.shape[-3:]] += 1
                 seen[hashlib.sha256(sample.tobytes()).digest()] += 1
             advance(1)
     if not seen:
         raise UserError(f"none of {len(drawn):,} samples of {source.name} can be read, for example {broken[0]}")
     proposal, size = PROPOSALS[source.kind], int(getattr(spec, "size", 0))
-    small = source.kind != "image" or size <= SMALL
+    small = source.kind == "text" or size <= SMALL
     encoder = proposal.small if small else proposal.large
     asked = minutes if minutes is not None else float(min(60, max(5, round(len(source) / 1000))))
     facts = [f"{len(source):,} samples of {source.name}: {source.kind}; an encoder sees {spec.describe()}"]
@@ -182,7 +184,7 @@ def start(
         reasons.append(
             f"{len(source):,} samples are few: weights from elsewhere (pretrain --pretrained) may be worth more"
         )
-    if find_task(proposal.task).kind == "image":
+    if source.kind == "image":
         reasons.append("what suits these data best, `selfsup compare` finds out in ten times the minutes")
     shared = {"seed": seed} | ({} if device == "auto" else {"device": device})
     steps = _steps(os.fspath(data), labels, proposal, encoder, asked, folder, shared, options)
