@@ -90,7 +90,8 @@ def test_bad_files_are_counted_by_reason_and_the_rest_is_read(
     assert lengths["a.mkv"] == 40
     assert 0 < lengths["cut.mkv"] < 40
     assert (lengths["empty.mp4"], lengths["text.mp4"]) == (0, 0)
-    assert "2 of 4 videos cannot be read" in source.notes[0]
+    assert "2 of 4 videos cannot be read: " in videos.notes[0]
+    assert videos.notes[0] in capsys.readouterr().err
     with pytest.raises(Broken, match="not a video"):
         source.read(2)
     views = ClipViews(videos.spec(), {"x": (Crop(64), Cut(2))})

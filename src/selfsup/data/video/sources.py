@@ -17,6 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from selfsup.base.cache import cache_folder
+from selfsup.base.notes import say_notes
 from selfsup.base.processes import available_cores
 from selfsup.base.progress import counting
 from selfsup.data.index import BLOCK
@@ -135,6 +136,8 @@ class Videos:
             raise UserError(f"{self.name} holds no {spec.samples}, which this encoder takes")
         if self._made is None or not self._made.fits(spec):
             self._made = Stored.of(self, spec)
+            self.notes = (*self.notes, *(note for note in self._made.notes if note not in self.notes))
+            say_notes(self)
         elif self._made.videos is not self:  # a copy may have other labels
             self._made = self._made.some(self, np.arange(len(self)))
         return self._made
