@@ -257,8 +257,8 @@ def test_exported_encoder_equals_the_eager_one(name: str, source: Source, tmp_pa
         quiet=True,
         **OPTIONS.get(name, {}),
     )
-    kept, loaded = run.load_task()[0].representation().state_dict(), run.load()
-    assert all(torch.equal(kept[key], value) for key, value in loaded.state_dict().items())
+    kept, loaded = dict(run.load_task()[0].representation().named_parameters()), run.load()
+    assert all(torch.equal(kept[key], value) for key, value in loaded.named_parameters())
     assert all(parameter.requires_grad for parameter in loaded.parameters()), "it can be trained further"
     path = selfsup.export(run, format="torch", out=tmp_path / "encoder.pt2").path
     program = torch.export.load(path).module()

@@ -166,7 +166,10 @@ def test_any_other_pretext(digits: Arrays, monkeypatch: pytest.MonkeyPatch) -> N
 
 REFUSED = {  # and a part of the reason
     **dict.fromkeys(("bert", "declutr", "next_word", "simcse", "s4l", "supervised"), "does not learn from unlabelled"),
-    **dict.fromkeys(("bigan", "context_encoder", "dino", "simsiam", "swav"), "sets learning rates of its own"),
+    **{name: "does not learn from unlabelled" for name in TASKS if find_task(name).kind == "video"},
+    **dict.fromkeys(
+        ("bigan", "context_encoder", "dino", "dinov2", "ibot", "simsiam", "swav"), "sets learning rates of its own"
+    ),
     "combined": "combined is several tasks itself",
 }
 

@@ -32,7 +32,6 @@ from selfsup.base.printing import Printable
 from selfsup.base.quiet import quiet_libraries
 from selfsup.base.ranks import Launched, launched
 from selfsup.cli import main
-from selfsup.comparison.tournament import Tournament
 from selfsup.data.image import Arrays, Files
 from selfsup.data.open import open_data
 from selfsup.errors import RunFailed, UserError
@@ -680,11 +679,16 @@ def test_near_copies_among_files_are_counted_and_said(tmp_path: Path, monkeypatc
 
 def test_compare_takes_a_smaller_batch_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     taken = []
-    monkeypatch.setattr(Tournament, "_plan", lambda self, *_: taken.append(self.options["batch_size"]))
+
+    def measure(task: object, samples: object, views: object, batch: int) -> None:
+        taken.append(batch)
+        raise KeyError
+
+    monkeypatch.setattr("selfsup.comparison.tournament.Trial", measure)
     x = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)
     options: Any = {"tasks": "rotation", "encoder": "convnet", "out": tmp_path / "c", "quiet": True, "device": "cpu"}
     with pytest.raises(UserError, match="--batch-size must be at most 40, not 41"):
         selfsup.compare(x, batch_size=41, **options)
-    with contextlib.suppress(KeyError):  # there is no plan
+    with contextlib.suppress(KeyError):
         selfsup.compare(x, **options)
     assert taken == [40]

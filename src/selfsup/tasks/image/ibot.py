@@ -165,5 +165,7 @@ class IBOT(Task):
         if not guess:
             return patch_panels(batch, mask)
         tokens = self.encoder.tokens(large, mask=mask, mask_token=self.mask_token[None]), self.teacher.tokens(large)
-        student, teacher = (each[:, self.encoder.prefix :] for each in tokens)
-        return patch_panels(batch, mask, (self.prototypes(self.head(student)), self.teacher_head(teacher)))
+        student, teacher = (each[:, self.encoder.prefix :].flatten(0, 1) for each in tokens)  # BatchNorm takes rows
+        assigned = self.prototypes(self.head(student)), self.teacher_head(teacher)
+        first, second = (each.view(*mask.shape, -1) for each in assigned)
+        return patch_panels(batch, mask, (first, second))
