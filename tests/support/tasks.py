@@ -10,7 +10,7 @@ from selfsup.task import Task
 from selfsup.tasks.resolve import resolve_task
 from selfsup.views.loader import batches
 
-SPEC, CLIPS = ImageSpec.of(32, 3), ClipSpec.of(32, 3, frames=4, fps=10.0)
+SPEC, CLIPS = ImageSpec.of(32, 3), ClipSpec.of(16, 3, frames=4, fps=10.0)
 OPTIONS: dict[str, dict[str, object]] = {  # smaller than the default where few steps on 64 images are too few for it
     "cpc": {"prediction_steps": 2, "grid": 4, "out_dim": 64, "num_layers": 2},
     "dino": {"num_prototypes": 64, "hidden_dim": 64, "out_dim": 32},
@@ -18,6 +18,7 @@ OPTIONS: dict[str, dict[str, object]] = {  # smaller than the default where few 
     "ibot": {"num_prototypes": 64, "hidden_dim": 64, "out_dim": 32},
     "mae": {"normalize": False},  # of patches of noise
     "moco": {"temperature": 0.4},  # its queue is no longer than the 64 samples
+    "odd_one_out": {"num_pieces": 3, "length": 4},
     "swav": {"num_prototypes": 60, "queue_size": 0},
 }
 
