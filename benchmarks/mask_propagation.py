@@ -50,7 +50,7 @@ def main() -> None:
         for seed in range(args.seeds):
             run = selfsup.Run(args.run) if args.run else selfsup.pretrain(
                 source.take(np.arange(2000)), task="video_colorization", size=args.size, steps=args.steps,
-                batch_size=16, seed=seed, out=Path(scratch) / str(seed),
+                batch_size=16, seed=seed, out=Path(scratch) / str(seed), recalibrate=False,  # its frames are grey
             )  # fmt: skip
             torch.manual_seed(seed)
             untrained = build_encoder(run.encoder_name, spec).train()
