@@ -49,7 +49,7 @@ class Labels:
             names = pa.array([None if n is None else os.fsencode(str(n)) for n in names], pa.large_binary())
         encoded = names.dictionary_encode()
         texts = [name.decode(errors="backslashreplace") for name in encoded.dictionary.to_pylist()]
-        known = sorted({text for text in texts if text}, key=_natural)
+        known = sorted({text for text in texts if text}, key=natural_order)
         number = {name: i for i, name in enumerate(known)}
         place = np.array([*(number.get(text, -1) for text in texts), -1], dtype=np.int64)
         return cls(place[encoded.indices.fill_null(len(texts)).to_numpy()], tuple(known))
@@ -66,7 +66,8 @@ class Labels:
         return hashlib.blake2b(repr(self.classes).encode() + self.ids.tobytes(), digest_size=8).digest()
 
 
-def _natural(text: str) -> tuple[list[str | float], str]:
+def natural_order(text: str) -> tuple[list[str | float], str]:
+    """Return the key by which names sort with the numbers in them: 2 before 10."""
     parts = re.split(r"([0-9]+)", text)  # text, number, text, …
     return [float(part) if i % 2 else part for i, part in enumerate(parts)], text
 

@@ -45,11 +45,6 @@ class ClipSpec:
         return cls(size, channels, frames, step, fps, mean, std)
 
     @property
-    def span(self) -> int:
-        """How many frames of the video a clip covers, from its first frame to its last."""
-        return (self.frames - 1) * self.step + 1
-
-    @property
     def image(self) -> ImageSpec:
         """The spec of one frame."""
         return ImageSpec(self.size, self.channels, self.mean, self.std)

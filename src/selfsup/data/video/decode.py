@@ -15,7 +15,7 @@ from PIL import Image, ImageOps, ImageSequence
 from selfsup.data.image.decode import SUFFIXES as IMAGE_SUFFIXES
 from selfsup.data.image.decode import read_image, to_channels
 from selfsup.errors import need
-from selfsup.source import Broken
+from selfsup.source import Broken, natural_order
 
 SUFFIXES = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".wmv", ".ogv", ".flv")
 ANIMATED = (".gif", ".webp", ".png", ".apng")  # videos where they are asked for with video:
@@ -162,9 +162,7 @@ def _of_animation(path: bytes, side: int) -> Iterator[tuple[float, NDArray[np.ui
 def _stills(folder: bytes) -> list[bytes]:
     """Return the images in a folder, in natural order."""
     names = (name for name in os.listdir(folder) if os.path.splitext(os.fsdecode(name))[1].lower() in IMAGE_SUFFIXES)
-    return sorted(
-        names, key=lambda name: [int(p) if p.isdigit() else p for p in re.split("([0-9]+)", os.fsdecode(name))]
-    )
+    return sorted(names, key=lambda name: natural_order(os.fsdecode(name)))
 
 
 def _of_folder(folder: bytes, side: int) -> Iterator[tuple[float, NDArray[np.uint8]]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -147,6 +147,7 @@ def _digit(number: int) -> int:
     return int(_random(number, 1).integers(len(_glyphs()[0])))
 
 
+@lru_cache(4096)  # views ask for the motion and for the frames
 def _scene(number: int, part: str) -> Scene:
     u = _random(number, 2)
     sprites = 1 if part == "object" else 3

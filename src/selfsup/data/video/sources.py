@@ -161,7 +161,7 @@ class Videos:
 
 
 class Stored:
-    """Videos whose frames are in the store. `files`: where; `lengths` (N,): frames of each, 0 for a broken one."""
+    """Videos whose frames are in the store. `files`: where; `extents` (N,): frames of each, 0 for a broken one."""
 
     kind = "video"
 

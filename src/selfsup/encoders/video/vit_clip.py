@@ -7,6 +7,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from selfsup.errors import UserError
+from selfsup.nn.image.masks import take
 from selfsup.nn.image.transformer import sines, start_linear
 from selfsup.spec import ClipSpec
 
@@ -44,7 +45,7 @@ class ViTClip(nn.Module):
         """(B, T, C, H, W) -> (B, N, dim), after the last LayerNorm; `keep` (B, K) int64: only these cubes are seen."""
         h = self.embed(cubes(x, self.tubelet, self.patch).flatten(2)) + self.places
         if keep is not None:
-            h = h.gather(1, keep[..., None].expand(-1, -1, h.shape[2]))
+            h = take(h, keep)
         return self.norm(self.blocks(h))
 
     def forward(self, x: Tensor) -> Tensor:

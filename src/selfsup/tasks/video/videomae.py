@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from selfsup.encoders.video.vit_clip import cubes, uncubes
 from selfsup.errors import UserError
 from selfsup.nn import noise
 from selfsup.nn.image.mask_decoder import MaskDecoder
+from selfsup.nn.image.masks import mask_of, take
 from selfsup.spec import ClipSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
 from selfsup.tasks.video.tubes import check_tubes, everywhere
@@ -93,7 +93,7 @@ class VideoMAE(Task):
             masked, visible = order.tensor_split([self.times * self.masked], 1)
         predicted = self.decoder(self.encoder.tokens(clip, visible), visible, masked)
         target = self._normalized(clip)[0].flatten(2)
-        return predicted, target.gather(1, masked[..., None].expand(-1, -1, target.shape[2])), visible, masked
+        return predicted, take(target, masked), visible, masked
 
     def _normalized(self, clip: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         cells = cubes(clip, self.encoder.tubelet, self.encoder.patch)
@@ -105,7 +105,7 @@ class VideoMAE(Task):
         clip, encoder = batch["clip"], self.encoder
         predicted, _, visible, masked = self._predict(batch)
         cells, mean, std = self._normalized(clip)
-        seen = torch.zeros(cells.shape[:2], device=clip.device).scatter(1, visible, 1.0)[..., None, None]
+        seen = mask_of(visible, cells.shape[1])[..., None, None]
         shape = encoder.grid, encoder.tubelet, encoder.patch
         columns = [
             (

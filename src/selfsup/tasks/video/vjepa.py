@@ -14,7 +14,7 @@ from selfsup.losses import full
 from selfsup.nn import noise
 from selfsup.nn.ema import Momentum, ema_update, frozen_copy
 from selfsup.nn.image.mask_decoder import MaskDecoder
-from selfsup.nn.image.masks import rectangles
+from selfsup.nn.image.masks import mask_of, rectangles, take
 from selfsup.spec import ClipSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
 from selfsup.tasks.video.tubes import check_tubes, everywhere
@@ -95,7 +95,7 @@ class VJEPA(Task):
         masked, visible = (everywhere(part, self.times, self.patches) for part in self._choose(key))
         with torch.no_grad():
             states = F.layer_norm(full(self.target_encoder.tokens(clip)), (self.encoder.dim,))
-            target = states.gather(1, masked[..., None].expand(-1, -1, self.encoder.dim))
+            target = take(states, masked)
         return self.predictor(self.encoder.tokens(clip, visible), visible, masked), target, visible, masked
 
     def _choose(self, key: Tensor) -> tuple[Tensor, Tensor]:
@@ -127,7 +127,7 @@ class VJEPA(Task):
         clip, encoder = batch["clip"], self.encoder
         predicted, target, visible, _ = self._predict(batch)
         cells = cubes(clip, encoder.tubelet, encoder.patch)
-        seen = torch.zeros(cells.shape[:2], device=clip.device).scatter(1, visible, 1.0)[..., None, None]
+        seen = mask_of(visible, cells.shape[1])[..., None, None]
         shown = uncubes(cells * seen, encoder.grid, encoder.tubelet, encoder.patch)
         mean = target.mean((0, 1))
         similarity = F.cosine_similarity(predicted - mean, target - mean, 2).mean(1).tolist()
