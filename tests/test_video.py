@@ -140,6 +140,9 @@ def test_bad_options_are_one_line(tmp_path: Path) -> None:
     for options in ({"channels": 2}, {"frames": 0}, {"step": 2000}, {"fps": 0.0}, {"store": "png"}):
         with pytest.raises(UserError, match="--"):
             open_data(tmp_path / "v").spec(**options)
+    for options in ({"channels": 2}, {"frames": 0}, {"step": 2000}, {"fps": 5.0}):
+        with pytest.raises(UserError, match="--"):
+            open_data("moving").spec(**options)
     with pytest.raises(UserError, match="no such folder"):
         open_data("video:nowhere")
     with pytest.raises(UserError, match="it is one video"):

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from selfsup.data.video.clips import clip_spec, clips_only, stored_side
 from selfsup.errors import UserError
 from selfsup.source import Labels
 from selfsup.spec import ClipSpec, Spec
@@ -97,13 +98,11 @@ class Moving:
         """Return what an encoder gets; see `Videos.spec`. Raises `UserError` for another frame rate than 10."""
         if fps not in (None, RATE):
             raise UserError(f"{self.name} has {RATE:g} frames a second: leave --fps out")
-        return ClipSpec.of(size or 64, channels or 3, frames or 8, step or 2, RATE)
+        return clip_spec(size, channels, frames, step, RATE)
 
     def conform(self, spec: Spec) -> Moving:
         """Return the same, drawn in the size of the spec. Raises `UserError` for a spec of another kind."""
-        if not isinstance(spec, ClipSpec):
-            raise UserError(f"{self.name} holds no {spec.samples}, which this encoder takes")
-        side = round(8 / 7 * spec.size)
+        side = stored_side(clips_only(self.name, spec))
         if side == self.side:
             return self
         same = copy.copy(self)

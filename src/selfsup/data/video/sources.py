@@ -21,6 +21,7 @@ from selfsup.base.notes import say_notes
 from selfsup.base.processes import available_cores
 from selfsup.base.progress import counting
 from selfsup.data.index import BLOCK
+from selfsup.data.video.clips import clip_spec, clips_only, stored_side
 from selfsup.data.video.decode import about, decode
 from selfsup.data.video.store import open_frames, store, stored_path
 from selfsup.errors import UserError
@@ -28,8 +29,7 @@ from selfsup.source import Broken, Labels
 from selfsup.spec import ClipSpec, Spec
 
 LOOKED = 16  # videos whose headers are looked at
-FRAMES, STEP, SIZE, FPS = 8, 2, 64, 30.0  # of a clip by default; frames a second at most
-MARGIN = 8 / 7  # stored side / size of a view, as evaluation's centre crop has it
+FPS = 30.0  # frames a second by default, at most
 RAW = 4 << 30  # bytes of all frames up to which they are stored as they are
 
 
@@ -102,11 +102,6 @@ class Videos:
         Raises:
             UserError: For values out of their range, and where none of the first videos can be read.
         """
-        if channels not in (None, 1, 3):
-            raise UserError(f"videos are read with 1 or 3 channels, not {channels}: give another --channels")
-        for flag, value, most in (("size", size, 4096), ("frames", frames, 1024), ("step", step, 1024)):
-            if value is not None and not 1 <= value <= most:
-                raise UserError(f"--{flag} is from 1 to {most:,}, not {value}")
         if store not in (None, "auto", "uint8", "jpeg"):
             raise UserError(f"--store is auto, uint8 or jpeg, not {store!r}")
         if fps is None:
@@ -114,7 +109,7 @@ class Videos:
         elif not 0 < fps <= 1000:
             raise UserError(f"--fps is above 0 and at most 1,000, not {fps:g}")
         self.jpeg = {"uint8": False, "jpeg": True}.get(store or "auto")
-        return ClipSpec.of(size or SIZE, channels or 3, frames or FRAMES, step or STEP, float(fps))
+        return clip_spec(size, channels, frames, step, float(fps))
 
     def _rate(self) -> float:
         rates, reasons = [], []
@@ -132,8 +127,7 @@ class Videos:
 
         Raises `UserError` for a spec of another kind, and where the frames do not fit on the disk.
         """
-        if not isinstance(spec, ClipSpec):
-            raise UserError(f"{self.name} holds no {spec.samples}, which this encoder takes")
+        spec = clips_only(self.name, spec)
         if self._made is None or not self._made.fits(spec):
             self._made = Stored.of(self, spec)
             self.notes = (*self.notes, *(note for note in self._made.notes if note not in self.notes))
@@ -175,7 +169,7 @@ class Stored:
     @classmethod
     def of(cls, videos: Videos, spec: ClipSpec) -> Stored:
         """Return videos with all their frames in the store; those that are not are decoded now, side by side."""
-        rate, side = spec.fps, _side(spec)
+        rate, side = spec.fps, stored_side(spec)
         jpeg = videos.jpeg
         if jpeg is None:
             jpeg = _bytes(videos, rate, side) > RAW
@@ -212,7 +206,7 @@ class Stored:
 
     def fits(self, spec: ClipSpec) -> bool:
         """Return whether the frames are those of a spec."""
-        return (self.rate, self.side) == (spec.fps, _side(spec))
+        return (self.rate, self.side) == (spec.fps, stored_side(spec))
 
     def __len__(self) -> int:
         return len(self.files)
@@ -259,10 +253,6 @@ class Stored:
     def fingerprint(self) -> str:
         """Return the hash of the videos."""
         return self.videos.fingerprint()
-
-
-def _side(spec: ClipSpec) -> int:
-    return round(MARGIN * spec.size)
 
 
 def _bytes(videos: Videos, rate: float, side: int) -> float:
