@@ -100,12 +100,7 @@ class ImageViews:
             batch[key] = views if crop.count > 1 else views[:, 0]
         if self.output == "crops":
             batch |= {key: torch.from_numpy(values) for key, values in kept.items()}
-        if self.labels:
-            if source.labels is None:
-                raise UserError(f"{source.name} has no labels; give them with labels=")
-            batch["y"] = torch.from_numpy(source.labels.ids[used])
-        if self.noise:
-            batch["noise"] = torch.from_numpy(keys(seed, epoch, used))
+        batch |= of_samples(source, used, seed, epoch, self.labels, self.noise)
         return Fetched(batch, tuple(skipped))
 
     def finish(self, batch: Batch) -> Batch:
@@ -197,12 +192,12 @@ class ImageViews:
                 drawn = noise(crop, *rest)
                 kept[f"{key}.std"][rows], kept[f"{key}.noise"][rows] = drawn
                 if self.output != "crops":
-                    engine.add_noise(out, drawn, *self._scaling())
+                    engine.add_noise(out, drawn, *scaling(self.spec, self.output))
             first += crop.count
 
     def _crop(self, images: _Images, crop: Crop, where: Places, color: NDArray[np.float32], out: NDArray[Any]) -> None:
         pixels, picked, _, _ = images
-        factor, offset = self._scaling()
+        factor, offset = scaling(self.spec, self.output)
         if isinstance(pixels, np.ndarray):
             engine.render(pixels, picked, where, crop.bicubic, color, factor, offset, out)
             return
@@ -234,20 +229,38 @@ class ImageViews:
         out: NDArray[Any],
     ) -> None:
         pixels, picked, _, _ = images
-        views, scaling = np.arange(crop.count), self._scaling()
+        views, scale = np.arange(crop.count), scaling(self.spec, self.output)
         whole = np.tile([0.0, 0, crop.size, crop.size], (crop.count, 1, 1))
         bounds = np.tile([0, crop.size, 0, crop.size], (crop.count, 1, 1))
         for place, image in enumerate(picked.tolist()):
             made = warp_views(engine, pixels[image], warped, place, crop, where.black)
             there = Places(whole, bounds, where.flip[place][:, None], False)
-            engine.render(made, views, there, False, color[place][:, None], *scaling, out[place][:, None])
+            engine.render(made, views, there, False, color[place][:, None], *scale, out[place][:, None])
 
-    def _scaling(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return the factor (C,) and offset (C,) that turn 0..1 into the output."""
-        if self.output == "float32":
-            std = np.array(self.spec.std, dtype=np.float32)
-            return (1 / std).astype(np.float32), (-np.array(self.spec.mean) / std).astype(np.float32)
-        return np.full(self.spec.channels, 255, np.float32), np.full(self.spec.channels, 0.5, np.float32)
+
+def of_samples(
+    source: Source, used: NDArray[np.int64], seed: int, epoch: int, labels: bool, noise: bool
+) -> dict[str, torch.Tensor]:
+    """Return what a batch says of its samples besides their views: `y` with `labels`, `noise` with `noise`, each (B,).
+
+    Raises `UserError` for a source without labels.
+    """
+    found = {}
+    if labels:
+        if source.labels is None:
+            raise UserError(f"{source.name} has no labels; give them with labels=")
+        found["y"] = torch.from_numpy(source.labels.ids[used])
+    if noise:
+        found["noise"] = torch.from_numpy(keys(seed, epoch, used))
+    return found
+
+
+def scaling(spec: ImageSpec, output: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the factor (C,) and offset (C,) that turn 0..1 into an output: normalized float32, or uint8."""
+    if output == "float32":
+        std = np.array(spec.std, dtype=np.float32)
+        return (1 / std).astype(np.float32), (-np.array(spec.mean) / std).astype(np.float32)
+    return np.full(spec.channels, 255, np.float32), np.full(spec.channels, 0.5, np.float32)
 
 
 def _resize(image: NDArray[np.uint8], boxes: NDArray[np.float64], crop: Crop, out: NDArray[np.uint8]) -> None:

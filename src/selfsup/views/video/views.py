@@ -19,8 +19,8 @@ from selfsup.spec import ClipSpec
 from selfsup.task import Batch, Fetched
 from selfsup.views.image.crop import Crop
 from selfsup.views.image.draw import Places, color_params, draws, places
-from selfsup.views.image.views import engine
-from selfsup.views.random import keys, uniform
+from selfsup.views.image.views import engine, of_samples, scaling
+from selfsup.views.random import uniform
 from selfsup.views.reading import read_or_substitute
 
 _TIME = 5 << 24  # first column of the draws in time, behind those of images
@@ -123,12 +123,7 @@ class ClipViews:
         for key, (_, cut) in self.groups.items():
             made = torch.from_numpy(outs[key]).permute(0, 1, 2, 5, 3, 4)
             batch[key] = made if cut.count > 1 else made[:, 0]
-        if self.labels:
-            if source.labels is None:
-                raise UserError(f"{source.name} has no labels; give them with labels=")
-            batch["y"] = torch.from_numpy(source.labels.ids[used])
-        if self.noise:
-            batch["noise"] = torch.from_numpy(keys(seed, epoch, used))
+        batch |= of_samples(source, used, seed, epoch, self.labels, self.noise)
         return Fetched(batch, tuple(skipped))
 
     def finish(self, batch: Batch) -> Batch:
@@ -151,14 +146,9 @@ class ClipViews:
             where = Places(np.repeat(box, many, 0), np.repeat(bounds, many, 0), np.repeat(flip, many, 0), black)
             color = np.repeat(color_params(crop, mine), many, 0)
             room = out.reshape(many, 1, crop.size, crop.size, -1)
-            engine.render(pixels, np.arange(many), where, crop.bicubic, color, *self._scaling(), room)
-
-    def _scaling(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return the factor (C,) and offset (C,) that turn 0..1 into the output."""
-        if self.output == "float32":
-            std = np.array(self.spec.std, np.float32)
-            return (1 / std).astype(np.float32), (-np.array(self.spec.mean) / std).astype(np.float32)
-        return np.full(self.spec.channels, 255, np.float32), np.full(self.spec.channels, 0.5, np.float32)
+            engine.render(
+                pixels, np.arange(many), where, crop.bicubic, color, *scaling(self.spec.image, self.output), room
+            )
 
 
 def _frames(source: Any, index: int, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
