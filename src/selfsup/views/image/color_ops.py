@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import cfunc, njit, types
 
 from selfsup.views.image.draw import BRIGHTNESS, CONTRAST, GRAY, HUE, ORDER, ORDERS, SATURATION, SIGMA, SOLARIZE
 
 f32 = np.float32
+OPTIONS: dict[str, Any] = {"nogil": True, "fastmath": True, "error_model": "numpy"}
 
 
 def compiled(function: Callable[..., Any], inline: bool = True) -> Any:
@@ -26,7 +28,7 @@ def compiled(function: Callable[..., Any], inline: bool = True) -> Any:
     """
     for cell in function.__closure__ or ():
         function.__qualname__ += f"_{cell.cell_contents}"
-    options: dict[str, Any] = {"nogil": True, "fastmath": True, "error_model": "numpy"}
+    options = dict(OPTIONS)
     if inline:
         options |= {"forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
     try:
@@ -246,9 +248,7 @@ def _blur(plane, size, sigma, room):
             plane[(y0 + y) * size : (y0 + y + 1) * size] = out[y * pitch : y * pitch + size]
 
 
-@compiled
-def change_colors(planes, size, color, room):
-    """Change the planes by the parameters of `draw.color_params`."""
+def _change_colors(planes, size, color, room):
     rgb = planes.shape[0] == 3
     if color[ORDER] >= 0:
         _jitter(planes, color)
@@ -265,3 +265,18 @@ def change_colors(planes, size, color, room):
             plane = planes[c]
             for i in range(plane.shape[0]):
                 plane[i] = f32(1) - plane[i] if plane[i] >= f32(0.5) else plane[i]
+
+
+@functools.cache
+def color_changer() -> Any:
+    """Return the function (planes, size, color, room) that changes planes by the parameters of `draw.color_params`.
+
+    Nine tenths of the engine's code, and of the time to compile it: one copy, which its callers are given and call by its
+    address, whatever the types of their images.
+    """
+    line = types.Array(types.float32, 1, "C")
+    signature = types.void(types.Array(types.float32, 2, "C"), types.int64, line, line)
+    try:
+        return cfunc(signature, cache=True, **OPTIONS)(_change_colors)
+    except RuntimeError:
+        return cfunc(signature, **OPTIONS)(_change_colors)

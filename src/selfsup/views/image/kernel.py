@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfsup.base import buffers
-from selfsup.views.image.color_ops import LANES, change_colors, compiled, scale_clamped
+from selfsup.views.image.color_ops import LANES, color_changer, compiled, scale_clamped
 from selfsup.views.image.draw import Places
 from selfsup.views.image.optional_ops import add_noise, turn, warp
 
@@ -168,23 +168,23 @@ def _store(planes, factor, offset, whole, out):
 
 
 @entry
-def _paint(crops, flips, colors, factor, offset, whole, scratch, out):
+def _paint(crops, flips, colors, change, factor, offset, whole, scratch, out):
     size, channels = crops.shape[1], crops.shape[3]
     planes, room = _divide(scratch, size, channels)
     for n in range(crops.shape[0]):
         _load(crops[n], flips[n], planes)
-        change_colors(planes, size, colors[n], room)
+        change(planes, size, colors[n], room)
         _store(planes, factor, offset, whole, out[n].reshape(-1))
 
 
 @entry
-def _render(x, picked, box, bounds, flip, black, cubic, unit, colors, factor, offset, whole, scratch, out):
+def _render(x, picked, box, bounds, flip, black, cubic, unit, colors, change, factor, offset, whole, scratch, out):
     size, channels = out.shape[2], out.shape[4]
     planes, room = _divide(scratch, size, channels)
     for n in range(out.shape[0]):
         for v in range(out.shape[1]):
             _resample(x[picked[n]], box[n, v], bounds[n, v], flip[n, v], black, cubic, unit, size, planes)
-            change_colors(planes, size, colors[n, v], room)
+            change(planes, size, colors[n, v], room)
             _store(planes, factor, offset, whole, out[n, v].reshape(-1))
 
 
@@ -212,7 +212,8 @@ def paint(
 
     out is value * factor (C,) + offset (C,), value in 0..1; a uint8 out is cut, so that the offset has to round.
     """
-    _paint(crops, flips, colors, factor, offset, out.dtype == np.uint8, _scratch(*crops.shape[2:]), out)
+    whole, scratch = out.dtype == np.uint8, _scratch(*crops.shape[2:])
+    _paint(crops, flips, colors, color_changer(), factor, offset, whole, scratch, out)
 
 
 def render(
@@ -231,6 +232,9 @@ def render(
     """
     unit, scratch = f32(1 if x.dtype == np.float32 else 1 / np.iinfo(x.dtype).max), _scratch(*out.shape[3:])
     box, bounds, flip, black = places
+    whole, change = out.dtype == np.uint8, color_changer()
+    fixed = x.view()
+    fixed.flags.writeable = False  # one type, and one compilation, for mapped files and arrays
     _render(
-        x, picked, box, bounds, flip, black, cubic, unit, colors, factor, offset, out.dtype == np.uint8, scratch, out
-    )
+        fixed, picked, box, bounds, flip, black, cubic, unit, colors, change, factor, offset, whole, scratch, out
+    )  # fmt: skip
