@@ -14,7 +14,17 @@ from support.steady import quick_scratch, steady
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(
-    ["selfsup.commands.pretrain", "selfsup.commands.compare", "selfsup.tasks", "selfsup.comparison.tournament", "timm"]
+    [
+        "selfsup.commands.pretrain",
+        "selfsup.commands.compare",
+        "selfsup.comparison.drawing",
+        "selfsup.comparison.tournament",
+        "selfsup.tasks",
+        "selfsup.views.image.kernel",
+        "tensorboard",
+        "timm",
+        "tyro",
+    ]
 )
 
 

@@ -271,8 +271,8 @@ def _change_colors(planes, size, color, room):
 def color_changer() -> Any:
     """Return the function (planes, size, color, room) that changes planes by the parameters of `draw.color_params`.
 
-    Nine tenths of the engine's code, and of the time to compile it: one copy, which its callers are given and call by its
-    address, whatever the types of their images.
+    Nine tenths of the engine's code, and of the time to compile it: one copy, which its callers are given and call by
+    its address, whatever the types of their images.
     """
     line = types.Array(types.float32, 1, "C")
     signature = types.void(types.Array(types.float32, 2, "C"), types.int64, line, line)
