@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from selfsup.data.video.clips import clip_spec, clips_only, stored_side
+from selfsup.data.video.tracks import Tracks
 from selfsup.errors import UserError
 from selfsup.source import Labels
 from selfsup.spec import ClipSpec, Spec
@@ -82,6 +83,19 @@ class Moving:
         """Return how far the sprites move from the frame before (N,), in pixels."""
         moved = np.linalg.norm(np.diff(self.scene(index).centre, axis=1, prepend=np.nan), axis=2).mean(0)
         return np.nan_to_num(self.side * moved).astype(np.float32)
+
+    def tracks(self, index: int, gap: int) -> Tracks:
+        """Return where the sprites are in every window of `gap` frames, but for what is hidden or half outside."""
+        start = np.arange(max(LENGTH - gap, 0))
+        frames = np.stack([start, start + gap], 1)
+        centre, size = self.scene(index).centre[:, frames], self.scene(index).size[:, frames]  # (K, W, 2, 2), (K, W, 2)
+        seen: NDArray[np.bool_] = np.all((centre > 0) & (centre < 1), axis=(2, 3))
+        for k in range(len(seen) - 1):  # later sprites lie over earlier ones
+            near = np.linalg.norm(centre[k + 1 :] - centre[k], axis=3) < 0.6 * size[k]
+            seen[k] &= ~near.any((0, 2))
+        boxes = self.side * np.concatenate([centre - size[..., None] / 2, size[..., None]], 3)
+        boxes[~seen] = np.nan
+        return Tracks(frames, boxes.swapaxes(0, 1).astype(np.float32))
 
     def path(self, index: int) -> str:
         """Return the number of the video."""

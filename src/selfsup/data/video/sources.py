@@ -23,7 +23,8 @@ from selfsup.base.progress import counting
 from selfsup.data.index import BLOCK
 from selfsup.data.video.clips import clip_spec, clips_only, stored_side
 from selfsup.data.video.decode import about, decode
-from selfsup.data.video.store import open_frames, store, stored_path
+from selfsup.data.video.store import open_frames, store, stored_path, stored_tracks
+from selfsup.data.video.tracks import Tracks
 from selfsup.errors import UserError
 from selfsup.source import Broken, Labels
 from selfsup.spec import ClipSpec, Spec
@@ -226,6 +227,10 @@ class Stored:
     def motion(self, index: int) -> NDArray[np.float32]:
         """Return how much each frame differs from the one before (N,), in grey levels."""
         return open_frames(self.files[index]).motion()
+
+    def tracks(self, index: int, gap: int) -> Tracks:
+        """Return what moves through windows of `gap` frames: found once for each video, and kept in the cache."""
+        return stored_tracks(self.files[index], gap)
 
     def path(self, index: int) -> str:
         """Return the path of the video."""

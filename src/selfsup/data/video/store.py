@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import zipfile
 import zlib
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from selfsup.base.cache import cache_folder, new_in_cache
 from selfsup.data.image.decode import decode_image
 from selfsup.data.video.decode import decode
+from selfsup.data.video.tracks import Tracks, find_tracks
 from selfsup.source import Broken
 
 VERSION = 1
@@ -147,3 +149,18 @@ class Frames:
 def open_frames(path: Path) -> Frames:
     """Return the frames of a file of the store; the last ones opened stay open."""
     return Frames(path)
+
+
+@lru_cache(4096)
+def stored_tracks(path: Path, gap: int) -> Tracks:
+    """Return the tracks of a video whose frames are at `path`; they are kept beside it."""
+    frames, kept = open_frames(path), path.with_suffix(f".{gap}.npz")
+    try:
+        with np.load(kept) as file:
+            return Tracks(file["frames"], file["boxes"])
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        pass  # not there, or damaged: found again
+    found = find_tracks(frames.read, frames.length, gap)
+    with new_in_cache(kept) as aside, aside.open("wb") as file:
+        np.savez(file, frames=found.frames, boxes=found.boxes)
+    return found

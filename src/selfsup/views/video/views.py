@@ -112,7 +112,7 @@ class ClipViews:
                 first += cut.count
                 moving = getattr(source, "motion", None) if cut.at == "moving" else None
                 numbers = cut.numbers(source.extent(index), moving(index) if moving else None, u)
-                found.append(_frames(source, index, numbers.reshape(-1)))
+                found.append(frames_of(source, index, numbers.reshape(-1)))
             return found
 
         for row, wanted in enumerate(indices.tolist()):
@@ -128,12 +128,7 @@ class ClipViews:
 
     def finish(self, batch: Batch) -> Batch:
         """Return float32 clips, normalized by the spec. Floats stay as they are."""
-        done = dict(batch)
-        for key in self.groups:
-            if batch[key].dtype == torch.uint8:
-                mean, std = mean_std(self.spec.image, batch[key])
-                done[key] = (batch[key].float() - 255 * mean).mul_(1 / (255 * std))
-        return done
+        return dict(batch) | {key: normalized(batch[key], self.spec) for key in self.groups}
 
     def _make(
         self, clips: list[NDArray[np.uint8]], index: NDArray[np.int64], seed: int, epoch: int, outs: list[NDArray[Any]]
@@ -151,7 +146,15 @@ class ClipViews:
             )
 
 
-def _frames(source: Any, index: int, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
+def normalized(x: torch.Tensor, spec: ClipSpec) -> torch.Tensor:
+    """Return frames (..., C, H, W) as float32, normalized by the spec; floats stay as they are."""
+    if x.dtype != torch.uint8:
+        return x
+    mean, std = mean_std(spec.image, x)
+    return (x.float() - 255 * mean).mul_(1 / (255 * std))
+
+
+def frames_of(source: Any, index: int, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
     """Return frames (T, H, W, C) by their numbers."""
     if hasattr(source, "frames"):
         found: NDArray[np.uint8] = source.frames(index, numbers)

@@ -1,0 +1,137 @@
+"""`tracking` on generated videos: is a thing found again, in all videos and among the things of its own video?
+
+    python benchmarks/tracking.py --steps 2000 --seeds 3
+    python benchmarks/tracking.py --steps 2000 --flow         # tracks found by Lucas-Kanade flow, not known ones
+
+Videos 0 to 999 of `moving` are learned from, 1,000 to 1,999 are searched. A query is the first patch of a thing, and
+what is searched are 1,000 patches of different things `gap` frames later (R@1; chance 0.001), or only those of the same
+video (chance: one in the number of things there). Negative control: the same patches with the thing itself painted over
+by its mean colour, which leaves the background: among the things of its video they must be at chance.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+import selfsup
+from few_labels import cell
+from selfsup.data.video import Moving
+from selfsup.data.video.tracks import Tracks, find_tracks
+from selfsup.train.recalibrate import recalibrate
+from selfsup.views.image import Crop
+from selfsup.views.video import PatchViews
+
+VIDEOS, SEARCHED = 1000, 1000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--gap", type=int, default=20)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--encoder", default="convnet")
+    parser.add_argument("--flow", action="store_true", help="learn from tracks that are found")
+    parser.add_argument("--seeds", type=int, default=3)
+    args = parser.parse_args()
+    everything = Moving("moving", 2 * VIDEOS)
+    train = (Found if args.flow else Moving)("moving", VIDEOS)
+    rows: dict[str, list[list[float]]] = {}
+    for seed in range(args.seeds):
+        with tempfile.TemporaryDirectory() as folder:
+            run = selfsup.pretrain(
+                train, task="tracking", encoder=args.encoder, size=args.size, steps=args.steps, seed=seed, gap=args.gap,
+                batch_size=args.batch_size, workers=0, device="cpu", out=Path(folder) / "run", quiet=True,
+            )  # fmt: skip
+            task, _ = run.load_task()
+            patches, backs, video = things(everything, run.spec, args.gap)
+            torch.manual_seed(seed)
+            untrained = run.fresh_encoder()
+            recalibrate(untrained, train, run.spec, seed=seed, device="cpu")
+        for name, embed in {
+            "raw pixels": lambda x: x.flatten(1),
+            "untrained": lambda x, e=untrained: features(e, x),
+            "trained encoder": lambda x, t=task: features(t.encoder.eval(), x),
+            "trained, with its head": lambda x, t=task: t.eval().embed(x),
+        }.items():
+            for what, x in (("", patches), (", background alone", backs)):
+                first, last = (F.normalize(standard(embed(x[:, end])), dim=1) for end in (0, 1))
+                rows.setdefault(name + what, []).append(found(first, last, video))
+        print(f"seed {seed} done", flush=True)
+    counts = np.unique(video, return_counts=True)[1]
+    several = counts[counts > 1]
+    print(f"{len(video)} things; chance {1 / len(video):.3f}, in their video {len(several) / several.sum():.2f}")
+    for name, values in rows.items():
+        everywhere, inside = np.array(values).T
+        print(f"{name:42} R@1 {cell(everywhere[:, None])}   in its video {cell(inside[:, None])}")
+
+
+class Found(Moving):
+    """The same videos, whose tracks are found in their frames."""
+
+    kept: ClassVar[dict[tuple[int, int], Tracks]] = {}
+
+    def tracks(self, index: int, gap: int) -> Tracks:
+        key = int(self.numbers[index]), self.side
+        if key not in self.kept:
+            self.kept[key] = find_tracks(lambda numbers: self.frames(index, numbers), self.extent(index), gap)
+        return self.kept[key]
+
+
+def things(source: Moving, spec: object, gap: int) -> tuple[torch.Tensor, torch.Tensor, NDArray[np.int64]]:
+    """Return patches (N, 2, C, S, S) of things, the same with the things painted over, and their videos (N,)."""
+    side = max(16, round(spec.size / 3))
+    views = PatchViews(spec, Crop(side), gap, tracks=1)
+    source = source.conform(spec)
+    patches, backs, video = [], [], []
+    for index in range(VIDEOS, 2 * VIDEOS):
+        tracks = source.tracks(index, gap)
+        window = int(tracks.counts().argmax())
+        frames, masks = (read(index, tracks.frames[window]) for read in (source.frames, source.masks))
+        for k in np.flatnonzero(np.isfinite(tracks.boxes[window]).all((1, 2))).tolist():
+            u = np.full((1, 2, 17), 0.5)
+            for seen, into in ((frames, patches), (painted(frames, masks == k + 1), backs)):
+                out = np.empty((2, side, side, 3), np.float32)
+                views.for_device("cpu")._cut(seen, tracks.boxes[window, k].astype(np.float64), u, out)
+                into.append(torch.from_numpy(out).permute(0, 3, 1, 2))
+            video.append(index)
+        if len(video) >= SEARCHED:
+            break
+    return torch.stack(patches), torch.stack(backs), np.array(video)
+
+
+def painted(frames: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Return frames with what the mask shows in grey."""
+    done = frames.copy()
+    done[mask] = 128
+    return done
+
+
+def features(encoder: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return encoder.eval().frames(x[:, None])[:, 0]
+
+
+def standard(x: torch.Tensor) -> torch.Tensor:
+    return (x - x.mean(0)) / x.std(0).clamp_min(1e-6)
+
+
+def found(first: torch.Tensor, last: torch.Tensor, video: NDArray[np.int64]) -> list[float]:
+    """Return how often the nearest patch is that of the same thing: among all, and among those of the same video."""
+    cosine = (first @ last.T).detach().numpy()
+    own = np.arange(len(cosine))
+    several = np.isin(video, [v for v, n in zip(*np.unique(video, return_counts=True), strict=True) if n > 1])
+    inside = np.where(video[:, None] == video, cosine, -2)
+    return [float((cosine.argmax(1) == own).mean()), float((inside.argmax(1) == own)[several].mean())]
+
+
+if __name__ == "__main__":
+    main()
