@@ -1,184 +1,145 @@
-"""Every method with the same budget of CPU time: few labels, retrieval across styles, rank, seconds, memory.
+"""Every method with the same budget of CPU time, over seeds of pretraining: few labels, read as in docs/evaluation.md.
 
-    python benchmarks/methods.py --tasks simclr,byol,mae --cpu-minutes 5 --out methods.jsonl
+    python benchmarks/methods.py --data mnist5k --cpu-minutes 2 --out mnist5k.jsonl
+    python benchmarks/methods.py --data emoji --size 64 --tasks "simclr min_scale=0.5,byol" --out emoji.jsonl
+    python benchmarks/methods.py --table mnist5k.jsonl > table.md
 
-Data: three-style emoji (`emoji:train` without labels, `emoji:test` for the test), 8 categories. Labels are drawn by
-base emoji, all three styles of which count as one label; 10 draws; the linear probe chooses its penalty on the drawn
-labels. R@1: how often the nearest other image of the test part is the same emoji in another style. The
-baselines are raw pixels, the untrained encoder and training from scratch on the same labels; `METHOD tuned` starts from
-the method's encoder instead and is otherwise the same. Each method runs in a process of its own. The number of steps
-follows from --epochs, or from the CPU time of a few steps. A row that is already in --out is not measured again. The
-trained runs stay in --runs, for the gallery. A method may have options: `--tasks "simclr min_scale=0.5"`.
+Each method learns from `DATA:train` without labels (or from the folder DATA/train) and is read with 1, 5 and 20 labels
+per class by the linear probe and by propagation, five draws, on `DATA:test`. Every seed of pretraining has an untrained
+encoder of its own; intervals are over seeds and draws (`few_labels.crossed`). Each run is a process of one thread; the
+number of steps follows from the CPU time of a few, measured once for all seeds of a method. A row that is already in
+--out is not measured again.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import json
+import os
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
 import selfsup
-from selfsup.data.image import Arrays
-from selfsup.data.open import open_data
-from selfsup.encoders import build_encoder
-from selfsup.evaluation.baselines.pixels import Pixels
-from selfsup.evaluation.draws import interval, nested_draws
-from selfsup.evaluation.features import extract
-from selfsup.evaluation.few_labels import LR, train_on_labels
-from selfsup.evaluation.label_free import rankme
-from selfsup.evaluation.metrics import accuracy
-from selfsup.evaluation.probe import fit_probe
-from selfsup.evaluation.retrieval import retrieval
-from selfsup.spec import ImageSpec
-from selfsup.task import Encoder
+from few_labels import cell, number
 from selfsup.tasks import TASKS, find_task
-from selfsup.tasks.semi.supervised import Supervised
-from selfsup.train.device import make_fabric
-from selfsup.train.recalibrate import recalibrate
 
-SHOTS, DRAWS, STYLES = (1, 5, 10, 20), 10, 3
-BASELINES, TUNED = ("raw pixels", "untrained", "from scratch"), " tuned"
+SHOTS, DRAWS = ("1", "5", "20"), 5
+READERS = ("linear", "propagate")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--tasks", default="all")
-    parser.add_argument("--cpu-minutes", type=float, default=5.0)
-    parser.add_argument("--epochs", type=float, help="instead of minutes; with the method's default encoder")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--data", default="mnist5k")
+    parser.add_argument("--tasks", default="all", help="such as 'byol,dino momentum=0.9'")
+    parser.add_argument("--cpu-minutes", type=float, default=2.0)
     parser.add_argument("--encoder", help="by default convnet, or the small one that the method needs")
-    parser.add_argument("--size", type=int, default=64)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--size", type=int)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("methods.jsonl"))
-    parser.add_argument("--runs", type=Path, default=Path("runs/methods"))
-    parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--table", type=Path, help="print the table of such a file instead")
+    parser.add_argument("--one", nargs=3, metavar=("METHOD", "SEED", "STEPS"), help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.one:
-        measure = baseline if args.one.startswith(BASELINES) else tuned if args.one.endswith(TUNED) else method
-        row = measure(args)
+    if args.table:
+        table(rows(args.table))
+    elif args.one:
         with args.out.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        return
+            file.write(json.dumps(measure(args, *args.one)) + "\n")
+    else:
+        run_all(args)
+
+
+def run_all(args: argparse.Namespace) -> None:
     images = [name for name in TASKS if find_task(name).kind == "image" and not find_task(name).needs_labels]
-    wanted = [*BASELINES, "untrained vit-mini", *images] if args.tasks == "all" else args.tasks.split(",")
-    done = [json.loads(line)["name"] for line in args.out.read_text().splitlines()] if args.out.exists() else []
-    for name in wanted:
-        if name not in done:
-            subprocess.run([sys.executable, *sys.argv, "--one", name], check=False)
-    for line in args.out.read_text().splitlines():
-        show(json.loads(line))
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    for name in images if args.tasks == "all" else args.tasks.split(","):
+        for seed in range(args.seeds):
+            done = {row["seed"]: row["steps"] for row in rows(args.out) if row["name"] == name}
+            if seed not in done:
+                steps = str(next(iter(done.values()), 0))  # those of the first seed
+                words = [sys.executable, *sys.argv, "--one", name, str(seed), steps]
+                subprocess.run(words, check=False, env=environment)
+    table(rows(args.out))
 
 
-def method(args: argparse.Namespace) -> dict[str, object]:
-    task, *words = args.one.split()
-    options = {key: json.loads(value) for key, _, value in (word.partition("=") for word in words)}
-    task_class = find_task(task)
-    encoder = args.encoder or (task_class.default_encoder if args.epochs else task_class.small_encoder)
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
-    def train(out: Path, **budget: float) -> tuple[selfsup.Run, float]:
+
+def measure(args: argparse.Namespace, name: str, seed: str, steps: str) -> dict[str, Any]:
+    """Return one row; without `steps` as many as fit the time."""
+    task, *words = name.split()
+    options = {key: number(value) for key, _, value in (word.partition("=") for word in words)}
+    options |= {"size": args.size} if args.size else {}
+    parts = [f"{args.data}/{part}" if Path(args.data).is_dir() else f"{args.data}:{part}" for part in ("train", "test")]
+    labels = "folders" if Path(args.data).is_dir() else None
+
+    def train(out: str, steps: int) -> tuple[selfsup.Run, float]:
         before = time.process_time()
         run = selfsup.pretrain(
-            "emoji:train", task=task, encoder=encoder, size=args.size, seed=args.seed, out=out, device=args.device,
-            workers=0 if args.device == "cpu" else None, quiet=True, **budget, **options,
+            parts[0], task=task, encoder=args.encoder or find_task(task).small_encoder, seed=int(seed), out=out,
+            steps=steps, device="cpu", workers=0, quiet=True, **options,
         )  # fmt: skip
         return run, time.process_time() - before
 
-    budget = {"epochs": args.epochs} if args.epochs else {}
-    if not budget:
-        with tempfile.TemporaryDirectory() as folder:
-            train(Path(folder) / "first", steps=3)  # compiles
-            few, more = train(Path(folder) / "few", steps=3)[1], train(Path(folder) / "more", steps=9)[1]
-        budget = {"steps": max(10, int(args.cpu_minutes * 60 / max((more - few) / 6, 1e-3)))}
-    began = time.monotonic()
-    run, seconds = train(args.runs / args.one, **budget)
-    wall = time.monotonic() - began
-    row = measured(run.load(), run.spec, args.device)
-    plan = run.recipe["plan"]
-    about = {"encoder": encoder, "steps": plan["steps"], "batch": plan["batch_size"], "size": args.size}
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    if args.device == "cuda":
-        memory = torch.cuda.max_memory_allocated() / 2**20
-    return {"name": args.one, **about, "cpu_s": seconds, "wall_s": wall, "mb": memory, "seed": args.seed, **row}
+    with tempfile.TemporaryDirectory() as folder:
+        count = int(steps)
+        if not count:
+            train(f"{folder}/first", 3)  # compiles
+            few, more = train(f"{folder}/few", 3)[1], train(f"{folder}/more", 13)[1]
+            count = max(10, int(args.cpu_minutes * 60 / max((more - few) / 10, 1e-3)))
+        run, seconds = train(f"{folder}/run", count)
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        evaluation = selfsup.evaluate(
+            run, data=parts[0], labels=labels, test=parts[1], test_labels=labels, shots=",".join(SHOTS), draws=DRAWS,
+            protocol=",".join(READERS), scratch=False, seed=0, quiet=True,
+        )  # fmt: skip
+        plan, encoder = run.recipe["plan"], run.encoder_name
+    scores: dict[str, dict[str, list[float]]] = {}
+    for score in evaluation.scores:
+        scores.setdefault(f"{score.representation}, {score.protocol}", {})[str(score.shots)] = list(score.values)
+    about = {"encoder": encoder, "steps": plan["steps"], "batch": plan["batch_size"], "task": task, "seed": int(seed)}
+    return {"name": name, **about, "cpu_s": seconds, "mb": memory, "scores": scores}
 
 
-def baseline(args: argparse.Namespace) -> dict[str, object]:
-    train = open_data("emoji:train")
-    spec = train.spec(args.size)
-    torch.manual_seed(args.seed)
-    if args.one == "raw pixels":
-        return {"name": args.one, **measured(Pixels(), spec, args.device)}
-    what = next(what for what in BASELINES if args.one.startswith(what))
-    name = args.one.removeprefix(what).strip() or args.encoder or "convnet"
-    if what == "untrained":
-        encoder = build_encoder(name, spec)
-        recalibrate(encoder, train, spec, seed=args.seed, device=args.device)  # as a run does
-        return {"name": args.one, "encoder": name, **measured(encoder, spec, args.device)}
-    return {"name": args.one, "encoder": name, **trained(lambda: build_encoder(name, spec), spec, args, "trained")}
+def table(found: list[dict[str, Any]]) -> None:
+    """Print the table as Markdown: the best method by propagated labels, five per class, first."""
+    heads = [f"{reader}, {k}" for reader in READERS for k in SHOTS]
+    print("| | encoder | " + " | ".join(heads) + " | minus untrained, linear, 5 | propagate, 5 | steps | CPU s |")
+    print("|---" * (len(heads) + 6) + "|")
+    lines: list[tuple[float, str]] = []
+    for name in dict.fromkeys(row["name"] for row in found):
+        mine = [row for row in found if row["name"] == name]
+        task, *_, last = [row["task"] for row in mine] + [mine[-1]]
+        own = [key for key in last["scores"] if key.startswith(f"untrained {task}")]
+        untrained = f"untrained {task}" if own else "untrained"
+        gains = [grid(mine, task, reader, "5") - grid(mine, untrained, reader, "5") for reader in READERS]
+        cost = f"{last['steps']} | {np.mean([row['cpu_s'] for row in mine]):.0f}"
+        seeds = "" if len(mine) == 3 else f" ({len(mine)} seeds)"
+        lines.append(line(f"`{name}`{seeds}", mine, task, f"{cell(gains[0], '+')} | {cell(gains[1], '+')} | {cost}"))
+    for encoder in dict.fromkeys(row["encoder"] for row in found):  # one for each seed, whatever the method
+        mine = list({row["seed"]: row for row in found if row["encoder"] == encoder}.values())
+        lines.append(line("untrained", mine, "untrained", " | | | "))
+    lines.append(line("raw pixels", found[:1], "raw pixels", " | | | ").replace(found[0]["encoder"], ""))
+    print("\n".join(text for _, text in sorted(lines, reverse=True)))
 
 
-def tuned(args: argparse.Namespace) -> dict[str, object]:
-    run = selfsup.Run(args.runs / args.one.removesuffix(TUNED))
-    encoder, about = run.load(), {"encoder": run.recipe["encoder"]["name"], "steps": run.recipe["plan"]["steps"]}
-    return {"name": args.one, **about, **trained(lambda: copy.deepcopy(encoder), run.spec, args, "finetune")}
+def line(name: str, mine: list[dict[str, Any]], representation: str, rest: str) -> tuple[float, str]:
+    cells = [grid(mine, representation, reader, k) for reader in READERS for k in SHOTS]
+    text = " | ".join([name, mine[0]["encoder"], *map(cell, cells), rest])
+    return float(grid(mine, representation, "propagate", "5").mean()), f"| {text} |"
 
 
-def trained(make: Callable[[], Encoder], spec: ImageSpec, args: argparse.Namespace, protocol: str) -> dict[str, object]:
-    """Train on the labels alone, from the encoder that `make` returns."""
-    train, test, fabric = open_data("emoji:train"), open_data("emoji:test"), make_fabric(args.device, "float32")
-    scores: dict[int, list[float]] = {}
-    for number, drawn in enumerate(draws(train)):
-        for shots, rows in drawn.items():
-            classifier = train_on_labels(
-                lambda: Supervised(make(), num_classes=len(train.labels.classes)), train, rows, spec, fabric,
-                args.seed + number, lr=LR[protocol],
-            )  # fmt: skip
-            logits = extract(classifier, test, spec, args.device)[1]
-            scores.setdefault(shots, []).append(accuracy(test.labels.ids, logits.argmax(1)))
-    return {"accuracy": scores}
-
-
-def draws(train: Arrays, together: int = STYLES) -> list[dict[int, np.ndarray]]:
-    """Return draws of base emoji, `together` consecutive images each, as the numbers of their images."""
-    drawn = nested_draws(train.labels.ids[::together], SHOTS, DRAWS, 0)
-    return [{k: (together * rows[:, None] + np.arange(together)).ravel() for k, rows in draw.items()} for draw in drawn]
-
-
-def measured(encoder: torch.nn.Module, spec: object, device: str) -> dict[str, object]:
-    scores, x = probed(encoder, spec, device, "emoji", STYLES)
-    found = retrieval(x, np.arange(len(x)) // STYLES, ks=(1,))
-    return {"accuracy": scores, "r1": found.recall[1], "rankme": rankme(x)}
-
-
-def probed(
-    encoder: torch.nn.Module, spec: object, device: str, data: str, together: int
-) -> tuple[dict[int, list[float]], np.ndarray]:
-    """Return the accuracies of a linear probe by labels per class, and the features of the test part."""
-    train, test = open_data(f"{data}:train"), open_data(f"{data}:test")
-    (_, x), (_, test_x) = (extract(encoder, part, spec, device) for part in (train, test))
-    y, test_y, classes = train.labels.ids, test.labels.ids, len(train.labels.classes)
-    scores: dict[int, list[float]] = {}
-    for draw in draws(train, together):
-        for shots, rows in draw.items():
-            probe = fit_probe(x[rows], y[rows], classes)
-            scores.setdefault(shots, []).append(accuracy(test_y, probe.predict(test_x)))
-    return scores, test_x
-
-
-def show(row: dict[str, object]) -> None:
-    cells = [interval(values) for values in row["accuracy"].values()]
-    text = "  ".join(f"{100 * cell.mean:5.1f} ±{100 * cell.half:4.1f}" for cell in cells)
-    more = "".join(f"  {key} {row[key]:.3g}" for key in ("r1", "rankme", "steps", "cpu_s", "mb") if key in row)
-    print(f"{row['name']:18} {text}{more}")
+def grid(mine: list[dict[str, Any]], name: str, reader: str, shots: str) -> NDArray[np.float64]:
+    """Return the scores (seeds, draws)."""
+    return np.array([row["scores"][f"{name}, {reader}"][shots] for row in mine])
 
 
 if __name__ == "__main__":

@@ -6,10 +6,10 @@
 
 Accuracy: the same encoder from the same seed, the same views (ours feed both sides, batch by batch), steps, optimizer
 and loop; only heads and loss are lightly's, of the same width. Linear probe on the frozen features, labels drawn as in
-benchmarks/methods.py (with `--data mnist5k` image by image), over `--seeds` seeds of pretraining. Speed: our loop as
-`pretrain` runs it, against lightly's modules in a plain loop with lightly's transforms and a DataLoader of two workers,
-each in a process of its own, taking turns, without the batches that were made ahead; float32 on both sides, and also
-our default precision where that differs. "With our memory": lightly's process keeps freed memory too
+benchmarks/emoji_probe.py (with `--data mnist5k` image by image), over `--seeds` seeds of pretraining. Speed: our loop
+as `pretrain` runs it, against lightly's modules in a plain loop with lightly's transforms and a DataLoader of two
+workers, each in a process of its own, taking turns, without the batches that were made ahead; float32 on both sides,
+and also our default precision where that differs. "With our memory": lightly's process keeps freed memory too
 (`train.device.keep_memory`), which it does not do by itself.
 """
 
@@ -39,7 +39,7 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from methods import STYLES, probed
+from emoji_probe import STYLES, probed
 from selfsup.data.open import open_data
 from selfsup.encoders import build_encoder
 from selfsup.evaluation.draws import interval

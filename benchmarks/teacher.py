@@ -2,8 +2,8 @@
 
     python benchmarks/teacher.py --tasks dino,ibot,dinov2,ijepa --steps 200 --seeds 3
 
-Data and draws of the labels are those of `methods.py`. An interval is over the seeds of pretraining, which also give
-the untrained encoder its weights; 20 labels per class.
+Data and draws of the labels are those of `emoji_probe.py`. An interval is over the seeds of pretraining, which also
+give the untrained encoder its weights; 20 labels per class.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from statistics import fmean
 import torch
 
 import selfsup
-from methods import STYLES, probed
+from emoji_probe import STYLES, probed
 from selfsup.evaluation.draws import interval
 
 SHOTS = 20

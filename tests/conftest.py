@@ -21,12 +21,14 @@ if "SELFSUP_TEST_GPU" not in os.environ:  # but for those of the GPU, which are 
 
 import selfsup
 from selfsup.evaluation import few_labels, parts
+from selfsup.train import recalibrate
 from support.folders import MakeFolder, write_images
 
-# Training from scratch beside every evaluation, and doing all of it five times where labels are few, would be most of
-# the suite's time: both have tests of their own.
+# Training from scratch beside every evaluation, doing all of it five times where labels are few, and a thousand samples
+# for BatchNorm after two steps of training, would be most of the suite's time: they have tests of their own.
 few_labels.STEPS = (20, 20)
 parts.ENOUGH = 0
+recalibrate.SAMPLES = 128
 
 
 @pytest.fixture

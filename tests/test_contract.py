@@ -36,7 +36,9 @@ NO_CHANCE = {  # no closed form, and why
     **dict.fromkeys(("context_encoder", "data2vec", "denoising", "simmim", "vae"), "the variance of the targets"),
     "bigan": "4 ln 2 is where both players are equal, and a good end",
     "combined": "that of denoising",
-    "lejepa": "it depends on where the embeddings collapse, and on the size of the batch",
+    **dict.fromkeys(
+        ("empssl", "lejepa", "visreg"), "it depends on where the embeddings collapse, and on the size of the batch"
+    ),
 }
 FAR = {  # further than a tenth from chance at the start, and why
     "bert": "the bias of its output starts at the frequencies of the tokens, and chance knows none",
@@ -45,6 +47,7 @@ FAR = {  # further than a tenth from chance at the start, and why
     "moco": "both encoders are equal, and the queue holds random vectors, so the positive is the nearest key",
     "next_word": "the output is tied to the embeddings: an untrained encoder repeats the token that it sees",
     "video_colorization": "an untrained encoder copies from places that look alike, as the neighbouring ones do",
+    "tracking": "a thing and the patch that it is in look alike, even to an untrained encoder",
     "simcse": "dropout changes an untrained encoding little, so the same sentence is the nearest",
 }
 
@@ -79,7 +82,7 @@ def make(name: str, source: Source, seed: int = 0, **options: object) -> Task:
 @pytest.mark.parametrize("name", TASKS)
 def test_loss_at_the_start_is_near_its_chance_value(name: str, source: Source) -> None:
     task = make(name, source, **START.get(name, {}))
-    loss = task.loss(first_batch(task, source))
+    loss = task.loss(first_batch(task, source, 32))
     assert loss.value.ndim == 0
     assert loss.value.requires_grad
     assert not any(metric.requires_grad for metric in loss.metrics.values())
@@ -126,7 +129,7 @@ def test_every_sample_has_panels(name: str, source: Source) -> None:
 # How the labels of a task differ between samples. All others: in the captions of a column of panels.
 PAIRED = {  # the label is which view, or which place in a bank, belongs to the sample
     *("barlow", "byol", "declutr", "deepcluster", "dino", "instance", "lejepa", "moco", "mocov3", "simclr", "simsiam"),
-    *("swav", "vicreg"),
+    *("empssl", "nnclr", "swav", "tracking", "vicreg", "visreg"),
 }
 MASKED = {
     "data2vec",
@@ -164,10 +167,10 @@ def test_labels_differ_between_samples(name: str, source: Source, monkeypatch: p
     batch = dict(first_batch(task, source))
     if name in PAIRED:  # wrong labels, which are those of the neighbour, have another loss
         right = task.loss(batch).value
-        key = "positive" if "positive" in batch else "x" if batch["x"].ndim == 5 else "index"
+        key = "positive" if "positive" in batch else "x" if batch["x"].ndim >= 5 else "index"
         wrong = batch[key].roll(1, 0)
-        if key == "x":
-            wrong[:, 0] = batch["x"][:, 0]
+        if key == "x":  # the first of the two, or of each two, stays
+            wrong[..., 0, :, :, :] = batch["x"][..., 0, :, :, :]
         changed = task.loss({**batch, key: wrong}).value
         assert abs(changed - right) > 1e-3 * abs(right)
     elif name in ROTATED:

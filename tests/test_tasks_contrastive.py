@@ -1,6 +1,7 @@
 """What is particular to the methods that compare views."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,14 @@ import selfsup
 from selfsup.data.image import Arrays
 from selfsup.encoders import build_encoder
 from selfsup.evaluation.label_free import rankme
+from selfsup.losses import sigreg
 from selfsup.nn.ema import cosine_schedule
 from selfsup.nn.heads import each_view
 from selfsup.spec import ImageSpec
 from selfsup.tasks import find_task
 from selfsup.tasks.image.deepcluster_kmeans import spherical_kmeans
+from selfsup.tasks.image.empssl import coding_rate
+from selfsup.tasks.image.visreg import scale_shape_centre
 from selfsup.train.optim import build_optimizer
 from selfsup.views.image import Crop, ImageViews
 from selfsup.views.loader import batches
@@ -172,7 +176,7 @@ def test_the_first_epoch_of_deepcluster_fills_many_clusters_and_keeps_the_rank()
     assert last.metrics["largest"] <= 0.25
 
 
-@pytest.mark.parametrize("name", ["instance", "moco", "swav", "deepcluster"])
+@pytest.mark.parametrize("name", ["instance", "moco", "nnclr", "swav", "deepcluster"])
 def test_queues_and_memories_resume_bit_for_bit(name: str, tmp_path: Path) -> None:
     x = torch.randint(0, 255, (40, 16, 16, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8).numpy()
     common = {"task": name, "encoder": "convnet", "steps": 8, "batch_size": 16, "quiet": True}
@@ -183,10 +187,79 @@ def test_queues_and_memories_resume_bit_for_bit(name: str, tmp_path: Path) -> No
         assert (run.folder / file).read_bytes() == (whole.folder / file).read_bytes(), file
 
 
-@pytest.mark.parametrize("name", ["swav", "deepcluster", "lejepa", "dino"])
+@pytest.mark.parametrize("name", ["swav", "deepcluster", "lejepa", "dino", "visreg"])
 def test_small_crops_suit_a_transformer_of_whole_patches(name: str) -> None:
     encoder = build_encoder("vit-mini", ImageSpec.of(32, 3))
     options = {"num_items": 64} if name == "deepcluster" else {}
     local = find_task(name)(encoder, **options).views(encoder.spec).groups["local"]
     assert local.size % encoder.patch == 0
     assert encoder(torch.zeros(2, 3, local.size, local.size)).shape == (2, encoder.dim)
+
+
+def test_neighbours_of_nnclr_are_the_nearest_of_other_images() -> None:
+    task = make("nnclr", queue_size=16).eval()
+    for seed in range(2):
+        task.loss(two_views(seed=seed) | {"index": torch.arange(8) + 8 * seed})
+        task.after_step()
+    assert task.owners.tolist() == list(range(16))
+    rows, own = task.queue.rows, torch.arange(4)
+    torch.testing.assert_close(task.neighbours(rows[:4], own + 100), rows[:4], msg="another image may be the same")
+    cosine = (rows[:4] @ rows.T).index_put_((own, own), torch.tensor(-2.0))
+    torch.testing.assert_close(task.neighbours(rows[:4], own), rows[cosine.argmax(1)])
+
+
+def test_the_loss_of_nnclr_is_equation_3_in_both_directions() -> None:
+    task = make("nnclr", queue_size=16).eval()
+    task.loss(two_views(seed=1) | {"index": torch.arange(8) + 50})
+    task.after_step()
+    batch, wanted = two_views(), []
+    z = torch.nn.functional.normalize(each_view(task.embed, batch["x"]), dim=2)
+    p = torch.nn.functional.normalize(task.predictor(each_view(task.embed, batch["x"]).flatten(0, 1)), dim=1)
+    for near, other in ((task.neighbours(z[0], batch["index"]), p[8:]), (task.neighbours(z[1], batch["index"]), p[:8])):
+        wanted.append(-torch.log_softmax(near @ other.T / task.temperature, 1).diagonal().mean())
+    torch.testing.assert_close(task.loss(batch).value, torch.stack(wanted).mean())
+
+
+@pytest.mark.parametrize("n", [5, 40])
+def test_the_coding_rate_is_half_a_log_determinant(n: int) -> None:
+    z = torch.randn(3, n, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for one, rate in zip(z, coding_rate(z, 0.2), strict=True):
+        torch.testing.assert_close(rate, torch.linalg.slogdet(torch.eye(12) + 12 / (n * 0.2) * one.T @ one)[1] / 2)
+    spread = torch.eye(12, dtype=torch.float64).repeat(2, 1)[None]
+    collapsed = spread[:, :1].expand_as(spread)
+    torch.testing.assert_close(coding_rate(spread, 0.2)[0].item(), 6 * math.log(1 + 1 / 0.2))
+    assert coding_rate(collapsed, 0.2) < 0.3 * coding_rate(spread, 0.2)
+
+
+def test_crops_of_empssl_have_one_area_and_the_scale_of_the_image() -> None:
+    task = make("empssl", num_crops=5)
+    (crop,) = task.views(ImageSpec.of(32, 3)).groups.values()
+    assert (crop.size, crop.count, crop.scale, crop.ratio) == (16, 5, (0.25, 0.25), (1.0, 1.0))
+
+
+def test_a_gaussian_has_scale_shape_and_centre_and_nothing_else_has() -> None:
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(2, 4000, 8, generator=generator)
+    directions = torch.nn.functional.normalize(torch.randn(8, 64, generator=generator), dim=0)
+    assert max(term.item() for term in scale_shape_centre(z, directions)) < 2e-3
+    scale, shape, centre = (term.item() for term in scale_shape_centre(3 * z + 2, directions))
+    assert scale == pytest.approx(4, rel=0.05)
+    assert centre == pytest.approx(4, rel=0.05)
+    assert shape < 2e-3, "it does not see scale and centre"
+    assert scale_shape_centre(z[..., :1].expand_as(z), directions)[1] > 0.05, "all dimensions the same"
+
+
+def test_near_a_collapse_visreg_pulls_apart_and_sigreg_does_not() -> None:
+    """The motive of its authors: the gradient of the scale does not vanish where all embeddings are nearly the same."""
+    generator = torch.Generator().manual_seed(0)
+    directions = torch.nn.functional.normalize(torch.randn(8, 64, generator=generator), dim=0)
+
+    def pull(loss: Callable[[torch.Tensor], torch.Tensor], std: float) -> float:
+        z = (std * torch.randn(64, 8, generator=generator.manual_seed(1))).requires_grad_()
+        loss(z).backward()
+        return float(-(z.grad * z.detach()).sum() / z.detach().norm())
+
+    far, near = 0.1, 1e-3
+    ours, other = (lambda z: scale_shape_centre(z[None], directions)[0]), (lambda z: sigreg(z, directions))
+    assert pull(ours, near) > 0.9 * pull(ours, far) > 0
+    assert pull(other, near) < 0.1 * pull(other, far)

@@ -19,6 +19,7 @@ OPTIONS: dict[str, dict[str, object]] = {  # smaller than the default where few 
     "mae": {"normalize": False},  # of patches of noise
     "moco": {"temperature": 0.4},  # its queue is no longer than the 64 samples
     "odd_one_out": {"num_pieces": 3, "length": 4},
+    "tracking": {"gap": 8},
     "swav": {"num_prototypes": 60, "queue_size": 0},
 }
 
@@ -28,7 +29,7 @@ def spec_of(source: Source):
     return specs[source.kind]()
 
 
-def first_batch(task: Task, source: Source, size: int = 32):
+def first_batch(task: Task, source: Source, size: int = 16):
     views = task.views(spec_of(source))
     fetched = next(iter(batches(task.samples(source), views, batch_size=size, seed=0, start=0, steps=1, workers=0)))
     return views.finish(fetched.batch)

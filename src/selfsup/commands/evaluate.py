@@ -119,10 +119,11 @@ def evaluate(
     if semi and not wanted.by_class:
         raise UserError(f"--semi is for --target classes, not {target}")
     encoder = run.load()
-    torch.manual_seed(seed + 1)
+    start = seed + 1 + int(run.recipe["plan"]["seed"])  # runs of other seeds stand beside other untrained encoders
+    torch.manual_seed(start)
     encoders = [FrozenEncoder(run.task, encoder, run.spec)]
     encoders.append(FrozenEncoder("untrained", run.fresh_encoder(), run.spec, untrained=True))
-    if (own := _other_representation(run, seed + 1)) is not None:
+    if (own := _other_representation(run, start)) is not None:
         encoders.append(FrozenEncoder(f"untrained {run.task}", own, run.spec, untrained=True))
     encoders += [load_reference(reference)] if reference is not None else []
     labels, test_labels = name_columns(columns, labels, test_labels)

@@ -28,6 +28,7 @@ TASKS: dict[str, str] = {
     "denoising": "selfsup.tasks.image.denoising:Denoising",
     "dino": "selfsup.tasks.image.dino:DINO",
     "dinov2": "selfsup.tasks.image.dinov2:DINOv2",
+    "empssl": "selfsup.tasks.image.empssl:EMPSSL",
     "exemplar": "selfsup.tasks.image.exemplar:Exemplar",
     "ibot": "selfsup.tasks.image.ibot:IBOT",
     "ijepa": "selfsup.tasks.image.ijepa:IJEPA",
@@ -38,6 +39,7 @@ TASKS: dict[str, str] = {
     "moco": "selfsup.tasks.image.moco:MoCo",
     "mocov3": "selfsup.tasks.image.mocov3:MoCoV3",
     "next_word": "selfsup.tasks.text.next_word:NextWord",
+    "nnclr": "selfsup.tasks.image.nnclr:NNCLR",
     "odd_one_out": "selfsup.tasks.video.odd_one_out:OddOneOut",
     "relative_position": "selfsup.tasks.image.relative_position:RelativePosition",
     "rotation": "selfsup.tasks.image.rotation:Rotation",
@@ -50,10 +52,12 @@ TASKS: dict[str, str] = {
     "split_brain": "selfsup.tasks.image.split_brain:SplitBrain",
     "supervised": "selfsup.tasks.semi.supervised:Supervised",
     "swav": "selfsup.tasks.image.swav:SwAV",
+    "tracking": "selfsup.tasks.video.tracking:Tracking",
     "vae": "selfsup.tasks.image.vae:VAE",
     "vicreg": "selfsup.tasks.image.vicreg:VICReg",
     "video_colorization": "selfsup.tasks.video.video_colorization:VideoColorization",
     "videomae": "selfsup.tasks.video.videomae:VideoMAE",
+    "visreg": "selfsup.tasks.image.visreg:VISReg",
     "vjepa": "selfsup.tasks.video.vjepa:VJEPA",
 }
 
