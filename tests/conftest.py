@@ -20,6 +20,7 @@ if "SELFSUP_TEST_GPU" not in os.environ:  # but for those of the GPU, which are 
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import selfsup
+from selfsup.encoders.image.convnet import ConvNet
 from selfsup.evaluation import few_labels, parts
 from selfsup.train import recalibrate
 from support.folders import MakeFolder, write_images
@@ -47,6 +48,19 @@ def same_numbers(request: pytest.FixtureRequest) -> None:
     rng = getattr(request.module, "RNG", None)
     if rng is not None:
         rng.bit_generator.state = np.random.default_rng(0).bit_generator.state
+
+
+@pytest.fixture(autouse=True)
+def narrow(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make `convnet` a quarter as wide where a test does not say how well it learns, and has no run made elsewhere."""
+    kept = {"one_run", "digits_run", "finished_run", "wide"}
+    if not kept & set(request.fixturenames):
+        monkeypatch.setattr(ConvNet.__init__, "__defaults__", (32,))
+
+
+@pytest.fixture
+def wide() -> None:
+    """Leave `convnet` as it is."""
 
 
 @pytest.fixture

@@ -79,6 +79,7 @@ def make(name: str, source: Source, seed: int = 0, **options: object) -> Task:
     return kind(build_encoder(kind.small_encoder, spec_of(source)), **hyperparameters)
 
 
+@pytest.mark.usefixtures("wide")
 @pytest.mark.parametrize("name", TASKS)
 def test_loss_at_the_start_is_near_its_chance_value(name: str, source: Source) -> None:
     task = make(name, source, **START.get(name, {}))
@@ -91,6 +92,7 @@ def test_loss_at_the_start_is_near_its_chance_value(name: str, source: Source) -
         assert (abs(loss.value.item() - loss.chance) < 0.1 * loss.chance) == (name not in FAR)
 
 
+@pytest.mark.usefixtures("wide")
 @pytest.mark.parametrize("name", sorted(TASKS.keys() - GAMES))
 def test_loss_falls_on_toy_data(name: str, source: Source) -> None:
     """One batch, again and again; without `after_step`, so that what an EMA encoder or a queue asks stays the same."""
@@ -161,6 +163,7 @@ def varies(column: list[object]) -> bool:
     return any(x != first if isinstance(x, str) else not torch.equal(x, first) for x in column)
 
 
+@pytest.mark.usefixtures("wide")
 @pytest.mark.parametrize("name", TASKS)
 def test_labels_differ_between_samples(name: str, source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     task = make(name, source)
@@ -255,7 +258,7 @@ def test_exported_encoder_equals_the_eager_one(name: str, source: Source, tmp_pa
         task=name,
         encoder=find_task(name).small_encoder,
         steps=2,
-        batch_size=16,
+        batch_size=8,
         out=tmp_path / "r",
         quiet=True,
         **OPTIONS.get(name, {}),

@@ -18,6 +18,8 @@ from selfsup.encoders import build_encoder
 from selfsup.errors import UserError
 from selfsup.spec import ImageSpec
 
+pytestmark = pytest.mark.usefixtures("wide")
+
 
 @pytest.fixture(scope="module", params=["convnet", "resnet18", "test_vit"])
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> selfsup.Run:

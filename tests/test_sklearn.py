@@ -21,6 +21,8 @@ import selfsup
 from selfsup.errors import UserError
 from selfsup.sklearn import InputError, SelfSupervisedEncoder
 
+pytestmark = pytest.mark.usefixtures("wide")
+
 
 class OnFloats(SelfSupervisedEncoder):
     """The estimator with one step replaced: behind scikit-learn's own validation, each row of floats, of whatever

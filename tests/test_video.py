@@ -262,6 +262,7 @@ def test_a_spec_survives_json(tmp_path: Path) -> None:
             read_spec(spec.to_json() | wrong, tmp_path)
 
 
+@pytest.mark.usefixtures("wide")
 def test_a_folder_of_videos_goes_the_whole_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -156,7 +156,7 @@ def stored_tracks(path: Path, gap: int) -> Tracks:
     """Return the tracks of a video whose frames are at `path`; they are kept beside it."""
     frames, kept = open_frames(path), path.with_suffix(f".{gap}.npz")
     try:
-        with np.load(kept) as file:
+        with np.load(kept, allow_pickle=False) as file:
             return Tracks(file["frames"], file["boxes"])
     except (OSError, KeyError, ValueError, zipfile.BadZipFile):
         pass  # not there, or damaged: found again
