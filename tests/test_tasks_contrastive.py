@@ -63,13 +63,13 @@ def test_a_past_key_of_an_image_is_no_negative_of_its_own_query(queue_size: int)
         task.loss(two_views(seed=seed) | {"index": torch.arange(8) + 4 * seed})
         task.after_step()
     there = [*range(19, 11, -1), *range(15, 7, -1), *range(11, 3, -1), *range(7, -1, -1)][:queue_size]
-    assert sorted(task.owners.tolist()) == sorted([*there, *[-1] * (queue_size - len(there))])
+    assert sorted(task.queue.owners.tolist()) == sorted([*there, *[-1] * (queue_size - len(there))])
 
     batch = two_views() | {"index": torch.tensor([19, 18, 12, 8, 0, 50, 51, 52])}
     query, key = (task.embed(batch["x"][:, 0]), task.momentum_keys(batch["x"][:, 1], torch.arange(8)))
     wanted = []
     for q, k, image in zip(query, key, batch["index"], strict=True):
-        rows = torch.cat([k[None], task.queue.rows[task.owners != image]])
+        rows = torch.cat([k[None], task.queue.rows[task.queue.owners != image]])
         wanted.append(-torch.log_softmax(rows @ q / task.temperature, 0)[0])
     torch.testing.assert_close(task.loss(batch).value, torch.stack(wanted).mean())
 
@@ -201,7 +201,7 @@ def test_neighbours_of_nnclr_are_the_nearest_of_other_images() -> None:
     for seed in range(2):
         task.loss(two_views(seed=seed) | {"index": torch.arange(8) + 8 * seed})
         task.after_step()
-    assert task.owners.tolist() == list(range(16))
+    assert task.queue.owners.tolist() == list(range(16))
     rows, own = task.queue.rows, torch.arange(4)
     torch.testing.assert_close(task.neighbours(rows[:4], own + 100), rows[:4], msg="another image may be the same")
     cosine = (rows[:4] @ rows.T).index_put_((own, own), torch.tensor(-2.0))

@@ -7,24 +7,26 @@ from torch import Tensor, nn
 
 
 class Queue(nn.Module):
-    """The last `size` rows of unit length that were put in; random directions until then."""
+    """The last `size` rows of unit length that were put in, random directions until then, and whose they are.
+
+    `owners` (size,): the samples of the rows, -1 where they are not told.
+    """
 
     rows: Tensor
+    owners: Tensor
     at: Tensor
 
     def __init__(self, size: int, dim: int) -> None:
         super().__init__()
         self.register_buffer("rows", nn.functional.normalize(torch.randn(size, dim), dim=1))
+        self.register_buffer("owners", torch.full((size,), -1))
         self.register_buffer("at", torch.zeros((), dtype=torch.long))
 
     @torch.no_grad()
-    def put(self, rows: Tensor) -> Tensor:
-        """Replace the oldest rows by these (B, dim); return their places (B,).
-
-        If there are more than `size`, only the last ones are kept, so that there are `size` places.
-        """
+    def put(self, rows: Tensor, owners: Tensor | None = None) -> None:
+        """Replace the oldest rows by these (B, dim) of the samples `owners` (B,); of more than `size` the last ones."""
         rows = rows[-len(self.rows) :]
         place = (self.at + torch.arange(len(rows), device=rows.device)) % len(self.rows)
         self.rows[place] = rows.to(self.rows.dtype)
+        self.owners[place] = -1 if owners is None else owners[-len(rows) :]
         self.at.copy_((self.at + len(rows)) % len(self.rows))
-        return place

@@ -52,8 +52,6 @@ class MoCo(Task):
     paper = "He et al., 2020"
     section = "images: contrastive"
 
-    owners: Tensor
-
     def __init__(
         self,
         encoder: Encoder,
@@ -72,7 +70,6 @@ class MoCo(Task):
         self.projector = nn.Sequential(*hidden, nn.Linear(hidden_dim or encoder.dim, out_dim))
         self.momentum_encoder = frozen_copy(nn.Sequential(self.encoder, self.projector))
         self.queue = Queue(queue_size, out_dim)
-        self.register_buffer("owners", torch.full((queue_size,), -1))  # the images of the keys in the queue
         self.seen: tuple[Tensor, Tensor] | None = None  # images and their keys, for `after_step`
 
     @classmethod
@@ -100,7 +97,7 @@ class MoCo(Task):
         query = self.embed(batch["x"][:, 0])
         keys = self.momentum_keys(batch["x"][:, 1], batch["noise"].argsort())
         self.seen = batch["index"], keys
-        own = batch["index"][:, None] == self.owners
+        own = batch["index"][:, None] == self.queue.owners
         negative = product(query, self.queue.rows.T).masked_fill(own, -torch.inf)
         logits = torch.cat([(query * keys).sum(1, keepdim=True), negative], 1) / self.temperature
         right = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
@@ -113,8 +110,7 @@ class MoCo(Task):
         ema_update(self.momentum_encoder[1], self.projector, self.momentum)
         if self.seen is not None:
             index, keys = (gather(part) for part in self.seen)
-            place = self.queue.put(keys)
-            self.owners[place] = index[-len(place) :]
+            self.queue.put(keys, index)
             self.seen = None
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:

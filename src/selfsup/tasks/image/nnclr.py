@@ -46,8 +46,6 @@ class NNCLR(Task):
     paper = "Dwibedi et al., 2021"
     section = "images: contrastive"
 
-    owners: Tensor
-
     def __init__(
         self,
         encoder: Encoder,
@@ -63,7 +61,6 @@ class NNCLR(Task):
         self.projector = nn.Sequential(mlp(encoder.dim, hidden_dim, hidden_dim, out_dim), BatchNorm(out_dim))
         self.predictor = mlp(out_dim, hidden_dim, out_dim)
         self.queue = Queue(queue_size, out_dim)
-        self.register_buffer("owners", torch.full((queue_size,), -1))  # the images of the projections in the queue
         self.seen: tuple[Tensor, Tensor] | None = None  # images and their projections, for `after_step`
 
     @classmethod
@@ -82,7 +79,7 @@ class NNCLR(Task):
     @torch.no_grad()
     def neighbours(self, z: Tensor, index: Tensor) -> Tensor:
         """Return of unit projections z (B, out_dim) the nearest in the support set, of other images than `index`."""
-        cosine = product(z, self.queue.rows.T).masked_fill(index[:, None] == self.owners, -torch.inf)
+        cosine = product(z, self.queue.rows.T).masked_fill(index[:, None] == self.queue.owners, -torch.inf)
         return self.queue.rows[cosine.argmax(1)]
 
     def loss(self, batch: Batch) -> Loss:
@@ -101,8 +98,7 @@ class NNCLR(Task):
         """Put the projections of the global batch's first views into the support set."""
         if self.seen is not None:
             index, rows = self.seen
-            place = self.queue.put(rows)
-            self.owners[place] = index[-len(place) :]
+            self.queue.put(rows, index)
             self.seen = None
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:

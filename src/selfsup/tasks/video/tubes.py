@@ -8,12 +8,19 @@ from torch import Tensor
 from selfsup.errors import UserError
 
 
-def check_tubes(encoder: object) -> tuple[int, int]:
-    """Return the times and the patches of each time of an encoder; raise `UserError` for one without tubelets."""
+def check_tubes(encoder: object, mask_ratio: float) -> tuple[int, int, int]:
+    """Return the times and the patches of each time of an encoder, and how many of these are masked.
+
+    Raises `UserError` for an encoder without tubelets, and where none or all would be masked.
+    """
     grid = getattr(encoder, "grid", 0)
     if not isinstance(grid, tuple):
         raise UserError("this task masks tubes of a clip, which needs a transformer over tubelets: --encoder vit-clip")
-    return grid[0], grid[1] * grid[2]
+    patches = grid[1] * grid[2]
+    masked = int(mask_ratio * patches)
+    if not 0 < masked < patches:
+        raise UserError(f"--mask-ratio {mask_ratio} masks {masked} of {patches} tubes: give another, such as 0.75")
+    return grid[0], patches, masked
 
 
 def everywhere(patches: Tensor, times: int, count: int) -> Tensor:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from selfsup.encoders.video.vit_clip import cubes, uncubes
-from selfsup.errors import UserError
 from selfsup.nn import noise
 from selfsup.nn.image.mask_decoder import MaskDecoder
 from selfsup.nn.image.masks import mask_of, take
@@ -60,10 +59,7 @@ class VideoMAE(Task):
         min_scale: float = 0.5,
     ) -> None:
         super().__init__(encoder)
-        self.times, self.patches = check_tubes(encoder)
-        self.masked = int(mask_ratio * self.patches)
-        if not 0 < self.masked < self.patches:
-            raise UserError(f"--mask-ratio {mask_ratio} masks {self.masked} of {self.patches} tubes: try 0.9")
+        self.times, self.patches, self.masked = check_tubes(encoder, mask_ratio)
         self.tubes, self.min_scale = tubes, min_scale
         pixels = self.encoder.tubelet * self.encoder.patch**2 * encoder.spec.channels
         self.decoder = MaskDecoder(encoder.dim, self.encoder.grid, pixels, width=decoder_dim, depth=decoder_depth)

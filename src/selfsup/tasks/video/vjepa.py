@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selfsup.encoders.video.vit_clip import cubes, uncubes
-from selfsup.errors import UserError
 from selfsup.losses import full
 from selfsup.nn import noise
 from selfsup.nn.ema import Momentum, ema_update, frozen_copy
@@ -68,10 +67,7 @@ class VJEPA(Task):
         min_scale: float = 0.5,
     ) -> None:
         super().__init__(encoder)
-        self.times, self.patches = check_tubes(encoder)
-        self.masked = int(mask_ratio * self.patches)
-        if not 0 < self.masked < self.patches:
-            raise UserError(f"--mask-ratio {mask_ratio} masks {self.masked} of {self.patches} tubes: try 0.75")
+        self.times, self.patches, self.masked = check_tubes(encoder, mask_ratio)
         self.momentum, self.min_scale = Momentum(momentum, linear=True), min_scale
         self.predictor = MaskDecoder(
             encoder.dim, self.encoder.grid, encoder.dim, width=predictor_dim, depth=predictor_depth
