@@ -122,12 +122,12 @@ def table(found: list[dict[str, Any]]) -> None:
         untrained = f"untrained {task}" if own else "untrained"
         gains = [grid(mine, task, reader, "5") - grid(mine, untrained, reader, "5") for reader in READERS]
         cost = f"{last['steps']} | {np.mean([row['cpu_s'] for row in mine]):.0f}"
-        seeds = "" if len(mine) == 3 else f" ({len(mine)} seeds)"
+        seeds = "" if len(mine) == 3 else f" (seeds: {len(mine)})"
         lines.append(line(f"`{name}`{seeds}", mine, task, f"{cell(gains[0], '+')} | {cell(gains[1], '+')} | {cost}"))
     for encoder in dict.fromkeys(row["encoder"] for row in found):  # one for each seed, whatever the method
         mine = list({row["seed"]: row for row in found if row["encoder"] == encoder}.values())
         lines.append(line("untrained", mine, "untrained", " | | | "))
-    lines.append(line("raw pixels", found[:1], "raw pixels", " | | | ").replace(found[0]["encoder"], ""))
+    lines.append(line("raw pixels", [{**row, "encoder": ""} for row in found[:1]], "raw pixels", " | | | "))
     print("\n".join(text for _, text in sorted(lines, reverse=True)))
 
 
