@@ -5,8 +5,8 @@
 
 Videos 0 to 999 of `moving` are learned from, 1,000 to 1,999 are searched. A query is the first patch of a thing, and
 what is searched are 1,000 patches of different things `gap` frames later (R@1; chance 0.001), or only those of the same
-video (chance: one in the number of things there). Control: the same patches with the thing painted
-grey, which leaves its outline and its background.
+video (chance: one in the number of things there). Control: the same patches with the thing painted grey, which leaves
+its outline and its background.
 """
 
 from __future__ import annotations
