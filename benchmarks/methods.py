@@ -117,7 +117,7 @@ def table(found: list[dict[str, Any]]) -> None:
     lines: list[tuple[float, str]] = []
     for name in dict.fromkeys(row["name"] for row in found):
         mine = [row for row in found if row["name"] == name]
-        task, *_, last = [row["task"] for row in mine] + [mine[-1]]
+        last, task = mine[-1], mine[-1]["task"]
         own = [key for key in last["scores"] if key.startswith(f"untrained {task}")]
         untrained = f"untrained {task}" if own else "untrained"
         gains = [grid(mine, task, reader, "5") - grid(mine, untrained, reader, "5") for reader in READERS]

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 
 import selfsup
 from few_labels import cell
@@ -145,8 +146,6 @@ def peer(args: argparse.Namespace, goal: Goal, steps: int, seed: int) -> dict[st
         kept = selfsup.pretrain(
             train, task="simclr", encoder="convnet", size=goal.size, steps=1, out=f"{folder}/run", quiet=True
         )
-        from safetensors.torch import save_file
-
         save_file(task.encoder.state_dict(), kept.folder / "encoder.safetensors")
         return spent | read(kept, goal, train, test, labels)
 

@@ -10,7 +10,10 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from selfsup.base.distributed import sum_over_ranks
 
 _GOLDEN = -7046029254386353131  # 2^64 / golden ratio, signed because torch has no unsigned arithmetic
 _MIX1, _MIX2 = -4658895280553007687, -7723592293110705685
@@ -38,6 +41,11 @@ def random_bits(key: Tensor, count: int) -> Tensor:
 def normal(key: Tensor, *shape: int, stream: int = 0) -> Tensor:
     """Return (B, *shape) float32 from a standard normal."""
     return torch.special.ndtri(uniform(key, *shape, stream=stream))
+
+
+def directions(key: Tensor, dim: int, count: int) -> Tensor:
+    """Return unit vectors (dim, count) that follow from all keys (B,) of the batch, the same in every process."""
+    return F.normalize(normal(sum_over_ranks(key.sum())[None], dim, count)[0], dim=0)
 
 
 def integers(key: Tensor, high: int, *shape: int, stream: int = 0) -> Tensor:

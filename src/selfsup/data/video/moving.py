@@ -86,9 +86,9 @@ class Moving:
 
     def tracks(self, index: int, gap: int) -> Tracks:
         """Return where the sprites are in every window of `gap` frames, but for what is hidden or half outside."""
-        start = np.arange(max(LENGTH - gap, 0))
+        start, scene = np.arange(max(LENGTH - gap, 0)), self.scene(index)
         frames = np.stack([start, start + gap], 1)
-        centre, size = self.scene(index).centre[:, frames], self.scene(index).size[:, frames]  # (K, W, 2, 2), (K, W, 2)
+        centre, size = scene.centre[:, frames], scene.size[:, frames]  # (K, W, 2, 2), (K, W, 2)
         seen: NDArray[np.bool_] = np.all((centre > 0) & (centre < 1), axis=(2, 3))
         for k in range(len(seen) - 1):  # later sprites lie over earlier ones
             near = np.linalg.norm(centre[k + 1 :] - centre[k], axis=3) < 0.6 * size[k]

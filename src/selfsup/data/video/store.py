@@ -151,7 +151,7 @@ def open_frames(path: Path) -> Frames:
     return Frames(path)
 
 
-@lru_cache(4096)
+@lru_cache(OPEN)
 def stored_tracks(path: Path, gap: int) -> Tracks:
     """Return the tracks of a video whose frames are at `path`; they are kept beside it."""
     frames, kept = open_frames(path), path.with_suffix(f".{gap}.npz")

@@ -28,9 +28,14 @@ class Tracks(NamedTuple):
     frames: NDArray[np.int64]  # (W, 2), the first and the last frame of each window
     boxes: NDArray[np.float32]  # (W, K, 2, 3), top, left and side in pixels in these frames; nan where there is none
 
+    def there(self) -> NDArray[np.bool_]:
+        """Return where there is a track (W, K)."""
+        found: NDArray[np.bool_] = np.all(np.isfinite(self.boxes), axis=(2, 3))
+        return found
+
     def counts(self) -> NDArray[np.int64]:
         """Return how many tracks each window has (W,)."""
-        return np.isfinite(self.boxes).all((2, 3)).sum(1)
+        return self.there().sum(1)
 
 
 def find_tracks(read: Callable[[NDArray[np.int64]], NDArray[np.uint8]], length: int, gap: int) -> Tracks:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from selfsup.base.distributed import gather, sum_over_ranks
+from selfsup.base.distributed import gather
 from selfsup.losses import sigreg
 from selfsup.nn import noise
 from selfsup.nn.heads import each_view, mlp
@@ -68,8 +67,7 @@ class LeJEPA(Task):
         views = [gather(view) for view in z]
         centre = torch.stack(views[:2]).mean(0)
         invariance = torch.stack([(view - centre).square().mean() for view in views]).mean()
-        step_key = sum_over_ranks(batch["noise"].sum())[None]
-        directions = F.normalize(noise.normal(step_key, views[0].shape[1], self.num_slices)[0], dim=0)
+        directions = noise.directions(batch["noise"], views[0].shape[1], self.num_slices)
         regularizer = torch.stack([sigreg(view, directions) for view in views]).mean()
         value = (1 - self.sigreg_weight) * invariance + self.sigreg_weight * regularizer
         return Loss(value, {"invariance": invariance.detach(), "sigreg": regularizer.detach()})

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from selfsup.base.distributed import gather, sum_over_ranks
+from selfsup.base.distributed import gather
 from selfsup.losses import full, product
 from selfsup.nn import noise
 from selfsup.nn.heads import each_view, mlp
@@ -67,8 +66,7 @@ class VISReg(Task):
         z = torch.cat([each_view(self.embed, batch[key]) for key in ("x", "local")])
         z = full(torch.stack([gather(view) for view in z]))
         invariance = (z - z[:2].mean(0)).square().mean()
-        step_key = sum_over_ranks(batch["noise"].sum())[None]
-        directions = F.normalize(noise.normal(step_key, z.shape[2], self.num_slices)[0], dim=0)
+        directions = noise.directions(batch["noise"], z.shape[2], self.num_slices)
         terms = dict(zip(("scale", "shape", "centre"), scale_shape_centre(z, directions), strict=True))
         value = (1 - self.regularizer_weight) * invariance + self.regularizer_weight * sum(terms.values())
         return Loss(value, {"invariance": invariance.detach()} | {name: term.detach() for name, term in terms.items()})

@@ -111,8 +111,8 @@ class Tracking(Task):
         names = [f"thing {k + 1}, {when}" for k in range(self.num_tracks) for when in ("first", "last")]
         captions = [names] * len(x)
         if guess:
-            z = self.embed(x.flatten(0, 2)).view(len(x), self.num_tracks, 2, -1)
-            own, other = (product(z[:, :, 0, None], last[..., None])[..., 0, 0] for last in _ends(z))
+            first, last = self.embed(x.flatten(0, 2)).view(len(x), self.num_tracks, 2, -1).unbind(2)
+            own, other = (first * last).sum(2), (first * last.roll(1, 1)).sum(2)
             captions = [
                 [name if n % 2 == 0 else f"{name}, cosine {a[n // 2]:.2f}, of another {b[n // 2]:.2f}"
                  for n, name in enumerate(names)]
@@ -122,8 +122,3 @@ class Tracking(Task):
             [Panel(patch[None], caption) for patch, caption in zip(*row, strict=True)]
             for row in zip(x.flatten(1, 2), captions, strict=True)
         ]
-
-
-def _ends(z: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the last patches (B, K, d) of the tracks, and those of the next track of the same video."""
-    return z[:, :, 1], z[:, :, 1].roll(1, 1)

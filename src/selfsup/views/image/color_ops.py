@@ -31,10 +31,14 @@ def compiled(function: Callable[..., Any], inline: bool = True) -> Any:
     options = dict(OPTIONS)
     if inline:
         options |= {"forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    return _cached(njit, function, **options)
+
+
+def _cached(decorator: Callable[..., Any], function: Callable[..., Any], *given: Any, **options: Any) -> Any:
     try:
-        return njit(cache=True, **options)(function)
-    except RuntimeError:
-        return njit(**options)(function)
+        return decorator(*given, cache=True, **options)(function)
+    except RuntimeError:  # there is no place for the cache that can be written
+        return decorator(*given, **options)(function)
 
 
 @compiled
@@ -276,7 +280,4 @@ def color_changer() -> Any:
     """
     line = types.Array(types.float32, 1, "C")
     signature = types.void(types.Array(types.float32, 2, "C"), types.int64, line, line)
-    try:
-        return cfunc(signature, cache=True, **OPTIONS)(_change_colors)
-    except RuntimeError:
-        return cfunc(signature, **OPTIONS)(_change_colors)
+    return _cached(cfunc, _change_colors, signature, **OPTIONS)

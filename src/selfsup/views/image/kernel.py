@@ -1,7 +1,7 @@
 """The compiled engine: resampling and colour operations of images, one pass a view, without the interpreter's lock.
 
 Planes are float32 in 0..1. The first use compiles, which takes some seconds; numba's cache keeps the result on disk. It
-notices a change of this file, but not of `color_ops.py`, whose code is inlined into these functions. `reference.py`
+notices a change of this file, but not of what is inlined into its functions from `color_ops.py`. `reference.py`
 does the same with torch alone.
 """
 

@@ -57,12 +57,13 @@ class PatchViews:
 
         def read(index: int) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
             found, u = find(index, self.gap), uniform(seed, epoch, np.array([index]), 2, _TRACKS)[0]
-            windows = np.flatnonzero(found.counts() >= self.tracks)
+            there = found.there()
+            windows = np.flatnonzero(there.sum(1) >= self.tracks)
             if not len(windows):
                 raise Broken(f"fewer than {self.tracks} things that move through {self.gap} frames")
             window = windows[int(u[0] * len(windows))]
-            there = np.flatnonzero(np.isfinite(found.boxes[window]).all((1, 2)))
-            order = np.roll(there, int(u[1] * len(there)))[: self.tracks]
+            tracks = np.flatnonzero(there[window])
+            order = np.roll(tracks, int(u[1] * len(tracks)))[: self.tracks]
             return frames_of(source, index, found.frames[window]), found.boxes[window, order].astype(np.float64)
 
         for row, wanted in enumerate(indices.tolist()):
