@@ -79,7 +79,7 @@ def one_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def digits_run(tmp_path_factory: pytest.TempPathFactory) -> selfsup.Run:
-    """Return a run that learned something: rotation, convnet, three epochs of digits; never to be written in.
+    """Return a run that learned something: rotation, convnet, two epochs of digits; never to be written in.
 
     One for all test processes, whose folders lie side by side.
     """
@@ -87,7 +87,7 @@ def digits_run(tmp_path_factory: pytest.TempPathFactory) -> selfsup.Run:
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     with FileLock(shared / "digits.lock"):
         return selfsup.pretrain(
-            "digits", encoder="convnet", epochs=3, pad=0, flip=0.0, out=shared / "digits", quiet=True
+            "digits", encoder="convnet", epochs=2, pad=0, flip=0.0, out=shared / "digits", quiet=True
         )  # the second time it is there
 
 

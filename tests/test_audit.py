@@ -17,6 +17,7 @@ from selfsup.cli import main
 from selfsup.data.image import Arrays
 from selfsup.errors import UserError
 from selfsup.shortcuts import result, together, trial
+from selfsup.shortcuts.clip_cues import CLIP_CUES
 from selfsup.shortcuts.cues import BLIND, CUES, ShortcutProbe, nothing
 from selfsup.shortcuts.result import Audit, Row, options
 from selfsup.shortcuts.together import Answers, Together, split
@@ -193,7 +194,7 @@ def test_an_encoder_that_learns_nothing_decides_nothing() -> None:
         for cue, score in (("rim", 0.5), ("colours", 0.26))
     )
     settled_by = "--minutes 2, or more images"
-    found = Audit("rotation", "x", "accuracy", 0.25, "convnet", 0.26, 0.04, rows, (), 60, 60, 48, settled_by)
+    found = Audit("rotation", "x", "accuracy", 0.25, "convnet", 0.26, 0.04, rows, (), 60, 60, 48, "images", settled_by)
     assert found.finding == "undecided"
     assert "Undecided: rim, colours. With 60 steps convnet, which sees everything, is no better" in found.verdict
     assert "and rim alone is" in found.verdict
@@ -298,6 +299,6 @@ def test_every_task_on_pictures_is_audited_or_says_why_not(name: str, monkeypatc
 @pytest.mark.parametrize("name", TASKS)
 def test_counters_are_cues_and_options(name: str) -> None:
     task = find_task(name)
-    assert task.counters.keys() <= CUES.keys()
+    assert task.counters.keys() <= (CLIP_CUES if task.kind == "video" else CUES).keys()
     for counter in task.counters.values():
         assert counter.keys() <= task.hyperparameters().keys()

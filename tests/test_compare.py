@@ -652,7 +652,7 @@ def test_from_scratch_is_trained_and_scored(source: Arrays, tmp_path: Path, monk
 
 def test_killed_at_random_resumes_to_the_same_result(tmp_path: Path, source: Arrays) -> None:
     np.savez(tmp_path / "data.npz", x=source.x, y=source.labels.ids)
-    options = "--minutes 0.1 --encoder convnet --batch-size 16 --precision float32 --shots 3 --quiet --out"
+    options = "--minutes 0.06 --encoder convnet --batch-size 16 --precision float32 --shots 3 --quiet --out"
     tasks = "rotation,rotation(pad=0),rotation(pad=1)"
     words = ["compare", str(tmp_path / "data.npz"), "--tasks", tasks, *options.split()]
     out = tmp_path / "killed"

@@ -97,7 +97,7 @@ def test_loss_at_the_start_is_near_its_chance_value(name: str, source: Source) -
 def test_loss_falls_on_toy_data(name: str, source: Source) -> None:
     """One batch, again and again; without `after_step`, so that what an EMA encoder or a queue asks stays the same."""
     task = make(name, source)
-    batch = first_batch(task, source, 16)
+    batch = first_batch(task, source, 8)
     optimizer = build_optimizer(task, "adamw", 2e-3, 0.0)
     losses: list[float] = []
     while len(losses) < 100 and (not losses or losses[-1] >= 0.8 * losses[0]):
@@ -304,7 +304,7 @@ def test_bfloat16_is_near_float32(name: str, source: Source) -> None:
         task, fabric = make(name, source), make_fabric("cpu", precision)
         task.progress = 0.5
         torch.manual_seed(0)
-        loss = forward_backward(fabric.setup_module(task), task, first_batch(task, source, 16), fabric, None)
+        loss = forward_backward(fabric.setup_module(task), task, first_batch(task, source, 8), fabric, None)
         task.after_step()
         losses.append(float(loss.value))
         assert loss.value.dtype == torch.float32

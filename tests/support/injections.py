@@ -1,4 +1,4 @@
-"""Textures that tell nothing, and what optics, files and people add to images: each gives a place or a turn away."""
+"""Textures that tell nothing, and what optics, files and people add: each gives a place, a turn or time away."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 Images = NDArray[np.uint8]  # (N, S, S, 3)
+Videos = NDArray[np.uint8]  # (N, T, S, S, 3)
 
 
 def textures(count: int = 640, size: int = 72) -> Images:
@@ -58,3 +59,33 @@ def jpeg(x: Images, quality: int = 15) -> Images:
         Image.fromarray(image).save(file, "JPEG", quality=quality, subsampling=0)
         stored[number] = np.asarray(Image.open(file))
     return stored
+
+
+def panning(count: int = 240, frames: int = 20, size: int = 32) -> Videos:
+    """Return a camera moving steadily over textures, which looks alike forwards and backwards."""
+    generator = np.random.default_rng(1)
+    still = textures(count, 72)
+    first, last = generator.uniform(0, 72 - size, (2, count, 1, 2))
+    corner = (first + (last - first) * np.linspace(0, 1, frames)[:, None]).round().astype(int)
+    return np.stack(
+        [[image[y : y + size, x : x + size] for y, x in places] for image, places in zip(still, corner, strict=True)]
+    )
+
+
+def fade_in(x: Videos) -> Videos:
+    """Brighten over time."""
+    return (x * np.linspace(0.6, 1, x.shape[1])[:, None, None, None]).astype(np.uint8)
+
+
+def closing_bars(x: Videos) -> Videos:
+    """Let black bars grow from above and below, up to an eighth of the frame."""
+    barred = x.copy()
+    for frame in range(x.shape[1]):
+        width = round(x.shape[2] / 8 * frame / (x.shape[1] - 1))
+        barred[:, frame, :width] = barred[:, frame, x.shape[2] - width :] = 0
+    return barred
+
+
+def worse_codec(x: Videos) -> Videos:
+    """Store each frame as JPEG of lower quality than the one before, as frames far from a key frame are."""
+    return np.stack([jpeg(x[:, frame], 90 - 80 * frame // x.shape[1]) for frame in range(x.shape[1])], 1)

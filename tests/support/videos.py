@@ -1,4 +1,4 @@
-"""Small videos, written by PyAV."""
+"""Small videos, written by PyAV or in memory."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from selfsup.data.video.clips import clip_spec
+from selfsup.spec import ClipSpec, Spec
 
 
 def write_video(
@@ -35,3 +38,37 @@ def write_video(
 def greys(levels: Sequence[int], high: int = 32, wide: int = 48) -> np.ndarray:
     """Return one plain frame a level, (T, high, wide, 3)."""
     return np.tile(np.array(levels, np.uint8)[:, None, None, None], (1, high, wide, 3))
+
+
+class Clips:
+    """Videos in an array (N, T, H, W, 3) uint8, ten frames a second."""
+
+    kind = "video"
+    labels = None
+
+    def __init__(self, x: np.ndarray, name: str = "clips") -> None:
+        self.x, self.name = x, name
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def extent(self, index: int) -> int:
+        return self.x.shape[1]
+
+    def read(self, index: int, span: slice | None = None) -> np.ndarray:
+        return self.x[index, span or slice(None)]
+
+    def path(self, index: int) -> str:
+        return str(index)
+
+    def spec(self, size: int | None = None, frames: int | None = None, step: int | None = None) -> ClipSpec:
+        return clip_spec(size, None, frames, step, 10.0)
+
+    def conform(self, spec: Spec) -> Clips:
+        return self
+
+    def take(self, indices: np.ndarray) -> Clips:
+        return Clips(self.x[indices], self.name)
+
+    def fingerprint(self) -> str:
+        return self.name

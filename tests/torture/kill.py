@@ -57,8 +57,8 @@ FILES = (
 def commands(task: str, workers: int, compare: bool) -> dict[str, str]:
     options = KNOWN.get(task, "")
     chosen = {
-        "pretrain": f"pretrain images --task {task} {options} --encoder convnet --epochs 5 --batch-size 16 --out run "
-        f"--workers {workers} --seed 3 --quiet",
+        "pretrain": f"pretrain images --task {task} {options} --encoder convnet --size 16 --epochs 5 --batch-size 16 "
+        f"--out run --workers {workers} --seed 3 --quiet",
         "embed": "embed run images --labels folders -o embeddings.parquet --quiet",
         "evaluate": "evaluate run --data images --labels folders --shots 2 --draws 2 --protocol knn --no-scratch "
         "--quiet",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from selfsup.base.checks import check_data_numbers, check_new_file, check_numbers
 from selfsup.base.paths import user_path
-from selfsup.errors import UserError, unknown
+from selfsup.errors import UserError
 
 if TYPE_CHECKING:
     from selfsup.data.labels import LabelsGiven
@@ -43,26 +43,26 @@ def audit(
 
     Args:
         task: A name from `selfsup tasks`, or module:Class for your own.
-        data: A folder of images, a list file, an .npz file, a name or an array; at least 64 images.
+        data: A folder of images or videos, a list file, an .npz file, a name or an array; at least 64 samples.
         minutes: Minutes of training, more than 0: two fifths for the shortcut probes, as much for a small encoder and
             the rest for counter-measures; 1 by default.
         steps: Instead of minutes, the optimizer steps of each encoder, at least 1, so that the result is the same on
             any machine.
-        cues: All, or some of rim, colours, aberration, residual and border, separated by commas.
+        cues: All, or some, separated by commas: of images rim, colours, aberration, residual and border; of videos also
+            energy, motion, seam, background and middle, but not aberration.
         labels: For tasks that need labels: 'folders', a CSV file (path,label) or an .npz file with y.
         columns: The columns of a label file, path=COLUMN,label=COLUMN, where they are called otherwise.
         out: A file for an image of the result (.png, .pdf or .svg).
         seed: Seed of everything, at least 0.
         device: Where to compute: auto, cpu, cuda or mps.
         quiet: Whether to hide the progress bar.
-        options: Options of the task (see `selfsup tasks NAME`) and of the kind of data (size, channels, range, views).
+        options: Options of the task (see `selfsup tasks NAME`) and of the kind of data (as size).
 
     Raises:
         UserError: For anything that is wrong with the arguments.
     """
     from selfsup.data.labels import name_columns
     from selfsup.data.open import open_data
-    from selfsup.shortcuts.cues import CUES
     from selfsup.shortcuts.trial import Trial
 
     check_numbers(minutes=minutes, steps=steps, seed=seed)
@@ -74,10 +74,7 @@ def audit(
         if path.suffix.lower() not in (".png", ".pdf", ".svg"):
             raise UserError(f"--out must end in .png, .pdf or .svg, not {path.name!r}")
         check_new_file(path)
-    names = list(CUES) if cues == "all" else [name.strip() for name in cues.split(",")]
-    for name in names:
-        if name not in CUES:
-            raise unknown("cue", name, CUES)
+    names = [] if cues == "all" else [name.strip() for name in cues.split(",")]
     trial = Trial(
         task, open_data(data, *name_columns(columns, labels)), options, seed=seed, device=device, quiet=quiet,
         steps=steps, minutes=None if steps else minutes or 1.0,

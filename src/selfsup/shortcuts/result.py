@@ -61,6 +61,7 @@ class Audit(Printable):
     steps: int
     encoder_steps: int
     held_out: int
+    samples: str  # the plural noun: images
     settled_by: str = ""
     image: Path | None = None
 
@@ -110,7 +111,7 @@ class Audit(Printable):
 
     def __rich__(self) -> Group:
         unit = {"accuracy": "accuracy, %", "retrieval": "own second view found, %", "loss": "loss"}[self.metric]
-        title = f"{self.task} on {self.data}: {unit}, on {self.held_out:,} held-out images"
+        title = f"{self.task} on {self.data}: {unit}, on {self.held_out:,} held-out {self.samples}"
         table = Table(title=title, title_justify="left")
         for column in ("cue", "score", "fraction of the encoder's gain", "verdict", "with the counter-measure"):
             table.add_column(column)
@@ -162,7 +163,7 @@ class Audit(Printable):
         if row.verdict == "undecided":
             return f"{told}undecided, from nothing to a shortcut all lies in the interval."
         if not row.counter:
-            return f"{told} No option of {self.task} counters it: it is in the images."
+            return f"{told} No option of {self.task} counters it: it is in the {self.samples}."
         counter = options(row.counter)
         if row.with_counter is None:
             return f"{told} {counter} counters it{': ' + row.why_not if row.why_not else ''}."

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from selfsup.data import split_options
-from selfsup.data.image import image_spec
+from selfsup.data import make_spec, split_options
 from selfsup.encoders import build_encoder
-from selfsup.errors import UserError
+from selfsup.errors import UserError, unknown
 from selfsup.evaluation.verdict import FEW_STEPS
+from selfsup.shortcuts.clip_cues import CLIP_CUES, ClipProbe, framewise
 from selfsup.shortcuts.cues import BLIND, CUES, ShortcutProbe, nothing
 from selfsup.shortcuts.result import FOUND, LARGE, Audit, Row
 from selfsup.shortcuts.together import MAX_HELD_OUT, Answers, Together, ask, split
@@ -30,6 +30,10 @@ from selfsup.train.precision import step_seconds
 BATCH, MIN_SAMPLES = 64, 64  # samples per step, and samples that an audit needs
 ENCODER, PROBES, COUNTERED = 0.4, 0.4, 0.2  # of the minutes
 MARGIN = 1.2  # of the minutes that are proposed: the speed is measured on few steps
+KINDS: dict[str, Any] = {  # kind of data -> its cues, the encoder that sees one of them, and what sees nothing
+    "image": (CUES, ShortcutProbe, nothing),
+    "video": (CLIP_CUES, ClipProbe, framewise(nothing)),
+}
 LONGER = 2, 10  # times the training that is proposed at least and at most, where a gain was too small
 
 
@@ -58,11 +62,16 @@ class Trial:
     ) -> None:
         about_data, hyperparameters = split_options(source.kind, options)
         self.name, self.task, _, source = resolve_task(task, source, hyperparameters)
-        if self.task.kind not in ("any", "image") or source.kind != "image":
-            raise UserError(f"audit looks for cues in images; {source.name} or {self.name} is not for images")
+        if source.kind not in KINDS:
+            raise UserError(
+                f"audit looks for cues in {' and '.join(f'{kind}s' for kind in KINDS)}, not in {source.kind}s"
+            )
+        self.cues, self.probe, self.blind = KINDS[source.kind]
+        self.spec: Any = make_spec(source, **about_data)
         if len(source) < MIN_SAMPLES:
-            raise UserError(f"an audit needs at least {MIN_SAMPLES} images, and {source.name} has {len(source)}")
-        self.spec = image_spec(source, **about_data)
+            raise UserError(
+                f"an audit needs at least {MIN_SAMPLES} {self.spec.samples}, and {source.name} has {len(source)}"
+            )
         source.conform(self.spec)
         learn, self.held = split(len(source), seed)
         if self.task.keeps_samples:  # each image is a class: other views of the same images are held out
@@ -75,11 +84,16 @@ class Trial:
         self.fabric = make_fabric(device, "float32")
 
     def run(self, cues: Sequence[str]) -> Audit:
-        """Return the result for these cues."""
-        left_out = [cue for cue in cues if CUES[cue].channels > self.spec.channels]
+        """Return the result for these cues, for all of the kind of data if none are named."""
+        cues = cues or list(self.cues)
+        for cue in cues:
+            if cue not in self.cues:
+                raise unknown("cue", cue, self.cues)
+        samples, channels = self.spec.samples, self.spec.channels
+        left_out = [cue for cue in cues if self.cues[cue].channels > channels]
         cues = [cue for cue in cues if cue not in left_out]
         if not cues:
-            raise UserError(f"none of these cues is in images of {self.spec.channels} channels: {', '.join(left_out)}")
+            raise UserError(f"none of these cues is in {samples} of {channels} channels: {', '.join(left_out)}")
         small = self.task.small_encoder
         encoder = self.learn({small: lambda: build_encoder(small, self.spec)}, {}, ENCODER)
         try:
@@ -94,19 +108,19 @@ class Trial:
         if wanted:
             rows = self.countered(rows, wanted, encoder)
         blind = probes.answers.blind
-        notes = [f"{cue} is left out: the images have {self.spec.channels} of {CUES[cue].channels} channels"
-                 for cue in left_out]  # fmt: skip
+        needed = {cue: self.cues[cue].channels for cue in left_out}
+        notes = [f"{cue} is left out: the {samples} have {channels} of {n} channels" for cue, n in needed.items()]
         return Audit(
             self.name, self.data, probes.answers.metric, float(np.mean(blind)), small,
             float(encoder.answers.scores[small].mean()), encoder.answers.gain(small).half, tuple(rows), tuple(notes),
-            probes.steps, encoder.steps, len(self.held),
+            probes.steps, encoder.steps, len(self.held), samples,
             settled_by=self.settled_by(rows, probes, encoder, any(counters.values())),
         )  # fmt: skip
 
     def probes(self, cues: Sequence[str]) -> dict[str, Callable[[], nn.Module]]:
         """Return a factory for each shortcut probe, and for the one that sees nothing."""
-        seen = {cue: CUES[cue].see for cue in cues} | {BLIND: nothing}
-        return {name: lambda see=see: ShortcutProbe(see, self.spec) for name, see in seen.items()}  # type: ignore[misc]
+        seen = {cue: self.cues[cue].see for cue in cues} | {BLIND: self.blind}
+        return {name: lambda see=see: self.probe(see, self.spec) for name, see in seen.items()}  # type: ignore[misc]
 
     def learn(
         self, encoders: Mapping[str, Callable[[], nn.Module]], changed: Mapping[str, Any], fraction: float
@@ -143,7 +157,7 @@ class Trial:
             verdict = "no" if gain.mean + gain.half < LARGE * whole.mean else "undecided"
         score, half = float(answers.scores[cue].mean()), answers.gain(cue).half
         counter = self.task.counters.get(cue, {})
-        return Row(cue, CUES[cue].about, score, half, gain.mean, gain.half, fraction, verdict, counter)
+        return Row(cue, self.cues[cue].about, score, half, gain.mean, gain.half, fraction, verdict, counter)
 
     def settled_by(self, rows: Sequence[Row], probes: Learned, encoder: Learned, counters: bool) -> str:
         """Return the option that is enough to decide what is undecided; empty where nothing is.
@@ -166,7 +180,7 @@ class Trial:
             if whole.mean > wanted:
                 wanted = max(row.gain + row.gain_half for row in undecided) / LARGE
             times = max(times, LONGER[0], min(wanted / max(whole.mean, 1e-9), LONGER[1]))
-            rest = ", or more images" if len(self.held) < MAX_HELD_OUT else ""
+            rest = f", or more {self.spec.samples}" if len(self.held) < MAX_HELD_OUT else ""
         if self.minutes is None:
             return f"--steps {round(times * least)}{rest}"
         return f"--minutes {_rounded_up(MARGIN * times * self.minutes)}{rest}"

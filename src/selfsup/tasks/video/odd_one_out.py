@@ -24,8 +24,8 @@ class OddOneOut(Task):
     the sum of all pairwise differences of their representations. Which piece is odd is drawn for each video; chance is
     ln 6.
 
-    Counter-measures: the mean difference of shuffled frames is larger. The odd piece keeps its first and last frame,
-    and `match_energy` scales the differences of every piece to the same root mean square.
+    Counter-measures: the mean difference of shuffled frames is larger, and uneven. The odd piece keeps its first and
+    last frame, and `match_energy` scales every difference to the same root mean square.
 
     Batch: `clips` (B, 6, T, C, H, W) float; `noise` (B,) int64. Published: UCF101 60.3%, HMDB51 32.5%, fine-tuned.
 
@@ -34,7 +34,7 @@ class OddOneOut(Task):
     Args:
         num_pieces: Pieces, one of which is odd, in [2, inf).
         length: Frames of a piece, in [4, inf).
-        match_energy: Whether all pieces are scaled to the same energy of their differences.
+        match_energy: Whether all differences are scaled to the same energy.
         min_scale: Smallest area of a crop as a fraction of the frame, in (0, 1].
         hidden_dim: Width of the head's hidden layer, in [1, inf).
     """
@@ -44,6 +44,7 @@ class OddOneOut(Task):
     kind = "video"
     default_encoder = "convnet"
     coupled = False
+    counters = {"energy": {"match_energy": True}}  # noqa: RUF012
 
     def __init__(
         self,
@@ -88,7 +89,7 @@ class OddOneOut(Task):
     def _logits(self, pieces: Tensor) -> Tensor:
         apart = pieces.diff(dim=2)
         if self.match_energy:
-            apart = apart / apart.square().mean((2, 3, 4, 5), keepdim=True).sqrt().clamp_min(1e-3)
+            apart = apart / apart.square().mean((3, 4, 5), keepdim=True).sqrt().clamp_min(1e-3)
         each = self.encoder.frames(apart.flatten(0, 1)).mean(1).unflatten(0, pieces.shape[:2])
         weights = torch.arange(self.num_pieces - 1, -self.num_pieces, -2, device=each.device)  # of each in all pairs
         return self.head((each * weights[:, None]).sum(1))

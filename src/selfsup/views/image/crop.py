@@ -11,11 +11,11 @@ from selfsup.errors import UserError, unknown
 class Crop:
     """One group of `count` square views of `size` pixels. The steps run in the order in which they stand here.
 
-    Place: `scale` (fraction of the area) and `ratio` (width / height) as in torchvision's RandomResizedCrop. Without a
-    scale it is the centre square, `centre` times the shorter side, shifted by up to `pad` view pixels over black
-    (RotNet), which begins beyond that square, on all four sides of a landscape too. `grid` cuts that square, random or
-    not, into grid × grid cells with `gap` view pixels between two patches, each patch anywhere in its cell; `count` is
-    then grid².
+    Place: `scale` (fraction of the area) and `ratio` (width / height) as in torchvision's RandomResizedCrop, out of the
+    middle of the image, `centre` times each side. Without a scale it is the centre square, `centre` times the shorter
+    side, shifted by up to `pad` view pixels over black (RotNet), which begins beyond that square, on all four sides of
+    a landscape too. `grid` cuts that square, random or not, into grid × grid cells with `gap` view pixels between two
+    patches, each patch anywhere in its cell; `count` is then grid².
 
     Warp: rotation by up to `degrees` to either side, `shear` likewise (degrees by which columns lean), `translate` in
     each direction by up to this fraction of the side; `elastic` is the standard deviation, in view pixels, of a smooth

@@ -62,7 +62,10 @@ def places(
     if crop.scale is None:
         box = _centre_box(crop, high, wide, u[:, :views])
     else:
-        box = _random_boxes(crop, high, wide, u[:, :views], seed, epoch, indices, first)
+        inset = np.floor((1 - crop.centre) / 2 * shapes)[:, None]  # at whole pixels, as the boxes are
+        inner = high - 2 * inset[..., 0], wide - 2 * inset[..., 1]
+        box = _random_boxes(crop, *inner, u[:, :views], seed, epoch, indices, first)
+        box[..., :2] += inset
     limits = np.zeros((len(u), crop.count, 4), dtype=np.int64)
     limits[..., 1], limits[..., 3] = shapes[:, :1], shapes[:, 1:]
     if crop.pad:  # of a landscape too, the shift shows black on all sides, or a rim would tell which side is longer
