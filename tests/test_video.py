@@ -1,6 +1,7 @@
 """Videos: the frame store, clips cut in time, generated ones, and the whole way of a folder of files."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,34 @@ def test_a_video_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         stored(tmp_path / "v")
 
 
+def test_without_the_store_clips_are_the_same_and_nothing_is_kept(tmp_path: Path) -> None:
+    write_video(tmp_path / "v" / "a.mp4", greys(range(20, 220, 4)))
+    cut = write_video(tmp_path / "v" / "cut.mkv", greys(range(20, 220, 4)))
+    cut.write_bytes(cut.read_bytes()[:1500])
+    (tmp_path / "v" / "text.mp4").write_text("this is a text")
+    streamed = stored(tmp_path / "v", size=28, fps=5.0, store="none")
+    assert not (tmp_path / "cache" / "video").exists()
+    kept = stored(tmp_path / "v", size=28, fps=5.0)
+    assert streamed.extent(0) == kept.extent(0) == 25
+    assert np.array_equal(streamed.read(0), kept.read(0))
+    assert np.array_equal(streamed.frames(0, np.array([7, 3])), kept.frames(0, np.array([7, 3])))
+    assert streamed.fingerprint() == kept.fingerprint()
+    assert kept.extent(1) < streamed.extent(1), "the header of a truncated file promises more"
+    assert np.array_equal(streamed.frames(1, np.array([kept.extent(1) - 1])), kept.read(1)[-1:])
+    with pytest.raises(Broken):
+        streamed.extent(2)
+    views = ClipViews(ClipSpec.of(28, fps=5.0), {"x": (Crop(28), Cut(4, 2, at="moving"))})
+    fetched = views.fetch(streamed, np.arange(3), 0, 0)
+    assert set(fetched.batch["index"].tolist()) <= {0, 1}
+    few = FEW | {"batch_size": 2}
+    for name in "bcde":
+        shutil.copy(tmp_path / "v" / "a.mp4", tmp_path / "v" / f"{name}.mp4")
+    assert selfsup.pretrain(tmp_path / "v", task="shuffle_learn", store="none", size=16, gap=2,
+                            out=tmp_path / "run", **few).done  # fmt: skip
+    with pytest.raises(UserError, match="has no tracks"):
+        selfsup.pretrain(tmp_path / "v", task="tracking", store="none", out=tmp_path / "other", **few)
+
+
 def test_bad_files_are_counted_by_reason_and_the_rest_is_read(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -119,6 +148,18 @@ def test_a_damaged_cache_is_noticed(tmp_path: Path) -> None:
     with pytest.raises(Broken, match="damaged"):
         source.read(0)
     assert not source.files[0].exists()
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "apng"])
+def test_an_animation_has_the_times_of_its_file(suffix: str, tmp_path: Path) -> None:
+    stills = [Image.fromarray(frame) for frame in greys([20, 80, 140, 200])]
+    (tmp_path / "v").mkdir()
+    stills[0].save(tmp_path / "v" / f"a.{suffix}", save_all=True, append_images=stills[1:], duration=40, lossless=True)
+    videos = open_data(f"video:{tmp_path / 'v'}")
+    spec = videos.spec(size=28)
+    assert spec.fps == pytest.approx(25)
+    assert videos.conform(spec).extent(0) == 4
+    assert videos.conform(videos.spec(size=28, fps=12.5)).extent(0) == 2
 
 
 def test_animations_and_folders_of_frames(tmp_path: Path) -> None:

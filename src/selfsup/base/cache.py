@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,9 +26,9 @@ def cache_folder() -> Path:
 
 @contextmanager
 def new_in_cache(path: Path) -> Iterator[Path]:
-    """Yield the name under which a file of the cache is written, and rename it to `path` when the block ends well.
+    """Yield the name of a file or folder to write in the cache, and rename it to `path` when the block ends well.
 
-    Several processes may write the same file: each has its own name, and the contents are alike.
+    Several processes may write the same: each has its own name, and the contents are alike.
     Raises `RunFailed` where the cache cannot be written.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}")
@@ -35,8 +36,11 @@ def new_in_cache(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield aside
-            os.replace(aside, path)
+            if not path.is_dir():  # a folder that another process was faster with stays
+                os.replace(aside, path)
         finally:
+            if aside.is_dir():
+                shutil.rmtree(aside)
             aside.unlink(missing_ok=True)
     except OSError as error:
         if error.filename is not None and os.fspath(error.filename) not in map(os.fspath, (aside, *path.parents)):

@@ -34,7 +34,7 @@ from selfsup.errors import RunFailed, UserError, need, unknown
 from selfsup.source import Labels, Source
 
 VIDEO = "video:"
-_PARTS = {kind: (kind, f"{kind}:train", f"{kind}:test") for kind in ("mnist5k", "mnist", "emoji")}
+_PARTS = {kind: (kind, f"{kind}:train", f"{kind}:test") for kind in ("mnist5k", "mnist", "emoji", "emoji-anim")}
 NAMED = (
     "digits",
     *(name for names in _PARTS.values() for name in names),
@@ -70,7 +70,7 @@ def open_data(data: DataGiven, labels: LabelsGiven | None = None) -> Source:
             also an array like x, or any other object that `open_object` takes. Texts: a folder of .txt, `text:FILE` (a
             document a line), `FILE[:COLUMN[:LABELS]]` (.jsonl, .json, .csv, .tsv, .parquet; the column `text` by
             default), `hf:NAME[:SPLIT[:COLUMN[:LABELS]]]`. Videos: a folder of them, `video:FOLDER` (animated GIF and
-            WebP and folders of frames too), `moving[:object|:gravity|:elastic]`.
+            WebP and folders of frames too), `moving[:object|:gravity|:elastic]`, `emoji-anim[:train|:test]`.
         labels: None (arrays and named data sets keep their own), or an argument of `with_labels`.
 
     Raises:
@@ -101,6 +101,8 @@ def _open_named(data: str) -> Source:
         return packages.mnist(data, cache_folder())
     if data in _PARTS["emoji"]:
         return packages.emoji(data, cache_folder())
+    if data in _PARTS["emoji-anim"]:
+        return packages.emoji_anim(data, cache_folder())
     if data in MOVING:
         return Moving(data)
     if data.startswith(VIDEO):

