@@ -69,8 +69,13 @@ class ShuffleLearn(Task):
         logits = self._logits(batch["clip"], order)
         right = (logits > 0).float() == label
         each = [(right & (label == k)).sum() / (label == k).sum().clamp_min(1) for k in (0, 1)]
+        before = logits.detach()[label == 1, None] - logits.detach()[label == 0]
         value = F.binary_cross_entropy_with_logits(logits, label)
-        return Loss(value, {"balanced_accuracy": (each[0] + each[1]) / 2}, CHANCE)
+        found = {
+            "balanced_accuracy": (each[0] + each[1]) / 2,
+            "auc": (before.sign().sum() / max(before.numel(), 1) + 1) / 2,
+        }
+        return Loss(value, found, CHANCE)
 
     def _tuples(self, key: Tensor) -> tuple[Tensor, Tensor]:
         """Return the numbers of the three frames (B, 3), and whether they are in order (B,) float."""
