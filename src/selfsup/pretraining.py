@@ -29,7 +29,7 @@ from selfsup.errors import UserError
 from selfsup.nn.norm import synchronised
 from selfsup.run import Run, differences, versions
 from selfsup.source import Source
-from selfsup.spec import Spec
+from selfsup.spec import ImageSpec, Spec
 from selfsup.task import Task, Views
 from selfsup.tasks.resolve import resolve_task
 from selfsup.train.checkpoint import load_weights, save_tensors
@@ -46,6 +46,8 @@ STARTED = {
     "tokenizer.json",
     ".tokenizer.json.part",
 }  # may remain if a run is killed before the recipe is written
+SOMETIMES = ("milestones", "encoder_lr", "low_res_first")  # parts of a plan that most do not have
+MIN_SIZE = 8  # pixels a side of an image, at least
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,7 @@ def run(
             seed=built.seed,
             milestones=milestones,
         )
+        low_res = _low_res_views(built, budget) if plan.low_res_first else None
         recipe = _recipe(built, dict(budget), plan) | ({"recalibrated": samples} if samples else {})
         if before:
             different = differences(before.recipe, json.loads(json.dumps(recipe)))
@@ -208,7 +211,7 @@ def run(
         seconds = 60 * budget.get("minutes", 0) * steps / (steps + after)
         clock = Clock(seconds, record, fabric, began) if "minutes" in budget else None
         fit(
-            built.task, source, built.views, plan, fabric, folder=folder, clock=clock,
+            built.task, source, built.views, plan, fabric, low_res=low_res, folder=folder, clock=clock,
             workers="auto" if workers is None else workers, until=until, on_log=on_log, quiet=quiet,
         )  # fmt: skip
         if until is not None and until < Run(folder).recipe["plan"]["steps"]:
@@ -245,6 +248,21 @@ def _begins_trained(built: Built) -> bool:
     names = (name for name, parameter in built.task.named_parameters() if parameter.requires_grad)
     started = built.asked.pretrained or built.asked.init is not None
     return started and any(not name.startswith("encoder.") for name in names)
+
+
+def _low_res_views(built: Built, budget: Mapping[str, float]) -> Views:
+    """Return the task's views at half the size; raise `UserError` where there are none."""
+    asked, spec = built.asked, built.asked.spec
+    if "minutes" in budget:
+        raise UserError("--low-res-first is a fraction of --steps or --epochs; with --minutes leave it out")
+    if not asked.task.any_size or not isinstance(spec, ImageSpec):
+        raise UserError(f"--low-res-first: {asked.name} cannot learn from images of half the size; leave it out")
+    half, patch = spec.size // 2, getattr(built.task.encoder, "patch", 0) or 1
+    if half < MIN_SIZE or half % patch:
+        raise UserError(
+            f"--low-res-first: {asked.encoder} cannot take {half} pixels, half of {spec.size}; leave it out"
+        )
+    return built.task.views(replace(spec, size=half))
 
 
 def _recalibrated(built: Built, weights: Mapping[str, Tensor], source: Source) -> nn.Module:
@@ -313,7 +331,7 @@ def _write(recipe: dict[str, Any], folder: Path) -> None:
 
 def _noted(plan: Plan) -> dict[str, Any]:
     """Return the plan as in the recipe: without what it has only sometimes."""
-    return {key: value for key, value in asdict(plan).items() if value or key not in ("milestones", "encoder_lr")}
+    return {key: value for key, value in asdict(plan).items() if value or key not in SOMETIMES}
 
 
 def _recipe(built: Built, budget: dict[str, float], plan: Plan) -> dict[str, Any]:

@@ -45,6 +45,7 @@ def pretrain(
     weight_decay: float | None = None,
     warmup: float | None = None,
     clip: float | None = None,
+    low_res_first: float | None = None,
     pretrained: bool = False,
     init: Target | None = None,
     recalibrate: bool = True,
@@ -87,6 +88,8 @@ def pretrain(
         weight_decay: By default the task's own, or 0.05 for adamw, 0.0005 for sgd, 0.000001 for lars.
         warmup: Fraction of the steps in which the learning rate rises, before it falls along a cosine; 0.05 by default.
         clip: Largest norm of the gradient.
+        low_res_first: Fraction of the steps, from the first one on, with images of half the size, which cost a quarter
+            or less; 0 by default, below 1.
         pretrained: Start from the pretrained weights of timm or transformers.
         init: A finished run to start from: its encoder, with its size, channels or tokenizer, and its views unless
             others are given.
@@ -114,7 +117,7 @@ def pretrain(
 
     check_numbers(
         steps=steps, epochs=epochs, minutes=minutes, until=until, batch_size=batch_size, micro_batch=micro_batch, lr=lr,
-        weight_decay=weight_decay, warmup=warmup, clip=clip, seed=seed, workers=workers,
+        weight_decay=weight_decay, warmup=warmup, clip=clip, low_res_first=low_res_first, seed=seed, workers=workers,
     )  # fmt: skip
     check_data_numbers(options)
     labels, probe_labels = name_columns(columns, labels, probe_labels)
@@ -135,7 +138,10 @@ def pretrain(
     folder = user_path(out) if out is not None else Path("runs") / f"{asked.name.rpartition(':')[2]}-{asked.encoder}"
     return run(
         built, folder, budget,
-        {"optimizer": optimizer, "lr": lr, "weight_decay": weight_decay, "warmup": warmup, "clip": clip},
+        {
+            "optimizer": optimizer, "lr": lr, "weight_decay": weight_decay, "warmup": warmup, "clip": clip,
+            "low_res_first": low_res_first,
+        },
         until=until, micro_batch=micro_batch, workers=workers, cache=cache,
         on_log=watched.on_log if watched else None, recalibrated=recalibrate, quiet=quiet,
     )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ def fit(
     plan: Plan,
     fabric: Fabric,
     *,
+    low_res: Views | None = None,
     folder: Path | None = None,
     workers: int | str = "auto",
     until: int | None = None,
@@ -51,7 +53,7 @@ def fit(
     """Train `task` in place for `plan.steps` steps; with a `folder`, log, save, and resume a run that was stopped.
 
     `until` stops after that step of the plan; a later call resumes as if it had never stopped. `clock` may change the
-    number of steps on the way.
+    number of steps on the way. `low_res` are the views of the first `plan.low_res_steps`, cheaper ones.
 
     The batch, the views and the noise of a step depend on the seed and the step alone, so a resumed run ends with
     the same weights as one that was never stopped. At log points `on_log` gets the representation and whether this is
@@ -68,6 +70,7 @@ def fit(
     task.train()
 
     views = views.for_device(fabric.device)
+    low_res, low_steps = (low_res.for_device(fabric.device), plan.low_res_steps) if low_res else (views, 0)
     start = 0
     if checkpoint and checkpoint.exists():
         tensors, about = load_tensors(checkpoint)
@@ -87,13 +90,15 @@ def fit(
     on_log, seen = on_log if fabric.is_global_zero else None, dict[str, float]()
     representation: Any = task.representation()
     saved_at, saving, saved_step, done = time.monotonic(), 0.0, start, start
-    stream = _timed(
+    last, change = stop_at if clock and start < end else max(start, end), max(start, min(low_steps, end))
+    streams = [
         batches(
-            source, views, batch_size=plan.batch_size, seed=plan.seed, start=start,
-            steps=stop_at if clock and start < end else max(start, end), workers=workers,
+            source, made_by, batch_size=plan.batch_size, seed=plan.seed, start=first, steps=behind, workers=workers,
             pin=fabric.device.type == "cuda", rank=fabric.global_rank, world=fabric.world_size,
         )
-    )  # fmt: skip
+        for made_by, first, behind in ((low_res, start, change), (views, change, last))
+    ]  # fmt: skip
+    stream = _timed(chain.from_iterable(streams))
     shown = Progress(end, start, plan.batch_size, quiet=quiet or not fabric.is_global_zero)
     collapse = CollapseSignal(task.encoder, len(source))
 

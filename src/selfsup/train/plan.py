@@ -35,6 +35,7 @@ class Plan:
 
     `batch_size` is the global one; `lr` the peak; `clip` the largest gradient norm; `betas` are AdamW's; `micro_batch`
     is how many samples a process holds in memory at once (see `train.micro`); a run by the clock has `milestones`.
+    `low_res_first` is the fraction of the steps, from the first one on, with images of half the size.
     `encoder_lr` is the peak of an encoder that begins trained, which is frozen while the rest warms up.
     """
 
@@ -50,6 +51,12 @@ class Plan:
     seed: int = 0
     milestones: tuple[Milestone, ...] = ()
     encoder_lr: float | None = None
+    low_res_first: float = 0.0
+
+    @property
+    def low_res_steps(self) -> int:
+        """Return the number of the first steps that see images of half the size."""
+        return round(self.low_res_first * self.steps)
 
     def progress(self, step: float) -> float:
         """Return how far the schedule is after some steps, 0 to 1: in proportion from milestone to milestone."""

@@ -33,6 +33,7 @@ class Barlow(Task):
 
     paper = "Zbontar et al., 2021"
     section = "images: contrastive"
+    any_size = True
 
     def __init__(
         self,

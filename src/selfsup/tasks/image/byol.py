@@ -38,6 +38,7 @@ class BYOL(Task):
 
     paper = "Grill et al., 2020"
     section = "images: distillation"
+    any_size = True
 
     def __init__(
         self,

@@ -42,6 +42,7 @@ class EMPSSL(Task):
 
     paper = "Tong et al., 2023"
     section = "images: contrastive"
+    any_size = True
     defaults: ClassVar[Mapping[str, Any]] = {"batch_size": 64}  # times the crops; 100 in the paper
 
     def __init__(

@@ -39,6 +39,7 @@ class LeJEPA(Task):
 
     paper = "Balestriero and LeCun, 2025"
     section = "images: distillation"
+    any_size = True
 
     def __init__(
         self,

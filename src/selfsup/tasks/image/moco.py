@@ -51,6 +51,7 @@ class MoCo(Task):
 
     paper = "He et al., 2020"
     section = "images: contrastive"
+    any_size = True
 
     def __init__(
         self,

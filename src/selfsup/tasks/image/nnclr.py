@@ -45,6 +45,7 @@ class NNCLR(Task):
 
     paper = "Dwibedi et al., 2021"
     section = "images: contrastive"
+    any_size = True
 
     def __init__(
         self,

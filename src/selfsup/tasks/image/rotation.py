@@ -49,6 +49,7 @@ class Rotation(Task):
 
     paper = "Gidaris et al., 2018"
     section = "images: distortion"
+    any_size = True
     coupled = False
 
     def __init__(

@@ -37,6 +37,7 @@ class SimCLR(Task):
 
     paper = "Chen et al., 2020"
     section = "images: contrastive"
+    any_size = True
 
     def __init__(
         self,

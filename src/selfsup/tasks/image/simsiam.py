@@ -36,6 +36,7 @@ class SimSiam(Task):
 
     paper = "Chen and He, 2021"
     section = "images: distillation"
+    any_size = True
 
     def __init__(self, encoder: Encoder, *, hidden_dim: int = 512, out_dim: int = 512, min_scale: float = 0.2) -> None:
         super().__init__(encoder)

@@ -49,6 +49,7 @@ class SwAV(Task):
 
     paper = "Caron et al., 2020"
     section = "images: clustering"
+    any_size = True
 
     def __init__(
         self,

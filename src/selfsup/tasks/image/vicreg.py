@@ -37,6 +37,7 @@ class VICReg(Task):
 
     paper = "Bardes et al., 2022"
     section = "images: contrastive"
+    any_size = True
 
     def __init__(
         self,

@@ -39,6 +39,7 @@ class VISReg(Task):
 
     paper = "Wu et al., 2026"
     section = "images: distillation"
+    any_size = True
 
     def __init__(
         self,

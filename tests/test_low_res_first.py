@@ -1,0 +1,78 @@
+"""`--low-res-first`: the first steps see images of half the size, and everything else stays as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import selfsup
+from selfsup.encoders.image.convnet import ConvNet
+from selfsup.errors import UserError
+from selfsup.tasks import TASKS, find_task
+from support.sources import images
+
+OPTIONS: dict[str, Any] = {"encoder": "convnet", "batch_size": 8, "size": 24, "quiet": True, "device": "cpu"}
+
+
+def sizes_seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    seen: list[int] = []
+    before = ConvNet.forward
+
+    def forward(self: ConvNet, x: torch.Tensor) -> torch.Tensor:
+        seen.append(x.shape[-1])
+        return before(self, x)
+
+    monkeypatch.setattr(ConvNet, "forward", forward)
+    return seen
+
+
+@pytest.mark.parametrize("name", [name for name in TASKS if find_task(name).any_size])
+def test_the_first_steps_are_of_half_the_size(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = sizes_seen(monkeypatch)
+    run = selfsup.pretrain(
+        images(), task=name, steps=4, low_res_first=0.5, recalibrate=False, out=tmp_path / "run", **OPTIONS
+    )
+    largest = max(seen)
+    half = len(seen) // 2
+    assert max(seen[:half]) <= max(8, largest // 2 + 1), "two of four steps"
+    assert max(seen[half:]) == largest
+    assert run.spec.size == 24
+    assert run.load()(run.spec.example(2)).isfinite().all()
+
+
+def test_stopped_on_either_side_it_resumes_bit_for_bit(tmp_path: Path) -> None:
+    weights = []
+    for place, stops in enumerate(((), (2,), (3,), (5,), (2, 3, 5))):
+        out, asked = tmp_path / str(place), {"task": "simclr", "steps": 6, "low_res_first": 0.5} | OPTIONS
+        for until in stops:
+            selfsup.pretrain(images(), until=until, out=out, **asked)
+        run = selfsup.pretrain(images(), out=out, **asked)
+        assert run.recipe["plan"]["low_res_first"] == 0.5
+        weights.append((out / "encoder.safetensors").read_bytes())
+    assert len(set(weights)) == 1
+    plain = selfsup.pretrain(images(), out=tmp_path / "plain", **asked | {"low_res_first": None})
+    assert "low_res_first" not in plain.recipe["plan"]
+    assert (plain.folder / "encoder.safetensors").read_bytes() not in weights
+    with pytest.raises(UserError, match=r"plan\.low_res_first"):
+        selfsup.pretrain(images(), out=tmp_path / "plain", **asked)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"task": "jigsaw"}, "jigsaw cannot learn from images of half the size"),
+        ({"steps": None, "minutes": 0.1}, "a fraction of --steps or --epochs"),
+        ({"size": 14}, "convnet cannot take 7 pixels, half of 14"),
+        ({"low_res_first": 1.0}, "at least 0 and less than 1"),
+    ],
+)
+def test_what_it_cannot_do_is_one_line_and_nothing_is_written(
+    given: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    asked = OPTIONS | {"task": "simclr", "steps": 4, "low_res_first": 0.5} | given
+    with pytest.raises(UserError, match=message):
+        selfsup.pretrain(images(), out=tmp_path / "run", **asked)
+    assert not (tmp_path / "run" / "recipe.json").exists()
