@@ -46,7 +46,7 @@ STARTED = {
     "tokenizer.json",
     ".tokenizer.json.part",
 }  # may remain if a run is killed before the recipe is written
-SOMETIMES = ("milestones", "encoder_lr", "low_res_first")  # parts of a plan that most do not have
+SOMETIMES = ("milestones", "encoder_lr", "low_res_first", "drop_tokens")  # parts of a plan that most do not have
 MIN_SIZE = 8  # pixels a side of an image, at least
 
 
@@ -162,6 +162,8 @@ def run(
     ended = (folder / "encoder.safetensors").exists()
     with only_here(folder) if fabric.is_global_zero and not ended else nullcontext():
         before, began = open_before(folder), time.monotonic()
+        if given.get("drop_tokens"):
+            _drop_tokens(built, given["drop_tokens"])
         milestones: tuple[Milestone, ...] = ()
         kept: Any = built.task.representation()
         samples = recalibrated_samples(kept, built.source) if recalibrated else 0
@@ -263,6 +265,22 @@ def _low_res_views(built: Built, budget: Mapping[str, float]) -> Views:
             f"--low-res-first: {asked.encoder} cannot take {half} pixels, half of {spec.size}; leave it out"
         )
     return built.task.views(replace(spec, size=half))
+
+
+def _drop_tokens(built: Built, fraction: float) -> None:
+    """Let the encoder see only some patches of each view while it trains; raise `UserError` where it cannot.
+
+    An EMA encoder, which the task made before, sees all.
+    """
+    encoder: Any = built.task.encoder
+    if not built.asked.task.any_size or not getattr(encoder, "patch", 0):
+        raise UserError(
+            f"--drop-tokens is for transformers and for tasks that do not ask for tokens themselves, not for "
+            f"{built.asked.name} with {built.asked.encoder}; leave it out"
+        )
+    from timm.layers import PatchDropout
+
+    encoder.model.patch_drop = PatchDropout(fraction, num_prefix_tokens=encoder.prefix)
 
 
 def _recalibrated(built: Built, weights: Mapping[str, Tensor], source: Source) -> nn.Module:

@@ -87,7 +87,7 @@ class Task(nn.Module, ABC):
     uses_unlabelled: ClassVar[bool] = False  # with needs_labels: samples without a label (-1) are used too
     default_encoder: ClassVar[str] = "resnet18"
     small_encoder: ClassVar[str] = "convnet"  # built at once: for images of a task's inputs
-    any_size: ClassVar[bool] = False  # it learns from views of another size than its encoder's, too
+    any_size: ClassVar[bool] = False  # it asks its encoder for no more than a representation, of views of any size
     defaults: ClassVar[Mapping[str, Any]] = {}  # of `train.plan.Plan`, in place of the general ones
     wide_lr: ClassVar[float] = 1.5e-4  # AdamW's for 256 samples and a transformer as wide as ViT-B or BERT-base
     counters: ClassVar[

@@ -33,6 +33,7 @@ NUMBERS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "weight_decay": ("from 0 to 1,000", lambda v: bool(0 <= v <= 1000)),
     "warmup": ("at least 0 and less than 1", lambda v: bool(0 <= v < 1)),
     "low_res_first": ("at least 0 and less than 1", lambda v: bool(0 <= v < 1)),
+    "drop_tokens": ("at least 0 and less than 1", lambda v: bool(0 <= v < 1)),
     "clip": _positive(10**6),
     "seed": _whole(0, 2**31 - 1),
     "workers": _whole(0, 256),

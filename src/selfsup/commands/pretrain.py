@@ -46,6 +46,7 @@ def pretrain(
     warmup: float | None = None,
     clip: float | None = None,
     low_res_first: float | None = None,
+    drop_tokens: float | None = None,
     pretrained: bool = False,
     init: Target | None = None,
     recalibrate: bool = True,
@@ -90,6 +91,8 @@ def pretrain(
         clip: Largest norm of the gradient.
         low_res_first: Fraction of the steps, from the first one on, with images of half the size, which cost a quarter
             or less; 0 by default, below 1.
+        drop_tokens: Fraction of the patches of each view that a transformer does not see while it trains, drawn anew in
+            each step, which makes steps cheaper; 0 by default, below 1.
         pretrained: Start from the pretrained weights of timm or transformers.
         init: A finished run to start from: its encoder, with its size, channels or tokenizer, and its views unless
             others are given.
@@ -117,7 +120,8 @@ def pretrain(
 
     check_numbers(
         steps=steps, epochs=epochs, minutes=minutes, until=until, batch_size=batch_size, micro_batch=micro_batch, lr=lr,
-        weight_decay=weight_decay, warmup=warmup, clip=clip, low_res_first=low_res_first, seed=seed, workers=workers,
+        weight_decay=weight_decay, warmup=warmup, clip=clip, low_res_first=low_res_first,
+        drop_tokens=drop_tokens, seed=seed, workers=workers,
     )  # fmt: skip
     check_data_numbers(options)
     labels, probe_labels = name_columns(columns, labels, probe_labels)
@@ -140,7 +144,7 @@ def pretrain(
         built, folder, budget,
         {
             "optimizer": optimizer, "lr": lr, "weight_decay": weight_decay, "warmup": warmup, "clip": clip,
-            "low_res_first": low_res_first,
+            "low_res_first": low_res_first, "drop_tokens": drop_tokens,
         },
         until=until, micro_batch=micro_batch, workers=workers, cache=cache,
         on_log=watched.on_log if watched else None, recalibrated=recalibrate, quiet=quiet,

@@ -36,6 +36,7 @@ class Plan:
     `batch_size` is the global one; `lr` the peak; `clip` the largest gradient norm; `betas` are AdamW's; `micro_batch`
     is how many samples a process holds in memory at once (see `train.micro`); a run by the clock has `milestones`.
     `low_res_first` is the fraction of the steps, from the first one on, with images of half the size.
+    `drop_tokens` is the fraction of the patches that the trained encoder, a transformer, does not see.
     `encoder_lr` is the peak of an encoder that begins trained, which is frozen while the rest warms up.
     """
 
@@ -52,6 +53,7 @@ class Plan:
     milestones: tuple[Milestone, ...] = ()
     encoder_lr: float | None = None
     low_res_first: float = 0.0
+    drop_tokens: float = 0.0
 
     @property
     def low_res_steps(self) -> int:

@@ -52,6 +52,7 @@ class DINO(Task):
 
     paper = "Caron et al., 2021"
     section = "images: distillation"
+    any_size = True
     default_encoder = "vit"
     small_encoder = "vit-mini"
     defaults = {"lr": 1e-3, "weight_decay": 0.04, "warmup": 0.1, "clip": 3.0}  # noqa: RUF012

@@ -44,6 +44,7 @@ class MoCoV3(Task):
 
     paper = "Chen et al., 2021"
     section = "images: contrastive"
+    any_size = True
 
     def __init__(
         self,

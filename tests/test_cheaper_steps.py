@@ -1,4 +1,4 @@
-"""`--low-res-first`: the first steps see images of half the size, and everything else stays as it is."""
+"""`--low-res-first` and `--drop-tokens`: steps see less, and everything else stays as it is."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from timm.models.vision_transformer import Block
 
 import selfsup
 from selfsup.encoders.image.convnet import ConvNet
@@ -15,6 +16,8 @@ from selfsup.tasks import TASKS, find_task
 from support.sources import images
 
 OPTIONS: dict[str, Any] = {"encoder": "convnet", "batch_size": 8, "size": 24, "quiet": True, "device": "cpu"}
+
+ANY_SIZE = [name for name in TASKS if find_task(name).any_size]
 
 
 def sizes_seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -29,7 +32,7 @@ def sizes_seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
-@pytest.mark.parametrize("name", [name for name in TASKS if find_task(name).any_size])
+@pytest.mark.parametrize("name", ANY_SIZE)
 def test_the_first_steps_are_of_half_the_size(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = sizes_seen(monkeypatch)
     run = selfsup.pretrain(
@@ -74,5 +77,48 @@ def test_what_it_cannot_do_is_one_line_and_nothing_is_written(
 ) -> None:
     asked = OPTIONS | {"task": "simclr", "steps": 4, "low_res_first": 0.5} | given
     with pytest.raises(UserError, match=message):
+        selfsup.pretrain(images(), out=tmp_path / "run", **asked)
+    assert not (tmp_path / "run" / "recipe.json").exists()
+
+
+@pytest.mark.parametrize("name", ANY_SIZE)
+def test_the_trained_transformer_sees_some_patches_and_the_kept_one_all(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[tuple[bool, int]] = set()
+    before = Block.forward
+
+    def forward(self: Block, x: torch.Tensor, *rest: Any, **more: Any) -> torch.Tensor:
+        seen.add((self.training and x.requires_grad, x.shape[1]))
+        return before(self, x, *rest, **more)
+
+    monkeypatch.setattr(Block, "forward", forward)
+    asked = OPTIONS | {"encoder": "test_vit", "size": 28, "task": name, "steps": 2}
+    run = selfsup.pretrain(images(), drop_tokens=0.5, out=tmp_path / "run", **asked)
+    whole = 7 * 7 + 1
+    trained = {count for trains, count in seen if trains}
+    assert max(trained) == (8 if name == "empssl" else 24) + 1, "its crops have 4 × 4 patches, those of others 7 × 7"
+    assert run.recipe["plan"]["drop_tokens"] == 0.5
+    seen.clear()
+    run.load()(run.spec.example(2))
+    assert seen == {(False, whole)}
+
+
+def test_dropped_tokens_are_the_same_in_a_resumed_run(tmp_path: Path) -> None:
+    asked = OPTIONS | {"encoder": "test_vit", "size": 28, "task": "simclr", "steps": 4, "drop_tokens": 0.5}
+    whole = selfsup.pretrain(images(), out=tmp_path / "whole", **asked)
+    selfsup.pretrain(images(), until=2, out=tmp_path / "halves", **asked)
+    halves = selfsup.pretrain(images(), out=tmp_path / "halves", **asked)
+    plain = selfsup.pretrain(images(), out=tmp_path / "plain", **asked | {"drop_tokens": None})
+    one, other, third = ((run.folder / "encoder.safetensors").read_bytes() for run in (whole, halves, plain))
+    assert one == other != third
+
+
+@pytest.mark.parametrize("given", [{"encoder": "convnet"}, {"task": "mae"}])
+def test_tokens_are_dropped_where_there_are_some_and_the_task_leaves_them_alone(
+    given: dict[str, Any], tmp_path: Path
+) -> None:
+    asked = OPTIONS | {"encoder": "test_vit", "task": "simclr", "steps": 2, "drop_tokens": 0.5} | given
+    with pytest.raises(UserError, match="--drop-tokens is for transformers"):
         selfsup.pretrain(images(), out=tmp_path / "run", **asked)
     assert not (tmp_path / "run" / "recipe.json").exists()
