@@ -1,19 +1,20 @@
 """Accuracy over the pool against the number of labels: suggested and random ones, with the labels propagated.
 
-    python benchmarks/suggest.py RUN DATA [--labels folders]
+    python benchmarks/suggest.py DATA RUN [RUN ...] [--labels folders]
 
 Labels are given in rounds, as one would: the strategies that look at labels see those of the rounds before. Each
-seed starts k-means elsewhere, or draws other labels. `paired` is the difference to random with its 95% interval.
+seed starts k-means elsewhere, or draws other labels. Intervals are over runs and seeds, as in `few_labels.py`.
 """
 
 from __future__ import annotations
 
 import argparse
+from itertools import product
 
 import numpy as np
 
+from few_labels import cell
 from selfsup.data.open import open_data
-from selfsup.evaluation.draws import interval
 from selfsup.evaluation.propagate import spread_labels
 from selfsup.labelling.pool import Pool
 from selfsup.run import Run
@@ -32,8 +33,8 @@ def choose(way: str, pool: Pool, known: dict[int, int], n: int, seed: int) -> li
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run")
     parser.add_argument("data")
+    parser.add_argument("runs", nargs="+", help="of one task with several seeds")
     parser.add_argument("--labels")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rounds", type=int, nargs="+", default=ROUNDS)
@@ -41,27 +42,26 @@ def main() -> None:
     source = open_data(given.data, given.labels)
     assert source.labels is not None
     truth, classes = source.labels.ids, len(source.labels.classes)
-    pool = Pool.of(Run(given.run), source)
-    y = truth[pool.numbers]
-    reached: dict[str, np.ndarray] = {}
-    for name in WAYS:
-        reached[name] = np.zeros((given.seeds, len(given.rounds)))
-        for seed in range(given.seeds):
+    reached = {name: np.zeros((len(given.runs), given.seeds, len(given.rounds))) for name in WAYS}
+    for which, run in enumerate(given.runs):
+        pool = Pool.of(Run(run), source)
+        y = truth[pool.numbers]
+        for name, seed in product(WAYS, range(given.seeds)):
             known: dict[int, int] = {}
             for place, count in enumerate(given.rounds):
                 for number in choose(name, pool, known, count - len(known), seed):
                     known[number] = int(truth[number])
                 rows = pool.row_of[np.array(list(known))]
                 guess = spread_labels(pool.graph, rows, np.array(list(known.values())), classes).argmax(1)
-                reached[name][seed, place] = 100 * (guess == y).mean()
-    print(f"{given.data}: accuracy over {len(y):,} samples, {given.seeds} seeds")
+                reached[name][which, seed, place] = (guess == y).mean()
+    print(f"{given.data}: accuracy over {len(y):,} samples, {len(given.runs)} runs, {given.seeds} seeds of each")
     print(" | ".join(["labels", *map(str, given.rounds)]))
     for name, values in reached.items():
-        cells = [f"{m:.1f} ± {h:.1f}" for m, h, _ in (interval(column) for column in values.T)]
-        print(" | ".join([name, *cells]), flush=True)
+        rounds = range(len(given.rounds))
+        print(" | ".join([name, *(cell(values[..., place]) for place in rounds)]))
         if name != "random":
-            paired = [interval(column) for column in (values - reached["random"]).T]
-            print(" | ".join(["  paired", *(f"{m:+.1f} ± {h:.1f}" for m, h, _ in paired)]))
+            paired = values - reached["random"]
+            print(" | ".join(["difference to random", *(cell(paired[..., place], "+") for place in rounds)]))
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from support.folders import MakeFolder, write_images
 few_labels.STEPS = (20, 20)
 parts.ENOUGH = 0
 recalibrate.SAMPLES = 128
+NARROW = (32,)  # `convnet`'s width where a test does not say how well it learns, and has no wide run
 
 
 @pytest.fixture
@@ -52,10 +53,10 @@ def same_numbers(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture(autouse=True)
 def narrow(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make `convnet` a quarter as wide where a test does not say how well it learns, and has no run made elsewhere."""
-    kept = {"one_run", "digits_run", "finished_run", "wide"}
+    """Make `convnet` narrow."""
+    kept = {"one_run", "finished_run", "wide"}
     if not kept & set(request.fixturenames):
-        monkeypatch.setattr(ConvNet.__init__, "__defaults__", (32,))
+        monkeypatch.setattr(ConvNet.__init__, "__defaults__", NARROW)
 
 
 @pytest.fixture
@@ -85,7 +86,8 @@ def digits_run(tmp_path_factory: pytest.TempPathFactory) -> selfsup.Run:
     """
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    with FileLock(shared / "digits.lock"):
+    with FileLock(shared / "digits.lock"), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ConvNet.__init__, "__defaults__", NARROW)
         return selfsup.pretrain(
             "digits", encoder="convnet", epochs=2, pad=0, flip=0.0, out=shared / "digits", quiet=True
         )  # the second time it is there

@@ -107,7 +107,7 @@ def test_embedding_has_a_row_for_each_readable_picture(run: selfsup.Run, tmp_pat
         Image.fromarray(pixels).save(folder / f"class {number % 2}" / f"{number}.png")
     (folder / "class 0" / "empty.jpg").touch()
     result = selfsup.embed(run, folder, out=tmp_path / "e.parquet", labels="folders", quiet=True)
-    assert (result.rows, result.dim, result.skipped) == (5, 512, 1)
+    assert (result.rows, result.dim, result.skipped) == (5, 128, 1)
     table = pq.read_table(result.path)
     assert table["path"].to_pylist() == [f"class {n % 2}/{n}.png" for n in (0, 2, 4, 1, 3)]
     assert table["label"].to_pylist() == ["class 0"] * 3 + ["class 1"] * 2
