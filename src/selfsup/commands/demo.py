@@ -93,7 +93,9 @@ def demo(*, out: str = "runs/demo", epochs: float = 20, seed: int = 0) -> Demo:
     console.print(
         "1/4  4,000 handwritten digits without labels, rotated by 0°, 90°, 180° or 270°: which rotation was it?"
     )
-    run = pretrain(DATA, task="rotation", encoder="convnet", epochs=epochs, out=out, seed=seed, pad=3, flip=0.0)
+    run = pretrain(
+        DATA, task="rotation", encoder="convnet", epochs=epochs, batch_size=64, out=out, seed=seed, pad=3, flip=0.0
+    )
     console.print("2/4  An image of what the encoder sees, and of the labels that cost nothing")
     folder = user_path(out)
     show("rotation", DATA, out=folder / "labels.png", pad=3, flip=0.0)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from selfsup.errors import UserError
 from selfsup.evaluation.drawn import Poolings
 from selfsup.evaluation.features import extract
+from selfsup.evaluation.rows import principal_components
 from selfsup.source import Source
 
 COMPONENTS = 64
@@ -32,16 +33,12 @@ class FrozenEncoder(NamedTuple):
     untrained: bool = False
 
 
-def principal_components(train: NDArray[np.float32], test: NDArray[np.float32]) -> tuple[Poolings, Poolings]:
+def project(train: NDArray[np.float32], test: NDArray[np.float32]) -> tuple[Poolings, Poolings]:
     """Project both parts on the first 64 principal components of the first, which needs no labels."""
     x = torch.from_numpy(train)
     mean = x.mean(0)
     centred = x - mean
-    wide = len(x) < x.shape[1]
-    values, vectors = torch.linalg.eigh((centred @ centred.T if wide else centred.T @ centred).double())
-    axes = vectors[:, values > 1e-9 * values[-1]][:, -COMPONENTS:].float()
-    if wide:
-        axes = F.normalize(centred.T @ axes, dim=0)
+    axes, _ = principal_components(centred, COMPONENTS)
     return {"own": (centred @ axes).numpy()}, {"own": ((torch.from_numpy(test) - mean) @ axes).numpy()}
 
 

@@ -17,7 +17,7 @@ from selfsup.evaluation.draws import Shots
 from selfsup.evaluation.evaluators import EVALUATORS
 from selfsup.evaluation.extra_metrics import EXTRA_METRICS, Measured, measure_features, task_views, view_features
 from selfsup.evaluation.few_labels import TRAINED, Classifier, Values, make_score, read_features, train_on_draws
-from selfsup.evaluation.frozen import FrozenEncoder, encode, encode_tokens, has, principal_components
+from selfsup.evaluation.frozen import FrozenEncoder, encode, encode_tokens, has, project
 from selfsup.evaluation.labels_saved import Saved, labels_saved
 from selfsup.evaluation.parts import Parts, labels_of
 from selfsup.evaluation.problems import about_classes, about_copies, overlap
@@ -111,7 +111,7 @@ def measure(
         draws = draw_labels(fold_train, shots, -(-count // parts.num_folds), seed + fold, target)
         labels, truth = labels_of(fold_train), target.truth(labels_of(fold_test))
         *encoded, own = (row.of(used, tested) for row in rows)
-        for row in (*encoded, Frozen("PCA", None, spec, *principal_components(own.pool["own"], own.test["own"])), own):
+        for row in (*encoded, Frozen("PCA", None, spec, *project(own.pool["own"], own.test["own"])), own):
             names = [name for name in protocols if name in EVALUATORS]
             names = [name for name in names if EVALUATORS[name].features != "tokens" or "tokens" in row.pool]
             _add(

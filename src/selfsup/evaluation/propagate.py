@@ -23,12 +23,11 @@ from scipy.special import ndtr, softmax
 from torch import Tensor
 
 from selfsup.base.notes import say
-from selfsup.base.turns import own_turn
 from selfsup.errors import UserError
 from selfsup.evaluation.drawn import Drawn, Poolings
 from selfsup.evaluation.linear import fit_linear
 from selfsup.evaluation.probe import Probe, fit_probe, stratified_folds
-from selfsup.evaluation.rows import Features, Ids, as_ids, as_matrix
+from selfsup.evaluation.rows import Features, Ids, as_ids, as_matrix, principal_components
 
 NEIGHBOURS, POWER = 10, 8  # of a sample, and the power of their cosine: near ones weigh much more
 COMPONENTS = 64  # principal components, at most, and at most one for ten samples
@@ -44,7 +43,6 @@ FOLDS = 5  # of the drawn labels
 ENOUGH = 1000  # labels from which on one fold stands for all
 HEAD_START = 2  # labels that only the graph is taken to have got right, in advance
 LITTLE = 1e-3  # weight that changes nothing
-LARGE = 1024  # samples and dimensions from which on principal components are found at random
 TIMED = 20  # blocks by which the time is told that the exact neighbours of many samples take
 ROWS = 128  # that are compared with all others at a time, at least: all columns are read for each product
 GROUP = 64  # columns whose maximum is looked at first
@@ -266,24 +264,6 @@ def _whiten(x: Tensor) -> Tensor:
     centred = x - x.mean(0)
     axes, std = principal_components(centred, max(2, min(COMPONENTS, len(x) // 10)))
     return F.normalize(centred @ (axes / std**WHITENING))
-
-
-def principal_components(centred: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return at most `count` principal axes (d, r) of centred samples, and the standard deviation (r,) along each."""
-    n, d = centred.shape
-    if min(n, d) > LARGE:  # randomised (Halko et al., 2011)
-        with own_turn(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            _, singular, axes = torch.svd_lowrank(centred, min(count + 16, n, d), niter=2)
-        kept = singular > 1e-4 * singular[0]
-        return axes[:, kept][:, :count], singular[kept][:count] / n**0.5
-    wide = n < d
-    values, vectors = torch.linalg.eigh((centred @ centred.T if wide else centred.T @ centred).double())
-    kept = values > max(1e-9 * float(values[-1]), 1e-30)
-    values, axes = values[kept][-count:], vectors[:, kept][:, -count:].float()
-    if wide:
-        axes = F.normalize(centred.T @ axes, dim=0)
-    return axes, (values / n).sqrt().float()
 
 
 def _nearest(z: Tensor, k: int) -> tuple[Tensor, Tensor]:

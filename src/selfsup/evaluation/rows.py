@@ -7,14 +7,17 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from selfsup.base.turns import own_turn
 from selfsup.errors import UserError
 
 Features = NDArray[np.float32] | Tensor
 Ids = NDArray[np.int64] | Tensor
 SMALL = 2**23  # multiplications up to which float64 costs little, and a second thread gains nothing
+LARGE = 1024  # samples and dimensions from which on principal components are found at random
 
 
 def as_matrix(x: Features, what: str = "features") -> Tensor:
@@ -77,6 +80,24 @@ def principal_axes(z: Tensor) -> Tensor:
     """Return the principal axes (d, d) of n >= d rows, nearly: for n >> d those of every k-th row, much cheaper."""
     some = z[:: max(1, len(z) // (16 * z.shape[1]))]
     return torch.linalg.eigh((some.T @ some).double())[1].to(z.dtype)
+
+
+def principal_components(centred: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return at most `count` principal axes (d, r) of centred samples, and the standard deviation (r,) along each."""
+    n, d = centred.shape
+    if min(n, d) > LARGE:  # randomised (Halko et al., 2011)
+        with own_turn(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            _, singular, axes = torch.svd_lowrank(centred, min(count + 16, n, d), niter=2)
+        kept = singular > 1e-4 * singular[0]
+        return axes[:, kept][:, :count], singular[kept][:count] / n**0.5
+    wide = n < d
+    values, vectors = torch.linalg.eigh((centred @ centred.T if wide else centred.T @ centred).double())
+    kept = values > max(1e-9 * float(values[-1]), 1e-30)
+    values, axes = values[kept][-count:], vectors[:, kept][:, -count:].float()
+    if wide:
+        axes = F.normalize(centred.T @ axes, dim=0)
+    return axes, (values / n).sqrt().float()
 
 
 @contextmanager

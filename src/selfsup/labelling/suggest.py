@@ -25,8 +25,8 @@ import numpy as np
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from selfsup.evaluation.propagate import COMPONENTS, WHITENING, principal_components
-from selfsup.evaluation.rows import as_matrix, blocks
+from selfsup.evaluation.propagate import COMPONENTS, WHITENING
+from selfsup.evaluation.rows import as_matrix, blocks, principal_components
 
 MOST_CLUSTERS = 500
 SMALL_CLUSTER = 5  # samples; smaller ones are outliers, and come last
