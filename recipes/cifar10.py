@@ -14,9 +14,11 @@ from selfsup.evaluation.result import Evaluation
 
 
 def small(train: str, test: str, seed: int = 0) -> Evaluation:
-    """SimCLR, the three-layer `convnet`, 4,500 steps of 256: 25 CPU minutes on one core of a Xeon with AMX.
+    """SimCLR, the three-layer `convnet`, 4,500 steps of 256: 25 to 28 CPU minutes on one core of a Xeon with AMX.
 
-    RESULT
+    Three seeds, five draws, 1/5/20/100 labels per class: linear 23.5, 35.4, 47.0, 59.0; propagated 31.3 ± 3.7,
+    42.7 ± 3.8, 49.0 ± 1.5, 59.0 ± 1.1; untrained, propagated 19.7, 27.9, 35.3, 45.8. After 500 steps, one seed,
+    ridge classifier on all labels: 63.4; min_scale 0.08 in place of 0.2: 62.3, with a rate of 0.004 too: 61.6.
     """
     return measured(train, test, encoder="convnet", steps=4500, batch_size=256, min_scale=0.2, seed=seed)
 
