@@ -119,7 +119,8 @@ def test_every_task_on_videos_is_audited_or_says_why_not(name: str, monkeypatch:
 
 
 @pytest.mark.usefixtures("few_are_enough")
-def test_the_verdict_speaks_of_videos() -> None:
+def test_the_verdict_speaks_of_videos(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(together, "MIN_PUZZLES", 60)
     clips = Clips(injections.worse_codec(injections.panning(80)), "worse")
     found = selfsup.audit("arrow_of_time", clips, steps=20, cues="residual,middle", quiet=True, **SIZE)
     assert "No option of arrow_of_time counters it: it is in the videos" in found.verdict

@@ -36,11 +36,11 @@ def sizes_seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_the_first_steps_are_of_half_the_size(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = sizes_seen(monkeypatch)
     run = selfsup.pretrain(
-        images(), task=name, steps=4, low_res_first=0.5, recalibrate=False, out=tmp_path / "run", **OPTIONS
+        images(), task=name, steps=2, low_res_first=0.5, recalibrate=False, out=tmp_path / "run", **OPTIONS
     )
     largest = max(seen)
     half = len(seen) // 2
-    assert max(seen[:half]) <= max(8, largest // 2 + 1), "two of four steps"
+    assert max(seen[:half]) <= max(8, largest // 2 + 1), "one of two steps"
     assert max(seen[half:]) == largest
     assert run.spec.size == 24
     assert run.load()(run.spec.example(2)).isfinite().all()
@@ -81,7 +81,7 @@ def test_what_it_cannot_do_is_one_line_and_nothing_is_written(
     assert not (tmp_path / "run" / "recipe.json").exists()
 
 
-@pytest.mark.parametrize("name", ANY_SIZE)
+@pytest.mark.parametrize("name", ["simclr", "byol", "dino", "empssl"])
 def test_the_trained_transformer_sees_some_patches_and_the_kept_one_all(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -62,6 +62,7 @@ def test_one_value_has_no_interval_but_test_samples_do() -> None:
 @pytest.mark.parametrize("count", [20, 60])
 def test_twenty_labels_are_cross_validated(finished_run: Any, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("selfsup.evaluation.parts.ENOUGH", 50)
+    monkeypatch.setattr("selfsup.evaluation.few_labels.STEPS", (4, 4))
     digits = open_data("digits").take(np.arange(300))
     assert digits.labels is not None
     ids = np.where(np.arange(300) < count, digits.labels.ids, -1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import cache
 
 import numpy as np
 import torch
@@ -61,6 +62,7 @@ def jpeg(x: Images, quality: int = 15) -> Images:
     return stored
 
 
+@cache
 def panning(count: int = 240, frames: int = 20, size: int = 32) -> Videos:
     """Return a camera moving steadily over textures, which looks alike forwards and backwards."""
     generator = np.random.default_rng(1)
