@@ -77,8 +77,13 @@ def emoji(name: str, cache: Path) -> Arrays:
     found = kept(cache / f"emoji-{SIDE}.npz", _draw_emoji)
     x, y, code = found["x"], found["y"], found["code"]
     source = Arrays(x, Labels.of(y.tolist()), name=name)
-    test = np.array([hashlib.blake2b(c.encode(), digest_size=1).digest()[0] % 5 == 0 for c in code.tolist()])
+    test = np.array([_is_tested(c) for c in code.tolist()])
     return source if name == "emoji" else source.take(np.flatnonzero(test if name.endswith(":test") else ~test))
+
+
+def _is_tested(code: str) -> bool:
+    """Return whether an emoji belongs to the test part, a fifth."""
+    return hashlib.blake2b(code.encode(), digest_size=1).digest()[0] % 5 == 0
 
 
 def emoji_anim(name: str, cache: Path) -> Videos:
@@ -93,8 +98,7 @@ def emoji_anim(name: str, cache: Path) -> Videos:
             _unpack_animations(new)
     codes, categories = [], []
     for path in sorted(folder.glob("*/*.webp"), key=lambda path: path.name):
-        tested = hashlib.blake2b(VARIANTS.sub("", path.stem).encode(), digest_size=1).digest()[0] % 5 == 0
-        if name == "emoji-anim" or tested == name.endswith(":test"):
+        if name == "emoji-anim" or _is_tested(VARIANTS.sub("", path.stem)) == name.endswith(":test"):
             codes.append(os.fsencode(f"{path.parent.name}/{path.name}"))
             categories.append(path.parent.name)
     return Videos(str(folder), pa.array(codes, pa.large_binary()), Labels.of(categories), name)
@@ -102,10 +106,9 @@ def emoji_anim(name: str, cache: Path) -> Videos:
 
 def _unpack_animations(folder: Path) -> None:
     """Write the animated emoji of which the category is known, as CATEGORY/CODE.webp."""
-    google = dict(_unpack("emoji-datasource-google", *STYLES["emoji-datasource-google"]))
-    category = {
-        VARIANTS.sub("", entry["unified"].lower()): entry["category"] for entry in json.loads(google["emoji.json"])
-    }
+    google = _unpack("emoji-datasource-google", *STYLES["emoji-datasource-google"])
+    entries = json.loads(next(data for name, data in google if name == "emoji.json"))  # its images are not kept
+    category = {VARIANTS.sub("", entry["unified"].lower()): entry["category"] for entry in entries}
     for package, about in ANIMATED.items():
         for name, data in _unpack(package, *about):
             kind = category.get(VARIANTS.sub("", name.removesuffix(".webp")))
