@@ -7,6 +7,7 @@ import copy
 import hashlib
 import os
 import shutil
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -52,7 +53,7 @@ class Videos:
         self.name, self.notes = name or root, notes
         self.jpeg: bool | None = None
         self.streamed = False
-        self._made: Stored | Streamed | None = None
+        self._made: Conformed | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -126,7 +127,7 @@ class Videos:
             raise UserError(f"none of the first {len(reasons)} videos of {self.name} can be read: {reasons[0]}")
         return float(np.median(rates))
 
-    def conform(self, spec: Spec) -> Stored | Streamed:
+    def conform(self, spec: Spec) -> Conformed:
         """Return the same videos as frames of the spec's rate; every video is decoded once, and kept in the cache.
 
         With `streamed` nothing is kept.
@@ -160,17 +161,70 @@ class Videos:
         return digest.hexdigest()
 
 
-class Stored:
-    """Videos whose frames are in the store. `files`: where; `extents` (N,): frames of each, 0 for a broken one."""
+class Conformed(ABC):
+    """Videos at one frame rate and size, of which any frame can be read by its number."""
 
     kind = "video"
+
+    def __init__(self, videos: Videos, rate: float, side: int) -> None:
+        self.videos, self.rate, self.side = videos, rate, side
+        self.name, self.labels = videos.name, videos.labels
+        self.notes: tuple[str, ...] = ()
+
+    @abstractmethod
+    def extent(self, index: int) -> int:
+        """Return the number of frames."""
+
+    @abstractmethod
+    def frames(self, index: int, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return frames (T, H, W, 3) by their numbers, or raise `Broken`."""
+
+    @abstractmethod
+    def some(self, videos: Videos, indices: NDArray[np.int64]) -> Conformed:
+        """Return the frames of these videos, which are those of the numbers `indices`."""
+
+    def fits(self, spec: ClipSpec) -> bool:
+        """Return whether the frames are those of a spec."""
+        return (self.rate, self.side) == (spec.fps, stored_side(spec))
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def read(self, index: int, span: slice | None = None) -> NDArray[np.uint8]:
+        """Return frames (T, H, W, 3), every one or those of a span with its step, or raise `Broken`."""
+        return self.frames(index, np.arange(self.extent(index))[span or slice(None)])
+
+    def path(self, index: int) -> str:
+        """Return the path of the video."""
+        return self.videos.path(index)
+
+    def spec(self) -> Spec:
+        """Return the spec of the videos."""
+        return self.videos.spec()
+
+    def conform(self, spec: Spec) -> Conformed:
+        """Return the same, or the videos anew for frames of another rate or size."""
+        if isinstance(spec, ClipSpec) and self.fits(spec):
+            return self
+        return self.videos.conform(spec)
+
+    def take(self, indices: NDArray[np.int64]) -> Conformed:
+        """Return some of the videos."""
+        return self.some(self.videos.take(indices), indices)
+
+    def fingerprint(self) -> str:
+        """Return the hash of the videos."""
+        return self.videos.fingerprint()
+
+
+class Stored(Conformed):
+    """Videos whose frames are in the store. `files`: where; `extents` (N,): frames of each, 0 for a broken one."""
 
     def __init__(
         self, videos: Videos, rate: float, side: int, files: Sequence[Path], extents: NDArray[np.int64]
     ) -> None:
-        self.videos, self.rate, self.side, self.files, self.extents = videos, rate, side, files, extents
-        self.name, self.labels = videos.name, videos.labels
-        self.notes: tuple[str, ...] = ()
+        super().__init__(videos, rate, side)
+        self.files, self.extents = files, extents
 
     @classmethod
     def of(cls, videos: Videos, spec: ClipSpec) -> Stored:
@@ -210,20 +264,9 @@ class Stored:
                 raise UserError(f"none of the {len(files):,} videos of {videos.name} can be read: {told}")
         return found
 
-    def fits(self, spec: ClipSpec) -> bool:
-        """Return whether the frames are those of a spec."""
-        return (self.rate, self.side) == (spec.fps, stored_side(spec))
-
-    def __len__(self) -> int:
-        return len(self.files)
-
     def extent(self, index: int) -> int:
         """Return the number of frames."""
         return int(self.extents[index])
-
-    def read(self, index: int, span: slice | None = None) -> NDArray[np.uint8]:
-        """Return frames (T, H, W, 3), every one or those of a span with its step, or raise `Broken`."""
-        return self.frames(index, np.arange(self.extent(index))[span or slice(None)])
 
     def frames(self, index: int, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return frames (T, H, W, 3) by their numbers, or raise `Broken`."""
@@ -237,53 +280,17 @@ class Stored:
         """Return what moves through windows of `gap` frames: found once for each video, and kept in the cache."""
         return stored_tracks(self.files[index], gap)
 
-    def path(self, index: int) -> str:
-        """Return the path of the video."""
-        return self.videos.path(index)
-
-    def spec(self) -> Spec:
-        """Return the spec of the videos."""
-        return self.videos.spec()
-
-    def conform(self, spec: Spec) -> Stored | Streamed:
-        """Return the same, or the videos stored anew for frames of another rate or size."""
-        if isinstance(spec, ClipSpec) and self.fits(spec):
-            return self
-        return self.videos.conform(spec)
-
-    def take(self, indices: NDArray[np.int64]) -> Stored:
-        """Return some of the videos."""
-        return self.some(self.videos.take(indices), indices)
-
     def some(self, videos: Videos, indices: NDArray[np.int64]) -> Stored:
         """Return the frames of these videos, which are those of the numbers `indices`."""
         files = [self.files[index] for index in indices.tolist()]
         return Stored(videos, self.rate, self.side, files, self.extents[indices])
 
-    def fingerprint(self) -> str:
-        """Return the hash of the videos."""
-        return self.videos.fingerprint()
 
-
-class Streamed:
+class Streamed(Conformed):
     """Videos at one frame rate and size. A clip costs the decoding of all that lies before it in its video.
 
     Without the store nobody knows where something moves: tasks cut clips anywhere.
     """
-
-    kind = "video"
-
-    def __init__(self, videos: Videos, rate: float, side: int) -> None:
-        self.videos, self.rate, self.side = videos, rate, side
-        self.name, self.labels = videos.name, videos.labels
-        self.notes: tuple[str, ...] = ()
-
-    def fits(self, spec: ClipSpec) -> bool:
-        """Return whether the frames are those of a spec."""
-        return (self.rate, self.side) == (spec.fps, stored_side(spec))
-
-    def __len__(self) -> int:
-        return len(self.videos)
 
     def extent(self, index: int) -> int:
         """Return the number of frames that the header promises, at this rate; raise `Broken` where it does not."""
@@ -291,10 +298,6 @@ class Streamed:
         if not header.frames:
             raise Broken("its header does not say how long it is")
         return max(1, int(header.frames / header.fps * self.rate))
-
-    def read(self, index: int, span: slice | None = None) -> NDArray[np.uint8]:
-        """Return frames (T, H, W, 3), every one or those of a span with its step, or raise `Broken`."""
-        return self.frames(index, np.arange(self.extent(index))[span or slice(None)])
 
     def frames(self, index: int, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return frames (T, H, W, 3) by their numbers; the last one again for those that a short file lacks."""
@@ -307,31 +310,9 @@ class Streamed:
             raise Broken("it ends before the clip begins: its header promises more frames")
         return np.stack([found.get(number, last) for number in numbers.tolist()])
 
-    def path(self, index: int) -> str:
-        """Return the path of the video."""
-        return self.videos.path(index)
-
-    def spec(self) -> Spec:
-        """Return the spec of the videos."""
-        return self.videos.spec()
-
-    def conform(self, spec: Spec) -> Stored | Streamed:
-        """Return the same, or the videos at another rate or size."""
-        if isinstance(spec, ClipSpec) and self.fits(spec):
-            return self
-        return self.videos.conform(spec)
-
     def some(self, videos: Videos, indices: NDArray[np.int64]) -> Streamed:
         """Return these videos, which are those of the numbers `indices`."""
         return Streamed(videos, self.rate, self.side)
-
-    def take(self, indices: NDArray[np.int64]) -> Streamed:
-        """Return some of the videos."""
-        return self.some(self.videos.take(indices), indices)
-
-    def fingerprint(self) -> str:
-        """Return the hash of the videos."""
-        return self.videos.fingerprint()
 
 
 def _bytes(videos: Videos, rate: float, side: int) -> float:
