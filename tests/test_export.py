@@ -126,10 +126,10 @@ def test_pretrained_weights_are_loaded_into_the_stem_that_they_had(
 
 
 def test_the_cost_of_the_small_stem_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    given = {"encoder": "resnet18", "steps": 1, "batch_size": 2, "quiet": True, "out": tmp_path / "run"}
+    given = {"encoder": "resnet10t", "steps": 1, "batch_size": 2, "quiet": True, "out": tmp_path / "run"}
     selfsup.pretrain("digits", size=16, **given)
     told = capsys.readouterr().err
-    assert "resnet18 takes 16 × 16 images with the stem for small ones" in told
+    assert "resnet10t takes 16 × 16 images with the stem for small ones" in told
     assert "From --size 65 on it keeps its own" in told
     selfsup.pretrain("digits", size=16, **given)
     assert "stem" not in capsys.readouterr().err

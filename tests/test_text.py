@@ -284,7 +284,8 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(task: str, tmp_path:
     options = {"task": task, "steps": 6, "batch_size": 8, "size": 32, "tokenizer": "wordpiece:600", "quiet": True}
     whole = selfsup.pretrain(source, out=tmp_path / "whole", **options).load().state_dict()
     selfsup.pretrain(source, out=tmp_path / "parts", until=3, **options)
-    parts = selfsup.pretrain(source, out=tmp_path / "parts", workers=2, **options).load().state_dict()
+    more = 2 if task == "bert" else 0  # each process of it imports PyTorch
+    parts = selfsup.pretrain(source, out=tmp_path / "parts", workers=more, **options).load().state_dict()
     assert all(torch.equal(whole[key], parts[key]) for key in whole)
 
 
