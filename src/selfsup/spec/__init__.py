@@ -14,13 +14,18 @@ from selfsup.spec.clip import ClipSpec
 from selfsup.spec.image import ImageSpec
 from selfsup.spec.media import Clip, Media, Waveform
 from selfsup.spec.text import TextSpec
+from selfsup.spec.wave import WaveSpec
 
-__all__ = ["SPECS", "Clip", "ClipSpec", "ImageSpec", "Media", "Spec", "TextSpec", "Waveform", "has_views", "read_spec"]
+__all__ = [
+    "SPECS", "Clip", "ClipSpec", "ImageSpec", "Media", "Spec", "TextSpec", "WaveSpec", "Waveform", "has_views",
+    "read_spec",
+]  # fmt: skip
 
 SPECS = {
     "image": "selfsup.spec.image:ImageSpec",
     "text": "selfsup.spec.text:TextSpec",
     "video": "selfsup.spec.clip:ClipSpec",
+    "audio": "selfsup.spec.wave:WaveSpec",
 }
 
 
@@ -29,8 +34,12 @@ class Spec(Protocol):
 
     kind: ClassVar[str]  # a key of `SPECS`
     samples: ClassVar[str]  # the plural noun: images, texts
-    axes: ClassVar[str]  # of a batch: BCHW, BT; several views of a sample have one more, behind B
+
     of_training: ClassVar[tuple[str, ...]]  # fields that change the views of a task, and not what an encoder takes
+
+    @property
+    def axes(self) -> str:
+        """The axes of a batch: BCHW, BT; several views of a sample have one more, behind B."""
 
     def example(self, n: int) -> Tensor:
         """Return n placeholder samples of the right shape and type, for measuring and for export."""

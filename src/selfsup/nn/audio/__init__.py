@@ -1,0 +1,1 @@
+"""Modules and functions that several audio tasks share."""
