@@ -18,6 +18,8 @@ from selfsup.base.notes import say_notes
 from selfsup.base.opening import opening
 from selfsup.base.paths import expanded
 from selfsup.data import packages
+from selfsup.data.audio.melody import PARTS as MELODY
+from selfsup.data.audio.melody import Melody
 from selfsup.data.image import Arrays, Files
 from selfsup.data.image.decode import OPTIONAL, SUFFIXES
 from selfsup.data.image.torchvision import open_torchvision
@@ -39,6 +41,7 @@ NAMED = (
     "digits",
     *(name for names in _PARTS.values() for name in names),
     *MOVING,
+    *MELODY,
     "video:FOLDER",
     "torchvision:NAME",
     "torchvision:NAME:PART",
@@ -71,6 +74,7 @@ def open_data(data: DataGiven, labels: LabelsGiven | None = None) -> Source:
             document a line), `FILE[:COLUMN[:LABELS]]` (.jsonl, .json, .csv, .tsv, .parquet; the column `text` by
             default), `hf:NAME[:SPLIT[:COLUMN[:LABELS]]]`. Videos: a folder of them, `video:FOLDER` (animated GIF and
             WebP and folders of frames too), `moving[:object|:gravity|:elastic]`, `emoji-anim[:train|:test]`.
+            Recordings: `melody[:voice]`.
         labels: None (arrays and named data sets keep their own), or an argument of `with_labels`.
 
     Raises:
@@ -105,6 +109,8 @@ def _open_named(data: str) -> Source:
         return packages.emoji_anim(data, cache_folder())
     if data in MOVING:
         return Moving(data)
+    if data in MELODY:
+        return Melody(data)
     if data.startswith(VIDEO):
         return _videos(data.removeprefix(VIDEO))
     if data.startswith("torchvision:"):

@@ -1,0 +1,1 @@
+"""Sounds: files, and recordings that are made on demand."""
