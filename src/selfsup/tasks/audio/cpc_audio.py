@@ -46,6 +46,7 @@ class CPCAudio(Task):
     default_encoder = small_encoder = "conv-gru"
     defaults = {"batch_size": 32, "lr": 1e-3}  # noqa: RUF012
     data_defaults = {"form": "wave", "seconds": 1.28}  # noqa: RUF012
+    counters = {cue: {"negatives": "own"} for cue in ("length", "floor", "channel", "level", "ends")}  # noqa: RUF012
 
     def __init__(
         self,
