@@ -97,7 +97,7 @@ def resolve(
     about_data, given = split_options(source.kind, options)
     name, task_class, hyperparameters, source = resolve_task(task, source, given)
     if init is None:
-        spec, encoder = make_spec(source, **about_data), encoder or task_class.default_encoder
+        spec, encoder = make_spec(source, task_class.data_defaults, **about_data), encoder or task_class.default_encoder
         spec = _as_weights(encoder, spec) if pretrained else spec
     else:
         if pretrained or encoder not in (None, init.encoder_name):

@@ -82,6 +82,7 @@ class Task(nn.Module, ABC):
     paper: ClassVar[str] = ""
     section: ClassVar[str] = ""
     kind: ClassVar[str] = "image"  # of data; "any" for tasks that only need labels
+    also: ClassVar[tuple[str, ...]] = ()  # further kinds of data, whose views it takes as they are
     needs_labels: ClassVar[bool] = False
     keeps_samples: ClassVar[bool] = False  # it stores something for each sample, so it says nothing about others
     uses_unlabelled: ClassVar[bool] = False  # with needs_labels: samples without a label (-1) are used too
@@ -89,6 +90,7 @@ class Task(nn.Module, ABC):
     small_encoder: ClassVar[str] = "convnet"  # built at once: for images of a task's inputs
     any_size: ClassVar[bool] = False  # it asks its encoder for no more than a representation, of views of any size
     defaults: ClassVar[Mapping[str, Any]] = {}  # of `train.plan.Plan`, in place of the general ones
+    data_defaults: ClassVar[Mapping[str, Any]] = {}  # of the options of its kind of data, in place of the general ones
     wide_lr: ClassVar[float] = 1.5e-4  # AdamW's for 256 samples and a transformer as wide as ViT-B or BERT-base
     counters: ClassVar[
         Mapping[str, Mapping[str, Any]]
@@ -102,6 +104,11 @@ class Task(nn.Module, ABC):
         if not isinstance(encoder, nn.Module):
             raise UserError(f"an encoder is a torch module, not {type(encoder).__name__}")
         self.encoder: Any = encoder
+
+    @classmethod
+    def takes(cls, kind: str) -> bool:
+        """Return whether it learns from data of a kind."""
+        return cls.kind == "any" or kind in (cls.kind, *cls.also)
 
     @classmethod
     def resolve(cls, source: Source, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from selfsup.data.audio.melody import Melody
 from selfsup.data.image import Arrays
 from selfsup.data.text import Texts
 from selfsup.data.video import Moving
@@ -33,7 +34,8 @@ def images(count: int = 64) -> Arrays:
 
 def toy(kind: str):
     """Return toy data of a kind."""
-    return {"text": texts, "video": lambda: Moving("moving", 64)}.get(kind, images)()
+    made = {"text": texts, "video": lambda: Moving("moving", 64), "audio": lambda: Melody("melody", 64)}
+    return made.get(kind, images)()
 
 
 def noise(size: int = 12) -> Arrays:

@@ -5,12 +5,16 @@ from torch import nn
 
 from selfsup.encoders import build_encoder
 from selfsup.source import Source
-from selfsup.spec import ClipSpec, ImageSpec
+from selfsup.spec import ClipSpec, ImageSpec, WaveSpec
 from selfsup.task import Task
 from selfsup.tasks.resolve import resolve_task
 from selfsup.views.loader import batches
 
 SPEC, CLIPS = ImageSpec.of(32, 3), ClipSpec.of(16, 3, frames=4, fps=10.0)
+SOUNDS = {
+    "logmel": WaveSpec(16_000, 0.32, "logmel", 32, mean=-7.0, std=2.5),
+    "wave": WaveSpec(16_000, 0.32, "wave", std=0.085),
+}
 OPTIONS: dict[str, dict[str, object]] = {  # smaller than the default where few steps on 64 images are too few for it
     "cpc": {"prediction_steps": 2, "grid": 4, "out_dim": 64, "num_layers": 2},
     "dino": {"num_prototypes": 64, "hidden_dim": 64, "out_dim": 32},
@@ -24,13 +28,18 @@ OPTIONS: dict[str, dict[str, object]] = {  # smaller than the default where few 
 }
 
 
-def spec_of(source: Source):
-    specs = {"image": lambda: SPEC, "text": lambda: source.spec(32, "wordpiece:400"), "video": lambda: CLIPS}
+def spec_of(source: Source, task: type[Task] = Task):
+    specs = {
+        "image": lambda: SPEC,
+        "text": lambda: source.spec(32, "wordpiece:400"),
+        "video": lambda: CLIPS,
+        "audio": lambda: SOUNDS[task.data_defaults.get("form", "logmel")],
+    }
     return specs[source.kind]()
 
 
 def first_batch(task: Task, source: Source, size: int = 16):
-    views = task.views(spec_of(source))
+    views = task.views(spec_of(source, type(task)))
     fetched = next(iter(batches(task.samples(source), views, batch_size=size, seed=0, start=0, steps=1, workers=0)))
     return views.finish(fetched.batch)
 
@@ -48,7 +57,7 @@ def built(name: str, source):
     """Return the task without dropout, which is drawn by place, and without BatchNorm in the encoder."""
     torch.manual_seed(0)
     _, kind, options, _ = resolve_task(name, source, OPTIONS.get(name, {}))
-    task = kind(without_batch_norm(build_encoder(kind.small_encoder, spec_of(source))), **options)
+    task = kind(without_batch_norm(build_encoder(kind.small_encoder, spec_of(source, kind))), **options)
     for module in task.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0

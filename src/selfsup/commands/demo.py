@@ -74,7 +74,7 @@ class Demo(Printable):
 
 
 def demo(*, out: str = "runs/demo", epochs: float = 20, seed: int = 0) -> Demo:
-    """Pretrain on 4,000 unlabelled digits, label 15 of them, and measure on 1,000 others: two minutes on two CPU cores.
+    """Pretrain on 4,000 unlabelled digits, label 15 of them, and measure on 1,000 others, in two to four minutes.
 
     Args:
         out: The run folder.

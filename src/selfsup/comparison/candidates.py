@@ -54,7 +54,7 @@ def find_candidates(
         if not isinstance(text, str):
             wanted.append(Candidate(text.__name__, text, {}))
         elif text.strip() == "all":
-            offered += [name for name in TASKS if find_task(name).kind == source.kind]
+            offered += [name for name in TASKS if source.kind in (find_task(name).kind, *find_task(name).also)]
             wanted += [Candidate(name, name, {}) for name in offered]
         else:
             wanted += _parse(text)
@@ -70,7 +70,7 @@ def find_candidates(
         task_class = candidate.task_class
         if task_class.needs_labels:
             left_out[candidate.name] = "it needs labels, which the comparison keeps for measuring"
-        elif task_class.kind not in ("any", source.kind):
+        elif not task_class.takes(source.kind):
             left_out[candidate.name] = f"it is for {task_class.kind}, not {source.kind}"
         else:
             try:

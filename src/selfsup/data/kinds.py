@@ -48,9 +48,12 @@ def split_options(kind: str, options: Mapping[str, Any]) -> tuple[dict[str, Any]
     return about_data, {key: value for key, value in options.items() if key not in known}
 
 
-def make_spec(source: Source, **given: Any) -> Spec:
-    """Return the spec of a source with the options that were given (not None); `UserError` for one it does not take."""
-    given = {key: value for key, value in given.items() if value is not None}
+def make_spec(source: Source, defaults: Mapping[str, Any] | None = None, /, **given: Any) -> Spec:
+    """Return the spec of a source with the options that were given (not None), and `defaults` for others.
+
+    Raises `UserError` for an option that it does not take.
+    """
+    given = {**(defaults or {}), **{key: value for key, value in given.items() if value is not None}}
     known = inspect.signature(source.spec).parameters
     for key in given:
         if key not in known:

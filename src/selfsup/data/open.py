@@ -21,6 +21,8 @@ from selfsup.data import packages
 from selfsup.data.audio import Sounds
 from selfsup.data.audio import decode as audio
 from selfsup.data.audio.flite import flite
+from selfsup.data.audio.melody import PARTS as MELODY
+from selfsup.data.audio.melody import Melody
 from selfsup.data.image import Arrays, Files
 from selfsup.data.image.decode import OPTIONAL, SUFFIXES
 from selfsup.data.image.torchvision import open_torchvision
@@ -45,6 +47,7 @@ NAMED = (
     *(name for names in _PARTS.values() for name in names),
     *MOVING,
     "audio:FOLDER",
+    *MELODY,
     "video:FOLDER",
     "torchvision:NAME",
     "torchvision:NAME:PART",
@@ -77,7 +80,7 @@ def open_data(data: DataGiven, labels: LabelsGiven | None = None) -> Source:
             document a line), `FILE[:COLUMN[:LABELS]]` (.jsonl, .json, .csv, .tsv, .parquet; the column `text` by
             default), `hf:NAME[:SPLIT[:COLUMN[:LABELS]]]`. Videos: a folder of them, `video:FOLDER` (animated GIF and
             WebP and folders of frames too), `moving[:object|:gravity|:elastic]`, `emoji-anim[:train|:test]`. Sounds: a
-            folder of them, `audio:FOLDER` (where it holds others too), `flite[:train|:test]`.
+            folder of them, `audio:FOLDER` (where it holds others too), `flite[:train|:test]`, `melody[:voice]`.
         labels: None (arrays and named data sets keep their own), or an argument of `with_labels`.
 
     Raises:
@@ -116,6 +119,8 @@ def _open_named(data: str) -> Source:
         return flite(data, cache_folder())
     if data.startswith(AUDIO):
         return _sounds(data.removeprefix(AUDIO))
+    if data in MELODY:
+        return Melody(data)
     if data.startswith(VIDEO):
         return _videos(data.removeprefix(VIDEO))
     if data.startswith("torchvision:"):

@@ -93,7 +93,7 @@ def measure(
     raw = baseline(spec.kind)
     pool = parts.pool(UNLABELLED if target.by_class else 0, seed)
     (kept, x), (test_kept, test_x) = raw.features((pool, parts.test), spec, quiet)
-    own = Frozen(raw.NAME, raw.module(), spec, {"own": x}, {"own": test_x}, raw.STANDARDISED)
+    own = Frozen(raw.NAME, raw.module(spec), spec, {"own": x}, {"own": test_x}, raw.STANDARDISED)
     for one in encoders:
         if one.untrained:
             recalibrate(one.encoder, pool, one.spec, seed=seed, device=fabric.device)

@@ -27,7 +27,8 @@ from selfsup.train.checkpoint import save_tensors
 EXPORTERS = {
     "image": "selfsup.exporters.image",
     "text": "selfsup.exporters.text",
-    "video": "selfsup.exporters.video",
+    "video": "selfsup.exporters.batch_only",
+    "audio": "selfsup.exporters.batch_only",
 }
 COMMON = {"safetensors": ".safetensors", "torch": ".pt2", "onnx": ".onnx"}  # of every kind, with their suffixes
 

@@ -28,6 +28,14 @@ class BatchNormMaps(nn.BatchNorm2d):
         return super().forward(input) if not self.training or world_size() == 1 else _normalized(self, input)
 
 
+class ChannelNorm(nn.LayerNorm):
+    """Layer normalization of the channels of (B, C, T) at each step."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, C, T) -> (B, C, T)."""
+        return super().forward(input.transpose(1, 2)).transpose(1, 2)
+
+
 def synchronised(encoder: Any, device: torch.device) -> Encoder:
     """Make an encoder's BatchNorm use the statistics of all processes' samples; on GPUs with torch's faster one."""
     if world_size() > 1 and device.type == "cuda":

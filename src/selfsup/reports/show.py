@@ -61,7 +61,7 @@ def show_task(
             raise UserError("--run brings its own options and size: leave yours out")
         hyperparameters = run.recipe["task"]["hyperparameters"]
     _, task_class, hyperparameters, source = resolve_task(task, source, hyperparameters)
-    spec = make_spec(source, **about_data) if run is None else run.spec
+    spec = make_spec(source, task_class.data_defaults, **about_data) if run is None else run.spec
     source.conform(spec)
     if run is None:
         module = task_class(build_encoder(task_class.small_encoder, spec), **hyperparameters)

@@ -67,7 +67,7 @@ class Trial:
                 f"audit looks for cues in {' and '.join(f'{kind}s' for kind in KINDS)}, not in {source.kind}s"
             )
         self.cues, self.probe, self.blind = KINDS[source.kind]
-        self.spec: Any = make_spec(source, **about_data)
+        self.spec: Any = make_spec(source, self.task.data_defaults, **about_data)
         if len(source) < MIN_SAMPLES:
             raise UserError(
                 f"an audit needs at least {MIN_SAMPLES} {self.spec.samples}, and {source.name} has {len(source)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -83,24 +83,25 @@ class WaveSpec:
     @classmethod
     def from_json(cls, values: Mapping[str, Any], folder: Path) -> WaveSpec:
         """Return the spec; ValueError for impossible rates, lengths, bands, means or standard deviations."""
-        fields = {key: values[key] for key in cls.__dataclass_fields__}
-        rate, mels, window, hop = whole = [fields[key] for key in ("rate", "mels", "window", "hop")]
+        given = {field.name: values[field.name] for field in fields(cls)}
+        whole = [given[key] for key in ("rate", "mels", "window", "hop")]
         if not all(type(value) is int for value in whole):
             raise ValueError("the rate, mels, window or hop are not whole numbers")
-        seconds, low, high, mean, std = (float(fields[key]) for key in ("seconds", "low", "high", "mean", "std"))
+        given |= {key: float(given[key]) for key in ("seconds", "low", "high", "mean", "std")}
+        found = cls(**given)
         sound = (
-            0 < rate <= MAX_RATE
-            and 0 < seconds <= MAX_SECONDS
-            and fields["form"] in FORMS
-            and 0 < mels <= MAX_MELS
-            and 0 < hop <= window <= MAX_RATE
-            and 0 <= low < high <= rate / 2
-            and math.isfinite(mean)
-            and 0 < std < math.inf
+            0 < found.rate <= MAX_RATE
+            and 0 < found.seconds <= MAX_SECONDS
+            and found.form in FORMS
+            and 0 < found.mels <= MAX_MELS
+            and 0 < found.hop <= found.window <= MAX_RATE
+            and 0 <= found.low < found.high <= found.rate / 2
+            and math.isfinite(found.mean)
+            and 0 < found.std < math.inf
         )
         if not sound:
             raise ValueError("it has an impossible spec")
-        return cls(rate, seconds, fields["form"], mels, window, hop, low, high, mean, std)
+        return found
 
     def save(self, folder: Path) -> None:
         """Write nothing: the recipe contains everything."""

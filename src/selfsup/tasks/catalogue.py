@@ -36,6 +36,7 @@ SECTIONS = {  # in the survey's order: when to take a task of it
     "video: colorization": "colour videos; for following things through a video",
     "video: masked": "very many videos, a vision transformer and long training; fine-tune afterwards",
     "text": "texts",
+    "audio": "recordings: speech, music, noises",
 }
 
 

@@ -28,7 +28,7 @@ def resolve_task(
     if not isinstance(task, str) and not (isinstance(task, type) and issubclass(task, Task)):
         raise UserError(f"a task is given by its name or its class, not as {type(task).__name__}")
     name, task_class = (task, find_task(task)) if isinstance(task, str) else (task.__name__, task)
-    if task_class.kind not in ("any", source.kind):
+    if not task_class.takes(source.kind):
         raise UserError(
             f"{name} is for data of the kind {task_class.kind}, and {source.name} is of the kind {source.kind}"
         )

@@ -12,6 +12,7 @@ VIEWS = {  # modules of `StandardViews`
     "image": "selfsup.views.image.standard",
     "text": "selfsup.views.text.standard",
     "video": "selfsup.views.video.standard",
+    "audio": "selfsup.views.audio.standard",
 }
 
 
@@ -27,6 +28,9 @@ class StandardViews(Protocol):
     def several(self, spec: Spec) -> tuple[Views, str]:
         """Return random views, several of which can be made of a sample (key `x`), and their description."""
 
+    def preset(self, spec: Spec, name: str, scale: float, noise: bool) -> Views:
+        """Return the two views `x` of a published method: see `preset_views`. Of images and recordings alone."""
+
 
 def standard_views(spec: Spec) -> StandardViews:
     """Return the views that the kind of data of a spec brings."""
@@ -36,3 +40,12 @@ def standard_views(spec: Spec) -> StandardViews:
 def plain_views(spec: Spec) -> Views:
     """Return the views of evaluation, embedding and export: the key `x`, nothing drawn at random."""
     return standard_views(spec).plain(spec)
+
+
+def preset_views(spec: Spec, name: str, scale: float, noise: bool = False) -> Views:
+    """Return the two views `x` of each sample with which a published method learns.
+
+    `name`: of a preset of images (`selfsup.views.image.preset`); recordings have one for all methods. `scale`: the
+    smallest area of a crop, as a fraction of the image or of the spectrogram. `noise`: with a key for each sample.
+    """
+    return standard_views(spec).preset(spec, name, scale, noise)

@@ -1,4 +1,4 @@
-"""Substitutes for samples that cannot be read, so that a batch keeps its size."""
+"""What the views of every kind of data share: substitutes for samples that cannot be read, labels and keys."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from selfsup.errors import UserError
 from selfsup.source import Broken, Source
-from selfsup.views.random import uniform
+from selfsup.views.random import keys, uniform
 
 T = TypeVar("T")
 ATTEMPTS = 64
@@ -45,6 +48,23 @@ def substitute_empty(
     found = [read_or_substitute(source, index, seed, epoch, extent) for index in indices.tolist()]
     skipped = tuple(one for _, _, broken in found for one in broken)
     return np.array([candidate for candidate, _, _ in found], np.int64), skipped
+
+
+def of_samples(
+    source: Source, used: NDArray[np.int64], seed: int, epoch: int, labels: bool, noise: bool
+) -> dict[str, Tensor]:
+    """Return what a batch says of its samples besides their views: `y` with `labels`, `noise` with `noise`, each (B,).
+
+    Raises `UserError` for a source without labels.
+    """
+    found = {}
+    if labels:
+        if source.labels is None:
+            raise UserError(f"{source.name} has no labels; give them with labels=")
+        found["y"] = torch.from_numpy(source.labels.ids[used])
+    if noise:
+        found["noise"] = torch.from_numpy(keys(seed, epoch, used))
+    return found
 
 
 def _candidates(count: int, index: int, seed: int, epoch: int) -> Iterator[int]:

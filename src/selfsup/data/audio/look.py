@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfsup.data.audio.decode import about, mono, read_native
+from selfsup.data.audio.windows import SILENT
 from selfsup.source import Broken
 
 SECONDS = 2.0  # of each recording, from its middle
-SILENT = 1e-4  # peak, -80 dB
 FULL, CLIPPED = 0.999, 1e-3  # what counts as full scale, and the part of the samples that are there
 OFFSET = 0.2  # of the standard deviation
 LOUD = 2.0  # peak: a decoder goes slightly beyond 1

@@ -6,28 +6,22 @@ import copy
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 
 from selfsup.base.notes import say_notes
 from selfsup.base.progress import counting
 from selfsup.data.audio.decode import Header, about, measure, read
-from selfsup.data.audio.look import SILENT, look
+from selfsup.data.audio.look import look
+from selfsup.data.audio.windows import measured, wave_spec, waves_only
 from selfsup.data.index import fingerprint
 from selfsup.errors import UserError
-from selfsup.nn.audio.mel import log_mel
 from selfsup.source import Broken, Labels
 from selfsup.spec import Spec, WaveSpec
-from selfsup.spec.wave import FORMS, MAX_MELS, MAX_RATE, MAX_SECONDS
 
-RATE, MELS = 16_000, 64
 SECONDS = 0.25, 2.0  # a window by default: the median length of the recordings, but no less and no more than this
-WINDOW, HOP, LOW, HIGH = 0.025, 0.01, 60.0, 7800.0  # of a spectrogram: seconds, seconds, Hz, Hz
-LEAST_RATE, LEAST_SECONDS, LEAST_MELS = 1000, 0.02, 8
 LOOKED, MEASURED = 256, 64  # recordings that are looked at, and of which mean and standard deviation are measured
 
 
@@ -88,22 +82,10 @@ class Sounds:
         Raises:
             UserError: For values out of their range, and where no recording can be read.
         """
-        if form not in (None, *FORMS):
-            raise UserError(f"--form is {' or '.join(FORMS)}, not {form!r}")
-        if mels is not None and form == "wave":
-            raise UserError("--mels is for spectrograms: leave it out, or give --form logmel")
-        for flag, value, least, most in (
-            ("rate", rate, LEAST_RATE, MAX_RATE), ("seconds", seconds, LEAST_SECONDS, MAX_SECONDS),
-            ("mels", mels, LEAST_MELS, MAX_MELS),
-        ):  # fmt: skip
-            if value is not None and not least <= value <= most:
-                raise UserError(f"--{flag} is from {least:,} to {most:,}, not {value}")
-        rate = rate or RATE
-        found = WaveSpec(
-            rate, seconds or self._seconds(), form or FORMS[0], mels or MELS, round(WINDOW * rate), round(HOP * rate),
-            LOW, min(HIGH, 0.49 * rate),
-        )  # fmt: skip
-        return self._measured(found)
+        if seconds is None:
+            wave_spec(rate, 1.0, form, mels)  # before the headers are read
+        found = wave_spec(rate, self._seconds() if seconds is None else seconds, form, mels)
+        return measured(self.conform(found), found, self._some(MEASURED))
 
     def _seconds(self) -> float:
         """Return the length of a window where none was given, and say it."""
@@ -117,23 +99,6 @@ class Sounds:
             ]
         )
         return seconds
-
-    def _measured(self, spec: WaveSpec) -> WaveSpec:
-        """Return the spec with the mean and standard deviation of what the middles of some recordings hold."""
-        source, values = self.conform(spec), []
-        for index in self._some(MEASURED):
-            start = max(0, source.extent(index) - spec.length) // 2
-            try:
-                samples = source.read(index, slice(start, start + spec.length))
-            except Broken:
-                continue
-            if np.abs(samples).max() >= SILENT:
-                x = torch.from_numpy(samples)[None]
-                values.append((log_mel(x, spec) if spec.form == "logmel" else x).flatten().double())
-        if not values:
-            return spec  # all are silent, which is said
-        whole = torch.cat(values)
-        return replace(spec, mean=round(float(whole.mean()), 4), std=max(round(float(whole.std()), 4), 1e-4))
 
     def _some(self, most: int) -> list[int]:
         """Return which recordings are looked at: the same ones each time."""
@@ -175,8 +140,7 @@ class Sounds:
 
         Raises `UserError` for a spec of another kind, and where no recording can be read.
         """
-        if not isinstance(spec, WaveSpec):
-            raise UserError(f"{self.name} holds no {spec.samples}, which this encoder takes")
+        spec = waves_only(self.name, spec)
         headers, windows = self._read_headers(), (spec.rate, spec.seconds)
         if self._looked_for != windows:
             if self._looked_for is None:
@@ -221,7 +185,7 @@ def _changes(headers: NDArray[np.int64], spec: WaveSpec) -> list[str]:
         lines.append(f"{several:,} of {count:,} recordings have several channels, of which the mean is taken")
     if short := int((samples / rates < spec.length / spec.rate - 1e-3).sum()):
         lines.append(f"{short:,} of {count:,} recordings are shorter than a window of {spec.seconds:g} s: silence is "
-                     "added behind them")  # fmt: skip
+                     "added")  # fmt: skip
     return lines
 
 

@@ -16,6 +16,7 @@ BASELINES = {
     "image": "selfsup.evaluation.baselines.pixels",
     "text": "selfsup.evaluation.baselines.tfidf",
     "video": "selfsup.evaluation.baselines.frames",
+    "audio": "selfsup.evaluation.baselines.spectrogram",
 }
 
 
@@ -35,7 +36,7 @@ class Baseline(Protocol):
     def images(self, x: NDArray[Any], test_x: NDArray[Any], spec: Spec) -> tuple[NDArray[Any], NDArray[Any]] | None:
         """Return these features of two parts as images (n, C, H, W), by which near copies are found; None for none."""
 
-    def module(self) -> nn.Module | None:
+    def module(self, spec: Spec) -> nn.Module | None:
         """Return the module that makes the features of a batch; None where they depend on other samples."""
 
 

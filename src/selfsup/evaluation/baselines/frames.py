@@ -36,7 +36,7 @@ def features(
     parts: Sequence[Source], spec: ClipSpec, quiet: bool
 ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """Return the features of the clip in the middle of each video."""
-    return [extract(module(), part, spec, quiet=quiet) for part in parts]
+    return [extract(module(spec), part, spec, quiet=quiet) for part in parts]
 
 
 def images(x: NDArray[np.float32], test_x: NDArray[np.float32], spec: ClipSpec) -> None:
@@ -44,6 +44,6 @@ def images(x: NDArray[np.float32], test_x: NDArray[np.float32], spec: ClipSpec) 
     return None
 
 
-def module() -> nn.Module:
+def module(spec: ClipSpec) -> nn.Module:
     """Return the features."""
     return Frames()

@@ -34,7 +34,7 @@ def features(
     parts: Sequence[Source], spec: ImageSpec, quiet: bool
 ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """Return the pixels."""
-    return [extract(module(), part, spec, quiet=quiet) for part in parts]
+    return [extract(module(spec), part, spec, quiet=quiet) for part in parts]
 
 
 def images(
@@ -45,6 +45,6 @@ def images(
     return x.reshape(-1, spec.channels, side, side), test_x.reshape(-1, spec.channels, side, side)
 
 
-def module() -> nn.Module:
+def module(spec: ImageSpec) -> nn.Module:
     """Return the pixels."""
     return Pixels()

@@ -44,5 +44,5 @@ def images(x: NDArray[np.float32], test_x: NDArray[np.float32], spec: TextSpec) 
     """Return None: texts are no images."""
 
 
-def module() -> None:
+def module(spec: TextSpec) -> None:
     """Return None: the weight of a word depends on the other documents."""

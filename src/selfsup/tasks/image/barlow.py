@@ -10,9 +10,9 @@ from selfsup.base.distributed import gather
 from selfsup.losses import barlow_twins
 from selfsup.nn.heads import each_view, mlp
 from selfsup.nn.image.pairs import view_panels
-from selfsup.spec import ImageSpec
-from selfsup.task import Batch, Encoder, Loss, Panel, Task
-from selfsup.views.image import ImageViews, preset
+from selfsup.spec import Spec
+from selfsup.task import Batch, Encoder, Loss, Panel, Task, Views
+from selfsup.views import preset_views
 
 
 class Barlow(Task):
@@ -33,6 +33,7 @@ class Barlow(Task):
 
     paper = "Zbontar et al., 2021"
     section = "images: contrastive"
+    also = ("audio",)
     any_size = True
 
     def __init__(
@@ -48,9 +49,9 @@ class Barlow(Task):
         self.redundancy, self.min_scale = redundancy, min_scale
         self.projector = mlp(encoder.dim, hidden_dim, hidden_dim, out_dim)
 
-    def views(self, spec: ImageSpec) -> ImageViews:
+    def views(self, spec: Spec) -> Views:
         """Return BYOL's two views (section 2.2)."""
-        return ImageViews(spec, preset("byol", spec.size, scale=self.min_scale))
+        return preset_views(spec, "byol", self.min_scale)
 
     def embed(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, out_dim)."""

@@ -11,9 +11,9 @@ from selfsup.losses import unit
 from selfsup.nn.ema import Momentum, ema_update, frozen_copy
 from selfsup.nn.heads import each_view, mlp
 from selfsup.nn.image.pairs import view_panels
-from selfsup.spec import ImageSpec
-from selfsup.task import Batch, Encoder, Loss, Panel, Task
-from selfsup.views.image import ImageViews, preset
+from selfsup.spec import Spec
+from selfsup.task import Batch, Encoder, Loss, Panel, Task, Views
+from selfsup.views import preset_views
 
 
 class BYOL(Task):
@@ -38,6 +38,7 @@ class BYOL(Task):
 
     paper = "Grill et al., 2020"
     section = "images: distillation"
+    also = ("audio",)
     any_size = True
 
     def __init__(
@@ -54,9 +55,9 @@ class BYOL(Task):
         self.projector, self.predictor = mlp(encoder.dim, hidden_dim, out_dim), mlp(out_dim, hidden_dim, out_dim)
         self.target = frozen_copy(nn.Sequential(self.encoder, self.projector))
 
-    def views(self, spec: ImageSpec) -> ImageViews:
+    def views(self, spec: Spec) -> Views:
         """Return two views (appendix B)."""
-        return ImageViews(spec, preset("byol", spec.size, scale=self.min_scale))
+        return preset_views(spec, "byol", self.min_scale)
 
     def embed(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, out_dim): the projection."""

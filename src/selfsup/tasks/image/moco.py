@@ -17,9 +17,9 @@ from selfsup.nn.heads import accuracy
 from selfsup.nn.image.pairs import view_panels
 from selfsup.nn.queue import Queue
 from selfsup.source import Source
-from selfsup.spec import ImageSpec
-from selfsup.task import Batch, Encoder, Loss, Panel, Task, at_most_samples
-from selfsup.views.image import ImageViews, preset
+from selfsup.spec import Spec
+from selfsup.task import Batch, Encoder, Loss, Panel, Task, Views, at_most_samples
+from selfsup.views import preset_views
 
 
 class MoCo(Task):
@@ -51,6 +51,7 @@ class MoCo(Task):
 
     paper = "He et al., 2020"
     section = "images: contrastive"
+    also = ("audio",)
     any_size = True
 
     def __init__(
@@ -78,9 +79,9 @@ class MoCo(Task):
         """Limit the queue to the number of samples."""
         return at_most_samples(source, given, cls, "queue_size")
 
-    def views(self, spec: ImageSpec) -> ImageViews:
+    def views(self, spec: Spec) -> Views:
         """Return two views with the augmentations of v2."""
-        return ImageViews(spec, preset("mocov2", spec.size, scale=self.min_scale), noise=True)
+        return preset_views(spec, "mocov2", self.min_scale, noise=True)
 
     def embed(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, out_dim), of unit length."""

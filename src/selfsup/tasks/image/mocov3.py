@@ -14,9 +14,9 @@ from selfsup.nn.ema import Momentum, ema_update, frozen_copy
 from selfsup.nn.heads import each_view, mlp
 from selfsup.nn.image.pairs import view_panels
 from selfsup.nn.norm import BatchNorm
-from selfsup.spec import ImageSpec
-from selfsup.task import Batch, Encoder, Loss, Panel, Task
-from selfsup.views.image import ImageViews, preset
+from selfsup.spec import Spec
+from selfsup.task import Batch, Encoder, Loss, Panel, Task, Views
+from selfsup.views import preset_views
 
 
 class MoCoV3(Task):
@@ -44,6 +44,7 @@ class MoCoV3(Task):
 
     paper = "Chen et al., 2021"
     section = "images: contrastive"
+    also = ("audio",)
     any_size = True
 
     def __init__(
@@ -65,9 +66,9 @@ class MoCoV3(Task):
         self.predictor = nn.Sequential(mlp(out_dim, hidden_dim, out_dim), BatchNorm(out_dim, affine=False))
         self.momentum_encoder = frozen_copy(nn.Sequential(self.encoder, self.projector))
 
-    def views(self, spec: ImageSpec) -> ImageViews:
+    def views(self, spec: Spec) -> Views:
         """Return BYOL's two views (section 4)."""
-        return ImageViews(spec, preset("byol", spec.size, scale=self.min_scale))
+        return preset_views(spec, "byol", self.min_scale)
 
     def embed(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, out_dim), of unit length: the query."""

@@ -16,9 +16,9 @@ from selfsup.nn.image.pairs import view_panels
 from selfsup.nn.norm import BatchNorm
 from selfsup.nn.queue import Queue
 from selfsup.source import Source
-from selfsup.spec import ImageSpec
-from selfsup.task import Batch, Encoder, Loss, Panel, Task, at_most_samples
-from selfsup.views.image import ImageViews, preset
+from selfsup.spec import Spec
+from selfsup.task import Batch, Encoder, Loss, Panel, Task, Views, at_most_samples
+from selfsup.views import preset_views
 
 
 class NNCLR(Task):
@@ -45,6 +45,7 @@ class NNCLR(Task):
 
     paper = "Dwibedi et al., 2021"
     section = "images: contrastive"
+    also = ("audio",)
     any_size = True
 
     def __init__(
@@ -69,9 +70,9 @@ class NNCLR(Task):
         """Limit the support set to the number of samples."""
         return at_most_samples(source, given, cls, "queue_size")
 
-    def views(self, spec: ImageSpec) -> ImageViews:
+    def views(self, spec: Spec) -> Views:
         """Return two views of the same kind (section 4.1)."""
-        return ImageViews(spec, preset("simclr", spec.size, scale=self.min_scale))
+        return preset_views(spec, "simclr", self.min_scale)
 
     def embed(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, out_dim): the projection."""

@@ -11,9 +11,9 @@ from selfsup.base.distributed import gather
 from selfsup.losses import nt_xent
 from selfsup.nn.heads import each_view, mlp
 from selfsup.nn.image.pairs import view_panels
-from selfsup.spec import ImageSpec
-from selfsup.task import Batch, Encoder, Loss, Panel, Task
-from selfsup.views.image import ImageViews, preset
+from selfsup.spec import Spec
+from selfsup.task import Batch, Encoder, Loss, Panel, Task, Views
+from selfsup.views import preset_views
 
 
 class SimCLR(Task):
@@ -37,6 +37,7 @@ class SimCLR(Task):
 
     paper = "Chen et al., 2020"
     section = "images: contrastive"
+    also = ("audio",)
     any_size = True
 
     def __init__(
@@ -53,9 +54,9 @@ class SimCLR(Task):
         self.temperature, self.min_scale = temperature, min_scale
         self.projector = mlp(encoder.dim, *[hidden_dim] * (num_layers - 1), out_dim)
 
-    def views(self, spec: ImageSpec) -> ImageViews:
+    def views(self, spec: Spec) -> Views:
         """Return two crops with the paper's colour distortion (appendix A)."""
-        return ImageViews(spec, preset("simclr", spec.size, scale=self.min_scale))
+        return preset_views(spec, "simclr", self.min_scale)
 
     def embed(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, out_dim)."""

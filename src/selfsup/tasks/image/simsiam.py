@@ -10,9 +10,9 @@ from selfsup.losses import unit
 from selfsup.nn.heads import each_view, mlp
 from selfsup.nn.image.pairs import view_panels
 from selfsup.nn.norm import BatchNorm
-from selfsup.spec import ImageSpec
-from selfsup.task import Batch, Encoder, Loss, Panel, Task
-from selfsup.views.image import ImageViews, preset
+from selfsup.spec import Spec
+from selfsup.task import Batch, Encoder, Loss, Panel, Task, Views
+from selfsup.views import preset_views
 
 
 class SimSiam(Task):
@@ -36,6 +36,7 @@ class SimSiam(Task):
 
     paper = "Chen and He, 2021"
     section = "images: distillation"
+    also = ("audio",)
     any_size = True
 
     def __init__(self, encoder: Encoder, *, hidden_dim: int = 512, out_dim: int = 512, min_scale: float = 0.2) -> None:
@@ -44,9 +45,9 @@ class SimSiam(Task):
         self.projector = nn.Sequential(mlp(encoder.dim, hidden_dim, out_dim), BatchNorm(out_dim, affine=False))
         self.predictor = mlp(out_dim, max(1, out_dim // 4), out_dim)
 
-    def views(self, spec: ImageSpec) -> ImageViews:
+    def views(self, spec: Spec) -> Views:
         """Return MoCo v2's two views (section 4)."""
-        return ImageViews(spec, preset("mocov2", spec.size, scale=self.min_scale))
+        return preset_views(spec, "mocov2", self.min_scale)
 
     def embed(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, out_dim): the projection."""

@@ -10,9 +10,9 @@ from selfsup.base.distributed import gather
 from selfsup.losses import vicreg_terms
 from selfsup.nn.heads import each_view, mlp
 from selfsup.nn.image.pairs import view_panels
-from selfsup.spec import ImageSpec
-from selfsup.task import Batch, Encoder, Loss, Panel, Task
-from selfsup.views.image import ImageViews, preset
+from selfsup.spec import Spec
+from selfsup.task import Batch, Encoder, Loss, Panel, Task, Views
+from selfsup.views import preset_views
 
 
 class VICReg(Task):
@@ -37,6 +37,7 @@ class VICReg(Task):
 
     paper = "Bardes et al., 2022"
     section = "images: contrastive"
+    also = ("audio",)
     any_size = True
 
     def __init__(
@@ -54,9 +55,9 @@ class VICReg(Task):
         self.weights, self.min_scale = (invariance, variance, covariance), min_scale
         self.expander = mlp(encoder.dim, hidden_dim, hidden_dim, out_dim)
 
-    def views(self, spec: ImageSpec) -> ImageViews:
+    def views(self, spec: Spec) -> Views:
         """Return two views (appendix C.1)."""
-        return ImageViews(spec, preset("vicreg", spec.size, scale=self.min_scale))
+        return preset_views(spec, "vicreg", self.min_scale)
 
     def embed(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, out_dim)."""

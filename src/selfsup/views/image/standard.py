@@ -7,6 +7,7 @@ from dataclasses import replace
 from selfsup.spec import ImageSpec
 from selfsup.spec.image import NATURAL
 from selfsup.views.image.crop import Crop, centre
+from selfsup.views.image.crop import preset as groups_of
 from selfsup.views.image.views import ImageViews
 
 
@@ -24,3 +25,8 @@ def several(spec: ImageSpec) -> tuple[ImageViews, str]:
     """Return random crops, natural ones in every family: what is measured by them stays comparable."""
     views = ImageViews(replace(spec, views=NATURAL), {"x": Crop(spec.size, scale=(0.5, 1.0))})
     return views, "random crops of half to all of the image"
+
+
+def preset(spec: ImageSpec, name: str, scale: float, noise: bool) -> ImageViews:
+    """Return the views of a preset of `selfsup.views.image.preset`."""
+    return ImageViews(spec, groups_of(name, spec.size, scale=scale), noise=noise)

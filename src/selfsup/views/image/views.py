@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from selfsup.base import buffers
 from selfsup.data.image import Arrays
 from selfsup.data.image.decode import to_channels
-from selfsup.errors import UserError
 from selfsup.nn.constants import mean_std
 from selfsup.source import Source
 from selfsup.spec import ImageSpec
@@ -25,8 +24,7 @@ from selfsup.views.image.crop import Crop
 from selfsup.views.image.draw import PLAIN, Places, color_params, draws, noise, places, turns
 from selfsup.views.image.family import in_family
 from selfsup.views.image.warp import Warps, resize, warp_views, warps
-from selfsup.views.random import keys
-from selfsup.views.reading import read_or_substitute
+from selfsup.views.reading import of_samples, read_or_substitute
 
 engine: Any = reference  # if numba is missing or cannot compile here: the same pixels, slower
 with contextlib.suppress(ImportError):
@@ -236,23 +234,6 @@ class ImageViews:
             made = warp_views(engine, pixels[image], warped, place, crop, where.black)
             there = Places(whole, bounds, where.flip[place][:, None], False)
             engine.render(made, views, there, False, color[place][:, None], *scale, out[place][:, None])
-
-
-def of_samples(
-    source: Source, used: NDArray[np.int64], seed: int, epoch: int, labels: bool, noise: bool
-) -> dict[str, torch.Tensor]:
-    """Return what a batch says of its samples besides their views: `y` with `labels`, `noise` with `noise`, each (B,).
-
-    Raises `UserError` for a source without labels.
-    """
-    found = {}
-    if labels:
-        if source.labels is None:
-            raise UserError(f"{source.name} has no labels; give them with labels=")
-        found["y"] = torch.from_numpy(source.labels.ids[used])
-    if noise:
-        found["noise"] = torch.from_numpy(keys(seed, epoch, used))
-    return found
 
 
 def scaling(spec: ImageSpec, output: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

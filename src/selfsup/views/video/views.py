@@ -19,9 +19,9 @@ from selfsup.spec import ClipSpec
 from selfsup.task import Batch, Fetched
 from selfsup.views.image.crop import Crop
 from selfsup.views.image.draw import Places, color_params, draws, places
-from selfsup.views.image.views import engine, of_samples, scaling
+from selfsup.views.image.views import engine, scaling
 from selfsup.views.random import uniform
-from selfsup.views.reading import read_or_substitute
+from selfsup.views.reading import of_samples, read_or_substitute
 
 _TIME = 5 << 24  # first column of the draws in time, behind those of images
 

@@ -1,0 +1,5 @@
+"""Views of recordings."""
+
+from selfsup.views.audio.views import AudioViews, Window
+
+__all__ = ["AudioViews", "Window"]
