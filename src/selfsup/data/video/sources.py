@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import hashlib
 import os
 import shutil
 from abc import ABC, abstractmethod
@@ -22,7 +21,7 @@ from selfsup.base.cache import cache_folder
 from selfsup.base.notes import say_notes
 from selfsup.base.processes import available_cores
 from selfsup.base.progress import counting
-from selfsup.data.index import BLOCK
+from selfsup.data.index import fingerprint
 from selfsup.data.video.clips import clip_spec, clips_only, stored_side
 from selfsup.data.video.decode import about, decode
 from selfsup.data.video.store import open_frames, store, stored_path, stored_tracks
@@ -153,12 +152,7 @@ class Videos:
 
     def fingerprint(self) -> str:
         """Return a hash of all relative paths in order, and of the labels, but not of the files' contents."""
-        digest = hashlib.blake2b(digest_size=8)
-        for start in range(0, len(self), BLOCK):
-            digest.update(b"\0".join([*self.paths[start : start + BLOCK].to_pylist(), b""]))
-        if self.labels is not None:
-            digest.update(self.labels.digest())
-        return digest.hexdigest()
+        return fingerprint(self.paths, self.labels)
 
 
 class Conformed(ABC):
