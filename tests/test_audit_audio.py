@@ -90,12 +90,12 @@ def test_cues_measure_what_they_are_named_for() -> None:
 
 
 def probed(source: Any, cue: str, options: dict[str, Any]) -> tuple[Trial, Any]:
-    audited = Trial("cpc_audio", source, options | SHORT, seed=0, device="cpu", quiet=True, steps=60)
+    audited = Trial("cpc_audio", source, options | SHORT, seed=0, device="cpu", quiet=True, steps=40)
     return audited, audited.learn(audited.probes([cue]), {}, 1)
 
 
 def test_the_channel_tells_recordings_apart_and_falls_to_chance_with_negatives_of_the_same_one() -> None:
-    audited, probes = probed(Noise(tilted=True), "channel", {"negatives": "batch"})
+    audited, probes = probed(Noise(tilted=True), "channel", {"negatives": "batch", "num_negatives": 16})
     answers = probes.answers
     encoder = probes._replace(answers=answers._replace(scores={audited.task.small_encoder: answers.scores["channel"]}))
     row = audited.row("channel", probes, encoder)
@@ -107,7 +107,7 @@ def test_the_channel_tells_recordings_apart_and_falls_to_chance_with_negatives_o
 
 
 def test_nothing_is_found_in_recordings_that_are_alike() -> None:
-    _, probes = probed(Noise(tilted=False), "channel", {"negatives": "batch"})
+    _, probes = probed(Noise(tilted=False), "channel", {"negatives": "batch", "num_negatives": 16})
     gain = probes.answers.gain("channel", probes.answers.chance)
     assert gain.mean < 1.5 * gain.half
 

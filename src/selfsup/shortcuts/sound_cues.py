@@ -62,7 +62,9 @@ SOUND_CUES = {
 
 
 class SoundProbe(nn.Module):
-    """An audio encoder -> (B, 128) that sees one cue; as `latents` of `conv-gru` it is the same at each step."""
+    """An audio encoder -> (B, 128) that sees one cue; `latents` and `gru` as `conv-gru` has them."""
+
+    stride = ConvGRU.stride
 
     def __init__(self, see: Callable[[Tensor], Tensor], spec: WaveSpec, dim: int = 128) -> None:
         super().__init__()
@@ -76,9 +78,11 @@ class SoundProbe(nn.Module):
         return self.layers(self.see(log_mel(x, self.spec) if self.spec.form == "wave" else x))
 
     def latents(self, x: Tensor) -> Tensor:
-        """(B, N) -> (B, T, dim)."""
-        return self(x)[:, None].expand(-1, max(1, x.shape[1] // ConvGRU.stride), -1)
+        """(B, N) -> (B, T, dim): what the second half of the window shows, the same at each step."""
+        half, steps = x.shape[1] // 2, max(1, x.shape[1] // self.stride)
+        self.before = self(x[:, :half])
+        return self(x[:, half:])[:, None].expand(-1, steps, -1)
 
     def gru(self, latents: Tensor) -> tuple[Tensor]:
-        """Return the latents as the context: nothing changes."""
-        return (latents,)
+        """Return the context: what the first half shows. Of the same samples any cue would find itself."""
+        return (self.before[:, None].expand_as(latents),)

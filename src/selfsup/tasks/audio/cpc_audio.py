@@ -59,7 +59,7 @@ class CPCAudio(Task):
         super().__init__(encoder)
         if not hasattr(encoder, "latents"):
             raise UserError("cpc_audio predicts latents, which conv-gru has: give --encoder conv-gru")
-        steps = encoder.latents(encoder.spec.example(1)).shape[1]
+        steps = self.encoder.spec.length // self.encoder.stride
         if steps <= prediction_steps:
             raise UserError(
                 f"a window of {encoder.spec.seconds:g} s has {steps} steps, too few to predict {prediction_steps}: "
