@@ -95,7 +95,9 @@ def probed(source: Any, cue: str, options: dict[str, Any]) -> tuple[Trial, Any]:
 
 
 def test_the_channel_tells_recordings_apart_and_falls_to_chance_with_negatives_of_the_same_one() -> None:
-    audited, probes = probed(Noise(tilted=True), "channel", {"negatives": "batch", "num_negatives": 16})
+    audited, probes = probed(
+        Noise(tilted=True), "channel", {"negatives": "batch", "num_negatives": 16, "prediction_steps": 4}
+    )
     answers = probes.answers
     encoder = probes._replace(answers=answers._replace(scores={audited.task.small_encoder: answers.scores["channel"]}))
     row = audited.row("channel", probes, encoder)
@@ -107,7 +109,9 @@ def test_the_channel_tells_recordings_apart_and_falls_to_chance_with_negatives_o
 
 
 def test_nothing_is_found_in_recordings_that_are_alike() -> None:
-    _, probes = probed(Noise(tilted=False), "channel", {"negatives": "batch", "num_negatives": 16})
+    _, probes = probed(
+        Noise(tilted=False), "channel", {"negatives": "batch", "num_negatives": 16, "prediction_steps": 4}
+    )
     gain = probes.answers.gain("channel", probes.answers.chance)
     assert gain.mean < 1.5 * gain.half
 
