@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from PIL import Image
 
 import selfsup
 from selfsup.cli import main
+from selfsup.commands.label import _shown
 from selfsup.data.audio.melody import RATE, Melody
+from selfsup.data.open import open_data
 from selfsup.errors import UserError
 
 
@@ -68,8 +72,26 @@ def test_every_command_on_recordings(
     page = (run / "report.html").read_text()
     assert "log-mel" in page
     assert "s at 16,000 Hz" in page
+    assert page.count("<audio") > 20, "neighbours can be heard"
+    assert len(page) < 8_000_000
     told("export", run, "--format", "onnx", "--out", tmp_path / "e.onnx")
+    told("search", vectors, query, "--k", 3, "--out", tmp_path / "found.png", "--data", folder)
     told("explore", vectors, "--data", folder, "--out", tmp_path / "map.html")
+
+
+def test_the_labelling_page_shows_and_plays_them(folder: Path) -> None:
+    source = open_data(folder)
+    number = next(index for index in range(len(source)) if "broken" not in source.path(index))
+    image, mime = _shown(source, number, 768)
+    assert mime == "image/png"
+    assert Image.open(io.BytesIO(image)).width > 50
+    sound, mime = _shown(source, number, 0)
+    assert mime == "audio/wav"
+    samples, rate = soundfile.read(io.BytesIO(sound), dtype="float32")
+    assert rate == RATE
+    np.testing.assert_allclose(samples, source.read(number), atol=1e-4)
+    broken = next(index for index in range(len(source)) if "broken" in source.path(index))
+    assert _shown(source, broken, 768) is None
 
 
 def test_start_proposes_a_task_for_recordings(folder: Path, tmp_path: Path) -> None:

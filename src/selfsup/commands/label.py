@@ -240,19 +240,26 @@ def _table(title: str, head: tuple[str, ...], rows: Any) -> Table:
 
 
 def _shown(source: Source, number: int, side: int) -> tuple[bytes, str] | str | None:
-    """Return what the page shows of a sample: an image or an animation with its MIME type, a text, None if broken."""
+    """Return what the page shows of a sample: an image or an animation with its MIME type, a text, None if broken.
+
+    Of a sound, its spectrogram, and for a `side` of 0 itself.
+    """
     import io
 
     from PIL import Image
 
     from selfsup.reports.finding import read_sample
-    from selfsup.reports.media import player
-    from selfsup.spec import Clip
+    from selfsup.reports.media import player, spectrogram, wav
+    from selfsup.spec import Clip, Waveform
 
     side = min(side, CLIP_SIDE) if source.kind == "video" else side
     sample = read_sample(source, number, side, 5000 if side > 200 else 150)
     if isinstance(sample, Clip):
         return player(sample, side), "image/webp"
+    if isinstance(sample, Waveform):
+        if not side:
+            return wav(sample), "audio/wav"
+        sample = spectrogram(sample)
     if not isinstance(sample, Image.Image):
         return sample
     buffer = io.BytesIO()

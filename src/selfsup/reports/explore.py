@@ -18,8 +18,10 @@ from selfsup.reports import items as sampling
 from selfsup.reports.embedding_map import TILE, draw_map, layout
 from selfsup.reports.finding import find_samples
 from selfsup.reports.items import CLIP_FRAMES, Items
+from selfsup.reports.media import spectrogram
 from selfsup.reports.page import Section, join, page, tag
 from selfsup.source import Labels
+from selfsup.spec import Waveform
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ def _items(file: VectorFile, data: str | None, seed: int) -> tuple[Items, str]:
         if data is not None:
             raise UserError(f"none of the samples is in {data!r}: give --data with what was embedded")
         missing = "The samples were not found: give --data with what was embedded."
-    images = [None if isinstance(sample, str) else sample for sample in found]
+    seen = [spectrogram(sample) if isinstance(sample, Waveform) else sample for sample in found]
+    images = [None if isinstance(sample, str) else sample for sample in seen]
     words = [sample if isinstance(sample, str) else "" for sample in found]
     return Items(file.take(rows), images, words, list(paths), labels.ids, labels.classes, len(file)), missing

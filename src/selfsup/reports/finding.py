@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
+from selfsup.data.audio.decode import about as about_sound
+from selfsup.data.audio.sources import Sounds
 from selfsup.data.image import Files
 from selfsup.data.image.decode import to_channels
 from selfsup.data.image.values import to_uint8
@@ -19,11 +21,11 @@ from selfsup.data.video import Videos
 from selfsup.data.video.decode import about
 from selfsup.reports.media import FRAMES, thinned
 from selfsup.source import Broken, Source
-from selfsup.spec import Clip
+from selfsup.spec import Clip, Waveform
 
 LETTERS = 200  # of a text
-SECONDS, DECODED = 6.0, 600  # of a video that are looked at, and frames of it at most
-Sample = Image.Image | Clip | str
+SECONDS, DECODED = 6.0, 600  # of a video or sound that are shown, and frames of it at most
+Sample = Image.Image | Clip | Waveform | str
 
 
 def find_samples(data: str, paths: Sequence[str], side: int, frames: int = FRAMES) -> list[Sample | None]:
@@ -63,9 +65,11 @@ def _paged(root: str, paths: Sequence[str]) -> Files:
 def read_sample(source: Source, number: int, side: int, letters: int = LETTERS, frames: int = FRAMES) -> Sample | None:
     """Return an image of at most `side` pixels a side, the beginning of a text, or at most `frames` frames of a video.
 
-    None for a broken sample. Of a video, the first 6 seconds: nothing beyond them is decoded to show it.
+    None for a broken sample. Of a video or sound the first 6 seconds: nothing beyond them is decoded to show it.
     """
     try:
+        if source.kind == "audio":
+            return _sound(source, number)
         if source.kind == "video":
             return _clip(source, number, side, frames)
         sample: Any = source.read(number)
@@ -86,3 +90,9 @@ def _clip(source: Any, number: int, side: int, frames: int) -> Clip:
     span = slice(0, most, -(-most // frames))
     found = source.read(number, span, side) if files else source.read(number, span)
     return thinned(Clip(found, fps / span.step), side, frames)
+
+
+def _sound(source: Any, number: int) -> Waveform:
+    own = isinstance(source, Sounds) and source.rate is None
+    rate = about_sound(source.file(number)).rate if own else source.rate
+    return Waveform(source.read(number, slice(0, round(SECONDS * rate))), rate)

@@ -26,7 +26,8 @@ CLIP_SIDE, CLIP_FRAMES = 64, 8  # of a kept clip: 2,000 of them are 200 MB
 class Items:
     """n samples: features (n, d) float32, images or clips, words, paths, label ids (n,), -1 for none, class names.
 
-    `words`: the text of a sample, '' for an image; `total`: the number of samples in the data.
+    `words`: the text of a sample, '' for an image; `total`: the number of samples in the data; `numbers` (n,) int64:
+    which of them these are, where that is known.
     """
 
     features: NDArray[np.float32]
@@ -36,6 +37,7 @@ class Items:
     ids: NDArray[np.int64]
     classes: tuple[str, ...]
     total: int
+    numbers: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -93,6 +95,7 @@ def gather(
         labels.ids[numbers] if labels else np.full(len(numbers), -1),
         labels.classes if labels else (),
         len(source),
+        numbers,
     )
 
 

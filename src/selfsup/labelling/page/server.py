@@ -16,9 +16,9 @@ from selfsup.labelling.session import Refused, Session
 
 HOST = "127.0.0.1"
 LONGEST = 10_000  # bytes of an action
-THUMBNAIL, LARGE = 128, 768  # pixels a side
+SIDES = {"large": 768, "small": 128, "sound": 0}  # pixels; of a sound 0, to hear it
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 HEADERS = {
@@ -63,8 +63,7 @@ def make_app(session: Session, show: Show, token: str, port: int) -> Any:
             return PlainTextResponse(str(refusal), 404)
         if request.path_params["size"] == "item":
             return JSONResponse(item)
-        side = LARGE if request.path_params["size"] == "large" else THUMBNAIL
-        content = show(item["number"], side)
+        content = show(item["number"], SIDES.get(request.path_params["size"], SIDES["small"]))
         if content is None:
             return PlainTextResponse("this sample can no longer be read", 404)
         if isinstance(content, str):
