@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from selfsup.data.audio import decode as audio
 from selfsup.data.image import decode
 from selfsup.data.text.open import ASIDE, PLAIN, READERS
 from selfsup.data.video import decode as video
@@ -31,6 +32,7 @@ def test_the_table_of_suffixes_is_that_of_the_code() -> None:
     assert optional == set(decode.OPTIONAL)
     assert suffixes("an image") - optional == set(decode.ALWAYS)
     assert suffixes("a video") == set(video.SUFFIXES)
+    assert suffixes("a sound") == set(audio.SUFFIXES)
     assert suffixes("texts, a document a row") == set(READERS)
     assert suffixes("behind `text:`") | suffixes("a list of images") == set(PLAIN) - {""}
     assert suffixes("refused: unpack") | suffixes("refused, with what") == {s for some in ASIDE.values() for s in some}

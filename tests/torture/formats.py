@@ -11,6 +11,7 @@ import shutil
 import struct
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -391,6 +392,53 @@ def videos(folder: Path) -> Case:
     return case
 
 
+def sounds(folder: Path) -> Case:
+    """A sound file: its header, what is there of it, spans at other rates, and all of them as a folder."""
+    import soundfile
+
+    from selfsup.data.audio.decode import about, measure, read
+
+    generator = np.random.default_rng(0)
+    kinds = []
+    for kind in (
+        "wav PCM_16 8000 1", "wav PCM_U8 11025 2", "wav PCM_24 44100 3", "wav FLOAT 16000 1", "wav DOUBLE 192000 8",
+        "wav ULAW 8000 1", "wav IMA_ADPCM 22050 1", "wav MS_ADPCM 8000 2", "flac PCM_16 16000 1", "flac PCM_24 48000 2",
+        "ogg VORBIS 44100 2", "ogg OPUS 48000 1", "mp3 MPEG_LAYER_III 16000 1", "mp3 MPEG_LAYER_III 44100 2",
+        "aiff PCM_16 16000 1",
+    ):  # fmt: skip
+        suffix, subtype, rate, channels = kind.split()
+        path = folder / f"whole.{suffix}"
+        x = np.sin(np.arange(int(rate) // 2) / 9)[:, None] * generator.random(int(channels)) / 2
+        soundfile.write(path, x, int(rate), subtype)
+        kinds.append((suffix, path.read_bytes()))
+        path.unlink()
+    words = (b"RIFF", b"data", b"fmt ", b"fact", b"LIST", b"fLaC", b"OggS", b"OpusHead", b"\xff\xfb", b"Xing", b"ID3",
+             b"COMM", b"SSND", b"\x7f\xc0\x00\x00", b"\xff\xff\xff\xff")  # fmt: skip
+
+    def case(rng: random.Random) -> None:
+        suffix, data = rng.choice(kinds)
+        path = folder / "sounds" / f"a.{suffix if rng.random() < 0.9 else 'wav'}"
+        shutil.rmtree(path.parent, ignore_errors=True)
+        path.parent.mkdir()
+        head = rng.choice((64, 512, len(data)))  # where harm is done
+        path.write_bytes(mutate_bytes(data[:head], rng, words) + data[head:])
+        try:
+            about(os.fsencode(path))
+            header, _ = measure(os.fsencode(path))
+            rate = rng.choice((8000, 16000, 44100, header.rate))
+            for _ in range(3):
+                start = rng.choice((0, header.at(rate) // 2, max(0, header.at(rate) - 99)))
+                assert read(os.fsencode(path), start, start + 1000, rate).dtype == np.float32
+        except Broken:
+            pass
+        source: Any = open_data(path.parent)
+        source = source.conform(source.spec(seconds=0.1))
+        with suppress(Broken):
+            assert len(source.read(0)) <= source.extent(0)
+
+    return case
+
+
 def _decoded(path: Path, kinds: list[bytes], words: tuple[bytes, ...]) -> Case:
     """Return a case that reads a mutated image file: as a sample, and as the query of a search."""
     from selfsup.data.image.decode import image_size, read_header
@@ -521,5 +569,5 @@ def texts(folder: Path) -> Case:
 FORMATS: dict[str, Callable[[Path], Case]] = {
     "recipe": recipe, "checkpoint": checkpoint, "parquet": parquet, "npz": npz, "lists": lists, "labels": labels,
     "logs": logs, "images": images, "tiff": tiff, "npy": npy, "tables": tables, "texts": texts,
-    "videos": videos,
+    "videos": videos, "sounds": sounds,
 }  # fmt: skip

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from selfsup.base.cache import cache_folder, new_in_cache
 from selfsup.errors import RunFailed, UserError
+from selfsup.source import Labels
 
 BLOCK = 65_536  # paths that are Python objects at a time
 WORTH = 20_000  # files: fewer are walked as quickly as their index is read
@@ -117,6 +118,17 @@ def pack(paths: Iterable[bytes]) -> pa.Array:
     while block := list(islice(rest, BLOCK)):
         blocks.append(pa.array(block, pa.large_binary()))
     return pa.concat_arrays(blocks)
+
+
+def fingerprint(paths: pa.Array, labels: Labels | None, more: bytes = b"") -> str:
+    """Return a hash of the paths of samples in order, of `more` that tells them apart, and of their labels."""
+    digest = hashlib.blake2b(digest_size=8)
+    for start in range(0, len(paths), BLOCK):
+        digest.update(b"\0".join([*paths[start : start + BLOCK].to_pylist(), b""]))
+    digest.update(more)
+    if labels is not None:
+        digest.update(labels.digest())
+    return digest.hexdigest()
 
 
 def _unchanged(top: bytes, known: _Index) -> bool:

@@ -18,6 +18,9 @@ from selfsup.base.notes import say_notes
 from selfsup.base.opening import opening
 from selfsup.base.paths import expanded
 from selfsup.data import packages
+from selfsup.data.audio import Sounds
+from selfsup.data.audio import decode as audio
+from selfsup.data.audio.flite import flite
 from selfsup.data.audio.melody import PARTS as MELODY
 from selfsup.data.audio.melody import Melody
 from selfsup.data.image import Arrays, Files
@@ -35,12 +38,15 @@ from selfsup.data.video.sources import Videos
 from selfsup.errors import RunFailed, UserError, need, unknown
 from selfsup.source import Labels, Source
 
-VIDEO = "video:"
-_PARTS = {kind: (kind, f"{kind}:train", f"{kind}:test") for kind in ("mnist5k", "mnist", "emoji", "emoji-anim")}
+AUDIO, VIDEO = "audio:", "video:"
+_PARTS = {
+    kind: (kind, f"{kind}:train", f"{kind}:test") for kind in ("mnist5k", "mnist", "emoji", "emoji-anim", "flite")
+}
 NAMED = (
     "digits",
     *(name for names in _PARTS.values() for name in names),
     *MOVING,
+    "audio:FOLDER",
     *MELODY,
     "video:FOLDER",
     "torchvision:NAME",
@@ -73,8 +79,8 @@ def open_data(data: DataGiven, labels: LabelsGiven | None = None) -> Source:
             also an array like x, or any other object that `open_object` takes. Texts: a folder of .txt, `text:FILE` (a
             document a line), `FILE[:COLUMN[:LABELS]]` (.jsonl, .json, .csv, .tsv, .parquet; the column `text` by
             default), `hf:NAME[:SPLIT[:COLUMN[:LABELS]]]`. Videos: a folder of them, `video:FOLDER` (animated GIF and
-            WebP and folders of frames too), `moving[:object|:gravity|:elastic]`, `emoji-anim[:train|:test]`.
-            Recordings: `melody[:voice]`.
+            WebP and folders of frames too), `moving[:object|:gravity|:elastic]`, `emoji-anim[:train|:test]`. Sounds: a
+            folder of them, `audio:FOLDER` (where it holds others too), `flite[:train|:test]`, `melody[:voice]`.
         labels: None (arrays and named data sets keep their own), or an argument of `with_labels`.
 
     Raises:
@@ -109,6 +115,10 @@ def _open_named(data: str) -> Source:
         return packages.emoji_anim(data, cache_folder())
     if data in MOVING:
         return Moving(data)
+    if data in _PARTS["flite"]:
+        return flite(data, cache_folder())
+    if data.startswith(AUDIO):
+        return _sounds(data.removeprefix(AUDIO))
     if data in MELODY:
         return Melody(data)
     if data.startswith(VIDEO):
@@ -134,7 +144,8 @@ def _open_named(data: str) -> Source:
     if suffix in (".txt", ".lst") and os.path.isfile(data):
         return _list_file(data)
     if os.path.exists(data):
-        one = "image" if suffix in SUFFIXES else "video" if suffix in video.SUFFIXES else ""
+        kinds = {"image": SUFFIXES, "video": video.SUFFIXES, "sound": audio.SUFFIXES}
+        one = next((kind for kind, suffixes in kinds.items() if suffix in suffixes), "")
         told = f": it is one {one}; give its folder" if one else ""
         raise UserError(
             f"cannot read {data!r} as data{told or '; give a folder, a list file (.txt), an .npz or a .npy file'}"
@@ -193,16 +204,30 @@ def _folder(root: str) -> Source:
     videos = look_below(root, video.SUFFIXES, how.follow_links)
     if len(videos.files):
         return Videos(root, videos.files, notes=left_out(root, videos))
+    sounds = look_below(root, audio.SUFFIXES, how.follow_links)
+    if len(sounds.files):
+        return Sounds(root, sounds.files, notes=left_out(root, sounds))
     texts = look_below(root, [".txt"], how.follow_links)
     if len(texts.files):
         found = text_files(root, texts.files)
         found.notes = (*left_out(root, texts), *found.notes)
         return found
     told = "; ".join(left_out(root, images)).removeprefix(f"{root}: ")
-    looked = " ".join(sorted({*SUFFIXES, *video.SUFFIXES, ".txt"}))
+    looked = " ".join(sorted({*SUFFIXES, *video.SUFFIXES, *audio.SUFFIXES, ".txt"}))
     raise UserError(
-        f"no images below {root!r}, and no videos or texts (looked for {looked}){'; ' + told if told else ''}"
+        f"no images below {root!r}, and no videos, sounds or texts (looked for {looked}){'; ' + told if told else ''}"
     )
+
+
+def _sounds(root: str) -> Source:
+    """Return the sounds below a folder where these are asked for, whatever else it holds."""
+    root = expanded(root)
+    if not os.path.isdir(root):
+        raise UserError(f"no such folder: {root!r}; audio:FOLDER is a folder of sounds")
+    found = look_below(root, audio.SUFFIXES, opening().follow_links)
+    if not len(found.files):
+        raise UserError(f"no sounds below {root!r} (looked for {' '.join(audio.SUFFIXES)})")
+    return Sounds(root, found.files, name=f"{AUDIO}{root}", notes=left_out(root, found))
 
 
 def _videos(root: str) -> Source:
@@ -229,7 +254,7 @@ def left_out(name: str, found: Found) -> tuple[str, ...]:
     suffixes = Counter({what: count for what, count in found.left.items() if what not in words})
     parts = []
     for suffix, count in suffixes.most_common(6):
-        needed = OPTIONAL[suffix][1] if suffix in OPTIONAL else ""
+        needed = OPTIONAL[suffix][1] if suffix in OPTIONAL else _prefixed(suffix, name)
         parts.append(f"{count:,} {suffix or 'without a suffix'}{f' ({needed})' if needed else ''}")
     if len(suffixes) > 6:
         parts.append(f"{sum(suffixes.values()) - sum(count for _, count in suffixes.most_common(6)):,} others")
@@ -247,6 +272,12 @@ def left_out(name: str, found: Found) -> tuple[str, ...]:
     if count := found.left[LOOPS]:
         lines.append(f"{count:,} link{'s' if count > 1 else ''} back to a folder around left out")
     return (f"{name}: {'; '.join(lines)}",) if lines else ()
+
+
+def _prefixed(suffix: str, name: str) -> str:
+    """Return what reads videos or sounds in a folder that was opened as another kind of data."""
+    kinds = {VIDEO: video.SUFFIXES, AUDIO: audio.SUFFIXES}
+    return next((f"{prefix}{name} reads them" for prefix, suffixes in kinds.items() if suffix in suffixes), "")
 
 
 def _list_file(path: str) -> Source:

@@ -15,11 +15,13 @@ from selfsup.base.writing import write_atomically
 from selfsup.data.vectors import VectorFile
 from selfsup.errors import RunFailed, UserError
 from selfsup.reports import items as sampling
-from selfsup.reports.embedding_map import draw_map, layout
+from selfsup.reports.embedding_map import TILE, draw_map, layout
 from selfsup.reports.finding import find_samples
-from selfsup.reports.items import SIDE, Items
+from selfsup.reports.items import CLIP_FRAMES, Items
+from selfsup.reports.media import spectrogram
 from selfsup.reports.page import Section, join, page, tag
 from selfsup.source import Labels
+from selfsup.spec import Waveform
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def _items(file: VectorFile, data: str | None, seed: int) -> tuple[Items, str]:
     found: list[Any] = [None] * len(rows)
     try:
         if where:
-            found = find_samples(where, paths, SIDE)
+            found = find_samples(where, paths, TILE, CLIP_FRAMES)
     except UserError:
         if data is not None:
             raise
@@ -84,6 +86,7 @@ def _items(file: VectorFile, data: str | None, seed: int) -> tuple[Items, str]:
         if data is not None:
             raise UserError(f"none of the samples is in {data!r}: give --data with what was embedded")
         missing = "The samples were not found: give --data with what was embedded."
-    images = [None if isinstance(sample, str) else sample for sample in found]
+    seen = [spectrogram(sample) if isinstance(sample, Waveform) else sample for sample in found]
+    images = [None if isinstance(sample, str) else sample for sample in seen]
     words = [sample if isinstance(sample, str) else "" for sample in found]
     return Items(file.take(rows), images, words, list(paths), labels.ids, labels.classes, len(file)), missing

@@ -143,7 +143,7 @@ def _by_encoder(
     except Broken as error:
         why = f"The data cannot be read: {error}."
         return [samples.no_data(name, title, why) for name, title in BY_ENCODER.items()]
-    parts = [samples.nearest_items(items, seed), samples.the_map(items, seed)]
+    parts = [samples.nearest_items(items, seed, source), samples.the_map(items, seed)]
     if items.classes:
         parts.append(samples.confusion(*_halves(items, others, seed)))
     return [*parts, samples.label_free(items)]

@@ -13,11 +13,13 @@ from selfsup.errors import UserError
 from selfsup.evaluation.knn import neighbours
 from selfsup.evaluation.probe import fit_probe
 from selfsup.reports.embedding_map import draw_map, layout
-from selfsup.reports.items import Items
+from selfsup.reports.finding import read_sample
+from selfsup.reports.items import SIDE, Items
 from selfsup.reports.media import figure, to_media
-from selfsup.reports.page import Html, Section, captioned, join, table, tag
+from selfsup.reports.page import Html, Section, join, table, tag
 from selfsup.run import Run
 from selfsup.source import Broken, Source
+from selfsup.spec import Media
 from selfsup.task import Panel
 from selfsup.tasks import TASKS, find_task
 
@@ -63,8 +65,8 @@ def free_labels(run: Run, source: Source, seed: int) -> Section:
     return Section("inputs", title, join([tag("p", words), *drawn]))
 
 
-def nearest_items(items: Items, seed: int) -> Section:
-    """Return random samples beside those whose features are most similar."""
+def nearest_items(items: Items, seed: int, source: Source) -> Section:
+    """Return random samples beside those whose features are most similar; sounds can be heard."""
     title = "Nearest neighbours"
     if len(items) < 2:
         return Section("neighbours", title, tag("p", "There are too few samples."))
@@ -72,9 +74,9 @@ def nearest_items(items: Items, seed: int) -> Section:
     index, cosine = neighbours(items.features[queries], items.features, min(NEAREST + 1, len(items)))
     rows = []
     for query, found, similarities in zip(queries.tolist(), index.tolist(), cosine.tolist(), strict=True):
-        cells = [tag("div", _item(items, query, "query"), class_="query")]
+        cells = [tag("div", _item(items, query, "query", source), class_="query")]
         others = [(number, s) for number, s in zip(found, similarities, strict=True) if number != query]
-        cells += [_item(items, number, f"{similarity:.2f}") for number, similarity in others[:NEAREST]]
+        cells += [_item(items, number, f"{similarity:.2f}", source) for number, similarity in others[:NEAREST]]
         rows.append(tag("div", *cells, class_="row"))
     words = (
         f"Random samples, and the most similar of {len(items):,} by the cosine of their features, which is the number."
@@ -139,13 +141,13 @@ def _panel(panel: Panel, spec: Any) -> Html:
     return figure(to_media(panel.content, spec), f"input with the label {panel.caption}", panel.caption)
 
 
-def _item(items: Items, number: int, words: str) -> Html:
-    image = items.images[number]
+def _item(items: Items, number: int, words: str, source: Source) -> Html:
     label = items.label(number)
     caption = join([words, f" · {label}" if label else ""])
-    if image:
-        return captioned(image, items.name(number), caption)
-    return tag("figure", tag("p", items.words[number]), tag("figcaption", caption), class_="words")
+    media: Media = items.images[number] or items.words[number]
+    if source.kind == "audio" and items.numbers is not None:
+        media = read_sample(source, int(items.numbers[number]), SIDE) or media
+    return figure(media, items.name(number), caption)
 
 
 def _matrix(counts: NDArray[np.int64], classes: tuple[str, ...]) -> Html:

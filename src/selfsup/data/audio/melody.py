@@ -44,7 +44,7 @@ class Tune(NamedTuple):
 class Melody:
     """The generated recordings; see the module. `numbers`: which of them, from which everything follows."""
 
-    kind = "audio"
+    kind, rate = "audio", RATE
 
     def __init__(self, name: str = "melody", count: int = COUNT) -> None:
         self.name, self.numbers = name, np.arange(count)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from selfsup.base.notes import say_notes
 from selfsup.data.image.decode import Header, read_bytes, read_header, read_image, to_channels
 from selfsup.data.image.values import SAMPLE, Range, Values, family, mean_std, read_range, scaled
-from selfsup.data.index import BLOCK
+from selfsup.data.index import fingerprint
 from selfsup.errors import UserError
 from selfsup.source import Broken, Labels, Source
 from selfsup.spec import ImageSpec, Spec
@@ -237,7 +237,9 @@ class Arrays(Images):
         about = repr(self.x.shape) + (self.x.dtype.str if self.x.dtype.itemsize > 2 else "")
         digest = hashlib.blake2b(about.encode(), digest_size=8)
         digest.update(self.x.data)
-        return _with_labels(digest, self.labels)
+        if self.labels is not None:
+            digest.update(self.labels.digest())
+        return digest.hexdigest()
 
 
 class Files(Images):
@@ -436,12 +438,7 @@ class Files(Images):
 
     def fingerprint(self) -> str:
         """Return a hash of all relative paths in order, and of the labels, but not of the files' contents."""
-        digest = hashlib.blake2b(digest_size=8)
-        for start in range(0, len(self), BLOCK):
-            digest.update(b"\0".join([*self.paths[start : start + BLOCK].to_pylist(), b""]))
-        if self.pages is not None:
-            digest.update(self.pages.tobytes())
-        return _with_labels(digest, self.labels)
+        return fingerprint(self.paths, self.labels, b"" if self.pages is None else self.pages.tobytes())
 
 
 def in_views(spec: ImageSpec, views: str | None) -> ImageSpec:
@@ -460,12 +457,6 @@ def check_channels(have: int, name: str, channels: int | None) -> None:
     """Raise `UserError` for a number of channels to which images of `have` channels cannot be converted."""
     if channels not in (None, have) and (have, channels) not in ((1, 3), (3, 1)):
         raise UserError(f"{name} has {have} channels, which cannot become {channels}: give another --channels")
-
-
-def _with_labels(digest: hashlib.blake2b, labels: Labels | None) -> str:
-    if labels is not None:
-        digest.update(labels.digest())
-    return digest.hexdigest()
 
 
 def image_spec(source: Source, **given: Any) -> ImageSpec:

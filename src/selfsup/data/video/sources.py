@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import hashlib
 import os
 import shutil
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -22,10 +21,10 @@ from selfsup.base.cache import cache_folder
 from selfsup.base.notes import say_notes
 from selfsup.base.processes import available_cores
 from selfsup.base.progress import counting
-from selfsup.data.index import BLOCK
+from selfsup.data.index import fingerprint
 from selfsup.data.video.clips import clip_spec, clips_only, stored_side
 from selfsup.data.video.decode import about, decode
-from selfsup.data.video.store import open_frames, store, stored_path, stored_tracks
+from selfsup.data.video.store import open_frames, store, store_tracks, stored_path, stored_tracks, tracks_path
 from selfsup.data.video.tracks import Tracks
 from selfsup.errors import UserError
 from selfsup.source import Broken, Labels
@@ -70,11 +69,14 @@ class Videos:
         """Return how many frames the header promises; `conform` counts them."""
         return about(self.file(index)).frames
 
-    def read(self, index: int, span: slice | None = None) -> NDArray[np.uint8]:
-        """Return the frames of a span (T, H, W, 3) at the video's own rate and size, decoded up to its end."""
+    def read(self, index: int, span: slice | None = None, side: int = 1 << 20) -> NDArray[np.uint8]:
+        """Return the frames of a span (T, H, W, 3) at the video's own rate, decoded up to its end.
+
+        The shorter side is reduced to `side` where it is longer.
+        """
         start, stop, step = (span or slice(None)).indices(1 << 40)
         header, found = about(self.file(index)), []
-        for number, frame in enumerate(decode(self.file(index), header.fps, 1 << 20)):
+        for number, frame in enumerate(decode(self.file(index), header.fps, side)):
             if number >= stop:
                 break
             if number >= start and (number - start) % step == 0:
@@ -153,12 +155,7 @@ class Videos:
 
     def fingerprint(self) -> str:
         """Return a hash of all relative paths in order, and of the labels, but not of the files' contents."""
-        digest = hashlib.blake2b(digest_size=8)
-        for start in range(0, len(self), BLOCK):
-            digest.update(b"\0".join([*self.paths[start : start + BLOCK].to_pylist(), b""]))
-        if self.labels is not None:
-            digest.update(self.labels.digest())
-        return digest.hexdigest()
+        return fingerprint(self.paths, self.labels)
 
 
 class Conformed(ABC):
@@ -237,19 +234,11 @@ class Stored(Conformed):
         missing = [index for index, file in enumerate(files) if not file.exists()]
         if missing:
             _check_room(videos.take(np.array(missing)), rate, side, jpeg)
-            with counting(f"decoding videos of {videos.name}, once", len(missing)) as advance:
-
-                def make(index: int) -> None:
-                    store(videos.file(index), files[index], rate, side, jpeg)
-                    advance(1)
-
-                with ThreadPoolExecutor(available_cores()) as pool:
-                    try:
-                        for _ in pool.map(make, missing):
-                            pass
-                    except BaseException:
-                        pool.shutdown(cancel_futures=True)
-                        raise
+            _each(
+                f"decoding videos of {videos.name}, once",
+                lambda index: store(videos.file(index), files[index], rate, side, jpeg),
+                missing,
+            )
         found = cls(videos, rate, side, files, np.zeros(len(files), np.int64))
         reasons: Counter[str] = Counter()
         for index, file in enumerate(files):
@@ -279,6 +268,18 @@ class Stored(Conformed):
     def tracks(self, index: int, gap: int) -> Tracks:
         """Return what moves through windows of `gap` frames: found once for each video, and kept in the cache."""
         return stored_tracks(self.files[index], gap)
+
+    def find_tracks(self, gap: int) -> None:
+        """Find what moves in all videos that this is not known of; what was found before an interruption stays."""
+
+        def find(index: int) -> None:
+            with contextlib.suppress(Broken):  # said where the video is read
+                store_tracks(self.files[index], gap)
+
+        readable = np.flatnonzero(self.extents).tolist()
+        missing = [index for index in readable if not tracks_path(self.files[index], gap).exists()]
+        if missing:
+            _each(f"finding what moves in {self.name}, once", find, missing)
 
     def some(self, videos: Videos, indices: NDArray[np.int64]) -> Stored:
         """Return the frames of these videos, which are those of the numbers `indices`."""
@@ -313,6 +314,22 @@ class Streamed(Conformed):
     def some(self, videos: Videos, indices: NDArray[np.int64]) -> Streamed:
         """Return these videos, which are those of the numbers `indices`."""
         return Streamed(videos, self.rate, self.side)
+
+
+def _each(what: str, work: Callable[[int], None], indices: Sequence[int]) -> None:
+    """Do the work for each number on all cores, under a progress bar."""
+    with counting(what, len(indices)) as advance, ThreadPoolExecutor(available_cores()) as pool:
+
+        def one(index: int) -> None:
+            work(index)
+            advance(1)
+
+        try:
+            for _ in pool.map(one, indices):
+                pass
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _bytes(videos: Videos, rate: float, side: int) -> float:

@@ -28,7 +28,8 @@ function media(item, size) {
   image.addEventListener("load", () => image.classList.toggle("sharp", image.naturalWidth <= 128));
   image.addEventListener("error", () => image.replaceWith(item.path));
   image.src = `sample/${item.number}/${size}`;
-  return image;
+  if (state.kind !== "audio" || size !== "large") return image;
+  return element("span", {class: "sound"}, image, element("audio", {controls: true, autoplay: true, src: `sample/${item.number}/sound`}));
 }
 
 function next() {

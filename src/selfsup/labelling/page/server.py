@@ -16,9 +16,9 @@ from selfsup.labelling.session import Refused, Session
 
 HOST = "127.0.0.1"
 LONGEST = 10_000  # bytes of an action
-THUMBNAIL, LARGE = 128, 768  # pixels a side
+SIDES = {"large": 768, "small": 128, "sound": 0}  # pixels; of a sound 0, to hear it
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 HEADERS = {
@@ -29,7 +29,7 @@ HEADERS = {
     "cache-control": "no-store",
 }
 KINDS = {"page.css": "text/css", "page.js": "text/javascript"}
-Show = Callable[[int, int], bytes | str | None]  # number and side -> PNG, text, or None for a broken sample
+Show = Callable[[int, int], tuple[bytes, str] | str | None]  # number, side -> image and MIME type, text, None: broken
 
 
 def make_app(session: Session, show: Show, token: str, port: int) -> Any:
@@ -63,13 +63,13 @@ def make_app(session: Session, show: Show, token: str, port: int) -> Any:
             return PlainTextResponse(str(refusal), 404)
         if request.path_params["size"] == "item":
             return JSONResponse(item)
-        side = LARGE if request.path_params["size"] == "large" else THUMBNAIL
-        content = show(item["number"], side)
+        content = show(item["number"], SIDES.get(request.path_params["size"], SIDES["small"]))
         if content is None:
             return PlainTextResponse("this sample can no longer be read", 404)
         if isinstance(content, str):
             return PlainTextResponse(content.encode(errors="replace").decode())
-        return Response(content, media_type="image/png", headers={"cache-control": "private, max-age=3600"})
+        image, mime = content
+        return Response(image, media_type=mime, headers={"cache-control": "private, max-age=3600"})
 
     async def act(request: Request) -> Response:
         body = b""
