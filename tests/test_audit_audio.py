@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from selfsup.data.audio.melody import Melody
+from selfsup.errors import UserError
 from selfsup.nn.audio.mel import FLOOR
 from selfsup.shortcuts import result, together, trial
 from selfsup.shortcuts.sound_cues import SOUND_CUES, SoundProbe
@@ -116,11 +117,18 @@ def test_nothing_is_found_in_recordings_that_are_alike() -> None:
     assert gain.mean < 1.5 * gain.half
 
 
+MASKED = ("data2vec_audio", "hubert", "wav2vec2")  # a probe that sees one cue has no steps to mask
+
+
 @pytest.mark.parametrize("name", [name for name in TASKS if find_task(name).takes("audio")])
 def test_every_task_on_recordings_can_be_audited(name: str) -> None:
     if find_task(name).needs_labels:
         pytest.skip("labels are no free labels")
     audited = Trial(name, Melody("melody", 64), SHORT, seed=0, device="cpu", quiet=True, steps=1)
+    if name in MASKED:
+        with pytest.raises(UserError, match="masks what a transformer over samples sees"):
+            audited.learn(audited.probes(["level"]), {}, 1)
+        return
     answers = audited.learn(audited.probes(["level"]), {}, 1).answers
     assert np.isfinite(answers.scores["level"]).all()
     assert audited.task.counters.keys() <= SOUND_CUES.keys() or find_task(name).kind != "audio"
