@@ -15,6 +15,7 @@ from selfsup.spec import WaveSpec
 PRESETS = ("wav2vec2-small",)
 FAMILIES = ("wav2vec2", "hubert", "data2vec-audio")
 LAYERS, WIDTH, HEADS = 4, 192, 4
+TAPS = 32  # of the position embedding, 0.64 s: with the paper's 128, every step of a window of 2 s sees both ends
 CHANNELS = (64, 64, 128, 128, 192, 192, 192)  # of the convolutions: 512 each in the paper
 
 
@@ -111,7 +112,8 @@ def _preset(hf: Any) -> Any:
     return hf.Wav2Vec2Model(
         hf.Wav2Vec2Config(
             hidden_size=WIDTH, num_hidden_layers=LAYERS, num_attention_heads=HEADS, intermediate_size=4 * WIDTH,
-            conv_dim=CHANNELS, do_stable_layer_norm=True, initializer_range=WIDTH**-0.5, **_UNMASKED, **_CALM,
+            conv_dim=CHANNELS, num_conv_pos_embeddings=TAPS, do_stable_layer_norm=True,
+            initializer_range=WIDTH**-0.5, **_UNMASKED, **_CALM,
         )
     )  # fmt: skip
 

@@ -23,7 +23,7 @@ class Quantizer(nn.Module):
             raise UserError(f"--out-dim {out_dim} cannot be divided among {groups} codebooks")
         self.shape, self.count = (groups, codes), groups * codes
         self.score = nn.Linear(latent_dim, groups * codes)
-        self.codes = nn.Parameter(torch.empty(groups, codes, out_dim // groups).uniform_())
+        self.codes = nn.Parameter(torch.randn(groups, codes, out_dim // groups))  # with cosines of about 0
         self.out = nn.Linear(out_dim, out_dim)
         nn.init.normal_(self.score.weight)  # decided from the start: codes that are all alike would be chosen never
         nn.init.zeros_(self.score.bias)

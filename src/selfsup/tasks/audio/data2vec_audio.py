@@ -29,7 +29,7 @@ class Data2VecAudio(Task):
     `start_left` is the weight of the random start in the teacher. The encoder itself is kept.
 
     Batch: `x` (B, N) float; `noise` (B,) int64, the key of the spans.
-    Published: LibriSpeech 960 h, base: word error 2.8/6.8% (10 h of labels: 3.9/9.1%).
+    Published: LibriSpeech 960 h, base, 10 h of labels and a 4-gram model: word error 8.1% (test-other).
     Deviations: an exact number of masked steps; the encoder of wav2vec 2.0 with its position embedding, smaller; the
     error is averaged over dimensions, not divided by the root of their number.
 

@@ -29,7 +29,7 @@ class HuBERT(Task):
     first term (`units_loss`) alone; `majority` is the accuracy of always guessing the batch's most frequent unit.
 
     Batch: `x` (B, N) float; `noise` (B,) int64, the key of the spans.
-    Published: LibriSpeech 960 h, base: word error with 10 h of labels 4.3/9.4%; SUPERB phones 5.41%, speakers 81.42%.
+    Published: LibriSpeech 960 h, base, 10 h of labels and a 4-gram model: word error 9.4% (test-other).
     Deviations: one run instead of two; as many units in both rounds (the paper: 100, then 500); an exact number of
     masked steps; the gradient of the convolutions is not divided by 10 (Adam would not notice); a smaller encoder.
 
