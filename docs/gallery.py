@@ -13,7 +13,7 @@ import re
 import tempfile
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageSequence
 
 import selfsup
 from selfsup.data.open import open_data
@@ -21,7 +21,7 @@ from selfsup.errors import UserError
 from selfsup.tasks.catalogue import Entry
 
 HERE = Path(__file__).parent
-LARGEST = 30_000  # bytes of an image
+LARGEST, CLIPS = 30_000, 120_000  # bytes of an image, and of an animation
 
 
 def runs_by_task(folder: Path | None) -> dict[str, Path]:
@@ -30,10 +30,12 @@ def runs_by_task(folder: Path | None) -> dict[str, Path]:
 
 
 def save_small(drawn: Path, out: Path) -> None:
-    image = Image.open(drawn).convert("RGB")
+    image = Image.open(drawn)
+    first, *others = [frame.convert("RGB") for frame in ImageSequence.Iterator(image)]
+    time = {"save_all": True, "append_images": others, "duration": image.info["duration"], "loop": 0} if others else {}
     for quality in (85, 70, 55, 40, 25, 10):
-        image.save(out, quality=quality, method=6)
-        if out.stat().st_size <= LARGEST:
+        first.save(out, quality=quality, method=6, **time)
+        if out.stat().st_size <= (CLIPS if others else LARGEST):
             return
 
 
@@ -45,7 +47,7 @@ def entry(task: Entry, data: str, run: Path | None, folder: Path) -> list[str]:
         return [*lines, "See [text.md](text.md).", ""]
     out = folder / f"{task.name}.webp"
     with tempfile.TemporaryDirectory() as scratch:
-        drawn = Path(scratch) / "show.png"
+        drawn = Path(scratch) / ("show.webp" if task.kind == "video" else "show.png")
         try:
             selfsup.show(task.name, open_data(data), out=drawn, count=3, run=run)
         except UserError as error:

@@ -200,8 +200,8 @@ def ask(app: Any, method: str, path: str, body: bytes = b"", **headers: str) -> 
 
 @pytest.fixture
 def app(session: Session) -> Any:
-    def show(number: int, side: int) -> bytes | str | None:
-        return [b"png", "<script>alert(1)</script>", None][number % 3]
+    def show(number: int, side: int) -> tuple[bytes, str] | str | None:
+        return [(b"png", "image/png"), "<script>alert(1)</script>", None][number % 3]
 
     return make_app(session, show, TOKEN, 8000)
 
@@ -223,6 +223,7 @@ def test_the_page_and_its_parts_are_there_and_closed_to_others(app: Any) -> None
     assert ask(app, "GET", f"/{TOKEN}/..%2f..%2fsession.py")[0] == 404
     assert ask(app, "GET", f"/{TOKEN}/sample/999/small")[0] == 404
     assert ask(app, "GET", f"/{TOKEN}/sample/2/small")[0] == 404
+    assert ask(app, "GET", f"/{TOKEN}/sample/0/small")[1]["content-type"] == "image/png"
     assert ask(app, "GET", f"/{TOKEN}/sample/1/small")[1]["content-type"].startswith("text/plain")
 
 
@@ -429,10 +430,10 @@ def in_thread(pool: Pool, out: Path, show: Any) -> Iterator[str]:
             session.close()
 
 
-def png(number: int, side: int) -> bytes:
+def png(number: int, side: int) -> tuple[bytes, str]:
     buffer = io.BytesIO()
     Image.new("RGB", (12, 12), (number % 256, 80, 80)).save(buffer, "png")
-    return buffer.getvalue()
+    return buffer.getvalue(), "image/png"
 
 
 @browser

@@ -11,7 +11,21 @@ import pytest
 import torch
 from PIL import Image
 
-from selfsup.reports.media import BANDS, COLUMNS, STRIP, figure, spectrogram, strip, to_image, to_media, to_words, wav
+from selfsup.reports.embedding_map import TILE, draw_map
+from selfsup.reports.items import Items
+from selfsup.reports.media import (
+    BANDS,
+    COLUMNS,
+    STRIP,
+    figure,
+    player,
+    spectrogram,
+    strip,
+    to_image,
+    to_media,
+    to_words,
+    wav,
+)
 from selfsup.reports.page import Section, page
 from selfsup.reports.sheets import SIDE, draw_panels, save_panels
 from selfsup.spec import Clip, ImageSpec, Media, Waveform
@@ -77,6 +91,45 @@ def test_a_strip_has_evenly_spaced_frames_with_lines_between() -> None:
     assert draw_panels([[Panel(clip(), "")]], SPEC).width == 3 * SIDE + 2 * 8
 
 
+def timing(data: bytes) -> tuple[int, int]:
+    """Return the number of frames of an animation, and the milliseconds of all."""
+    with Image.open(io.BytesIO(data)) as image:
+        total = 0
+        for frame in range(image.n_frames):
+            image.seek(frame)
+            image.load()
+            total += image.info["duration"]
+        return image.n_frames, total
+
+
+def test_a_player_has_the_frames_and_the_time_of_its_clip() -> None:
+    assert timing(player(clip(10))) == (10, 2000)
+    noise = np.random.default_rng(0).integers(0, 256, (100, 120, 200, 3), np.uint8)
+    for rate, count in ((30.0, 20), (7.0, 20), (240.0, 20), (500.0, 10)):
+        frames, total = timing(player(Clip(noise, rate)))
+        step = 100 // count
+        assert frames == count
+        assert total == pytest.approx(1000 * count * step / rate, abs=1)
+        assert total / frames >= 20, "faster, browsers slow it down"
+    small = player(Clip(noise, 30.0))
+    with Image.open(io.BytesIO(small)) as image:
+        assert image.size == (96, 58)
+        assert np.abs(np.asarray(image.convert("RGB")).mean() - noise[0].mean()) < 10
+    assert len(small) < 64_000
+    assert len(player(Clip(noise[:, :, :120], 30.0))) < 100_000, "what no codec makes small"
+    assert "<span" not in figure(clip(1), "one frame", ""), "nothing moves"
+
+
+def test_clips_move_on_the_map() -> None:
+    shown = [clip(4), None, Image.new("RGB", (9, 9), "red"), clip(3)]
+    items = Items(np.eye(4, dtype=np.float32), shown, [""] * 4, list("abcd"), np.full(4, -1), (), 4)  # type: ignore[arg-type]
+    page = draw_map(items, np.random.default_rng(0).random((4, 2)))
+    (sheet,) = re.findall(r"data:image/webp;base64,([^)]*)", page)
+    assert timing(base64.b64decode(sheet)) == (4, 800)
+    with Image.open(io.BytesIO(base64.b64decode(sheet))) as image:
+        assert image.size == (2 * TILE, 2 * TILE)
+
+
 def test_a_tone_is_a_line_in_the_spectrogram_at_its_height() -> None:
     for seconds in (0.01, 0.5, 60):
         image = spectrogram(tone(1000, seconds))
@@ -98,8 +151,11 @@ def test_a_report_shows_each_and_loads_nothing() -> None:
     text = page("t", "", [Section(f"s{number}", "s", part) for number, part in enumerate(body)]).decode()
     assert "media-src data:" in text
     assert "a &lt;b&gt;text&lt;/b&gt;" in text
-    assert text.count("<img") == 3
-    assert 'class="strip"' in text
+    assert text.count("<img") == 4
+    assert 'class="clip"' in text
+    (animation,) = re.findall(r'src="data:image/webp;base64,([^"]*)"', text)
+    with Image.open(io.BytesIO(base64.b64decode(animation))) as image:
+        assert (image.n_frames, image.size) == (10, (12, 8))
     (player,) = re.findall(r"<audio[^>]*></audio>", text)
     assert "controls" in player
     data = base64.b64decode(re.search(r'src="data:audio/wav;base64,([^"]*)"', player)[1])

@@ -1,5 +1,6 @@
 """Videos: the frame store, clips cut in time, generated ones, and the whole way of a folder of files."""
 
+import io
 import os
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ from PIL import Image
 
 import selfsup
 from selfsup.cli import main
+from selfsup.commands.label import _shown
 from selfsup.data.open import open_data
 from selfsup.data.video import Moving, Stored, Videos
 from selfsup.data.video.store import open_frames
@@ -18,8 +20,9 @@ from selfsup.encoders import build_encoder
 from selfsup.encoders.video.vit_clip import cubes, uncubes
 from selfsup.errors import UserError
 from selfsup.evaluation.carry import carry, one_hot, score
+from selfsup.reports.finding import read_sample
 from selfsup.source import Broken
-from selfsup.spec import ClipSpec, read_spec
+from selfsup.spec import Clip, ClipSpec, read_spec
 from selfsup.views.image.crop import Crop
 from selfsup.views.video import ClipViews, Cut
 from support.videos import greys, write_video
@@ -176,6 +179,26 @@ def test_animations_and_folders_of_frames(tmp_path: Path) -> None:
         assert np.abs(np.array(levels(source.read(i))) - [40, 80, 120, 160]).max() <= 2
 
 
+def test_the_first_seconds_of_a_video_are_shown(tmp_path: Path) -> None:
+    write_video(tmp_path / "v" / "a.mp4", greys([4 * k % 240 for k in range(120)], 96, 192))  # 12 s
+    (tmp_path / "v" / "text.mp4").write_text("this is a text")
+    videos = open_data(tmp_path / "v")
+    shown = read_sample(videos, 0, 64)
+    assert isinstance(shown, Clip)
+    assert shown.frames.shape == (20, 32, 64, 3)
+    assert shown.rate == pytest.approx(10 / 3)
+    assert np.abs(np.array(levels(shown.frames)) - np.arange(0, 240, 12)).max() <= 3
+    assert read_sample(videos, 1, 64) is None
+    moving = read_sample(Moving("moving", 2), 0, 64, frames=8)
+    assert isinstance(moving, Clip)
+    assert moving.frames.shape == (8, 64, 64, 3)
+    animation, mime = _shown(videos, 0, 768)  # type: ignore[misc]
+    assert mime == "image/webp"
+    with Image.open(io.BytesIO(animation)) as image:
+        assert (image.n_frames, image.size) == (20, (192, 96))
+    assert _shown(videos, 1, 768) is None
+
+
 def test_bad_options_are_one_line(tmp_path: Path) -> None:
     write_video(tmp_path / "v" / "a.mp4", greys([30, 60]))
     for options in ({"channels": 2}, {"frames": 0}, {"step": 2000}, {"fps": 0.0}, {"store": "png"}):
@@ -325,9 +348,17 @@ def test_a_folder_of_videos_goes_the_whole_way(
     assert selfsup.load(run)(run.spec.example(2)).shape == (2, 512)
     assert main(["show", "arrow_of_time", "v", "--size", "32", "-o", "show.png"]) == 0
     assert main(["embed", "run", "v", "-o", "e.parquet"]) == 0
-    assert main(["search", "e.parquet", f"v/{'left'}/{os.listdir('v/left')[0]}", "-k", "3", "-o", "s.png"]) == 0
+    query = f"v/{'left'}/{os.listdir('v/left')[0]}"
+    for out in ("s.png", "s.webp"):
+        assert main(["search", "e.parquet", query, "-k", "3", "-o", out]) == 0
+    with Image.open("s.png") as still, Image.open("s.webp") as animation:
+        assert (still.n_frames if hasattr(still, "n_frames") else 1, animation.n_frames) == (1, 16)
+    assert main(["explore", "e.parquet", "-o", "m.html"]) == 0
+    assert "background-image:url(data:image/webp" in Path("m.html").read_text()
     assert main(["report", "run", "-o", "r.html"]) == 0
-    assert "arrow_of_time" in Path("r.html").read_text()
+    report = Path("r.html").read_text()
+    assert "arrow_of_time" in report
+    assert report.count('class="clip"') > 8, "what the task sees, and neighbours"
 
 
 def test_masks_are_carried_by_features_that_know_the_object() -> None:

@@ -1,6 +1,7 @@
 """Tracks of what moves, the patches that are cut along them, and the task that learns from them."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -125,12 +126,24 @@ def test_tracks_of_files_are_found_once_and_again_where_they_are_damaged(
     for index in range(2):
         write_video(tmp_path / "videos" / f"{index}.mp4", source.frames(index, np.arange(24)))
     videos = open_data(str(tmp_path / "videos"))
-    stored = videos.conform(videos.spec(size=48))
-    found = stored.tracks(0, 8)
-    store.stored_tracks.cache_clear()
-    (kept,) = stored.files[0].parent.glob(f"{stored.files[0].stem}.8.npz")
+    spec = videos.spec(size=48)
+    stored = videos.conform(spec)
+    store.store_tracks(stored.files[1], 8)
+    asked: list[int] = []
+    with monkeypatch.context() as patch:
+
+        def counted(read: Any, length: int, gap: int) -> Any:
+            asked.append(length)
+            return find_tracks(read, length, gap)
+
+        patch.setattr(store, "find_tracks", counted)
+        Tracking(build_encoder("convnet", spec), gap=8).samples(videos)
+    assert asked == [24], "of the video whose tracks are not there"
+    kept = store.tracks_path(stored.files[0], 8)
     with monkeypatch.context() as patch:
         patch.setattr(store, "find_tracks", lambda *_: pytest.fail("found again"))
+        found = stored.tracks(0, 8)
+        store.stored_tracks.cache_clear()
         np.testing.assert_array_equal(stored.tracks(0, 8).boxes, found.boxes)
     store.stored_tracks.cache_clear()
     kept.write_bytes(kept.read_bytes()[:50])

@@ -91,3 +91,25 @@ def closing_bars(x: Videos) -> Videos:
 def worse_codec(x: Videos) -> Videos:
     """Store each frame as JPEG of lower quality than the one before, as frames far from a key frame are."""
     return np.stack([jpeg(x[:, frame], 90 - 80 * frame // x.shape[1]) for frame in range(x.shape[1])], 1)
+
+
+def braking(x: Videos) -> Videos:
+    """Let the camera slow down until it stands."""
+    time = np.linspace(0, 1, x.shape[1])
+    return x[:, ((x.shape[1] - 1) * (1 - (1 - time) ** 2)).round().astype(int)]
+
+
+def last_cut(x: Videos) -> Videos:
+    """End each video with a quarter of another one."""
+    cut = x.copy()
+    cut[:, -(x.shape[1] // 4) :] = np.roll(x, 1, 0)[:, -(x.shape[1] // 4) :]
+    return cut
+
+
+def shadow(x: Videos) -> Videos:
+    """Let a shadow cross the frame once, as it does while the sun moves."""
+    shaded = x.copy()
+    for frame in range(x.shape[1]):
+        width = round(x.shape[3] * frame / (x.shape[1] - 1))
+        shaded[:, frame, :, :width] = shaded[:, frame, :, :width] // 2
+    return shaded

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -13,13 +13,15 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def side_by_side(what: str, work: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
-    """Yield the result for each item, in order; as many threads as cores. An error ends it, and what has not begun."""
+def side_by_side(what: str, work: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    """Return the result for each item, in order; as many threads as cores. After an error nothing else begins."""
+    found = []
     with counting(what, len(items)) as advance, ThreadPoolExecutor(available_cores()) as pool:
         try:
             for result in pool.map(work, items):
+                found.append(result)
                 advance(1)
-                yield result
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+    return found

@@ -43,13 +43,14 @@ def audit(
 
     Args:
         task: A name from `selfsup tasks`, or module:Class for your own.
-        data: A folder of images or videos, a list file, an .npz file, a name or an array; at least 64 samples.
+        data: A folder of images, videos or sounds, a list file, an .npz file, a name or an array; at least 64 samples.
         minutes: Minutes of training, more than 0: two fifths for the shortcut probes, as much for a small encoder and
             the rest for counter-measures; 1 by default.
         steps: Instead of minutes, the optimizer steps of each encoder, at least 1, so that the result is the same on
             any machine.
         cues: All, or some, separated by commas: of images rim, colours, aberration, residual and border; of videos also
-            energy, motion, seam, background and middle, but not aberration.
+            energy, motion, seam, background and middle, but not aberration; of recordings length, floor, channel,
+            level and ends.
         labels: For tasks that need labels: 'folders', a CSV file (path,label) or an .npz file with y.
         columns: The columns of a label file, path=COLUMN,label=COLUMN, where they are called otherwise.
         out: A file for an image of the result (.png, .pdf or .svg).

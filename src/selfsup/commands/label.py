@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from selfsup.data.open import DataGiven
     from selfsup.labelling.assign import Assigned, Doubt
     from selfsup.labelling.pool import Pool
+    from selfsup.source import Source
 
     RunName = str | os.PathLike[str] | Run
     Data = DataGiven
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 else:
     RunName = Data = Target = str  # what the command line can give
 
+CLIP_SIDE = 320  # pixels of a clip on the page: larger ones take a second to be made
 SHOWN = 10  # doubtful labels and suggestions in the terminal; JSON has all
 
 
@@ -237,24 +239,34 @@ def _table(title: str, head: tuple[str, ...], rows: Any) -> Table:
     return table
 
 
-def _open_page(pool: Pool, path: Path, n: int, unsure_below: float, seed: int, listener: socket, browser: bool) -> None:
-    """Serve the page until it is stopped."""
+def _shown(source: Source, number: int, side: int) -> tuple[bytes, str] | str | None:
+    """Return what the page shows of a sample: an image or an animation with its MIME type, a text, None if broken."""
     import io
-    import sys
 
     from PIL import Image
 
+    from selfsup.reports.finding import read_sample
+    from selfsup.reports.media import player
+    from selfsup.spec import Clip
+
+    side = min(side, CLIP_SIDE) if source.kind == "video" else side
+    sample = read_sample(source, number, side, 5000 if side > 200 else 150)
+    if isinstance(sample, Clip):
+        return player(sample, side), "image/webp"
+    if not isinstance(sample, Image.Image):
+        return sample
+    buffer = io.BytesIO()
+    sample.save(buffer, "png")
+    return buffer.getvalue(), "image/png"
+
+
+def _open_page(pool: Pool, path: Path, n: int, unsure_below: float, seed: int, listener: socket, browser: bool) -> None:
+    """Serve the page until it is stopped."""
+    import sys
+    from functools import partial
+
     from selfsup.labelling.page.server import serve
     from selfsup.labelling.session import Session
-    from selfsup.reports.finding import read_sample
-
-    def show(number: int, side: int) -> bytes | str | None:
-        sample = read_sample(pool.source, number, side, 5000 if side > 200 else 150)
-        if not isinstance(sample, Image.Image):
-            return sample
-        buffer = io.BytesIO()
-        sample.save(buffer, "png")
-        return buffer.getvalue()
 
     def ready(address: str) -> None:
         print(f"{address}\nlabels go to {path}; Ctrl-C ends this", file=sys.stderr, flush=True)
@@ -264,5 +276,5 @@ def _open_page(pool: Pool, path: Path, n: int, unsure_below: float, seed: int, l
             webbrowser.open(address)
 
     session = Session(pool, path, n, unsure_below, seed)
-    serve(session, show, listener, ready)
+    serve(session, partial(_shown, pool.source), listener, ready)
     print(f"{session.count:,} labels in {path}; for all samples: --labels {path} -o all.csv", file=sys.stderr)

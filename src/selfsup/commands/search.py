@@ -50,7 +50,7 @@ def search(
         k: How many items to find.
         run: The run folder that embeds the image; by default the one that the file names.
         data: Where the images of the contact sheet are; by default the data that the file names.
-        out: A contact sheet to write (.png, .jpg or .webp): the query, then the items.
+        out: A contact sheet to write (.png, .jpg or .webp, in which clips move): the query, then the items.
         device: auto, cpu, cuda or mps; for embedding the image.
 
     Raises:

@@ -44,7 +44,7 @@ def show(
         preset: The published views to draw: simclr (for --views alone), mocov2, byol, swav, dino, mae, lejepa or
             vicreg.
         run: A run folder of this task: its options are taken, and its predictions are shown.
-        out: The image to write (.png, .jpg or .webp).
+        out: The image to write (.png, .jpg or .webp, in which clips move).
         labels: For tasks that need labels: 'folders', a CSV file (path,label) or an .npz file with y.
         columns: The columns of a label file, path=COLUMN,label=COLUMN, where they are called otherwise.
         count: How many samples to draw.

@@ -46,6 +46,7 @@ PROPOSALS = {
         "the best of all tasks in the same minutes on small images (docs/results.md), with crops that keep half",
     ),
     "video": Proposal("shuffle_learn", {}, "convnet", "resnet18", "the order of frames is a free label"),
+    "audio": Proposal("byola", {}, "audio-cnn", "resnet18", "one sound, changed in two ways, needs no large batches"),
     "text": Proposal("bert", {}, "bert-tiny", "bert-mini", "it needs nothing but the texts, and learns in minutes"),
 }  # fmt: skip
 
@@ -109,7 +110,7 @@ def start(
     report. Called again with --go it resumes.
 
     Args:
-        data: A folder of images, videos or texts, a list file, an .npz file or a name (digits, mnist5k, moving).
+        data: A folder of images, videos, sounds or texts, a list file, an .npz file or a name (such as mnist5k).
         labels: The labels that there are: 'folders', a CSV file (path,label) or an .npz file with y.
         minutes: Minutes of pretraining, more than 0; by default what the number of samples suggests, 5 to 60.
         out: The folder of the run, the images, the tables and the report.
@@ -167,7 +168,7 @@ def start(
     encoder = proposal.small if small else proposal.large
     asked = minutes if minutes is not None else float(min(60, max(5, round(len(source) / 1000))))
     facts = [f"{len(source):,} samples of {source.name}: {source.kind}; an encoder sees {spec.describe()}"]
-    facts += _sizes(shapes)
+    facts += _durations(shapes, spec) if source.kind == "audio" else _sizes(shapes)
     of = "" if len(drawn) == len(source) else f" of {len(drawn):,} looked at"
     if copies := sum(seen.values()) - len(seen):
         facts.append(f"{copies:,}{of} are copies of another one")
@@ -203,6 +204,11 @@ def _sizes(shapes: Counter[tuple[int, ...]]) -> list[str]:
     axes = zip(*shapes, strict=True) if len({len(shape) for shape in shapes}) == 1 else ()
     ranges = [str(min(axis)) if min(axis) == max(axis) else f"{min(axis)} to {max(axis)}" for axis in axes]
     return [f"of {' × '.join(ranges)}"] if ranges else []
+
+
+def _durations(shapes: Counter[tuple[int, ...]], spec: Any) -> list[str]:
+    seconds = [count / spec.rate for (count,) in shapes]
+    return [f"of {min(seconds):.3g} to {max(seconds):.3g} s"]
 
 
 def _labels(source: Source, data: Any, labels: str | None) -> str:

@@ -1,4 +1,4 @@
-"""The map of an embedding: t-SNE (van der Maaten and Hinton, 2008) of unit vectors, with images on hover."""
+"""The map of an embedding: t-SNE (van der Maaten and Hinton, 2008) of unit vectors, with images and clips on hover."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from PIL import Image
 
 from selfsup.reports.charts import legend
 from selfsup.reports.items import Items
+from selfsup.reports.media import webp
 from selfsup.reports.page import Html, data_uri, join, tag
+from selfsup.spec import Clip
 
 SIDE, MARGIN = 1000, 24  # of the map, in its own units
 TILE, SHOWN = 48, 96  # pixels of a thumbnail in the file, and on the page
@@ -64,7 +66,7 @@ def draw_map(items: Items, places: NDArray[np.float64]) -> Html:
     columns = math.ceil(math.sqrt(len(items)))
     thumb = Html()
     if any(items.images):
-        sheet = data_uri(_sprite(items.images, columns), "image/jpeg")
+        sheet = data_uri(*_sprite(items.images, columns))
         size = columns * SHOWN
         thumb = join([
             tag("style", Html(f".thumb{{background-image:url({sheet});background-size:{size}px auto}}")),
@@ -81,13 +83,22 @@ def _colours(items: Items) -> dict[int, str]:
     return {number: f"s{place}" for place, number in enumerate(often)}
 
 
-def _sprite(images: Sequence[Image.Image | None], columns: int) -> bytes:
-    """Return all thumbnails in one JPEG, row by row."""
+def _sprite(images: Sequence[Image.Image | Clip | None], columns: int) -> tuple[bytes, str]:
+    """Return all thumbnails in one JPEG, row by row, or with clips in an animated WebP, and its MIME type."""
+    clips = [one for one in images if isinstance(one, Clip)]
+    sheets = [_sheet(images, columns, time) for time in range(max((len(clip.frames) for clip in clips), default=1))]
+    if clips:
+        return webp(sheets, round(1000 / clips[0].rate), 50), "image/webp"
+    buffer = io.BytesIO()
+    sheets[0].save(buffer, "jpeg", quality=72, optimize=True)
+    return buffer.getvalue(), "image/jpeg"
+
+
+def _sheet(images: Sequence[Image.Image | Clip | None], columns: int, time: int) -> Image.Image:
     sheet = Image.new("RGB", (columns * TILE, math.ceil(len(images) / columns) * TILE), "grey")
-    for number, image in enumerate(images):
+    for number, one in enumerate(images):
+        image = Image.fromarray(one.frames[time % len(one.frames)]) if isinstance(one, Clip) else one
         if image is not None:
             place = (number % columns * TILE, number // columns * TILE)
             sheet.paste(image.convert("RGB").resize((TILE, TILE), Image.Resampling.BOX), place)
-    buffer = io.BytesIO()
-    sheet.save(buffer, "jpeg", quality=72, optimize=True)
-    return buffer.getvalue()
+    return sheet

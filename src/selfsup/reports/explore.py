@@ -15,9 +15,9 @@ from selfsup.base.writing import write_atomically
 from selfsup.data.vectors import VectorFile
 from selfsup.errors import RunFailed, UserError
 from selfsup.reports import items as sampling
-from selfsup.reports.embedding_map import draw_map, layout
+from selfsup.reports.embedding_map import TILE, draw_map, layout
 from selfsup.reports.finding import find_samples
-from selfsup.reports.items import SIDE, Items
+from selfsup.reports.items import CLIP_FRAMES, Items
 from selfsup.reports.page import Section, join, page, tag
 from selfsup.source import Labels
 
@@ -76,7 +76,7 @@ def _items(file: VectorFile, data: str | None, seed: int) -> tuple[Items, str]:
     found: list[Any] = [None] * len(rows)
     try:
         if where:
-            found = find_samples(where, paths, SIDE)
+            found = find_samples(where, paths, TILE, CLIP_FRAMES)
     except UserError:
         if data is not None:
             raise

@@ -15,15 +15,19 @@ from selfsup.data.image import Files
 from selfsup.data.image.decode import to_channels
 from selfsup.data.image.values import to_uint8
 from selfsup.data.open import open_data
+from selfsup.data.video import Videos
+from selfsup.data.video.decode import about
+from selfsup.reports.media import FRAMES, thinned
 from selfsup.source import Broken, Source
+from selfsup.spec import Clip
 
 LETTERS = 200  # of a text
-FRAMES = 600  # of a video that are looked at
+SECONDS, DECODED = 6.0, 600  # of a video that are looked at, and frames of it at most
+Sample = Image.Image | Clip | str
 
 
-def find_samples(data: str, paths: Sequence[str], side: int) -> list[Image.Image | str | None]:
-    """Return the sample of each path of an embedding file: an image of at most `side` pixels a side, or the beginning
-    of a text; None where there is none.
+def find_samples(data: str, paths: Sequence[str], side: int, frames: int = FRAMES) -> list[Sample | None]:
+    """Return the sample of each path of an embedding file as `read_sample` does; None where there is none.
 
     `data` names the embedded data: a folder, a list file, an .npz file or a name. A path that leads out of the folder,
     or is not in the list file, has no sample, whatever the embedding file says. Raises `UserError` for other `data`.
@@ -40,7 +44,7 @@ def find_samples(data: str, paths: Sequence[str], side: int) -> list[Image.Image
         known = pc.is_in(files.paths, value_set=source.paths).to_pylist()
         return [read_sample(files, number, side) if known[number] else None for number in range(len(paths))]
     places = {source.path(number): number for number in range(len(source))}
-    return [read_sample(source, places[path], side) if path in places else None for path in paths]
+    return [read_sample(source, places[path], side, frames=frames) if path in places else None for path in paths]
 
 
 def _paged(root: str, paths: Sequence[str]) -> Files:
@@ -56,22 +60,29 @@ def _paged(root: str, paths: Sequence[str]) -> Files:
     return files
 
 
-def read_sample(source: Source, number: int, side: int, letters: int = LETTERS) -> Image.Image | str | None:
-    """Return an image of at most `side` pixels a side, or the beginning of a text; None for a broken sample.
+def read_sample(source: Source, number: int, side: int, letters: int = LETTERS, frames: int = FRAMES) -> Sample | None:
+    """Return an image of at most `side` pixels a side, the beginning of a text, or at most `frames` frames of a video.
 
-    Of a video, four of its frames: within the first minutes, so that no long video is decoded for a thumbnail.
+    None for a broken sample. Of a video, the first 6 seconds: nothing beyond them is decoded to show it.
     """
     try:
-        length = min(source.extent(number), FRAMES) if source.kind == "video" else 0
-        sample: Any = source.read(number, slice(0, length, -(-length // 4)) if length else None)
+        if source.kind == "video":
+            return _clip(source, number, side, frames)
+        sample: Any = source.read(number)
         if isinstance(sample, str):
             return sample if len(sample) <= letters else sample[:letters] + " …"
-        if sample.ndim == 4:  # four frames of a video, two by two
-            four = sample[np.linspace(0, len(sample) - 1, 4).round().astype(np.int64)]
-            sample = np.concatenate([np.concatenate(list(pair), 1) for pair in (four[:2], four[2:])], 0)
         colours = to_uint8(to_channels(sample[..., : 1 if sample.shape[-1] < 3 else 3], 3))
     except Broken:
         return None
     image = Image.fromarray(np.ascontiguousarray(colours))
     image.thumbnail((side, side))
     return image
+
+
+def _clip(source: Any, number: int, side: int, frames: int) -> Clip:
+    files = isinstance(source, Videos)
+    fps = about(source.file(number)).fps if files else source.spec().fps
+    most = max(1, min(source.extent(number) or DECODED, round(SECONDS * fps), DECODED))
+    span = slice(0, most, -(-most // frames))
+    found = source.read(number, span, side) if files else source.read(number, span)
+    return thinned(Clip(found, fps / span.step), side, frames)

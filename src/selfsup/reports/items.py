@@ -12,23 +12,25 @@ from PIL import Image
 from torch import nn
 
 from selfsup.base.progress import counting
-from selfsup.reports.media import to_image, to_words
+from selfsup.reports.media import thinned, to_image, to_words
 from selfsup.source import Source
+from selfsup.spec import Clip, Media
 from selfsup.views import plain_views
 
 MOST = 2000  # samples: more make the map unreadable and the file large
 SIDE = 96  # pixels of a kept image
+CLIP_SIDE, CLIP_FRAMES = 64, 8  # of a kept clip: 2,000 of them are 200 MB
 
 
 @dataclass(frozen=True)
 class Items:
-    """n samples: features (n, d) float32, images, words, paths, label ids (n,), -1 for none, names of the classes.
+    """n samples: features (n, d) float32, images or clips, words, paths, label ids (n,), -1 for none, class names.
 
     `words`: the text of a sample, '' for an image; `total`: the number of samples in the data.
     """
 
     features: NDArray[np.float32]
-    images: list[Image.Image | None]
+    images: list[Image.Image | Clip | None]
     words: list[str]
     paths: list[str]
     ids: NDArray[np.int64]
@@ -67,7 +69,7 @@ def gather(
         chosen = np.sort(np.random.default_rng(seed).choice(len(source), most, replace=False))
     views = plain_views(spec)
     encoder = encoder.to(device).eval()
-    features, images, words, kept = [], list[Image.Image | None](), list[str](), []
+    features, images, words, kept = [], list[Image.Image | Clip | None](), list[str](), []
     with counting("reading samples for the report", len(chosen), quiet) as advance:
         for start in range(0, len(chosen), 128):
             wanted = chosen[start : start + 128]
@@ -78,8 +80,7 @@ def gather(
             kept.append(wanted[read])
             for sample in x[torch.from_numpy(read).to(device)]:
                 media = spec.draw(sample)
-                image = to_image(media)
-                images.append(image and _small(image))
+                images.append(_small(media))
                 words.append(to_words(media))
             advance(len(wanted))
     numbers = np.concatenate(kept)
@@ -95,6 +96,10 @@ def gather(
     )
 
 
-def _small(image: Image.Image) -> Image.Image:
-    image.thumbnail((SIDE, SIDE))
+def _small(media: Media) -> Image.Image | Clip | None:
+    if isinstance(media, Clip):
+        return thinned(media, CLIP_SIDE, CLIP_FRAMES)
+    image = to_image(media)
+    if image is not None:
+        image.thumbnail((SIDE, SIDE))
     return image

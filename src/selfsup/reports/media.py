@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import wave
 
 import numpy as np
@@ -10,10 +11,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from selfsup.reports.page import Html, captioned, data_uri, embedded, tag
+from selfsup.reports.page import Html, captioned, data_uri, embedded, image_tag, tag
 from selfsup.spec import Clip, Media, Spec, Waveform
 
 STRIP = 6  # frames of a clip's contact strip
+SIDE, FRAMES, FASTEST = 96, 24, 50.0  # of a player: pixels a side, frames, frames a second, at most
+QUALITY = 60  # of its WebP: noise in 24 frames of 96 pixels has about 60 kB
 WINDOW, HOP = 512, 128  # of a spectrogram, in samples
 COLUMNS, BANDS = 192, 96  # of its image, at most
 DECIBELS = 80.0  # from the loudest to black
@@ -45,6 +48,30 @@ def strip(clip: Clip, count: int = STRIP) -> Image.Image:
     return Image.fromarray(np.concatenate(frames, 1)[:, :-2])
 
 
+def thinned(clip: Clip, side: int = SIDE, count: int = FRAMES) -> Clip:
+    """Return every k-th frame, as fast as before: at most `count` frames of at most `side` pixels a side."""
+    step = max(-(-len(clip.frames) // count), math.ceil(clip.rate / FASTEST), 1)
+    images = Clip(clip.frames[::step]).images()
+    for image in images:
+        image.thumbnail((side, side))
+    return Clip(np.stack([np.asarray(image) for image in images]), clip.rate / step)
+
+
+def player(clip: Clip, side: int = SIDE) -> bytes:
+    """Return a clip as an animated WebP that begins again, thinned to 24 frames of at most `side` pixels a side."""
+    few = thinned(clip, side)
+    ends = (1000 / few.rate * np.arange(len(few.frames) + 1)).round().astype(np.int64)  # milliseconds
+    return webp(few.images(), np.diff(ends).tolist(), QUALITY)
+
+
+def webp(images: list[Image.Image], duration: int | list[int], quality: int) -> bytes:
+    """Return images as an animated WebP that begins again; `duration` in milliseconds, of each or of all."""
+    buffer, (first, *others) = io.BytesIO(), images
+    options = {"duration": duration, "loop": 0, "quality": quality}
+    first.save(buffer, "webp", save_all=True, append_images=others, **options)
+    return buffer.getvalue()
+
+
 def spectrogram(sound: Waveform) -> Image.Image:
     """Return the power in dB below the loudest moment: time to the right, frequency upwards."""
     x = np.asarray(sound.samples, np.float64)
@@ -71,14 +98,20 @@ def wav(sound: Waveform) -> bytes:
 
 
 def figure(media: Media, alt: str, caption: object) -> Html:
-    """Return the media with a caption below it: a clip as its contact strip, a sound as spectrogram and player."""
+    """Return the media with a caption below it: a sound as spectrogram and player, a clip as an animation.
+
+    Printed, and where a reader has turned animations off, the clip is its contact strip.
+    """
     if isinstance(media, str):
         return tag("figure", tag("p", media), tag("figcaption", caption), class_="words")
     image = to_image(media)
     assert image is not None
-    if isinstance(media, Clip):
-        return tag("figure", embedded(image, alt, 96 * STRIP), tag("figcaption", caption), class_="strip")
+    if isinstance(media, Clip) and len(media.frames) > 1:
+        few = thinned(media)
+        moving = image_tag(player(few), "image/webp", alt, few.frames.shape[2], few.frames.shape[1])
+        shown = [tag("span", moving, class_="moving"), tag("span", embedded(image, alt, SIDE * STRIP), class_="still")]
+        return tag("figure", *shown, tag("figcaption", caption), class_="clip")
     if isinstance(media, Waveform):
-        player = tag("audio", controls="", preload="none", aria_label=alt, src=data_uri(wav(media), "audio/wav"))
-        return tag("figure", embedded(image, alt, COLUMNS), player, tag("figcaption", caption), class_="sound")
+        sound = tag("audio", controls="", preload="none", aria_label=alt, src=data_uri(wav(media), "audio/wav"))
+        return tag("figure", embedded(image, alt, COLUMNS), sound, tag("figcaption", caption), class_="sound")
     return captioned(image, alt, caption)

@@ -67,7 +67,12 @@ def embedded(image: Image.Image, alt: str, side: int = 96) -> Html:
     small.save(buffers["image/png"], "png", optimize=True)
     small.save(buffers["image/jpeg"], "jpeg", optimize=True, quality=85)
     mime, data = min(((mime, buffer.getvalue()) for mime, buffer in buffers.items()), key=lambda item: len(item[1]))
-    return Html(f'<img src="{data_uri(data, mime)}" alt="{escape(alt)}" width="{small.width}" height="{small.height}">')
+    return image_tag(data, mime, alt, small.width, small.height)
+
+
+def image_tag(data: bytes, mime: str, alt: str, width: int, height: int) -> Html:
+    """Return an inlined image of a MIME type and a size in pixels."""
+    return Html(f'<img src="{data_uri(data, mime)}" alt="{escape(alt)}" width="{width}" height="{height}">')
 
 
 def data_uri(data: bytes, mime: str) -> Html:

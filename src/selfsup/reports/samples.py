@@ -15,7 +15,7 @@ from selfsup.evaluation.probe import fit_probe
 from selfsup.reports.embedding_map import draw_map, layout
 from selfsup.reports.items import Items
 from selfsup.reports.media import figure, to_media
-from selfsup.reports.page import Html, Section, captioned, join, table, tag
+from selfsup.reports.page import Html, Section, join, table, tag
 from selfsup.run import Run
 from selfsup.source import Broken, Source
 from selfsup.task import Panel
@@ -140,12 +140,9 @@ def _panel(panel: Panel, spec: Any) -> Html:
 
 
 def _item(items: Items, number: int, words: str) -> Html:
-    image = items.images[number]
     label = items.label(number)
     caption = join([words, f" · {label}" if label else ""])
-    if image:
-        return captioned(image, items.name(number), caption)
-    return tag("figure", tag("p", items.words[number]), tag("figcaption", caption), class_="words")
+    return figure(items.images[number] or items.words[number], items.name(number), caption)
 
 
 def _matrix(counts: NDArray[np.int64], classes: tuple[str, ...]) -> Html:

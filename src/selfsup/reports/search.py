@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from rich.table import Table
 from rich.text import Text
 
@@ -18,7 +17,7 @@ from selfsup.data.kinds import open_query
 from selfsup.data.vectors import VectorFile, nearest
 from selfsup.errors import UserError
 from selfsup.evaluation.features import extract
-from selfsup.reports.finding import find_samples, read_sample
+from selfsup.reports.finding import Sample, find_samples, read_sample
 from selfsup.reports.sheets import SIDE, save_sheet
 from selfsup.run import Run
 from selfsup.train.device import make_fabric
@@ -120,7 +119,7 @@ def write_sheet(path: Path, file: VectorFile, query: Any, found: Found, data: st
     if where is None:
         raise UserError(f"{file.path} does not say where the images are: give --data")
     try:
-        shown_query: list[Image.Image | str | None] = []
+        shown_query: list[Sample | None] = []
         wanted = [item.path for item in neighbours]
         if row is not None:
             wanted.insert(0, file.names([row])[0][0])

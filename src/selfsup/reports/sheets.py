@@ -21,37 +21,41 @@ SIDE, MARGIN, CAPTION = 128, 8, 20  # pixels
 def draw_panels(rows: Sequence[Sequence[Panel]], spec: Any) -> Image.Image:
     """Return one image: each row of panels below the one before, captions under the images; clips as contact strips."""
     shown = [[(to_media(panel.content, spec), panel.caption) for panel in row] for row in rows]
+    return _draw(shown)
+
+
+def _draw(shown: Sequence[Sequence[tuple[Media, str]]]) -> Image.Image:
     if any(isinstance(media, str) for row in shown for media, _ in row):
         return _draw_texts([(to_words(media), caption) for row in shown for media, caption in row])
-    clips = any(isinstance(media, Clip) for row in shown for media, _ in row)
-    return draw_sheet(
-        [[(_still(media), caption) for media, caption in row] for row in shown], SIDE * (3 if clips else 1)
-    )
+    width = SIDE * (3 if _clips(shown) else 1)
+    return draw_sheet([[(_still(media), caption) for media, caption in row] for row in shown], width)
 
 
-def save_sheet(shown: Sequence[tuple[Any, str]], path: Path, columns: int, missing: str = "") -> None:
-    """Write samples, images or texts, with their captions, so many a row; None is a blank, or among texts `missing`.
+def save_sheet(shown: Sequence[tuple[Media | None, str]], path: Path, columns: int, missing: str = "") -> None:
+    """Write samples, images, clips or texts, with their captions, so many a row, as `save_panels` does.
+
+    None is a blank, or among texts `missing`.
 
     Raises `RunFailed` where the file cannot be written.
     """
-    if any(isinstance(content, str) for content, _ in shown):
-        drawn = draw_panels([[Panel(str(content or missing), caption)] for content, caption in shown], None)
-    else:
-        blank = Image.new("RGB", (SIDE, SIDE), "lightgrey")
-        cells = [(content if isinstance(content, Image.Image) else blank, caption) for content, caption in shown]
-        drawn = draw_sheet([cells[at : at + columns] for at in range(0, len(cells), columns)])
+    texts = any(isinstance(content, str) for content, _ in shown)
+    blank = missing if texts else Image.new("RGB", (SIDE, SIDE), "lightgrey")
+    cells = [(blank if content is None else content, caption) for content, caption in shown]
     try:
-        drawn.save(path)
+        _save([cells[at : at + columns] for at in range(0, len(cells), columns)], path)
     except OSError as error:
         raise RunFailed(f"cannot write {path}: {error.strerror}") from error
 
 
 def save_panels(rows: Sequence[Sequence[Panel]], spec: Spec, path: Path) -> None:
     """Write the same to a file; clips are animated in a .webp."""
-    shown = [[(to_media(panel.content, spec), panel.caption) for panel in row] for row in rows]
-    clips = [media for row in shown for media, _ in row if isinstance(media, Clip)]
+    _save([[(to_media(panel.content, spec), panel.caption) for panel in row] for row in rows], path)
+
+
+def _save(shown: Sequence[Sequence[tuple[Media, str]]], path: Path) -> None:
+    clips = _clips(shown)
     if not clips or path.suffix.lower() != ".webp":
-        draw_panels(rows, spec).save(path)
+        _draw(shown).save(path)
         return
     sheets = [
         draw_sheet([[(_at(media, place), caption) for media, caption in row] for row in shown])
@@ -59,6 +63,10 @@ def save_panels(rows: Sequence[Sequence[Panel]], spec: Spec, path: Path) -> None
     ]
     duration = round(1000 / clips[0].rate)
     sheets[0].save(path, save_all=True, append_images=sheets[1:], duration=duration, loop=0)
+
+
+def _clips(shown: Sequence[Sequence[tuple[Media, str]]]) -> list[Clip]:
+    return [media for row in shown for media, _ in row if isinstance(media, Clip)]
 
 
 def _still(media: Media) -> Image.Image:

@@ -18,6 +18,7 @@ from selfsup.evaluation.verdict import FEW_STEPS
 from selfsup.shortcuts.clip_cues import CLIP_CUES, ClipProbe, framewise
 from selfsup.shortcuts.cues import BLIND, CUES, ShortcutProbe, nothing
 from selfsup.shortcuts.result import FOUND, LARGE, Audit, Row
+from selfsup.shortcuts.sound_cues import SOUND_CUES, SoundProbe
 from selfsup.shortcuts.together import MAX_HELD_OUT, Answers, Together, ask, split
 from selfsup.source import Source
 from selfsup.task import Task
@@ -33,6 +34,7 @@ MARGIN = 1.2  # of the minutes that are proposed: the speed is measured on few s
 KINDS: dict[str, Any] = {  # kind of data -> its cues, the encoder that sees one of them, and what sees nothing
     "image": (CUES, ShortcutProbe, nothing),
     "video": (CLIP_CUES, ClipProbe, framewise(nothing)),
+    "audio": (SOUND_CUES, SoundProbe, nothing),
 }
 LONGER = 2, 10  # times the training that is proposed at least and at most, where a gain was too small
 

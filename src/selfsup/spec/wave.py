@@ -32,6 +32,7 @@ class WaveSpec:
     kind: ClassVar[str] = "audio"
     samples: ClassVar[str] = "recordings"
     of_training: ClassVar[tuple[str, ...]] = ()
+    channels: ClassVar[int] = 1
 
     rate: int
     seconds: float

@@ -163,12 +163,11 @@ class Sounds:
             check_room(
                 f"the decoded recordings of {self.name}", 2 * int(extents[missing].sum()), "give a lower --rate, or "
             )
-            for _ in side_by_side(
+            side_by_side(
                 f"decoding recordings of {self.name}, once",
                 lambda index: store(self.file(index), files[index], rate),
                 missing,
-            ):
-                pass
+            )
         reasons, shorter = Counter[str](), 0
         for index, file in files.items():
             extents[index] = 0

@@ -21,7 +21,7 @@ from selfsup.base.threads import side_by_side
 from selfsup.data.index import fingerprint
 from selfsup.data.video.clips import clip_spec, clips_only, stored_side
 from selfsup.data.video.decode import about, decode
-from selfsup.data.video.store import open_frames, store, stored_path, stored_tracks
+from selfsup.data.video.store import open_frames, store, store_tracks, stored_path, stored_tracks, tracks_path
 from selfsup.data.video.tracks import Tracks
 from selfsup.errors import UserError
 from selfsup.source import Broken, Labels
@@ -66,11 +66,14 @@ class Videos:
         """Return how many frames the header promises; `conform` counts them."""
         return about(self.file(index)).frames
 
-    def read(self, index: int, span: slice | None = None) -> NDArray[np.uint8]:
-        """Return the frames of a span (T, H, W, 3) at the video's own rate and size, decoded up to its end."""
+    def read(self, index: int, span: slice | None = None, side: int = 1 << 20) -> NDArray[np.uint8]:
+        """Return the frames of a span (T, H, W, 3) at the video's own rate, decoded up to its end.
+
+        The shorter side is reduced to `side` where it is longer.
+        """
         start, stop, step = (span or slice(None)).indices(1 << 40)
         header, found = about(self.file(index)), []
-        for number, frame in enumerate(decode(self.file(index), header.fps, 1 << 20)):
+        for number, frame in enumerate(decode(self.file(index), header.fps, side)):
             if number >= stop:
                 break
             if number >= start and (number - start) % step == 0:
@@ -228,12 +231,11 @@ class Stored(Conformed):
         missing = [index for index, file in enumerate(files) if not file.exists()]
         if missing:
             _check_room(videos.take(np.array(missing)), rate, side, jpeg)
-            for _ in side_by_side(
+            side_by_side(
                 f"decoding videos of {videos.name}, once",
                 lambda index: store(videos.file(index), files[index], rate, side, jpeg),
                 missing,
-            ):
-                pass
+            )
         found = cls(videos, rate, side, files, np.zeros(len(files), np.int64))
         reasons: Counter[str] = Counter()
         for index, file in enumerate(files):
@@ -263,6 +265,18 @@ class Stored(Conformed):
     def tracks(self, index: int, gap: int) -> Tracks:
         """Return what moves through windows of `gap` frames: found once for each video, and kept in the cache."""
         return stored_tracks(self.files[index], gap)
+
+    def find_tracks(self, gap: int) -> None:
+        """Find what moves in all videos that this is not known of; what was found before an interruption stays."""
+
+        def find(index: int) -> None:
+            with contextlib.suppress(Broken):  # said where the video is read
+                store_tracks(self.files[index], gap)
+
+        readable = np.flatnonzero(self.extents).tolist()
+        missing = [index for index in readable if not tracks_path(self.files[index], gap).exists()]
+        if missing:
+            side_by_side(f"finding what moves in {self.name}, once", find, missing)
 
     def some(self, videos: Videos, indices: NDArray[np.int64]) -> Stored:
         """Return the frames of these videos, which are those of the numbers `indices`."""

@@ -147,13 +147,22 @@ def open_frames(path: Path) -> Frames:
 @lru_cache(OPEN)
 def stored_tracks(path: Path, gap: int) -> Tracks:
     """Return the tracks of a video whose frames are at `path`; they are kept beside it."""
-    frames, kept = open_frames(path), path.with_suffix(f".{gap}.npz")
     try:
-        with np.load(kept, allow_pickle=False) as file:
+        with np.load(tracks_path(path, gap), allow_pickle=False) as file:
             return Tracks(file["frames"], file["boxes"])
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
-        pass  # not there, or damaged: found again
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile):  # not there, or damaged: found again
+        return store_tracks(path, gap)
+
+
+def tracks_path(path: Path, gap: int) -> Path:
+    """Return where the tracks of a video are kept whose frames are at `path`."""
+    return path.with_suffix(f".{gap}.npz")
+
+
+def store_tracks(path: Path, gap: int) -> Tracks:
+    """Find the tracks of a video whose frames are at `path`, and keep them beside it."""
+    frames = open_frames(path)
     found = find_tracks(frames.read, frames.length, gap)
-    with new_in_cache(kept) as aside, aside.open("wb") as file:
+    with new_in_cache(tracks_path(path, gap)) as aside, aside.open("wb") as file:
         np.savez(file, frames=found.frames, boxes=found.boxes)
     return found

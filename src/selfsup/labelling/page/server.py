@@ -29,7 +29,7 @@ HEADERS = {
     "cache-control": "no-store",
 }
 KINDS = {"page.css": "text/css", "page.js": "text/javascript"}
-Show = Callable[[int, int], bytes | str | None]  # number and side -> PNG, text, or None for a broken sample
+Show = Callable[[int, int], tuple[bytes, str] | str | None]  # number, side -> image and MIME type, text, None: broken
 
 
 def make_app(session: Session, show: Show, token: str, port: int) -> Any:
@@ -69,7 +69,8 @@ def make_app(session: Session, show: Show, token: str, port: int) -> Any:
             return PlainTextResponse("this sample can no longer be read", 404)
         if isinstance(content, str):
             return PlainTextResponse(content.encode(errors="replace").decode())
-        return Response(content, media_type="image/png", headers={"cache-control": "private, max-age=3600"})
+        image, mime = content
+        return Response(image, media_type=mime, headers={"cache-control": "private, max-age=3600"})
 
     async def act(request: Request) -> Response:
         body = b""

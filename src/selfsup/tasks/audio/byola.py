@@ -38,6 +38,7 @@ class BYOLA(Task):
     section = "audio"
     kind = "audio"
     default_encoder = small_encoder = "audio-cnn"
+    counters = {"floor": {"mix": 0.4}, "length": {"mix": 0.4}}  # noqa: RUF012
 
     def __init__(
         self,

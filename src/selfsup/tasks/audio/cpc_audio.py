@@ -46,6 +46,7 @@ class CPCAudio(Task):
     default_encoder = small_encoder = "conv-gru"
     defaults = {"batch_size": 32, "lr": 1e-3}  # noqa: RUF012
     data_defaults = {"form": "wave", "seconds": 1.28}  # noqa: RUF012
+    counters = {cue: {"negatives": "own"} for cue in ("length", "floor", "channel", "level", "ends")}  # noqa: RUF012
 
     def __init__(
         self,
@@ -58,7 +59,7 @@ class CPCAudio(Task):
         super().__init__(encoder)
         if not hasattr(encoder, "latents"):
             raise UserError("cpc_audio predicts latents, which conv-gru has: give --encoder conv-gru")
-        steps = encoder.latents(encoder.spec.example(1)).shape[1]
+        steps = self.encoder.spec.length // self.encoder.stride
         if steps <= prediction_steps:
             raise UserError(
                 f"a window of {encoder.spec.seconds:g} s has {steps} steps, too few to predict {prediction_steps}: "

@@ -30,7 +30,9 @@ class ShuffleLearn(Task):
     outer frames are the same in all of them, so that only the middle one can tell. A quarter of the tuples is in order:
     a blind guess is right in 75%, so what is shown is the balanced accuracy, whose chance is one half.
 
-    Counter-measures: frames are taken where something moves; all frames of a tuple have one crop and one flip.
+    Counter-measures: frames are taken where something moves; all frames of a tuple have one crop and one flip. In short
+    videos the light or a shadow tells when a frame was, and the middle frame alone is enough: with a small `gap` tuples
+    begin anywhere.
 
     Batch: `clip` (B, 5, C, H, W) float; `noise` (B,) int64, from which the tuples are drawn.
     Published: UCF101 50.9% (split 1), HMDB51 19.8%, fine-tuned.
@@ -49,6 +51,7 @@ class ShuffleLearn(Task):
     kind = "video"
     default_encoder = "convnet"
     coupled = False
+    counters = {"background": {"gap": 1}, "middle": {"gap": 1}}  # noqa: RUF012
 
     def __init__(self, encoder: Encoder, *, gap: int = 4, min_scale: float = 0.5, hidden_dim: int = 256) -> None:
         super().__init__(encoder)

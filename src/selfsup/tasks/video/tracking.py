@@ -11,6 +11,7 @@ from torch import Tensor
 from selfsup.base.distributed import gather
 from selfsup.losses import product, unit
 from selfsup.nn.heads import mlp
+from selfsup.source import Source
 from selfsup.spec import ClipSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
 from selfsup.tasks.video.frames import check_frames
@@ -67,6 +68,13 @@ class Tracking(Task):
         self.gap, self.num_tracks, self.margin = gap, num_tracks, margin
         self.num_negatives, self.hard_from = num_negatives, hard_from
         self.head = mlp(encoder.dim, hidden_dim, out_dim)
+
+    def samples(self, source: Source) -> Source:
+        """Find what moves in files before the first step, side by side, and return the source."""
+        find = getattr(source.conform(self.encoder.spec), "find_tracks", None)
+        if find is not None:
+            find(self.gap)
+        return source
 
     def views(self, spec: ClipSpec) -> PatchViews:
         """Return patches of a third of the frame."""

@@ -178,6 +178,7 @@ def _cut(
     faster = 1 + window.speed * (2 * u[1] - 1) if window.speed else 1.0
     span, extent = max(1, round(length * faster)), source.extent(index)
     if not extent:
+        source.read(index)  # says why
         raise Broken("no samples")
     part = (place + 0.5) / window.count if window.at == "even" else float(u[0])
     start = int(part * (abs(extent - span) + 1))  # of the window in the recording, or of the recording in the window
