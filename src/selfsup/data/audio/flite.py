@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,8 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from selfsup.base.cache import new_in_cache
-from selfsup.base.processes import available_cores
-from selfsup.base.progress import counting
+from selfsup.base.threads import side_by_side
 from selfsup.data.audio.sources import Sounds
 from selfsup.errors import UserError, need
 from selfsup.source import Labels
@@ -116,20 +114,11 @@ def _make(folder: Path) -> None:
     for voice in VOICES:
         (folder / voice).mkdir(parents=True)
     todo = [(voice, number, text) for voice in VOICES for number, text in enumerate(sentences())]
-    with (
-        counting("making the speech of flite, once", len(todo)) as advance,
-        open(folder / PHONES, "w", newline="") as file,
-        ThreadPoolExecutor(available_cores()) as pool,
-    ):
+    with open(folder / PHONES, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("path", "start", "end", "label"))
-        try:
-            for phones in pool.map(lambda one: _say(program, folder, *one), todo):
-                writer.writerows(phones)
-                advance(1)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+        for phones in side_by_side("making the speech of flite, once", lambda one: _say(program, folder, *one), todo):
+            writer.writerows(phones)
 
 
 def _say(program: str, folder: Path, voice: str, number: int, text: str) -> list[tuple[str, str, str, str]]:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
-import shutil
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -17,10 +15,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from selfsup.base.cache import cache_folder
+from selfsup.base.cache import check_room
 from selfsup.base.notes import say_notes
-from selfsup.base.processes import available_cores
-from selfsup.base.progress import counting
+from selfsup.base.threads import side_by_side
 from selfsup.data.index import fingerprint
 from selfsup.data.video.clips import clip_spec, clips_only, stored_side
 from selfsup.data.video.decode import about, decode
@@ -234,7 +231,7 @@ class Stored(Conformed):
         missing = [index for index, file in enumerate(files) if not file.exists()]
         if missing:
             _check_room(videos.take(np.array(missing)), rate, side, jpeg)
-            _each(
+            side_by_side(
                 f"decoding videos of {videos.name}, once",
                 lambda index: store(videos.file(index), files[index], rate, side, jpeg),
                 missing,
@@ -279,7 +276,7 @@ class Stored(Conformed):
         readable = np.flatnonzero(self.extents).tolist()
         missing = [index for index in readable if not tracks_path(self.files[index], gap).exists()]
         if missing:
-            _each(f"finding what moves in {self.name}, once", find, missing)
+            side_by_side(f"finding what moves in {self.name}, once", find, missing)
 
     def some(self, videos: Videos, indices: NDArray[np.int64]) -> Stored:
         """Return the frames of these videos, which are those of the numbers `indices`."""
@@ -316,22 +313,6 @@ class Streamed(Conformed):
         return Streamed(videos, self.rate, self.side)
 
 
-def _each(what: str, work: Callable[[int], None], indices: Sequence[int]) -> None:
-    """Do the work for each number on all cores, under a progress bar."""
-    with counting(what, len(indices)) as advance, ThreadPoolExecutor(available_cores()) as pool:
-
-        def one(index: int) -> None:
-            work(index)
-            advance(1)
-
-        try:
-            for _ in pool.map(one, indices):
-                pass
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
 def _bytes(videos: Videos, rate: float, side: int) -> float:
     """Return how many bytes all frames have, by the headers of some videos."""
     counts = []
@@ -346,16 +327,7 @@ def _bytes(videos: Videos, rate: float, side: int) -> float:
 def _check_room(videos: Videos, rate: float, side: int, jpeg: bool) -> None:
     """Raise `UserError` where the frames will not fit on the disk of the cache."""
     needed = _bytes(videos, rate, side) / (8 if jpeg else 1)
-    folder = cache_folder()
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    if needed > 0.9 * free:
-        raise UserError(
-            f"the frames of {videos.name} need about {needed / 2**30:.1f} GiB in the cache, where "
-            f"{free / 2**30:.1f} GiB are free: give a smaller --size or --fps, --store jpeg, or set SELFSUP_CACHE to a "
-            "larger disk"
-        )
+    check_room(f"the frames of {videos.name}", needed, "give a smaller --size or --fps, --store jpeg, or ")
 
 
 def open_query(query: object) -> Videos:

@@ -8,7 +8,6 @@ there is whole.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import zipfile
@@ -21,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from selfsup.base.cache import cache_folder, new_in_cache
+from selfsup.base.cache import derived_path, new_in_cache
 from selfsup.data.image.decode import decode_image
 from selfsup.data.video.decode import decode
 from selfsup.data.video.tracks import Tracks, find_tracks
@@ -36,13 +35,7 @@ OPEN = 256  # files that are kept open
 
 def stored_path(video: bytes, fps: float, side: int, jpeg: bool) -> Path:
     """Return where the frames of a video are kept; another file of the same name has another place."""
-    state: tuple[int, ...] = ()
-    with contextlib.suppress(OSError):  # a file that is not there is stored as that
-        found = os.stat(video)
-        state = found.st_size, found.st_mtime_ns
-    about = [VERSION, os.fsdecode(os.path.realpath(video)), *state, fps, side, jpeg]
-    name = hashlib.blake2b(json.dumps(about).encode(errors="surrogateescape"), digest_size=16).hexdigest()
-    return cache_folder() / "video" / name[:2] / f"{name}.arrow"
+    return derived_path("video", video, [VERSION, fps, side, jpeg], ".arrow")
 
 
 def store(video: bytes, path: Path, fps: float, side: int, jpeg: bool) -> None:
