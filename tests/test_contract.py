@@ -33,7 +33,9 @@ NO_CHANCE = {  # no closed form, and why
     **dict.fromkeys(
         ("byol", "byola", "simsiam", "ijepa", "vjepa"), "the best guess that ignores the input is perfect: a collapse"
     ),
-    **dict.fromkeys(("context_encoder", "data2vec", "denoising", "simmim", "vae"), "the variance of the targets"),
+    **dict.fromkeys(
+        ("context_encoder", "data2vec", "data2vec_audio", "denoising", "simmim", "vae"), "the variance of the targets"
+    ),
     "bigan": "4 ln 2 is where both players are equal, and a good end",
     "combined": "that of denoising",
     **dict.fromkeys(
@@ -44,6 +46,7 @@ FAR = {  # further than a tenth from chance at the start, and why
     "bert": "the bias of its output starts at the frequencies of the tokens, and chance knows none",
     "colorization": "a colour has the weight of its nearest bin, but their mean is 1 for the smoothed frequencies",
     **dict.fromkeys(("dino", "dinov2"), "low temperatures: untrained prototypes are chosen with confidence"),
+    **dict.fromkeys(("hubert", "wav2vec2"), "the penalty of the latents is added, and chance is of the rest"),
     "moco": "both encoders are equal, and the queue holds random vectors, so the positive is the nearest key",
     "next_word": "the output is tied to the embeddings: an untrained encoder repeats the token that it sees",
     "video_colorization": "an untrained encoder copies from places that look alike, as the neighbouring ones do",
@@ -153,11 +156,14 @@ PAIRED = {  # the label is which view, or which place in a bank, belongs to the 
 }
 MASKED = {
     "data2vec",
+    "data2vec_audio",
+    "hubert",
     "ijepa",
     "mae",
     "simmim",
     "videomae",
     "vjepa",
+    "wav2vec2",
 }  # the label is what a mask hides, and the mask is drawn
 OWN = {  # the label is the sample itself, or a part of it
     *(

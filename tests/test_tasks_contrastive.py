@@ -15,9 +15,9 @@ from selfsup.evaluation.label_free import rankme
 from selfsup.losses import sigreg
 from selfsup.nn.ema import cosine_schedule
 from selfsup.nn.heads import each_view
+from selfsup.nn.kmeans import spherical_kmeans
 from selfsup.spec import ImageSpec
 from selfsup.tasks import find_task
-from selfsup.tasks.image.deepcluster_kmeans import spherical_kmeans
 from selfsup.tasks.image.empssl import coding_rate
 from selfsup.tasks.image.visreg import scale_shape_centre
 from selfsup.train.optim import build_optimizer

@@ -1,14 +1,17 @@
-"""Batch normalization over the global batch, on any device."""
+"""Normalization: over the global batch on any device, of the channels at a step, over the places of a sample."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 
 from selfsup.base.distributed import sum_over_ranks, world_size
+from selfsup.losses import full
 from selfsup.task import Encoder
 
 
@@ -34,6 +37,15 @@ class ChannelNorm(nn.LayerNorm):
     def forward(self, input: Tensor) -> Tensor:
         """(B, C, T) -> (B, C, T)."""
         return super().forward(input.transpose(1, 2)).transpose(1, 2)
+
+
+def mean_of_layers(layers: Sequence[Tensor]) -> Tensor:
+    """Return the mean of layers (B, N, d), each normalized over the N places of its sample (InstanceNorm).
+
+    The target of data2vec (Baevski et al., 2022, section 3.3).
+    """
+    each = [F.instance_norm(full(layer).transpose(1, 2)) for layer in layers]
+    return torch.stack(each).mean(0).transpose(1, 2)
 
 
 def synchronised(encoder: Any, device: torch.device) -> Encoder:

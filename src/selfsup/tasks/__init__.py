@@ -25,6 +25,7 @@ TASKS: dict[str, str] = {
     "cpc": "selfsup.tasks.image.cpc:CPC",
     "cpc_audio": "selfsup.tasks.audio.cpc_audio:CPCAudio",
     "data2vec": "selfsup.tasks.image.data2vec:Data2Vec",
+    "data2vec_audio": "selfsup.tasks.audio.data2vec_audio:Data2VecAudio",
     "declutr": "selfsup.tasks.text.declutr:DeCLUTR",
     "deepcluster": "selfsup.tasks.image.deepcluster:DeepCluster",
     "denoising": "selfsup.tasks.image.denoising:Denoising",
@@ -32,6 +33,7 @@ TASKS: dict[str, str] = {
     "dinov2": "selfsup.tasks.image.dinov2:DINOv2",
     "empssl": "selfsup.tasks.image.empssl:EMPSSL",
     "exemplar": "selfsup.tasks.image.exemplar:Exemplar",
+    "hubert": "selfsup.tasks.audio.hubert:HuBERT",
     "ibot": "selfsup.tasks.image.ibot:IBOT",
     "ijepa": "selfsup.tasks.image.ijepa:IJEPA",
     "instance": "selfsup.tasks.image.instance:Instance",
@@ -51,6 +53,7 @@ TASKS: dict[str, str] = {
     "simcse": "selfsup.tasks.text.simcse:SimCSE",
     "simmim": "selfsup.tasks.image.simmim:SimMIM",
     "simsiam": "selfsup.tasks.image.simsiam:SimSiam",
+    "speed": "selfsup.tasks.audio.speed:Speed",
     "split_brain": "selfsup.tasks.image.split_brain:SplitBrain",
     "supervised": "selfsup.tasks.semi.supervised:Supervised",
     "swav": "selfsup.tasks.image.swav:SwAV",
@@ -61,6 +64,7 @@ TASKS: dict[str, str] = {
     "videomae": "selfsup.tasks.video.videomae:VideoMAE",
     "visreg": "selfsup.tasks.image.visreg:VISReg",
     "vjepa": "selfsup.tasks.video.vjepa:VJEPA",
+    "wav2vec2": "selfsup.tasks.audio.wav2vec2:Wav2Vec2",
 }
 
 

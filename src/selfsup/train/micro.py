@@ -66,7 +66,7 @@ def encoders_in_parts(task: Task, micro_batch: int) -> Iterator[None]:
     """Let the task's encoder and its copies run on `micro_batch` samples at a time without storing activations."""
     encoders = [module for module in task.modules() if type(module) is type(task.encoder)]
     norms = [module for module in task.encoder.modules() if isinstance(module, _BatchNorm)]
-    names = [name for name in ("forward", "tokens", "maps") if hasattr(task.encoder, name)]
+    names = [name for name in ("forward", "tokens", "maps", "latents", "contexts") if hasattr(task.encoder, name)]
 
     def in_parts(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
         @wraps(method)

@@ -12,6 +12,7 @@ from selfsup.errors import UserError
 from selfsup.losses import full
 from selfsup.nn.ema import Momentum, ema_update, frozen_copy
 from selfsup.nn.image.masks import covered_first, grid_of, mask_of, only, rectangles
+from selfsup.nn.norm import mean_of_layers
 from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
 from selfsup.tasks.image.data2vec_decoder import Mix
@@ -95,8 +96,7 @@ class Data2Vec(Task):
         """Return prediction and target (B · num_masks, N, dim), and the visible patches (B · num_masks, kept)."""
         keep = self._choose(batch["noise"])
         with torch.no_grad():
-            layers = [full(layer).transpose(1, 2) for layer in self.teacher.mlp_outputs(batch["x"], self.last)]
-            target = torch.stack([F.instance_norm(layer) for layer in layers]).mean(0).transpose(1, 2)
+            target = mean_of_layers(self.teacher.mlp_outputs(batch["x"], self.last))
             target = F.layer_norm(target, target.shape[2:])
         tokens = self.encoder.tokens(batch["x"].repeat_interleave(self.num_masks, 0), keep)[:, self.encoder.prefix :]
         place = keep[..., None].expand(-1, -1, tokens.shape[2])

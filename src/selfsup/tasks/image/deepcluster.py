@@ -14,10 +14,10 @@ from selfsup.base.distributed import gather
 from selfsup.losses import product, sinkhorn, unit
 from selfsup.nn.heads import each_view, mlp
 from selfsup.nn.image.pairs import view_panels
+from selfsup.nn.kmeans import spherical_kmeans
 from selfsup.source import Source
 from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task, at_most_samples
-from selfsup.tasks.image.deepcluster_kmeans import spherical_kmeans
 from selfsup.views.image import ImageViews, preset
 
 
