@@ -28,7 +28,7 @@ from selfsup.data.video.decode import about, decode
 from selfsup.data.video.store import open_frames, store, stored_path, stored_tracks
 from selfsup.data.video.tracks import Tracks
 from selfsup.errors import UserError
-from selfsup.source import Broken, Labels
+from selfsup.source import Annotations, Broken, Labels
 from selfsup.spec import ClipSpec, Spec
 
 LOOKED = 16  # videos whose headers are looked at
@@ -51,6 +51,7 @@ class Videos:
     ) -> None:  # fmt: skip
         self.root, self.paths, self.labels = os.fsencode(root), paths.cast(pa.large_binary()), labels
         self.name, self.notes = name or root, notes
+        self.frame_labels: Annotations | None = None
         self.jpeg: bool | None = None
         self.streamed = False
         self._made: Conformed | None = None
@@ -148,6 +149,7 @@ class Videos:
         taken = copy.copy(self)
         taken.paths = self.paths.take(pa.array(indices))
         taken.labels = self.labels and self.labels.take(indices)
+        taken.frame_labels = self.frame_labels and self.frame_labels.take(indices)
         taken._made = self._made and self._made.some(taken, indices)
         return taken
 
@@ -156,8 +158,9 @@ class Videos:
         digest = hashlib.blake2b(digest_size=8)
         for start in range(0, len(self), BLOCK):
             digest.update(b"\0".join([*self.paths[start : start + BLOCK].to_pylist(), b""]))
-        if self.labels is not None:
-            digest.update(self.labels.digest())
+        for labels in (self.labels, self.frame_labels):
+            if labels is not None:
+                digest.update(labels.digest())
         return digest.hexdigest()
 
 
@@ -168,7 +171,7 @@ class Conformed(ABC):
 
     def __init__(self, videos: Videos, rate: float, side: int) -> None:
         self.videos, self.rate, self.side = videos, rate, side
-        self.name, self.labels = videos.name, videos.labels
+        self.name, self.labels, self.frame_labels = videos.name, videos.labels, videos.frame_labels
         self.notes: tuple[str, ...] = ()
 
     @abstractmethod
