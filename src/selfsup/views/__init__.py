@@ -36,3 +36,12 @@ def standard_views(spec: Spec) -> StandardViews:
 def plain_views(spec: Spec) -> Views:
     """Return the views of evaluation, embedding and export: the key `x`, nothing drawn at random."""
     return standard_views(spec).plain(spec)
+
+
+def window_views(spec: Spec) -> Views | None:
+    """Return the views of which each sample is one window of a longer one, from its beginning; None without time.
+
+    A window that is too short is padded behind its end.
+    """
+    windows = getattr(standard_views(spec), "windows", None)
+    return windows and windows(spec)
