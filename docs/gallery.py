@@ -77,7 +77,8 @@ def main() -> None:
     before = page.read_text() if page.exists() else ""
     kept = {m[1]: m[0].splitlines() for m in re.finditer(r"### (\w+)\n.*?(?=\n##|\Z)", before, re.DOTALL)}
     runs = runs_by_task(options.runs)
-    about = f"Every task on `{options.data}`, those for videos on `moving`, for recordings on `melody`; built by `python docs/gallery.py`."
+    others = "those for videos on `moving`, for recordings on `melody`"
+    about = f"Every task on `{options.data}`, {others}; built by `python docs/gallery.py`."
     lines = ["# Gallery", "", about, ""]
     section = ""
     for task in selfsup.list_tasks():

@@ -1,4 +1,4 @@
-"""The targets: one class per sample, a number, or several labels; how each is drawn, split and scored."""
+"""The targets: one class per sample, a number, several labels, or a class per frame; how each is drawn and scored."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ class Target:
     """A kind of label. `metrics` take (truth, predicted); the first is the headline."""
 
     name: str
-    by_class: bool  # labels are classes, and shots count labels of each; else they count samples
+    classes: bool  # whether labels are classes
+    by_class: bool  # whether shots count labels of each class; else they count samples, or frames
     unit: str  # what shots count, in words
     shots: tuple[int, ...]  # the default ones, as far as there are enough labels
     metrics: Mapping[str, Callable[[Any, Any], float]]
@@ -51,15 +52,16 @@ def _several(labels: Labels) -> NDArray[np.int64]:
 
 
 _SAMPLES = ("labelled samples", (10, 20, 50, 100, 200, 500, 1000))
+_CLASSES: Any = (
+    {"accuracy": accuracy, "balanced accuracy": balanced_accuracy, "macro F1": macro_f1},
+    _one, lambda ids: float(np.bincount(ids).max() / len(ids)), "always the largest class",
+)  # fmt: skip
 TARGETS = {
-    "classes": Target(
-        "classes", True, "labels per class", (1, 2, 5, 10, 20, 50, 100),
-        {"accuracy": accuracy, "balanced accuracy": balanced_accuracy, "macro F1": macro_f1},
-        _one, lambda ids: float(np.bincount(ids).max() / len(ids)), "always the largest class",
-    ),
-    "numeric": Target("numeric", False, *_SAMPLES, {"R²": r2}, _numbers, lambda _: 0.0, "always the mean"),
+    "classes": Target("classes", True, True, "labels per class", (1, 2, 5, 10, 20, 50, 100), *_CLASSES),
+    "frames": Target("frames", True, False, "labelled frames", (100, 250, 500, 1000, 2500), *_CLASSES),
+    "numeric": Target("numeric", False, False, *_SAMPLES, {"R²": r2}, _numbers, lambda _: 0.0, "always the mean"),
     "multi": Target(
-        "multi", False, *_SAMPLES, {"average precision": average_precision}, _several,
+        "multi", False, False, *_SAMPLES, {"average precision": average_precision}, _several,
         lambda wanted: float(wanted[:, wanted.any(0)].mean()), "the mean frequency of the labels",
     ),
 }  # fmt: skip

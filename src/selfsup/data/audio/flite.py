@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from selfsup.base.cache import new_in_cache
 from selfsup.base.threads import side_by_side
+from selfsup.data.annotations import read_annotations
 from selfsup.data.audio.sources import Sounds
 from selfsup.errors import UserError, need
 from selfsup.source import Labels
@@ -58,7 +59,7 @@ WHEN = (
 
 
 def flite(name: str, cache: Path) -> Sounds:
-    """Return the recordings of `flite`, `flite:train` or `flite:test`, labelled with their voice, 16,000 Hz.
+    """Return the recordings of `flite`, `flite:train` or `flite:test`, labelled with voices and, inside, with phones.
 
     Every voice says the same 400 sentences; the test part is a fifth of the sentences, chosen by a hash of their text.
     They are made once, by the program on this machine, and kept in the cache as FLAC with the times of all phones.
@@ -69,13 +70,12 @@ def flite(name: str, cache: Path) -> Sounds:
     if not folder.is_dir():
         with new_in_cache(folder) as new:
             _make(new)
-    numbers = [
-        number
-        for number, text in enumerate(sentences())
-        if name == "flite" or _is_tested(text) == name.endswith(":test")
-    ]
-    paths = [_path(voice, number).encode() for voice in VOICES for number in numbers]
-    return Sounds(str(folder), pa.array(paths, pa.large_binary()), Labels.of(np.repeat(VOICES, len(numbers))), name)
+    texts = sentences()
+    paths = [_path(voice, number).encode() for voice in VOICES for number in range(len(texts))]
+    found = Sounds(str(folder), pa.array(paths, pa.large_binary()), Labels.of(np.repeat(VOICES, len(texts))), name)
+    found.frame_labels = read_annotations(folder / PHONES, found)
+    tested = np.tile([_is_tested(text) for text in texts], len(VOICES))
+    return found if name == "flite" else found.take(np.flatnonzero(tested == name.endswith(":test")))
 
 
 def sentences(count: int = SENTENCES) -> list[str]:

@@ -21,7 +21,7 @@ from selfsup.data.audio.store import read_stored, store, stored_extent, stored_p
 from selfsup.data.audio.windows import measured, wave_spec, waves_only
 from selfsup.data.index import fingerprint
 from selfsup.errors import UserError
-from selfsup.source import Broken, Labels
+from selfsup.source import Annotations, Broken, Labels
 from selfsup.spec import Spec, WaveSpec
 
 SECONDS = 0.25, 2.0  # a window by default: the median length of the recordings, but no less and no more than this
@@ -44,6 +44,7 @@ class Sounds:
     ) -> None:  # fmt: skip
         self.root, self.paths, self.labels = os.fsencode(root), paths.cast(pa.large_binary()), labels
         self.name, self.notes = name or root, notes
+        self.frame_labels: Annotations | None = None
         self.rate: int | None = None
         self._headers: NDArray[np.int64] | None = None  # (N, 4), zeros for a broken one
         self._extents: dict[int, NDArray[np.int64]] = {}  # by rate (N,), 0 for a broken one
@@ -209,13 +210,14 @@ class Sounds:
         taken = copy.copy(self)
         taken.paths = self.paths.take(pa.array(indices))
         taken.labels = self.labels and self.labels.take(indices)
+        taken.frame_labels = self.frame_labels and self.frame_labels.take(indices)
         taken._headers = None if self._headers is None else self._headers[indices]
         taken._extents = {rate: extents[indices] for rate, extents in self._extents.items()}
         return taken
 
     def fingerprint(self) -> str:
         """Return a hash of all relative paths in order, and of the labels, but not of the files' contents."""
-        return fingerprint(self.paths, self.labels)
+        return fingerprint(self.paths, self.labels, self.frame_labels)
 
 
 def _changes(headers: NDArray[np.int64], extents: NDArray[np.int64], spec: WaveSpec) -> list[str]:

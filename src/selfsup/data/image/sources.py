@@ -438,7 +438,7 @@ class Files(Images):
 
     def fingerprint(self) -> str:
         """Return a hash of all relative paths in order, and of the labels, but not of the files' contents."""
-        return fingerprint(self.paths, self.labels, b"" if self.pages is None else self.pages.tobytes())
+        return fingerprint(self.paths, self.labels, more=b"" if self.pages is None else self.pages.tobytes())
 
 
 def in_views(spec: ImageSpec, views: str | None) -> ImageSpec:

@@ -24,7 +24,7 @@ from selfsup.data.video.decode import about, decode
 from selfsup.data.video.store import open_frames, store, store_tracks, stored_path, stored_tracks, tracks_path
 from selfsup.data.video.tracks import Tracks
 from selfsup.errors import UserError
-from selfsup.source import Broken, Labels
+from selfsup.source import Annotations, Broken, Labels
 from selfsup.spec import ClipSpec, Spec
 
 LOOKED = 16  # videos whose headers are looked at
@@ -47,6 +47,7 @@ class Videos:
     ) -> None:  # fmt: skip
         self.root, self.paths, self.labels = os.fsencode(root), paths.cast(pa.large_binary()), labels
         self.name, self.notes = name or root, notes
+        self.frame_labels: Annotations | None = None
         self.jpeg: bool | None = None
         self.streamed = False
         self._made: Conformed | None = None
@@ -147,12 +148,13 @@ class Videos:
         taken = copy.copy(self)
         taken.paths = self.paths.take(pa.array(indices))
         taken.labels = self.labels and self.labels.take(indices)
+        taken.frame_labels = self.frame_labels and self.frame_labels.take(indices)
         taken._made = self._made and self._made.some(taken, indices)
         return taken
 
     def fingerprint(self) -> str:
         """Return a hash of all relative paths in order, and of the labels, but not of the files' contents."""
-        return fingerprint(self.paths, self.labels)
+        return fingerprint(self.paths, self.labels, self.frame_labels)
 
 
 class Conformed(ABC):
@@ -162,7 +164,7 @@ class Conformed(ABC):
 
     def __init__(self, videos: Videos, rate: float, side: int) -> None:
         self.videos, self.rate, self.side = videos, rate, side
-        self.name, self.labels = videos.name, videos.labels
+        self.name, self.labels, self.frame_labels = videos.name, videos.labels, videos.frame_labels
         self.notes: tuple[str, ...] = ()
 
     @abstractmethod
