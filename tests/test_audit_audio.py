@@ -117,19 +117,20 @@ def test_nothing_is_found_in_recordings_that_are_alike() -> None:
     assert gain.mean < 1.5 * gain.half
 
 
+MASKED = ("data2vec_audio", "hubert", "wav2vec2")  # a probe that sees one cue has no steps to mask
+
+
 @pytest.mark.parametrize("name", [name for name in TASKS if find_task(name).takes("audio")])
 def test_every_task_on_recordings_is_audited_or_says_why_not(name: str) -> None:
     if find_task(name).needs_labels:
         pytest.skip("labels are no free labels")
     audited = Trial(name, Melody("melody", 64), SHORT, seed=0, device="cpu", quiet=True, steps=1)
-    try:
-        answers = audited.learn(audited.probes(["level"]), {}, 1).answers
-    except UserError as error:
-        told, finite = str(error), True
-    else:
-        told, finite = "", bool(np.isfinite(answers.scores["level"]).all())
-    assert finite
-    assert not told or "masks what a transformer over samples sees" in told
+    if name in MASKED:
+        with pytest.raises(UserError, match="masks what a transformer over samples sees"):
+            audited.learn(audited.probes(["level"]), {}, 1)
+        return
+    answers = audited.learn(audited.probes(["level"]), {}, 1).answers
+    assert np.isfinite(answers.scores["level"]).all()
     assert audited.task.counters.keys() <= SOUND_CUES.keys() or find_task(name).kind != "audio"
 
 

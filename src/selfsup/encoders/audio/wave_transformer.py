@@ -23,9 +23,10 @@ CHANNELS = (64, 64, 128, 128, 192, 192, 192)  # of the convolutions: 512 each in
 class WaveTransformer(nn.Module):
     """Seven strided convolutions, a latent every 320 samples (20 ms at 16 kHz), and a transformer over them.
 
-    `name`: `wav2vec2-small`, the architecture of Baevski et al., 2020, with 4 blocks of width 192 in place of 12 of 768
-    and without dropout; or a wav2vec2, hubert or data2vec-audio model whose configuration is on this machine (a folder,
-    or OWNER/NAME in the Hugging Face cache). The representation is the mean of the transformer's output over time.
+    `name`: `wav2vec2-small`, the architecture of Baevski et al., 2020, with 4 blocks of width 192 (12 of 768),
+    normalized before attention and MLP as in its large model, without dropout; or a wav2vec2, hubert or data2vec-audio
+    model whose configuration is on this machine (a folder, or OWNER/NAME in the Hugging Face cache). The representation
+    is the mean of the transformer's output over time.
     """
 
     def __init__(self, name: str, spec: WaveSpec, pretrained: bool = False) -> None:
@@ -118,7 +119,7 @@ def _preset(hf: Any) -> Any:
     return hf.Wav2Vec2Model(
         hf.Wav2Vec2Config(
             hidden_size=WIDTH, num_hidden_layers=LAYERS, num_attention_heads=HEADS, intermediate_size=4 * WIDTH,
-            conv_dim=CHANNELS, initializer_range=WIDTH**-0.5, **_UNMASKED, **_CALM,
+            conv_dim=CHANNELS, do_stable_layer_norm=True, initializer_range=WIDTH**-0.5, **_UNMASKED, **_CALM,
         )
     )  # fmt: skip
 

@@ -21,8 +21,7 @@ class SpanMask(nn.Module):
         super().__init__()
         if not hasattr(encoder, "contexts"):
             raise UserError(f"{name} masks what a transformer over samples sees: give --encoder wav2vec2-small")
-        with torch.no_grad():
-            self.steps = encoder.latents(encoder.spec.example(1)).shape[1]
+        self.steps = (encoder.spec.length - encoder.reach) // encoder.stride + 1
         self.count, self.span = round(mask_ratio * self.steps), min(span, self.steps)
         if not 2 <= self.count < self.steps:
             raise UserError(

@@ -65,7 +65,8 @@ class HuBERT(Task):
         self.second_round, self.temperature = second_round, temperature
         self.mask = SpanMask("hubert", encoder, mask_ratio, span)
         self.guess = nn.Linear(encoder.dim, out_dim)
-        self.units = nn.Parameter(torch.randn(2, num_units, out_dim))  # of both rounds
+        # of both rounds; only directions count, and short vectors turn faster
+        self.units = nn.Parameter(0.05 * torch.randn(2, num_units, out_dim))
         self.sound = Units(encoder, num_units)
 
     def samples(self, source: Source) -> Source:
