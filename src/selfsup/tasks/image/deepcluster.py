@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selfsup.base.distributed import gather
+from selfsup.base.distributed import from_first, gather
 from selfsup.losses import product, sinkhorn, unit
 from selfsup.nn.heads import each_view, mlp
 from selfsup.nn.image.pairs import view_panels
 from selfsup.source import Source
 from selfsup.spec import ImageSpec
-from selfsup.task import Batch, Encoder, Loss, Panel, Task, at_most_samples
+from selfsup.task import Batch, Encoder, Loss, Panel, Task, at_most_samples, one_each
 from selfsup.tasks.image.deepcluster_kmeans import spherical_kmeans
 from selfsup.views.image import ImageViews, preset
 
@@ -79,7 +79,7 @@ class DeepCluster(Task):
     @classmethod
     def resolve(cls, source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
         """The number of samples, and no more clusters than samples."""
-        return {"num_items": len(source)} | at_most_samples(source, given, cls, "num_clusters")
+        return one_each(source, given, "num_items") | at_most_samples(source, given, cls, "num_clusters")
 
     def views(self, spec: ImageSpec) -> ImageViews:
         """Return SwAV's two large and six small views."""
@@ -118,8 +118,9 @@ class DeepCluster(Task):
             known = bank.abs().sum(1) > 0  # the last, incomplete batch of an epoch is dropped
             seed = epoch * len(self.centroids) + head
             # from new rows: from the last centroids the clusters hardly change, and the features lose rank
-            self.centroids[head], label = spherical_kmeans(bank[known], self.centroids.shape[1], seed)
-            self.labels[head, known] = label
+            centroids, label = spherical_kmeans(bank[known], self.centroids.shape[1], seed)
+            # on a GPU sums differ from one process to the next, and with them the labels
+            self.centroids[head], self.labels[head, known] = from_first(centroids), from_first(label)
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
         """Return the large and small views of each image."""
