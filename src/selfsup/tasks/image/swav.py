@@ -10,10 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selfsup.base.distributed import gather
 from selfsup.losses import product, sinkhorn, unit
-from selfsup.nn.heads import each_view, mlp
-from selfsup.nn.image.pairs import view_panels
+from selfsup.nn.heads import mlp
+from selfsup.nn.image.pairs import all_crops, view_panels
 from selfsup.nn.queue import Queue
 from selfsup.source import Source
 from selfsup.spec import ImageSpec
@@ -93,7 +92,7 @@ class SwAV(Task):
 
     def loss(self, batch: Batch) -> Loss:
         """Return the cross-entropy between each large view's assignment and the other views' predictions."""
-        z = [gather(view) for key in ("x", "local") for view in each_view(self.embed, batch[key])]
+        z = all_crops(self.embed, batch)
         self.large = [view.detach() for view in z[:2]]
         predictions = [F.log_softmax(self.scores(view) / self.temperature, 1) for view in z]
         losses = []
