@@ -378,7 +378,7 @@ def test_more_negatives_or_clusters_than_samples(task: str, option: str) -> None
     digits, flag = open_data("digits"), option.replace("_", "-")
     with pytest.raises(UserError, match=f"--{flag} 5,000 is more than there are samples \\(1,797\\)"):
         resolve_task(task, digits, {option: 5000})
-    assert resolve_task(task, digits.take(np.arange(70)), {})[2][option] == 70
+    assert resolve_task(task, digits.take(np.arange(70)), {})[2][option] == (70 if option == "queue_size" else 35)
     assert resolve_task(task, digits, {option: 1797})[2][option] == 1797
 
 
