@@ -30,6 +30,7 @@ from selfsup.data.index import pack
 from selfsup.data.npz import npz_names, read_npy, read_npz
 from selfsup.data.paths import find_paths
 from selfsup.data.tables import Table, open_table, plain
+from selfsup.data.video import Videos
 from selfsup.errors import UserError
 from selfsup.source import Labels, Source
 
@@ -291,6 +292,22 @@ def sample_paths(source: Source) -> pa.Array:
     return pack(os.fsencode(source.path(i)) for i in range(len(source)))
 
 
+def _known_paths(source: Source) -> pa.Array:
+    """Return the paths that a table may name: those of the samples, and of the videos that several of them are of."""
+    paths = sample_paths(source)
+    if isinstance(source, Videos) and source.owners is not None:
+        videos = sample_paths(source.whole())
+        paths = pa.concat_arrays([paths, videos.filter(pc.invert(pc.is_in(videos, value_set=paths)))])
+    return paths
+
+
+def _files_of(source: Any, known: pa.Array) -> NDArray[np.int64]:
+    """Return the place among the known paths (N,) of that of each sample's whole file."""
+    if isinstance(source, Videos):
+        return pc.index_in(source.paths, value_set=known).to_numpy().astype(np.int64)
+    return np.unique(source.owners, return_index=True)[1][source.owners]  # the first page has the path of the file
+
+
 def _has_numbers(source: Source) -> bool:
     return source.path(0) == "0"  # samples that have numbers, not paths
 
@@ -425,7 +442,7 @@ def known_column(cells: tuple[str, ...], names: tuple[str, ...]) -> int | None:
 def _has(source: Source, cell: str) -> bool:
     """Tell whether a cell is the path of a sample."""
     try:
-        find_paths(sample_paths(source), pa.array([os.fsencode(cell)], pa.large_binary()), "", source.name)
+        find_paths(_known_paths(source), pa.array([os.fsencode(cell)], pa.large_binary()), "", source.name)
     except UserError:
         return False
     return True
@@ -435,18 +452,21 @@ def _by_path(source: Source, name: str, given: pa.Array, values: pa.Array | list
     """Return the labels of samples by their paths, and how paths were matched."""
     several = isinstance(values, list) and any(map(_is_list, values))
     label = _packed(values) if isinstance(values, list) else values
-    place, notes = find_paths(sample_paths(source), given, name, source.name)
-    last = np.full(len(source), -1)
+    known = _known_paths(source)
+    place, notes = find_paths(known, given, name, source.name)
+    last = np.full(len(known), -1)
     last[place[::-1]] = np.arange(len(place))[::-1]  # the first row of each sample
     differs = pc.not_equal(label.take(pa.array(last[place])).fill_null(b""), label.fill_null(b""))
     if pc.any(differs).as_py():
         some = os.fsdecode(given.filter(differs)[0].as_py())
         raise UserError(f"{name} gives {some!r} two different labels; keep one row for each path")
-    if isinstance(source, Files) and source.all_pages and source.pages is not None:
-        firsts = np.maximum.accumulate(np.where(source.pages == 0, np.arange(len(source)), 0))
-        if ((last < 0) & (last[firsts] >= 0)).any():
-            notes = [*notes, "the label of a file is that of all its pages"]
-        last = np.where(last < 0, last[firsts], last)
+    owners = getattr(source, "owners", None)
+    if owners is not None:
+        last, of_files = last[: len(source)], last[_files_of(source, known)]
+        if ((last < 0) & (of_files >= 0)).any():
+            parts = "windows" if source.kind == "video" else "pages"
+            notes = [*notes, f"the label of a file is that of all its {parts}"]
+        last = np.where(last < 0, of_files, last)
     return read_labels(label.take(pa.array(last, mask=last < 0)), several=several), notes
 
 
