@@ -125,7 +125,14 @@ def fingerprint(paths: pa.Array, *labels: Labels | Annotations | None, more: byt
     digest = hashlib.blake2b(digest_size=8)
     for start in range(0, len(paths), BLOCK):
         digest.update(b"\0".join([*paths[start : start + BLOCK].to_pylist(), b""]))
-    digest.update(more)
+    for one in (more, *(given.digest() for given in labels if given is not None)):
+        digest.update(one)
+    return digest.hexdigest()
+
+
+def fingerprint_of_generated(name: str, numbers: NDArray[np.int64], *labels: Labels | Annotations | None) -> str:
+    """Return a hash of the name of generated samples, of their numbers and of their labels."""
+    digest = hashlib.blake2b(name.encode() + numbers.tobytes(), digest_size=8)
     for given in labels:
         if given is not None:
             digest.update(given.digest())

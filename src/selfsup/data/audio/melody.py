@@ -8,7 +8,6 @@ or with `:voice` who sings. Notes lead to the next one by rule, so that there is
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfsup.data.audio.windows import measured, wave_spec, waves_only
+from selfsup.data.index import fingerprint_of_generated
 from selfsup.source import Annotations, Labels
 from selfsup.spec import Spec, WaveSpec
 
@@ -89,11 +89,7 @@ class Melody:
 
     def fingerprint(self) -> str:
         """Return a hash of the numbers and the labels."""
-        digest = hashlib.blake2b(self.name.encode() + self.numbers.tobytes(), digest_size=8)
-        for labels in (self.labels, self.frame_labels):
-            if labels is not None:
-                digest.update(labels.digest())
-        return digest.hexdigest()
+        return fingerprint_of_generated(self.name, self.numbers, self.labels, self.frame_labels)
 
 
 def _notes(tunes: Sequence[Tune]) -> Annotations:

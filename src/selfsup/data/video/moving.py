@@ -10,7 +10,6 @@ found there is an artefact.
 from __future__ import annotations
 
 import copy
-import hashlib
 from functools import cache, lru_cache
 from typing import NamedTuple
 
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from selfsup.data.index import fingerprint_of_generated
 from selfsup.data.video.clips import clip_spec, clips_only, stored_side
 from selfsup.data.video.tracks import Tracks
 from selfsup.errors import UserError
@@ -136,11 +136,7 @@ class Moving:
 
     def fingerprint(self) -> str:
         """Return a hash of the name, the numbers and the labels."""
-        digest = hashlib.blake2b(self.name.encode() + self.numbers.tobytes(), digest_size=8)
-        for labels in (self.labels, self.frame_labels):
-            if labels is not None:
-                digest.update(labels.digest())
-        return digest.hexdigest()
+        return fingerprint_of_generated(self.name, self.numbers, self.labels, self.frame_labels)
 
 
 @cache
