@@ -77,7 +77,8 @@ def main() -> None:
     before = page.read_text() if page.exists() else ""
     kept = {m[1]: m[0].splitlines() for m in re.finditer(r"### (\w+)\n.*?(?=\n##|\Z)", before, re.DOTALL)}
     runs = runs_by_task(options.runs)
-    about = f"Every task on `{options.data}`, those for videos on `moving`; built by `python docs/gallery.py`."
+    others = "those for videos on `moving`, for recordings on `melody`"
+    about = f"Every task on `{options.data}`, {others}; built by `python docs/gallery.py`."
     lines = ["# Gallery", "", about, ""]
     section = ""
     for task in selfsup.list_tasks():
@@ -87,7 +88,7 @@ def main() -> None:
         if wanted is not None and task.name not in wanted and task.name in kept:
             lines += [*kept[task.name], ""]
         else:
-            data = "moving" if task.kind == "video" else options.data
+            data = {"video": "moving", "audio": "melody"}.get(task.kind, options.data)
             lines += entry(task, data, runs.get(task.name), folder)
             print(task.name, flush=True)
     page.write_text(re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).rstrip() + "\n")

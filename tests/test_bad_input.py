@@ -378,5 +378,16 @@ def test_more_negatives_or_clusters_than_samples(task: str, option: str) -> None
     digits, flag = open_data("digits"), option.replace("_", "-")
     with pytest.raises(UserError, match=f"--{flag} 5,000 is more than there are samples \\(1,797\\)"):
         resolve_task(task, digits, {option: 5000})
-    assert resolve_task(task, digits.take(np.arange(70)), {})[2][option] == 70
+    assert resolve_task(task, digits.take(np.arange(70)), {})[2][option] == (70 if option == "queue_size" else 35)
     assert resolve_task(task, digits, {option: 1797})[2][option] == 1797
+
+
+@pytest.mark.parametrize("task", ["instance", "deepcluster"])
+def test_what_is_stored_for_each_sample_has_their_number(task: str) -> None:
+    digits = open_data("digits")
+    for wrong in (5, 5000):
+        with pytest.raises(UserError, match=f"--num-items is the number of samples \\(1,797\\), not {wrong:,}"):
+            resolve_task(task, digits, {"num_items": wrong})
+    with pytest.raises(UserError, match="--num-items is the number of samples"):
+        resolve_task("combined", digits, {"tasks": f"rotation,{task}", "options": {f"{task}.num_items": 5}})
+    assert resolve_task(task, digits, {"num_items": 1797})[2]["num_items"] == 1797

@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from selfsup.base.distributed import from_first
 from selfsup.encoders import build_encoder
 from selfsup.nn.norm import synchronised
 from selfsup.tasks import TASKS, find_task
@@ -39,6 +40,8 @@ def work(rank: int, jobs, wanted, failures, ports, device: str) -> None:
         if rank < world:
             store = dist.TCPStore("127.0.0.1", port, is_master=False)
             dist.init_process_group("gloo", store=store, rank=rank, world_size=world)
+            if from_first(torch.tensor(rank)):
+                failures.put(f"rank {rank} keeps what it computed itself")
             for name in jobs if world == 2 else FOUR:
                 task, batch = jobs[name]
                 found = step(task, {key: value[rank::world] for key, value in batch.items()}, device)

@@ -26,6 +26,7 @@ from selfsup.tasks import TASKS, find_task
 from selfsup.tasks.image.rotation import Rotation, all_rotations
 from selfsup.tasks.resolve import resolve_task
 from selfsup.tasks.semi.s4l import S4L
+from selfsup.train.optim import build_optimizer
 from selfsup.train.signals import Interrupted
 from selfsup.views.image import Crop, ImageViews
 from selfsup.views.image.labelled import shifted
@@ -167,9 +168,6 @@ def test_any_other_pretext(digits: Arrays, monkeypatch: pytest.MonkeyPatch) -> N
 REFUSED = {  # and a part of the reason
     **dict.fromkeys(("bert", "declutr", "next_word", "simcse", "s4l", "supervised"), "does not learn from unlabelled"),
     **{name: "does not learn from unlabelled" for name in TASKS if find_task(name).kind == "video"},
-    **dict.fromkeys(
-        ("bigan", "context_encoder", "dino", "dinov2", "ibot", "simsiam", "swav"), "sets learning rates of its own"
-    ),
     "combined": "combined is several tasks itself",
 }
 
@@ -200,6 +198,45 @@ def test_every_pretext_shares_its_encoder_with_the_classifier_or_is_refused(name
     assert loss.value.isfinite()
     assert task.representation() is task.encoder
     assert len(task.eval().panels(batch, guess=True)) == 16
+
+
+@pytest.mark.parametrize("name", [name for name in TASKS if find_task(name).kind == "image"])
+def test_every_task_is_combined_with_another_or_refused(name: str) -> None:
+    source, other = images(), "denoising" if name == "rotation" else "rotation"
+    given = {"tasks": f"{other},{name}", "options": {f"{name}.{k}": v for k, v in OPTIONS.get(name, {}).items()}}
+    torch.manual_seed(0)
+    encoder = build_encoder(find_task(name).small_encoder, SPEC)
+    if name in REFUSED or name == "split_brain":
+        with pytest.raises(UserError, match=REFUSED.get(name, "split_brain changes its encoder")):
+            find_task("combined")(encoder, **resolve_task("combined", source, given)[2])
+        return
+    task = find_task("combined")(encoder, **resolve_task("combined", source, given)[2])
+    views = task.views(SPEC)
+    batch = views.finish(next(iter(batches(source, views, batch_size=16, seed=0, start=0, steps=1, workers=0))).batch)
+    loss = task.loss(batch)
+    parts = [loss.metrics[f"{part}_loss"] for part in (other, name)]
+    torch.testing.assert_close(loss.value.detach(), torch.stack(parts).sum())
+    weights = [p for p in encoder.parameters() if p.requires_grad]
+    assert sum(g is not None for g in torch.autograd.grad(loss.value, weights, allow_unused=True)) > len(weights) / 2
+    task.after_step()
+
+
+def test_parts_set_the_learning_rates_of_their_own_heads_at_the_progress_of_the_whole() -> None:
+    torch.manual_seed(0)
+    encoder = build_encoder("convnet", SPEC)
+    options = {"swav.queue_size": 0, "swav.freeze_prototypes": 0.5}
+    combined = find_task("combined")(encoder, tasks="simsiam,swav", options=options)
+    semi = S4L(build_encoder("convnet", SPEC), num_classes=4, pretext="simsiam")
+    for task, wanted in (
+        (combined, {"encoder": 0.1, "parts.simsiam.predictor": 1.0, "parts.swav.projector": 0.1}),
+        (semi, {"encoder": 0.1, "head": 0.1, "pretext.projector": 0.1, "pretext.predictor": 1.0}),
+    ):
+        for progress, resting in ((0.4, 0.0), (0.6, 0.1)):
+            task.progress = progress
+            groups = build_optimizer(task, "sgd", 1.0, 0.0).param_groups
+            rates = {group["child"]: task.lr_of(group["child"], 0.1, 1.0) for group in groups}
+            assert rates.items() >= wanted.items()
+            assert rates.get("parts.swav.prototypes", resting) == resting
 
 
 def test_defaults_for_the_training_of_a_part_are_not_used_and_that_is_said(digits: Arrays, capsys) -> None:

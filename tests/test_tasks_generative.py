@@ -258,7 +258,6 @@ def test_parts_of_combined_take_from_the_data_what_they_take_alone() -> None:
         ({"tasks": "rotation"}, "two or more"),
         ({"tasks": "rotation,rotatoin"}, "rotation"),
         ({"tasks": "rotation,supervised"}, "supervised"),
-        ({"tasks": "rotation,context_encoder"}, "learning rates"),
         ({"tasks": "rotation,split_brain"}, "changes its encoder"),
         ({"weights": "1"}, "2 positive numbers"),
         ({"options": {"rotation.pda": 1}}, "rotation.pad"),

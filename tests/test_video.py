@@ -11,8 +11,11 @@ import torch
 from PIL import Image
 
 import selfsup
+from selfsup.base.opening import data_opened
 from selfsup.cli import main
 from selfsup.commands.label import _shown
+from selfsup.data.index import pack
+from selfsup.data.labels import with_labels
 from selfsup.data.open import open_data
 from selfsup.data.video import Moving, Stored, Videos
 from selfsup.data.video.store import open_frames
@@ -20,8 +23,10 @@ from selfsup.encoders import build_encoder
 from selfsup.encoders.video.vit_clip import cubes, uncubes
 from selfsup.errors import UserError
 from selfsup.evaluation.carry import carry, one_hot, score
-from selfsup.reports.finding import read_sample
-from selfsup.source import Broken
+from selfsup.evaluation.parts import make_parts
+from selfsup.evaluation.targets import TARGETS, split
+from selfsup.reports.finding import _window, read_sample
+from selfsup.source import Broken, Labels
 from selfsup.spec import Clip, ClipSpec, read_spec
 from selfsup.views.image.crop import Crop
 from selfsup.views.video import ClipViews, Cut
@@ -197,6 +202,69 @@ def test_the_first_seconds_of_a_video_are_shown(tmp_path: Path) -> None:
     with Image.open(io.BytesIO(animation)) as image:
         assert (image.n_frames, image.size) == (20, (192, 96))
     assert _shown(videos, 1, 768) is None
+
+
+@pytest.mark.parametrize("store", ["uint8", "none"])
+def test_windows_of_a_long_video_are_samples(store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    levels_ = [4 * k % 200 for k in range(130)]
+    write_video(tmp_path / "v" / "b" / "long.mp4", greys(levels_))  # 13 s
+    write_video(tmp_path / "v" / "a" / "short.mp4", greys([9] * 20))
+    (tmp_path / "v" / "a" / "text.mp4").write_text("this is a text")
+    with data_opened(window=3):
+        videos = open_data(tmp_path / "v", "folders")
+    assert isinstance(videos, Videos)
+    assert "windows of about 3 s of 3 videos; 1 do not say" in capsys.readouterr().err
+    paths = [videos.path(i) for i in range(len(videos))]
+    assert paths == ["a/short.mp4", "a/text.mp4", *(f"b/long.mp4#t={s}" for s in (0, 3.25, 6.5, 9.75))]
+    assert videos.labels.ids.tolist() == [0, 0, 1, 1, 1, 1]
+    source = videos.conform(videos.spec(size=28, store=store))
+    assert [source.extent(i) for i in (0, 2, 3, 4, 5)] == [20, 32, 33, 33, 32]
+    whole = np.concatenate([source.read(i) for i in range(2, 6)])
+    assert np.abs(np.array(levels(whole)) - levels_).max() <= 4
+    taken = source.take(np.array([4, 0]))
+    assert np.array_equal(taken.frames(0, np.array([1])), source.frames(4, np.array([1])))
+    assert taken.fingerprint() != source.take(np.array([3, 0])).fingerprint()
+    if store == "uint8":
+        assert source.motion(4).shape == (33,)
+        assert len(set(source.files)) == 3, "each video is decoded once"
+    for whole_too in (videos, open_data(tmp_path / "v")):
+        for path, first in (("b/long.mp4#t=6.5", 65), ("b/long.mp4#t=0", 0)):
+            places = {whole_too.path(i): i for i in range(len(whole_too))}
+            shown = _window(whole_too, places, path, 64, 8)
+            assert isinstance(shown, Clip)
+            assert abs(levels(shown.frames)[0] - levels_[first]) <= 3, "found by seeking"
+    assert _window(videos, {"b/long.mp4": 2}, "b/long.mp4#t=nan", 64, 8) is None
+    (tmp_path / "few.csv").write_text("path,label\nb/long.mp4,x\nb/long.mp4#t=6.5,y\na/short.mp4,x\n")
+    few = with_labels(videos, tmp_path / "few.csv")
+    assert few.labels.ids.tolist() == [0, -1, 0, 0, 1, 0]
+    (tmp_path / "few.csv").write_text("b/long.mp4#t=0,x\na/short.mp4,y\n")
+    few = with_labels(videos, tmp_path / "few.csv")
+    assert few.labels.ids.tolist() == [1, -1, 0, -1, -1, -1], "a label of a window is its own"
+    with data_opened(window=3), pytest.raises(UserError, match="--window is for folders of videos"):
+        open_data("digits")
+    for value in ("0", "inf", "x"):
+        with pytest.raises(UserError, match="--window"), data_opened(window=value):
+            pass
+
+
+def test_windows_of_a_video_are_not_divided(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("selfsup.evaluation.parts.ENOUGH", 50)
+    videos = Videos("v", pack([b"%02d.mp4" % (k // 5) for k in range(600)]))
+    videos.parts = np.zeros((600, 2))
+    videos.labels = Labels.of([["a", "b"][k // 5 % 2] for k in range(600)])
+    rest, aside = split(videos, 0)
+    assert len(aside) == 120
+    assert len(rest) == 480
+    assert not {videos.path(i) for i in rest.tolist()} & {videos.path(i) for i in aside.tolist()}
+    for few in (videos.take(np.arange(100)), videos):
+        parts = make_parts(few, None, TARGETS["classes"], 0)
+        if parts.folds is None:
+            assert not {parts.train.path(i) for i in range(480)} & {parts.test.path(i) for i in range(120)}
+        else:
+            assert all(len({int(parts.folds[i]) for i in range(k, k + 5)}) == 1 for k in range(0, 100, 5))
+    one = videos.take(np.arange(5))
+    with pytest.raises(UserError, match="no class of v has labels in two files"):
+        split(one, 0)
 
 
 def test_bad_options_are_one_line(tmp_path: Path) -> None:

@@ -83,8 +83,8 @@ def _opening(words: list[str]) -> tuple[list[str], dict[str, Any]]:
     for word in waiting:
         if word == "--follow-links":
             given["follow_links"] = True
-        elif word == "--pages" or word.startswith("--pages="):
-            given["pages"] = word.partition("=")[2] if "=" in word else next(waiting, "")
+        elif (name := word.partition("=")[0]) in ("--pages", "--window"):
+            given[name[2:]] = word.partition("=")[2] if "=" in word else next(waiting, "")
         else:
             rest.append(word)
     return rest, given
@@ -328,5 +328,6 @@ _ABOUT = """Learn representations from unlabelled data, and find out whether the
 
 Every command takes --help; every result is JSON with --json. Start with `selfsup demo`.
 
-Commands that open data also take --pages first|all|N (pages of a TIFF, frames of an animation; the first by default)
-and --follow-links (links to folders are left out by default). What is left out of the data is said."""
+Commands that open data also take --pages first|all|N (pages of a TIFF, frames of an animation; the first by default),
+--window SECONDS (parts of long videos as samples of their own) and --follow-links (links to folders are left out by
+default). What is left out of the data is said."""

@@ -26,6 +26,7 @@ from selfsup.data.image import Files
 from selfsup.data.image.cache import Decoded
 from selfsup.encoders import build_encoder, spec_of_weights
 from selfsup.errors import UserError
+from selfsup.nn.ema import Momentum, first_momentum
 from selfsup.nn.norm import synchronised
 from selfsup.run import Run, differences, versions
 from selfsup.source import Source
@@ -47,6 +48,7 @@ STARTED = {
     ".tokenizer.json.part",
 }  # may remain if a run is killed before the recipe is written
 SOMETIMES = ("milestones", "encoder_lr", "low_res_first", "drop_tokens")  # parts of a plan that most do not have
+MANY = 10**9  # samples: more than any batch
 MIN_SIZE = 8  # pixels a side of an image, at least
 
 
@@ -63,6 +65,7 @@ class Resolved:
     pretrained: bool
     init: Run | None
     labels: str | None  # as given
+    of_data: tuple[str, ...]  # what is not its default because of the data, in words
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ class Built:
     precision: str
     seed: int
     chosen: bool  # the precision was "auto"
+    of_data: tuple[str, ...]  # as in `Resolved`, and the batch
 
 
 def resolve(
@@ -111,7 +115,8 @@ def resolve(
         whole: Any = init.spec
         spec, encoder = replace(whole, **changed), init.encoder_name
     source.conform(spec)
-    return Resolved(name, task_class, hyperparameters, source, spec, encoder, pretrained, init, labels)
+    of_data = _of_data(task_class, hyperparameters, given)
+    return Resolved(name, task_class, hyperparameters, source, spec, encoder, pretrained, init, labels, of_data)
 
 
 def build(
@@ -128,13 +133,15 @@ def build(
             load_weights(encoder, asked.init.load().state_dict(), asked.init.folder)
         task = asked.task(synchronised(encoder, fabric.device), **asked.hyperparameters)
     source = task.samples(asked.source)
+    of_data = asked.of_data
     if batch_size is None:
-        batch_size = default_batch(asked.task, len(source), fabric.world_size)
+        batch_size, usual = (default_batch(asked.task, n, fabric.world_size) for n in (len(source), MANY))
+        of_data += (f"batch {batch_size:,} (by default {usual:,})",) if batch_size < usual else ()
     if batch_size > len(source):
         raise UserError(f"--batch-size must be at most {len(source)} (the number of samples), not {batch_size}")
     resolved = resolve_precision(precision, fabric.device)
     return Built(
-        asked, task, source, task.views(asked.spec), fabric, batch_size, resolved, seed, precision == "auto"
+        asked, task, source, task.views(asked.spec), fabric, batch_size, resolved, seed, precision == "auto", of_data
     )  # fmt: skip
 
 
@@ -194,7 +201,7 @@ def run(
                 return before
         if fabric.is_global_zero and not before:
             asked.spec.save(folder)
-            say(*_notes(built), *_rates(built, plan, given))
+            say(*_notes(built), *_chosen(built, steps), *_rates(built, plan, given))
             _write(recipe, folder)
         source = built.source if cache is None else _cached(built.source, asked.spec, cache)
         quiet = quiet or not fabric.is_global_zero
@@ -303,6 +310,27 @@ def _notes(built: Built) -> tuple[str, ...]:
     if len(built.source) == 1 and built.task.coupled:
         notes += (f"one sample: where {built.asked.name} compares samples with each other, it learns nothing",)
     return notes
+
+
+def _of_data(task: type[Task], values: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the hyper-parameters that `Task.resolve` chose in place of a default, with their values, in words."""
+    found = []
+    for key, parameter in task.hyperparameters().items():
+        if isinstance(values[key], dict):  # options of a part of the task
+            found += [f"{own} {value}" for own, value in values[key].items() if own not in (given.get(key) or {})]
+        elif key not in given and parameter.default not in (parameter.empty, values[key]):
+            found.append(f"{key} {values[key]} (by default {parameter.default})")
+    return tuple(found)
+
+
+def _chosen(built: Built, steps: int) -> tuple[str, ...]:
+    """Return in one line what follows the number of samples and steps."""
+    chosen, parts = built.of_data, built.task.modules()
+    if any(isinstance(part, Momentum) and part.start is None for part in parts):
+        chosen += (f"momentum {first_momentum(steps):.3g} at first",)
+    if not chosen:
+        return ()
+    return (f"{built.asked.name} with {len(built.source):,} samples and {steps:,} steps: {', '.join(chosen)}",)
 
 
 def _rates(built: Built, plan: Plan, given: Mapping[str, Any]) -> tuple[str, ...]:

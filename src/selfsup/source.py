@@ -66,6 +66,72 @@ class Labels:
         return hashlib.blake2b(repr(self.classes).encode() + self.ids.tobytes(), digest_size=8).digest()
 
 
+@dataclass(frozen=True)
+class Annotations:
+    """Labels inside of samples: intervals of time that do not overlap within a sample.
+
+    Sample i has the intervals `first[i]` to `first[i + 1]`, (N + 1,) int64, of `starts` and `ends` (M,) float64, in
+    seconds from its beginning and in their order, and `ids` (M,) int64, the numbers of `classes`. An end belongs to
+    what follows. `lengths` (N,) float64: how long a sample is, in seconds, by the file of its annotations; nan where
+    that does not say. `notes`: what was done to read them.
+    """
+
+    first: NDArray[np.int64]
+    starts: NDArray[np.float64]
+    ends: NDArray[np.float64]
+    ids: NDArray[np.int64]
+    classes: tuple[str, ...]
+    lengths: NDArray[np.float64]
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        owners: NDArray[np.int64],
+        starts: NDArray[np.float64],
+        ends: NDArray[np.float64],
+        labels: Labels,
+        lengths: NDArray[np.float64],
+        notes: tuple[str, ...] = (),
+    ) -> Annotations:
+        """Return the intervals (M,) of samples `owners` (M,) in any order; those without a label are left out."""
+        order = np.lexsort((starts, owners))
+        order = order[labels.ids[order] >= 0]
+        first = np.searchsorted(owners[order], np.arange(len(lengths) + 1))
+        return cls(first, starts[order], ends[order], labels.ids[order], labels.classes, lengths, notes)
+
+    @property
+    def owners(self) -> NDArray[np.int64]:
+        """The sample of each interval (M,)."""
+        return np.repeat(np.arange(len(self.lengths)), np.diff(self.first))
+
+    def at(self, index: int, times: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Return the numbers of the classes of a sample at times in seconds, -1 where it has no label."""
+        mine = slice(self.first[index], self.first[index + 1])
+        times = times + 1e-6  # a frame that begins with an interval is in it, however both were rounded
+        place = np.searchsorted(self.starts[mine], times, "right") - 1
+        ids, ends = np.append(self.ids[mine], -1), np.append(self.ends[mine], np.inf)
+        found: NDArray[np.int64] = np.where(times < ends[place], ids[place], -1)
+        return found
+
+    def take(self, indices: NDArray[np.int64]) -> Annotations:
+        """Return the annotations of some samples; the classes stay."""
+        counts = np.diff(self.first)[indices]
+        first = np.concatenate([[0], np.cumsum(counts)])
+        rows = np.arange(first[-1]) + np.repeat(self.first[indices] - first[:-1], counts)
+        return replace(
+            self, first=first, starts=self.starts[rows], ends=self.ends[rows], ids=self.ids[rows],
+            lengths=self.lengths[indices],
+        )  # fmt: skip
+
+    def digest(self) -> bytes:
+        """Return a hash of all of them, a part of a source's fingerprint."""
+        digest = hashlib.blake2b(repr(self.classes).encode(), digest_size=8)
+        for part in (self.first, self.starts, self.ends, self.ids):
+            digest.update(part.tobytes())
+        return digest.digest()
+
+
 def natural_order(text: str) -> tuple[list[str | float], str]:
     """Return the key by which names sort with the numbers in them: 2 before 10."""
     parts = re.split(r"([0-9]+)", text)  # text, number, text, …
@@ -74,7 +140,10 @@ def natural_order(text: str) -> tuple[list[str | float], str]:
 
 @runtime_checkable
 class Source(Protocol):
-    """The interface of every source. Samples are numbered; the number of a sample never changes."""
+    """The interface of every source. Samples are numbered; the number of a sample never changes.
+
+    Those with labels inside of their samples have an attribute `frame_labels` too, `Annotations` or None.
+    """
 
     name: str
     kind: str  # of data: image, text, video

@@ -163,15 +163,31 @@ class Task(nn.Module, ABC):
         return {name: p for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
 
 
-def at_most_samples(source: Source, given: Mapping[str, Any], task: type[Task], *names: str) -> dict[str, Any]:
-    """Return the defaults of options that count samples (a queue, prototypes), limited to the number of samples.
+def at_most_samples(
+    source: Source, given: Mapping[str, Any], task: type[Task], *names: str, per: int = 1
+) -> dict[str, Any]:
+    """Return the options that count samples (a queue, prototypes) where these are too few for the default.
 
-    A longer queue would hold several past embeddings of each sample. Raises `UserError` for a given one that is
-    larger. For `Task.resolve`.
+    It is then their number by `per`, how many samples there should be for each, but 2 at least. A longer queue would
+    hold several past embeddings of each sample. Raises `UserError` for a given one that is larger than the number of
+    samples. For `Task.resolve`.
     """
     count, known = len(source), task.hyperparameters()
     for name in names:
         if isinstance(given.get(name), int) and given[name] > count:
             flag = name.replace("_", "-")
             raise UserError(f"--{flag} {given[name]:,} is more than there are samples ({count:,}); give fewer")
-    return {name: min(known[name].default, count) for name in names if name not in given}
+    most = min(count, max(2, count // per))
+    return {name: most for name in names if name not in given and most < known[name].default}
+
+
+def one_each(source: Source, given: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return the option that is the number of samples, by which a task finds what it stores for each of them.
+
+    Raises `UserError` for another number. For `Task.resolve`.
+    """
+    count = len(source)
+    if given.get(name, count) != count:
+        flag = name.replace("_", "-")
+        raise UserError(f"--{flag} is the number of samples ({count:,}), not {given[name]:,}; leave it out")
+    return {name: count}

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from selfsup.errors import RunFailed
+from selfsup.errors import RunFailed, UserError
 
 REMEDY = "set SELFSUP_CACHE to a folder that can be written"
 
@@ -22,6 +26,33 @@ def cache_folder() -> Path:
         return Path.home() / ".cache" / "selfsup"
     except RuntimeError:
         raise RunFailed(f"this user has no home folder for the cache: {REMEDY}") from None
+
+
+def derived_path(kind: str, file: bytes, about: list[Any], suffix: str) -> Path:
+    """Return where what is derived from a user's file is kept, named by the file's path, size and time and by `about`.
+
+    Another file of the same name has another place, and so has one that is not there.
+    """
+    state: tuple[int, ...] = ()
+    with contextlib.suppress(OSError):
+        found = os.stat(file)
+        state = found.st_size, found.st_mtime_ns
+    whole = [os.fsdecode(os.path.realpath(file)), *state, *about]
+    name = hashlib.blake2b(json.dumps(whole).encode(errors="surrogateescape"), digest_size=16).hexdigest()
+    return cache_folder() / kind / name[:2] / f"{name}{suffix}"
+
+
+def check_room(what: str, needed: float, remedy: str) -> None:
+    """Raise `UserError` where so many bytes will not fit on the disk of the cache."""
+    folder = cache_folder()
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if needed > 0.9 * free:
+        raise UserError(
+            f"{what} need about {needed / 2**30:.1f} GiB in the cache, where {free / 2**30:.1f} GiB are free: "
+            f"{remedy}set SELFSUP_CACHE to a larger disk"
+        )
 
 
 @contextmanager

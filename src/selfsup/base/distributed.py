@@ -32,6 +32,14 @@ def sum_over_ranks(x: Tensor) -> Tensor:
     return x if world_size() == 1 else _Sum.apply(x)
 
 
+def from_first(x: Tensor) -> Tensor:
+    """Return the first process's tensor, in every process."""
+    if world_size() > 1:
+        x = x.contiguous()
+        dist.broadcast(x, 0)
+    return x
+
+
 def global_mean(values: Tensor, weights: Tensor) -> Tensor:
     """Return the weighted mean of the values over all processes' samples; 0 where the weights sum to 0.
 

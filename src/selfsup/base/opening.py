@@ -1,8 +1,9 @@
-"""How data are opened by every command: the pages of files, and links to folders."""
+"""How data are opened by every command: the pages of files, windows of videos, and links to folders."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import NamedTuple
@@ -11,9 +12,13 @@ from selfsup.errors import UserError
 
 
 class Opening(NamedTuple):
-    """`pages`: 0 for the first page of each file, n for the page behind n others, None for all of them."""
+    """`pages`: 0 for the first page of each file, n for the page behind n others, None for all of them.
+
+    `window`: seconds of the parts of videos that are samples of their own; None for whole videos.
+    """
 
     pages: int | None = 0
+    window: float | None = None
     follow_links: bool = False
 
 
@@ -21,9 +26,17 @@ _opening: ContextVar[Opening] = ContextVar("opening", default=Opening())  # noqa
 
 
 @contextlib.contextmanager
-def data_opened(pages: str | int | None = None, follow_links: bool = False) -> Iterator[None]:
-    """Open data in this way meanwhile. `pages`: first, all or a number from 1. Raises `UserError` for anything else."""
-    token = _opening.set(Opening(_read_pages(pages), follow_links))
+def data_opened(
+    pages: str | int | None = None, window: str | float | None = None, follow_links: bool = False
+) -> Iterator[None]:
+    """Open data in this way meanwhile. Raises `UserError` for impossible values.
+
+    Args:
+        pages: first, all or a number from 1.
+        window: Seconds of a window of a video, above 0.
+        follow_links: Whether links to folders are followed.
+    """
+    token = _opening.set(Opening(_read_pages(pages), _read_window(window), follow_links))
     try:
         yield
     finally:
@@ -47,3 +60,15 @@ def _read_pages(pages: str | int | None) -> int | None:
     if number < 1:
         raise UserError(f"--pages is first, all or the number of a page from 1, not {pages!r}")
     return number - 1
+
+
+def _read_window(window: str | float | None) -> float | None:
+    if window is None:
+        return None
+    try:
+        seconds = float(window)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < math.inf:
+        raise UserError(f"--window is a number of seconds above 0, not {window!r}")
+    return seconds

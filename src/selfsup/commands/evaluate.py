@@ -16,17 +16,20 @@ from selfsup.run import Run
 if TYPE_CHECKING:
     from torch import nn
 
+    from selfsup.data.annotations import AnnotationsGiven
     from selfsup.data.labels import LabelsGiven
     from selfsup.data.open import DataGiven
     from selfsup.evaluation.few_labels import Classifier
     from selfsup.evaluation.result import Evaluation
+    from selfsup.source import Annotations, Labels, Source
 
     RunName = str | os.PathLike[str] | Run
     Data = DataGiven
+    Labelling = LabelsGiven | Annotations
     Numbers = str | Sequence[int | None]
     Names = str | Sequence[str]
 else:
-    RunName = Data = Numbers = Names = LabelsGiven = str  # what the command line can give
+    RunName = Data = Numbers = Names = LabelsGiven = Labelling = str  # what the command line can give
 
 
 def evaluate(
@@ -35,10 +38,11 @@ def evaluate(
     *,
     data: Data,
     test: Data | None = None,
-    labels: LabelsGiven | None = None,
-    test_labels: LabelsGiven | None = None,
+    labels: Labelling | None = None,
+    test_labels: Labelling | None = None,
     columns: str | None = None,
     target: str = "classes",
+    groups: LabelsGiven | None = None,
     shots: Numbers | None = None,
     protocol: Names | None = None,
     metrics: Names = "",
@@ -56,30 +60,37 @@ def evaluate(
     same encoder untrained, the raw pixels and their principal components; the same encoder is trained from scratch on
     the same labels, with and without pseudo-labels. Samples without a label serve what can use them, and are never
     measured on. Whatever a protocol chooses, it chooses on the drawn labels; the test part is only measured on. Data
-    other than those of pretraining show how well the encoder transfers. The result is also saved as evaluation.json in
-    the run folder, where `report` finds it. See docs/evaluation.md.
+    other than those of pretraining show how well the encoder transfers. With `--target frames` the labels are inside of
+    videos or sounds, frames are read, and all frames of a sample are on one side of the split. The result is also saved
+    as evaluation.json in the run folder, where `report` finds it. See docs/evaluation.md.
 
     Args:
         run: A finished run folder.
         data: Labelled data, from which the labels are drawn.
         test: Labelled data to measure on; by default a fifth of every class of the data, set aside first. Where that
             is fewer than 50 samples a class, every fifth is measured on in turn (cross-validation).
-        labels: Where the labels of the data are: 'folders', a CSV file (path,label) or an .npz file with y.
+        labels: Where the labels of the data are: 'folders', a CSV file (path,label) or an .npz file with y. For frames:
+            a CSV file (path,start,end,label; in seconds) or a folder of Praat TextGrids; by default those that the data
+            bring.
         test_labels: Where the labels of the test data are, in the same forms.
-        columns: The columns of a label file, path=COLUMN,label=COLUMN, where they are called otherwise.
-        target: The kind of labels: classes, numeric (one number per sample, measured by R²) or multi (several labels
-            per sample, written a|b|c, measured by average precision).
+        columns: The columns of a label file, path=COLUMN,label=COLUMN, where they are called otherwise. For frames also
+            start=COLUMN,end=COLUMN; of TextGrids the tier, tier=NAME, the first one of intervals by default.
+        target: The kind of labels: classes, numeric (one number per sample, measured by R²), multi (several labels per
+            sample, written a|b|c, measured by average precision) or frames (a class at each time inside of a sample).
+        groups: For frames, what each sample belongs to that shall not be on both sides of the split, such as its
+            speaker: in the forms of the labels of samples, or 'labels' for those that the data bring. Each group is
+            measured on in turn.
         shots: Numbers of labels per class, each at least 1, and 'all', separated by commas; by default
-            1,2,5,10,20,50,100,all as far as there are enough labels. For numeric and multi they count labelled samples,
-            at least 2.
+            1,2,5,10,20,50,100,all as far as there are enough labels. For numeric, multi and frames they count labelled
+            samples or frames, at least 2.
         protocol: Protocols, separated by commas: linear, knn, propagate (labels spread over a graph of all training
             samples), transductive (test samples in that graph), attentive (for encoders with tokens) and finetune;
-            linear,knn,propagate by default. For numeric and multi only linear.
+            linear,knn,propagate by default. For numeric and multi only linear, for frames linear and knn.
         metrics: Further metrics of the test features, separated by commas: retrieval, clustering and label-free; none
-            by default.
+            by default, and none of frames.
         draws: How many times the labels are drawn, at least 2; with cross-validation at least once for each fifth.
         scratch: Whether to train from scratch as well, on the drawn labels alone, and again on pseudo-labels of all
-            training samples (self-training); this takes long.
+            training samples (self-training); this takes long. Only where labels are classes of samples.
         semi: Whether to train s4l as well, on the drawn labels and on all other training samples without their labels,
             including those that never had one, with the pretext of the run if it can be a part of s4l, else rotation;
             this takes the longest.
@@ -97,6 +108,8 @@ def evaluate(
     from selfsup.data.open import open_data
     from selfsup.evaluation.evaluators import EVALUATORS
     from selfsup.evaluation.extra_metrics import EXTRA_METRICS
+    from selfsup.evaluation.frame_parts import make_frame_parts
+    from selfsup.evaluation.frame_probes import measure_frames
     from selfsup.evaluation.frozen import FrozenEncoder
     from selfsup.evaluation.measuring import Sampling, measure
     from selfsup.evaluation.parts import labels_of, make_parts
@@ -114,10 +127,16 @@ def evaluate(
     protocols = _names("protocol", default if protocol is None else protocol, known, target)
     if not protocols:
         raise UserError(f"--protocol names none; known: {', '.join(known)}")
-    extra = _names("metrics", metrics, list(EXTRA_METRICS), target)
+    frames = target == "frames"
+    extra = _names("metrics", metrics, [] if frames else list(EXTRA_METRICS), target)
     check_numbers(draws=draws, seed=seed)
     if semi and not wanted.by_class:
         raise UserError(f"--semi is for --target classes, not {target}")
+    if reference is not None and frames:
+        raise UserError("--reference is not for --target frames: leave it out")
+    if groups is not None and (not frames or test is not None):
+        why = "and --test are two ways to split the data: leave one out" if frames else "is for --target frames"
+        raise UserError(f"--groups {why}")
     encoder = run.load()
     start = seed + 1 + int(run.recipe["plan"]["seed"])  # runs of other seeds stand beside other untrained encoders
     torch.manual_seed(start)
@@ -126,21 +145,45 @@ def evaluate(
     if (own := _other_representation(run, start)) is not None:
         encoders.append(FrozenEncoder(f"untrained {run.task}", own, run.spec, untrained=True))
     encoders += [load_reference(reference)] if reference is not None else []
-    labels, test_labels = name_columns(columns, labels, test_labels)
-    parts = make_parts(open_data(data, labels), None if test is None else open_data(test, test_labels), wanted, seed)
-    drawn_from = labels_of(parts.train)
-    sampling = Sampling(read_shots(shots, wanted, parts.labels_to_draw()), draws, seed)
-    trained = {"finetune": "finetune" in protocols, "scratch": scratch and wanted.by_class, "semi": semi}
-    classifiers = list(_classifiers(run, encoder, len(drawn_from.classes), **trained))
-    result = measure(
-        run, encoders, parts, sampling, protocols=protocols, metrics=extra, classifiers=classifiers,
-        fabric=make_fabric(device, run.recipe["precision"]), quiet=quiet,
-    )  # fmt: skip
+    given: tuple[Any, ...] = name_columns(columns, labels, test_labels)
+    fabric = make_fabric(device, run.recipe["precision"])
+    if frames:
+        sides = _annotated(data, given[0], groups), None if test is None else _annotated(test, given[1], None)
+        cut = make_frame_parts(*sides, encoder, run.spec, _groups(sides[0], groups), seed)
+        sampling = Sampling(read_shots(shots, wanted, cut.labels_to_draw()), draws, seed)
+        result = measure_frames(
+            run, encoders, cut, sampling, protocols=protocols, device=fabric.device, quiet=quiet
+        )  # fmt: skip
+    else:
+        parts = make_parts(open_data(data, given[0]), None if test is None else open_data(test, given[1]), wanted, seed)
+        sampling = Sampling(read_shots(shots, wanted, parts.labels_to_draw()), draws, seed)
+        trained = {"finetune": "finetune" in protocols, "scratch": scratch and wanted.by_class, "semi": semi}
+        classifiers = list(_classifiers(run, encoder, len(labels_of(parts.train).classes), **trained))
+        result = measure(
+            run, encoders, parts, sampling, protocols=protocols, metrics=extra, classifiers=classifiers,
+            fabric=fabric, quiet=quiet,
+        )  # fmt: skip
     try:
         result.save(run.folder / "evaluation.json")
     except RunFailed as error:  # a run folder that may only be read: the numbers are worth more than the note
         print(error, file=sys.stderr)
     return result
+
+
+def _annotated(data: DataGiven, labels: AnnotationsGiven | None, groups: LabelsGiven | None) -> Source:
+    """Return the data with labels inside of samples, and with groups as their labels where they are not their own."""
+    from selfsup.data.annotations import with_annotations
+    from selfsup.data.open import open_data
+
+    own = groups is None or (isinstance(groups, str) and groups == "labels")
+    source = open_data(data, None if own else groups)
+    return source if labels is None else with_annotations(source, labels)
+
+
+def _groups(source: Source, groups: LabelsGiven | None) -> Labels | None:
+    if groups is not None and source.labels is None:
+        raise UserError(f"--groups labels: {source.name} brings no labels; give 'folders' or a CSV file (path,label)")
+    return None if groups is None else source.labels
 
 
 def _other_representation(run: Run, seed: int) -> nn.Module | None:

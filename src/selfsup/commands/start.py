@@ -26,6 +26,7 @@ else:
     Name = str  # what the command line can give
 
 LOOKED_AT = 1000  # samples, drawn at random
+HEARD = 10  # seconds of a recording, from its beginning
 SMALL = 64  # pixels a side up to which a small encoder keeps up with a large one in minutes
 FEW = 200  # samples below which pretraining learns little
 
@@ -143,7 +144,7 @@ def start(
     source = open_data(data, labels)
     if len(source) < 2:
         raise UserError(f"{source.name} has {len(source)} sample: there is nothing to learn from")
-    spec = make_spec(source, **options)
+    spec: Any = make_spec(source, **options)
 
     drawn = np.sort(np.random.default_rng(seed).permutation(len(source))[:LOOKED_AT])
     shapes: Counter[tuple[int, ...]] = Counter()
@@ -153,12 +154,14 @@ def start(
         for index in drawn.tolist():
             try:
                 of_spec = source.conform(spec)
-                part = slice(0, None, -(-of_spec.extent(index) // 8) or 1) if source.kind == "video" else None
+                length = of_spec.extent(index)
+                part = slice(0, None, -(-length // 8) or 1) if source.kind == "video" else None
+                part = slice(0, HEARD * spec.rate) if source.kind == "audio" else part
                 sample = np.asarray(of_spec.read(index, part))
             except Broken as error:
                 broken.append(f"{source.path(index)}: {error}")
             else:
-                shapes[sample.shape[-3:]] += 1
+                shapes[(length,) if source.kind == "audio" else sample.shape[-3:]] += 1
                 seen[hashlib.sha256(sample.tobytes()).digest()] += 1
             advance(1)
     if not seen:

@@ -29,7 +29,7 @@ from selfsup.evaluation.measuring import UNLABELLED
 from selfsup.evaluation.parts import ENOUGH, FOLDS, align, labels_of
 from selfsup.evaluation.probe import stratified_folds
 from selfsup.evaluation.problems import check_classes, contents
-from selfsup.evaluation.targets import split
+from selfsup.evaluation.targets import split, whole_files
 from selfsup.source import Source
 from selfsup.task import Task
 
@@ -87,7 +87,8 @@ def split_labels(labelled: Source, test: Source | None, seed: int) -> Parts:
     known = np.flatnonzero(labels.ids >= 0)
     ids = labels.ids[known]
     if len(known) / FOLDS < ENOUGH * len(np.unique(ids)):
-        held = stratified_folds(ids, FOLDS, seed)
+        one, of = whole_files(labelled.take(known))
+        held = stratified_folds(ids[one], FOLDS, seed)[of]
         folds = tuple(Fold(known[held != fold], known[held == fold], NONE) for fold in range(held.max() + 1))
     else:
         rest, aside = split(labelled, seed) if test is None else (known, NONE)

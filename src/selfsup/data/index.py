@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from selfsup.base.cache import cache_folder, new_in_cache
 from selfsup.errors import RunFailed, UserError
-from selfsup.source import Labels
+from selfsup.source import Annotations, Labels
 
 BLOCK = 65_536  # paths that are Python objects at a time
 WORTH = 20_000  # files: fewer are walked as quickly as their index is read
@@ -120,14 +120,22 @@ def pack(paths: Iterable[bytes]) -> pa.Array:
     return pa.concat_arrays(blocks)
 
 
-def fingerprint(paths: pa.Array, labels: Labels | None, more: bytes = b"") -> str:
+def fingerprint(paths: pa.Array, *labels: Labels | Annotations | None, more: bytes = b"") -> str:
     """Return a hash of the paths of samples in order, of `more` that tells them apart, and of their labels."""
     digest = hashlib.blake2b(digest_size=8)
     for start in range(0, len(paths), BLOCK):
         digest.update(b"\0".join([*paths[start : start + BLOCK].to_pylist(), b""]))
-    digest.update(more)
-    if labels is not None:
-        digest.update(labels.digest())
+    for one in (more, *(given.digest() for given in labels if given is not None)):
+        digest.update(one)
+    return digest.hexdigest()
+
+
+def fingerprint_of_generated(name: str, numbers: NDArray[np.int64], *labels: Labels | Annotations | None) -> str:
+    """Return a hash of the name of generated samples, of their numbers and of their labels."""
+    digest = hashlib.blake2b(name.encode() + numbers.tobytes(), digest_size=8)
+    for given in labels:
+        if given is not None:
+            digest.update(given.digest())
     return digest.hexdigest()
 
 

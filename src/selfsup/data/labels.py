@@ -12,7 +12,7 @@ import copy
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import takewhile
 from numbers import Integral
@@ -30,6 +30,7 @@ from selfsup.data.index import pack
 from selfsup.data.npz import npz_names, read_npy, read_npz
 from selfsup.data.paths import find_paths
 from selfsup.data.tables import Table, open_table, plain
+from selfsup.data.video import Videos
 from selfsup.errors import UserError
 from selfsup.source import Labels, Source
 
@@ -67,7 +68,7 @@ def with_labels(source: Source, labels: LabelsGiven) -> Source:
     """
     notes: list[str] = []
     if isinstance(labels, str | os.PathLike):
-        name, columns = _split_columns(expanded(labels, "--labels"))
+        name, columns = split_columns(expanded(labels, "--labels"))
         if name == "folders":
             found = _folder_labels(source)
         elif not os.path.isfile(name):
@@ -168,14 +169,14 @@ def array_labels(name: str, y: NDArray[Any]) -> Labels:
     return found
 
 
-def _split_columns(labels: str) -> tuple[str, dict[str, str]]:
-    """Return a label file and what was named of its columns."""
+def split_columns(labels: str, known: Sequence[str] = ("path", "label")) -> tuple[str, dict[str, str]]:
+    """Return a label file, and what was named of the `known` columns: FILE:path=COLUMN,label=COLUMN."""
     name, _, given = labels.rpartition(":")
-    if labels == "folders" or os.path.isfile(labels) or "=" not in given:
+    if labels == "folders" or os.path.exists(labels) or "=" not in given:
         return labels, {}
     pairs = dict(pair.split("=", 1) for pair in given.split(",") if "=" in pair)
-    if given.count(",") + 1 != len(pairs) or not pairs.keys() <= {"path", "label"}:
-        raise UserError(f"--columns takes path=COLUMN,label=COLUMN, not {given!r}")
+    if given.count(",") + 1 != len(pairs) or not pairs.keys() <= set(known):
+        raise UserError(f"--columns takes {','.join(f'{one}=COLUMN' for one in known)}, not {given!r}")
     return name, pairs
 
 
@@ -284,10 +285,27 @@ def _texts(source: Source) -> list[str]:
     return [source.path(i) for i in range(len(source))]
 
 
-def _paths(source: Source) -> pa.Array:
+def sample_paths(source: Source) -> pa.Array:
+    """Return the paths of all samples, as Arrow binary."""
     if isinstance(source, Files) and not source.all_pages:
         return source.paths
     return pack(os.fsencode(source.path(i)) for i in range(len(source)))
+
+
+def _known_paths(source: Source) -> pa.Array:
+    """Return the paths that a table may name: those of the samples, and of the videos that several of them are of."""
+    paths = sample_paths(source)
+    if isinstance(source, Videos) and source.owners is not None:
+        videos = sample_paths(source.whole())
+        paths = pa.concat_arrays([paths, videos.filter(pc.invert(pc.is_in(videos, value_set=paths)))])
+    return paths
+
+
+def _files_of(source: Any, known: pa.Array) -> NDArray[np.int64]:
+    """Return the place among the known paths (N,) of that of each sample's whole file."""
+    if isinstance(source, Videos):
+        return pc.index_in(source.paths, value_set=known).to_numpy().astype(np.int64)
+    return np.unique(source.owners, return_index=True)[1][source.owners]  # the first page has the path of the file
 
 
 def _has_numbers(source: Source) -> bool:
@@ -299,7 +317,7 @@ def _folder_labels(source: Source) -> Labels:
         raise UserError(
             f"{source.name} has no folders to take labels from; give a CSV file (path,label) or .npz with y"
         )
-    paths = _paths(source)
+    paths = sample_paths(source)
     if isinstance(source, Files) and not source.root:  # a list of whole paths
         paths = pc.replace_substring(paths, pattern=_around(paths), replacement=b"", max_replacements=1)
     first = pc.replace_substring_regex(paths, pattern="(?s)/.*", replacement="")
@@ -335,7 +353,7 @@ def _table_labels(source: Source, path: str, kind: str, columns: Mapping[str, st
     except (pa.ArrowException, KeyError, ValueError, OSError) as error:
         reason = str(error.args[0] if error.args else error).splitlines()[0]
         raise UserError(f"{path} must be a CSV file with the columns path,label: {reason}") from None
-    given, label = (_whole(batches, place) for place in (0, 1))
+    given, label = (whole_column(batches, place) for place in (0, 1))
     some = pc.or_(pc.not_equal(pc.binary_length(given), 0), pc.not_equal(pc.binary_length(label), 0))
     found, more = _by_path(source, path, given.filter(some), label.filter(some))
     return found, [*table.notes("\t" if path.lower().endswith(".tsv") else ","), *notes, *more]
@@ -368,11 +386,11 @@ def _choose(
     `named`: the first row is certainly one.
     """
     first, second = table.first, table.second
-    place = {what: _numbered(table, name) for what, name in columns.items()}
+    place = {what: numbered_column(table, name) for what, name in columns.items()}
     numbered = bool(columns) and all(plain(name) not in map(plain, first) for name in columns.values())
     header = named or not numbered or not any(_has(source, cell) for cell in first)
     place |= {what: known for what, names in (("path", PATHS), ("label", LABELS)) if what not in place
-              and (known := _known(first, names)) is not None and header}  # fmt: skip
+              and (known := known_column(first, names)) is not None and header}  # fmt: skip
     if "path" not in place and not named and any(_has(source, cell) for cell in first):
         header, place = False, {"path": next(i for i, cell in enumerate(first) if _has(source, cell))}
     elif "path" not in place:
@@ -404,7 +422,7 @@ def _choose(
     return place["path"], place["label"], header, [said] if said else []
 
 
-def _numbered(table: Table, name: str) -> int:
+def numbered_column(table: Table, name: str) -> int:
     """Return the place of a column by its name or, where no column is called so, by its number from 1."""
     known = any(plain(cell) == plain(name) for cell in table.first)
     if not known and name.isdecimal() and 0 < int(name) <= len(table.first):
@@ -412,7 +430,7 @@ def _numbered(table: Table, name: str) -> int:
     return table.column(name)
 
 
-def _known(cells: tuple[str, ...], names: tuple[str, ...]) -> int | None:
+def known_column(cells: tuple[str, ...], names: tuple[str, ...]) -> int | None:
     """Return the place of the only column that has one of these names; that of the first name is preferred."""
     written = [plain(cell) for cell in cells]
     if written.count(names[0]) == 1:
@@ -424,7 +442,7 @@ def _known(cells: tuple[str, ...], names: tuple[str, ...]) -> int | None:
 def _has(source: Source, cell: str) -> bool:
     """Tell whether a cell is the path of a sample."""
     try:
-        find_paths(_paths(source), pa.array([os.fsencode(cell)], pa.large_binary()), "", source.name)
+        find_paths(_known_paths(source), pa.array([os.fsencode(cell)], pa.large_binary()), "", source.name)
     except UserError:
         return False
     return True
@@ -434,20 +452,24 @@ def _by_path(source: Source, name: str, given: pa.Array, values: pa.Array | list
     """Return the labels of samples by their paths, and how paths were matched."""
     several = isinstance(values, list) and any(map(_is_list, values))
     label = _packed(values) if isinstance(values, list) else values
-    place, notes = find_paths(_paths(source), given, name, source.name)
-    last = np.full(len(source), -1)
+    known = _known_paths(source)
+    place, notes = find_paths(known, given, name, source.name)
+    last = np.full(len(known), -1)
     last[place[::-1]] = np.arange(len(place))[::-1]  # the first row of each sample
     differs = pc.not_equal(label.take(pa.array(last[place])).fill_null(b""), label.fill_null(b""))
     if pc.any(differs).as_py():
         some = os.fsdecode(given.filter(differs)[0].as_py())
         raise UserError(f"{name} gives {some!r} two different labels; keep one row for each path")
-    if isinstance(source, Files) and source.all_pages and source.pages is not None:
-        firsts = np.maximum.accumulate(np.where(source.pages == 0, np.arange(len(source)), 0))
-        if ((last < 0) & (last[firsts] >= 0)).any():
-            notes = [*notes, "the label of a file is that of all its pages"]
-        last = np.where(last < 0, last[firsts], last)
+    owners = getattr(source, "owners", None)
+    if owners is not None:
+        last, of_files = last[: len(source)], last[_files_of(source, known)]
+        if ((last < 0) & (of_files >= 0)).any():
+            parts = "windows" if source.kind == "video" else "pages"
+            notes = [*notes, f"the label of a file is that of all its {parts}"]
+        last = np.where(last < 0, of_files, last)
     return read_labels(label.take(pa.array(last, mask=last < 0)), several=several), notes
 
 
-def _whole(batches: list[Any], place: int) -> pa.Array:
+def whole_column(batches: list[Any], place: int) -> pa.Array:
+    """Return a column of the batches of a table as one array of binary."""
     return pa.concat_arrays([pa.array([], pa.large_binary()), *(batch.column(place) for batch in batches)])

@@ -87,6 +87,8 @@ def open_data(data: DataGiven, labels: LabelsGiven | None = None) -> Source:
         UserError: For anything else.
     """
     source = _open_named(_named(data)) if isinstance(data, str | bytes | os.PathLike) else open_object(data)
+    if opening().window is not None and getattr(source, "parts", None) is None:
+        raise UserError(f"--window is for folders of videos, not for {source.name}: leave it out")
     if labels is not None:
         source = with_labels(source, labels)
     elif source is not data and source.labels is not None and source.labels.notes:
@@ -203,7 +205,7 @@ def _folder(root: str) -> Source:
         return files.paged(how.pages)
     videos = look_below(root, video.SUFFIXES, how.follow_links)
     if len(videos.files):
-        return Videos(root, videos.files, notes=left_out(root, videos))
+        return Videos(root, videos.files, notes=left_out(root, videos)).windowed(how.window)
     sounds = look_below(root, audio.SUFFIXES, how.follow_links)
     if len(sounds.files):
         return Sounds(root, sounds.files, notes=left_out(root, sounds))
@@ -245,7 +247,8 @@ def _videos(root: str) -> Source:
     if not (files or folders):
         looked = " ".join([*video.SUFFIXES, *video.ANIMATED])
         raise UserError(f"no videos below {root!r} (looked for {looked} and folders of frames)")
-    return Videos(root, pack([*files, *folders]), name=f"{VIDEO}{root}", notes=left_out(root, found))
+    videos = Videos(root, pack([*files, *folders]), name=f"{VIDEO}{root}", notes=left_out(root, found))
+    return videos.windowed(how.window)
 
 
 def left_out(name: str, found: Found) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from selfsup.evaluation.evaluators import EVALUATORS
-from selfsup.evaluation.score import Score, count_labels
+from selfsup.evaluation.score import Score, count_labels, measured_on
 
 
 def curves(about: Mapping[str, Any], scores: Sequence[Score]) -> Figure:
@@ -42,7 +42,7 @@ def curves(about: Mapping[str, Any], scores: Sequence[Score]) -> Figure:
         panel.set_xlabel(about["unit"])
         panel.set_title(EVALUATORS[evaluator].title if evaluator else "trained")
         panel.grid(alpha=0.3)
-    panels[0].set_ylabel(f"{about['metric']} on {about['test']['samples']:,} test samples")
+    panels[0].set_ylabel(f"{about['metric']} on {measured_on(about)}")
     panels[-1].legend(fontsize="small")
     return figure
 

@@ -35,8 +35,8 @@ def same_bytes(train: Iterable[Item], test: Iterable[Item]) -> NDArray[np.int64]
     """
     first: dict[bytes, int] = {}
     for i, item in enumerate(train):
-        first.setdefault(_digest(item), i)
-    pairs = [(i, first[digest]) for i, digest in enumerate(map(_digest, test)) if digest in first]
+        first.setdefault(digest_of(item), i)
+    pairs = [(i, first[digest]) for i, digest in enumerate(map(digest_of, test)) if digest in first]
     return np.array(pairs, np.int64).reshape(-1, 2)
 
 
@@ -118,7 +118,8 @@ def same_features(train: Features, test: Features, *, above: float = 0.9999) -> 
     return pairs
 
 
-def _digest(item: Item) -> bytes:
+def digest_of(item: Item) -> bytes:
+    """Return 16 bytes that tell an item from others by its bytes and, of an array, its shape."""
     if isinstance(item, bytes):
         return hashlib.blake2b(item, digest_size=16).digest()
     head = f"{item.dtype}{item.shape}".encode()

@@ -13,23 +13,29 @@ from torch import nn
 from selfsup.base.progress import counting
 from selfsup.errors import RunFailed
 from selfsup.source import Broken, Source
+from selfsup.task import Views
 from selfsup.train.log import Skipped
 from selfsup.views import plain_views
 
 
 @torch.no_grad()
 def feature_batches(
-    encoder: nn.Module, source: Source, spec: Any, batch_size: int = 256, device: torch.device | str = "cpu"
+    encoder: nn.Module,
+    source: Source,
+    spec: Any,
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+    views: Views | None = None,
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """Yield the numbers (b,) and features (b, dim) float32 of the samples that can be read, in order.
 
-    The encoder is in evaluation mode, and computes in float32.
+    The encoder is in evaluation mode, and computes in float32. `views`: the plain ones by default.
 
     Raises `UserError` for samples that the encoder cannot take, `RunFailed` when more than half are broken.
     """
     source = source.conform(spec)
     skipped = Skipped(source, None)
-    views = plain_views(spec).for_device(torch.device(device))
+    views = (views or plain_views(spec)).for_device(torch.device(device))
     encoder = encoder.to(device).eval()
     for begin in range(0, len(source), batch_size):
         wanted = np.arange(begin, min(begin + batch_size, len(source)))

@@ -72,7 +72,7 @@ def read_features(
     """
     evaluators = {protocol: EVALUATORS[protocol] for protocol in protocols}
     prepared = {key: one.prepare(train, test) for key, one in evaluators.items() if one.prepare is not None}
-    y, num_classes = target.truth(labels), len(labels.classes) if target.by_class else None
+    y, num_classes = target.truth(labels), len(labels.classes) if target.classes else None
 
     def read(rows: NDArray[np.int64], number: int) -> dict[str, dict[str, float]]:
         drawn = Drawn(train, rows, y[rows], num_classes, per_feature)

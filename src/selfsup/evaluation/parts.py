@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from selfsup.errors import UserError
 from selfsup.evaluation.probe import stratified_folds
 from selfsup.evaluation.problems import check_classes
-from selfsup.evaluation.targets import Target, split
+from selfsup.evaluation.targets import Target, split, whole_files
 from selfsup.source import Labels, Source
 
 FOLDS = 5
@@ -73,8 +73,9 @@ def make_parts(data: Source, test: Source | None, target: Target, seed: int) -> 
         few = len(numbers) / FOLDS < ENOUGH * (len(np.unique(ids[numbers])) if target.by_class else 1)
         rest, aside = split(data, seed, target=target)
         if few:
-            folds = stratified_folds(ids[numbers] if target.by_class else 0 * numbers, FOLDS, seed)
             measured = data.take(numbers)
+            one, of = whole_files(measured)
+            folds = stratified_folds((ids[numbers] if target.by_class else 0 * numbers)[one], FOLDS, seed)[of]
         else:
             numbers, measured = rest, data.take(aside)
     else:

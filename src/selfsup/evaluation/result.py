@@ -17,7 +17,7 @@ from selfsup.base.printing import Printable
 from selfsup.base.writing import write_atomically
 from selfsup.errors import UserError, need
 from selfsup.evaluation.labels_saved import Saved, sentence
-from selfsup.evaluation.score import Score, count_labels, finite, number, plain
+from selfsup.evaluation.score import Score, count_labels, finite, measured_on, number, plain
 from selfsup.evaluation.verdict import PREFERRED, verdict
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ class Evaluation(Printable):
         about = self.about
         percent = "" if about["metric"] == "R²" else ", %,"
         table = Table(
-            title=f"{about['metric']}{percent} on {about['test']['samples']:,} test samples by {about['unit']}",
+            title=f"{about['metric']}{percent} on {measured_on(about)} by {about['unit']}",
             caption=f"mean ± 95% interval over {over(about)}",
         )
         table.add_column("representation", no_wrap=True)
@@ -187,6 +187,7 @@ def _check_about(about: Mapping[str, Any], scores: tuple[Score, ...]) -> None:
     wrong += [key for key in ("data", "saved against") if not isinstance(about.get(key, {}), dict)]
     counts = {"draws": about["draws"], "test": about["test"]["samples"]}
     counts |= {key: about[key] for key in ("steps", "folds") if key in about}
+    counts |= {"frames": about["test"]["frames"]} if "frames" in about["test"] else {}
     wrong += [key for key, count in counts.items() if type(count) is not int or not 0 < count < 10**12]
     if "chance" in about:
         finite(about["chance"]["value"]), str(about["chance"]["words"])

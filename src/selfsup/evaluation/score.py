@@ -45,6 +45,13 @@ def count_labels(about: Mapping[str, Any], shots: int | None) -> float:
     return float(about["labels"]["all" if shots is None else str(shots)])
 
 
+def measured_on(about: Mapping[str, Any]) -> str:
+    """Return in words on how many samples, or frames of samples, was measured."""
+    test = about["test"]
+    frames = f"{test['frames']:,} frames of " if "frames" in test else ""
+    return f"{frames}{test['samples']:,} test samples"
+
+
 def finite(value: Any) -> float:
     """Return a finite number as it is; raise ValueError for anything else."""
     if not isinstance(value, int | float) or not abs(value) < 1e100:

@@ -1,4 +1,4 @@
-"""The targets: one class per sample, a number, or several labels; how each is drawn, split and scored."""
+"""The targets: one class per sample, a number, several labels, or a class per frame; how each is drawn and scored."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ class Target:
     """A kind of label. `metrics` take (truth, predicted); the first is the headline."""
 
     name: str
-    by_class: bool  # labels are classes, and shots count labels of each; else they count samples
+    classes: bool  # whether labels are classes
+    by_class: bool  # whether shots count labels of each class; else they count samples, or frames
     unit: str  # what shots count, in words
     shots: tuple[int, ...]  # the default ones, as far as there are enough labels
     metrics: Mapping[str, Callable[[Any, Any], float]]
@@ -51,15 +52,16 @@ def _several(labels: Labels) -> NDArray[np.int64]:
 
 
 _SAMPLES = ("labelled samples", (10, 20, 50, 100, 200, 500, 1000))
+_CLASSES: Any = (
+    {"accuracy": accuracy, "balanced accuracy": balanced_accuracy, "macro F1": macro_f1},
+    _one, lambda ids: float(np.bincount(ids).max() / len(ids)), "always the largest class",
+)  # fmt: skip
 TARGETS = {
-    "classes": Target(
-        "classes", True, "labels per class", (1, 2, 5, 10, 20, 50, 100),
-        {"accuracy": accuracy, "balanced accuracy": balanced_accuracy, "macro F1": macro_f1},
-        _one, lambda ids: float(np.bincount(ids).max() / len(ids)), "always the largest class",
-    ),
-    "numeric": Target("numeric", False, *_SAMPLES, {"R²": r2}, _numbers, lambda _: 0.0, "always the mean"),
+    "classes": Target("classes", True, True, "labels per class", (1, 2, 5, 10, 20, 50, 100), *_CLASSES),
+    "frames": Target("frames", True, False, "labelled frames", (100, 250, 500, 1000, 2500), *_CLASSES),
+    "numeric": Target("numeric", False, False, *_SAMPLES, {"R²": r2}, _numbers, lambda _: 0.0, "always the mean"),
     "multi": Target(
-        "multi", False, *_SAMPLES, {"average precision": average_precision}, _several,
+        "multi", False, False, *_SAMPLES, {"average precision": average_precision}, _several,
         lambda wanted: float(wanted[:, wanted.any(0)].mean()), "the mean frequency of the labels",
     ),
 }  # fmt: skip
@@ -70,22 +72,41 @@ def split(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the numbers of the labelled samples in two parts, the second with `fraction` of each class, at least one.
 
-    Raises `UserError` where no class has two samples.
+    Windows of a video, and pages of a file, are in the same part. Raises `UserError` where no class has two samples (of
+    two files).
     """
     assert source.labels is not None
     ids = source.labels.ids if target.by_class else np.minimum(source.labels.ids, 0)
+    one, of = whole_files(source)
     generator = np.random.default_rng(seed)
-    test = np.zeros(len(ids), bool)
+    test = np.zeros(len(one), bool)
     for number in range(int(ids.max(initial=-1)) + 1):
-        members = generator.permutation(np.flatnonzero(ids == number))
+        members = generator.permutation(np.flatnonzero(ids[one] == number))
         test[members[: max(1, round(fraction * len(members)))]] = len(members) > 1
-    labelled = ids >= 0
+    labelled, test = ids >= 0, test[of]
     if not test.any():
+        two = "two labels" if len(one) == len(of) else "labels in two files"
         raise UserError(
-            f"no class of {source.name} has two labels, so none can be set aside to measure on: give --test, or more "
+            f"no class of {source.name} has {two}, so none can be set aside to measure on: give --test, or more "
             "labels per class; or are the labels file names?"
         )
     return np.flatnonzero(labelled & ~test), np.flatnonzero(labelled & test)
+
+
+def whole_files(source: Source) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return one labelled sample of each file, by number, and which of these (N,) is of the same file as each sample.
+
+    Where files are samples, that is each sample.
+    """
+    owners, every = getattr(source, "owners", None), np.arange(len(source))
+    if owners is None:
+        return every, every
+    assert source.labels is not None
+    first = np.argsort(source.labels.ids < 0, kind="stable")  # those that have a label
+    _, place, of = np.unique(owners[first], return_index=True, return_inverse=True)
+    found = np.empty_like(every)
+    found[first] = of
+    return first[place], found
 
 
 def draw_labels(

@@ -87,10 +87,11 @@ def _line(evaluation: Evaluation, row: tuple[str, str], names: list[str], places
 def _explained(evaluation: Evaluation) -> str:
     about = evaluation.about
     data, test = about.get("data", {}), about["test"]
+    frames = f"{test['frames']:,} frames of " if "frames" in test else ""
     apart = " set aside first" if test.get("held out") and about.get("folds", 1) == 1 else ""
     return (
-        f"Labels drawn from {data.get('name')} ({data.get('samples')} samples), measured on {test['samples']:,} "
-        f"samples of {test.get('name')}{apart}. Mean and 95% interval over {over(about)}, seed "
+        f"Labels drawn from {data.get('name')} ({data.get('samples')} samples), measured on {frames}"
+        f"{test['samples']:,} samples of {test.get('name')}{apart}. Mean and 95% interval over {over(about)}, seed "
         f"{about.get('seed')}. Every choice is made on the drawn labels."
     )
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,19 @@ def find_samples(data: str, paths: Sequence[str], side: int, frames: int = FRAME
         known = pc.is_in(files.paths, value_set=source.paths).to_pylist()
         return [read_sample(files, number, side) if known[number] else None for number in range(len(paths))]
     places = {source.path(number): number for number in range(len(source))}
+    if isinstance(source, Videos):
+        return [_window(source, places, path, side, frames) for path in paths]
     return [read_sample(source, places[path], side, frames=frames) if path in places else None for path in paths]
+
+
+def _window(videos: Videos, places: Mapping[str, int], path: str, side: int, frames: int) -> Sample | None:
+    """Return a video of these places, or a window of one, whose path ends in #t= and its beginning in seconds."""
+    name, mark, start = path.rpartition("#t=")
+    if path in places or not mark or name not in places or not re.fullmatch(r"\d+(\.\d+)?", start):
+        return read_sample(videos, places[path], side, frames=frames) if path in places else None
+    video = videos.take(np.array([places[name]]))
+    video.parts = np.array([[float(start), np.inf]])
+    return read_sample(video, 0, side, frames=frames)
 
 
 def _paged(root: str, paths: Sequence[str]) -> Files:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from selfsup.spec.image import IMAGENET, MAX_SIZE, ImageSpec
@@ -48,6 +49,20 @@ class ClipSpec:
     def image(self) -> ImageSpec:
         """The spec of one frame."""
         return ImageSpec(self.size, self.channels, self.mean, self.std)
+
+    @property
+    def rate(self) -> float:
+        """Frames of the video in a second: the units of a source's `extent`."""
+        return self.fps
+
+    @property
+    def length(self) -> int:
+        """How many frames of the video lie between the beginnings of two clips that follow one another."""
+        return self.frames * self.step
+
+    def times(self) -> NDArray[np.float64]:
+        """Return when each frame of a clip is shown (T,), in seconds from its beginning."""
+        return np.arange(self.frames) * self.step / self.fps
 
     def example(self, n: int) -> Tensor:
         """Return zeros (n, T, C, H, W)."""

@@ -25,8 +25,6 @@ def find_part(name: str) -> type[Task]:
         raise UserError(f"{name} does not learn from unlabelled images, so it cannot be a part of another task")
     if name == "combined":
         raise UserError("combined is several tasks itself, so it cannot be a part of another task")
-    if kind.lr_of is not Task.lr_of:
-        raise UserError(f"{name} sets learning rates of its own, which it cannot do as a part of another task")
     return kind
 
 
@@ -54,3 +52,9 @@ def check_source(user: str, name: str, part: Task, source: Source) -> None:
     if part.defaults:
         own = ", ".join(f"{key} {value}" for key, value in part.defaults.items())
         say(f"{user} trains as it does with any task, not with the defaults of {name} ({own})")
+
+
+def lr_of_part(user: Task, part: Task, child: str, scheduled: float, peak: float) -> float:
+    """Return what the part, at the progress of its user, makes of the learning rate of its own `child`."""
+    part.progress, part.steps = user.progress, user.steps
+    return part.lr_of(child, scheduled, peak)

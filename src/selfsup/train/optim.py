@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from selfsup.task import Task
+
 OPTIMIZERS = ("adamw", "sgd", "lars")
 
 
@@ -21,6 +23,8 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """Return the optimizer of a module's trained parameters, with groups for each `child` of the module.
 
+    Of a task that is part of another one, each child counts (`parts.dino.prototypes`), for `lr_of_part`.
+
     `adamw` with `betas`; `sgd` with Nesterov momentum 0.9; `lars` (You et al., 2017) with momentum 0.9. Vectors
     (biases, BatchNorm) get no weight decay, and under LARS no trust ratio (Grill et al., 2020, section 3.2); nor do
     positions and tokens that a model names in `no_weight_decay()`, as timm's do.
@@ -30,11 +34,13 @@ def build_optimizer(
     torch chooses what is best for the device.
     """
     parts: dict[tuple[str, bool], list[nn.Parameter]] = {}
-    spared = _spared(module)
+    spared, tasks = _spared(module), [f"{name}." for name, part in module.named_modules() if isinstance(part, Task)]
     for key, parameter in module.named_parameters():
         if parameter.requires_grad:
             decays = parameter.ndim > 1 and key not in spared
-            parts.setdefault((key.partition(".")[0], decays), []).append(parameter)
+            of = next((task for task in tasks if key.startswith(task)), "")
+            child = of + key.removeprefix(of).partition(".")[0]
+            parts.setdefault((child, decays), []).append(parameter)
     groups: list[dict[str, Any]] = [
         {"params": parameters, "weight_decay": weight_decay if decays else 0.0, "child": child}
         for (child, decays), parameters in parts.items()

@@ -49,3 +49,12 @@ def preset_views(spec: Spec, name: str, scale: float, noise: bool = False) -> Vi
     smallest area of a crop, as a fraction of the image or of the spectrogram. `noise`: with a key for each sample.
     """
     return standard_views(spec).preset(spec, name, scale, noise)
+
+
+def window_views(spec: Spec) -> Views | None:
+    """Return the views of which each sample is one window of a longer one, from its beginning; None without time.
+
+    A window that is too short is padded behind its end.
+    """
+    windows = getattr(standard_views(spec), "windows", None)
+    return windows and windows(spec)

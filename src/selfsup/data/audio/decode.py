@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 import re
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from selfsup.source import Broken
 
 SUFFIXES = (".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff")
 RATES = 100, 1_000_000  # samples a second that a file may have
+SLOW = ("MP3", "OGG")  # as the library calls them
 BLOCK = 1 << 18  # values that are decoded at a time: memory grows with what is there, not with what a header promises
 MOST = 1 << 28  # samples of a span: 4.6 hours at 16,000 a second
 CORRECTED = re.compile(r"(?:data|SSND) : ([0-9]+) \(should be ([0-9]+)\)")  # what libsndfile says of WAV and AIFF
@@ -23,11 +25,15 @@ MARGIN = 96  # samples of the lower rate around a span that its resampling sees
 
 
 class Header(NamedTuple):
-    """What the header of a sound file says: samples a second, how many in each channel, and channels."""
+    """What the header of a sound file says: samples a second, how many in each channel, and channels.
+
+    `slow`: whether decoding a span takes longer than from PCM or FLAC, as in MP3, Vorbis and Opus.
+    """
 
     rate: int
     samples: int
     channels: int
+    slow: bool = False
 
     def at(self, rate: int) -> int:
         """Return how many samples there are at another rate, rounded as the resampler does."""
@@ -43,10 +49,13 @@ def about(path: bytes) -> Header:
 def measure(path: bytes) -> tuple[Header, bool]:
     """Return the header of a sound file, with the samples that are really there, and whether it promises more.
 
-    Only a file that ends before its last sample is decoded to count them. Raises `Broken` where there are none.
+    Only a file that ends before its last sample is decoded to count them, and none that is `slow`: `stream` finds how
+    much there is. Raises `Broken` where there are no samples.
     """
     with _opened(path) as file:
         header = _header(file)
+        if header.slow:
+            return header, False
         with contextlib.suppress(Broken):
             if len(native(file, header.samples - 1, header.samples)):
                 return header, any(int(told) > int(there) for told, there in CORRECTED.findall(file.extra_info))
@@ -92,6 +101,26 @@ def read(path: bytes, start: int, stop: int, rate: int) -> NDArray[np.float32]:
     return found
 
 
+def stream(path: bytes, rate: int) -> Iterator[tuple[NDArray[np.float32], int]]:
+    """Yield the whole recording that `read` returns parts of, (N,) float32 piece by piece, from beginning to end.
+
+    Beside each piece stands how many samples of the file were decoded for it and those before. It ends at a place of
+    damage; raises `Broken` where nothing comes before that.
+    """
+    with _opened(path) as file:
+        header = _header(file)
+        size, count = max(1, BLOCK // header.channels), 0
+        made = need("soxr", "audio").ResampleStream(header.rate, rate, 1, dtype="float32")
+        try:
+            while len(samples := native(file, count, count + size)):
+                count += len(samples)
+                yield made.resample_chunk(mono(samples)), count
+        except Broken:
+            if not count:
+                raise
+        yield made.resample_chunk(np.zeros(0, np.float32), last=True), count
+
+
 def read_native(path: bytes, start: int, stop: int) -> NDArray[np.float32]:
     """Return samples of a file at its own rate, (N, channels) float32: fewer where it ends; or raise `Broken`."""
     with _opened(path) as file:
@@ -112,7 +141,7 @@ def native(file: Any, start: int, stop: int) -> NDArray[np.float32]:
     blocks, left = [np.zeros((0, file.channels), np.float32)], min(stop, file.frames) - start
     try:
         if left > 0 and file.tell() != start:
-            file.seek(start)
+            _go(file, start)
         while left > 0:
             block = np.full((min(left, max(1, BLOCK // file.channels)), file.channels), np.nan, np.float32)
             blocks.append(block)
@@ -130,6 +159,15 @@ def native(file: Any, start: int, stop: int) -> NDArray[np.float32]:
     return found
 
 
+def _go(file: Any, start: int) -> None:
+    """Go to a sample of an open file; in MP3 by decoding what is before: after a jump its decoder writes on stderr."""
+    if file.format == "MP3" and file.tell() < start:
+        while (left := start - file.tell()) > 0 and len(file.read(min(left, max(1, BLOCK // file.channels)))):
+            pass
+    else:
+        file.seek(start)
+
+
 def _opened(path: bytes) -> Any:
     soundfile = need("soundfile", "audio")
     if not os.path.isfile(path):
@@ -137,13 +175,15 @@ def _opened(path: bytes) -> Any:
     if not os.path.getsize(path):
         raise Broken("empty file")
     try:
-        return soundfile.SoundFile(path)
+        file = soundfile.SoundFile(path)
     except Exception as error:
         raise _reason(error) from None
+    file.seekable = lambda: False  # or each read ends by going to where it is, at which MP3's decoder writes on stderr
+    return file
 
 
 def _header(file: Any) -> Header:
-    header = Header(int(file.samplerate), int(file.frames), int(file.channels))
+    header = Header(int(file.samplerate), int(file.frames), int(file.channels), file.format in SLOW)
     if not RATES[0] <= header.rate <= RATES[1]:
         raise Broken(f"its header has an impossible rate of {header.rate:,} Hz")
     if header.samples <= 0:

@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,8 +17,8 @@ import numpy as np
 import pyarrow as pa
 
 from selfsup.base.cache import new_in_cache
-from selfsup.base.processes import available_cores
-from selfsup.base.progress import counting
+from selfsup.base.threads import side_by_side
+from selfsup.data.annotations import read_annotations
 from selfsup.data.audio.sources import Sounds
 from selfsup.errors import UserError, need
 from selfsup.source import Labels
@@ -60,7 +59,7 @@ WHEN = (
 
 
 def flite(name: str, cache: Path) -> Sounds:
-    """Return the recordings of `flite`, `flite:train` or `flite:test`, labelled with their voice, 16,000 Hz.
+    """Return the recordings of `flite`, `flite:train` or `flite:test`, labelled with voices and, inside, with phones.
 
     Every voice says the same 400 sentences; the test part is a fifth of the sentences, chosen by a hash of their text.
     They are made once, by the program on this machine, and kept in the cache as FLAC with the times of all phones.
@@ -71,13 +70,12 @@ def flite(name: str, cache: Path) -> Sounds:
     if not folder.is_dir():
         with new_in_cache(folder) as new:
             _make(new)
-    numbers = [
-        number
-        for number, text in enumerate(sentences())
-        if name == "flite" or _is_tested(text) == name.endswith(":test")
-    ]
-    paths = [_path(voice, number).encode() for voice in VOICES for number in numbers]
-    return Sounds(str(folder), pa.array(paths, pa.large_binary()), Labels.of(np.repeat(VOICES, len(numbers))), name)
+    texts = sentences()
+    paths = [_path(voice, number).encode() for voice in VOICES for number in range(len(texts))]
+    found = Sounds(str(folder), pa.array(paths, pa.large_binary()), Labels.of(np.repeat(VOICES, len(texts))), name)
+    found.frame_labels = read_annotations(folder / PHONES, found)
+    tested = np.tile([_is_tested(text) for text in texts], len(VOICES))
+    return found if name == "flite" else found.take(np.flatnonzero(tested == name.endswith(":test")))
 
 
 def sentences(count: int = SENTENCES) -> list[str]:
@@ -116,20 +114,11 @@ def _make(folder: Path) -> None:
     for voice in VOICES:
         (folder / voice).mkdir(parents=True)
     todo = [(voice, number, text) for voice in VOICES for number, text in enumerate(sentences())]
-    with (
-        counting("making the speech of flite, once", len(todo)) as advance,
-        open(folder / PHONES, "w", newline="") as file,
-        ThreadPoolExecutor(available_cores()) as pool,
-    ):
+    with open(folder / PHONES, "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("path", "start", "end", "label"))
-        try:
-            for phones in pool.map(lambda one: _say(program, folder, *one), todo):
-                writer.writerows(phones)
-                advance(1)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+        for phones in side_by_side("making the speech of flite, once", lambda one: _say(program, folder, *one), todo):
+            writer.writerows(phones)
 
 
 def _say(program: str, folder: Path, voice: str, number: int, text: str) -> list[tuple[str, str, str, str]]:

@@ -12,7 +12,7 @@ from selfsup.data.audio.decode import about, mono, read_native
 from selfsup.data.audio.windows import SILENT
 from selfsup.source import Broken
 
-SECONDS = 2.0  # of each recording, from its middle
+SECONDS = 2.0  # of each recording, from its middle, or of those that are slow to decode from their beginning
 FULL, CLIPPED = 0.999, 1e-3  # what counts as full scale, and the part of the samples that are there
 OFFSET = 0.2  # of the standard deviation
 LOUD = 2.0  # peak: a decoder goes slightly beyond 1
@@ -35,13 +35,17 @@ def look(paths: Iterable[bytes]) -> tuple[str, ...]:
         try:
             header = about(path)
             length = min(header.samples, max(1, round(SECONDS * header.rate)))
-            start = (header.samples - length) // 2
+            start = 0 if header.slow else (header.samples - length) // 2
             samples = read_native(path, start, start + length)
         except Broken:
             continue
         looked += 1
         counts.update(odd(samples))
-    return tuple(f"{counts[word]:,} of {looked:,} recordings looked at {ODD[word]}" for word in ODD if counts[word])
+    return tuple(
+        f"{counts[word]:,} of {looked:,} recordings looked at, {SECONDS:g} s of each, {ODD[word]}"
+        for word in ODD
+        if counts[word]
+    )
 
 
 def odd(samples: NDArray[np.float32]) -> list[str]:

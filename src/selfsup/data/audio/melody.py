@@ -8,7 +8,7 @@ or with `:voice` who sings. Notes lead to the next one by rule, so that there is
 from __future__ import annotations
 
 import copy
-import hashlib
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfsup.data.audio.windows import measured, wave_spec, waves_only
-from selfsup.source import Labels
+from selfsup.data.index import fingerprint_of_generated
+from selfsup.source import Annotations, Labels
 from selfsup.spec import Spec, WaveSpec
 
 PARTS = ("melody", "melody:voice")
@@ -52,6 +53,7 @@ class Melody:
         voiced = name.endswith(":voice")
         names = [VOICES[tune.voice] if voiced else TUNES[n % len(TUNES)] for n, tune in enumerate(tunes)]
         self.labels: Labels | None = Labels.of(names)
+        self.frame_labels: Annotations | None = _notes(tunes)
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -82,12 +84,21 @@ class Melody:
         taken = copy.copy(self)
         taken.numbers = self.numbers[indices]
         taken.labels = self.labels and self.labels.take(indices)
+        taken.frame_labels = self.frame_labels and self.frame_labels.take(indices)
         return taken
 
     def fingerprint(self) -> str:
         """Return a hash of the numbers and the labels."""
-        labels = self.labels.digest() if self.labels else b""
-        return hashlib.blake2b(self.name.encode() + self.numbers.tobytes() + labels, digest_size=8).hexdigest()
+        return fingerprint_of_generated(self.name, self.numbers, self.labels, self.frame_labels)
+
+
+def _notes(tunes: Sequence[Tune]) -> Annotations:
+    """Return which note is sung when, as labels inside of the recordings."""
+    ends = np.stack([tune.ends for tune in tunes]) / RATE
+    starts = np.concatenate([np.zeros((len(tunes), 1)), ends[:, :-1]], 1)
+    names = Labels.of([f"{SCALE[note]:.0f} Hz" for tune in tunes for note in tune.notes])
+    owners = np.repeat(np.arange(len(tunes)), NOTES)
+    return Annotations.of(owners, starts.ravel(), ends.ravel(), names, ends[:, -1])
 
 
 @lru_cache(4096)

@@ -11,14 +11,17 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from selfsup.base.cache import check_room
 from selfsup.base.notes import say_notes
 from selfsup.base.progress import counting
+from selfsup.base.threads import side_by_side
 from selfsup.data.audio.decode import Header, about, measure, read
 from selfsup.data.audio.look import look
+from selfsup.data.audio.store import read_stored, store, stored_extent, stored_path
 from selfsup.data.audio.windows import measured, wave_spec, waves_only
 from selfsup.data.index import fingerprint
 from selfsup.errors import UserError
-from selfsup.source import Broken, Labels
+from selfsup.source import Annotations, Broken, Labels
 from selfsup.spec import Spec, WaveSpec
 
 SECONDS = 0.25, 2.0  # a window by default: the median length of the recordings, but no less and no more than this
@@ -28,9 +31,9 @@ LOOKED, MEASURED = 256, 64  # recordings that are looked at, and of which mean a
 class Sounds:
     """Sound files below `root`: raw paths in one Arrow array.
 
-    `conform` reads all headers, and looks whether they are true; the sounds themselves are decoded when a span of them
-    is asked for. `rate`: samples a
-    second with which they are read; None for each recording's own.
+    `conform` reads all headers, looks whether they are true, and decodes once into the store what is slow to decode
+    (MP3, Vorbis, Opus); spans of others are decoded when they are asked for. `rate`: samples a second with which
+    recordings are read; None for each one's own.
     """
 
     kind = "audio"
@@ -41,8 +44,10 @@ class Sounds:
     ) -> None:  # fmt: skip
         self.root, self.paths, self.labels = os.fsencode(root), paths.cast(pa.large_binary()), labels
         self.name, self.notes = name or root, notes
+        self.frame_labels: Annotations | None = None
         self.rate: int | None = None
-        self._headers: NDArray[np.int64] | None = None  # (N, 3), zeros for a broken one
+        self._headers: NDArray[np.int64] | None = None  # (N, 4), zeros for a broken one
+        self._extents: dict[int, NDArray[np.int64]] = {}  # by rate (N,), 0 for a broken one
         self._looked_for: tuple[int, float] | None = None  # rate and seconds of windows about which all is said
 
     def __len__(self) -> int:
@@ -57,14 +62,21 @@ class Sounds:
         return os.fsdecode(self.paths[index].as_py())
 
     def extent(self, index: int) -> int:
-        """Return how many samples the header promises, at `rate`; conformed, how many there are."""
-        header = about(self.file(index)) if self._headers is None else Header(*self._headers[index].tolist())
-        return header.samples if self.rate is None or not header.samples else header.at(self.rate)
+        """Return how many samples there are at `rate`, 0 in a broken one; without `rate` what the header promises."""
+        return about(self.file(index)).samples if self.rate is None else int(self._extents[self.rate][index])
 
     def read(self, index: int, span: slice | None = None) -> NDArray[np.float32]:
         """Return the samples of a span (N,), one channel, at `rate`; or raise `Broken`. Nothing else is decoded."""
         start, stop, _ = (span or slice(None)).indices(self.extent(index))
-        return read(self.file(index), start, max(start, stop), self.rate or about(self.file(index)).rate)
+        file = self.file(index)
+        if self.rate is None or self._headers is None:
+            return read(file, start, stop, about(file).rate)
+        if stop > start and self._headers[index, 3]:
+            return read_stored(stored_path(file, self.rate), start, stop)
+        found = read(file, start, max(start, stop), self.rate)
+        if len(found) < stop - start:
+            raise Broken("damaged within this span")
+        return found
 
     def spec(
         self, rate: int | None = None, seconds: float | None = None, form: str | None = None, mels: int | None = None
@@ -108,13 +120,13 @@ class Sounds:
         return sorted(np.random.default_rng(0).choice(count, most, replace=False).tolist())
 
     def _read_headers(self) -> NDArray[np.int64]:
-        """Return rate, samples and channels of each recording (N, 3), found once; zeros for a broken one.
+        """Return rate, samples, channels and whether it is slow of each recording (N, 4); zeros for a broken one.
 
         Raises `UserError` where no recording can be read.
         """
         if self._headers is not None:
             return self._headers
-        headers, reasons, shorter = np.zeros((len(self), 3), np.int64), Counter[str](), 0
+        headers, reasons, shorter = np.zeros((len(self), 4), np.int64), Counter[str](), 0
         with counting(f"reading the headers of {self.name}", len(self)) as advance:
             for index in range(len(self)):
                 try:
@@ -123,6 +135,12 @@ class Sounds:
                 except Broken as error:
                     reasons[str(error)] += 1
                 advance(1)
+        self._count(reasons, shorter)
+        self._headers = headers
+        return headers
+
+    def _count(self, reasons: Counter[str], shorter: int) -> None:
+        """Say how many recordings cannot be read, and how many only in part. Raises `UserError` if none can be."""
         if reasons:
             told = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common(4))
             if reasons.total() == len(self):
@@ -132,8 +150,35 @@ class Sounds:
             self._note(
                 [f"{shorter:,} of {len(self):,} recordings have less than their headers promise: what is there is read"]
             )
-        self._headers = headers
-        return headers
+
+    def _ready(self, rate: int) -> None:
+        """Find how many samples each recording has at a rate; those that are slow to decode are decoded, once."""
+        headers = self._read_headers()
+        if rate in self._extents:
+            return
+        extents = np.array([Header(*row).at(rate) if row[0] else 0 for row in headers.tolist()], np.int64)
+        slow = np.flatnonzero(headers[:, 3])
+        files = {index: stored_path(self.file(index), rate) for index in slow.tolist()}
+        missing = [index for index, file in files.items() if not file.exists()]
+        if missing:
+            check_room(
+                f"the decoded recordings of {self.name}", 2 * int(extents[missing].sum()), "give a lower --rate, or "
+            )
+            side_by_side(
+                f"decoding recordings of {self.name}, once",
+                lambda index: store(self.file(index), files[index], rate),
+                missing,
+            )
+        reasons, shorter = Counter[str](), 0
+        for index, file in files.items():
+            extents[index] = 0
+            try:
+                extents[index], own = stored_extent(file)
+                shorter += own < headers[index, 1]
+            except Broken as error:
+                reasons[str(error)] += 1
+        self._count(reasons, shorter)
+        self._extents[rate] = extents
 
     def conform(self, spec: Spec) -> Sounds:
         """Return the same recordings at the rate of the spec. What is odd about them is said.
@@ -141,11 +186,13 @@ class Sounds:
         Raises `UserError` for a spec of another kind, and where no recording can be read.
         """
         spec = waves_only(self.name, spec)
-        headers, windows = self._read_headers(), (spec.rate, spec.seconds)
+        self._ready(spec.rate)
+        windows = spec.rate, spec.seconds
         if self._looked_for != windows:
             if self._looked_for is None:
                 self._note(look(self.file(index) for index in self._some(LOOKED)))
-            self._note(_changes(headers[headers[:, 1] > 0], spec))
+            there = self._extents[spec.rate] > 0
+            self._note(_changes(self._read_headers()[there], self._extents[spec.rate][there], spec))
             self._looked_for = windows
         say_notes(self)
         if self.rate == spec.rate:
@@ -163,17 +210,19 @@ class Sounds:
         taken = copy.copy(self)
         taken.paths = self.paths.take(pa.array(indices))
         taken.labels = self.labels and self.labels.take(indices)
+        taken.frame_labels = self.frame_labels and self.frame_labels.take(indices)
         taken._headers = None if self._headers is None else self._headers[indices]
+        taken._extents = {rate: extents[indices] for rate, extents in self._extents.items()}
         return taken
 
     def fingerprint(self) -> str:
         """Return a hash of all relative paths in order, and of the labels, but not of the files' contents."""
-        return fingerprint(self.paths, self.labels)
+        return fingerprint(self.paths, self.labels, self.frame_labels)
 
 
-def _changes(headers: NDArray[np.int64], spec: WaveSpec) -> list[str]:
+def _changes(headers: NDArray[np.int64], extents: NDArray[np.int64], spec: WaveSpec) -> list[str]:
     """Return what is done to recordings to read them as windows of a spec: a line each."""
-    rates, samples, channels = headers.T
+    rates, _, channels, _ = headers.T
     count, lines = len(headers), []
     if other := int((rates != spec.rate).sum()):
         some = Counter(rates[rates != spec.rate].tolist()).most_common(4)
@@ -183,7 +232,7 @@ def _changes(headers: NDArray[np.int64], spec: WaveSpec) -> list[str]:
         lines.append(f"{other:,} of {count:,} recordings are resampled to {spec.rate:,} Hz, from {told}{hint}")
     if several := int((channels > 1).sum()):
         lines.append(f"{several:,} of {count:,} recordings have several channels, of which the mean is taken")
-    if short := int((samples / rates < spec.length / spec.rate - 1e-3).sum()):
+    if short := int((extents < spec.length).sum()):
         lines.append(f"{short:,} of {count:,} recordings are shorter than a window of {spec.seconds:g} s: silence is "
                      "added")  # fmt: skip
     return lines

@@ -268,6 +268,14 @@ class Files(Images):
         )
         return f"{path}#{page + 1}" if page else path
 
+    @property
+    def owners(self) -> NDArray[np.int64] | None:
+        """The file (N,) that each page is of, which labels and splits go by; None where files are samples."""
+        if not self.all_pages:
+            return None
+        codes: NDArray[np.int64] = self.paths.dictionary_encode().indices.to_numpy().astype(np.int64)
+        return codes
+
     def file(self, index: int) -> bytes:
         """Return the whole path of the file."""
         return os.path.join(self.root, self.paths[index].as_py())
@@ -438,7 +446,7 @@ class Files(Images):
 
     def fingerprint(self) -> str:
         """Return a hash of all relative paths in order, and of the labels, but not of the files' contents."""
-        return fingerprint(self.paths, self.labels, b"" if self.pages is None else self.pages.tobytes())
+        return fingerprint(self.paths, self.labels, more=b"" if self.pages is None else self.pages.tobytes())
 
 
 def in_views(spec: ImageSpec, views: str | None) -> ImageSpec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from selfsup.source import Broken, natural_order
 SUFFIXES = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".wmv", ".ogv", ".flv")
 ANIMATED = (".gif", ".webp", ".png", ".apng")  # videos where they are asked for with video:
 STILLS = 10.0  # frames a second of a folder of images, and of an animation that does not say it
+CLOSE = 1e-4  # seconds that do not matter
 MOST = 1_000_000  # frames of a video: beyond that it is taken for endless
 
 
@@ -48,12 +50,13 @@ def about(path: bytes) -> About:
         return About(float(rate), frames)
 
 
-def decode(path: bytes, fps: float, side: int) -> Iterator[NDArray[np.uint8]]:
+def decode(path: bytes, fps: float, side: int, start: float = 0.0) -> Iterator[NDArray[np.uint8]]:
     """Yield frames (H, W, 3), `fps` a second, upright, the shorter side reduced to `side` where it is longer.
 
-    Frame k is the one that is shown at k / fps, so that a variable frame rate is made even: frames are repeated or left
-    out. All frames have the size of the first. What a truncated file still has is read; frames whose time runs
-    backwards, or is far beyond what the header says, are left out.
+    Frame k is the one that is shown at `start` + k / fps, so that a variable frame rate is made even: frames are
+    repeated or left out. Of a video with a codec, nothing before the last key frame before `start` is decoded. All
+    frames have the size of the first. What a truncated file still has is read; frames whose time runs backwards, or is
+    far beyond what the header says, are left out.
 
     Raises `Broken` for a file that has no frame.
     """
@@ -62,7 +65,9 @@ def decode(path: bytes, fps: float, side: int) -> Iterator[NDArray[np.uint8]]:
     elif _animated(path):
         timed = _of_animation(path, side)
     else:
-        timed = _of_container(path, side)
+        timed = _of_container(path, side, start)
+    if start:
+        timed = ((max(0.0, time - start), frame) for time, frame in timed if time >= start - CLOSE)
     header = about(path)
     last = 60 + 2 * header.frames / header.fps if header.frames else MOST / fps  # a later time is damage
     place, before, shape, time = 0, None, None, 0.0
@@ -106,7 +111,7 @@ def _reason(error: Exception) -> Broken:
     return Broken(re.sub(r"[0-9]{3,}|'.*'", "…", f"not a video: {getattr(error, 'strerror', None) or error}")[:100])
 
 
-def _of_container(path: bytes, side: int) -> Iterator[tuple[float, NDArray[np.uint8]]]:
+def _of_container(path: bytes, side: int, start: float) -> Iterator[tuple[float, NDArray[np.uint8]]]:
     with _opened(path) as container:
         stream = container.streams.video[0]
         if stream.codec_context is None:
@@ -114,11 +119,16 @@ def _of_container(path: bytes, side: int) -> Iterator[tuple[float, NDArray[np.ui
         stream.codec_context.thread_count = 1  # several wait for each other for ever on some damaged files
         first, count = None, 0
         rate = float(stream.average_rate or stream.guessed_rate or STILLS)
+        if start:
+            first = float((stream.start_time or 0) * stream.time_base)
+            with contextlib.suppress(Exception):  # some formats cannot: then all is decoded
+                container.seek(int(1e6 * (first + start)))
         try:
             for frame in container.decode(stream):
                 now = float(frame.time) if frame.time is not None else count / rate
                 first = now if first is None else first
-                yield now - first, _pixels(frame, side)
+                if now - first >= start - CLOSE:
+                    yield now - first, _pixels(frame, side)
                 count += 1
         except Exception as error:
             if not count:

@@ -1,7 +1,8 @@
 """`moving`: sprites over photographs, whose classes, tracks and masks are known, made as they are read.
 
 What moves are digits with a random texture, before a piece of one of the photographs of scikit-learn. The label of a
-video is how its sprites move, or with `:object` which digit its one sprite is. With `:gravity` balls fall and bounce,
+video is how its sprites move, or with `:object` which digit its one sprite is, and where it is the label of each frame.
+With `:gravity` balls fall and bounce,
 each time less, so that time has an arrow; with `:elastic` they lose nothing, so that it has none: an arrow that is
 found there is an artefact.
 """
@@ -9,7 +10,6 @@ found there is an artefact.
 from __future__ import annotations
 
 import copy
-import hashlib
 from functools import cache, lru_cache
 from typing import NamedTuple
 
@@ -17,13 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from selfsup.data.index import fingerprint_of_generated
 from selfsup.data.video.clips import clip_spec, clips_only, stored_side
 from selfsup.data.video.tracks import Tracks
 from selfsup.errors import UserError
-from selfsup.source import Labels
+from selfsup.source import Annotations, Labels
 from selfsup.spec import ClipSpec, Spec
 
 MOTIONS = ("left", "right", "up", "down", "clockwise", "anticlockwise", "shake", "pulse")
+QUARTERS = ("top left", "top right", "bottom left", "bottom right")
 PARTS = ("moving", "moving:object", "moving:gravity", "moving:elastic")
 COUNT, LENGTH, RATE = 1000, 32, 10.0  # videos, frames of each, frames a second
 SIDE = 72  # pixels at which videos are shown when no spec says another size
@@ -50,8 +52,10 @@ class Moving:
         self.name, self.part = name, name.partition(":")[2]
         self.numbers, self.side = np.arange(count), SIDE
         self.labels: Labels | None = None
+        self.frame_labels: Annotations | None = None
         if self.part == "object":
             self.labels = Labels.of([_glyphs()[1][_digit(number)] for number in range(count)])
+            self.frame_labels = _positions(self.numbers)
         elif not self.part:
             self.labels = Labels.of([MOTIONS[number % len(MOTIONS)] for number in range(count)])
 
@@ -127,14 +131,12 @@ class Moving:
         """Return some of the videos."""
         taken = copy.copy(self)
         taken.numbers, taken.labels = self.numbers[indices], self.labels and self.labels.take(indices)
+        taken.frame_labels = self.frame_labels and self.frame_labels.take(indices)
         return taken
 
     def fingerprint(self) -> str:
         """Return a hash of the name, the numbers and the labels."""
-        digest = hashlib.blake2b(self.name.encode() + self.numbers.tobytes(), digest_size=8)
-        if self.labels is not None:
-            digest.update(self.labels.digest())
-        return digest.hexdigest()
+        return fingerprint_of_generated(self.name, self.numbers, self.labels, self.frame_labels)
 
 
 @cache
@@ -179,6 +181,17 @@ def _scene(number: int, part: str) -> Scene:
     return Scene(
         centre, size, digits, u.uniform(0, 1, (sprites, 2, 3)), u.uniform(-25, 25, (sprites, 2)),
         int(u.integers(len(_photographs()))), u.uniform(0, 1, 2),
+    )  # fmt: skip
+
+
+def _positions(numbers: NDArray[np.int64]) -> Annotations:
+    """Return in which quarter of each frame the centre of the one sprite is."""
+    centre = np.concatenate([_scene(int(number), "object").centre for number in numbers])  # (N, T, 2) as y and x
+    ids = (centre > 0.5).astype(np.int64) @ np.array([2, 1])
+    time = np.tile(np.arange(LENGTH), len(numbers))
+    return Annotations.of(
+        np.repeat(np.arange(len(numbers)), LENGTH), time / RATE, (time + 1) / RATE, Labels(ids.reshape(-1), QUARTERS),
+        np.full(len(numbers), LENGTH / RATE),
     )  # fmt: skip
 
 

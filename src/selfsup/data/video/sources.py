@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
-import shutil
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -17,17 +15,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from selfsup.base.cache import cache_folder
+from selfsup.base.cache import check_room
 from selfsup.base.notes import say_notes
-from selfsup.base.processes import available_cores
-from selfsup.base.progress import counting
+from selfsup.base.threads import side_by_side
 from selfsup.data.index import fingerprint
 from selfsup.data.video.clips import clip_spec, clips_only, stored_side
 from selfsup.data.video.decode import about, decode
 from selfsup.data.video.store import open_frames, store, store_tracks, stored_path, stored_tracks, tracks_path
 from selfsup.data.video.tracks import Tracks
 from selfsup.errors import UserError
-from selfsup.source import Broken, Labels
+from selfsup.source import Annotations, Broken, Labels
 from selfsup.spec import ClipSpec, Spec
 
 LOOKED = 16  # videos whose headers are looked at
@@ -39,7 +36,8 @@ class Videos:
     """Video files below `root`, or folders of frames: raw paths in one Arrow array.
 
     A sample is read as its frames; `conform` decodes every video once into the frame store, or with `streamed` each
-    clip when it is asked for. `jpeg`: how frames are stored; None for pixels as long as all fit into 4 GiB.
+    clip when it is asked for. `jpeg`: how frames are stored; None for pixels as long as all fit into 4 GiB. `parts`
+    (N, 2): beginnings and ends of the samples in seconds, where they are windows of videos.
     """
 
     kind = "video"
@@ -50,6 +48,8 @@ class Videos:
     ) -> None:  # fmt: skip
         self.root, self.paths, self.labels = os.fsencode(root), paths.cast(pa.large_binary()), labels
         self.name, self.notes = name or root, notes
+        self.frame_labels: Annotations | None = None
+        self.parts: NDArray[np.float64] | None = None
         self.jpeg: bool | None = None
         self.streamed = False
         self._made: Conformed | None = None
@@ -62,21 +62,70 @@ class Videos:
         return os.path.join(self.root, self.paths[index].as_py())
 
     def path(self, index: int) -> str:
-        """Return the path relative to the root; other bytes as surrogate escapes."""
-        return os.fsdecode(self.paths[index].as_py())
+        """Return the path relative to the root, of one of several windows with #t=SECONDS; other bytes as escapes."""
+        path = os.fsdecode(self.paths[index].as_py())
+        start, end = (0.0, np.inf) if self.parts is None else self.parts[index]
+        return path if (start, end) == (0, np.inf) else f"{path}#t={start:.3f}".rstrip("0").rstrip(".")
+
+    def windowed(self, seconds: float | None) -> Videos:
+        """Return equal parts of each video as the samples, of about so many seconds; None for whole videos."""
+        if seconds is None:
+            return self
+        lengths = np.zeros(len(self))
+        for index in range(len(self)):
+            with contextlib.suppress(Broken):  # which stays one sample, and is counted when it is read
+                header = about(self.file(index))
+                lengths[index] = header.frames / header.fps
+        counts = np.maximum(1, np.round(lengths / seconds)).astype(np.int64)
+        same = self.take(np.repeat(np.arange(len(self)), counts))
+        number = np.arange(len(same)) - np.repeat(counts.cumsum() - counts, counts)
+        starts = np.repeat(lengths / counts, counts) * number
+        ends = np.append(starts[1:], 0)
+        same.parts = np.stack([starts, np.where(ends > 0, ends, np.inf)], 1)  # the last one ends where its video does
+        unknown = int((lengths == 0).sum())
+        told = f"; {unknown:,} do not say how long they are, and stay whole" if unknown else ""
+        about_them = f"{self.name}: {len(same):,} samples, windows of about {seconds:g} s of {len(self):,} videos{told}"
+        same.notes = (*self.notes, about_them)
+        return same
+
+    @property
+    def owners(self) -> NDArray[np.int64] | None:
+        """The video (N,) that each window is of, which labels and splits go by; None for whole videos."""
+        if self.parts is None:
+            return None
+        codes: NDArray[np.int64] = self.paths.dictionary_encode().indices.to_numpy().astype(np.int64)
+        return codes
+
+    def whole(self) -> Videos:
+        """Return the videos of which these are windows."""
+        if self.owners is None:
+            return self
+        found = self.take(np.unique(self.owners, return_index=True)[1])
+        found.parts = None
+        return found
+
+    def frames_of(self, index: int, rate: float, length: int) -> tuple[int, int]:
+        """Return the first frame of a sample, and the one behind its last, in a video of so many."""
+        if self.parts is None:
+            return 0, length
+        start, end = (min(float(length), rate * seconds) for seconds in self.parts[index])
+        return round(start), round(end)
 
     def extent(self, index: int) -> int:
         """Return how many frames the header promises; `conform` counts them."""
-        return about(self.file(index)).frames
+        header = about(self.file(index))
+        first, end = self.frames_of(index, header.fps, header.frames)
+        return end - first
 
     def read(self, index: int, span: slice | None = None, side: int = 1 << 20) -> NDArray[np.uint8]:
         """Return the frames of a span (T, H, W, 3) at the video's own rate, decoded up to its end.
 
         The shorter side is reduced to `side` where it is longer.
         """
-        start, stop, step = (span or slice(None)).indices(1 << 40)
         header, found = about(self.file(index)), []
-        for number, frame in enumerate(decode(self.file(index), header.fps, side)):
+        first, end = self.frames_of(index, header.fps, 1 << 40)
+        start, stop, step = (span or slice(None)).indices(end - first)
+        for number, frame in enumerate(decode(self.file(index), header.fps, side, first / header.fps)):
             if number >= stop:
                 break
             if number >= start and (number - start) % step == 0:
@@ -150,12 +199,15 @@ class Videos:
         taken = copy.copy(self)
         taken.paths = self.paths.take(pa.array(indices))
         taken.labels = self.labels and self.labels.take(indices)
+        taken.frame_labels = self.frame_labels and self.frame_labels.take(indices)
+        taken.parts = None if self.parts is None else self.parts[indices]
         taken._made = self._made and self._made.some(taken, indices)
         return taken
 
     def fingerprint(self) -> str:
         """Return a hash of all relative paths in order, and of the labels, but not of the files' contents."""
-        return fingerprint(self.paths, self.labels)
+        more = b"" if self.parts is None else self.parts.tobytes()
+        return fingerprint(self.paths, self.labels, self.frame_labels, more=more)
 
 
 class Conformed(ABC):
@@ -165,8 +217,13 @@ class Conformed(ABC):
 
     def __init__(self, videos: Videos, rate: float, side: int) -> None:
         self.videos, self.rate, self.side = videos, rate, side
-        self.name, self.labels = videos.name, videos.labels
+        self.name, self.labels, self.frame_labels = videos.name, videos.labels, videos.frame_labels
         self.notes: tuple[str, ...] = ()
+
+    @property
+    def owners(self) -> NDArray[np.int64] | None:
+        """The video (N,) that each window is of; None for whole videos."""
+        return self.videos.owners
 
     @abstractmethod
     def extent(self, index: int) -> int:
@@ -215,37 +272,46 @@ class Conformed(ABC):
 
 
 class Stored(Conformed):
-    """Videos whose frames are in the store. `files`: where; `extents` (N,): frames of each, 0 for a broken one."""
+    """Videos whose frames are in the store.
 
-    def __init__(
-        self, videos: Videos, rate: float, side: int, files: Sequence[Path], extents: NDArray[np.int64]
-    ) -> None:
+    `files`: where; `spans` (N, 2): the first frame of each, and the one behind its last; the same for a broken one.
+    """
+
+    def __init__(self, videos: Videos, rate: float, side: int, files: Sequence[Path], spans: NDArray[np.int64]) -> None:
         super().__init__(videos, rate, side)
-        self.files, self.extents = files, extents
+        self.files, self.spans = files, spans
+
+    @property
+    def extents(self) -> NDArray[np.int64]:
+        """Frames of each video (N,), 0 for a broken one."""
+        found: NDArray[np.int64] = self.spans[:, 1] - self.spans[:, 0]
+        return found
 
     @classmethod
     def of(cls, videos: Videos, spec: ClipSpec) -> Stored:
         """Return videos with all their frames in the store; those that are not are decoded now, side by side."""
-        rate, side = spec.fps, stored_side(spec)
+        rate, side, whole = spec.fps, stored_side(spec), videos.whole()
         jpeg = videos.jpeg
         if jpeg is None:
-            jpeg = _bytes(videos, rate, side) > RAW
-        files = [stored_path(videos.file(index), rate, side, jpeg) for index in range(len(videos))]
+            jpeg = _bytes(whole, rate, side) > RAW
+        files = [stored_path(whole.file(index), rate, side, jpeg) for index in range(len(whole))]
         missing = [index for index, file in enumerate(files) if not file.exists()]
         if missing:
-            _check_room(videos.take(np.array(missing)), rate, side, jpeg)
-            _each(
+            _check_room(whole.take(np.array(missing)), rate, side, jpeg)
+            side_by_side(
                 f"decoding videos of {videos.name}, once",
-                lambda index: store(videos.file(index), files[index], rate, side, jpeg),
+                lambda index: store(whole.file(index), files[index], rate, side, jpeg),
                 missing,
             )
-        found = cls(videos, rate, side, files, np.zeros(len(files), np.int64))
-        reasons: Counter[str] = Counter()
+        lengths, reasons = np.zeros(len(files), np.int64), Counter[str]()
         for index, file in enumerate(files):
             try:
-                found.extents[index] = open_frames(file).length
+                lengths[index] = open_frames(file).length
             except Broken as error:
                 reasons[str(error)] += 1
+        owners = np.arange(len(files)) if videos.owners is None else videos.owners
+        spans = [videos.frames_of(index, rate, int(lengths[owner])) for index, owner in enumerate(owners.tolist())]
+        found = cls(videos, rate, side, [files[owner] for owner in owners.tolist()], np.array(spans).reshape(-1, 2))
         if reasons:
             told = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common(4))
             found.notes = (f"{videos.name}: {sum(reasons.values()):,} of {len(files):,} videos cannot be read: {told}",)
@@ -259,15 +325,21 @@ class Stored(Conformed):
 
     def frames(self, index: int, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return frames (T, H, W, 3) by their numbers, or raise `Broken`."""
-        return open_frames(self.files[index]).read(numbers)
+        frames = open_frames(self.files[index])
+        if not self.extent(index):
+            raise Broken("a window beyond the end of its video: its header promises more frames")
+        return frames.read(numbers + self.spans[index, 0])
 
     def motion(self, index: int) -> NDArray[np.float32]:
         """Return how much each frame differs from the one before (N,), in grey levels."""
-        return open_frames(self.files[index]).motion()
+        first, end = self.spans[index]
+        return open_frames(self.files[index]).motion()[first:end]
 
     def tracks(self, index: int, gap: int) -> Tracks:
         """Return what moves through windows of `gap` frames: found once for each video, and kept in the cache."""
-        return stored_tracks(self.files[index], gap)
+        (first, end), found = self.spans[index], stored_tracks(self.files[index], gap)
+        inside = (found.frames[:, 0] >= first) & (found.frames[:, 1] < end)
+        return Tracks(found.frames[inside] - first, found.boxes[inside])
 
     def find_tracks(self, gap: int) -> None:
         """Find what moves in all videos that this is not known of; what was found before an interruption stays."""
@@ -276,15 +348,15 @@ class Stored(Conformed):
             with contextlib.suppress(Broken):  # said where the video is read
                 store_tracks(self.files[index], gap)
 
-        readable = np.flatnonzero(self.extents).tolist()
-        missing = [index for index in readable if not tracks_path(self.files[index], gap).exists()]
+        some = {self.files[index]: index for index in np.flatnonzero(self.extents).tolist()}  # windows share a file
+        missing = [index for file, index in some.items() if not tracks_path(file, gap).exists()]
         if missing:
-            _each(f"finding what moves in {self.name}, once", find, missing)
+            side_by_side(f"finding what moves in {self.name}, once", find, missing)
 
     def some(self, videos: Videos, indices: NDArray[np.int64]) -> Stored:
         """Return the frames of these videos, which are those of the numbers `indices`."""
         files = [self.files[index] for index in indices.tolist()]
-        return Stored(videos, self.rate, self.side, files, self.extents[indices])
+        return Stored(videos, self.rate, self.side, files, self.spans[indices])
 
 
 class Streamed(Conformed):
@@ -295,13 +367,18 @@ class Streamed(Conformed):
 
     def extent(self, index: int) -> int:
         """Return the number of frames that the header promises, at this rate; raise `Broken` where it does not."""
+        first, end = self._span(index)
+        return end - first
+
+    def _span(self, index: int) -> tuple[int, int]:
         header = about(self.videos.file(index))
         if not header.frames:
             raise Broken("its header does not say how long it is")
-        return max(1, int(header.frames / header.fps * self.rate))
+        return self.videos.frames_of(index, self.rate, max(1, int(header.frames / header.fps * self.rate)))
 
     def frames(self, index: int, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return frames (T, H, W, 3) by their numbers; the last one again for those that a short file lacks."""
+        numbers = numbers + self._span(index)[0]
         wanted, found, last = set(numbers.tolist()), {}, None
         for number, frame in enumerate(islice(decode(self.videos.file(index), self.rate, self.side), max(wanted) + 1)):
             last = frame
@@ -314,22 +391,6 @@ class Streamed(Conformed):
     def some(self, videos: Videos, indices: NDArray[np.int64]) -> Streamed:
         """Return these videos, which are those of the numbers `indices`."""
         return Streamed(videos, self.rate, self.side)
-
-
-def _each(what: str, work: Callable[[int], None], indices: Sequence[int]) -> None:
-    """Do the work for each number on all cores, under a progress bar."""
-    with counting(what, len(indices)) as advance, ThreadPoolExecutor(available_cores()) as pool:
-
-        def one(index: int) -> None:
-            work(index)
-            advance(1)
-
-        try:
-            for _ in pool.map(one, indices):
-                pass
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
 
 
 def _bytes(videos: Videos, rate: float, side: int) -> float:
@@ -346,16 +407,7 @@ def _bytes(videos: Videos, rate: float, side: int) -> float:
 def _check_room(videos: Videos, rate: float, side: int, jpeg: bool) -> None:
     """Raise `UserError` where the frames will not fit on the disk of the cache."""
     needed = _bytes(videos, rate, side) / (8 if jpeg else 1)
-    folder = cache_folder()
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    if needed > 0.9 * free:
-        raise UserError(
-            f"the frames of {videos.name} need about {needed / 2**30:.1f} GiB in the cache, where "
-            f"{free / 2**30:.1f} GiB are free: give a smaller --size or --fps, --store jpeg, or set SELFSUP_CACHE to a "
-            "larger disk"
-        )
+    check_room(f"the frames of {videos.name}", needed, "give a smaller --size or --fps, --store jpeg, or ")
 
 
 def open_query(query: object) -> Videos:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from selfsup.spec import WaveSpec
@@ -43,6 +45,10 @@ class AudioCNN(nn.Module):
     def frames(self, x: Tensor) -> Tensor:
         """(B, 1, M, T) -> (B, ⌈T / 8⌉, dim)."""
         return self.columns(self.blocks(x).permute(0, 3, 1, 2).flatten(2))
+
+    def frame_times(self) -> NDArray[np.float64]:
+        """Return when each of `frames` is (T,), in seconds from the window's beginning: the middle of 8 spectra."""
+        return (8 * np.arange(-(-self.spec.columns // 8)) + 3.5) * self.spec.hop / self.spec.rate
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 1, M, T) -> (B, dim)."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from selfsup.nn.norm import ChannelNorm
@@ -22,9 +24,10 @@ class ConvGRU(nn.Module):
 
     def __init__(self, spec: WaveSpec) -> None:
         super().__init__()
-        self.spec, self.dim = spec, WIDTH
+        self.spec, self.dim, self.count = spec, WIDTH, spec.length
         layers: list[nn.Module] = []
         for place, (kernel, stride) in enumerate(zip(KERNELS, STRIDES, strict=True)):
+            self.count = (self.count + 2 * ((kernel - stride + 1) // 2) - kernel) // stride + 1
             layers += [
                 nn.Conv1d(WIDTH if place else 1, WIDTH, kernel, stride, padding=(kernel - stride + 1) // 2),
                 ChannelNorm(WIDTH),
@@ -40,6 +43,10 @@ class ConvGRU(nn.Module):
     def frames(self, x: Tensor) -> Tensor:
         """(B, N) -> (B, T, dim): the context at each latent, which knows what came before."""
         return self.gru(self.latents(x))[0]
+
+    def frame_times(self) -> NDArray[np.float64]:
+        """Return when each of `frames` is (T,), in seconds from the beginning of the window: the middle of its step."""
+        return (np.arange(self.count) + 0.5) * self.stride / self.spec.rate
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N) -> (B, dim)."""

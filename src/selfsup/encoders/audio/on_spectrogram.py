@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from selfsup.errors import UserError
@@ -42,3 +45,10 @@ class OnSpectrogram(nn.Module):
     def frames(self, x: Tensor) -> Tensor:
         """(B, 1, M, T) -> (B, T', C), of convolutional encoders."""
         return self.maps(x).mean(2).transpose(1, 2)
+
+    def frame_times(self) -> NDArray[np.float64]:
+        """Return when each of `frames` is (T',), in seconds from the beginning of the window: its middle."""
+        with torch.no_grad():
+            count = copy.deepcopy(self).eval().frames(self.spec.example(1)).shape[1]
+        each = self.spec.columns / count
+        return (each * (np.arange(count) + 0.5) - 0.5) * self.spec.hop / self.spec.rate

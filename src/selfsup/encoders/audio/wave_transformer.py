@@ -6,7 +6,9 @@ import copy
 import math
 from typing import Any, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from selfsup.errors import UserError, need, unknown
@@ -101,6 +103,12 @@ class WaveTransformer(nn.Module):
     def frames(self, x: Tensor) -> Tensor:
         """(B, N) -> (B, T, dim): the context at each latent, which knows the whole window."""
         return self.contexts(self.latents(x))
+
+    def frame_times(self) -> NDArray[np.float64]:
+        """Return when each of `frames` is (T,), in seconds from the window's beginning: the middle of what it sees."""
+        return (
+            np.arange((self.spec.length - self.reach) // self.stride + 1) * self.stride + self.reach / 2
+        ) / self.spec.rate
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N) -> (B, dim)."""

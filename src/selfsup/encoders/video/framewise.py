@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from selfsup.spec import ClipSpec
@@ -19,6 +21,10 @@ class Framewise(nn.Module):
     def frames(self, x: Tensor) -> Tensor:
         """(B, T, C, H, W) -> (B, T, dim)."""
         return self.image(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+    def frame_times(self) -> NDArray[np.float64]:
+        """Return when each of `frames` is shown (T,), in seconds from the beginning of the clip."""
+        return self.spec.times()
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C, H, W) -> (B, dim)."""

@@ -46,6 +46,16 @@ def baseline(kind: str) -> Baseline:
     return found
 
 
+def frame_baselines(spec: Spec) -> dict[str, nn.Module]:
+    """Return, by the names of their rows, modules with `frames` and `frame_times` as encoders have: each frame itself.
+
+    A kind of data whose samples have a length in time has such a function in its module. The linear probe scales their
+    features as `STANDARDISED` says.
+    """
+    found: dict[str, nn.Module] = importlib.import_module(BASELINES[spec.kind]).frame_baselines(spec)
+    return found
+
+
 def baseline_names() -> tuple[str, ...]:
     """Return the rows of all kinds of data."""
     return tuple(baseline(kind).NAME for kind in BASELINES)

@@ -15,9 +15,11 @@ from selfsup.source import Source
 from selfsup.spec import ClipSpec
 
 NAME, STANDARDISED = "raw frames", True
+FRAME = "raw frame"  # of labels inside of videos
 SIDE = 16  # pixels, at most
 ABOUT = {
     NAME: f"the mean of a clip's frames and the mean absolute difference of consecutive ones, in {SIDE} × {SIDE}",
+    FRAME: f"the pixels of the frame, averaged down to {SIDE} × {SIDE}",
     "PCA": "the first 64 principal components of those, from the training part without its labels",
 }
 
@@ -30,6 +32,22 @@ class Frames(nn.Module):
         small = F.adaptive_avg_pool2d(x.flatten(0, 1), min(SIDE, x.shape[-1])).unflatten(0, x.shape[:2])
         moved = small.diff(dim=1).abs().mean(1) if x.shape[1] > 1 else torch.zeros_like(small[:, 0])
         return torch.cat([small.mean(1), moved], 1).flatten(1)
+
+
+class Frame(nn.Module):
+    """The pixels of each frame."""
+
+    def __init__(self, spec: ClipSpec) -> None:
+        super().__init__()
+        self.spec = spec
+
+    def frames(self, x: Tensor) -> Tensor:
+        """(B, T, C, H, W) -> (B, T, C · side²)."""
+        return F.adaptive_avg_pool2d(x.flatten(0, 1), min(SIDE, x.shape[-1])).flatten(1).unflatten(0, x.shape[:2])
+
+    def frame_times(self) -> NDArray[np.float64]:
+        """Return when each frame is shown (T,), in seconds from the beginning of the clip."""
+        return self.spec.times()
 
 
 def features(
@@ -47,3 +65,8 @@ def images(x: NDArray[np.float32], test_x: NDArray[np.float32], spec: ClipSpec) 
 def module(spec: ClipSpec) -> nn.Module:
     """Return the features."""
     return Frames()
+
+
+def frame_baselines(spec: ClipSpec) -> dict[str, nn.Module]:
+    """Return the pixels of a single frame."""
+    return {FRAME: Frame(spec)}

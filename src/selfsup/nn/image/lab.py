@@ -148,6 +148,17 @@ def ab_at(light: Tensor, side: int) -> Tensor:
     return to_lab(nn.functional.adaptive_avg_pool2d(light, side))[:, 1:]
 
 
+def grey(light: Tensor, spec: ImageSpec) -> Tensor:
+    """(B, 3, H, W) linear light -> normalized images (B, 3, H, W) of the same lightness without colour."""
+    return from_light(luminance(light), spec)
+
+
+def painted(light: Tensor, ab: Tensor, spec: ImageSpec) -> Tensor:
+    """Return normalized images with the lightness of linear light (B, 3, H, W) and the colours ab (B, 2, h, w)."""
+    planes = nn.functional.interpolate(ab, light.shape[2:], mode="bilinear")
+    return from_light(from_lab(torch.cat([to_lab(light)[:, :1], planes], 1)), spec)
+
+
 def check_colour(name: str, spec: ImageSpec) -> None:
     """Raise `UserError` unless images are RGB."""
     if spec.channels != 3:

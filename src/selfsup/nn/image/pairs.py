@@ -1,4 +1,4 @@
-"""Several views of each sample: encoded in one pass, and shown as panels."""
+"""Several views of each sample: embedded, and shown as panels."""
 
 from __future__ import annotations
 
@@ -8,8 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from selfsup.base.distributed import gather
+from selfsup.losses import full
 from selfsup.nn.heads import each_view
-from selfsup.task import Panel
+from selfsup.task import Batch, Panel
+
+
+def all_crops(embed: Callable[[Tensor], Tensor], batch: Batch) -> Tensor:
+    """Return the embeddings of `x` and `local` over the global batch (V, N, d), large crops first, at least float32."""
+    z = torch.cat([each_view(embed, batch[key]) for key in ("x", "local")])
+    return full(gather(z.transpose(0, 1)).transpose(0, 1))
 
 
 @torch.no_grad()

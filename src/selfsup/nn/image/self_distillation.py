@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -41,23 +41,36 @@ class Prototypes(nn.Module):
         return product(unit(z), unit(self.weight).T)
 
 
-def check_options(*temperatures: float, least: float = 0.0, most: float = 0.0) -> None:
-    """Raise `UserError` for a temperature that is not positive, or mask ratios that do not form a range below 1."""
-    if min(temperatures) <= 0:
-        raise UserError("a temperature must be above 0")
+class Temperatures(NamedTuple):
+    """What divides the cosines: of the student, and of the teacher at the start and after the fraction `warmup`."""
+
+    student: float
+    first: float
+    last: float
+    warmup: float
+
+    def teacher(self, progress: float) -> float:
+        """Return the teacher's, which goes from `first` to `last` linearly in the progress of the training, 0 to 1."""
+        return (
+            self.first + (self.last - self.first) * min(1.0, progress / self.warmup) if self.warmup > 0 else self.last
+        )
+
+
+def mask_range(least: float, most: float) -> tuple[float, float]:
+    """Return the range of the fraction of patches that are masked; raise `UserError` unless it is one below 1."""
     if not 0 <= least <= most < 1:
         raise UserError(f"--min-mask-ratio {least} must be at most --max-mask-ratio {most}, and both must be in [0, 1)")
+    return least, most
 
 
-def risen(first: float, last: float, progress: float, until: float) -> float:
-    """Return a value that goes linearly from `first` to `last` over the fraction `until` of the training."""
-    return first + (last - first) * min(1.0, progress / until) if until > 0 else last
+def crop_by_crop(crops: Tensor) -> Tensor:
+    """(B, V, C, h, w) -> (V · B, C, h, w): the first crops of all images, then the second ones."""
+    return crops.transpose(0, 1).flatten(0, 1)
 
 
-def half_masked(batch: Batch, grid: int, least: float, most: float) -> tuple[Tensor, Tensor]:
+def half_masked(batch: Batch, grid: int, ratios: tuple[float, float]) -> tuple[Tensor, Tensor]:
     """Return the large crops (2B, C, H, W), and a mask (2B, N) of patches in one of each image's two crops."""
-    mask = one_of_two_masked(batch["noise"], grid, least, most)
-    return batch["x"].transpose(0, 1).flatten(0, 1), mask
+    return crop_by_crop(batch["x"]), one_of_two_masked(batch["noise"], grid, *ratios)
 
 
 def pooled_and_masked(
@@ -70,6 +83,13 @@ def pooled_and_masked(
     hidden = {} if mask_token is None else {"mask": mask, "mask_token": mask_token[None]}
     tokens = encoder.tokens(large, **hidden)
     return encoder.pool(tokens), tokens[:, encoder.prefix :][mask]
+
+
+def of_student(encoder: Any, batch: Batch, large: Tensor, mask: Tensor, mask_token: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the pooled outputs of all crops (V · B, dim), large ones first, and the tokens of masked patches."""
+    pooled, masked = pooled_and_masked(encoder, large, mask, mask_token)
+    small = [encoder(crop_by_crop(batch["local"]))] if "local" in batch else []
+    return torch.cat([pooled, *small]), masked
 
 
 def masked_entropy(targets: Tensor, logits: Tensor, temperature: float, mask: Tensor) -> Tensor:
@@ -85,9 +105,9 @@ def masked_entropy(targets: Tensor, logits: Tensor, temperature: float, mask: Te
 
 def crop_panels(batch: Batch, mask: Tensor | None = None, names: Sequence[str] = ()) -> list[list[Panel]]:
     """Return a row for each image: its large crops without masked patches, and its small ones, captioned by `names`."""
-    large = batch["x"].transpose(0, 1).flatten(0, 1)
+    large = crop_by_crop(batch["x"])
     shown = [*(large if mask is None else only(large, ~mask))]
-    shown += [*batch["local"].transpose(0, 1).flatten(0, 1)] if "local" in batch else []
+    shown += [*crop_by_crop(batch["local"])] if "local" in batch else []
     masked = [0] * len(large) if mask is None else mask.sum(1).tolist()
     count, panels = len(batch["x"]), []
     for place, image in enumerate(shown):
@@ -98,10 +118,7 @@ def crop_panels(batch: Batch, mask: Tensor | None = None, names: Sequence[str] =
     return [panels[row::count] for row in range(count)]
 
 
-def patch_panels(batch: Batch, mask: Tensor, answers: tuple[Tensor, Tensor] | None = None) -> list[list[Panel]]:
-    """Return `crop_panels`; given student and teacher logits (2B, N, K), say on how many masked patches they agree."""
-    if answers is None:
-        return crop_panels(batch, mask)
-    student, teacher = (cosines.argmax(2) for cosines in answers)
-    agree = ((student == teacher) & mask).sum(1).tolist()
+def patch_panels(batch: Batch, mask: Tensor, student: Tensor, teacher: Tensor) -> list[list[Panel]]:
+    """Return `crop_panels`; logits (n, K) of the masked patches say on how many of them student and teacher agree."""
+    agree = torch.zeros_like(mask).masked_scatter_(mask, student.argmax(1) == teacher.argmax(1)).sum(1).tolist()
     return crop_panels(batch, mask, [f"{count} agree with the teacher" for count in agree])

@@ -27,6 +27,8 @@ class BYOLA(Task):
 
     Args:
         mix: Largest fraction of the energy that comes from another recording, in [0, 1).
+        channel: Decibels by which bands are changed, smoothly, and half of it the loudness: not in the paper. Against
+            what microphone, voice and loudness share, in [0, inf).
         min_scale: Smallest height and length of the part that is stretched, as a fraction, in (0, 1.5).
         momentum: Momentum of the target network; by default from the number of steps, see `byol`; 0.99 in the paper,
             in [0, 1].
@@ -45,18 +47,26 @@ class BYOLA(Task):
         encoder: Encoder,
         *,
         mix: float = 0.4,
+        channel: float = 0.0,
         min_scale: float = 0.6,
         momentum: float | None = None,
         hidden_dim: int = 512,
         out_dim: int = 128,
     ) -> None:
         super().__init__(encoder)
-        self.mix, self.min_scale = mix, min_scale
+        self.mix, self.channel, self.min_scale = mix, channel, min_scale
         self.byol = BYOL(encoder, momentum=momentum, hidden_dim=hidden_dim, out_dim=out_dim)
 
     def views(self, spec: WaveSpec) -> AudioViews:
         """Return two versions of a segment (section III)."""
-        return AudioViews(spec, {"x": Window(2, "same", mix=self.mix, crop=(self.min_scale, CANVAS))})
+        return AudioViews(
+            spec,
+            {
+                "x": Window(
+                    2, "same", gain=self.channel / 2, channel=self.channel, mix=self.mix, crop=(self.min_scale, CANVAS)
+                )
+            },
+        )
 
     def loss(self, batch: Batch) -> Loss:
         """Return BYOL's loss."""

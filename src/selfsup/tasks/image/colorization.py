@@ -90,25 +90,17 @@ class Colorization(Task):
         light = lab.to_light(batch["x"], self.encoder.spec)
         ab = lab.ab_at(light, self.side)
         places, coloured = self.bins.places(ab), lab.coloured(ab)
-        entropy = self.bins(self.predict(self.grey(light)), places)
+        entropy = self.bins(self.predict(lab.grey(light, self.encoder.spec)), places)
         values = (entropy * self.weight[self.bins.near[:, 0]][places]).mean((1, 2))
         return Loss(global_mean(values, coloured), {"grey": 1 - coloured.mean()}, math.log(len(self.weight)))
 
-    def grey(self, light: Tensor) -> Tensor:
-        """Return greyscale images of the same lightness (B, 3, H, W), normalized for the encoder."""
-        return lab.from_light(lab.luminance(light), self.encoder.spec)
-
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
         """Return each image in greyscale, with the colours of the label, and with the predicted colours."""
-        light = lab.to_light(batch["x"], self.encoder.spec)
-        grey, ab = self.grey(light), lab.ab_at(light, self.side)
-        columns = [(grey, "in: lightness"), (self.paint(light, ab), "label")]
+        spec = self.encoder.spec
+        light = lab.to_light(batch["x"], spec)
+        grey, ab = lab.grey(light, spec), lab.ab_at(light, self.side)
+        columns = [(grey, "in: lightness"), (lab.painted(light, ab, spec), "label")]
         if guess:
-            columns.append((self.paint(light, self.bins.annealed_mean(self.predict(grey))), "guess"))
+            ab = self.bins.annealed_mean(self.predict(grey))
+            columns.append((lab.painted(light, ab, spec), "guess"))
         return [[Panel(images[i], caption) for images, caption in columns] for i in range(len(light))]
-
-    def paint(self, light: Tensor, ab: Tensor) -> Tensor:
-        """Return normalized images with the lightness of `light` and the colours `ab` (B, 2, side, side)."""
-        size = self.encoder.spec.size
-        both = torch.cat([lab.to_lab(light)[:, :1], F.interpolate(ab, (size, size), mode="bilinear")], 1)
-        return lab.from_light(lab.from_lab(both), self.encoder.spec)

@@ -13,7 +13,7 @@ from torch import nn
 from selfsup.errors import UserError, unknown
 from selfsup.source import Source
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
-from selfsup.tasks.parts import Option, build_part, check_source, find_part
+from selfsup.tasks.parts import Option, build_part, check_source, find_part, lr_of_part
 from selfsup.views.image import ImageViews
 from selfsup.views.image.merged import MergedViews, part_of
 
@@ -26,8 +26,9 @@ class Combined(Task):
     Batch: the keys of every task, prefixed with its name: with the defaults `rotation.x` and `denoising.x`
     (B, C, H, W) float, and `noise` (B,) int64. Views that several tasks share are made once.
     Published: four tasks together, ResNet-101, VOC detection 70.5%; each alone 66.8 to 69.1%.
-    Deviations: every task reads the encoder's output, not a learned mixture of its layers; all share one learning rate,
-    and the defaults of no task for the training (learning rate, clipping) are used.
+    Deviations: every task reads the encoder's output, not a learned mixture of its layers; the defaults of no
+    task for the training (learning rate, clipping) are used, and those that set learning rates set them for their own
+    heads and not for the encoder.
 
     Args:
         tasks: Two or more names from `selfsup tasks`, separated by commas.
@@ -97,6 +98,12 @@ class Combined(Task):
         """Update the EMA encoders, queues and so on of every task."""
         for _, part in self._each():
             part.after_step()
+
+    def lr_of(self, child: str, scheduled: float, peak: float) -> float:
+        """Ask the task whose child it is; the encoder has the scheduled learning rate."""
+        parts, _, rest = child.partition(".")
+        name, _, own = rest.partition(".")
+        return lr_of_part(self, cast(Task, self.parts[name]), own, scheduled, peak) if parts == "parts" else scheduled
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
         """Return the panels of every task, one task after another."""

@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selfsup.base.distributed import gather
+from selfsup.base.distributed import from_first, gather
 from selfsup.losses import product, sinkhorn, unit
 from selfsup.nn.heads import each_view, mlp
 from selfsup.nn.image.pairs import view_panels
 from selfsup.nn.kmeans import spherical_kmeans
 from selfsup.source import Source
 from selfsup.spec import ImageSpec
-from selfsup.task import Batch, Encoder, Loss, Panel, Task, at_most_samples
+from selfsup.task import Batch, Encoder, Loss, Panel, Task, at_most_samples, one_each
 from selfsup.views.image import ImageViews, preset
 
 
@@ -40,7 +40,7 @@ class DeepCluster(Task):
 
     Args:
         num_items: Number of samples, in [1, inf).
-        num_clusters: Clusters K, at most half the number of samples; 3,000 in the paper, in [2, inf).
+        num_clusters: Clusters K, by default at most one for two samples; 3,000 in the paper, in [2, inf).
         num_heads: Number of clusterings, each with its own classifier, in [1, inf).
         temperature: Divides the cosine similarities to the centroids, in (0, inf).
         hidden_dim: Width of the projector's hidden layer; 2048 in the paper, in [1, inf).
@@ -68,7 +68,7 @@ class DeepCluster(Task):
         out_dim: int = 128,
     ) -> None:
         super().__init__(encoder)
-        self.temperature, num_clusters = temperature, max(2, min(num_clusters, num_items // 2))
+        self.temperature = temperature
         self.projector = mlp(encoder.dim, hidden_dim, out_dim)
         self.register_buffer("bank", torch.zeros(2, num_items, out_dim))
         self.register_buffer("centroids", unit(torch.randn(num_heads, num_clusters, out_dim)))
@@ -78,8 +78,8 @@ class DeepCluster(Task):
 
     @classmethod
     def resolve(cls, source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The number of samples, and no more clusters than samples."""
-        return {"num_items": len(source)} | at_most_samples(source, given, cls, "num_clusters")
+        """Return the number of samples, and by default a cluster for two of them at most."""
+        return one_each(source, given, "num_items") | at_most_samples(source, given, cls, "num_clusters", per=2)
 
     def views(self, spec: ImageSpec) -> ImageViews:
         """Return SwAV's two large and six small views."""
@@ -118,8 +118,9 @@ class DeepCluster(Task):
             known = bank.abs().sum(1) > 0  # the last, incomplete batch of an epoch is dropped
             seed = epoch * len(self.centroids) + head
             # from new rows: from the last centroids the clusters hardly change, and the features lose rank
-            self.centroids[head], label = spherical_kmeans(bank[known], self.centroids.shape[1], seed)
-            self.labels[head, known] = label
+            centroids, label = spherical_kmeans(bank[known], self.centroids.shape[1], seed)
+            # on a GPU sums differ from one process to the next, and with them the labels
+            self.centroids[head], self.labels[head, known] = from_first(centroids), from_first(label)
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
         """Return the large and small views of each image."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from selfsup.base.distributed import gather
 from selfsup.losses import cross_view_entropy
 from selfsup.nn.ema import Momentum, ema_update, frozen_copy
-from selfsup.nn.image.self_distillation import Prototypes, bottleneck, crop_panels, risen
+from selfsup.nn.image.self_distillation import Prototypes, Temperatures, bottleneck, crop_by_crop, crop_panels
 from selfsup.source import Source
 from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task, at_most_samples
@@ -77,9 +77,8 @@ class DINO(Task):
         batch_norm: bool = True,
     ) -> None:
         super().__init__(encoder)
-        self.student_temperature, self.teacher_warmup = student_temperature, teacher_warmup
-        self.teacher_temperatures = warmup_teacher_temperature, teacher_temperature
-        self.momentum = Momentum(momentum)
+        temperatures = student_temperature, warmup_teacher_temperature, teacher_temperature, teacher_warmup
+        self.temperatures, self.momentum = Temperatures(*temperatures), Momentum(momentum)
         self.center_momentum, self.freeze_prototypes = center_momentum, freeze_prototypes
         self.num_local_crops = num_local_crops
         self.head = bottleneck(encoder.dim, hidden_dim, out_dim, batch_norm)
@@ -100,15 +99,15 @@ class DINO(Task):
     def loss(self, batch: Batch) -> Loss:
         """Return the mean cross-entropy over pairs of crops."""
         count = len(batch["x"])
-        crops = [batch[key].transpose(0, 1).flatten(0, 1) for key in ("x", "local") if key in batch]
+        crops = [crop_by_crop(batch[key]) for key in ("x", "local") if key in batch]
         states = torch.cat([self.encoder(crop) for crop in crops])  # one pass for each size
         logits = self.prototypes(self.head(states)).unflatten(0, (-1, count))
         with torch.no_grad():
             cosines = self.teacher(crops[0])
             self.seen = cosines
-            temperature = risen(*self.teacher_temperatures, self.progress, self.teacher_warmup)
+            temperature = self.temperatures.teacher(self.progress)
             targets = ((cosines - self.center) / temperature).softmax(1).unflatten(0, (2, count))
-        value = cross_view_entropy(targets, logits, self.student_temperature)
+        value = cross_view_entropy(targets, logits, self.temperatures.student)
         entropy = torch.special.entr(targets).sum(2).mean()
         return Loss(value, {"entropy": entropy, **self.momentum.metrics()}, math.log(len(self.center)))
 
@@ -131,6 +130,6 @@ class DINO(Task):
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
         """Return the crops; with `guess` the prototype that the teacher assigns to each."""
-        crops = [batch[key].transpose(0, 1).flatten(0, 1) for key in ("x", "local") if key in batch]
+        crops = [crop_by_crop(batch[key]) for key in ("x", "local") if key in batch]
         found = torch.cat([self.teacher(crop) - self.center for crop in crops]).argmax(1).tolist() if guess else []
         return crop_panels(batch, names=[f"prototype {place}" for place in found])

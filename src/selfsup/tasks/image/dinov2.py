@@ -12,17 +12,8 @@ from torch import nn
 from selfsup.base.distributed import gather
 from selfsup.losses import cross_view_entropy, koleo, sinkhorn
 from selfsup.nn.ema import Momentum, ema_update, frozen_copy
+from selfsup.nn.image import self_distillation as shared
 from selfsup.nn.image.masks import grid_of
-from selfsup.nn.image.self_distillation import (
-    Prototypes,
-    bottleneck,
-    check_options,
-    half_masked,
-    masked_entropy,
-    patch_panels,
-    pooled_and_masked,
-    risen,
-)
 from selfsup.source import Source
 from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task, at_most_samples
@@ -88,15 +79,13 @@ class DINOv2(Task):
         freeze_prototypes: float = 0.01,
     ) -> None:
         super().__init__(encoder)
-        self.grid = grid_of(encoder)
-        self.student_temperature = student_temperature
-        self.teacher_temperatures = warmup_teacher_temperature, teacher_temperature
-        check_options(student_temperature, *self.teacher_temperatures, least=min_mask_ratio, most=max_mask_ratio)
-        self.num_local_crops, self.mask_ratios = num_local_crops, (min_mask_ratio, max_mask_ratio)
-        self.teacher_warmup, self.momentum = teacher_warmup, Momentum(momentum)
-        self.koleo_weight, self.freeze_prototypes = koleo_weight, freeze_prototypes
-        self.head, self.patch_head = (bottleneck(encoder.dim, hidden_dim, out_dim) for _ in range(2))
-        self.prototypes, self.patch_prototypes = (Prototypes(out_dim, num_prototypes) for _ in range(2))
+        temperatures = student_temperature, warmup_teacher_temperature, teacher_temperature, teacher_warmup
+        self.temperatures, self.momentum = shared.Temperatures(*temperatures), Momentum(momentum)
+        self.grid, self.mask_ratios = grid_of(encoder), shared.mask_range(min_mask_ratio, max_mask_ratio)
+        self.num_local_crops, self.freeze_prototypes = num_local_crops, freeze_prototypes
+        self.koleo_weight = koleo_weight
+        self.head, self.patch_head = (shared.bottleneck(encoder.dim, hidden_dim, out_dim) for _ in range(2))
+        self.prototypes, self.patch_prototypes = (shared.Prototypes(out_dim, num_prototypes) for _ in range(2))
         self.mask_token = nn.Parameter(torch.zeros(encoder.dim))
         self.teacher, self.chance = frozen_copy(self.encoder), 2 * math.log(num_prototypes)
         self.teacher_head = frozen_copy(nn.Sequential(self.head, self.prototypes))
@@ -113,19 +102,18 @@ class DINOv2(Task):
 
     def loss(self, batch: Batch) -> Loss:
         """Return the cross-entropy of crops plus that of masked patches."""
-        large, mask = half_masked(batch, self.grid, *self.mask_ratios)
-        pooled, masked = pooled_and_masked(self.encoder, large, mask, self.mask_token)
-        small = [self.encoder(batch["local"].transpose(0, 1).flatten(0, 1))] if "local" in batch else []
-        crops = self.prototypes(self.head(torch.cat([pooled, *small]))).unflatten(0, (-1, len(batch["x"])))
+        large, mask = shared.half_masked(batch, self.grid, self.mask_ratios)
+        states, masked = shared.of_student(self.encoder, batch, large, mask, self.mask_token)
+        crops = self.prototypes(self.head(states)).unflatten(0, (-1, len(batch["x"])))
         patches = self.patch_prototypes(self.patch_head(masked))
         with torch.no_grad():
-            temperature = risen(*self.teacher_temperatures, self.progress, self.teacher_warmup)
-            states, masked = pooled_and_masked(self.teacher, large, mask)
-            of_crops = sinkhorn(self.teacher_head(states), temperature)
+            temperature = self.temperatures.teacher(self.progress)
+            pooled, masked = shared.pooled_and_masked(self.teacher, large, mask)
+            of_crops = sinkhorn(self.teacher_head(pooled), temperature)
             of_patches = sinkhorn(self.teacher_patch_head(masked), temperature)
-        crop = cross_view_entropy(of_crops.view(2, len(batch["x"]), -1), crops, self.student_temperature)
-        patch = masked_entropy(of_patches, patches, self.student_temperature, mask)
-        regularizer = torch.stack([koleo(gather(view)) for view in pooled.chunk(2)]).sum()
+        crop = cross_view_entropy(of_crops.view(2, len(batch["x"]), -1), crops, self.temperatures.student)
+        patch = shared.masked_entropy(of_patches, patches, self.temperatures.student, mask)
+        regularizer = torch.stack([koleo(gather(view)) for view in states[: len(large)].chunk(2)]).sum()
         metrics = {"crop_loss": crop.detach(), "patch_loss": patch.detach(), "koleo": regularizer.detach()}
         value = crop + patch + self.koleo_weight * regularizer
         return Loss(value, metrics | self.momentum.metrics(), self.chance)
@@ -147,10 +135,11 @@ class DINOv2(Task):
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
         """Return the masked crops; with `guess` the number of masked patches that student and teacher assign alike."""
-        large, mask = half_masked(batch, self.grid, *self.mask_ratios)
+        large, mask = shared.half_masked(batch, self.grid, self.mask_ratios)
         if not guess:
-            return patch_panels(batch, mask)
-        tokens = self.encoder.tokens(large, mask=mask, mask_token=self.mask_token[None]), self.teacher.tokens(large)
-        student, teacher = (each[:, self.encoder.prefix :] for each in tokens)
-        answers = self.patch_prototypes(self.patch_head(student)), self.teacher_patch_head(teacher)
-        return patch_panels(batch, mask, answers)
+            return shared.crop_panels(batch, mask)
+        _, student = shared.pooled_and_masked(self.encoder, large, mask, self.mask_token)
+        _, teacher = shared.pooled_and_masked(self.teacher, large, mask)
+        return shared.patch_panels(
+            batch, mask, self.patch_prototypes(self.patch_head(student)), self.teacher_patch_head(teacher)
+        )

@@ -12,17 +12,8 @@ from torch import Tensor, nn
 from selfsup.base.distributed import sum_over_ranks
 from selfsup.losses import cross_view_entropy
 from selfsup.nn.ema import Momentum, ema_update, frozen_copy
+from selfsup.nn.image import self_distillation as shared
 from selfsup.nn.image.masks import grid_of
-from selfsup.nn.image.self_distillation import (
-    Prototypes,
-    bottleneck,
-    check_options,
-    half_masked,
-    masked_entropy,
-    patch_panels,
-    pooled_and_masked,
-    risen,
-)
 from selfsup.source import Source
 from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task, at_most_samples
@@ -92,19 +83,13 @@ class IBOT(Task):
         batch_norm: bool = True,
     ) -> None:
         super().__init__(encoder)
-        self.grid = grid_of(encoder)
-        self.student_temperature = student_temperature
-        self.teacher_temperatures = warmup_teacher_temperature, teacher_temperature
-        check_options(student_temperature, *self.teacher_temperatures, least=min_mask_ratio, most=max_mask_ratio)
-        self.num_local_crops, self.mask_ratios = num_local_crops, (min_mask_ratio, max_mask_ratio)
-        self.teacher_warmup, self.momentum, self.center_momentum = (
-            teacher_warmup,
-            Momentum(momentum),
-            center_momentum,
-        )
-        self.freeze_prototypes = freeze_prototypes
-        self.head = bottleneck(encoder.dim, hidden_dim, out_dim, batch_norm)
-        self.prototypes = Prototypes(out_dim, num_prototypes)
+        temperatures = student_temperature, warmup_teacher_temperature, teacher_temperature, teacher_warmup
+        self.temperatures, self.momentum = shared.Temperatures(*temperatures), Momentum(momentum)
+        self.grid, self.mask_ratios = grid_of(encoder), shared.mask_range(min_mask_ratio, max_mask_ratio)
+        self.num_local_crops, self.freeze_prototypes = num_local_crops, freeze_prototypes
+        self.center_momentum = center_momentum
+        self.head = shared.bottleneck(encoder.dim, hidden_dim, out_dim, batch_norm)
+        self.prototypes = shared.Prototypes(out_dim, num_prototypes)
         self.mask_token = nn.Parameter(torch.zeros(encoder.dim))
         self.teacher = frozen_copy(self.encoder)
         self.teacher_head = frozen_copy(nn.Sequential(self.head, self.prototypes))
@@ -122,20 +107,19 @@ class IBOT(Task):
 
     def loss(self, batch: Batch) -> Loss:
         """Return the cross-entropy of crops plus that of masked patches."""
-        large, mask = half_masked(batch, self.grid, *self.mask_ratios)
-        pooled, masked = pooled_and_masked(self.encoder, large, mask, self.mask_token)
-        small = [self.encoder(batch["local"].transpose(0, 1).flatten(0, 1))] if "local" in batch else []
-        crops = self.prototypes(self.head(torch.cat([pooled, *small]))).unflatten(0, (-1, len(batch["x"])))
+        large, mask = shared.half_masked(batch, self.grid, self.mask_ratios)
+        states, masked = shared.of_student(self.encoder, batch, large, mask, self.mask_token)
+        crops = self.prototypes(self.head(states)).unflatten(0, (-1, len(batch["x"])))
         patches = self.prototypes(self.head(masked))
         with torch.no_grad():
-            temperature = risen(*self.teacher_temperatures, self.progress, self.teacher_warmup)
-            pooled, masked = pooled_and_masked(self.teacher, large, mask)
+            temperature = self.temperatures.teacher(self.progress)
+            pooled, masked = shared.pooled_and_masked(self.teacher, large, mask)
             self.seen = self.teacher_head(pooled), self.teacher_head(masked)
             of_crops, of_patches = (
                 ((z - c) / temperature).softmax(1) for z, c in zip(self.seen, self.centers, strict=True)
             )
-        crop = cross_view_entropy(of_crops.view(2, len(batch["x"]), -1), crops, self.student_temperature)
-        patch = masked_entropy(of_patches, patches, self.student_temperature, mask)
+        crop = cross_view_entropy(of_crops.view(2, len(batch["x"]), -1), crops, self.temperatures.student)
+        patch = shared.masked_entropy(of_patches, patches, self.temperatures.student, mask)
         entropy = torch.special.entr(of_crops).sum(1).mean()
         metrics = {"crop_loss": crop.detach(), "patch_loss": patch.detach(), "entropy": entropy}
         return Loss(crop + patch, metrics | self.momentum.metrics(), 2 * math.log(self.centers.shape[1]))
@@ -161,11 +145,9 @@ class IBOT(Task):
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
         """Return the masked crops; with `guess` the number of masked patches that student and teacher assign alike."""
-        large, mask = half_masked(batch, self.grid, *self.mask_ratios)
+        large, mask = shared.half_masked(batch, self.grid, self.mask_ratios)
         if not guess:
-            return patch_panels(batch, mask)
-        tokens = self.encoder.tokens(large, mask=mask, mask_token=self.mask_token[None]), self.teacher.tokens(large)
-        student, teacher = (each[:, self.encoder.prefix :].flatten(0, 1) for each in tokens)  # BatchNorm takes rows
-        assigned = self.prototypes(self.head(student)), self.teacher_head(teacher)
-        first, second = (each.view(*mask.shape, -1) for each in assigned)
-        return patch_panels(batch, mask, (first, second))
+            return shared.crop_panels(batch, mask)
+        _, student = shared.pooled_and_masked(self.encoder, large, mask, self.mask_token)
+        _, teacher = shared.pooled_and_masked(self.teacher, large, mask)
+        return shared.patch_panels(batch, mask, self.prototypes(self.head(student)), self.teacher_head(teacher))

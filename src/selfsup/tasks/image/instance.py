@@ -15,7 +15,7 @@ from selfsup.losses import info_nce, unit
 from selfsup.nn.image.pairs import view_panels
 from selfsup.source import Source
 from selfsup.spec import ImageSpec
-from selfsup.task import Batch, Encoder, Loss, Panel, Task
+from selfsup.task import Batch, Encoder, Loss, Panel, Task, one_each
 from selfsup.views.image import ImageViews, preset
 
 
@@ -56,7 +56,7 @@ class Instance(Task):
     @classmethod
     def resolve(cls, source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
         """Make one item for each sample."""
-        return {"num_items": len(source)}
+        return one_each(source, given, "num_items")
 
     def views(self, spec: ImageSpec) -> ImageViews:
         """Return one view with the augmentations of MoCo v2: those of this paper and blur."""

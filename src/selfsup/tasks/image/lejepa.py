@@ -7,11 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from selfsup.base.distributed import gather
 from selfsup.losses import sigreg
 from selfsup.nn import noise
-from selfsup.nn.heads import each_view, mlp
-from selfsup.nn.image.pairs import view_panels
+from selfsup.nn.heads import mlp
+from selfsup.nn.image.pairs import all_crops, view_panels
 from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
 from selfsup.views.image import ImageViews, preset
@@ -64,11 +63,10 @@ class LeJEPA(Task):
 
     def loss(self, batch: Batch) -> Loss:
         """Return the weighted sum of invariance and SIGReg."""
-        z = torch.cat([each_view(self.embed, batch[key]) for key in ("x", "local")])
-        views = [gather(view) for view in z]
+        views = all_crops(self.embed, batch).unbind()
         centre = torch.stack(views[:2]).mean(0)
         invariance = torch.stack([(view - centre).square().mean() for view in views]).mean()
-        directions = noise.directions(batch["noise"], views[0].shape[1], self.num_slices)
+        directions = noise.directions(batch["noise"], centre.shape[1], self.num_slices)
         regularizer = torch.stack([sigreg(view, directions) for view in views]).mean()
         value = (1 - self.sigreg_weight) * invariance + self.sigreg_weight * regularizer
         return Loss(value, {"invariance": invariance.detach(), "sigreg": regularizer.detach()})

@@ -10,10 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selfsup.base.distributed import gather
 from selfsup.losses import product, sinkhorn, unit
-from selfsup.nn.heads import each_view, mlp
-from selfsup.nn.image.pairs import view_panels
+from selfsup.nn.heads import mlp
+from selfsup.nn.image.pairs import all_crops, view_panels
 from selfsup.nn.queue import Queue
 from selfsup.source import Source
 from selfsup.spec import ImageSpec
@@ -36,7 +35,7 @@ class SwAV(Task):
     the first half of a short training embeddings change too fast for it.
 
     Args:
-        num_prototypes: Prototypes, at most the number of samples; 3,000 in the paper, in [1, inf).
+        num_prototypes: Prototypes, by default at most one for two samples; 3,000 in the paper, in [1, inf).
         temperature: Divides the cosines between embeddings and prototypes, in (0, inf).
         epsilon: Entropy regularization of the assignments, smaller is harder; 0.05 in the paper, in (0, inf).
         sinkhorn_iterations: Iterations of Sinkhorn-Knopp, in [1, inf).
@@ -76,8 +75,9 @@ class SwAV(Task):
 
     @classmethod
     def resolve(cls, source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Limit the prototypes and the queue to the number of samples."""
-        return at_most_samples(source, given, cls, "queue_size", "num_prototypes")
+        """Limit the queue to the number of samples, and the prototypes to half of it: one of one image says nothing."""
+        queue = at_most_samples(source, given, cls, "queue_size")
+        return queue | at_most_samples(source, given, cls, "num_prototypes", per=2)
 
     def views(self, spec: ImageSpec) -> ImageViews:
         """Return two large and six small views (section 3.2)."""
@@ -93,7 +93,7 @@ class SwAV(Task):
 
     def loss(self, batch: Batch) -> Loss:
         """Return the cross-entropy between each large view's assignment and the other views' predictions."""
-        z = [gather(view) for key in ("x", "local") for view in each_view(self.embed, batch[key])]
+        z = all_crops(self.embed, batch)
         self.large = [view.detach() for view in z[:2]]
         predictions = [F.log_softmax(self.scores(view) / self.temperature, 1) for view in z]
         losses = []

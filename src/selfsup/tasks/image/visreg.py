@@ -7,11 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from selfsup.base.distributed import gather
-from selfsup.losses import full, product
+from selfsup.losses import product
 from selfsup.nn import noise
-from selfsup.nn.heads import each_view, mlp
-from selfsup.nn.image.pairs import view_panels
+from selfsup.nn.heads import mlp
+from selfsup.nn.image.pairs import all_crops, view_panels
 from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
 from selfsup.views.image import ImageViews, preset
@@ -64,8 +63,7 @@ class VISReg(Task):
 
     def loss(self, batch: Batch) -> Loss:
         """Return the weighted sum of the four terms."""
-        z = torch.cat([each_view(self.embed, batch[key]) for key in ("x", "local")])
-        z = full(torch.stack([gather(view) for view in z]))
+        z = all_crops(self.embed, batch)
         invariance = (z - z[:2].mean(0)).square().mean()
         directions = noise.directions(batch["noise"], z.shape[2], self.num_slices)
         terms = dict(zip(("scale", "shape", "centre"), scale_shape_centre(z, directions), strict=True))

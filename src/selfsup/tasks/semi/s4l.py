@@ -16,7 +16,7 @@ from selfsup.spec import ImageSpec
 from selfsup.spec.image import NATURAL
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
 from selfsup.tasks.image.rotation import Rotation, all_rotations
-from selfsup.tasks.parts import build_part, check_source, find_part
+from selfsup.tasks.parts import build_part, check_source, find_part, lr_of_part
 from selfsup.tasks.semi.supervised import count_classes
 from selfsup.views.image import Crop, ImageViews
 from selfsup.views.image.family import in_family
@@ -113,6 +113,11 @@ class S4L(Task):
     def after_step(self) -> None:
         """Update the state of the pretext task."""
         self.pretext.after_step()
+
+    def lr_of(self, child: str, scheduled: float, peak: float) -> float:
+        """Ask the pretext task about its own children; encoder and head have the scheduled learning rate."""
+        part, _, own = child.partition(".")
+        return lr_of_part(self, self.pretext, own, scheduled, peak) if part == "pretext" else scheduled
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
         """Return each labelled image with its class, beside a row of the pretext."""

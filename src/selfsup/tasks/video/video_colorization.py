@@ -95,19 +95,20 @@ class VideoColorization(Task):
         crop = Crop(spec.size, scale=(self.min_scale, 1), flip=0.5)
         return ClipViews(spec, {"clip": (crop, Cut(self.num_references + 1, spec.step, at="moving"))})
 
+    def light(self, clip: Tensor) -> Tensor:
+        """(B, T, C, H, W) -> (B · T, C, H, W): linear light."""
+        return lab.to_light(clip.flatten(0, 1), self.encoder.spec.image)
+
     def features(self, clip: Tensor) -> Tensor:
         """(B, T, C, H, W) -> (B, T, out_dim, h, w), from the lightness of each frame alone."""
-        spec = self.encoder.spec.image
-        light = lab.luminance(lab.to_light(clip.flatten(0, 1), spec))
-        grey = lab.from_light(light, spec).expand(-1, 3, -1, -1).unflatten(0, clip.shape[:2])
+        grey = lab.grey(self.light(clip), self.encoder.spec.image).unflatten(0, clip.shape[:2])
         maps = self.encoder.frame_maps(grey)
         return self.head(maps.flatten(0, 1)).unflatten(0, maps.shape[:2])
 
     def _predict(self, clip: Tensor) -> tuple[Tensor, Tensor]:
         """Return probabilities of the clusters (B, K, n) at places of the target frame, and the true ones (B, n)."""
         features = self.features(clip)
-        side = features.shape[-1]
-        ab = lab.ab_at(lab.to_light(clip.flatten(0, 1), self.encoder.spec.image), side)
+        ab = lab.ab_at(self.light(clip), features.shape[-1])
         near = torch.cdist(ab.permute(0, 2, 3, 1).reshape(len(ab), -1, 2), self.centres).argmin(2)
         cluster = near.unflatten(0, clip.shape[:2])  # (B, T, n)
         reference, target = features[:, :-1].transpose(1, 2).flatten(2), features[:, -1].flatten(2)
@@ -129,17 +130,9 @@ class VideoColorization(Task):
         """
         clip, spec = batch["clip"], self.encoder.spec.image
         found, cluster = self._predict(clip)
-        light = lab.to_light(clip[:, -1], spec)
-        side = round(cluster.shape[1] ** 0.5)
-        columns = [
-            (clip[:, -2], "reference"),
-            (lab.from_light(lab.luminance(light), spec).expand(-1, 3, -1, -1), "in: lightness"),
-        ]
-        painted = [(self.centres[cluster], "label")]
-        if guess:
-            painted.append(((found.transpose(1, 2) @ self.centres), "guess"))
-        for ab, caption in painted:
-            planes = F.interpolate(ab.transpose(1, 2).unflatten(2, (side, side)), clip.shape[-2:], mode="bilinear")
-            both = torch.cat([lab.to_lab(light)[:, :1], planes], 1)
-            columns.append((lab.from_light(lab.from_lab(both), spec), caption))
+        light, side = self.light(clip[:, -1:]), round(cluster.shape[1] ** 0.5)
+        columns = [(clip[:, -2], "reference"), (lab.grey(light, spec), "in: lightness")]
+        colours = {"label": self.centres[cluster]} | ({"guess": found.mT @ self.centres} if guess else {})
+        for caption, ab in colours.items():  # (B, n, 2)
+            columns.append((lab.painted(light, ab.mT.unflatten(2, (side, side)), spec), caption))
         return [[Panel(images[row][None], caption) for images, caption in columns] for row in range(len(clip))]

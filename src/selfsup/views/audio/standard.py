@@ -11,6 +11,11 @@ def plain(spec: WaveSpec) -> AudioViews:
     return AudioViews(spec, {"x": Window(at="even")})
 
 
+def windows(spec: WaveSpec) -> AudioViews:
+    """Return the window at the beginning."""
+    return AudioViews(spec, {"x": Window(at="start")})
+
+
 def labelled(spec: WaveSpec, pad: int, flip: float) -> AudioViews:
     """Return windows from anywhere in the recording, and their labels."""
     return AudioViews(spec, {"x": Window()}, labels=True)

@@ -22,8 +22,9 @@ from selfsup.task import Batch, Fetched
 from selfsup.views.random import uniform
 from selfsup.views.reading import of_samples, read_or_substitute
 
-# Draws of a view: 0 place, 1 speed, 2 other recording, 3 place in it, 4 mix, 5 gain, 6 to 9 crop, 10 to 13 masks.
-COLUMNS = 14
+# Draws of a view: 0 place, 1 speed, 2 other recording, 3 place in it, 4 mix, 5 gain, 6 to 9 crop, 10 to 13 masks,
+# 14 to 16 channel.
+COLUMNS = 17
 CANVAS = 1.5  # length of the canvas of a crop, in windows; it is no higher than the window
 
 
@@ -33,9 +34,12 @@ class Window:
 
     A recording that is shorter than the window lies somewhere in silence; for evaluation (`even`) in its middle.
 
-    - at: `random`, each window anywhere; `same`, all at the same random place; `even`, the middles of equal parts.
+    - at: `random`, each window anywhere; `same`, all at the same random place; `even`, the middles of equal parts;
+      `start`, its beginning.
     - speed: played slower or faster by a factor of up to 1 + `speed`, pitch and all, by linear interpolation.
     - gain: louder or softer by up to so many decibels.
+    - channel: heard through another microphone or room, whose response is a smooth curve over the bands, of up to so
+      many decibels. Log-mel only.
     - mix: another recording is mixed in, with a fraction of up to `mix` of the energy (log-mixup-exp: Niizumi et al.,
       2021, section III-B). Log-mel only.
     - crop: a part between (low, high) of the height and length of the spectrogram, stretched to its size; taken from a
@@ -45,9 +49,10 @@ class Window:
     """
 
     count: int = 1
-    at: Literal["random", "same", "even"] = "random"
+    at: Literal["random", "same", "even", "start"] = "random"
     speed: float = 0.0
     gain: float = 0.0
+    channel: float = 0.0
     mix: float = 0.0
     crop: tuple[float, float] | None = None
     masks: tuple[int, int] | None = None
@@ -69,7 +74,7 @@ class AudioViews:
     noise: bool = False
 
     def __post_init__(self) -> None:
-        if self.spec.form == "wave" and any(w.mix or w.crop or w.masks for w in self.groups.values()):
+        if self.spec.form == "wave" and any(w.channel or w.mix or w.crop or w.masks for w in self.groups.values()):
             raise UserError("samples are not mixed, cropped and masked as spectrograms are: give --form logmel")
 
     def for_device(self, device: torch.device | str) -> AudioViews:
@@ -137,10 +142,19 @@ class AudioViews:
             x = torch.logaddexp(x + torch.log1p(-fraction), other + fraction.log())
         if window.gain:
             x = x + 2 * louder[..., None, None, None]
+        if window.channel:
+            x = x + math.log(10) / 10 * window.channel * _curve(u[..., 14:], spec.mels)[:, :, None, :, None]
         x = (x - spec.mean) / spec.std
         if window.crop:
             x = _crop(x.flatten(0, 1), u.flatten(0, 1), *window.crop).view_as(x)
         return _masked(x, u, *window.masks) if window.masks else x
+
+
+def _curve(u: Tensor, bands: int) -> Tensor:
+    """Return smooth curves (B, V, bands) from -1 to 1: three waves of half, one and one and a half periods."""
+    place = torch.linspace(0, math.pi, bands, device=u.device)
+    waves = torch.stack([(k * place).cos() for k in (1, 2, 3)])
+    return (2 * u - 1) @ waves / 3
 
 
 def _crop(x: Tensor, u: Tensor, low: float, high: float) -> Tensor:
@@ -180,7 +194,7 @@ def _cut(
     if not extent:
         source.read(index)  # says why
         raise Broken("no samples")
-    part = (place + 0.5) / window.count if window.at == "even" else float(u[0])
+    part = {"even": (place + 0.5) / window.count, "start": 0.0}.get(window.at, float(u[0]))
     start = int(part * (abs(extent - span) + 1))  # of the window in the recording, or of the recording in the window
     if extent >= span:
         x = source.read(index, slice(start, start + span))

@@ -12,6 +12,11 @@ def plain(spec: ClipSpec) -> ClipViews:
     return ClipViews(spec, {"x": (centre(spec.size), Cut(spec.frames, spec.step, at="even"))})
 
 
+def windows(spec: ClipSpec) -> ClipViews:
+    """Return the clip at the beginning, and the centre of its frames."""
+    return ClipViews(spec, {"x": (centre(spec.size), Cut(spec.frames, spec.step, at="start"))})
+
+
 def labelled(spec: ClipSpec, pad: int, flip: float) -> ClipViews:
     """Return clips from anywhere in the video, shifted and flipped, and their labels."""
     crop = Crop(spec.size, pad=pad, flip=flip)

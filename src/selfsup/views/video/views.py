@@ -31,13 +31,14 @@ class Cut:
     """`count` clips of `frames` frames, `step` frames apart, from one video.
 
     `at`: `random`, each anywhere; `moving`, each anywhere, in proportion to how much its frames move, so that clips
-    that show nothing are rare; `even`, the middle of each of `count` equal parts, as evaluation reads a video.
+    that show nothing are rare; `even`, the middle of each of `count` equal parts, as evaluation reads a video; `start`,
+    its first frames, of which the last is repeated where there are too few.
     """
 
     frames: int
     step: int = 1
     count: int = 1
-    at: Literal["random", "moving", "even"] = "random"
+    at: Literal["random", "moving", "even", "start"] = "random"
 
     @property
     def span(self) -> int:
@@ -51,6 +52,8 @@ class Cut:
         a task.
         """
         room = length - self.span + 1
+        if self.at == "start":
+            return np.minimum(self.step * np.arange(self.frames), length - 1)[None]
         if self.at == "even":
             if room < 1:
                 return np.tile(np.linspace(0, length - 1, self.frames).round().astype(np.int64), (self.count, 1))
