@@ -10,7 +10,7 @@ with its own schedule, in a process of its own, over three seeds of pretraining 
 budget whose mean is at the goal counts. Seconds are those of `pretrain`, reading the data and writing the run included
 (for lightly: of its loop alone), wall and CPU, on all threads, of workers too; imports, the first compilation of the
 views, and the evaluation are left out on both sides. Where the goal is `None` it is what lightly's SimCLR reaches in
-ten minutes. Both sides use a GPU where there is one.
+ten minutes. Both sides use a GPU where there is one, and get BatchNorm's statistics of plain images.
 """
 
 from __future__ import annotations
@@ -30,12 +30,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
 import selfsup
 from few_labels import cell
 from selfsup.data.open import open_data
+from selfsup.train.checkpoint import load_tensors, save_tensors
 from selfsup.train.device import make_fabric
+from selfsup.train.recalibrate import recalibrate
 
 
 class Goal(NamedTuple):
@@ -169,7 +170,9 @@ def peer(args: argparse.Namespace, goal: Goal, steps: int, seed: int) -> dict[st
         kept = selfsup.pretrain(
             train, task="simclr", encoder="convnet", size=goal.size, steps=1, out=f"{folder}/run", quiet=True
         )
-        save_file(task.cpu().encoder.state_dict(), kept.folder / "encoder.safetensors")
+        recalibrate(task.encoder, source, spec, seed=seed, device=device)
+        path = kept.folder / "encoder.safetensors"
+        save_tensors(path, task.encoder.state_dict(), load_tensors(path)[1])
         return trained | read(kept, goal, train, test, labels)
 
 

@@ -193,9 +193,10 @@ def test_notes_on_the_encoder_are_in_the_json(
     rest = [*SMALL[:4], "--quiet", "--device", "cpu", "--json", "--out", "run"]
     assert main(["pretrain", "one.npz", "--task", "lejepa", *rest]) == 0
     printed = capsys.readouterr()
-    (note,) = json.loads(printed.out)["notes"]
-    assert "it learns nothing" in note
-    assert note in printed.err
+    about_one, batch = json.loads(printed.out)["notes"]
+    assert "it learns nothing" in about_one
+    assert "batch 1 (by default 128)" in batch
+    assert about_one in printed.err
     health = {json.loads(line)["health"] for line in Path("run/metrics.jsonl").read_text().splitlines()}
     assert health == {""}, "nobody can tell of one sample whether it is healthy"
 
