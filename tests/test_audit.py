@@ -20,6 +20,7 @@ from selfsup.shortcuts import result, together, trial
 from selfsup.shortcuts.clip_cues import CLIP_CUES
 from selfsup.shortcuts.cues import BLIND, CUES, ShortcutProbe, nothing
 from selfsup.shortcuts.result import Audit, Row, options
+from selfsup.shortcuts.sound_cues import SOUND_CUES
 from selfsup.shortcuts.together import Answers, Together, split
 from selfsup.shortcuts.trial import Trial
 from selfsup.source import Labels
@@ -299,6 +300,6 @@ def test_every_task_on_pictures_is_audited_or_says_why_not(name: str, monkeypatc
 @pytest.mark.parametrize("name", TASKS)
 def test_counters_are_cues_and_options(name: str) -> None:
     task = find_task(name)
-    assert task.counters.keys() <= (CLIP_CUES if task.kind == "video" else CUES).keys()
+    assert task.counters.keys() <= {"video": CLIP_CUES, "audio": SOUND_CUES}.get(task.kind, CUES).keys()
     for counter in task.counters.values():
         assert counter.keys() <= task.hyperparameters().keys()

@@ -31,5 +31,5 @@ def preset(spec: WaveSpec, name: str, scale: float, noise: bool) -> AudioViews:
 
     Of samples, which are not cropped, both are played up to a tenth slower or faster, and louder or softer.
     """
-    changed = {"mix": 0.4, "crop": (scale**0.5, CANVAS)} if spec.form == "logmel" else {"speed": 0.1, "gain": 6.0}
-    return AudioViews(spec, {"x": Window(count=2, **changed)}, noise=noise)
+    cropped, played = Window(2, mix=0.4, crop=(scale**0.5, CANVAS)), Window(2, speed=0.1, gain=6.0)
+    return AudioViews(spec, {"x": cropped if spec.form == "logmel" else played}, noise=noise)
