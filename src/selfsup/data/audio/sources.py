@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections import Counter
 from collections.abc import Sequence
 
@@ -20,15 +19,16 @@ from selfsup.data.audio.look import look
 from selfsup.data.audio.store import read_stored, store, stored_extent, stored_path
 from selfsup.data.audio.windows import measured, wave_spec, waves_only
 from selfsup.data.index import fingerprint
+from selfsup.data.media_files import MediaFiles
 from selfsup.errors import UserError
-from selfsup.source import Annotations, Broken, Labels
+from selfsup.source import Broken, Labels
 from selfsup.spec import Spec, WaveSpec
 
 SECONDS = 0.25, 2.0  # a window by default: the median length of the recordings, but no less and no more than this
 LOOKED, MEASURED = 256, 64  # recordings that are looked at, and of which mean and standard deviation are measured
 
 
-class Sounds:
+class Sounds(MediaFiles):
     """Sound files below `root`: raw paths in one Arrow array.
 
     `conform` reads all headers, looks whether they are true, and decodes once into the store what is slow to decode
@@ -42,24 +42,11 @@ class Sounds:
         self, root: str, paths: pa.Array, labels: Labels | None = None, name: str | None = None,
         notes: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
-        self.root, self.paths, self.labels = os.fsencode(root), paths.cast(pa.large_binary()), labels
-        self.name, self.notes = name or root, notes
-        self.frame_labels: Annotations | None = None
+        super().__init__(root, paths, labels, name, notes)
         self.rate: int | None = None
         self._headers: NDArray[np.int64] | None = None  # (N, 4), zeros for a broken one
         self._extents: dict[int, NDArray[np.int64]] = {}  # by rate (N,), 0 for a broken one
         self._looked_for: tuple[int, float] | None = None  # rate and seconds of windows about which all is said
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def file(self, index: int) -> bytes:
-        """Return the whole path of the recording."""
-        return os.path.join(self.root, self.paths[index].as_py())
-
-    def path(self, index: int) -> str:
-        """Return the path relative to the root; other bytes as surrogate escapes."""
-        return os.fsdecode(self.paths[index].as_py())
 
     def extent(self, index: int) -> int:
         """Return how many samples there are at `rate`, 0 in a broken one; without `rate` what the header promises."""
@@ -207,10 +194,7 @@ class Sounds:
 
     def take(self, indices: NDArray[np.int64]) -> Sounds:
         """Return some of the recordings."""
-        taken = copy.copy(self)
-        taken.paths = self.paths.take(pa.array(indices))
-        taken.labels = self.labels and self.labels.take(indices)
-        taken.frame_labels = self.frame_labels and self.frame_labels.take(indices)
+        taken = super().take(indices)
         taken._headers = None if self._headers is None else self._headers[indices]
         taken._extents = {rate: extents[indices] for rate, extents in self._extents.items()}
         return taken
@@ -240,10 +224,4 @@ def _changes(headers: NDArray[np.int64], extents: NDArray[np.int64], spec: WaveS
 
 def open_query(query: object) -> Sounds:
     """Return the sound file of that name as a source of one sample; `UserError` for none."""
-    if not isinstance(query, str | os.PathLike):
-        raise UserError(f"the query must be the path of a sound, not {type(query).__name__}")
-    name = os.path.expanduser(os.fspath(query))
-    if not os.path.exists(name):
-        raise UserError(f"no such sound: {name!r}")
-    folder, last = os.path.split(os.path.abspath(name))
-    return Sounds(folder, pa.array([os.fsencode(last)], pa.large_binary()), name="query")
+    return Sounds.of_query(query, "sound")

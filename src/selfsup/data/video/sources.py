@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
-import os
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
@@ -19,12 +17,13 @@ from selfsup.base.cache import check_room
 from selfsup.base.notes import say_notes
 from selfsup.base.threads import side_by_side
 from selfsup.data.index import fingerprint
+from selfsup.data.media_files import MediaFiles
 from selfsup.data.video.clips import clip_spec, clips_only, stored_side
 from selfsup.data.video.decode import about, decode
 from selfsup.data.video.store import open_frames, store, store_tracks, stored_path, stored_tracks, tracks_path
 from selfsup.data.video.tracks import Tracks
 from selfsup.errors import UserError
-from selfsup.source import Annotations, Broken, Labels
+from selfsup.source import Broken, Labels
 from selfsup.spec import ClipSpec, Spec
 
 LOOKED = 16  # videos whose headers are looked at
@@ -32,7 +31,7 @@ FPS = 30.0  # frames a second by default, at most
 RAW = 4 << 30  # bytes of all frames up to which they are stored as they are
 
 
-class Videos:
+class Videos(MediaFiles):
     """Video files below `root`, or folders of frames: raw paths in one Arrow array.
 
     A sample is read as its frames; `conform` decodes every video once into the frame store, or with `streamed` each
@@ -46,24 +45,15 @@ class Videos:
         self, root: str, paths: pa.Array, labels: Labels | None = None, name: str | None = None,
         notes: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
-        self.root, self.paths, self.labels = os.fsencode(root), paths.cast(pa.large_binary()), labels
-        self.name, self.notes = name or root, notes
-        self.frame_labels: Annotations | None = None
+        super().__init__(root, paths, labels, name, notes)
         self.parts: NDArray[np.float64] | None = None
         self.jpeg: bool | None = None
         self.streamed = False
         self._made: Conformed | None = None
 
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def file(self, index: int) -> bytes:
-        """Return the whole path of the video."""
-        return os.path.join(self.root, self.paths[index].as_py())
-
     def path(self, index: int) -> str:
         """Return the path relative to the root, of one of several windows with #t=SECONDS; other bytes as escapes."""
-        path = os.fsdecode(self.paths[index].as_py())
+        path = super().path(index)
         start, end = (0.0, np.inf) if self.parts is None else self.parts[index]
         return path if (start, end) == (0, np.inf) else f"{path}#t={start:.3f}".rstrip("0").rstrip(".")
 
@@ -196,10 +186,7 @@ class Videos:
 
     def take(self, indices: NDArray[np.int64]) -> Videos:
         """Return some of the videos."""
-        taken = copy.copy(self)
-        taken.paths = self.paths.take(pa.array(indices))
-        taken.labels = self.labels and self.labels.take(indices)
-        taken.frame_labels = self.frame_labels and self.frame_labels.take(indices)
+        taken = super().take(indices)
         taken.parts = None if self.parts is None else self.parts[indices]
         taken._made = self._made and self._made.some(taken, indices)
         return taken
@@ -412,10 +399,4 @@ def _check_room(videos: Videos, rate: float, side: int, jpeg: bool) -> None:
 
 def open_query(query: object) -> Videos:
     """Return the video file (or folder of frames) of that name as a source of one sample; `UserError` for none."""
-    if not isinstance(query, str | os.PathLike):
-        raise UserError(f"the query must be the path of a video, not {type(query).__name__}")
-    name = os.path.expanduser(os.fspath(query))
-    if not os.path.exists(name):
-        raise UserError(f"no such video: {name!r}")
-    folder, last = os.path.split(os.path.abspath(name))
-    return Videos(folder, pa.array([os.fsencode(last)], pa.large_binary()), name="query")
+    return Videos.of_query(query, "video")
