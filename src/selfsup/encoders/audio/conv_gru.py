@@ -27,9 +27,10 @@ class ConvGRU(nn.Module):
         self.spec, self.dim, self.count = spec, WIDTH, spec.length
         layers: list[nn.Module] = []
         for place, (kernel, stride) in enumerate(zip(KERNELS, STRIDES, strict=True)):
-            self.count = (self.count + 2 * ((kernel - stride + 1) // 2) - kernel) // stride + 1
+            padding = (kernel - stride + 1) // 2
+            self.count = (self.count + 2 * padding - kernel) // stride + 1
             layers += [
-                nn.Conv1d(WIDTH if place else 1, WIDTH, kernel, stride, padding=(kernel - stride + 1) // 2),
+                nn.Conv1d(WIDTH if place else 1, WIDTH, kernel, stride, padding=padding),
                 ChannelNorm(WIDTH),
                 nn.ReLU(inplace=True),
             ]

@@ -57,6 +57,11 @@ class Window:
     crop: tuple[float, float] | None = None
     masks: tuple[int, int] | None = None
 
+    @property
+    def cut(self) -> int:
+        """How many windows are read for the views: one where all are of the same place."""
+        return 1 if self.at == "same" else self.count
+
 
 @dataclass(frozen=True)
 class AudioViews:
@@ -91,16 +96,15 @@ class AudioViews:
         skipped: list[tuple[int, str]] = []
         outs = {}
         for key, window in self.groups.items():
-            cut = 1 if window.at == "same" else window.count
-            outs[key] = buffers.empty((count, cut + (window.count if window.mix else 0), length), np.float32)
+            others = window.count if window.mix else 0
+            outs[key] = buffers.empty((count, window.cut + others, length), np.float32)
 
         def read(index: int) -> list[NDArray[np.float32]]:
             u, first = _draws(self.groups, seed, epoch, np.array([index]))[0], 0
             found = []
             for window in self.groups.values():
                 mine, first = u[first : first + window.count], first + window.count
-                cut = 1 if window.at == "same" else window.count
-                windows = [_cut(source, index, length, window, mine[k], k) for k in range(cut)]
+                windows = [_cut(source, index, length, window, mine[k], k) for k in range(window.cut)]
                 if window.mix:
                     windows += [_other(source, length, window, mine[k], seed, epoch) for k in range(window.count)]
                 found.append(np.stack(windows))
@@ -130,13 +134,13 @@ class AudioViews:
 
     def _finished(self, window: Window, samples: Tensor, u: Tensor) -> Tensor:
         """(B, V', N) -> (B, V, N) or (B, V, 1, mels, T); V' is what `fetch` cut: one window if all views share it."""
-        spec, cut = self.spec, 1 if window.at == "same" else window.count
+        spec = self.spec
         louder = math.log(10) / 20 * window.gain * (2 * u[..., 5] - 1)  # logarithm of the factor
         if spec.form == "wave":
             x = samples.expand(-1, window.count, -1)
             return ((x * louder.exp()[..., None] if window.gain else x) - spec.mean) / spec.std
         x = log_mel(samples.flatten(0, 1), spec).unflatten(0, samples.shape[:2])
-        x, other = x[:, :cut].expand(-1, window.count, -1, -1, -1), x[:, cut:]
+        x, other = x[:, : window.cut].expand(-1, window.count, -1, -1, -1), x[:, window.cut :]
         if window.mix:
             fraction = (window.mix * u[..., 4, None, None, None]).clamp_min(1e-6)
             x = torch.logaddexp(x + torch.log1p(-fraction), other + fraction.log())
