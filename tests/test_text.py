@@ -414,7 +414,37 @@ def test_export_loads_back(run: Path, tmp_path: Path) -> None:
         selfsup.export(run, format="timm", out=tmp_path / "x.safetensors")
 
 
+def test_a_bag_of_words_learns_and_knows_nothing_of_order_or_padding(folder: Path, tmp_path: Path) -> None:
+    source = Texts.of(DOCUMENTS)
+    spec = source.spec(32, "wordpiece:600")
+    encoder = build_encoder("bag-of-words", spec)
+    x = TextViews(spec).fetch(source, np.arange(4), 0, 0).batch["x"]  # several windows, padded between them too
+    torch.nn.init.normal_(encoder.log_weight.weight)
+    with torch.no_grad():
+        z, weight = encoder(x), encoder.log_weight.weight[:, 0].exp()
+        torch.testing.assert_close(encoder(x[:, torch.randperm(x.shape[1])]), z)
+        torch.testing.assert_close(encoder(torch.cat([x, torch.full((4, 8), spec.pad)], 1)), z)
+        words = x[0][x[0] != spec.pad]
+        torch.testing.assert_close(z[0], (weight[words, None] * encoder.embedding[words]).mean(0))
+    task = find_task("declutr")(encoder, mask_ratio=0.0, temperature=2.0)
+    task.loss(a_batch(task, source)).value.backward()
+    assert encoder.log_weight.weight.grad.abs().sum() > 0  # which words count is learned
+    with pytest.raises(UserError, match="--mask-ratio 0"):
+        find_task("declutr")(encoder)
+    with pytest.raises(UserError, match="no pretrained weights"):
+        build_encoder("bag-of-words", spec, True)
+    options = {"encoder": "bag-of-words", "mask_ratio": 0.0, "steps": 2, "size": 32, "tokenizer": "wordpiece:600"}
+    bag = selfsup.pretrain(folder, task="declutr", out=tmp_path / "bag", quiet=True, **options).folder
+    with pytest.raises(UserError, match="cannot be exported as transformers"):
+        selfsup.export(bag, format="transformers", out=tmp_path / "hf")
+    _exported(bag, tmp_path)
+
+
 def test_onnx(run: Path, tmp_path: Path) -> None:
+    _exported(run, tmp_path)
+
+
+def _exported(run: Path, tmp_path: Path) -> None:
     ort = pytest.importorskip("onnxruntime")
     path = selfsup.export(run, format="onnx", out=tmp_path / "e.onnx").path
     session = ort.InferenceSession(str(path))

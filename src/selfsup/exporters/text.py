@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from selfsup.errors import need
+from selfsup.errors import UserError, need
 from selfsup.spec import TextSpec, tokenizer
 
 FORMATS = {"transformers": ""}
@@ -21,6 +21,8 @@ def open_dims(spec: TextSpec) -> dict[int, Any]:
 
 def write(encoder: nn.Module, spec: TextSpec, name: str, format: str, path: Path, about: dict[str, Any]) -> str:
     """Write a folder that transformers loads: model and tokenizer."""
+    if not hasattr(encoder, "model"):
+        raise UserError(f"{name} cannot be exported as transformers: it is no model of it; give another --format")
     hf: Any = need("transformers", "text")
     hf.utils.logging.disable_progress_bar()
     module: Any = encoder
