@@ -8,10 +8,12 @@ import timm
 import torch
 
 import selfsup
-from selfsup.encoders import spec_of_weights
+from selfsup.encoders import build_encoder, spec_of_weights
+from selfsup.errors import UserError
 from selfsup.pretraining import resolve
 from selfsup.spec import ImageSpec
 from selfsup.tasks import find_task
+from selfsup.train.optim import build_optimizer
 from selfsup.train.plan import Plan, make_plan
 from support.sources import images
 
@@ -55,6 +57,28 @@ def test_wide_transformers_get_the_rate_of_the_papers() -> None:
     )
     assert make_plan(mae, 128, {"lr": 0.1}, encoder=BASE, steps=1).lr == 0.1
     assert make_plan(mae, 128, {"optimizer": "sgd"}, encoder=BASE, steps=1).lr == 0.05
+
+
+def test_lower_layers_learn_more_slowly_with_layer_decay() -> None:
+    def rates(task: str, encoder: str, layer_decay: float | None) -> dict[str, float]:
+        made = find_task(task)(build_encoder(encoder, ImageSpec.of(32, 3)))
+        named = {parameter: name for name, parameter in made.named_parameters()}
+        groups = build_optimizer(made, "adamw", 0.1, 0.3, layer_decay=layer_decay).param_groups
+        return {named[parameter]: group["rate"] for group in groups for parameter in group["params"]}
+
+    for task, encoder in (("simclr", "test_vit"), ("simclr", "resnet18")):
+        found = rates(task, encoder, 0.5)
+        of = {name: rate for name, rate in found.items() if name.startswith("encoder.")}
+        layers = sorted(set(of.values()))
+        assert layers == [0.5**n for n in range(len(layers) - 1, -1, -1)]
+        assert len(layers) > 4
+        first = "encoder.model.patch_embed.proj.weight" if encoder == "test_vit" else "encoder.model.conv1.weight"
+        assert of[first] == layers[0]  # what sees the image first moves least
+        assert {rate for name, rate in found.items() if name not in of} == {1.0}
+        assert set(rates(task, encoder, None).values()) == {1.0}
+    assert sorted(set(rates("rotation", "convnet", 0.5).values())) == [0.25, 0.5, 1.0]
+    with pytest.raises(UserError, match="leave it out"):
+        build_optimizer(torch.nn.ModuleDict({"encoder": torch.nn.Linear(2, 2)}), "adamw", 0.1, 0.3, layer_decay=0.5)
 
 
 def test_a_trained_encoder_waits_for_the_rest_and_learns_more_slowly() -> None:

@@ -47,7 +47,9 @@ STARTED = {
     "tokenizer.json",
     ".tokenizer.json.part",
 }  # may remain if a run is killed before the recipe is written
-SOMETIMES = ("milestones", "encoder_lr", "low_res_first", "drop_tokens")  # parts of a plan that most do not have
+SOMETIMES = (  # parts of a plan that most do not have
+    "milestones", "encoder_lr", "low_res_first", "drop_tokens", "layer_decay",
+)  # fmt: skip
 MANY = 10**9  # samples: more than any batch
 MIN_SIZE = 8  # pixels a side of an image, at least
 

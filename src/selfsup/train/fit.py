@@ -65,7 +65,9 @@ def fit(
     precision = fabric.strategy.precision
     scaled = getattr(precision, "scaler", None) is not None  # float16, which fused ones cannot clip
     fused = fabric.device.type in ("cpu", "cuda") and not scaled
-    raw_optimizer = build_optimizer(task, plan.optimizer, plan.lr, plan.weight_decay, plan.betas, fused)
+    raw_optimizer = build_optimizer(
+        task, plan.optimizer, plan.lr, plan.weight_decay, plan.betas, fused, plan.layer_decay
+    )
     model, optimizer = fabric.setup(task, raw_optimizer)
     task.train()
 
@@ -121,7 +123,7 @@ def fit(
             task.progress, task.steps = plan.progress(step), plan.steps_at(step)
             for group in optimizer.param_groups:
                 child = group["child"]
-                group["lr"] = task.lr_of(child, plan.lr_at(step, child), plan.peak(child))
+                group["lr"] = group["rate"] * task.lr_of(child, plan.lr_at(step, child), plan.peak(child))
             with own_turn():
                 torch.manual_seed(_noise_seed(plan.seed, step, fabric.global_rank))
                 loss = forward_backward(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import torch
 from torch import nn
 
+from selfsup.errors import UserError
 from selfsup.task import Task
 
 OPTIMIZERS = ("adamw", "sgd", "lars")
@@ -20,6 +22,7 @@ def build_optimizer(
     weight_decay: float,
     betas: tuple[float, float] = (0.9, 0.999),
     fused: bool = False,
+    layer_decay: float | None = None,
 ) -> torch.optim.Optimizer:
     """Return the optimizer of a module's trained parameters, with groups for each `child` of the module.
 
@@ -29,22 +32,30 @@ def build_optimizer(
     (biases, BatchNorm) get no weight decay, and under LARS no trust ratio (Grill et al., 2020, section 3.2); nor do
     positions and tokens that a model names in `no_weight_decay()`, as timm's do.
 
+    With `layer_decay`, each layer of a task's `encoder` has groups of its own, whose `rate` is layer_decay to
+    the power of the layers above it (Clark et al., 2020, "ELECTRA"; BEiT and MAE fine-tune so): the lower a layer, the
+    less it moves. Raises `UserError` for an encoder whose layers are not known.
+
     `fused` makes AdamW and SGD one pass over memory, on a CPU six times as fast. It wants gradients and moments laid
     out in memory as their parameters are, which autograd and `restore` see to, and on a CPU checks nothing. Without it
     torch chooses what is best for the device.
     """
-    parts: dict[tuple[str, bool], list[nn.Parameter]] = {}
+    parts: dict[tuple[str, bool, int], list[nn.Parameter]] = {}
+    above = _layers_above(module.get_submodule("encoder")) if layer_decay else {}
     spared, tasks = _spared(module), [f"{name}." for name, part in module.named_modules() if isinstance(part, Task)]
     for key, parameter in module.named_parameters():
         if parameter.requires_grad:
             decays = parameter.ndim > 1 and key not in spared
             of = next((task for task in tasks if key.startswith(task)), "")
             child = of + key.removeprefix(of).partition(".")[0]
-            parts.setdefault((child, decays), []).append(parameter)
+            parts.setdefault((child, decays, above.get(parameter, 0)), []).append(parameter)
     groups: list[dict[str, Any]] = [
-        {"params": parameters, "weight_decay": weight_decay if decays else 0.0, "child": child}
-        for (child, decays), parameters in parts.items()
-    ]
+        {
+            "params": parameters, "weight_decay": weight_decay if decays else 0.0, "child": child,
+            "rate": (layer_decay or 1.0) ** layers,
+        }
+        for (child, decays, layers), parameters in parts.items()
+    ]  # fmt: skip
     if name == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True, fused=fused or None)
     if name == "lars":
@@ -60,6 +71,27 @@ def leave_frozen(optimizer: torch.optim.Optimizer) -> None:
         if group["lr"] == 0:
             for parameter in group["params"]:
                 parameter.grad = None
+
+
+def _layers_above(encoder: Any) -> dict[nn.Parameter, int]:
+    """Return how many layers of a model of timm or transformers lie above each parameter of its encoder."""
+    model: Any = getattr(encoder, "model", None)
+    named = dict(encoder.named_parameters(prefix="encoder"))
+    if hasattr(model, "group_matcher"):  # of timm
+        from timm.models import group_parameters
+
+        depths = group_parameters(model, model.group_matcher(coarse=False), reverse=True)
+        found = {f"encoder.model.{name}": depth for name, depth in depths.items()}
+    else:  # layers are numbered; what comes before them in the model lies below all of them
+        numbers = {name: re.search(r"\.(?:layers?|blocks|h)\.(\d+)\.", name) for name in named}
+        found, depth = {}, 0
+        for name, number in numbers.items():
+            depth = int(number[1]) + 1 if number else depth
+            found[name] = depth
+        if not any(numbers.values()):
+            raise UserError("--layer-decay is for encoders whose layers are numbered: leave it out")
+    top = max(found.values())
+    return {parameter: top - found.get(name, top) for name, parameter in named.items()}
 
 
 def _spared(module: nn.Module) -> set[str]:

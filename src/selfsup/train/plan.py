@@ -37,7 +37,8 @@ class Plan:
     is how many samples a process holds in memory at once (see `train.micro`); a run by the clock has `milestones`.
     `low_res_first` is the fraction of the steps, from the first one on, with images of half the size.
     `drop_tokens` is the fraction of the patches that the trained encoder, a transformer, does not see.
-    `encoder_lr` is the peak of an encoder that begins trained, which is frozen while the rest warms up.
+    `encoder_lr` is the peak of an encoder that begins trained, which is frozen while the rest warms up; `layer_decay`
+    is the rate of each of its layers as a fraction of that of the layer above (see `optim.build_optimizer`).
     """
 
     steps: int
@@ -54,6 +55,7 @@ class Plan:
     encoder_lr: float | None = None
     low_res_first: float = 0.0
     drop_tokens: float = 0.0
+    layer_decay: float | None = None
 
     @property
     def low_res_steps(self) -> int:

@@ -123,4 +123,6 @@ def _named(hf: Any, name: str, spec: TextSpec, pretrained: bool) -> Any:
         config.vocab_size, config.pad_token_id = spec.vocabulary, spec.pad
         return hf.AutoModel.from_config(config)
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise unknown("encoder of texts (or transformers model on this machine)", name, ("bag-of-words", *PRESETS)) from error
+        raise unknown(
+            "encoder of texts (or transformers model on this machine)", name, ("bag-of-words", *PRESETS)
+        ) from error
