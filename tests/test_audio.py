@@ -7,6 +7,7 @@ import io
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import soundfile
 import torch
@@ -18,6 +19,7 @@ from selfsup.commands.label import _shown
 from selfsup.data.audio.melody import RATE, Melody
 from selfsup.data.open import open_data
 from selfsup.errors import UserError
+from selfsup.views import plain_views
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +77,12 @@ def test_every_command_on_recordings(
     assert page.count("<audio") > 20, "neighbours can be heard"
     assert len(page) < 8_000_000
     told("export", run, "--format", "onnx", "--out", tmp_path / "e.onnx")
+    encoder = selfsup.load(run)
+    views = plain_views(encoder.spec)
+    fetched = views.fetch(open_data(folder), np.arange(2), 0, 0).batch
+    exported = onnxruntime.InferenceSession(tmp_path / "e.onnx").run(None, {"x": fetched["x.samples"][:, 0].numpy()})[0]
+    with torch.no_grad():  # a program takes samples, and makes the spectrogram itself
+        np.testing.assert_allclose(exported, encoder(views.finish(fetched)["x"]).numpy(), rtol=1e-3, atol=1e-3)
     told("search", vectors, query, "--k", 3, "--out", tmp_path / "found.png", "--data", folder)
     told("explore", vectors, "--data", folder, "--out", tmp_path / "map.html")
 

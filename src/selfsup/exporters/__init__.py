@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from selfsup.base.checks import check_new_file, check_new_folder
@@ -28,7 +28,7 @@ EXPORTERS = {
     "image": "selfsup.exporters.image",
     "text": "selfsup.exporters.text",
     "video": "selfsup.exporters.batch_only",
-    "audio": "selfsup.exporters.batch_only",
+    "audio": "selfsup.exporters.audio",
 }
 COMMON = {"safetensors": ".safetensors", "torch": ".pt2", "onnx": ".onnx"}  # of every kind, with their suffixes
 
@@ -40,6 +40,9 @@ class Exporter(Protocol):
 
     def open_dims(self, spec: Spec) -> dict[int, Any]:
         """Return the dimensions of a batch that an exported program leaves dynamic."""
+
+    def program(self, encoder: nn.Module, spec: Spec) -> tuple[nn.Module, Tensor]:
+        """Return what becomes a program, the encoder and what it takes for granted, and two samples for it."""
 
     def write(self, encoder: nn.Module, spec: Spec, name: str, format: str, path: Path, about: dict[str, Any]) -> str:
         """Write a format of its own; return how to load it."""
@@ -82,22 +85,22 @@ def write_export(run: Run, format: str, path: Path | None) -> Exported:
     about = {"encoder": run.encoder_name, "task": run.task, **spec.to_json()}
     if format not in COMMON:
         return Exported(path, own.write(encoder, spec, run.encoder_name, format, path, about))
-    example, open_dims = spec.example(2), own.open_dims(spec)
     if format == "safetensors":
         save_tensors(path, encoder.state_dict(), about)
         return Exported(path, "load: selfsup.load(run), or safetensors.torch.load_file(path) into the same encoder")
+    open_dims, (program, example) = own.open_dims(spec), own.program(encoder, spec)
     if format == "torch":
         buffer = io.BytesIO()
         with quiet_libraries(), _one_line(run, format, "onnx"):
-            program = torch.export.export(encoder, (example,), dynamic_shapes=(open_dims,))
-        torch.export.save(program, buffer, extra_files={"selfsup.json": json.dumps(about)})
+            exported = torch.export.export(program, (example,), dynamic_shapes=(open_dims,))
+        torch.export.save(exported, buffer, extra_files={"selfsup.json": json.dumps(about)})
         write_atomically(path, buffer.getvalue())
         return Exported(path, f"load: torch.export.load({str(path)!r}).module()")
     need("onnx", "onnx")
     need("onnxscript", "onnx")
     # the kernels of attention differ in their strides, which ONNX's decomposition does not expect
     with quiet_libraries(), sdpa_kernel(SDPBackend.MATH), _one_line(run, format, "torch"):
-        made: Any = torch.onnx.export(encoder, (example,), dynamo=True, dynamic_shapes=(open_dims,), verbose=False)
+        made: Any = torch.onnx.export(program, (example,), dynamo=True, dynamic_shapes=(open_dims,), verbose=False)
     proto = made.model_proto  # made anew by every access
     entry = proto.metadata_props.add()
     entry.key, entry.value = "selfsup", json.dumps(about)

@@ -8,7 +8,7 @@ from typing import Any
 
 import timm
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from selfsup.encoders.image.timm_model import TimmModel
 from selfsup.errors import UserError
@@ -22,6 +22,11 @@ FORMATS = {"timm": ".safetensors"}
 def open_dims(spec: ImageSpec) -> dict[int, Any]:
     """Return the batch: any number of images."""
     return {0: torch.export.Dim("batch", min=1)}
+
+
+def program(encoder: nn.Module, spec: ImageSpec) -> tuple[nn.Module, Tensor]:
+    """Return the encoder, and two normalized images."""
+    return encoder, spec.example(2)
 
 
 def write(encoder: nn.Module, spec: ImageSpec, name: str, format: str, path: Path, about: dict[str, Any]) -> str:
