@@ -1,0 +1,50 @@
+"""Single observations: what evaluation sees of an episode, and what a task learns from without time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from selfsup.source import Source
+from selfsup.task import Fetched
+from selfsup.views.reading import of_samples, read_or_substitute
+from selfsup.views.trajectory.frames import FrameViews, Moments
+
+
+@dataclass(frozen=True)
+class ObservationViews(FrameViews):
+    """`x` (B, stack · C, H, W), one observation of each episode, or of each span of one.
+
+    `at`: `middle` of the sample; `random`, anywhere in it; `start`. Further keys: `index` (B,) int64; with `labels`
+    also `y` (B,) int64; with `noise` the keys `noise` (B,) int64 of `selfsup.nn.noise`.
+    """
+
+    KEYS = ("x",)
+
+    at: Literal["middle", "random", "start"] = "middle"
+    labels: bool = False
+    noise: bool = False
+
+    def fetch(self, source: Source, indices: NDArray[np.int64], seed: int, epoch: int) -> Fetched:
+        """Return a batch of len(indices); a sample that cannot be read is replaced by another one."""
+        moments, frames = Moments(source, self.spec), []
+        used, skipped = np.empty(len(indices), np.int64), list[tuple[int, str]]()
+
+        def read(index: int) -> NDArray[np.uint8]:
+            if self.at == "random":
+                episode, time = moments.drawn(index, 1, seed, epoch)
+            else:
+                episode, time = moments.middle(index) if self.at == "middle" else moments.range(index)[:2]
+            return moments.episodes.frames(episode, self.numbers(time, time), moments.episodes.cameras[0])
+
+        for row, wanted in enumerate(indices.tolist()):
+            seen, used[row], broken = read_or_substitute(moments.spans, wanted, seed, epoch, read)
+            frames.append(seen)
+            skipped += broken
+        batch = {"x": self.stacked(self.drawn(frames, used, seed, epoch)), "index": torch.from_numpy(used)}
+        batch |= of_samples(source, used, seed, epoch, self.labels, self.noise)
+        return Fetched(batch, tuple(skipped))
