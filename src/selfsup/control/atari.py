@@ -7,7 +7,8 @@ from __future__ import annotations
 
 MEMORY: dict[str, dict[str, int]] = {
     "boxing": {
-        "player_x": 32, "player_y": 34, "enemy_x": 33, "enemy_y": 35, "score_player": 18, "score_enemy": 19, "clock": 17,
+        "player_x": 32, "player_y": 34, "enemy_x": 33, "enemy_y": 35, "clock": 17, "score_player": 18,
+        "score_enemy": 19,
     },
     "breakout": {"ball_x": 99, "ball_y": 101, "player_x": 72, "score_blocks": 77, "score_player": 84},
     "pong": {

@@ -153,7 +153,7 @@ class Environment:
         if hasattr(plain, "mujoco_renderer"):
             self.seen = seen = Cameras(plain, asked, self.size)
             return seen.names, lambda _: seen.look()
-        images = _image(self.env.observation_space) is not None
+        images = _are_images(self.env.observation_space)
         if not images:
             self.env.close()
             self.env = _make(self.name, render_mode="rgb_array")
@@ -259,14 +259,12 @@ def _action(name: str, space: Any) -> tuple[tuple[str, int], int]:
     )
 
 
-def _image(space: Any) -> tuple[int, ...] | None:
-    """Return the shape of the observations if these are images, else None."""
-    shape = getattr(space, "shape", None) or ()
-    if getattr(space, "dtype", None) != np.uint8 or len(shape) not in (2, 3):
-        return None
-    if len(shape) == 3 and shape[2] not in (1, 3):
-        return None
-    return tuple(shape) if min(shape[:2]) >= IMAGE else None
+def _are_images(space: Any) -> bool:
+    """Return whether observations are images, (H, W), (H, W, 1) or (H, W, 3) uint8."""
+    shape = tuple(getattr(space, "shape", None) or ())
+    if getattr(space, "dtype", None) != np.uint8 or len(shape) not in (2, 3) or shape[2:] not in ((), (1,), (3,)):
+        return False
+    return min(shape[:2]) >= IMAGE
 
 
 def _image_of(observation: Any) -> NDArray[np.uint8]:
@@ -289,7 +287,7 @@ def _numbers(space: Any, name: str) -> Iterator[tuple[str, tuple[int, Callable[[
         for key, part in space.spaces.items():
             for inner, (size, read) in _numbers(part, str(key)):
                 yield inner, (size, lambda observation, key=key, read=read: read(observation[key]))  # type: ignore[misc]
-    elif type(space).__name__ in ("Box", "Discrete", "MultiBinary", "MultiDiscrete") and _image(space) is None:
+    elif type(space).__name__ in ("Box", "Discrete", "MultiBinary", "MultiDiscrete") and not _are_images(space):
         yield name, (math.prod(space.shape or ()), lambda observation: observation)
 
 

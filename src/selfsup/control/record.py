@@ -51,8 +51,9 @@ def record(
     Raises `UserError` for a folder that holds another recording, and for a world that cannot be made; `RunFailed` where
     the first episodes all fail.
     """
-    world: World | None = make_world()
-    about = About(world.cameras, world.action, world.states, world.fps, {**origin, "seed": seed})
+    first = make_world()
+    about = About(first.cameras, first.action, first.states, first.fps, {**origin, "seed": seed})
+    world: World | None = first
     shards = read_shards(folder) if folder.is_dir() else []
     done = shards[-1]["until"] if shards else 0
     failed, observations, began = 0, 0, time.monotonic()

@@ -51,7 +51,7 @@ class FrameParts:
         return self.folds[self.sample]
 
     @property
-    def numfolds_of(self) -> int:
+    def num_folds(self) -> int:
         """How many times another part is measured on."""
         return int(self.folds.max()) + 1
 

@@ -139,7 +139,8 @@ def _used(
     kept = np.flatnonzero(np.isfinite(state).all(1))
     if len(kept) < 2:
         raise UserError(f"no observation of {source.name} has a known state")
-    return some.take(kept), state[kept], seen[kept], len(some) - len(kept)
+    taken: Any = some.take(kept)
+    return taken, state[kept], seen[kept], len(some) - len(kept)
 
 
 def _hash(values: NDArray[Any]) -> int:

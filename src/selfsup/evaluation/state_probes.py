@@ -61,7 +61,8 @@ def measure_states(
     Raises:
         UserError: More labels asked for than there are, or nothing new to measure on.
     """
-    spec, (shots, count, seed) = run.spec, sampling
+    spec: Any = run.spec
+    shots, count, seed = sampling
     each = -(-count // parts.num_folds)
     splits = [parts.split(fold) for fold in range(parts.num_folds)]
     if min(len(test) for _, test in splits) < 2:
@@ -159,7 +160,7 @@ def _headed(about: Mapping[str, Any], found: Sequence[Mapping[str, float]]) -> l
     """Return for each draw the headline first, then each variable, then the means of categories."""
     rows = []
     for values in found:
-        row = {about["metric"]: float(np.mean([values[name] for name in about["headline of"]]))} | values
+        row = {about["metric"]: float(np.mean([values[name] for name in about["headline of"]])), **values}
         for category, names in about["categories"].items():
             row[f"{category}: mean"] = float(np.mean([values[name] for name in names]))
         rows.append(row)

@@ -1,4 +1,4 @@
-"""The targets: a class per sample, a number, several labels, a class per frame, states; how each is drawn and scored."""
+"""The targets: a class per sample, a number, several labels, a class per frame, states; how each is drawn, scored."""
 
 from __future__ import annotations
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from selfsup.data.trajectory.sources import Trajectories
 
 from selfsup.base.cache import cache_folder
 from selfsup.base.opening import record_missing
+from selfsup.data.trajectory.sources import Trajectories
 from selfsup.errors import UserError
 
 ATARI = "atari:"
