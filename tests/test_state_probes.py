@@ -18,7 +18,7 @@ from selfsup.evaluation.ridge import fit_ridge
 from selfsup.evaluation.state_parts import StateParts, make_state_parts
 from selfsup.evaluation.state_probes import Colours, read_states
 from selfsup.nn.heads import accuracy
-from selfsup.spec import TrajectorySpec
+from selfsup.spec import ImageSpec, TrajectorySpec
 from selfsup.task import Loss, Panel, Task
 from selfsup.views.trajectory import ObservationViews
 
@@ -113,6 +113,10 @@ def test_what_is_in_the_image_is_read_and_what_is_not_is_not(run: selfsup.Run, t
     (tmp_path / "e.json").write_text(json.dumps(plain))
     with pytest.raises(UserError, match="not a saved evaluation"):
         Evaluation.load(tmp_path / "e.json")
+    with pytest.raises(UserError, match="leave --labels out"):
+        selfsup.evaluate(run, data=bouncing(3), labels="folders", target="states")
+    with pytest.raises(UserError, match="asked for, but there are"):
+        selfsup.evaluate(run, data=bouncing(3), target="states", shots="1000")
     page = selfsup.report(run.folder, out=tmp_path / "r.html", quiet=True)
     assert "Each state variable" in Path(page.path).read_text()
 
@@ -155,7 +159,7 @@ def test_what_looks_like_something_learned_from_is_not_measured_on() -> None:
     assert len(make_state_parts(source, reversed_, spec(2), 0).split(0)[1]) == 20
 
 
-def test_labels_are_those_of_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_labels_are_those_of_the_rows() -> None:
     """Features that are the state itself are read without error, and those of other rows are not."""
     parts = make_state_parts(bouncing(10), None, spec(), 1)
     train, test = parts.split(0)
@@ -201,7 +205,7 @@ def parts_of(source: InMemory, other: InMemory | None = None) -> StateParts:
     return make_state_parts(source, other, spec(), 0)
 
 
-def test_bad_input_is_one_line(run: selfsup.Run, one_run: Path) -> None:
+def test_bad_input_is_one_line() -> None:
     with pytest.raises(UserError, match="has no state variables"):
         parts_of(bouncing(3, states=()))
     with pytest.raises(UserError, match="has the states ball_x"):
@@ -212,13 +216,9 @@ def test_bad_input_is_one_line(run: selfsup.Run, one_run: Path) -> None:
         parts_of(bouncing(1))
     images = Arrays(RNG.integers(0, 256, (8, SIDE, SIDE, 3)).astype(np.uint8))
     with pytest.raises(UserError, match="is for episodes"):
-        selfsup.evaluate(run, data=images, target="states")
+        make_state_parts(images, None, spec(), 0)
     with pytest.raises(UserError, match="is for encoders of episodes"):
-        selfsup.evaluate(one_run, data=bouncing(3), target="states")
-    with pytest.raises(UserError, match="leave --labels out"):
-        selfsup.evaluate(run, data=bouncing(3), labels="folders", target="states")
-    with pytest.raises(UserError, match="asked for, but there are"):
-        selfsup.evaluate(run, data=bouncing(3), target="states", shots="1000")
+        make_state_parts(bouncing(3), None, ImageSpec.of(SIDE, 3), 0)
 
 
 def test_observations_whose_state_is_not_known_are_left_out_and_counted() -> None:
