@@ -37,6 +37,8 @@ from selfsup.data.trajectory.dot import Dot
 from selfsup.data.trajectory.lerobot import INFO as LEROBOT
 from selfsup.data.trajectory.lerobot import LeRobot
 from selfsup.data.trajectory.minari import minari_folder, open_minari
+from selfsup.data.trajectory.named import NAMES as RECORDINGS
+from selfsup.data.trajectory.named import names_recording, open_recording
 from selfsup.data.trajectory.npz import NpzEpisodes, is_episode
 from selfsup.data.trajectory.writing import ABOUT
 from selfsup.data.video import decode as video
@@ -58,6 +60,8 @@ NAMED = (
     "audio:FOLDER",
     *MELODY,
     "video:FOLDER",
+    *RECORDINGS,
+    "atari:GAME",
     "torchvision:NAME",
     "torchvision:NAME:PART",
     "text:FILE",
@@ -91,7 +95,8 @@ def open_data(data: DataGiven, labels: LabelsGiven | None = None) -> Source:
             WebP and folders of frames too), `moving[:object|:gravity|:elastic]`, `emoji-anim[:train|:test]`. Sounds: a
             folder of them, `audio:FOLDER` (where it holds others too), `flite[:train|:test]`, `melody[:voice]`.
             Episodes: a folder that `record` wrote, one of LeRobot (v3) or Minari, a folder of `.npz` (an episode each:
-            `obs` (n, H, W, C), `action`, `reward`, ...), `dot[:own][:test]`.
+            `obs` (n, H, W, C), `action`, `reward`, ...), `dot[:own][:test]`; recorded when they are first opened,
+            `atari:GAME[:train|:test]` and `reacher2[:train|:test]`.
         labels: None (arrays and named data sets keep their own), or an argument of `with_labels`.
 
     Raises:
@@ -138,6 +143,8 @@ def _open_named(data: str) -> Source:
         return Dot(data)
     if data.startswith(VIDEO):
         return _videos(data.removeprefix(VIDEO))
+    if names_recording(data):
+        return open_recording(data)
     if data.startswith("torchvision:"):
         return open_torchvision(data)
     if data.startswith(PREFIX) or names_rows(data):
