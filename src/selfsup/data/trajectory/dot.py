@@ -20,9 +20,10 @@ from selfsup.data.trajectory.episodes import Episodes, Steps, no_steps
 from selfsup.source import Labels
 
 PARTS = ("dot", "dot:test", "dot:own", "dot:own:test")
-COUNT, LENGTH, SIDE, FPS = {False: 200, True: 100}, 50, 32, 10.0  # episodes by test; observations; pixels
+COUNT, LENGTH, SIDE, FPS = {False: 400, True: 100}, 50, 32, 10.0  # episodes by test; observations; pixels
+SHAPES = {False: (0, 4), True: (4, 6)}  # the first, and the one after the last; by test
 OTHERS = 5  # things that move by themselves
-REACH, RADIUS = 0.08, 0.085  # how far the largest action moves the dot, and its size, as fractions of the side
+REACH, RADIUS = 0.16, 0.085  # how far the largest action moves the dot, and its size, as fractions of the side
 GOAL = np.array([0.3, 0.4])  # x, y where the reward is largest
 PALETTE = np.array([[255, 220, 90], [90, 220, 255], [255, 90, 220], [220, 255, 220]], np.float32)
 QUARTERS = ("top left", "top right", "bottom left", "bottom right")
@@ -97,9 +98,9 @@ def _course(number: int, test: bool) -> Course:
     speed = u.uniform(0.02, 0.05, (OTHERS, 1)) * _direction(u)
     way = u.uniform(0, 2, (OTHERS, 1, 2)) + speed[:, None] * np.arange(LENGTH)[:, None]
     others = 1 - np.abs(way % 2 - 1)  # reflected at the walls
-    shapes = u.integers(2, size=OTHERS) + 2 * test
+    shapes = u.integers(*SHAPES[test], size=OTHERS)
     return Course(
-        place, others, action.astype(np.float32), u.uniform(0.1, 0.18, OTHERS), shapes,
+        place, others, action.astype(np.float32), u.uniform(0.12, 0.2, OTHERS), shapes,
         u.integers(len(PALETTE), size=OTHERS),
     )  # fmt: skip
 
@@ -132,6 +133,8 @@ def _shape(number: int, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArr
         np.exp(-2 * (x**2 + y**2)),  # a soft blob
         1.0 * (np.maximum(x, y) < 0.8),  # a square
         1.0 * (np.abs(np.hypot(x, y) - 0.75) < 0.25),  # a ring
+        1.0 * ((x < 1.3) & (y < 0.4)),  # a bar
+        1.0 * (x + y < 1),  # a diamond
         1.0 * ((np.minimum(x, y) < 0.3) & (np.maximum(x, y) < 1)),  # a cross
     )
     found: NDArray[np.float64] = covered[number]

@@ -15,7 +15,7 @@ from selfsup.spec import TrajectorySpec
 from selfsup.task import Batch, Fetched
 from selfsup.views.image.crop import Crop
 from selfsup.views.image.draw import draws
-from selfsup.views.reading import read_or_substitute
+from selfsup.views.reading import of_samples, read_or_substitute
 from selfsup.views.trajectory.frames import Look, Moments, checked_crop, normalized
 
 
@@ -29,13 +29,14 @@ class TransitionViews:
     int64, `time` (B,) float32, seconds from its beginning to `obs`. `state` and `next_state` (B, S) float32 with
     `states`, for evaluation alone.
     `crop`: what is seen of the frames, one draw for both observations; the whole frame by default. `index` (B,) int64;
-    `output` as in `ImageViews`: uint8 or float32.
+    with `noise` the keys `noise` (B,) int64 of `selfsup.nn.noise`. `output` as in `ImageViews`: uint8 or float32.
     """
 
     spec: TrajectorySpec
     crop: Crop | None = None
     gap: int = 1
     states: bool = False
+    noise: bool = False
     output: Literal["uint8", "float32"] = "uint8"
 
     def for_device(self, device: torch.device | str) -> TransitionViews:
@@ -73,8 +74,8 @@ class TransitionViews:
             "discount": torch.tensor([[0.0 if steps.terminated[time] else 1.0] for steps, time in found]),
             "episode": torch.from_numpy(places[:, 0]),
             "time": torch.from_numpy((places[:, 1] / self.spec.fps).astype(np.float32)),
-            "index": torch.from_numpy(used),
         }
+        batch |= {"index": torch.from_numpy(used)} | of_samples(source, used, seed, epoch, False, self.noise)
         if self.states:
             batch["state"] = torch.from_numpy(np.stack([steps.state[time] for steps, time in found]))
             batch["next_state"] = torch.from_numpy(np.stack([steps.state[time + self.gap] for steps, time in found]))
