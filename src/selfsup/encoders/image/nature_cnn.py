@@ -12,7 +12,7 @@ from selfsup.spec import ImageSpec
 LAYERS = {  # from so many pixels on: channels, kernel and stride of each layer, and the dimension
     128: (((32, 8, 4), (64, 4, 2), (128, 4, 2), (64, 3, 1)), 256),
     64: (((32, 8, 4), (64, 4, 2), (64, 3, 1)), 512),
-    16: (((16, 4, 2), (32, 4, 2)), 256),
+    16: (((16, 3, 2), (32, 3, 2), (32, 3, 2)), 256),
 }
 
 
