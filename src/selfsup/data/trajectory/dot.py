@@ -23,6 +23,7 @@ PARTS = ("dot", "dot:test", "dot:own", "dot:own:test")
 COUNT, LENGTH, SIDE, FPS = {False: 400, True: 100}, 50, 32, 10.0  # episodes by test; observations; pixels
 SHAPES = {False: (0, 4), True: (4, 6)}  # the first, and the one after the last; by test
 OTHERS = 5  # things that move by themselves
+RIM = 0.05  # of the background's colour, around the dot, by which it differs from a disk of the same colour
 REACH, RADIUS = 0.16, 0.085  # how far the largest action moves the dot, and its size, as fractions of the side
 GOAL = np.array([0.3, 0.4])  # x, y where the reward is largest
 PALETTE = np.array([[255, 220, 90], [90, 220, 255], [255, 90, 220], [220, 255, 220]], np.float32)
@@ -128,6 +129,8 @@ def _drawn(number: int, test: bool, own: bool) -> NDArray[np.uint8]:
         out += alpha[..., None] * (PALETTE[course.colours[k]] * mask - out)
     x, y = (grid - course.dot[:, axis, None] for axis in (0, 1))
     far = np.hypot(x[:, None, :], y[:, :, None])
+    alpha = np.clip((RADIUS + RIM - far) * SIDE + 0.5, 0, 1).astype(np.float32)[..., None]
+    out += alpha * (20 - out)
     alpha = np.clip((RADIUS - far) * SIDE + 0.5, 0, 1).astype(np.float32)[..., None]
     out += alpha * ((np.array([255, 0, 0], np.float32) if own else PALETTE[0]) - out)
     return np.rint(out).astype(np.uint8)
