@@ -112,7 +112,8 @@ class DeepMDP(Task):
             metrics["reward"] = models.explained(guess, reward)
         if self.lipschitz:
             used = [model for model in (self.dynamics, self.reward) if model is not None]
-            penalty = sum(models.gradient_penalty(model, z, action, batch["noise"]) for model in used)
+            penalties = [models.gradient_penalty(model, z, action, batch["noise"]) for model in used]
+            penalty = torch.stack(penalties).sum()
             value, metrics["penalty"] = value + self.lipschitz * penalty, penalty.detach()
         return Loss(value, metrics)
 
