@@ -125,6 +125,8 @@ class Evaluation(Printable):
         sentences = [line for line in (self.verdict, self.headline) if line]
         parts: list[Any] = [*sentences, ""] if sentences else []
         parts.append(self._scores())
+        if "variables" in about:
+            parts.append(self._variables())
         if self.metrics:
             parts.append(self._metrics())
         if "chance" in about:
@@ -154,6 +156,31 @@ class Evaluation(Printable):
                 table.add_section()
             shown, last = "" if representation == last else representation, representation
             table.add_row(shown, protocol, *(texts.get(count, "") for count in shots))
+        return table
+
+    def variables(self) -> tuple[str, list[str], list[list[str]]]:
+        """Return a title, a head and rows: what each reaches in each state variable, with the most labels.
+
+        The means of kinds of variables come last. No rows where the target is not `states`.
+        """
+        shots = self.scores[-1].shots
+        columns = {score.representation: score for score in self.scores if score.shots == shots}
+        labels = "all labels" if shots is None else f"{shots:,} {self.about['unit']}"
+        told, rows = self.about.get("variables", {}), []
+        for name, one in (*told.items(), *self.about.get("means", {}).items()):
+            chance = [told[variable]["chance"] for variable in one.get("of", [name])]
+            values = [sum(chance) / len(chance), *(column.also[name][0] for column in columns.values())]
+            cells = [f"{value:.2f}" if one["metric"] == "R²" else f"{100 * value:.1f}%" for value in values]
+            rows.append([name, one["metric"], *cells])
+        return f"each state variable, with {labels}", ["variable", "metric", "chance", *columns], rows
+
+    def _variables(self) -> Table:
+        title, head, rows = self.variables()
+        table = Table(title=title)
+        for place, name in enumerate(head):
+            table.add_column(name, justify="left" if place < 2 else "right")
+        for row in rows:
+            table.add_row(*row, end_section=row[0] == list(self.about["variables"])[-1])
         return table
 
     def _cell(self, mean: float, half: float) -> str:
@@ -193,6 +220,12 @@ def _check_about(about: Mapping[str, Any], scores: tuple[Score, ...]) -> None:
         finite(about["chance"]["value"]), str(about["chance"]["words"])
     if not all(isinstance(line, str) for line in about.get("warnings", ())):
         wrong.append("warnings")
+    variables = about.get("variables", {})
+    for name, one in (*variables.items(), *about.get("means", {}).items()):
+        measured = [variables[variable]["chance"] for variable in one.get("of", [name])]
+        if not measured or one["metric"] not in ("R²", "F1") or any(name not in score.also for score in scores):
+            wrong.append("state variable")
+        sum(map(finite, measured))
     for shots in {score.shots for score in scores}:
         if not 0 < finite(about["labels"]["all" if shots is None else str(shots)]) < 1e12:
             wrong.append("labels")
