@@ -1,0 +1,1 @@
+"""Tasks on trajectories, one file each."""
