@@ -22,10 +22,10 @@ def build_encoder(name: str, spec: Spec, pretrained: bool = False, keep_stem: bo
 
     `name`, for images: `convnet`, `nature-cnn`, `mlp`, `vit`, `vit-mini`, or any image model of timm; for texts:
     `bag-of-words`, bert-tiny, bert-mini, bert-small, gpt-tiny, gpt-mini, or any transformers model on this machine; for
-    videos: `vit-clip`, r3d_18, mc3_18, r2plus1d_18, or an image encoder that reads frame by frame; for recordings: `conv-gru`,
-    `wav2vec2-small` or a transformers model on this machine (samples), `audio-cnn`, or an image encoder that reads
-    spectrograms. Raises `UserError` for an unknown name, with the nearest known one, and for a model that cannot take
-    such samples. `keep_stem`: without the stem for small images, as with pretrained weights.
+    videos: `vit-clip`, r3d_18, mc3_18, r2plus1d_18, or an image encoder that reads frame by frame; for recordings:
+    `conv-gru`, `wav2vec2-small` or a transformers model on this machine (samples), `audio-cnn`, or an image encoder
+    that reads spectrograms. Raises `UserError` for an unknown name, with the nearest known one, and for a model that
+    cannot take such samples. `keep_stem`: without the stem for small images, as with pretrained weights.
     """
     if not isinstance(name, str):
         raise UserError(f"an encoder is given by its name, not as {type(name).__name__}: see docs/encoders.md")
