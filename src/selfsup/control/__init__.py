@@ -1,0 +1,1 @@
+"""Simulators and recordings: the only package that knows gymnasium and pybullet."""
