@@ -1,4 +1,4 @@
-"""pybullet without a window: a client, cameras and images. Its C++ code prints to the process's own stdout: not here."""
+"""pybullet without a window and without what its C++ code prints: a world, its bodies and cameras."""
 
 from __future__ import annotations
 

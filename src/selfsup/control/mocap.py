@@ -65,25 +65,21 @@ class Mocap:
         yaw, tilt = draw.uniform(0, 2 * math.pi), math.radians(draw.uniform(5, 25))
         middle = (poses[:, 1:4].min(0) + poses[:, 1:4].max(0)) / 2
         at = [middle[0], HEIGHT, middle[2]]
-        angles = [yaw + side * math.radians(APART) / 2 for side in (-1, 1)]
+        around = [yaw + side * math.radians(APART) / 2 for side in (-1, 1)]
         eyes = [
             np.add(
                 at, DISTANCE * np.array([math.cos(a) * math.cos(tilt), math.sin(tilt), math.sin(a) * math.cos(tilt)])
             )
-            for a in angles
+            for a in around
         ]
         frames = {camera: np.empty((len(poses), self.size, self.size, 3), np.uint8) for camera in self.cameras}
         for row, pose in enumerate(poses):
             self._show(pose)
             for camera, eye in zip(self.cameras, eyes, strict=True):
                 frames[camera][row] = self.world.image(eye, at, [0, 1, 0], FOV, self.size)[0]
-        n = len(poses)
-        state = _angles(poses)
-        state = np.concatenate([state, np.gradient(state, times, axis=0)], 1).astype(np.float32)
-        ended = np.zeros(n, bool), np.arange(n) == n - 2
-        return Episode(
-            frames, np.zeros((n, 0), np.float32), np.zeros(n, np.float32), *ended, state, file.stem.split("_", 1)[1]
-        )
+        angles = _angles(poses)
+        state = np.concatenate([angles, np.gradient(angles, times, axis=0)], 1).astype(np.float32)
+        return Episode(frames, truncated=True, state=state, label=file.stem.removeprefix("humanoid3d_"))
 
     def _show(self, pose: NDArray[np.float64]) -> None:
         world = self.world

@@ -1,8 +1,9 @@
 """`tray`: objects in a tray, the same tray when one of them has been taken, and that object alone.
 
 The objects are pybullet's `random_urdfs`, 1,000 kinds. An episode has two observations, before and after: the camera
-`scene` shows the tray, the camera `object` what was taken, alone and in two other poses. When an object is taken the
-others shift by about 8 mm, so that the difference of the two images is not the object alone.
+`scene` shows the tray, the camera `object` what has been taken: nothing before, after it the object alone in another
+pose. When an object is taken the others shift by about 8 mm, so that the difference of the two images is not the object
+alone.
 """
 
 from __future__ import annotations
@@ -59,6 +60,11 @@ class Tray:
         world.load(data_folder() / "tray" / "traybox.urdf", useFixedBase=True, globalScaling=0.6)
         return world
 
+    @cached_property
+    def empty(self) -> NDArray[np.uint8]:
+        """The tray without objects."""
+        return self._photo([])[0]
+
     def episode(self, seed: int, number: int) -> Episode:
         """Return episode `number`; its label is the kind of object that is taken."""
         kinds = np.random.default_rng(seed).permutation(KINDS)[: SEEN + UNSEEN]
@@ -73,13 +79,9 @@ class Tray:
             before, bodies = self._photo(shown)
             visible = bodies == self.bodies[taken]
         after = self._photo([one._replace(place=one.place + draw.normal(0, SHIFT, 2)) for one in shown[1:]])[0]
-        alone = [self._photo([Lying(taken, draw.uniform(-0.02, 0.02, 2), _rotation(draw))])[0] for _ in range(2)]
-        frames = {"scene": np.stack([before, after]), "object": np.stack(alone)}
-        ended = np.array([True, False]), np.zeros(2, bool)
-        return Episode(
-            frames, np.zeros((2, 0), np.float32), np.zeros(2, np.float32), *ended, np.tile(_box(visible), (2, 1)),
-            f"{taken:03d}",
-        )  # fmt: skip
+        alone = self._photo([Lying(taken, draw.uniform(-0.02, 0.02, 2), _rotation(draw))])[0]
+        frames = {"scene": np.stack([before, after]), "object": np.stack([self.empty, alone])}
+        return Episode(frames, state=np.tile(_box(visible), (2, 1)), label=f"{taken:03d}")
 
     def _photo(self, shown: list[Lying]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """Return an image of some objects in the tray, and which body each of its pixels belongs to."""
