@@ -1,11 +1,14 @@
 """Toy data: small enough to train on in a second, and with something to learn."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
 from selfsup.data.audio.melody import Melody
 from selfsup.data.image import Arrays
 from selfsup.data.text import Texts
+from selfsup.data.trajectory import About, Dot, Episode, InMemory
 from selfsup.data.video import Moving
 from selfsup.source import Labels
 
@@ -32,9 +35,36 @@ def images(count: int = 64) -> Arrays:
     return Arrays(x.clip(0, 255).astype(np.uint8), Labels.of([f"class {label}" for label in y]), "toy")
 
 
+def two_cameras(length: int = 12, discrete: bool = False) -> tuple[About, Callable[[int], Episode]]:
+    """Return what episodes of `dot` share that a second, mirrored camera sees too, and a function that makes one.
+
+    `discrete`: actions are numbers from 0 to 3, the quarter to which the dot is pushed, in place of two real ones.
+    """
+    dot = Dot()
+
+    def make(k: int) -> Episode:
+        frames, steps = dot.frames(k, np.arange(length), "camera"), dot.steps(k).part(slice(length))
+        action = (steps.action > 0) @ np.array([1, 2]) if discrete else steps.action
+        return Episode(
+            {"front": frames, "back": frames[:, :, ::-1, ::-1].copy()}, action[:-1], steps.reward[:-1],
+            steps.terminated[:-1], True, steps.state, dot.labels.classes[dot.labels.ids[k]],
+        )  # fmt: skip
+
+    return About(("front", "back"), ("discrete", 4) if discrete else ("box", 2), dot.states, dot.fps), make
+
+
+def episodes(count: int = 64, length: int = 12, discrete: bool = False) -> InMemory:
+    """Short episodes that two cameras see, with actions, rewards, states and labels."""
+    about, make = two_cameras(length, discrete)
+    return InMemory(about, [make(k) for k in range(count)], "toy")
+
+
 def toy(kind: str):
     """Return toy data of a kind."""
-    made = {"text": texts, "video": lambda: Moving("moving", 64), "audio": lambda: Melody("melody", 64)}
+    made = {
+        "text": texts, "video": lambda: Moving("moving", 64), "audio": lambda: Melody("melody", 64),
+        "trajectory": episodes,
+    }  # fmt: skip
     return made.get(kind, images)()
 
 

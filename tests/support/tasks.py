@@ -34,6 +34,7 @@ def spec_of(source: Source, task: type[Task] = Task):
         "text": lambda: source.spec(32, "wordpiece:400"),
         "video": lambda: CLIPS,
         "audio": lambda: SOUNDS[task.data_defaults.get("form", "logmel")],
+        "trajectory": lambda: source.spec(**task.data_defaults),
     }
     return specs[source.kind]()
 

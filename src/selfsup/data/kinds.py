@@ -18,6 +18,7 @@ KINDS = {  # kind -> the source whose `spec` has the options, and a function fro
     "text": ("selfsup.data.text.sources:Texts", "selfsup.data.text.sources:open_query"),
     "audio": ("selfsup.data.audio.sources:Sounds", "selfsup.data.audio.sources:open_query"),
     "video": ("selfsup.data.video.sources:Videos", "selfsup.data.video.sources:open_query"),
+    "trajectory": ("selfsup.data.trajectory.episodes:Episodes", "selfsup.data.trajectory.memory:open_query"),
 }
 
 

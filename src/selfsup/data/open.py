@@ -31,6 +31,10 @@ from selfsup.data.labels import LabelsGiven, array_labels, with_labels
 from selfsup.data.npz import npz_names, read_npy, read_npz
 from selfsup.data.objects import open_object
 from selfsup.data.text.open import PREFIX, names_rows, open_hub, open_text, text_files
+from selfsup.data.trajectory import Trajectories
+from selfsup.data.trajectory.dot import PARTS as DOT
+from selfsup.data.trajectory.dot import Dot
+from selfsup.data.trajectory.writing import ABOUT
 from selfsup.data.video import decode as video
 from selfsup.data.video.moving import PARTS as MOVING
 from selfsup.data.video.moving import Moving
@@ -46,6 +50,7 @@ NAMED = (
     "digits",
     *(name for names in _PARTS.values() for name in names),
     *MOVING,
+    *DOT,
     "audio:FOLDER",
     *MELODY,
     "video:FOLDER",
@@ -81,6 +86,7 @@ def open_data(data: DataGiven, labels: LabelsGiven | None = None) -> Source:
             default), `hf:NAME[:SPLIT[:COLUMN[:LABELS]]]`. Videos: a folder of them, `video:FOLDER` (animated GIF and
             WebP and folders of frames too), `moving[:object|:gravity|:elastic]`, `emoji-anim[:train|:test]`. Sounds: a
             folder of them, `audio:FOLDER` (where it holds others too), `flite[:train|:test]`, `melody[:voice]`.
+            Episodes: a folder that `record` wrote, `dot[:own][:test]`.
         labels: None (arrays and named data sets keep their own), or an argument of `with_labels`.
 
     Raises:
@@ -123,6 +129,8 @@ def _open_named(data: str) -> Source:
         return _sounds(data.removeprefix(AUDIO))
     if data in MELODY:
         return Melody(data)
+    if data in DOT:
+        return Dot(data)
     if data.startswith(VIDEO):
         return _videos(data.removeprefix(VIDEO))
     if data.startswith("torchvision:"):
@@ -198,6 +206,8 @@ def _read_mnist5k() -> dict[str, NDArray[Any]]:
 
 def _folder(root: str) -> Source:
     how = opening()
+    if os.path.isfile(os.path.join(root, ABOUT)):
+        return Trajectories(root)
     images = look_below(root, SUFFIXES, how.follow_links)
     if len(images.files):
         files = Files(root, images.files)

@@ -13,6 +13,7 @@ ENCODERS = {  # each module has `build`
     "text": "selfsup.encoders.text",
     "video": "selfsup.encoders.video",
     "audio": "selfsup.encoders.audio",
+    "trajectory": "selfsup.encoders.trajectory",
 }
 
 

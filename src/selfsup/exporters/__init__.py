@@ -29,6 +29,7 @@ EXPORTERS = {
     "text": "selfsup.exporters.text",
     "video": "selfsup.exporters.batch_only",
     "audio": "selfsup.exporters.batch_only",
+    "trajectory": "selfsup.exporters.image",
 }
 COMMON = {"safetensors": ".safetensors", "torch": ".pt2", "onnx": ".onnx"}  # of every kind, with their suffixes
 

@@ -14,11 +14,12 @@ from selfsup.spec.clip import ClipSpec
 from selfsup.spec.image import ImageSpec
 from selfsup.spec.media import Clip, Media, Waveform
 from selfsup.spec.text import TextSpec
+from selfsup.spec.trajectory import TrajectorySpec
 from selfsup.spec.wave import WaveSpec
 
 __all__ = [
-    "SPECS", "Clip", "ClipSpec", "ImageSpec", "Media", "Spec", "TextSpec", "WaveSpec", "Waveform", "has_views",
-    "read_spec",
+    "SPECS", "Clip", "ClipSpec", "ImageSpec", "Media", "Spec", "TextSpec", "TrajectorySpec", "WaveSpec", "Waveform",
+    "has_views", "read_spec",
 ]  # fmt: skip
 
 SPECS = {
@@ -26,6 +27,7 @@ SPECS = {
     "text": "selfsup.spec.text:TextSpec",
     "video": "selfsup.spec.clip:ClipSpec",
     "audio": "selfsup.spec.wave:WaveSpec",
+    "trajectory": "selfsup.spec.trajectory:TrajectorySpec",
 }
 
 

@@ -37,6 +37,7 @@ SECTIONS = {  # in the survey's order: when to take a task of it
     "video: masked": "very many videos, a vision transformer and long training; fine-tune afterwards",
     "text": "texts",
     "audio": "recordings: speech, music, noises",
+    "control": "episodes of what acts or is filmed by several cameras: robots, games, simulators",
 }
 
 

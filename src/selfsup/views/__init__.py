@@ -13,6 +13,7 @@ VIEWS = {  # modules of `StandardViews`
     "text": "selfsup.views.text.standard",
     "video": "selfsup.views.video.standard",
     "audio": "selfsup.views.audio.standard",
+    "trajectory": "selfsup.views.trajectory.standard",
 }
 
 

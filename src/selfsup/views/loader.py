@@ -46,6 +46,9 @@ def batches(
     """
     if batch_size > len(source):
         raise UserError(f"a batch of {batch_size} is larger than the data ({len(source)}); give a smaller --batch-size")
+    group = getattr(source, "group_size", 1)
+    if batch_size % group:
+        raise UserError(f"a batch is a multiple of {group} samples of one episode, not {batch_size}: see --batch-size")
     if batch_size % world:
         raise UserError(f"a batch of {batch_size} cannot be divided among {world} processes")
     per_epoch = len(source) // batch_size
@@ -96,9 +99,13 @@ _POOL = 50  # batches within which samples of similar length are grouped
 def _order(seed: int, epoch: int, source: Source, batch_size: int) -> NDArray[np.int64]:
     """Return the order of an epoch. If samples have `lengths`, those of similar length share a batch.
 
-    The grouping is drawn anew in every epoch, and the batches are in random order.
+    If they have `groups` (N,), `group_size` of one group follow one another; what is left over of groups comes last.
+    The grouping is drawn anew in every epoch, and the batches, or groups, are in random order.
     """
     order = permutation(seed, epoch, len(source))
+    groups = getattr(source, "groups", None)
+    if groups is not None:
+        return _grouped(order, groups, getattr(source, "group_size", 1), seed, epoch)
     lengths = getattr(source, "lengths", None)
     if lengths is None:
         return order
@@ -107,3 +114,15 @@ def _order(seed: int, epoch: int, source: Source, batch_size: int) -> NDArray[np
     whole = np.concatenate([pool[np.argsort(lengths[pool], kind="stable")] for pool in pools])
     shuffled = permutation(seed, epoch, len(whole) // batch_size)
     return whole.reshape(-1, batch_size)[shuffled].reshape(-1)
+
+
+def _grouped(
+    order: NDArray[np.int64], groups: NDArray[np.int64], size: int, seed: int, epoch: int
+) -> NDArray[np.int64]:
+    """Return an order in which `size` samples of one group follow one another."""
+    order = order[np.argsort(groups[order], kind="stable")]
+    _, first, counts = np.unique(groups[order], return_index=True, return_counts=True)
+    place = np.arange(len(order)) - np.repeat(first, counts)
+    whole = place < np.repeat(counts // size * size, counts)
+    chunks = order[whole].reshape(-1, size)
+    return np.concatenate([chunks[permutation(seed, epoch, len(chunks))].reshape(-1), order[~whole]])

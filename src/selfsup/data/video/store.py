@@ -49,17 +49,17 @@ def store(video: bytes, path: Path, fps: float, side: int, jpeg: bool) -> None:
             frames = decode(video, fps, side)
             first = next(frames)
             about = {"shape": list(first.shape), "jpeg": jpeg}
-            with _Writer(aside, about) as writer:
+            with FrameWriter(aside, about) as writer:
                 writer.add(first)
                 for frame in frames:
                     writer.add(frame)
         except Broken as error:
-            with _Writer(aside, {"broken": str(error)}):
+            with FrameWriter(aside, {"broken": str(error)}):
                 pass
 
 
-class _Writer:
-    """Writes frames in batches of `ROWS`."""
+class FrameWriter:
+    """Writes frames in batches of `ROWS`. `about`: the `shape` (H, W, 3) of all, and whether they are `jpeg`s."""
 
     def __init__(self, path: Path, about: dict[str, Any]) -> None:
         self.about = about
@@ -69,7 +69,7 @@ class _Writer:
         self.file = pa.ipc.new_file(os.fspath(path), schema)
         self.schema = schema
 
-    def __enter__(self) -> _Writer:
+    def __enter__(self) -> FrameWriter:
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
@@ -78,6 +78,7 @@ class _Writer:
         self.file.close()
 
     def add(self, frame: NDArray[np.uint8]) -> None:
+        """Write the next frame (H, W, 3)."""
         some = frame[::2, ::2].astype(np.int16)
         grey = some[..., 0] + some[..., 1] + some[..., 2]
         motion = 0.0 if self.before is None else float(np.abs(grey - self.before).mean()) / 3
@@ -102,8 +103,12 @@ def _jpeg(frame: NDArray[np.uint8]) -> bytes:
     return encoded
 
 
+class Damaged(Broken):
+    """A file of frames that is not whole."""
+
+
 class Frames:
-    """The frames of a video in the store. Raises `Broken` for one without frames, and for a damaged file."""
+    """The frames of such a file. Raises `Broken` for a video without frames, and `Damaged`."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -111,9 +116,7 @@ class Frames:
             about = json.loads(file.schema.metadata[b"selfsup"])
             self.batches = [file.get_batch(place) for place in range(file.num_record_batches)]  # mapped, not copied
         except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
-            with contextlib.suppress(OSError):
-                path.unlink()  # made again by the next start
-            raise Broken("its frames in the cache are damaged: start again") from None
+            raise Damaged("its frames are damaged") from None
         if "broken" in about:
             raise Broken(about["broken"])
         self.shape, self.jpeg = tuple(about["shape"]), about["jpeg"]
@@ -127,7 +130,7 @@ class Frames:
             row = number % ROWS
             stored = pixels[row].as_buffer()
             if zlib.crc32(stored) != checksum[row].as_py():
-                raise Broken("its frames in the cache are damaged")
+                raise Damaged("its frames are damaged")
             if self.jpeg:
                 out[place] = decode_image(stored.to_pybytes(), 3)
             else:
@@ -142,7 +145,12 @@ class Frames:
 @lru_cache(OPEN)
 def open_frames(path: Path) -> Frames:
     """Return the frames of a file of the store; the last ones opened stay open."""
-    return Frames(path)
+    try:
+        return Frames(path)
+    except Damaged:
+        with contextlib.suppress(OSError):
+            path.unlink()  # made again by the next start
+        raise Broken("its frames in the cache are damaged: start again") from None
 
 
 @lru_cache(OPEN)

@@ -17,6 +17,7 @@ BASELINES = {
     "text": "selfsup.evaluation.baselines.tfidf",
     "video": "selfsup.evaluation.baselines.frames",
     "audio": "selfsup.evaluation.baselines.spectrogram",
+    "trajectory": "selfsup.evaluation.baselines.observations",
 }
 
 
