@@ -35,6 +35,8 @@ SECTIONS = {  # in the survey's order: when to take a task of it
     "video: order": "videos in which things move and time has a direction; run `selfsup audit`",
     "video: colorization": "colour videos; for following things through a video",
     "video: masked": "very many videos, a vision transformer and long training; fine-tune afterwards",
+    "control: correspondence": "recordings of several cameras, or of slow motions by one; for imitation and rewards",
+    "control: objects": "recordings of what was taken from a scene; for finding it again, and where it lies",
     "text": "texts",
     "audio": "recordings: speech, music, noises",
     "control": "episodes of what acts or is filmed by several cameras: robots, games, simulators",

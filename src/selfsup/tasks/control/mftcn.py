@@ -33,9 +33,8 @@ class MotionEmbedding(nn.Module):
         self.convolutions = nn.Sequential()
         for pair in pairwise(widths):  # each sees up to three times; none is padded, so that the last one knows all
             deep = min(3, times)
-            self.convolutions += [
-                nn.Conv3d(*pair, (deep, 3, 3), padding=(0, 1, 1), bias=False), nn.BatchNorm3d(pair[1]), nn.ReLU()
-            ]  # fmt: skip
+            convolution = nn.Conv3d(*pair, (deep, 3, 3), padding=(0, 1, 1), bias=False)
+            self.convolutions.extend([convolution, nn.BatchNorm3d(pair[1]), nn.ReLU()])
             times -= deep - 1
         self.temperature = nn.Parameter(torch.ones(()))
         self.head = nn.Sequential(

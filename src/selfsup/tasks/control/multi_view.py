@@ -45,10 +45,13 @@ def same_moment(
 
 
 def group_of(source: Source, given: Mapping[str, Any], task: type[Task]) -> dict[str, Any]:
-    """Return `group_size` where it was not given, and half of the episodes have fewer observations than its default."""
+    """Return `group_size` where it was not given, and half of the episodes have fewer observations than its default.
+
+    It is then a power of 2, as batches are multiples of it.
+    """
     assert isinstance(source, Episodes)
-    usual, most = task.hyperparameters()["group_size"].default, int(np.median(source.extents))
-    return {"group_size": max(1, most)} if "group_size" not in given and most < usual else {}
+    usual, most = task.hyperparameters()["group_size"].default, max(1, int(np.median(source.extents)))
+    return {"group_size": 1 << (most.bit_length() - 1)} if "group_size" not in given and most < usual else {}
 
 
 def moment_panels(batch: Batch, cameras: Sequence[str], z: Tensor | None) -> list[list[Panel]]:
