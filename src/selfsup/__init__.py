@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from selfsup.commands.export import export
     from selfsup.commands.label import label
     from selfsup.commands.pretrain import pretrain
+    from selfsup.commands.record import record
     from selfsup.commands.report import report
     from selfsup.commands.search import search
     from selfsup.commands.show import show
@@ -37,6 +38,7 @@ __all__ = [
     "load",
     "open_data",
     "pretrain",
+    "record",
     "report",
     "search",
     "show",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import NamedTuple
 
@@ -20,6 +20,20 @@ class Opening(NamedTuple):
     pages: int | None = 0
     window: float | None = None
     follow_links: bool = False
+
+
+_recorders: list[Callable[[str], None]] = []
+
+
+def recorded_by(record: Callable[[str], None]) -> None:
+    """Let data of a name that must be recorded first be recorded by a function of that name, of a higher layer."""
+    _recorders[:] = [record]
+
+
+def record_missing(name: str) -> None:
+    """Record data of a name, where something is there that can."""
+    for record in _recorders:
+        record(name)
 
 
 _opening: ContextVar[Opening] = ContextVar("opening", default=Opening())  # noqa: B039 (it is a tuple)

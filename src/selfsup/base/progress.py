@@ -93,9 +93,31 @@ def _can_draw(console: Console) -> bool:
 
 
 @contextmanager
-def counting(what: str, total: int, quiet: bool = False) -> Iterator[Callable[[int], None]]:
-    """Show a bar (nothing where there is no terminal) and yield the function that advances it."""
+def counting(
+    what: str, total: int, quiet: bool = False, told: Callable[[], str] | None = None
+) -> Iterator[Callable[[int], None]]:
+    """Show a bar and yield the function that advances it.
+
+    `told` returns what is shown beside it, such as a rate; then there is a line every ten seconds where there is no
+    terminal, else nothing.
+    """
     console = Console(stderr=True)
-    with RichProgress(*COLUMNS, console=console, disable=quiet or not _can_draw(console)) as bar:
+    bar = RichProgress(*COLUMNS, console=console, disable=quiet or not _can_draw(console))
+    began = line_at = time.monotonic()
+    first = done = 0
+
+    def advance(units: int) -> None:
+        nonlocal line_at, done, first
+        first = first or units
+        done += units
+        text = f"{what} · {told()}" if told else what
+        bar.update(task, advance=units, description=text)
+        now = time.monotonic()
+        if told and bar.disable and not quiet and now - line_at > LINE_SECONDS:
+            line_at = now
+            left = (now - began) / max(done - first, 1) * (total - done)
+            console.print(f"{text} · {done}/{total} · {left:.0f} s left", highlight=False, soft_wrap=True)
+
+    with bar:
         task = bar.add_task(what, total=total)
-        yield lambda units: bar.advance(task, units)
+        yield advance

@@ -61,8 +61,9 @@ def evaluate(
     the same labels, with and without pseudo-labels. Samples without a label serve what can use them, and are never
     measured on. Whatever a protocol chooses, it chooses on the drawn labels; the test part is only measured on. Data
     other than those of pretraining show how well the encoder transfers. With `--target frames` the labels are inside of
-    videos or sounds, frames are read, and all frames of a sample are on one side of the split. The result is also saved
-    as evaluation.json in the run folder, where `report` finds it. See docs/evaluation.md.
+    videos or sounds, frames are read, and all frames of a sample are on one side of the split; with `--target states`
+    the state of an environment is read off single observations, and all of an episode are on one side. The result is
+    also saved as evaluation.json in the run folder, where `report` finds it. See docs/evaluation.md.
 
     Args:
         run: A finished run folder.
@@ -76,18 +77,19 @@ def evaluate(
         columns: The columns of a label file, path=COLUMN,label=COLUMN, where they are called otherwise. For frames also
             start=COLUMN,end=COLUMN; of TextGrids the tier, tier=NAME, the first one of intervals by default.
         target: The kind of labels: classes, numeric (one number per sample, measured by R²), multi (several labels per
-            sample, written a|b|c, measured by average precision) or frames (a class at each time inside of a sample).
+            sample, written a|b|c, measured by average precision), frames (a class at each time inside of a sample) or
+            states (the state variables that episodes bring: R² of numbers, F1 of classes, of each).
         groups: For frames, what each sample belongs to that shall not be on both sides of the split, such as its
             speaker: in the forms of the labels of samples, or 'labels' for those that the data bring. Each group is
             measured on in turn.
         shots: Numbers of labels per class, each at least 1, and 'all', separated by commas; by default
-            1,2,5,10,20,50,100,all as far as there are enough labels. For numeric, multi and frames they count labelled
-            samples or frames, at least 2.
+            1,2,5,10,20,50,100,all as far as there are enough labels. For numeric, multi, frames and states they count
+            labelled samples or frames, at least 2.
         protocol: Protocols, separated by commas: linear, knn, propagate (labels spread over a graph of all training
             samples), transductive (test samples in that graph), attentive (for encoders with tokens) and finetune;
             linear,knn,propagate by default. For numeric and multi only linear, for frames linear and knn.
         metrics: Further metrics of the test features, separated by commas: retrieval, clustering and label-free; none
-            by default, and none of frames.
+            by default, and none of frames and states.
         draws: How many times the labels are drawn, at least 2; with cross-validation at least once for each fifth.
         scratch: Whether to train from scratch as well, on the drawn labels alone, and again on pseudo-labels of all
             training samples (self-training); this takes long. Only where labels are classes of samples.
@@ -114,6 +116,8 @@ def evaluate(
     from selfsup.evaluation.measuring import Sampling, measure
     from selfsup.evaluation.parts import labels_of, make_parts
     from selfsup.evaluation.reference import load_reference
+    from selfsup.evaluation.state_parts import make_state_parts
+    from selfsup.evaluation.state_probes import measure_states
     from selfsup.evaluation.targets import TARGETS, read_shots
     from selfsup.train.device import make_fabric
 
@@ -127,13 +131,15 @@ def evaluate(
     protocols = _names("protocol", default if protocol is None else protocol, known, target)
     if not protocols:
         raise UserError(f"--protocol names none; known: {', '.join(known)}")
-    frames = target == "frames"
-    extra = _names("metrics", metrics, [] if frames else list(EXTRA_METRICS), target)
+    frames, inside = target == "frames", target in ("frames", "states")
+    extra = _names("metrics", metrics, [] if inside else list(EXTRA_METRICS), target)
     check_numbers(draws=draws, seed=seed)
     if semi and not wanted.by_class:
         raise UserError(f"--semi is for --target classes, not {target}")
-    if reference is not None and frames:
-        raise UserError("--reference is not for --target frames: leave it out")
+    if reference is not None and inside:
+        raise UserError(f"--reference is not for --target {target}: leave it out")
+    if target == "states" and (labels is not None or test_labels is not None):
+        raise UserError("--target states reads the states that the data bring: leave --labels out")
     if groups is not None and (not frames or test is not None):
         why = "and --test are two ways to split the data: leave one out" if frames else "is for --target frames"
         raise UserError(f"--groups {why}")
@@ -154,6 +160,10 @@ def evaluate(
         result = measure_frames(
             run, encoders, cut, sampling, protocols=protocols, device=fabric.device, quiet=quiet
         )  # fmt: skip
+    elif target == "states":
+        states = make_state_parts(open_data(data), None if test is None else open_data(test), run.spec, seed)
+        sampling = Sampling(read_shots(shots, wanted, states.labels_to_draw()), draws, seed)
+        result = measure_states(run, encoders, states, sampling, device=fabric.device, quiet=quiet)
     else:
         parts = make_parts(open_data(data, given[0]), None if test is None else open_data(test, given[1]), wanted, seed)
         sampling = Sampling(read_shots(shots, wanted, parts.labels_to_draw()), draws, seed)

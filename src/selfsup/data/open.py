@@ -34,6 +34,8 @@ from selfsup.data.text.open import PREFIX, names_rows, open_hub, open_text, text
 from selfsup.data.trajectory import Trajectories
 from selfsup.data.trajectory.dot import PARTS as DOT
 from selfsup.data.trajectory.dot import Dot
+from selfsup.data.trajectory.named import NAMES as RECORDINGS
+from selfsup.data.trajectory.named import names_recording, open_recording
 from selfsup.data.trajectory.writing import ABOUT
 from selfsup.data.video import decode as video
 from selfsup.data.video.moving import PARTS as MOVING
@@ -54,6 +56,8 @@ NAMED = (
     "audio:FOLDER",
     *MELODY,
     "video:FOLDER",
+    *RECORDINGS,
+    "atari:GAME",
     "torchvision:NAME",
     "torchvision:NAME:PART",
     "text:FILE",
@@ -133,6 +137,8 @@ def _open_named(data: str) -> Source:
         return Dot(data)
     if data.startswith(VIDEO):
         return _videos(data.removeprefix(VIDEO))
+    if names_recording(data):
+        return open_recording(data)
     if data.startswith("torchvision:"):
         return open_torchvision(data)
     if data.startswith(PREFIX) or names_rows(data):

@@ -38,7 +38,7 @@ EVALUATORS = {
         "linear probe",
         "logistic (numbers: ridge) regression on standardised features; penalty, and of an encoder with maps the "
         "pooling (its own, mean, 2×2), by cross-validation on the drawn labels",
-        targets=("classes", "frames", "numeric", "multi"),
+        targets=("classes", "frames", "states", "numeric", "multi"),
         features="poolings",
     ),
     "knn": Evaluator(

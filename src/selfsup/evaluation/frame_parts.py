@@ -119,7 +119,7 @@ def make_frame_parts(
     windows = np.cumsum([0, *(len(side.windows) for side in sides)])
     folds = [np.full(len(part), -2) for part in sources]
     annotated = np.unique(sides[0].sample)
-    folds[0][annotated] = -1 if test is not None else _folds(annotated, groups, data, seed)
+    folds[0][annotated] = -1 if test is not None else folds_of(annotated, groups, data, seed)
     if test is not None:
         folds[1][np.unique(sides[1].sample)] = 0
     counts = {key: sum(side.counts[key] for side in sides) for key in sides[0].counts}
@@ -180,7 +180,7 @@ def _extent(source: Source, index: int) -> int:
         return 0
 
 
-def _folds(annotated: NDArray[np.int64], groups: Labels | None, data: Source, seed: int) -> NDArray[np.int64]:
+def folds_of(annotated: NDArray[np.int64], groups: Labels | None, data: Source, seed: int) -> NDArray[np.int64]:
     """Return the fold of each annotated sample; -1 is never measured on."""
     mixed = np.random.default_rng(seed).permutation(len(annotated))
     if groups is None:

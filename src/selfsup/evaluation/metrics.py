@@ -28,6 +28,12 @@ def macro_f1(truth: NDArray[np.int64], predicted: NDArray[np.int64]) -> float:
     return float(np.mean(2 * hits[there] / (actual + guessed)[there]))
 
 
+def weighted_f1(truth: NDArray[np.int64], predicted: NDArray[np.int64]) -> float:
+    """Return the mean F1 score, 0 to 1, of the classes, each counted as often as it occurs in `truth`."""
+    hits, actual, guessed = _counts(truth, predicted)
+    return float((actual * 2 * hits / np.maximum(actual + guessed, 1)).sum() / actual.sum())
+
+
 def r2(truth: NDArray[np.float64], predicted: NDArray[np.float64]) -> float:
     """Return the fraction of the variance that is explained, at most 1; 0 for predicting the mean, negative for worse.
 

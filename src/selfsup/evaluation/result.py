@@ -125,6 +125,8 @@ class Evaluation(Printable):
         sentences = [line for line in (self.verdict, self.headline) if line]
         parts: list[Any] = [*sentences, ""] if sentences else []
         parts.append(self._scores())
+        if "variables" in about:
+            parts.append(self._variables())
         if self.metrics:
             parts.append(self._metrics())
         if "chance" in about:
@@ -156,6 +158,21 @@ class Evaluation(Printable):
             table.add_row(shown, protocol, *(texts.get(count, "") for count in shots))
         return table
 
+    def _variables(self) -> Table:
+        """Return what each representation reaches in each variable, with the most labels, and the means of kinds."""
+        shots = self.scores[-1].shots
+        rows = {score.representation: score for score in self.scores if score.shots == shots}
+        labels = "all labels" if shots is None else f"{shots:,} {self.about['unit']}"
+        table = Table(title=f"each state variable, with {labels}", caption="F1 in %; R² at most 1, 0 for the mean")
+        for name in ("variable", "metric", "chance", *rows):
+            table.add_column(name, justify="left" if name in ("variable", "metric") else "right")
+        told = {name: (one["metric"], one["chance"]) for name, one in self.about["variables"].items()}
+        told |= {f"{name}: mean": (name.rpartition(" ")[2], None) for name in self.about["categories"]}
+        for name, (metric, chance) in told.items():
+            cells = [_in_units(metric, rows[row].also[name][0]) for row in rows]
+            table.add_row(name, metric, "" if chance is None else _in_units(metric, chance), *cells)
+        return table
+
     def _cell(self, mean: float, half: float) -> str:
         if self.about["metric"] == "R²":
             return f"{mean:.2f}" + ("" if math.isnan(half) else f" ±{half:.2f}")
@@ -178,6 +195,10 @@ def over(about: Mapping[str, Any]) -> str:
     draws = -(-about["draws"] // folds)
     labels = f"{draws} draw{'s' * (draws != 1)} of the labels"
     return labels if folds == 1 else f"{folds} folds, each measured on once, and {labels} for each"
+
+
+def _in_units(metric: str, value: float) -> str:
+    return f"{value:.2f}" if metric == "R²" else f"{100 * value:.1f}"
 
 
 def _check_about(about: Mapping[str, Any], scores: tuple[Score, ...]) -> None:

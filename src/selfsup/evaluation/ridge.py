@@ -17,17 +17,20 @@ from selfsup.evaluation.rows import Features, as_matrix, blocks, row_space, stan
 PENALTIES = tuple(10.0**power for power in range(4, -5, -1))
 
 
-def fit_ridge(x: Features, y: NDArray[np.float64] | Tensor, *, penalties: Sequence[float] = PENALTIES) -> Ridge:
+def fit_ridge(
+    x: Features, y: NDArray[np.float64] | Tensor, *, penalties: Sequence[float] = PENALTIES, shared: bool = True
+) -> Ridge:
     """Fit values by ridge regression on standardised features, with a free intercept.
 
-    Minimises Σ (y - prediction)² + penalty · d · ‖weights‖² with the penalty whose exact leave-one-out error, summed
-    over targets in units of their variance, is the smallest. Multi-label targets of 0 and 1 work too: the predictions
-    rank the samples.
+    Minimises Σ (y - prediction)² + penalty · d · ‖weights‖² with the penalty whose exact leave-one-out error is the
+    smallest: summed over targets in units of their variance, or of each target where none is `shared`. Multi-label
+    targets of 0 and 1 work too: the predictions rank the samples.
 
     Args:
         x: features (n, d), array or tensor; the work is done on its device.
         y: values (n,) or (n, targets).
         penalties: the candidates.
+        shared: whether all targets have one penalty.
 
     Raises:
         UserError: features or values that are not finite, fewer than two samples, shapes that do not fit.
@@ -45,16 +48,20 @@ def fit_ridge(x: Features, y: NDArray[np.float64] | Tensor, *, penalties: Sequen
     spread = (coordinates**2).sum(0)
     middle, unit = targets.mean(0), targets.std(0, correction=0).clamp_min(1e-300)
     along = coordinates.T @ (targets - middle)
-    best, weights, penalty = math.inf, torch.zeros_like(along), max(penalties)
+    best = targets.new_full((targets.shape[1],), math.inf)
+    weights, penalty = torch.zeros_like(along), best.clone()
     for candidate in penalties:
         shrunk = 1 / (spread + candidate * features.shape[1])
         fitted = shrunk[:, None] * along
         influence = 1 / len(targets) + coordinates**2 @ shrunk
         left_out = (targets - middle - coordinates @ fitted) / (1 - influence).clamp_min(1e-12)[:, None]
-        error = float(((left_out / unit) ** 2).sum())
-        if error < best:
-            best, weights, penalty = error, fitted, candidate
-    return Ridge(mean, scale, axes.double() @ weights, middle, values.ndim == 1, penalty, best / values.numel())
+        error = ((left_out / unit) ** 2).sum(0)
+        error = error.mean().expand_as(error) if shared else error
+        better = error < best
+        best, penalty = torch.where(better, error, best), torch.where(better, candidate, penalty)
+        weights = torch.where(better, fitted, weights)
+    loss, chosen = float(best.mean()) / len(targets), float(penalty.mean())
+    return Ridge(mean, scale, axes.double() @ weights, middle, values.ndim == 1, chosen, loss)
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,7 @@ class Ridge:
     weight: Tensor  # (d, targets)
     bias: Tensor  # (targets,)
     flat: bool  # the values had one dimension
-    penalty: float  # per feature
+    penalty: float  # per feature; the mean over targets
     loss: float = math.nan  # mean squared leave-one-out error in units of the variance
 
     def predict(self, x: Features) -> NDArray[np.float64]:

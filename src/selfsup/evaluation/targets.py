@@ -1,4 +1,4 @@
-"""The targets: one class per sample, a number, several labels, or a class per frame; how each is drawn and scored."""
+"""The targets: a class per sample, a number, several labels, a class per frame, states; how each is drawn, scored."""
 
 from __future__ import annotations
 
@@ -59,6 +59,10 @@ _CLASSES: Any = (
 TARGETS = {
     "classes": Target("classes", True, True, "labels per class", (1, 2, 5, 10, 20, 50, 100), *_CLASSES),
     "frames": Target("frames", True, False, "labelled frames", (100, 250, 500, 1000, 2500), *_CLASSES),
+    "states": Target(
+        "states", False, False, "labelled frames", (10, 50, 200, 1000), {"R²": r2}, _numbers, lambda _: 0.0,
+        "always the mean",
+    ),
     "numeric": Target("numeric", False, False, *_SAMPLES, {"R²": r2}, _numbers, lambda _: 0.0, "always the mean"),
     "multi": Target(
         "multi", False, False, *_SAMPLES, {"average precision": average_precision}, _several,
