@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ class Bullet:
             body: int = self.p.loadURDF(str(path), physicsClientId=self.client, **options)
         return body
 
-    def image(self, eye: Sequence[float], at: Sequence[float], up: Sequence[float], fov: float, size: int) -> Any:
+    def image(self, eye: Any, at: Any, up: Any, fov: float, size: int) -> Any:
         """Return what a camera sees, (size, size, 3) uint8, and which body (size, size) int64, -1 for none."""
         view = self.p.computeViewMatrix(eye, at, up)
         projection = self.p.computeProjectionMatrixFOV(fov, 1.0, 0.05, 20.0)

@@ -1,7 +1,7 @@
 """`mocap2`: recorded human motions, seen by two synchronous cameras that stand 70° apart.
 
-The motions are those that pybullet brings (15, 0.8 to 4.5 s). Episode k shows motion k mod 15 from an angle of its own;
-the cameras stand still, so neither follows the body.
+The motions are those that pybullet brings (15, 0.8 to 4.5 s). Of any 15 episodes in a row from the first on, each shows
+another motion, from an angle of its own; the cameras stand still, so neither follows the body.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ COLOURS = {  # of clothes, so that limbs and trunk can be told apart, but not le
 class Mocap:
     """The episodes of `mocap2`, each a function of (seed, number); `size` pixels a side."""
 
-    cameras = ("left", "right")
-    action = ("none", 0)
-    states = (*ANGLES, *(f"{name}_speed" for name in ANGLES))
+    cameras: tuple[str, ...] = ("left", "right")
+    action: tuple[str, int] = ("none", 0)
+    states: tuple[str, ...] = (*ANGLES, *(f"{name}_speed" for name in ANGLES))
     fps = FPS
 
     def __init__(self, size: int = 64) -> None:
@@ -59,7 +59,8 @@ class Mocap:
 
     def episode(self, seed: int, number: int) -> Episode:
         """Return episode `number`; its label is the motion."""
-        file = self.files[number % len(self.files)]
+        turn = number // len(self.files)  # another order each time, so that every fifth episode shows all motions
+        file = self.files[(number + turn) % len(self.files)]
         times, poses = _resampled(np.array(json.loads(file.read_text())["Frames"]))
         draw = np.random.default_rng([seed, number])
         yaw, tilt = draw.uniform(0, 2 * math.pi), math.radians(draw.uniform(5, 25))

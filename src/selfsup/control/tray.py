@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from selfsup.control.bullet import Bullet, data_folder
 from selfsup.data.trajectory import Episode
-from selfsup.errors import UserError
 
 KINDS, SEEN, UNSEEN = 1000, 24, 6
 IN_TRAY, SHIFT = 5, 0.008  # objects; standard deviation of what the others move, in metres
@@ -24,7 +23,6 @@ HALF, APART = 0.12, 0.09  # metres: half a side of where objects lie, and how fa
 AWAY = (0.0, -0.2, 9.0)  # behind the camera: where objects are that are not shown
 FLOOR, VISIBLE = 0.01, 0.004  # metres; the least part of the image that the object to be taken fills
 EYE, FOV = (0.0, -0.22, 0.52), 42.0
-PARTS = ("train", "test", "unseen")
 
 
 class Lying(NamedTuple):
@@ -36,21 +34,19 @@ class Lying(NamedTuple):
 
 
 class Tray:
-    """The episodes of a part of `tray`, each a function of (seed, number); `size` pixels a side.
+    """The episodes of `tray`, each a function of (seed, number); `size` pixels a side.
 
-    Of `SEEN` kinds, which the seed draws, `train` and `test` have different episodes; in `unseen` the object that is
-    taken is of `UNSEEN` further kinds. State: the box around what can be seen of it before, as fractions of the image.
+    Objects are of `SEEN` kinds, which the seed draws; with `unseen` the one that is taken is of `UNSEEN` further kinds.
+    State: the box around what can be seen of it before, as fractions of the image.
     """
 
-    cameras = ("scene", "object")
-    action = ("none", 0)
-    states = ("taken_left", "taken_top", "taken_right", "taken_bottom")
+    cameras: tuple[str, ...] = ("scene", "object")
+    action: tuple[str, int] = ("none", 0)
+    states: tuple[str, ...] = ("taken_left", "taken_top", "taken_right", "taken_bottom")
     fps = 1.0
 
-    def __init__(self, part: str = "train", size: int = 64) -> None:
-        if part not in PARTS:
-            raise UserError(f"tray has no part {part!r}; known: {', '.join(PARTS)}")
-        self.part, self.size = part, size
+    def __init__(self, size: int = 64, unseen: bool = False) -> None:
+        self.size, self.unseen = size, unseen
         self.bodies: dict[int, int] = {}
 
     @cached_property
@@ -69,8 +65,8 @@ class Tray:
         """Return episode `number`; its label is the kind of object that is taken."""
         kinds = np.random.default_rng(seed).permutation(KINDS)[: SEEN + UNSEEN]
         seen, new = kinds[:SEEN], kinds[SEEN:]
-        draw = np.random.default_rng([seed, PARTS.index(self.part), number])
-        taken = int(draw.choice(new if self.part == "unseen" else seen))
+        draw = np.random.default_rng([seed, self.unseen, number])
+        taken = int(draw.choice(new if self.unseen else seen))
         others = draw.choice(seen[seen != taken], IN_TRAY - 1, replace=False).tolist()
         visible = np.zeros((1, 1), bool)
         while visible.mean() < VISIBLE:  # behind others, or seen from its narrow side

@@ -17,7 +17,8 @@ from torch import nn
 from selfsup.base.printing import Printable
 from selfsup.data.trajectory import Episodes, observations
 from selfsup.errors import UserError
-from selfsup.evaluation.colours import ColourHistogram, Pixels
+from selfsup.evaluation.baselines.pixels import Pixels
+from selfsup.evaluation.colours import ColourHistogram
 from selfsup.evaluation.features import feature_batches
 from selfsup.evaluation.frozen import COMPONENTS, FrozenEncoder
 from selfsup.evaluation.rows import principal_components
@@ -126,7 +127,7 @@ def measure_alignment(
     rows = {name: _pairs(cameras) for name, cameras in seen.items()}
     about = {"task": task, "data": source.name, "episodes": len(source), "cameras": list(source.cameras)}
     result = Alignment(about, rows)
-    save_beside(result, folder, "alignment.json")
+    save_beside(result.as_json(), folder, "alignment.json")
     return result
 
 

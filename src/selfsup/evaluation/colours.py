@@ -1,4 +1,4 @@
-"""Features of single observations that know no pose: their pixels in place, and their colours without."""
+"""Colours of single observations, which know no place."""
 
 from __future__ import annotations
 
@@ -8,16 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SIDE = 16  # pixels, at most
 LEVELS = 4  # of each channel in a histogram
-
-
-class Pixels(nn.Module):
-    """(B, C, H, W) -> (B, C · side²): the pixels, averaged down to 16 × 16."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return features."""
-        return F.adaptive_avg_pool2d(x, min(SIDE, x.shape[-1])).flatten(1)
 
 
 class ColourHistogram(nn.Module):

@@ -77,7 +77,7 @@ class Grasp2Vec(Task):
         super().__init__(encoder)
         self.object_camera, self.regularizer, self.pad = object_camera, regularizer, pad
         map_channels(encoder)
-        self.object = copy.deepcopy(encoder)
+        self.object: Any = copy.deepcopy(encoder)
 
     def representation(self) -> Encoder:
         """Return both trunks."""
