@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from selfsup.errors import UserError
 from selfsup.nn.norm import BatchNormMaps
 
+SHARP = 10.0  # by which maps are multiplied before the softmax at first; at 1 every mean place is the middle
+
 
 class PoseEmbedding(nn.Module):
     """An encoder's maps through two convolutions with BatchNorm, a spatial softmax and an MLP (Sermanet et al., 2018).
@@ -24,12 +26,12 @@ class PoseEmbedding(nn.Module):
         self.encoder, self.spec, self.dim = encoder, encoder.spec, out_dim
         widths = (map_channels(encoder), conv_dim, conv_dim)
         self.convolutions = nn.Sequential(*(block(*pair) for pair in pairwise(widths)))
-        self.temperature = nn.Parameter(torch.ones(()))
+        self.sharpness = nn.Parameter(torch.tensor(SHARP).log())
         self.head = nn.Sequential(nn.Linear(2 * conv_dim, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, out_dim))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, dim)."""
-        places = spatial_softmax(self.convolutions(self.encoder.maps(x)) / self.temperature)
+        places = spatial_softmax(self.convolutions(self.encoder.maps(x)) * self.sharpness.exp())
         return self.head(places.flatten(1))
 
 

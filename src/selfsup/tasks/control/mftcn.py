@@ -14,7 +14,7 @@ from selfsup.errors import UserError
 from selfsup.source import Source
 from selfsup.spec import TrajectorySpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
-from selfsup.tasks.control.embedding import map_channels, spatial_softmax
+from selfsup.tasks.control.embedding import SHARP, map_channels, spatial_softmax
 from selfsup.tasks.control.multi_view import group_of, moment_panels, same_moment
 from selfsup.views.image import Crop
 from selfsup.views.trajectory import SyncViews
@@ -36,14 +36,14 @@ class MotionEmbedding(nn.Module):
             convolution = nn.Conv3d(*pair, (deep, 3, 3), padding=(0, 1, 1), bias=False)
             self.convolutions.extend([convolution, nn.BatchNorm3d(pair[1]), nn.ReLU()])
             times -= deep - 1
-        self.temperature = nn.Parameter(torch.ones(()))
+        self.sharpness = nn.Parameter(torch.tensor(SHARP).log())
         self.head = nn.Sequential(
             nn.Linear(2 * conv_dim * times, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, out_dim)
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, stack · C, H, W) -> (B, dim)."""
-        maps = self.convolutions(self.encoder.frame_maps(x).transpose(1, 2)) / self.temperature
+        maps = self.convolutions(self.encoder.frame_maps(x).transpose(1, 2)) * self.sharpness.exp()
         return self.head(spatial_softmax(maps.transpose(1, 2).flatten(1, 2)).flatten(1))
 
 
