@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from functools import lru_cache
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,15 +58,11 @@ class Dot(Episodes):
 
     def frames(self, index: int, numbers: NDArray[np.int64], camera: str) -> NDArray[np.uint8]:
         """Return frames (T, 32, 32, 3) by their numbers."""
-        return _draw(_course(int(self.numbers[index]), self.test), numbers, self.own)
+        return _drawn(int(self.numbers[index]), self.test, self.own)[numbers]
 
     def steps(self, index: int) -> Steps:
         """Return the rows of an episode; it never terminates."""
-        course, steps = _course(int(self.numbers[index]), self.test), no_steps(LENGTH, self.action, len(self.states))
-        steps.action[:] = course.action
-        steps.reward[:-1] = 1 - np.linalg.norm(course.dot[1:] - GOAL, axis=1)
-        steps.state[:] = np.concatenate([course.dot[None], course.others]).swapaxes(0, 1).reshape(LENGTH, -1)
-        return steps
+        return _steps(int(self.numbers[index]), self.test)
 
     def path(self, index: int) -> str:
         """Return the number of the episode."""
@@ -109,30 +105,41 @@ def _direction(u: np.random.Generator) -> NDArray[np.float64]:
     return np.stack([np.cos(angle), np.sin(angle)], 1)
 
 
-def _draw(course: Course, numbers: NDArray[np.int64], own: bool) -> NDArray[np.uint8]:
-    """Return frames (T, SIDE, SIDE, 3): the others in their order, and the dot over them."""
-    out = np.full((len(numbers), SIDE, SIDE, 3), 20, np.float32)
+@lru_cache(4096)
+def _steps(number: int, test: bool) -> Steps:
+    course, steps = _course(number, test), no_steps(LENGTH, Dot.action, len(Dot.states))
+    steps.action[:] = course.action
+    steps.reward[:-1] = 1 - np.linalg.norm(course.dot[1:] - GOAL, axis=1)
+    steps.state[:] = np.concatenate([course.dot[None], course.others]).swapaxes(0, 1).reshape(LENGTH, -1)
+    return steps
+
+
+@lru_cache(1024)  # 160 MB
+def _drawn(number: int, test: bool, own: bool) -> NDArray[np.uint8]:
+    """Return all frames (T, SIDE, SIDE, 3) of an episode: the others in their order, and the dot over them."""
+    course = _course(number, test)
+    out = np.full((LENGTH, SIDE, SIDE, 3), 20, np.float32)
     grid = (np.arange(SIDE) + 0.5) / SIDE
+    mask = np.array([0, 1, 1] if own else [1, 1, 1], np.float32)
     for k in range(OTHERS):
-        x, y = (grid - course.others[k, numbers, axis, None] for axis in (0, 1))  # (T, SIDE)
+        x, y = (grid - course.others[k, :, axis, None] for axis in (0, 1))  # (T, SIDE)
         alpha = _shape(int(course.shapes[k]), x[:, None, :] / course.sizes[k], y[:, :, None] / course.sizes[k])
-        colour = PALETTE[course.colours[k]] * (np.array([0, 1, 1]) if own else 1)
-        out += alpha[..., None] * (colour - out)
-    x, y = (grid - course.dot[numbers, axis, None] for axis in (0, 1))
+        out += alpha[..., None] * (PALETTE[course.colours[k]] * mask - out)
+    x, y = (grid - course.dot[:, axis, None] for axis in (0, 1))
     far = np.hypot(x[:, None, :], y[:, :, None])
-    alpha = np.clip((RADIUS - far) * SIDE + 0.5, 0, 1)[..., None]
-    out += alpha * ((np.array([255, 0, 0]) if own else PALETTE[0]) - out)
+    alpha = np.clip((RADIUS - far) * SIDE + 0.5, 0, 1).astype(np.float32)[..., None]
+    out += alpha * ((np.array([255, 0, 0], np.float32) if own else PALETTE[0]) - out)
     return np.rint(out).astype(np.uint8)
 
 
-def _shape(number: int, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+def _shape(number: int, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float32]:
     """Return how much of each pixel (T, S, S) a thing covers, at places in units of its size."""
-    x, y = abs(x), abs(y)
-    covered: tuple[Any, ...] = (
-        np.exp(-2 * (x**2 + y**2)),  # a soft blob
-        1.0 * (np.maximum(x, y) < 0.8),  # a square
-        1.0 * (np.abs(np.hypot(x, y) - 0.75) < 0.25),  # a ring
-        1.0 * ((np.minimum(x, y) < 0.3) & (np.maximum(x, y) < 1)),  # a cross
-    )
-    found: NDArray[np.float64] = covered[number]
-    return found
+    x, y = np.abs(x), np.abs(y)
+    far, near = np.maximum(x, y), np.minimum(x, y)
+    if number == 0:  # a soft blob
+        covered = np.exp(-2 * (x**2 + y**2))
+    elif number == 1:  # a square
+        covered = far < 0.8
+    else:  # a ring, or a cross
+        covered = np.abs(np.hypot(x, y) - 0.75) < 0.25 if number == 2 else (near < 0.3) & (far < 1)
+    return covered.astype(np.float32)

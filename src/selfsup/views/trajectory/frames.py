@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -17,8 +19,9 @@ from selfsup.errors import UserError
 from selfsup.nn.constants import mean_std
 from selfsup.source import Broken, Source
 from selfsup.spec import Spec, TrajectorySpec
+from selfsup.task import Batch
 from selfsup.views.image.crop import Crop
-from selfsup.views.image.draw import Places, color_params, places
+from selfsup.views.image.draw import Places, color_params, draws, places
 from selfsup.views.image.views import engine, scaling
 from selfsup.views.random import uniform
 
@@ -55,54 +58,86 @@ class Moments:
         room = stop - start - length + 1
         if room < 1:
             raise Broken(f"fewer than {length} observations")
+        if room == 1:
+            return episode, start
         return episode, start + int(uniform(seed, epoch, np.array([index]), 1, TIME)[0, 0] * room)
 
 
-class Look(NamedTuple):
-    """How frames are drawn: the whole frame in a square, and of that a crop, one draw for all frames of a sample."""
+@dataclass(frozen=True)
+class FrameViews:
+    """What all views of episodes have: frames in a square, and of that a crop; the whole of it by default.
+
+    Frames that are not square are squeezed: nothing is cut off. `output` as in `ImageViews`: uint8 or float32.
+    """
+
+    KEYS: ClassVar[tuple[str, ...]] = ()  # of the batch, which are observations
 
     spec: TrajectorySpec
-    crop: Crop
-    output: str
+    crop: Crop | None = None
+    output: Literal["uint8", "float32"] = "uint8"
 
-    def room(self, *shape: int) -> NDArray[Any]:
-        """Return an empty array (*shape, size, size, stack · C) of the output, channels last."""
-        spec, size = self.spec, self.crop.size
-        dtype = np.float32 if self.output == "float32" else np.uint8
-        return buffers.empty((*shape, size, size, spec.stack * spec.channels), dtype)
+    def __post_init__(self) -> None:
+        crop = self.crop
+        if crop is not None and (crop.count > 1 or crop.warped or crop.turned or crop.noise):
+            raise UserError("frames have one crop each, without warps, turns and noise")
 
-    def numbers(self, times: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the frames (M, stack) of observations (M,): the oldest first, the first one of the episode again."""
-        return np.maximum(times[:, None] - np.arange(self.spec.stack)[::-1], 0)
+    def for_device(self, device: torch.device | str) -> Self:
+        """Return the same with the output that suits a device."""
+        return replace(self, output="float32" if torch.device(device).type == "cpu" else "uint8")
 
-    def draw(
-        self, frames: NDArray[np.uint8], u: NDArray[np.float64], index: int, seed: int, epoch: int
+    def finish(self, batch: Batch) -> Batch:
+        """Return float32 observations, normalized by the spec. Floats stay as they are."""
+        return dict(batch) | {key: normalized(batch[key], self.spec) for key in self.KEYS}
+
+    def numbers(self, first: int, last: int) -> NDArray[np.int64]:
+        """Return the frames that observations `first` to `last` consist of; before the first one it is repeated."""
+        return np.maximum(np.arange(first - self.spec.stack + 1, last + 1), 0)
+
+    def drawn(
+        self,
+        frames: Sequence[NDArray[np.uint8]],
+        indices: NDArray[np.int64],
+        seed: int,
+        epoch: int,
+        place: int = 0,
+        views: int = 1,
     ) -> NDArray[Any]:
-        """Return frames (T, H, W, 3) as (T, size, size, C) of the output, from the draws `u` (17,) of their place."""
-        pixels, size, rows = to_channels(frames, self.spec.channels), self.crop.size, u[None, None]
-        square = np.array([[self.spec.size, self.spec.size]])
-        box, bounds, flip, black = places(self.crop, square, rows, seed, epoch, np.array([index]), 0)
-        scale = np.array(pixels.shape[1:3])[[0, 1]] / self.spec.size  # frames are squeezed: nothing is cut off
-        box = box * scale[[0, 1, 0, 1]]
-        bounds = np.rint(bounds * scale[[0, 0, 1, 1]]).astype(np.int64)
-        many = len(pixels)
-        where = Places(np.repeat(box, many, 0), np.repeat(bounds, many, 0), np.repeat(flip, many, 0), black)
-        color = np.repeat(color_params(self.crop, rows), many, 0)
-        out = np.empty((many, 1, size, size, self.spec.channels), np.float32 if self.output == "float32" else np.uint8)
-        scaled = scaling(self.spec.frame, self.output)
-        engine.render(pixels, np.arange(many), where, self.crop.bicubic, color, *scaled, out)
-        return out[:, 0]
+        """Return frames, B times (T, H, W, 3), as (B, T, S, S, C) of the output.
 
-    def stacked(self, drawn: NDArray[Any], out: NDArray[Any]) -> None:
-        """Write the frames (stack, S, S, C) of an observation into its room (S, S, stack · C)."""
-        out.reshape(*out.shape[:2], len(drawn), -1)[:] = drawn.transpose(1, 2, 0, 3)
+        All frames of a sample have one draw, that of `place` of `views` of the samples `indices` (B,).
+        """
+        crop, side, many = self.crop or Crop(self.spec.size), self.spec.size, len(frames[0])
+        u = draws(seed, epoch, indices, views)[:, place : place + 1]
+        box, bounds, flip, black = places(crop, np.full((len(u), 2), side), u, seed, epoch, indices, place)
+        color, dtype = color_params(crop, u), np.float32 if self.output == "float32" else np.uint8
+        out = buffers.empty((len(u), many, crop.size, crop.size, self.spec.channels), dtype)
+        shapes = np.array([one.shape[1:3] for one in frames])
+        for shape in np.unique(shapes, axis=0):
+            rows = np.flatnonzero((shapes == shape).all(1))
+            pixels = to_channels(np.concatenate([frames[row] for row in rows.tolist()]), self.spec.channels)
+            of = np.repeat(rows, many)  # the sample of each frame
+            down, across = shape / side
+            where = Places(
+                box[of] * [down, across, down, across],
+                np.rint(bounds[of] * [down, down, across, across]).astype(np.int64), flip[of], black,
+            )  # fmt: skip
+            made = out if len(rows) == len(out) else np.empty((len(rows), *out.shape[1:]), dtype)
+            engine.render(
+                pixels, np.arange(len(pixels)), where, crop.bicubic, color[of], *scaling(self.spec.frame, self.output),
+                made.reshape(len(pixels), 1, *out.shape[2:]),
+            )  # fmt: skip
+            if made is not out:
+                out[rows] = made
+        return out
 
-
-def checked_crop(crop: Crop) -> Crop:
-    """Return a crop that frames can have; raise `UserError` for another."""
-    if crop.count > 1 or crop.warped or crop.turned or crop.noise:
-        raise UserError("frames have one crop each, without warps, turns and noise")
-    return crop
+    def stacked(self, drawn: NDArray[Any]) -> Tensor:
+        """Return frames (B, stack, S, S, C) as observations (B, stack · C, S, S), channels last in memory."""
+        if drawn.shape[1] == 1:
+            return torch.from_numpy(drawn[:, 0]).permute(0, 3, 1, 2)
+        many, frames, side, _, channels = drawn.shape
+        out = buffers.empty((many, side, side, frames * channels), drawn.dtype)
+        out.reshape(many, side, side, frames, channels)[:] = drawn.transpose(0, 2, 3, 1, 4)
+        return torch.from_numpy(out).permute(0, 3, 1, 2)
 
 
 def normalized(x: Tensor, spec: TrajectorySpec) -> Tensor:
