@@ -88,7 +88,7 @@ def test_batches_hold_groups_of_one_episode(name: str) -> None:
 def test_near_observations_are_near_and_others() -> None:
     source = episodes(4)
     for within, reach in ((0.25, 0.25), (1e-6, 1 / source.fps)):
-        views = NearViews(source.spec(), within)
+        views = NearViews(source.spec(), within=within)
         batch = views.fetch(observations(source), np.arange(48), 0, 0).batch
         apart = (batch["time"][:, 0] - batch["time"][:, 1]).abs()
         assert apart.min() > 0
@@ -96,7 +96,7 @@ def test_near_observations_are_near_and_others() -> None:
     assert len(apart.mul(source.fps).round().unique()) == 1
     about = About(("a",))
     short = InMemory(about, [Episode({"a": np.zeros((n, 8, 8, 3), np.uint8)}) for n in (1, 3)])
-    fetched = NearViews(short.spec(), 1.0).fetch(short, np.array([0, 0]), 0, 0)
+    fetched = NearViews(short.spec(), within=1.0).fetch(short, np.array([0, 0]), 0, 0)
     assert fetched.skipped[0] == (0, "a single observation")
     assert (fetched.batch["episode"] == 1).all()
 
@@ -210,7 +210,7 @@ def grasps(count: int = 40) -> InMemory:
 
 def test_what_was_taken_is_the_difference() -> None:
     source = grasps()
-    fetched = GraspViews(source.spec(), "object").fetch(source, np.arange(8), 0, 0)
+    fetched = GraspViews(source.spec()).fetch(source, np.arange(8), 0, 0)
     for k in range(8):
         left, top, right, bottom = (source.steps(k).state[0] * 32).round().astype(int)
         changed = (fetched.batch["pre"][k] != fetched.batch["post"][k]).any(0)
@@ -218,7 +218,7 @@ def test_what_was_taken_is_the_difference() -> None:
         assert changed.sum() == (bottom - top) * (right - left)
     single = InMemory(About(BOTH), [Episode({camera: np.zeros((1, 8, 8, 3), np.uint8) for camera in BOTH})])
     with pytest.raises(Exception, match="nothing before or nothing after"):
-        GraspViews(single.spec(), "object").fetch(single, np.array([0]), 0, 0)
+        GraspViews(single.spec()).fetch(single, np.array([0]), 0, 0)
 
 
 def test_gradients_reach_both_trunks_of_grasp2vec_and_both_are_kept() -> None:

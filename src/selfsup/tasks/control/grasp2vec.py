@@ -94,7 +94,7 @@ class Grasp2Vec(Task):
 
     def views(self, spec: TrajectorySpec) -> GraspViews:
         """Return the scene before and after, shifted alike, and the object."""
-        return GraspViews(spec, self.object_camera, Crop(spec.size, pad=self.pad))
+        return GraspViews(spec, Crop(spec.size, pad=self.pad), camera=self.object_camera)
 
     def loss(self, batch: Batch) -> Loss:
         """Return the n-pairs losses of both ways, and how often the nearest object is the right one."""

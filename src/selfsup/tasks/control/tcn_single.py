@@ -88,7 +88,8 @@ class TCNSingle(Task):
 
     def views(self, spec: TrajectorySpec) -> NearViews:
         """Return two observations near each other, shifted, and with other colours for each."""
-        return NearViews(spec, self.positive, Crop(spec.size, pad=self.pad, jitter=(0.2, 0.2, 0.2, 0.05)))
+        crop = Crop(spec.size, pad=self.pad, jitter=(0.2, 0.2, 0.2, 0.05))
+        return NearViews(spec, crop, within=self.positive)
 
     def loss(self, batch: Batch) -> Loss:
         """Return the loss of all anchors and positives, and how much nearer positives are than negatives."""
