@@ -136,7 +136,7 @@ def test_mftcn_sees_the_order_of_frames() -> None:
     torch.manual_seed(0)
     task = find_task("mftcn")(build_encoder("frames:convnet", TrajectorySpec.of(16, stack=5))).eval()
     x = torch.randn(2, 5, 3, 16, 16)
-    forth, back = (task.encoder(part.flatten(1, 2)) for part in (x, x.flip(1)))
+    forth, back = (task.representation()(part.flatten(1, 2)) for part in (x, x.flip(1)))
     assert (forth - back).abs().max() > 1e-3
 
 

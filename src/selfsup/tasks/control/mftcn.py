@@ -14,37 +14,31 @@ from selfsup.errors import UserError
 from selfsup.source import Source
 from selfsup.spec import TrajectorySpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
-from selfsup.tasks.control.embedding import SHARP, map_channels, spatial_softmax
+from selfsup.tasks.control.embedding import SHARP, Embedding, map_channels, spatial_softmax
 from selfsup.tasks.control.multi_view import group_of, moment_panels, same_moment
 from selfsup.views.image import Crop
 from selfsup.views.trajectory import SyncViews
 
 
-class MotionEmbedding(nn.Module):
-    """Maps of each frame, two convolutions over time and place with BatchNorm, a spatial softmax of each time, an MLP.
+class MotionHead(nn.Module):
+    """Two convolutions over time and place with BatchNorm, a spatial softmax of each time, and an MLP."""
 
-    `dim` numbers represent an observation; `encoder` is the encoder inside, which sees one frame at a time.
-    """
-
-    def __init__(self, encoder: Any, conv_dim: int, hidden_dim: int, out_dim: int) -> None:
+    def __init__(self, channels: int, frames: int, conv_dim: int, hidden_dim: int, out_dim: int) -> None:
         super().__init__()
-        self.encoder, self.spec, self.dim = encoder, encoder.spec, out_dim
-        widths, times = (map_channels(encoder) // encoder.spec.stack, conv_dim, conv_dim), encoder.spec.stack
         self.convolutions = nn.Sequential()
-        for pair in pairwise(widths):  # each sees up to three times; none is padded, so that the last one knows all
-            deep = min(3, times)
-            convolution = nn.Conv3d(*pair, (deep, 3, 3), padding=(0, 1, 1), bias=False)
-            self.convolutions.extend([convolution, nn.BatchNorm3d(pair[1]), nn.ReLU()])
-            times -= deep - 1
+        for before, after in pairwise((channels, conv_dim, conv_dim)):
+            deep = min(3, frames)  # not padded in time, so that what comes out last knows all frames
+            convolution = nn.Conv3d(before, after, (deep, 3, 3), padding=(0, 1, 1), bias=False)
+            self.convolutions.extend([convolution, nn.BatchNorm3d(after), nn.ReLU()])
+            frames -= deep - 1
         self.sharpness = nn.Parameter(torch.tensor(SHARP).log())
-        self.head = nn.Sequential(
-            nn.Linear(2 * conv_dim * times, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, out_dim)
-        )
+        places = 2 * conv_dim * frames
+        self.mlp = nn.Sequential(nn.Linear(places, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, out_dim))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, stack · C, H, W) -> (B, dim)."""
-        maps = self.convolutions(self.encoder.frame_maps(x).transpose(1, 2)) * self.sharpness.exp()
-        return self.head(spatial_softmax(maps.transpose(1, 2).flatten(1, 2)).flatten(1))
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, frames, channels, H, W) -> (B, out_dim)."""
+        maps = self.convolutions(maps.transpose(1, 2)) * self.sharpness.exp()
+        return self.mlp(spatial_softmax(maps.flatten(1, 2)).flatten(1))
 
 
 class MFTCN(Task):
@@ -93,8 +87,15 @@ class MFTCN(Task):
     ) -> None:
         if not hasattr(encoder, "frame_maps"):
             raise UserError("mftcn sees frames one by one: give --encoder frames:convnet, or frames: and another one")
-        super().__init__(MotionEmbedding(encoder, conv_dim, hidden_dim, out_dim))
+        super().__init__(encoder)
+        frames = self.encoder.spec.stack
+        channels = map_channels(encoder) // frames
+        self.head, self.out_dim = MotionHead(channels, frames, conv_dim, hidden_dim, out_dim), out_dim
         self.same_episode, self.group_size, self.regularizer, self.pad = same_episode, group_size, regularizer, pad
+
+    def representation(self) -> Encoder:
+        """Return the embedding, with the encoder inside."""
+        return Embedding(self.encoder, self.head, self.out_dim, "frame_maps")
 
     @classmethod
     def resolve(cls, source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -117,7 +118,7 @@ class MFTCN(Task):
     def _embed(self, batch: Batch) -> Tensor:
         """Return (B, K, out_dim)."""
         views = batch["views"]
-        return self.encoder(views.flatten(0, 1)).unflatten(0, views.shape[:2])
+        return self.head(self.encoder.frame_maps(views.flatten(0, 1))).unflatten(0, views.shape[:2])
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
         """Return what the cameras see at each moment, with `guess` also the nearest view of the second camera."""

@@ -11,7 +11,7 @@ from selfsup.data.trajectory import Episodes, observations
 from selfsup.source import Source
 from selfsup.spec import TrajectorySpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
-from selfsup.tasks.control.embedding import PoseEmbedding
+from selfsup.tasks.control.embedding import Embedding, PoseHead, map_channels
 from selfsup.tasks.control.multi_view import Objective, group_of, moment_panels, same_moment
 from selfsup.views.image import Crop
 from selfsup.views.trajectory import SyncViews
@@ -65,10 +65,15 @@ class TCN(Task):
         hidden_dim: int = 256,
         out_dim: int = 32,
     ) -> None:
-        super().__init__(PoseEmbedding(encoder, conv_dim, hidden_dim, out_dim))
+        super().__init__(encoder)
+        self.head, self.out_dim = PoseHead(map_channels(encoder), conv_dim, hidden_dim, out_dim), out_dim
         self.objective: Objective = objective
         self.same_episode, self.group_size, self.pad = same_episode, group_size, pad
         self.margin, self.regularizer = margin, regularizer
+
+    def representation(self) -> Encoder:
+        """Return the embedding, with the encoder inside."""
+        return Embedding(self.encoder, self.head, self.out_dim)
 
     @classmethod
     def resolve(cls, source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -93,7 +98,7 @@ class TCN(Task):
     def _embed(self, batch: Batch) -> Tensor:
         """Return (B, K, out_dim)."""
         views = batch["views"]
-        return self.encoder(views.flatten(0, 1)).unflatten(0, views.shape[:2])
+        return self.head(self.encoder.maps(views.flatten(0, 1))).unflatten(0, views.shape[:2])
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
         """Return what the cameras see at each moment, with `guess` also the nearest view of the second camera."""

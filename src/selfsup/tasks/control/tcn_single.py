@@ -15,7 +15,7 @@ from selfsup.losses import semi_hard, unit
 from selfsup.source import Source
 from selfsup.spec import TrajectorySpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
-from selfsup.tasks.control.embedding import PoseEmbedding
+from selfsup.tasks.control.embedding import Embedding, PoseHead, map_channels
 from selfsup.tasks.control.multi_view import group_of
 from selfsup.views.image import Crop
 from selfsup.views.trajectory import NearViews
@@ -66,9 +66,14 @@ class TCNSingle(Task):
         hidden_dim: int = 256,
         out_dim: int = 32,
     ) -> None:
-        super().__init__(PoseEmbedding(encoder, conv_dim, hidden_dim, out_dim))
+        super().__init__(encoder)
+        self.head, self.out_dim = PoseHead(map_channels(encoder), conv_dim, hidden_dim, out_dim), out_dim
         self.positive, self.negative, self.margin = positive, negative, margin
         self.group_size, self.pad = group_size, pad
+
+    def representation(self) -> Encoder:
+        """Return the embedding, with the encoder inside."""
+        return Embedding(self.encoder, self.head, self.out_dim)
 
     @classmethod
     def resolve(cls, source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,7 +114,7 @@ class TCNSingle(Task):
     def _embed(self, batch: Batch) -> Tensor:
         """Return (B, 2, out_dim), of unit length."""
         near = batch["near"]
-        return unit(self.encoder(near.flatten(0, 1))).unflatten(0, near.shape[:2])
+        return unit(self.head(self.encoder.maps(near.flatten(0, 1)))).unflatten(0, near.shape[:2])
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
         """Return the two observations of each sample, with `guess` beside their distance."""
