@@ -19,11 +19,11 @@ class FrameByFrame(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, stack · C, H, W) -> (B, dim)."""
-        return self.image(self._frames(x)).unflatten(0, (len(x), -1)).flatten(1)
+        return self.image(self._frames(x)).unflatten(0, (-1, self.spec.stack)).flatten(1)
 
     def frame_maps(self, x: Tensor) -> Tensor:
         """(B, stack · C, H, W) -> (B, stack, D, H', W')."""
-        return self.image.maps(self._frames(x)).unflatten(0, (len(x), -1))
+        return self.image.maps(self._frames(x)).unflatten(0, (-1, self.spec.stack))
 
     def maps(self, x: Tensor) -> Tensor:
         """(B, stack · C, H, W) -> (B, stack · D, H', W')."""
