@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from selfsup.control.atari import memory_of
-from selfsup.control.mujoco import Cameras, choose_backend, joint_names, joint_values
+from selfsup.control.mujoco import Cameras, joint_names, joint_values, prepare
 from selfsup.data.trajectory import Episode
 from selfsup.errors import RunFailed, UserError, need, unknown
 from selfsup.source import Broken
@@ -198,7 +198,7 @@ class Environment:
 
 def _make(name: str, **options: Any) -> Any:
     """Return an environment. Raises `UserError` for one that is unknown, not installed or cannot be made."""
-    choose_backend()
+    prepare()
     gymnasium = need("gymnasium", "control")
     if name.startswith(("ALE/", "atari:")):
         need("ale_py", "control")

@@ -6,6 +6,7 @@ the rest; at twice the size and averaged, so that thin limbs stay visible.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import re
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from selfsup.base.notes import say
 from selfsup.errors import UserError, unknown
 
 DEFAULT = "main"  # the camera that the environment itself looks through
@@ -23,10 +25,20 @@ PLACE = "NAME=AZIMUTH:ELEVATION[:DISTANCE] in degrees and metres, such as side=9
 NUMBER = r"-?\d+(?:\.\d+)?"
 
 
-def choose_backend() -> None:
-    """Let MuJoCo draw without a display, which must be said before it is imported."""
+def prepare() -> None:
+    """Let MuJoCo, where it is installed, draw without a display, and say its warnings instead of leaving a log file."""
     if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        os.environ.setdefault("MUJOCO_GL", "egl")
+        os.environ.setdefault("MUJOCO_GL", "egl")  # it is read on import
+    with contextlib.suppress(ImportError):
+        import mujoco
+
+        mujoco.set_mju_user_warning(_warn)
+
+
+def _warn(text: str | bytes) -> None:
+    line = (text.decode(errors="replace") if isinstance(text, bytes) else text).strip()
+    if "deprecated" not in line:  # which is for the authors of the model
+        say(f"MuJoCo: {line}")
 
 
 class Cameras:

@@ -1,4 +1,4 @@
-"""Recording: worlds play episodes, which are written as shards. A killed recording goes on to the same bytes."""
+"""Recording: worlds play episodes, which are written as shards. A killed recording is resumed, with the same bytes."""
 
 from __future__ import annotations
 

@@ -158,19 +158,29 @@ class Evaluation(Printable):
             table.add_row(shown, protocol, *(texts.get(count, "") for count in shots))
         return table
 
-    def _variables(self) -> Table:
-        """Return what each representation reaches in each variable, with the most labels, and the means of kinds."""
+    def variables(self) -> tuple[str, list[str], list[list[str]]]:
+        """Return a title, a head and rows: what each reaches in each state variable, with the most labels.
+
+        The means of kinds of variables come last. No rows where the target is not `states`.
+        """
         shots = self.scores[-1].shots
-        rows = {score.representation: score for score in self.scores if score.shots == shots}
+        columns = {score.representation: score for score in self.scores if score.shots == shots}
         labels = "all labels" if shots is None else f"{shots:,} {self.about['unit']}"
-        table = Table(title=f"each state variable, with {labels}", caption="F1 in %; R² at most 1, 0 for the mean")
-        for name in ("variable", "metric", "chance", *rows):
-            table.add_column(name, justify="left" if name in ("variable", "metric") else "right")
-        told = {name: (one["metric"], one["chance"]) for name, one in self.about["variables"].items()}
-        told |= {f"{name}: mean": (name.rpartition(" ")[2], None) for name in self.about["categories"]}
-        for name, (metric, chance) in told.items():
-            cells = [_in_units(metric, rows[row].also[name][0]) for row in rows]
-            table.add_row(name, metric, "" if chance is None else _in_units(metric, chance), *cells)
+        told, rows = self.about.get("variables", {}), []
+        for name, one in (*told.items(), *self.about.get("means", {}).items()):
+            chance = [told[variable]["chance"] for variable in one.get("of", [name])]
+            values = [sum(chance) / len(chance), *(column.also[name][0] for column in columns.values())]
+            cells = [f"{value:.2f}" if one["metric"] == "R²" else f"{100 * value:.1f}%" for value in values]
+            rows.append([name, one["metric"], *cells])
+        return f"each state variable, with {labels}", ["variable", "metric", "chance", *columns], rows
+
+    def _variables(self) -> Table:
+        title, head, rows = self.variables()
+        table = Table(title=title)
+        for place, name in enumerate(head):
+            table.add_column(name, justify="left" if place < 2 else "right")
+        for row in rows:
+            table.add_row(*row, end_section=row[0] == list(self.about["variables"])[-1])
         return table
 
     def _cell(self, mean: float, half: float) -> str:
@@ -197,10 +207,6 @@ def over(about: Mapping[str, Any]) -> str:
     return labels if folds == 1 else f"{folds} folds, each measured on once, and {labels} for each"
 
 
-def _in_units(metric: str, value: float) -> str:
-    return f"{value:.2f}" if metric == "R²" else f"{100 * value:.1f}"
-
-
 def _check_about(about: Mapping[str, Any], scores: tuple[Score, ...]) -> None:
     """Raise an error unless everything about a saved evaluation can be shown."""
     kinds = {"task": str, "draws": int, "metric": str, "unit": str, "test": dict, "labels": dict}
@@ -214,6 +220,12 @@ def _check_about(about: Mapping[str, Any], scores: tuple[Score, ...]) -> None:
         finite(about["chance"]["value"]), str(about["chance"]["words"])
     if not all(isinstance(line, str) for line in about.get("warnings", ())):
         wrong.append("warnings")
+    variables = about.get("variables", {})
+    for name, one in (*variables.items(), *about.get("means", {}).items()):
+        measured = [variables[variable]["chance"] for variable in one.get("of", [name])]
+        if not measured or one["metric"] not in ("R²", "F1") or any(name not in score.also for score in scores):
+            wrong.append("state variable")
+        sum(map(finite, measured))
     for shots in {score.shots for score in scores}:
         if not 0 < finite(about["labels"]["all" if shots is None else str(shots)]) < 1e12:
             wrong.append("labels")

@@ -113,7 +113,8 @@ def read_states(
     numbers = [variable for variable in parts.variables if not variable.classes]
     if numbers:
         y = np.stack([variable.values for variable in numbers], 1)
-        predicted = fit_ridge(x, y[rows], shared=False).predict(tested)
+        seen = y[rows]  # nothing beyond it is predicted: a few labels would else give any number
+        predicted = fit_ridge(x, seen, shared=False).predict(tested).clip(seen.min(0), seen.max(0))
         error = ((predicted - y[test]) ** 2).mean(0)
         variance = y[parts.fold >= 0].var(0)
         found = dict(zip((one.name for one in numbers), (1 - error / variance).tolist(), strict=True))
@@ -161,8 +162,8 @@ def _headed(about: Mapping[str, Any], found: Sequence[Mapping[str, float]]) -> l
     rows = []
     for values in found:
         row = {about["metric"]: float(np.mean([values[name] for name in about["headline of"]])), **values}
-        for category, names in about["categories"].items():
-            row[f"{category}: mean"] = float(np.mean([values[name] for name in names]))
+        for name, one in about["means"].items():
+            row[name] = float(np.mean([values[variable] for variable in one["of"]]))
         rows.append(row)
     return rows
 
@@ -173,9 +174,9 @@ def _about(
     metric = "F1" if all(one.classes for one in parts.variables) else "R²"
     measured = [one for one in parts.variables if ("F1" if one.classes else "R²") == metric]
     headline = [one.name for one in measured if not one.name.startswith(DISTRACTOR)] or [one.name for one in measured]
-    categories: dict[str, list[str]] = {}
+    categories: dict[tuple[str, str], list[str]] = {}
     for one in parts.variables:
-        categories.setdefault(f"{one.category}, {'F1' if one.classes else 'R²'}", []).append(one.name)
+        categories.setdefault((one.category, "F1" if one.classes else "R²"), []).append(one.name)
     test = np.unique(np.concatenate([rows for _, rows in splits]))
     variables: dict[str, dict[str, Any]] = {}
     for one in parts.variables:
@@ -184,6 +185,11 @@ def _about(
             truth = one.values[test]
             chance = weighted_f1(truth, np.full(len(truth), np.bincount(truth).argmax()))
         variables[one.name] = {"metric": "F1" if one.classes else "R²", "classes": one.classes, "chance": chance}
+    means = {
+        f"mean of {category} ({one})": {"metric": one, "of": names}
+        for (category, one), names in categories.items()
+        if len(names) > 1
+    }
     data, *others = parts.sources
     dropped = int((parts.fold >= 0).sum()) - len(test)
     warnings = list(parts.notes)
@@ -198,7 +204,7 @@ def _about(
     return {
         "run": str(run.folder), "task": run.task, "encoder": run.encoder_name, "steps": steps,
         "target": "states", "metric": metric, "unit": TARGETS["states"].unit, "variables": variables,
-        "headline of": headline, "categories": {name: some for name, some in categories.items() if len(some) > 1},
+        "headline of": headline, "means": means,
         "draws": sampling.draws, "folds": parts.num_folds, "seed": sampling.seed,
         "data": {
             "name": data.name, "samples": samples[0], "frames": len(parts.moments[0]),

@@ -57,6 +57,7 @@ def few_labels(evaluation: Evaluation | None, why: str) -> Section:
         tag("div", *charts, class_="two"),
         table(head, lines, f"{about['metric']} by {about['unit']}, ± 95% interval"),
         _metrics(evaluation),
+        _variables(evaluation),
     ]
     return Section("labels", title, join(parts))
 
@@ -105,6 +106,12 @@ def _metrics(evaluation: Evaluation) -> Html:
         (name, *(tag("td", f"{row[name]:.3g}" if name in row else "", class_="n") for row in values)) for name in names
     ]
     return table(["metric", *evaluation.metrics], rows, "Further metrics of the test features")
+
+
+def _variables(evaluation: Evaluation) -> Html:
+    title, head, rows = evaluation.variables()
+    cells = [(*row[:2], *(tag("td", cell, class_="n") for cell in row[2:])) for row in rows]
+    return table(head, cells, title.capitalize()) if rows else Html()
 
 
 def _name(representation: str, protocol: str) -> str:
