@@ -1,1 +1,1 @@
-"""Tasks on trajectories: what is the same from another camera, and what has changed."""
+"""Tasks on trajectories, one file each."""
