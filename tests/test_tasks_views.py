@@ -14,7 +14,6 @@ from selfsup.data.trajectory import About, Episode, InMemory, observations
 from selfsup.encoders import build_encoder
 from selfsup.errors import UserError
 from selfsup.evaluation.alignment import align, measure_alignment
-from selfsup.evaluation.colours import ColourHistogram
 from selfsup.evaluation.frozen import FrozenEncoder
 from selfsup.evaluation.taken import BOX, measure_objects
 from selfsup.losses import npairs, semi_hard
@@ -175,15 +174,6 @@ def test_cameras_that_see_the_same_are_aligned() -> None:
     one = InMemory(About(("a",)), [Episode({"a": frames[0]})])
     with pytest.raises(UserError, match="two"):
         measure_alignment("tcn", [encoder], one, one.spec(), seed=0, device="cpu")
-
-
-def test_a_colour_histogram_knows_no_place() -> None:
-    spec = TrajectorySpec.of(8)
-    x = torch.randn(2, 3, 8, 8)
-    found = ColourHistogram(spec)(x)
-    assert found.shape == (2, 64)
-    torch.testing.assert_close(found.sum(1), torch.ones(2))
-    torch.testing.assert_close(ColourHistogram(spec)(x.flip(2, 3)), found)
 
 
 BOTH = ("scene", "object")

@@ -18,11 +18,11 @@ from selfsup.base.printing import Printable
 from selfsup.data.trajectory import Episodes, observations
 from selfsup.errors import UserError
 from selfsup.evaluation.baselines.pixels import Pixels
-from selfsup.evaluation.colours import ColourHistogram
 from selfsup.evaluation.features import feature_batches
 from selfsup.evaluation.frozen import COMPONENTS, FrozenEncoder
 from selfsup.evaluation.rows import principal_components
 from selfsup.evaluation.saving import save_beside
+from selfsup.evaluation.state_probes import Colours
 from selfsup.source import Source
 from selfsup.spec import TrajectorySpec
 from selfsup.train.recalibrate import recalibrate
@@ -121,7 +121,7 @@ def measure_alignment(
         if one.untrained:
             recalibrate(one.encoder, observations(source), spec, seed=seed, device=device)
     modules: dict[str, nn.Module] = {one.name: one.encoder for one in encoders}
-    modules |= {"pixels": Pixels(), "colour histogram": ColourHistogram(spec)}
+    modules |= {"pixels": Pixels(), "colour histogram": Colours(spec)}
     seen = {name: _embeddings(module, source, spec, device) for name, module in modules.items()}
     seen["PCA"] = _components(seen["pixels"])
     rows = {name: _pairs(cameras) for name, cameras in seen.items()}

@@ -17,12 +17,12 @@ from selfsup.base.printing import Printable
 from selfsup.data.trajectory import Episodes, Instants, observations
 from selfsup.errors import UserError, unknown
 from selfsup.evaluation.baselines.pixels import Pixels
-from selfsup.evaluation.colours import ColourHistogram, MeanColour
 from selfsup.evaluation.features import extract, feature_batches
 from selfsup.evaluation.frozen import COMPONENTS, FrozenEncoder
 from selfsup.evaluation.retrieval import retrieval
 from selfsup.evaluation.rows import principal_components
 from selfsup.evaluation.saving import save_beside
+from selfsup.evaluation.state_probes import Colours
 from selfsup.source import Source
 from selfsup.spec import TrajectorySpec
 from selfsup.train.recalibrate import recalibrate
@@ -92,7 +92,7 @@ def measure_objects(
         if one.untrained:
             recalibrate(one.encoder, observations(source), spec, seed=seed, device=device)
     modules: dict[str, nn.Module] = {one.name: one.encoder for one in encoders}
-    modules |= {"pixels": Pixels(), "mean colour": MeanColour(), "colour histogram": ColourHistogram(spec)}
+    modules |= {"pixels": Pixels(), "mean colour": nn.AdaptiveAvgPool2d(1), "colour histogram": Colours(spec)}
     rows, located, filled = {}, {}, 0.0
     ids = source.labels.ids
     for name, module in modules.items():
@@ -148,7 +148,7 @@ def _features(
     module: nn.Module, source: Episodes, spec: TrajectorySpec, camera: str, last: bool, device: torch.device | str
 ) -> NDArray[np.float32]:
     """Return the features (N, d) of a moment of each episode, nan where it cannot be read."""
-    numbers, x = extract(module, *_at(source, spec, camera, last), device)
+    numbers, x = extract(nn.Sequential(module, nn.Flatten()), *_at(source, spec, camera, last), device)
     found = np.full((len(source), x.shape[1]), np.nan, np.float32)
     found[numbers] = x
     return found
