@@ -20,8 +20,8 @@ from selfsup.losses import npairs, semi_hard
 from selfsup.spec import TrajectorySpec
 from selfsup.tasks import find_task
 from selfsup.tasks.control.embedding import spatial_softmax
-from selfsup.tasks.control.grasp2vec import heat_maps
 from selfsup.tasks.control.multi_view import same_moment
+from selfsup.tasks.control.trunks import heat_maps
 from selfsup.views.loader import batches
 from selfsup.views.trajectory import GraspViews, NearViews
 from support.sources import episodes

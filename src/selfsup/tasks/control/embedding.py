@@ -33,6 +33,27 @@ class PoseHead(nn.Module):
         return self.mlp(spatial_softmax(self.convolutions(maps) * self.sharpness.exp()).flatten(1))
 
 
+class MotionHead(nn.Module):
+    """Two convolutions over time and place with BatchNorm, a spatial softmax of each time, and an MLP."""
+
+    def __init__(self, channels: int, frames: int, conv_dim: int, hidden_dim: int, out_dim: int) -> None:
+        super().__init__()
+        self.convolutions = nn.Sequential()
+        for before, after in pairwise((channels, conv_dim, conv_dim)):
+            deep = min(3, frames)  # not padded in time, so that what comes out last knows all frames
+            convolution = nn.Conv3d(before, after, (deep, 3, 3), padding=(0, 1, 1), bias=False)
+            self.convolutions.extend([convolution, nn.BatchNorm3d(after), nn.ReLU()])
+            frames -= deep - 1
+        self.sharpness = nn.Parameter(torch.tensor(SHARP).log())
+        places = 2 * conv_dim * frames
+        self.mlp = nn.Sequential(nn.Linear(places, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, out_dim))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, frames, channels, H, W) -> (B, out_dim)."""
+        maps = self.convolutions(maps.transpose(1, 2)) * self.sharpness.exp()
+        return self.mlp(spatial_softmax(maps.flatten(1, 2)).flatten(1))
+
+
 class Embedding(nn.Module):
     """What such a network keeps: the embedding of the paper, `dim` numbers, with the encoder inside.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from selfsup.base.distributed import gather
 from selfsup.errors import UserError, unknown
@@ -18,33 +18,11 @@ from selfsup.source import Source
 from selfsup.spec import TrajectorySpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
 from selfsup.tasks.control.embedding import map_channels
+from selfsup.tasks.control.trunks import Trunks, heat_maps
 from selfsup.views.image import Crop
 from selfsup.views.trajectory import GraspViews
 
 SCALE = 4.0  # of embeddings at first: products of few maps are small, and BatchNorm keeps convolutions from growing
-
-
-class Trunks(nn.Module):
-    """The two encoders that are kept, by name: `scene`, and `object` for what is taken. Called, it is the first.
-
-    `dim` is the number of their feature maps.
-    """
-
-    def __init__(self, scene: Any, taken: Any) -> None:
-        super().__init__()
-        self.scene, self.object, self.spec, self.dim = scene, taken, scene.spec, map_channels(scene)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, dim), of a scene."""
-        return self.maps(x).mean((2, 3))
-
-    def maps(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, dim, H', W'), of a scene; at least 0."""
-        return F.relu(self.scene.maps(x))
-
-    def objects(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, dim), of an object."""
-        return F.relu(self.object.maps(x)).mean((2, 3))
 
 
 class Grasp2Vec(Task):
@@ -59,8 +37,8 @@ class Grasp2Vec(Task):
 
     Batch: `pre`, `post`, `object` (B, C, H, W) float.
 
-    Deviations: smaller trunks, which start from the same weights, and a learned scale of their embeddings; failed grasps
-    are left out of the data by who records them.
+    Deviations: smaller trunks, which start from the same weights, and a learned scale of their embeddings; whoever
+    records leaves failed grasps out.
 
     Args:
         object_camera: The camera that shows, in the last observation, what was taken.
@@ -124,9 +102,3 @@ class Grasp2Vec(Task):
             for row, one in zip(rows, large, strict=True):
                 row.append(Panel(row[0].content * one, "where it lies"))
         return rows
-
-
-def heat_maps(maps: Tensor, objects: Tensor) -> Tensor:
-    """Return where objects (B, D) lie in scenes of maps (B, D, H, W): (B, H, W) from 0 to 1, the most likely place."""
-    heat = torch.einsum("bdhw,bd->bhw", full(maps), full(objects)).clamp_min(0)
-    return heat / heat.amax((1, 2), keepdim=True).clamp_min(1e-12)

@@ -3,42 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from selfsup.data.trajectory import Episodes, observations
 from selfsup.errors import UserError
 from selfsup.source import Source
 from selfsup.spec import TrajectorySpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
-from selfsup.tasks.control.embedding import SHARP, Embedding, map_channels, spatial_softmax
+from selfsup.tasks.control.embedding import Embedding, MotionHead, map_channels
 from selfsup.tasks.control.multi_view import group_of, moment_panels, same_moment
 from selfsup.views.image import Crop
 from selfsup.views.trajectory import SyncViews
-
-
-class MotionHead(nn.Module):
-    """Two convolutions over time and place with BatchNorm, a spatial softmax of each time, and an MLP."""
-
-    def __init__(self, channels: int, frames: int, conv_dim: int, hidden_dim: int, out_dim: int) -> None:
-        super().__init__()
-        self.convolutions = nn.Sequential()
-        for before, after in pairwise((channels, conv_dim, conv_dim)):
-            deep = min(3, frames)  # not padded in time, so that what comes out last knows all frames
-            convolution = nn.Conv3d(before, after, (deep, 3, 3), padding=(0, 1, 1), bias=False)
-            self.convolutions.extend([convolution, nn.BatchNorm3d(after), nn.ReLU()])
-            frames -= deep - 1
-        self.sharpness = nn.Parameter(torch.tensor(SHARP).log())
-        places = 2 * conv_dim * frames
-        self.mlp = nn.Sequential(nn.Linear(places, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, out_dim))
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """(B, frames, channels, H, W) -> (B, out_dim)."""
-        maps = self.convolutions(maps.transpose(1, 2)) * self.sharpness.exp()
-        return self.mlp(spatial_softmax(maps.flatten(1, 2)).flatten(1))
 
 
 class MFTCN(Task):

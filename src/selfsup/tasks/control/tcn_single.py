@@ -106,10 +106,9 @@ class TCNSingle(Task):
         positive = same & (apart <= self.positive + SLACK) & ~itself
         negative = same & (apart > self.negative + SLACK)
         value = semi_hard(z, z, positive, negative, self.margin)
-        with torch.no_grad():
-            distance = torch.cdist(z, z)
-            usual = [distance[pairs].sum() / pairs.sum().clamp_min(1) for pairs in (positive, negative)]
-        return Loss(value, {"near": usual[0], "far": usual[1]}, self.margin)
+        distance = torch.cdist(z.detach(), z.detach())
+        near, far = (distance[pairs].sum() / pairs.sum().clamp_min(1) for pairs in (positive, negative))
+        return Loss(value, {"near": near, "far": far}, self.margin)
 
     def _embed(self, batch: Batch) -> Tensor:
         """Return (B, 2, out_dim), of unit length."""
