@@ -112,6 +112,17 @@ def test_the_weight_of_dbc_follows_its_form() -> None:
         make("dbc", form="paper2")
 
 
+def test_rewards_are_in_units_of_their_std() -> None:
+    source, losses = episodes(4), []
+    steps, given = source.all_steps(), batch()
+    for scale in (1.0, 100.0):
+        source.all_steps = lambda scale=scale: steps._replace(reward=steps.reward * scale)
+        given["reward"] = batch()["reward"] * scale
+        tasks = [make(name, **resolve_task(name, source, {})[2]) for name in ("deepmdp", "dbc")]
+        losses += [task.loss(given).value.item() for task in tasks]
+    assert losses[:2] == pytest.approx(losses[2:], rel=1e-4)
+
+
 def test_rewards_that_are_all_the_same_are_refused_by_bisimulation() -> None:
     source = episodes(4)
     steps = source.all_steps()
@@ -119,7 +130,7 @@ def test_rewards_that_are_all_the_same_are_refused_by_bisimulation() -> None:
         source.all_steps = lambda value=value: steps._replace(reward=np.full_like(steps.reward, value))
         with pytest.raises(UserError, match=f"every reward of toy is {value:g}.*inverse"):
             resolve_task("dbc", source, {})
-        resolve_task("deepmdp", source, {})  # transitions remain
+        assert resolve_task("deepmdp", source, {})[2]["reward_scale"] == 1  # transitions remain
 
 
 class Linear(nn.Module):
@@ -285,7 +296,7 @@ def test_stdim_takes_convolutional_encoders_and_refuses_others() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "maps", "dim"), [(16, (32, 3, 3), 256), (64, (64, 6, 6), 512), (160, (128, 8, 8), 256)]
+    ("size", "maps", "dim"), [(16, (32, 4, 4), 128), (64, (64, 6, 6), 512), (160, (128, 8, 8), 256)]
 )
 def test_nature_cnn_has_the_layers_of_its_size(size: int, maps: tuple[int, ...], dim: int) -> None:
     encoder = build_encoder("nature-cnn", ImageSpec.of(size, 1))
@@ -296,7 +307,7 @@ def test_nature_cnn_has_the_layers_of_its_size(size: int, maps: tuple[int, ...],
     torch.testing.assert_close(features, encoder(x))
     torch.testing.assert_close(features, encoder.linear(encoder.maps(x).flatten(1)))
     with pytest.raises(UserError, match="--size"):
-        build_encoder("nature-cnn", ImageSpec.of(12, 1))
+        build_encoder("nature-cnn", ImageSpec.of(7, 1))
 
 
 @pytest.mark.parametrize("name", ["convnet", "resnet10t"])

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 from torch import Tensor, nn
 
 from selfsup.errors import UserError
 from selfsup.spec import ImageSpec
 
-LAYERS = {  # from so many pixels on: channels, kernel and stride of each layer, and the dimension
-    128: (((32, 8, 4), (64, 4, 2), (128, 4, 2), (64, 3, 1)), 256),
-    64: (((32, 8, 4), (64, 4, 2), (64, 3, 1)), 512),
-    16: (((16, 3, 2), (32, 3, 2), (32, 3, 2)), 256),
+LAYERS = {  # from so many pixels on: channels, kernel, stride and padding of each layer, and the dimension
+    128: (((32, 8, 4, 0), (64, 4, 2, 0), (128, 4, 2, 0), (64, 3, 1, 0)), 256),
+    64: (((32, 8, 4, 0), (64, 4, 2, 0), (64, 3, 1, 0)), 512),
+    8: (((16, 3, 2, 1), (32, 3, 2, 1), (32, 3, 2, 1)), 0),
 }
 
 
 class NatureCNN(nn.Module):
     """Convolutions with ReLU and without normalization, then a linear layer on the flattened map.
 
-    From 128 pixels on the network of Anand et al. (2019, appendix A), from 64 on that of Mnih et al. (2015), and for
-    smaller images that of Mnih et al. (2013) with half the kernel and stride in its first layer. At least 16 pixels.
+    From 128 pixels on the network of Anand et al. (2019, no downsampling), from 64 on that of Mnih et al. (2015). For
+    smaller images, from 8 pixels on, three small convolutions of stride 2, whose flattened map is the representation.
     """
 
     def __init__(self, spec: ImageSpec) -> None:
@@ -28,18 +26,14 @@ class NatureCNN(nn.Module):
         if spec.size < min(LAYERS):
             raise UserError(f"nature-cnn needs images of at least {min(LAYERS)} pixels: give another --size")
         self.spec = spec
-        layers, self.dim = next(LAYERS[least] for least in LAYERS if spec.size >= least)
-        widths = [spec.channels, *(width for width, _, _ in layers)]
-        self.convolutions = nn.Sequential(
-            *(
-                nn.Sequential(nn.Conv2d(before, after, kernel, stride), nn.ReLU(inplace=True))
-                for (before, after), (_, kernel, stride) in zip(pairwise(widths), layers, strict=True)
-            )
-        )
-        side = spec.size
-        for _, kernel, stride in layers:
-            side = (side - kernel) // stride + 1
-        self.linear = nn.Linear(widths[-1] * side**2, self.dim)
+        layers, dim = next(LAYERS[least] for least in LAYERS if spec.size >= least)
+        parts, before, side = list[nn.Module](), spec.channels, spec.size
+        for width, kernel, stride, padding in layers:
+            parts.append(nn.Sequential(nn.Conv2d(before, width, kernel, stride, padding), nn.ReLU(inplace=True)))
+            before, side = width, (side + 2 * padding - kernel) // stride + 1
+        self.convolutions, whole = nn.Sequential(*parts), before * side**2
+        self.linear: nn.Module = nn.Linear(whole, dim) if dim else nn.Identity()
+        self.dim = dim or whole
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 nn.init.orthogonal_(layer.weight, nn.init.calculate_gain("relu"))

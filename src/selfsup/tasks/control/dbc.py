@@ -20,7 +20,7 @@ from selfsup.nn.control.panels import transition_panels
 from selfsup.source import Source
 from selfsup.spec import TrajectorySpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
-from selfsup.tasks.control.rewards import check_rewards
+from selfsup.tasks.control.rewards import reward_scale
 from selfsup.views.trajectory import TransitionViews
 
 
@@ -39,14 +39,15 @@ class DBC(Task):
     Batch: `obs`, `next_obs` (B, S·C, H, W) float; `action` (B, A) float or (B,) int64; `reward` (B, 1) float; `noise`
     (B,) int64; `discount`, `episode` and `time` are not used.
     Published: returns on DeepMind control with videos behind; several users could not reproduce them.
-    Deviations: recorded transitions alone, without a critic; one transition model, no ensemble; the partner of a sample
-    is the one before it in the shuffled batch, so that it is never itself.
+    Deviations: recorded transitions alone, without a critic; one transition model, no ensemble; rewards in units of
+    their std; the partner of a sample is the one before it in the shuffled batch, so that it is never itself.
 
     Args:
         form: `code` of the authors or `paper`.
         metric_weight: Weight of the distance's loss, by default that of the form, in [0, inf).
         latent_dim: Dimension of the latent state z, which is the representation, in [1, inf).
         hidden_dim: Width of the hidden layer of both models, in [1, inf).
+        reward_scale: Rewards are divided by it; by default their std in the data, in (0, inf).
         gamma: Discount factor γ, in [0, 1).
         probabilistic: Predict the std of the next latent too.
     """
@@ -64,13 +65,14 @@ class DBC(Task):
         metric_weight: float | None = None,
         latent_dim: int = 50,
         hidden_dim: int = 512,
+        reward_scale: float | None = None,
         gamma: float = 0.99,
         probabilistic: bool = False,
     ) -> None:
         super().__init__(encoder)
         if form not in ("code", "paper"):
             raise unknown("form", form, ("code", "paper"))
-        self.form, self.gamma, self.space = form, gamma, encoder.spec.action
+        self.form, self.gamma, self.space, self.reward_scale = form, gamma, encoder.spec.action, reward_scale or 1.0
         self.metric_weight = _weight(form, latent_dim) if metric_weight is None else metric_weight
         self.latent = Latent(encoder, latent_dim)
         self.dynamics = models.Dynamics(latent_dim, models.action_dim(self.space), hidden_dim, probabilistic)
@@ -78,9 +80,9 @@ class DBC(Task):
 
     @classmethod
     def resolve(cls, source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the weight of the form. Raises `UserError` for rewards that are all the same."""
-        check_rewards(source)
-        return {"metric_weight": _weight(given.get("form", "code"), given.get("latent_dim", 50))}
+        """Return the weight of the form and the std of the rewards; `UserError` where these are all the same."""
+        weight = _weight(given.get("form", "code"), given.get("latent_dim", 50))
+        return {"metric_weight": weight, "reward_scale": reward_scale(source, needed=True)}
 
     def samples(self, source: Any) -> Source:
         """Return the transitions of all episodes."""
@@ -96,7 +98,7 @@ class DBC(Task):
 
     def loss(self, batch: Batch) -> Loss:
         """Return the losses of both models, and the weighted one of the distance."""
-        z, reward = full(self.latent(batch["obs"])), batch["reward"]
+        z, reward = full(self.latent(batch["obs"])), batch["reward"] / self.reward_scale
         with torch.no_grad():
             target = self.latent(batch["next_obs"])
         mean, sigma = self.dynamics(z, models.action_vectors(batch["action"], self.space))
@@ -124,7 +126,7 @@ class DBC(Task):
             return transition_panels(batch)
         z = full(self.latent(batch["obs"]))
         mean, sigma = self.dynamics(z, models.action_vectors(batch["action"], self.space))
-        found = [part.mean(1).tolist() for part in self.distances(z, batch["reward"], mean, sigma)]
+        found = [part.mean(1).tolist() for part in self.distances(z, batch["reward"] / self.reward_scale, mean, sigma)]
         told = [f"{own:.3g} from the row above, {wanted:.3g} wanted" for own, wanted in zip(*found, strict=True)]
         return transition_panels(batch, told)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from selfsup.nn.control.panels import transition_panels
 from selfsup.source import Source
 from selfsup.spec import TrajectorySpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
+from selfsup.tasks.control.rewards import reward_scale
 from selfsup.views.trajectory import TransitionViews
 
 
@@ -35,14 +36,15 @@ class DeepMDP(Task):
     (B,) int64; `discount`, `episode` and `time` are not used.
     Published: Atari, 60 games: added to the loss of C51 it is better than C51 alone in most of them.
 
-    Deviations: recorded transitions alone, without a critic; squared errors, LayerNorm and the detached target of the
-    code of DBC's authors; the penalty is of one random direction of the outputs for each sample.
+    Deviations: recorded transitions alone, without a critic; rewards in units of their std; squared errors, LayerNorm
+    and the detached target of the code of DBC's authors; the penalty takes one random direction of outputs a sample.
 
     Args:
         latent_dim: Dimension of the latent state z, which is the representation, in [1, inf).
         hidden_dim: Width of the hidden layer of both models, in [1, inf).
         transition_weight: Weight of the transition loss; 0: rewards alone, in [0, inf).
         reward_weight: Weight of the reward loss; 0: transitions alone, in [0, inf).
+        reward_scale: Rewards are divided by it; by default their std in the data, in (0, inf).
         lipschitz: Weight of a gradient penalty on models that are steeper than 1, in [0, inf).
         probabilistic: Predict the std of the next latent too.
     """
@@ -61,6 +63,7 @@ class DeepMDP(Task):
         hidden_dim: int = 512,
         transition_weight: float = 1.0,
         reward_weight: float = 1.0,
+        reward_scale: float | None = None,
         lipschitz: float = 0.0,
         probabilistic: bool = False,
     ) -> None:
@@ -68,13 +71,18 @@ class DeepMDP(Task):
         if transition_weight == reward_weight == 0:
             raise UserError("with --transition-weight 0 and --reward-weight 0 there is nothing to learn")
         self.transition_weight, self.reward_weight, self.lipschitz = transition_weight, reward_weight, lipschitz
-        self.space = encoder.spec.action
+        self.space, self.reward_scale = encoder.spec.action, reward_scale or 1.0
         actions, self.latent = models.action_dim(self.space), Latent(encoder, latent_dim)
         self.dynamics = self.reward = None
         if transition_weight:
             self.dynamics = models.Dynamics(latent_dim, actions, hidden_dim, probabilistic)
         if reward_weight:
             self.reward = models.layer_norm_mlp(latent_dim + actions, hidden_dim, 1)
+
+    @classmethod
+    def resolve(cls, source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the std of the rewards."""
+        return {"reward_scale": reward_scale(source, needed=False)}
 
     def samples(self, source: Any) -> Source:
         """Return the transitions of all episodes."""
@@ -99,12 +107,13 @@ class DeepMDP(Task):
             value = value + self.transition_weight * models.normal_loss(mean, sigma, target)
             metrics["transition"] = models.explained(mean, target)
         if self.reward is not None:
-            guess = full(self.reward(torch.cat([z, action], 1)))
-            value = value + self.reward_weight * F.mse_loss(guess, batch["reward"])
-            metrics["reward"] = models.explained(guess, batch["reward"])
+            guess, reward = full(self.reward(torch.cat([z, action], 1))), batch["reward"] / self.reward_scale
+            value = value + self.reward_weight * F.mse_loss(guess, reward)
+            metrics["reward"] = models.explained(guess, reward)
         if self.lipschitz:
             used = [model for model in (self.dynamics, self.reward) if model is not None]
-            penalty = sum(models.gradient_penalty(model, z, action, batch["noise"]) for model in used)
+            penalties = [models.gradient_penalty(model, z, action, batch["noise"]) for model in used]
+            penalty = torch.stack(penalties).sum()
             value, metrics["penalty"] = value + self.lipschitz * penalty, penalty.detach()
         return Loss(value, metrics)
 
@@ -113,5 +122,5 @@ class DeepMDP(Task):
         if not guess or self.reward is None:
             return transition_panels(batch)
         z, action = self.latent(batch["obs"]), models.action_vectors(batch["action"], self.space)
-        found = self.reward(torch.cat([z, action], 1))[:, 0].tolist()
+        found = (self.reward_scale * self.reward(torch.cat([z, action], 1))[:, 0]).tolist()
         return transition_panels(batch, [f"guess: {reward:.3g}" for reward in found])
