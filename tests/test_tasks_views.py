@@ -9,6 +9,7 @@ import torch
 
 import selfsup
 from selfsup.control.mocap import Mocap
+from selfsup.control.named import find_recording
 from selfsup.control.tray import Tray
 from selfsup.data.trajectory import About, Episode, InMemory, observations
 from selfsup.encoders import build_encoder
@@ -282,6 +283,14 @@ def test_mocap_is_a_function_of_seed_and_number_from_still_cameras() -> None:
     assert np.allclose(first.state[:, world.states.index("height_speed")], speed, atol=1e-3)
     labels = {world.files[(k + k // 15) % 15].stem for k in range(4, 75, 5)}
     assert len(labels) == 15, "every fifth episode shows all motions"
+
+
+def test_recordings_that_have_a_name() -> None:
+    pytest.importorskip("pybullet")
+    worlds = {name: find_recording(name) for name in ("mocap2", "tray", "tray:unseen")}
+    made = {name: one.make(**one.options) for name, one in worlds.items() if one is not None}
+    assert isinstance(made["mocap2"], Mocap)
+    assert [made[name].unseen for name in ("tray", "tray:unseen")] == [False, True]
 
 
 def test_the_object_is_in_the_tray_before_and_not_after() -> None:
