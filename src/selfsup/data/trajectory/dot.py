@@ -2,8 +2,8 @@
 
 A dot goes where the actions push it; five other things move by themselves. The reward depends on the dot's place alone,
 so that what moves without us is a distractor: bisimulation (Ferns et al., 2004) forgets it. The dot has a colour that
-the others may have too, and is told from them by its shape, or with `:own` a colour channel of its own. In `:test`
-what moves by itself has other shapes.
+the others may have too, and is told from them by its shape, or with `:own` a colour channel of its own (pixels are then
+enough). In `:test` what moves by itself has other shapes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PARTS = ("dot", "dot:test", "dot:own", "dot:own:test")
 COUNT, LENGTH, SIDE, FPS = {False: 400, True: 100}, 25, 32, 10.0  # episodes by test; observations; pixels
 OTHERS = 5  # things that move by themselves
 REACH, RADIUS = 0.08, 0.085  # how far the largest action moves the dot, and its size, as fractions of the side
-GOAL = np.array([0.5, 0.5])
+GOAL = np.array([0.5, 0.5])  # x, y where the reward is largest
 COLOUR, DARKEST = np.array([255, 220, 90], np.float32), 90  # of the dot; of the others: any of no darker channels
 SHAPES = {False: ("blob", "square", "bar", "triangle"), True: ("ring", "cross")}
 QUARTERS = ("top left", "top right", "bottom left", "bottom right")
@@ -43,8 +43,9 @@ class Course(NamedTuple):
 class Dot(Episodes):
     """The generated episodes; see the module. `numbers`: which of them, from which everything about them follows.
 
-    Actions are two real numbers from -1 to 1. The reward of a step is 1 less the distance of the dot from a place,
-    where it comes to be. The label of an episode is the quarter in which the dot is in the middle of it.
+    Actions are two real numbers from -1 to 1. The reward of a step is 1 less the distance of the dot from the middle,
+    before it: a reward alone does not tell on which side the dot is, what the actions do to it does. The label of an
+    episode is the quarter in which the dot is in the middle of it.
     """
 
     cameras, action, fps, shape = ("camera",), ("box", 2), FPS, (SIDE, SIDE)
