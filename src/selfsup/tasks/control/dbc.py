@@ -55,7 +55,7 @@ class DBC(Task):
     paper = "Zhang et al., 2021"
     section = "control: rewards"
     kind = "trajectory"
-    default_encoder = small_encoder = "convnet"
+    default_encoder = small_encoder = "nature-cnn"
 
     def __init__(
         self,

@@ -52,7 +52,7 @@ class DeepMDP(Task):
     paper = "Gelada et al., 2019"
     section = "control: rewards"
     kind = "trajectory"
-    default_encoder = small_encoder = "convnet"
+    default_encoder = small_encoder = "nature-cnn"
     coupled = False
 
     def __init__(
