@@ -49,6 +49,7 @@ class Grasp2Vec(Task):
     paper = "Jang et al., 2018"
     section = "control: objects"
     kind = "trajectory"
+    default_encoder = "convnet"
     defaults = {"batch_size": 48}  # noqa: RUF012
 
     def __init__(

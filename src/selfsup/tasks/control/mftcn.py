@@ -45,7 +45,7 @@ class MFTCN(Task):
     paper = "Dwibedi et al., 2018"
     section = "control: correspondence"
     kind = "trajectory"
-    default_encoder = "frames:resnet18"
+    default_encoder = "frames:convnet"
     small_encoder = "frames:convnet"
     defaults = {"batch_size": 32}  # noqa: RUF012
     data_defaults = {"stack": 5}  # noqa: RUF012

@@ -49,6 +49,7 @@ class TCN(Task):
     paper = "Sermanet et al., 2018"
     section = "control: correspondence"
     kind = "trajectory"
+    default_encoder = "convnet"
     defaults = {"batch_size": 32}  # noqa: RUF012
 
     def __init__(
