@@ -23,6 +23,7 @@ from selfsup.tasks import find_task
 from selfsup.tasks.control.embedding import spatial_softmax
 from selfsup.tasks.control.multi_view import same_moment
 from selfsup.tasks.control.trunks import heat_maps
+from selfsup.train.recalibrate import recalibrate
 from selfsup.views.loader import batches
 from selfsup.views.trajectory import GraspViews, NearViews
 from support.sources import episodes
@@ -224,6 +225,18 @@ def test_gradients_reach_both_trunks_of_grasp2vec_and_both_are_kept() -> None:
     assert {id(p) for p in task.representation().parameters()} == {id(p) for p in task.parameters()} - {id(task.scale)}
     with pytest.raises(UserError, match="did you mean"):
         find_task("grasp2vec")(task.encoder, object_camera="objekt").samples(source)
+
+
+def test_the_statistics_of_the_object_trunk_are_kept_where_those_of_scenes_are_taken_again() -> None:
+    source = grasps(16)
+    torch.manual_seed(0)
+    trunks = find_task("grasp2vec")(build_encoder("convnet", source.spec())).representation()
+    for number, norm in enumerate(module for module in trunks.modules() if isinstance(module, torch.nn.BatchNorm2d)):
+        norm.running_mean.fill_(5.0 + number)
+    before = {key: value.clone() for key, value in trunks.state_dict().items()}
+    recalibrate(trunks, source, source.spec(), seed=0, device="cpu")
+    for key, value in trunks.state_dict().items():
+        assert torch.equal(value, before[key]) == (not ("running" in key or "tracked" in key) or "object" in key), key
 
 
 def test_the_heat_map_is_highest_where_the_maps_are_the_object() -> None:

@@ -74,8 +74,8 @@ def measure_objects(
     """Return how well encoders find what was taken between the first and the last observation, beside colours.
 
     The query is the embedding of the scene before minus that after. `camera` shows in the last observation what was
-    taken: it is embedded by an encoder's `objects`, and compared by the scalar product, as it was learned; without that
-    by the same difference, last minus first, and by the cosine. Labels are the kinds of objects.
+    taken: it is embedded by an encoder's `objects` or, without that, by the same difference, last minus first. Both are
+    compared by their cosine. Labels are the kinds of objects.
 
     Raises `UserError` for data without that camera, or without labels.
     """
@@ -104,7 +104,7 @@ def measure_objects(
         else:
             objects = _features(module, source, spec, camera, True, device)
             objects = objects - _features(module, source, spec, camera, False, device)
-        rows[name] = _recall(taken, objects, ids, cosine=own is None)
+        rows[name] = _recall(taken, objects, ids)
         if name == "pixels":
             axes, _ = principal_components(
                 torch.from_numpy(read[scene, False] - read[scene, False].mean(0)), COMPONENTS
@@ -121,14 +121,9 @@ def measure_objects(
     return result
 
 
-def _recall(
-    queries: NDArray[np.float32], gallery: NDArray[np.float32], ids: NDArray[np.int64], cosine: bool = True
-) -> float:
+def _recall(queries: NDArray[np.float32], gallery: NDArray[np.float32], ids: NDArray[np.int64]) -> float:
     read = np.isfinite(queries).all(1) & np.isfinite(gallery).all(1)
-    queries, gallery, ids = queries[read], gallery[read], ids[read]
-    if cosine:
-        return retrieval(queries, ids, gallery, ids, ks=(1,)).recall[1]
-    return float((ids[(queries @ gallery.T).argmax(1)] == ids).mean())
+    return retrieval(queries[read], ids[read], gallery[read], ids[read], ks=(1,)).recall[1]
 
 
 class _Called(nn.Module):
