@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from selfsup.base.distributed import gather
 from selfsup.errors import UserError, unknown
@@ -21,8 +20,6 @@ from selfsup.tasks.control.embedding import map_channels
 from selfsup.tasks.control.trunks import Trunks, heat_maps
 from selfsup.views.image import Crop
 from selfsup.views.trajectory import GraspViews
-
-SCALE = 4.0  # of embeddings at first: products of few maps are small, and BatchNorm keeps convolutions from growing
 
 
 class Grasp2Vec(Task):
@@ -37,8 +34,7 @@ class Grasp2Vec(Task):
 
     Batch: `pre`, `post`, `object` (B, C, H, W) float.
 
-    Deviations: smaller trunks, which start from the same weights, and a learned scale of their embeddings; whoever
-    records leaves failed grasps out.
+    Deviations: smaller trunks, which start from the same weights; whoever records leaves failed grasps out.
 
     Args:
         object_camera: The camera that shows, in the last observation, what was taken.
@@ -59,7 +55,6 @@ class Grasp2Vec(Task):
         self.object_camera, self.regularizer, self.pad = object_camera, regularizer, pad
         map_channels(encoder)
         self.object: Any = copy.deepcopy(encoder)
-        self.scale = nn.Parameter(torch.tensor(SCALE).log())
 
     def representation(self) -> Encoder:
         """Return both trunks."""
@@ -82,8 +77,8 @@ class Grasp2Vec(Task):
         """Return the n-pairs losses of both ways, and how often the nearest object is the right one."""
         maps = F.relu(self.encoder.maps(torch.cat([batch["pre"], batch["post"]])))
         before, after = full(maps.mean((2, 3))).chunk(2)
-        taken = gather(before - after) * self.scale.exp()
-        objects = gather(full(F.relu(self.object.maps(batch["object"])).mean((2, 3)))) * self.scale.exp()
+        taken = gather(before - after)
+        objects = gather(full(F.relu(self.object.maps(batch["object"])).mean((2, 3))))
         value = npairs(taken, objects, self.regularizer) + npairs(objects, taken, self.regularizer)
         with torch.no_grad():
             own = torch.arange(len(taken), device=taken.device)
