@@ -61,6 +61,42 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return global_mean(losses, torch.ones_like(losses))
 
 
+def npairs(anchor: Tensor, positive: Tensor, regularizer: float = 0.002, *, among: Tensor | None = None) -> Tensor:
+    """Return the multi-class n-pairs loss of unnormalized embeddings (B, d) (Sohn, 2016, eq. 6).
+
+    Row i of `anchor` finds row i of `positive` among all rows, or those that `among` (B, B) bool allows, by their
+    scalar product; `regularizer` / 4 times the mean squared lengths of both is added. Chance is the mean ln of the
+    number of candidates.
+    """
+    anchor, positive = full(anchor), full(positive)
+    logits = product(anchor, positive.T)
+    if among is not None:
+        logits = logits.masked_fill(~among, -torch.inf)
+    found = F.cross_entropy(logits, torch.arange(len(logits), device=logits.device))
+    lengths = anchor.square().sum(1).mean() + positive.square().sum(1).mean()
+    return found + regularizer / 4 * lengths
+
+
+def semi_hard(anchor: Tensor, other: Tensor, positive: Tensor, negative: Tensor, margin: float) -> Tensor:
+    """Return the triplet loss with semi-hard negatives of squared distances (Schroff et al., 2015, section 3.2).
+
+    `positive` and `negative` (A, N) bool say which of `other` (N, d) are which to which `anchor` (A, d). The negative
+    of a pair is the nearest one that is further from the anchor than the positive or, where there is none, the furthest
+    one. Returns the mean over the pairs whose anchor has a negative; 0 without any.
+    """
+    anchor, other = full(anchor), full(other)
+    lengths = anchor.square().sum(1, keepdim=True) + other.square().sum(1)
+    distance = (lengths - 2 * product(anchor, other.T)).clamp_min(0)
+    of, paired = (positive & negative.any(1, keepdim=True)).nonzero(as_tuple=True)
+    near = distance[of, paired]
+    with torch.no_grad():
+        allowed, far = negative[of], distance[of]
+        outside = far.masked_fill(~(allowed & (far > near[:, None])), torch.inf)
+        furthest = far.masked_fill(~allowed, -torch.inf).argmax(1)
+        chosen = torch.where(outside.amin(1) < torch.inf, outside.argmin(1), furthest)
+    return F.relu(near - distance[of, chosen] + margin).sum() / max(len(of), 1)
+
+
 def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     """Return SimCLR's loss (Chen et al., 2020, eq. 1) of two views (B, d); their rows are normalized here.
 

@@ -20,6 +20,7 @@ OPTIONS: dict[str, dict[str, object]] = {  # smaller than the default where few 
     "dino": {"num_prototypes": 64, "hidden_dim": 64, "out_dim": 32},
     "dinov2": {"num_prototypes": 64, "hidden_dim": 64, "out_dim": 32},
     "ibot": {"num_prototypes": 64, "hidden_dim": 64, "out_dim": 32},
+    "grasp2vec": {"object_camera": "back"},
     "mae": {"normalize": False},  # of patches of noise
     "moco": {"temperature": 0.4},  # its queue is no longer than the 64 samples
     "odd_one_out": {"num_pieces": 3, "length": 4},

@@ -107,12 +107,12 @@ def demo(*, out: str = "runs/demo", epochs: float = 20, seed: int = 0) -> Demo:
     assert labels is not None
     few = [(sample.path, labels.classes[labels.ids[sample.number]]) for sample in chosen.samples]
     write_table(folder / "few.csv", ("path", "label"), few)
-    suggested = evaluate(
+    suggested: Any = evaluate(
         run, data=DATA, labels=str(folder / "few.csv"), test=TEST, shots="all", protocol="propagate", scratch=False,
         seed=seed,
     )  # fmt: skip
     console.print("4/4  What the encoder is worth on 1,000 other digits with labels drawn at random, and from scratch")
-    evaluation = evaluate(
+    evaluation: Any = evaluate(
         run, data=DATA, test=TEST, shots="1,5,50,all", protocol="linear,propagate", seed=seed
     )  # fmt: skip
     return Demo(run, suggested, evaluation, time.monotonic() - began)

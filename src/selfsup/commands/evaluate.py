@@ -13,14 +13,19 @@ from selfsup.base.checks import check_numbers
 from selfsup.errors import RunFailed, UserError, unknown
 from selfsup.run import Run
 
+COMPARED = ("alignment", "objects")  # targets without draws of labels
+
 if TYPE_CHECKING:
     from torch import nn
 
     from selfsup.data.annotations import AnnotationsGiven
     from selfsup.data.labels import LabelsGiven
     from selfsup.data.open import DataGiven
+    from selfsup.evaluation.alignment import Alignment
     from selfsup.evaluation.few_labels import Classifier
+    from selfsup.evaluation.frozen import FrozenEncoder
     from selfsup.evaluation.result import Evaluation
+    from selfsup.evaluation.taken import Objects
     from selfsup.source import Annotations, Labels, Source
 
     RunName = str | os.PathLike[str] | Run
@@ -53,7 +58,7 @@ def evaluate(
     seed: int = 0,
     device: str = "auto",
     quiet: bool = False,
-) -> Evaluation:
+) -> Evaluation | Alignment | Objects:
     """Measure what an encoder is worth with few labels, beside its baselines.
 
     A linear probe, nearest neighbours and label propagation read the frozen features of the run's encoder, those of the
@@ -78,7 +83,8 @@ def evaluate(
             start=COLUMN,end=COLUMN; of TextGrids the tier, tier=NAME, the first one of intervals by default.
         target: The kind of labels: classes, numeric (one number per sample, measured by R²), multi (several labels per
             sample, written a|b|c, measured by average precision), frames (a class at each time inside of a sample) or
-            states (the state variables that episodes bring: R² of numbers, F1 of classes, of each).
+            states (the state variables that episodes bring: R² of numbers, F1 of classes, of each). Without shots:
+            alignment (of the cameras of episodes, in time) and objects (which one was taken from a scene).
         groups: For frames, what each sample belongs to that shall not be on both sides of the split, such as its
             speaker: in the forms of the labels of samples, or 'labels' for those that the data bring. Each group is
             measured on in turn.
@@ -104,7 +110,15 @@ def evaluate(
     Raises:
         UserError: For labels that are missing, all of one class, or fewer than asked for.
     """
-    import torch
+    if target in COMPARED:
+        others = {
+            "test": test, "groups": groups, "shots": shots, "protocol": protocol, "metrics": metrics or None,
+            "reference": reference, "semi": semi or None, "labels": labels if target == "alignment" else None,
+        }  # fmt: skip
+        for name in (name for name, value in others.items() if value is not None):
+            raise UserError(f"--{name} is not for --target {target}: leave it out")
+        check_numbers(seed=seed)
+        return _compared(run if isinstance(run, Run) else Run(run), target, data, (columns, labels), seed, device)
 
     from selfsup.data.labels import name_columns
     from selfsup.data.open import open_data
@@ -112,7 +126,6 @@ def evaluate(
     from selfsup.evaluation.extra_metrics import EXTRA_METRICS
     from selfsup.evaluation.frame_parts import make_frame_parts
     from selfsup.evaluation.frame_probes import measure_frames
-    from selfsup.evaluation.frozen import FrozenEncoder
     from selfsup.evaluation.measuring import Sampling, measure
     from selfsup.evaluation.parts import labels_of, make_parts
     from selfsup.evaluation.reference import load_reference
@@ -123,7 +136,7 @@ def evaluate(
 
     run = run if isinstance(run, Run) else Run(run)
     if target not in TARGETS:
-        raise unknown("target", target, TARGETS)
+        raise unknown("target", target, [*TARGETS, *COMPARED])
     wanted = TARGETS[target]
     known = [name for name, one in EVALUATORS.items() if target in one.targets]
     default = [name for name in known if EVALUATORS[name].default]
@@ -144,12 +157,7 @@ def evaluate(
         why = "and --test are two ways to split the data: leave one out" if frames else "is for --target frames"
         raise UserError(f"--groups {why}")
     encoder = run.load()
-    start = seed + 1 + int(run.recipe["plan"]["seed"])  # runs of other seeds stand beside other untrained encoders
-    torch.manual_seed(start)
-    encoders = [FrozenEncoder(run.task, encoder, run.spec)]
-    encoders.append(FrozenEncoder("untrained", run.fresh_encoder(), run.spec, untrained=True))
-    if (own := _other_representation(run, start)) is not None:
-        encoders.append(FrozenEncoder(f"untrained {run.task}", own, run.spec, untrained=True))
+    encoders = _encoders(run, encoder, seed)
     encoders += [load_reference(reference)] if reference is not None else []
     given: tuple[Any, ...] = name_columns(columns, labels, test_labels)
     fabric = make_fabric(device, run.recipe["precision"])
@@ -178,6 +186,44 @@ def evaluate(
     except RunFailed as error:  # a run folder that may only be read: the numbers are worth more than the note
         print(error, file=sys.stderr)
     return result
+
+
+def _compared(
+    run: Run, target: str, data: DataGiven, labels: tuple[str | None, Any], seed: int, device: str
+) -> Alignment | Objects:
+    """Return what encoders find among the cameras, or the objects, of episodes."""
+    from selfsup.data.labels import name_columns
+    from selfsup.data.open import open_data
+    from selfsup.evaluation.alignment import measure_alignment
+    from selfsup.evaluation.taken import measure_objects
+    from selfsup.spec import TrajectorySpec
+    from selfsup.train.device import make_fabric
+
+    source, spec = open_data(data, *name_columns(*labels)), run.spec
+    if not isinstance(spec, TrajectorySpec):
+        raise UserError(f"--target {target} is for encoders of episodes, not of {spec.samples}")
+    encoders, where = _encoders(run, run.load(), seed), make_fabric(device, run.recipe["precision"]).device
+    if target == "alignment":
+        return measure_alignment(run.task, encoders, source, spec, seed=seed, device=where, folder=run.folder)
+    camera = run.recipe["task"]["hyperparameters"].get("object_camera", "object")
+    return measure_objects(
+        run.task, encoders, source, spec, camera=camera, seed=seed, device=where, folder=run.folder
+    )  # fmt: skip
+
+
+def _encoders(run: Run, encoder: nn.Module, seed: int) -> list[FrozenEncoder]:
+    """Return the encoder of a run and, as baselines, untrained ones: with its task's own layers too, if it has some."""
+    import torch
+
+    from selfsup.evaluation.frozen import FrozenEncoder
+
+    start = seed + 1 + int(run.recipe["plan"]["seed"])  # runs of other seeds stand beside other untrained encoders
+    torch.manual_seed(start)
+    found = [FrozenEncoder(run.task, encoder, run.spec)]
+    found.append(FrozenEncoder("untrained", run.fresh_encoder(), run.spec, untrained=True))
+    if (own := _other_representation(run, start)) is not None:
+        found.append(FrozenEncoder(f"untrained {run.task}", own, run.spec, untrained=True))
+    return found
 
 
 def _annotated(data: DataGiven, labels: AnnotationsGiven | None, groups: LabelsGiven | None) -> Source:

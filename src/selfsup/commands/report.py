@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from selfsup.base.checks import check_new_file, check_numbers
 from selfsup.base.paths import user_path
@@ -77,7 +77,8 @@ def report(
     given = any(one is not None for one in (data, test, labels))
     reason = why_not_evaluate(run, source, held_out, evaluation, given)
     if reason is None and source is not None:
-        evaluation = evaluate(run, data=source, test=held_out, scratch=scratch, seed=seed, device=device, quiet=quiet)
+        found: Any = evaluate(run, data=source, test=held_out, scratch=scratch, seed=seed, device=device, quiet=quiet)
+        evaluation = found
     return write_report(
         run, path, source, held_out, evaluation, (note, reason or ""),
         seed=seed, device=make_fabric(device, "float32").device, quiet=quiet,

@@ -15,7 +15,9 @@ from selfsup.base.cache import REMEDY
 from selfsup.base.notes import say
 from selfsup.base.writing import in_turn
 from selfsup.control.environments import Environment
+from selfsup.control.mocap import Mocap
 from selfsup.control.record import World, record
+from selfsup.control.tray import Tray
 from selfsup.data.trajectory.named import ATARI, recorded_folder
 from selfsup.errors import RunFailed, unknown
 
@@ -33,6 +35,9 @@ RECORDINGS: dict[str, Recording] = {
     "reacher2": Recording(
         Environment, {"name": "Reacher-v5", "cameras": ("left=55:-55:0.65", "right=125:-55:0.65")}, episodes=200
     ),
+    "mocap2": Recording(Mocap, {}, episodes=300),
+    "tray": Recording(Tray, {}, episodes=4000, jpeg=True),
+    "tray:unseen": Recording(Tray, {"unseen": True}, episodes=600, jpeg=True),
 }
 
 

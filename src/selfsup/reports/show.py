@@ -69,9 +69,11 @@ def show_task(
         module, _ = run.load_task(task_class)
     source, views = module.samples(source), module.views(spec)
     torch.manual_seed(seed)
-    stream = batches(source, views, batch_size=min(count, len(source)), seed=seed, start=0, steps=1, workers=0)
+    whole = getattr(source, "group_size", 1)  # samples that a batch takes together
+    size = -(-min(count, len(source)) // whole) * whole
+    stream = batches(source, views, batch_size=size, seed=seed, start=0, steps=1, workers=0)
     with torch.no_grad():
-        rows = module.eval().panels(views.finish(next(iter(stream)).batch), guess=run is not None)
+        rows = module.eval().panels(views.finish(next(iter(stream)).batch), guess=run is not None)[:count]
     save_panels(rows, spec, path)
     told = [f"{panel.content}\n    {panel.caption}" for row in rows for panel in row if isinstance(panel.content, str)]
     return Shown(path, "\n".join(told))

@@ -35,6 +35,8 @@ SECTIONS = {  # in the survey's order: when to take a task of it
     "video: order": "videos in which things move and time has a direction; run `selfsup audit`",
     "video: colorization": "colour videos; for following things through a video",
     "video: masked": "very many videos, a vision transformer and long training; fine-tune afterwards",
+    "control: correspondence": "recordings of several cameras, or of slow motions by one; for imitation and rewards",
+    "control: objects": "recordings of what was taken from a scene; for finding it again, and where it lies",
     "control: rewards": "recordings of something that acts and is rewarded, among things that do not matter for it",
     "control: actions": "recordings whose actions are known; a baseline that needs no rewards",
     "control: time": "recordings of games or robots, without actions and rewards; places stay where they are",

@@ -65,7 +65,7 @@ def parts_of(size: int, micro_batch: int) -> list[slice]:
 def encoders_in_parts(task: Task, micro_batch: int) -> Iterator[None]:
     """Let the task's encoder and its copies run on `micro_batch` samples at a time without storing activations."""
     encoders = [module for module in task.modules() if type(module) is type(task.encoder)]
-    norms = [module for module in task.encoder.modules() if isinstance(module, _BatchNorm)]
+    norms = [module for encoder in encoders for module in encoder.modules() if isinstance(module, _BatchNorm)]
     names = [name for name in ("forward", "tokens", "maps", "latents", "contexts") if hasattr(task.encoder, name)]
 
     def in_parts(method: Callable[..., Tensor]) -> Callable[..., Tensor]:

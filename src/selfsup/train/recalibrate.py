@@ -40,6 +40,7 @@ def recalibrate(encoder: nn.Module, source: Source, spec: Any, *, seed: int, dev
     source, views = source.conform(spec), plain_views(spec).for_device(torch.device(device))
     encoder.to(device).eval()
     before = [norm.momentum for norm in norms]
+    statistics = [{key: value.clone() for key, value in norm.named_buffers()} for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum, norm.training = None, True  # an average over the batches; nothing else is in training mode
@@ -50,8 +51,10 @@ def recalibrate(encoder: nn.Module, source: Source, spec: Any, *, seed: int, dev
     except Broken as error:
         raise RunFailed(str(error)) from None
     finally:
-        for norm, momentum in zip(norms, before, strict=True):
+        for norm, momentum, known in zip(norms, before, statistics, strict=True):
             norm.momentum, norm.training = momentum, False
+            if not norm.num_batches_tracked:  # of a part that plain samples do not go through, such as another trunk
+                norm.load_state_dict(known, strict=False)
     return count
 
 
