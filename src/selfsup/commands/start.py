@@ -17,7 +17,6 @@ from rich.text import Text
 from selfsup.base.checks import check_data_numbers, check_new_folder, check_numbers
 from selfsup.base.printing import Printable
 from selfsup.errors import UserError
-from selfsup.spec.media import MOVING
 
 if TYPE_CHECKING:
     from selfsup.source import Source
@@ -135,6 +134,7 @@ def start(
     from selfsup.data import make_spec
     from selfsup.data.open import open_data
     from selfsup.source import Broken
+    from selfsup.spec.media import MOVING
 
     check_numbers(seed=seed)
     check_data_numbers(options)

@@ -31,6 +31,14 @@ class BatchNormMaps(nn.BatchNorm2d):
         return super().forward(input) if not self.training or world_size() == 1 else _normalized(self, input)
 
 
+class BatchNormClips(nn.BatchNorm3d):
+    """The same for feature maps over time (B, C, T, H, W)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, C, T, H, W) -> (B, C, T, H, W)."""
+        return super().forward(input) if not self.training or world_size() == 1 else _normalized(self, input)
+
+
 class ChannelNorm(nn.LayerNorm):
     """Layer normalization of the channels of (B, C, T) at each step."""
 
@@ -54,12 +62,13 @@ def synchronised(encoder: Any, device: torch.device) -> Encoder:
         encoder = convert_sync_batchnorm(encoder)
     elif world_size() > 1:
         for module in encoder.modules():
-            if type(module) is nn.BatchNorm2d:
-                module.__class__ = BatchNormMaps
+            for plain, own in ((nn.BatchNorm2d, BatchNormMaps), (nn.BatchNorm3d, BatchNormClips)):
+                if type(module) is plain:
+                    module.__class__ = own
     return encoder
 
 
-def _normalized(norm: BatchNorm | BatchNormMaps, input: Tensor) -> Tensor:
+def _normalized(norm: BatchNorm | BatchNormMaps | BatchNormClips, input: Tensor) -> Tensor:
     x = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
     dims, shape = (0, *range(2, x.ndim)), (1, -1, *[1] * (x.ndim - 2))
     own = x.new_full((1,), x.numel() // x.shape[1])  # processes have different numbers of masked patches

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from selfsup.errors import UserError
 from selfsup.losses import full
-from selfsup.nn.norm import BatchNormMaps
+from selfsup.nn.norm import BatchNormClips, BatchNormMaps
 
 SHARP = 10.0  # by which maps are multiplied before the softmax at first; at 1 every mean place is the middle
 
@@ -42,7 +42,7 @@ class MotionHead(nn.Module):
         for before, after in pairwise((channels, conv_dim, conv_dim)):
             deep = min(3, frames)  # not padded in time, so that what comes out last knows all frames
             convolution = nn.Conv3d(before, after, (deep, 3, 3), padding=(0, 1, 1), bias=False)
-            self.convolutions.extend([convolution, nn.BatchNorm3d(after), nn.ReLU()])
+            self.convolutions.extend([convolution, BatchNormClips(after), nn.ReLU()])
             frames -= deep - 1
         self.sharpness = nn.Parameter(torch.tensor(SHARP).log())
         places = 2 * conv_dim * frames

@@ -40,7 +40,7 @@ def same_moment(
         with torch.no_grad():
             near = -torch.cdist(z[:, a], z[:, b]) if objective == "triplet" else product(z[:, a], z[:, b].T)
             found.append((near.masked_fill(~among, -torch.inf).argmax(1) == own.long().argmax(1)).float().mean())
-    chance = margin if objective == "triplet" else float(among.sum(1).double().log().mean())
+    chance = margin if objective == "triplet" else float(among.sum(1).float().log().mean())
     return Loss(torch.stack(values).mean(), {"retrieval": torch.stack(found).mean()}, chance)
 
 
