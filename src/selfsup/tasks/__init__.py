@@ -46,6 +46,7 @@ TASKS: dict[str, str] = {
     "nnclr": "selfsup.tasks.image.nnclr:NNCLR",
     "odd_one_out": "selfsup.tasks.video.odd_one_out:OddOneOut",
     "relative_position": "selfsup.tasks.image.relative_position:RelativePosition",
+    "rig": "selfsup.tasks.control.rig:RIG",
     "rotation": "selfsup.tasks.image.rotation:Rotation",
     "s4l": "selfsup.tasks.semi.s4l:S4L",
     "shuffle_learn": "selfsup.tasks.video.shuffle_learn:ShuffleLearn",
