@@ -38,6 +38,7 @@ NO_CHANCE = {  # no closed form, and why
     ),
     "bigan": "4 ln 2 is where both players are equal, and a good end",
     "combined": "that of denoising",
+    **dict.fromkeys(("dbc", "deepmdp"), "the variance of the rewards, and latents that collapse have no other loss"),
     **dict.fromkeys(
         ("empssl", "lejepa", "visreg"), "it depends on where the embeddings collapse, and on the size of the batch"
     ),
@@ -47,8 +48,10 @@ FAR = {  # further than a tenth from chance at the start, and why
     "colorization": "a colour has the weight of its nearest bin, but their mean is 1 for the smoothed frequencies",
     **dict.fromkeys(("dino", "dinov2"), "low temperatures: untrained prototypes are chosen with confidence"),
     **dict.fromkeys(("hubert", "wav2vec2"), "the penalty of the latents is added, and chance is of the rest"),
+    "inverse": "the outputs of an untrained head vary, which a squared error adds to the variance of the actions",
     "moco": "both encoders are equal, and the queue holds random vectors, so the positive is the nearest key",
     "next_word": "the output is tied to the embeddings: an untrained encoder repeats the token that it sees",
+    "stdim": "the scalar products of untrained features are far apart, and are not divided by their length",
     "video_colorization": "an untrained encoder copies from places that look alike, as the neighbouring ones do",
     "tracking": "a thing and the patch that it is in look alike, even to an untrained encoder",
     "simcse": "dropout changes an untrained encoding little, so the same sentence is the nearest",
@@ -152,7 +155,7 @@ PAIRED = {  # the label is which view, or which place in a bank, belongs to the 
         "simclr",
         "simsiam",
     ),
-    *("empssl", "nnclr", "swav", "tracking", "vicreg", "visreg"),
+    *("empssl", "nnclr", "stdim", "swav", "tracking", "vicreg", "visreg"),
 }
 MASKED = {
     "data2vec",
@@ -195,7 +198,8 @@ def test_labels_differ_between_samples(name: str, source: Source, monkeypatch: p
     batch = dict(first_batch(task, source))
     if name in PAIRED:  # wrong labels, which are those of the neighbour, have another loss
         right = task.loss(batch).value
-        key = "positive" if "positive" in batch else "x" if batch["x"].ndim >= 5 else "index"
+        key = next(key for key in ("positive", "next_obs", "x") if key in batch)
+        key = "index" if key == "x" and batch["x"].ndim < 5 else key
         wrong = batch[key].roll(1, 0)
         if key == "x":  # the first of the two, or of each two, stays
             wrong[..., 0, :, :, :] = batch["x"][..., 0, :, :, :]

@@ -167,7 +167,11 @@ def test_any_other_pretext(digits: Arrays, monkeypatch: pytest.MonkeyPatch) -> N
 
 REFUSED = {  # and a part of the reason
     **dict.fromkeys(("bert", "declutr", "next_word", "simcse", "s4l", "supervised"), "does not learn from unlabelled"),
-    **{name: "does not learn from unlabelled" for name in TASKS if find_task(name).kind in ("video", "audio")},
+    **{
+        name: "does not learn from unlabelled"
+        for name in TASKS
+        if find_task(name).kind in ("video", "audio", "trajectory")
+    },
     "combined": "combined is several tasks itself",
 }
 

@@ -20,9 +20,9 @@ ENCODERS = {  # each module has `build`
 def build_encoder(name: str, spec: Spec, pretrained: bool = False, keep_stem: bool = False) -> Any:
     """Return a new encoder (see `selfsup.task.Encoder`) for samples of this spec.
 
-    `name`, for images: `convnet`, `mlp`, `vit`, `vit-mini`, or any image model of timm; for texts: bert-tiny,
-    bert-mini, bert-small, gpt-tiny, gpt-mini, or any transformers model on this machine; for videos: `vit-clip`,
-    r3d_18, mc3_18, r2plus1d_18, or an image encoder that reads frame by frame; for recordings: `conv-gru`,
+    `name`, for images: `convnet`, `nature-cnn`, `mlp`, `vit`, `vit-mini`, or any image model of timm; for texts:
+    bert-tiny, bert-mini, bert-small, gpt-tiny, gpt-mini, or any transformers model on this machine; for videos:
+    `vit-clip`, r3d_18, mc3_18, r2plus1d_18, or an image encoder that reads frame by frame; for recordings: `conv-gru`,
     `wav2vec2-small` or a transformers model on this machine (samples), `audio-cnn`, or an image encoder that reads
     spectrograms. Raises `UserError` for an unknown name, with the nearest known one, and for a model that cannot take
     such samples. `keep_stem`: without the stem for small images, as with pretrained weights.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from functools import lru_cache
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +20,11 @@ from selfsup.data.trajectory.episodes import Episodes, Steps, no_steps
 from selfsup.source import Labels
 
 PARTS = ("dot", "dot:test", "dot:own", "dot:own:test")
-COUNT, LENGTH, SIDE, FPS = {False: 200, True: 100}, 50, 32, 10.0  # episodes by test; observations; pixels
+COUNT, LENGTH, SIDE, FPS = {False: 400, True: 100}, 50, 32, 10.0  # episodes by test; observations; pixels
+SHAPES = {False: (0, 4), True: (4, 6)}  # the first, and the one after the last; by test
 OTHERS = 5  # things that move by themselves
-REACH, RADIUS = 0.08, 0.085  # how far the largest action moves the dot, and its size, as fractions of the side
+RIM = 0.05  # of the background's colour, around the dot, by which it differs from a disk of the same colour
+REACH, RADIUS = 0.16, 0.085  # how far the largest action moves the dot, and its size, as fractions of the side
 GOAL = np.array([0.3, 0.4])  # x, y where the reward is largest
 PALETTE = np.array([[255, 220, 90], [90, 220, 255], [255, 90, 220], [220, 255, 220]], np.float32)
 QUARTERS = ("top left", "top right", "bottom left", "bottom right")
@@ -93,9 +95,9 @@ def _course(number: int, test: bool) -> Course:
     speed = u.uniform(0.02, 0.05, (OTHERS, 1)) * _direction(u)
     way = u.uniform(0, 2, (OTHERS, 1, 2)) + speed[:, None] * np.arange(LENGTH)[:, None]
     others = 1 - np.abs(way % 2 - 1)  # reflected at the walls
-    shapes = u.integers(2, size=OTHERS) + 2 * test
+    shapes = u.integers(*SHAPES[test], size=OTHERS)
     return Course(
-        place, others, action.astype(np.float32), u.uniform(0.1, 0.18, OTHERS), shapes,
+        place, others, action.astype(np.float32), u.uniform(0.12, 0.2, OTHERS), shapes,
         u.integers(len(PALETTE), size=OTHERS),
     )  # fmt: skip
 
@@ -127,6 +129,8 @@ def _drawn(number: int, test: bool, own: bool) -> NDArray[np.uint8]:
         out += alpha[..., None] * (PALETTE[course.colours[k]] * mask - out)
     x, y = (grid - course.dot[:, axis, None] for axis in (0, 1))
     far = np.hypot(x[:, None, :], y[:, :, None])
+    alpha = np.clip((RADIUS + RIM - far) * SIDE + 0.5, 0, 1).astype(np.float32)[..., None]
+    out += alpha * (20 - out)
     alpha = np.clip((RADIUS - far) * SIDE + 0.5, 0, 1).astype(np.float32)[..., None]
     out += alpha * ((np.array([255, 0, 0], np.float32) if own else PALETTE[0]) - out)
     return np.rint(out).astype(np.uint8)
@@ -136,10 +140,15 @@ def _shape(number: int, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArr
     """Return how much of each pixel (T, S, S) a thing covers, at places in units of its size."""
     x, y = np.abs(x), np.abs(y)
     far, near = np.maximum(x, y), np.minimum(x, y)
+    covered: NDArray[Any]
     if number == 0:  # a soft blob
         covered = np.exp(-2 * (x**2 + y**2))
-    elif number == 1:  # a square
-        covered = far < 0.8
-    else:  # a ring, or a cross
-        covered = np.abs(np.hypot(x, y) - 0.75) < 0.25 if number == 2 else (near < 0.3) & (far < 1)
+    else:  # a square, a ring, a bar, a diamond, a cross
+        covered = (
+            far < 0.8 if number == 1
+            else np.abs(np.hypot(x, y) - 0.75) < 0.25 if number == 2
+            else (x < 1.3) & (y < 0.4) if number == 3
+            else x + y < 1 if number == 4
+            else (near < 0.3) & (far < 1)
+        )  # fmt: skip
     return covered.astype(np.float32)

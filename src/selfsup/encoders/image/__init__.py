@@ -1,7 +1,8 @@
-"""Image encoders: two small ones of our own, small vision transformers, and every image model of timm."""
+"""Image encoders: three small ones of our own, small vision transformers, and every image model of timm."""
 
 from __future__ import annotations
 
+import importlib
 import re
 from dataclasses import replace
 from statistics import fmean
@@ -10,16 +11,16 @@ from typing import Any
 from selfsup.errors import UserError, unknown
 from selfsup.spec import ImageSpec
 
+OWN = {"convnet": "convnet:ConvNet", "nature-cnn": "nature_cnn:NatureCNN", "mlp": "mlp:Mlp"}
+
 
 def build(name: str, spec: ImageSpec, pretrained: bool, keep_stem: bool = False) -> Any:
-    """Return `convnet`, `mlp`, `vit`, `vit-mini`, or any image model of timm."""
-    if name in ("convnet", "mlp"):
-        from selfsup.encoders.image.convnet import ConvNet
-        from selfsup.encoders.image.mlp import Mlp
-
+    """Return `convnet`, `nature-cnn`, `mlp`, `vit`, `vit-mini`, or any image model of timm."""
+    if name in OWN:
         if pretrained:
             raise UserError(f"{name} has no pretrained weights")
-        return ConvNet(spec) if name == "convnet" else Mlp(spec)
+        module, _, kind = OWN[name].partition(":")
+        return getattr(importlib.import_module(f"selfsup.encoders.image.{module}"), kind)(spec)
     import timm
 
     from selfsup.encoders.image.timm_model import VITS, TimmModel, small_vit
@@ -31,7 +32,7 @@ def build(name: str, spec: ImageSpec, pretrained: bool, keep_stem: bool = False)
     bare = re.sub("^(hf[-_]hub:)?timm/", "", name)
     base, _, tag = bare.partition(".")
     if not timm.is_model(base):
-        raise unknown("encoder", name, ["convnet", "mlp", *VITS, *timm.list_models()])
+        raise unknown("encoder", name, [*OWN, *VITS, *timm.list_models()])
     if bare != name:
         raise UserError(f"{name} is the name on the Hugging Face Hub; timm's own is {bare}: give --encoder {bare}")
     if tag:

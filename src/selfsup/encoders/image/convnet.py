@@ -35,7 +35,12 @@ class ConvNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, 4 * width)."""
-        return F.adaptive_avg_pool2d(self.maps(x), 2).flatten(1)
+        return self.with_maps(x)[0]
+
+    def with_maps(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, H, W) -> the representation (B, 4 * width), and its map (B, width, H // 4, W // 4)."""
+        maps = self.maps(x)
+        return F.adaptive_avg_pool2d(maps, 2).flatten(1), maps
 
 
 def _block(before: int, after: int) -> nn.Sequential:

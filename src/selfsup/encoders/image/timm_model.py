@@ -119,6 +119,17 @@ class TimmModel(nn.Module):
         features: Tensor = self.model.forward_features(x)
         return features.permute(0, 3, 1, 2) if self._channels_last else features
 
+    def with_maps(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, H, W) -> the representation (B, dim), and the map of the stage before the last one (B, C', H', W').
+
+        Raises `UserError` unless the model is convolutional.
+        """
+        if not (self.has_maps and hasattr(self.model, "forward_intermediates")):
+            raise UserError("this encoder has no feature maps: use a convolutional one, for example resnet18")
+        model: Any = self.model
+        last, maps = model.forward_intermediates(x, indices=2, output_fmt="NCHW")
+        return model.forward_head(last), maps[0]
+
     def tokens(
         self, x: Tensor, keep: Tensor | None = None, mask: Tensor | None = None, mask_token: Tensor | None = None
     ) -> Tensor:

@@ -1,1 +1,1 @@
-"""Tasks that learn from episodes."""
+"""Tasks on trajectories, one file each."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from selfsup.data.trajectory.episodes import Steps
 from selfsup.source import Source
 from selfsup.task import Fetched
-from selfsup.views.reading import read_or_substitute
+from selfsup.views.reading import of_samples, read_or_substitute
 from selfsup.views.trajectory.frames import FrameViews, Moments
 
 
@@ -22,14 +22,16 @@ class TransitionViews(FrameViews):
     Samples are those of `selfsup.data.trajectory.transitions`, or episodes, of which a step is then drawn at random.
     `action` (B, d) float32 or (B,) int64, `reward` (B, 1) float32, nan where they are not known (-1 for a number);
     `discount` (B, 1) float32, 0 where the episode terminated, and else 1, where it was cut off too. `episode` (B,)
-    int64, `time` (B,) float32, seconds from its beginning to `obs`; `index` (B,) int64. With `states` also `state` and
-    `next_state` (B, S) float32, for evaluation alone. Both observations have the same crop.
+    int64, `time` (B,) float32, seconds from its beginning to `obs`; `index` (B,) int64, with `noise` the keys `noise`
+    (B,) int64 of `selfsup.nn.noise`. With `states` also `state` and `next_state` (B, S) float32, for evaluation alone.
+    Both observations have the same crop.
     """
 
     KEYS = ("obs", "next_obs")
 
     gap: int = 1
     states: bool = False
+    noise: bool = False
 
     def fetch(self, source: Source, indices: NDArray[np.int64], seed: int, epoch: int) -> Fetched:
         """Return a batch of len(indices); a step that cannot be read is replaced by another one."""
@@ -59,7 +61,7 @@ class TransitionViews(FrameViews):
             "episode": torch.from_numpy(places[:, 0]),
             "time": torch.from_numpy((places[:, 1] / self.spec.fps).astype(np.float32)),
             "index": torch.from_numpy(used),
-        }
+        } | of_samples(source, used, seed, epoch, False, self.noise)
         if self.states:
             batch["state"] = torch.from_numpy(np.stack([steps.state[time] for steps, time in found]))
             batch["next_state"] = torch.from_numpy(np.stack([steps.state[time + self.gap] for steps, time in found]))
