@@ -287,7 +287,10 @@ def test_named_data_are_recorded_when_they_are_opened(tmp_path: Path, monkeypatc
         with pytest.raises(UserError, match="reacher2 is not recorded yet: selfsup record reacher2"):
             open_data("reacher2")
         recorded_by(_record)
+        if not (child := os.fork()):  # another process of the same run
+            os._exit(len(open_data("reacher2")))
         assert len(open_data("reacher2")) == 10
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 10
     finally:
         recorded_by(_record)
     train, test = open_data("reacher2:train"), open_data("reacher2:test")

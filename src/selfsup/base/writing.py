@@ -100,6 +100,15 @@ def only_here(folder: Path) -> Iterator[None]:
                     folder.rmdir()
 
 
+@contextmanager
+def in_turn(path: Path) -> Iterator[None]:
+    """Wait until no other process is in such a block with the same lock file; the folder of it is there."""
+    with path.open("ab") as file:
+        with contextlib.suppress(OSError):  # of file systems without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 class _Busy(Exception):
     """Another process has the lock."""
 

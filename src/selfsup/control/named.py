@@ -5,15 +5,19 @@ A recording stays below the cache, where `selfsup.data.trajectory.named` finds i
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from selfsup.base.cache import REMEDY
 from selfsup.base.notes import say
+from selfsup.base.writing import in_turn
 from selfsup.control.environments import Environment
 from selfsup.control.record import World, record
 from selfsup.data.trajectory.named import ATARI, recorded_folder
-from selfsup.errors import unknown
+from selfsup.errors import RunFailed, unknown
 
 
 class Recording(NamedTuple):
@@ -43,6 +47,8 @@ def find_recording(name: str) -> Recording | None:
 def record_named(name: str, quiet: bool = False) -> None:
     """Record named data into the cache, where they are not yet there; a killed recording is resumed.
 
+    Of several processes one records, and the others wait for it.
+
     Raises `UserError` for an unknown name, and where what records it is not installed.
     """
     folder, recording = recorded_folder(name), find_recording(name)
@@ -50,11 +56,16 @@ def record_named(name: str, quiet: bool = False) -> None:
         return
     if recording is None:
         raise unknown("recording", name, [*RECORDINGS, f"{ATARI}GAME"])
-    say(f"{name}: {recording.episodes:,} episodes are recorded once, into {folder}")
-    aside = folder.with_name(f".{folder.name}.part")
-    aside.parent.mkdir(parents=True, exist_ok=True)
-    record(
-        aside, lambda: recording.make(**recording.options), recording.episodes, 0, {"name": name}, recording.jpeg,
-        quiet=quiet,
-    )  # fmt: skip
-    os.replace(aside, folder)
+    with contextlib.ExitStack() as stack:
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(in_turn(folder.with_name(f".{folder.name}.lock")))
+        except OSError as error:
+            raise RunFailed(f"cannot write in the cache {folder.parent}: {error.strerror}; {REMEDY}") from error
+        if folder.is_dir():  # another process was faster
+            return
+        say(f"{name}: {recording.episodes:,} episodes are recorded once, into {folder}")
+        aside = folder.with_name(f".{folder.name}.part")
+        make = functools.partial(recording.make, **recording.options)
+        record(aside, make, recording.episodes, 0, {"name": name}, recording.jpeg, quiet=quiet)
+        os.replace(aside, folder)
