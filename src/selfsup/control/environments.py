@@ -129,6 +129,10 @@ class Environment:
         with _named("render"):
             return self.look(observation)
 
+    def square(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return an image (H, W, 3) as frames are, (size, size, 3)."""
+        return _square(pixels, self.size)
+
     def _checked(self, action: Any) -> Any:
         space = self.env.action_space
         if self.action[0] == "discrete":

@@ -91,6 +91,7 @@ class PointRoom(gymnasium.Env):  # type: ignore[misc]
     metadata = {"render_modes": ["rgb_array"], "render_fps": FPS}  # noqa: RUF012 (as Gymnasium has it)
     observation_space = gymnasium.spaces.Box(0, 1, (2,), np.float64)
     action_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+    spec = gymnasium.envs.registration.EnvSpec("PointRoom-v0", max_episode_steps=STEPS)
 
     def __init__(self, name: str = "PointRoom", render_mode: str | None = "rgb_array") -> None:
         self.colours, self.test, self.render_mode = ":colours" in name, name.endswith(":test"), render_mode

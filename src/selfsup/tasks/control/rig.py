@@ -41,13 +41,13 @@ class RIG(Task):
     """
 
     paper = "Nair, Pong et al., 2018"
-    section = "control"
+    section = "control: goals"
     kind = "trajectory"
-    default_encoder = small_encoder = "convnet"
+    default_encoder = small_encoder = "nature-cnn"
     coupled = False
 
     def __init__(
-        self, encoder: Encoder, *, latent_dim: int = 4, beta: float = 1.0, decoder_dim: int = 16
+        self, encoder: Encoder, *, latent_dim: int = 4, beta: float = 1.0, decoder_dim: int = 8
     ) -> None:
         super().__init__(encoder)
         self.beta = beta
