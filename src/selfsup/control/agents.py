@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -58,7 +59,7 @@ class Agent:
         gymnasium, sb3 = need("gymnasium", "control"), need("stable_baselines3", "control")
         logger: Any = need("stable_baselines3.common.logger", "control")
         self.name, self.replay, self.seed, self.batch_size = name, replay, seed, batch_size
-        given = {**AGENTS[name], **(options or {})}
+        given = copy.deepcopy({**AGENTS[name], **(options or {})})  # which SAC changes
         if name == "sac":
             given["target_entropy"] = -float(actions)
         self.model = getattr(sb3, name.upper())(

@@ -125,7 +125,9 @@ class _World:
         low, high = (np.asarray(bound, np.float64).reshape(-1) for bound in (space.low, space.high))
         own = np.clip(low + (action.astype(np.float64) + 1) / 2 * (high - low), low, high)
         try:
-            observation, reward, self.terminated, truncated = self.env.step(own.reshape(space.shape).astype(space.dtype))
+            observation, reward, self.terminated, truncated = self.env.step(
+                own.reshape(space.shape).astype(space.dtype)
+            )
             self._note(observation)
         except Broken as error:
             self.error = error

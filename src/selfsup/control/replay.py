@@ -1,4 +1,4 @@
-"""What an agent with goals learns from: transitions of the shards so far, of which a step takes a function of its seed."""
+"""What an agent with goals learns from: transitions of the shards so far; the batch of a step follows from the seed."""
 
 from __future__ import annotations
 

@@ -38,7 +38,8 @@ def move(places: NDArray[np.float64], actions: NDArray[Any]) -> NDArray[np.float
 
 def in_wall(places: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Return whether balls at (N, 2) touch the wall."""
-    return ((places > WALL[:2] - RADIUS) & (places < WALL[2:] + RADIUS)).all(1)
+    inside = (places > WALL[:2] - RADIUS) & (places < WALL[2:] + RADIUS)
+    return inside[:, 0] & inside[:, 1]
 
 
 def draw(

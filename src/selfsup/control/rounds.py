@@ -6,7 +6,7 @@ far. Whatever is killed, the same command makes the same weights, bit for bit.
     OUT/control.json          what was asked
     OUT/trajectories/         the episodes; the first shard is of random actions
     OUT/encoder/              the run of the encoder, which learned from that shard (`selfsup.run`)
-    OUT/agent.safetensors     networks, optimizers, the entropy coefficient; the digests of the shards; what was measured
+    OUT/agent.safetensors     networks, optimizers, entropy coefficient; the digests of the shards; what was measured
     OUT/result.json           how far the agent ends from goals
 """
 

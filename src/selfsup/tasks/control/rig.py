@@ -22,8 +22,8 @@ class RIG(Task):
     """Infer a latent code of an observation, in which goals are imagined and reached (Nair, Pong et al., 2018).
 
     The β-VAE of section 4.1: the encoder gives the mean μ and the log-variance of q(z|x), the decoder the mean of a
-    normal p(x|z) with unit variance over the normalized pixels. The loss is -E log p(x|z) + `beta` · KL(q || N(0, I)) in
-    nats per observation, without the constant; the reconstruction is summed over pixels, as in `vae`. The
+    normal p(x|z) with unit variance over the normalized pixels. The loss is -E log p(x|z) + `beta` · KL(q || N(0, I))
+    in nats per observation, without the constant; the reconstruction is summed over pixels, as in `vae`. The
     representation is μ.
 
     `selfsup control rig ENV` learns to act with it: goals are drawn from a normal that is fitted to the μ of the data,
@@ -46,9 +46,7 @@ class RIG(Task):
     default_encoder = small_encoder = "nature-cnn"
     coupled = False
 
-    def __init__(
-        self, encoder: Encoder, *, latent_dim: int = 4, beta: float = 1.0, decoder_dim: int = 8
-    ) -> None:
+    def __init__(self, encoder: Encoder, *, latent_dim: int = 4, beta: float = 1.0, decoder_dim: int = 8) -> None:
         super().__init__(encoder)
         self.beta = beta
         self.mean, self.log_variance = nn.Linear(encoder.dim, latent_dim), nn.Linear(encoder.dim, latent_dim)
