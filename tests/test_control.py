@@ -238,7 +238,8 @@ def test_what_is_seen_has_one_scale_and_goals_of_its_own_spread() -> None:
     env = Environment("PointRoom", policy="", size=48)
     (episode,) = play(lambda: env, [(0, 1)], random_actions(2, (3,)))
     assert isinstance(episode, Episode)
-    scene = Scene(episode.frames["render"], episode.state)
+    frames = episode.frames["render"]
+    scene = Scene(frames, episode.state, frames)
     for sees, dim in (("state", 2), ("pixels", 16 * 16 * 3)):
         sight = Sight(sees, None, scene)
         features = sight(scene)
@@ -246,7 +247,7 @@ def test_what_is_seen_has_one_scale_and_goals_of_its_own_spread() -> None:
         assert features.var(0).mean() == pytest.approx(1, rel=1e-3)
         np.testing.assert_allclose(features.mean(0), 0, atol=1e-3)
         assert sight.draw(RNG, 5).shape == (5, dim)
-        one = sight(Scene(scene.frames[7:8], scene.states[7:8]))
+        one = sight(scene.part(slice(7, 8)))
         np.testing.assert_allclose(one[0], features[7], atol=1e-5)
 
 

@@ -17,10 +17,30 @@ Seed = tuple[int, ...]
 
 
 class Scene(NamedTuple):
-    """What is seen, and what is true, in n environments: `frames` (n, H, W, 3) uint8, `states` (n, S) float32."""
+    """What is seen, and what is true, in n environments: `frames` (n, H, W, 3) uint8, `states` (n, S) float32.
+
+    `first` (n, H, W, 3): what was seen at the beginning of the same episodes.
+    """
 
     frames: NDArray[np.uint8]
     states: NDArray[np.float32]
+    first: NDArray[np.uint8]
+
+    def part(self, rows: slice) -> Scene:
+        """Return some of them."""
+        return Scene(self.frames[rows], self.states[rows], self.first[rows])
+
+    @classmethod
+    def joined(cls, scenes: Sequence[Scene]) -> Scene:
+        """Return those of several one after the other."""
+        columns: list[Any] = [np.concatenate(column) for column in zip(*scenes, strict=True)]
+        return cls(*columns)
+
+    @classmethod
+    def of(cls, rows: Sequence[tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8]]]) -> Scene:
+        """Return the scene of one environment each: frame, state, first frame."""
+        columns: list[Any] = [np.stack(column) for column in zip(*rows, strict=True)]
+        return cls(*columns)
 
 
 Act = Callable[[Scene], NDArray[np.float32]]  # actions (n, d) from -1 to 1
@@ -46,7 +66,7 @@ def play(make: Make, seeds: Sequence[Seed], act: Act) -> list[Episode | Broken]:
     worlds = [_World(make(), seed) for seed in seeds]
     try:
         while any(world.runs for world in worlds):
-            actions = act(Scene(*(np.stack(parts) for parts in zip(*(world.now for world in worlds), strict=True))))
+            actions = act(Scene.of([(*world.seen[-1], world.seen[0][0]) for world in worlds]))
             for world, action in zip(worlds, actions, strict=True):
                 world.step(action)
     finally:
@@ -62,23 +82,25 @@ def goals(make: Make, seeds: Sequence[Seed]) -> Scene:
     """
     env = make()
     own = getattr(env.env.unwrapped, "goal_image", None)
+    begun = []
     try:
-        if own is not None:
-            found = []
-            for seed in seeds:
-                env.reset(*seed)
-                found.append((env.square(own()), np.asarray(env.env.unwrapped.goal, np.float32).reshape(-1)))
-            return Scene(*(np.stack(parts) for parts in zip(*found, strict=True)))
+        for seed in seeds:
+            (frame,) = env.frames(env.reset(*seed)).values()
+            goal = (env.square(own()), np.asarray(env.env.unwrapped.goal, np.float32).reshape(-1)) if own else ()
+            begun.append((frame, *goal))
     except Broken as error:
         raise RunFailed(f"no goal could be made: {error}") from error
     finally:
         env.close()
-    seeds, ends = [(*seed, 1) for seed in seeds], []
-    for seed, episode in zip(seeds, play(make, seeds, random_actions(env.action[1], seeds[0])), strict=True):
+    if own:
+        return Scene.of([(goal, state, frame) for frame, goal, state in begun])
+    others = [(*seed, 1) for seed in seeds]
+    ends = []
+    for (frame,), episode in zip(begun, play(make, others, random_actions(env.action[1], others[0])), strict=True):
         if not isinstance(episode, Episode) or episode.state is None:
-            raise RunFailed(f"no goal could be made from {seed}: {episode}")
-        ends.append((next(iter(episode.frames.values()))[-1], episode.state[-1]))
-    return Scene(*(np.stack(parts) for parts in zip(*ends, strict=True)))
+            raise RunFailed(f"no goal could be made: {episode}")
+        ends.append((next(iter(episode.frames.values()))[-1], episode.state[-1], frame))
+    return Scene.of(ends)
 
 
 def random_actions(width: int, seed: Seed) -> Act:
@@ -113,10 +135,6 @@ class _World:
     @property
     def runs(self) -> bool:
         return not (self.error or self.ended)
-
-    @property
-    def now(self) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        return self.seen[-1]
 
     def step(self, action: NDArray[np.float32]) -> None:
         if not self.runs:

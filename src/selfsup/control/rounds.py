@@ -93,7 +93,7 @@ def asked_of(env: str, task: str, options: Mapping[str, Any], **given: Any) -> A
 
 
 def learn(asked: Asked, folder: Path, quiet: bool = False) -> tuple[Distances, Distances, list[tuple[int, float]]]:
-    """Learn to reach goals, or go on where it was stopped.
+    """Learn to reach goals, or resume what was stopped.
 
     Returns the distances of the agent and of random actions, and the ratio after some steps on the way. Raises
     `UserError` for a folder of another request, `RunFailed` where no episode can be played.
@@ -132,8 +132,7 @@ class Learner:
         source = Trajectories(self.shards)
         first = source.take(np.arange(read_shards(self.shards)[0]["episodes"]))
         encoder = self._encoder(first) if asked.sees == "latents" else None
-        parts = [(first.read(index), first.steps(index).state) for index in range(len(first))]
-        scenes = Scene(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+        scenes = Scene.joined([self._scene(first, index) for index in range(len(first))])
         self.unit = np.maximum(scenes.states.std(0), 1e-6)
         self.sight = Sight(asked.sees, encoder, scenes)
         self.replay = Replay(self.sight, asked.seed)
@@ -269,7 +268,7 @@ class Learner:
         played = []
         for index in range(first, first + shards[number]["episodes"]):
             steps, count = source.steps(index), source.extent(index)
-            features = self.sight(Scene(source.read(index), steps.state))
+            features = self.sight(self._scene(source, index))
             actions = unscaled(steps.action[: count - 1], self.space)
             aim = self._aim(int(source.path(index)))
             played.append(Played(features, actions, bool(steps.terminated.any()), aim))
@@ -277,6 +276,11 @@ class Learner:
             self.replay.add(played)
             rows = range(first, first + len(played))
             self.returns = float(np.mean([np.nansum(source.steps(index).reward) for index in rows]))
+
+    def _scene(self, source: Episodes, index: int) -> Scene:
+        """Return all observations of an episode."""
+        frames = source.read(index)
+        return Scene(frames, source.steps(index).state, np.broadcast_to(frames[:1], frames.shape))
 
     def _encoder(self, source: Episodes) -> Any:
         """Return the encoder of the task, trained on the random episodes where it is not yet."""

@@ -31,7 +31,7 @@ class Sight:
         }
         self.raw, self.fitted = raw[sees], sees == "latents"
         chunks = range(0, len(scenes.frames), 256)
-        seen = np.concatenate([self.raw(Scene(*(part[at : at + 256] for part in scenes))) for at in chunks])
+        seen = np.concatenate([self.raw(scenes.part(slice(at, at + 256))) for at in chunks])
         self.mean, self.scale = seen.mean(0), max(float(np.sqrt(seen.var(0).mean())), 1e-6)
         self.seen = (seen - self.mean) / np.float32(self.scale)
         self.std, self.dim = self.seen.std(0), seen.shape[1]
