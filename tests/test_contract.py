@@ -34,7 +34,7 @@ NO_CHANCE = {  # no closed form, and why
         ("byol", "byola", "simsiam", "ijepa", "vjepa"), "the best guess that ignores the input is perfect: a collapse"
     ),
     **dict.fromkeys(
-        ("context_encoder", "data2vec", "data2vec_audio", "denoising", "rig", "simmim", "vae"),
+        ("context_encoder", "data2vec", "data2vec_audio", "cc_rig", "denoising", "rig", "simmim", "vae"),
         "the variance of the targets",
     ),
     "bigan": "4 ln 2 is where both players are equal, and a good end",
@@ -172,6 +172,7 @@ MASKED = {
 OWN = {  # the label is the sample itself, or a part of it
     *(
         "bigan",
+        "cc_rig",
         "colorization",
         "context_encoder",
         "counting",

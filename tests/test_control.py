@@ -85,7 +85,7 @@ def small(env: str = "PointRoom", **options) -> Asked:
         "steps": 130, "episodes": 3, "seed": 0, "sees": "latents", "agent": "td3", "size": 16, "encoder": "nature-cnn",
         "encoder_steps": 2, "batch_size": 16, "agent_options": SMALL,
     }  # fmt: skip
-    asked = asked_of(env, "rig", {"decoder_dim": 4}, **given | options)
+    asked = asked_of(env, options.pop("task", "rig"), {"decoder_dim": 4}, **{"test": env} | given | options)
     return replace(asked, per_round=2 if env == "PointRoom" else 10)
 
 
@@ -153,6 +153,7 @@ def test_the_loss_of_rig_is_that_of_a_vae_summed_over_pixels() -> None:
     source = toy("trajectory")
     task = built("rig", source)
     batch = first_batch(task, source)
+    task.beta = 1.0
     value, metrics, _ = task.loss(batch)
     task.beta = 3.0
     more, _, _ = task.loss(batch)
@@ -190,8 +191,8 @@ def test_an_agent_goes_on_from_its_tensors_to_the_same_bits(name: str) -> None:
 
 
 class Imagined:
-    def draw(self, generator: np.random.Generator, count: int) -> np.ndarray:
-        return np.full((count, 2), 50, np.float32)
+    def draw(self, generator: np.random.Generator, now: np.ndarray) -> np.ndarray:
+        return np.full(now.shape, 50, np.float32)
 
 
 def replay(episodes: int = 4, steps: int = 6) -> Replay:
@@ -246,7 +247,7 @@ def test_what_is_seen_has_one_scale_and_goals_of_its_own_spread() -> None:
         assert features.shape == (51, dim)
         assert features.var(0).mean() == pytest.approx(1, rel=1e-3)
         np.testing.assert_allclose(features.mean(0), 0, atol=1e-3)
-        assert sight.draw(RNG, 5).shape == (5, dim)
+        assert sight.draw(RNG, features[:5]).shape == (5, dim)
         one = sight(scene.part(slice(7, 8)))
         np.testing.assert_allclose(one[0], features[7], atol=1e-5)
 
@@ -266,6 +267,25 @@ def test_episodes_are_the_same_alone_and_beside_others() -> None:
     ends = goals(make, [(0, 1), (0, 2)])
     assert ends.states.shape == (2, 2)
     assert (ends.states[:, 1] == 6).all()
+
+
+def test_goals_of_a_scene_stay_in_it(tmp_path: Path) -> None:
+    learner = Learner(small("PointRoom:colours", task="cc_rig", test="PointRoom:colours:test"), tmp_path / "a", True)
+    (tmp_path / "a").mkdir()
+    learner.begin()
+    source = selfsup.open_data(tmp_path / "a" / "trajectories")
+    scene = learner._scene(source, 0)
+    features = learner.sight(scene)
+    assert features.shape == (51, 12)
+    np.testing.assert_allclose(features[:, 4:], features[:1, 4:].repeat(51, 0), atol=1e-5)  # c
+    assert (features[:, :4].std(0) > 1e-3).all()
+    drawn = learner.sight.draw(RNG, features[:6])
+    np.testing.assert_array_equal(drawn[:, 4:], features[:6, 4:])
+    assert (np.abs(drawn[:, :4] - features[:6, :4]) > 1e-3).all()
+    measured = learner.measure(2, 0)
+    assert measured.start.shape == (2,)
+    with pytest.raises(UserError, match="has other actions or states than PointRoom"):
+        small(test=f"{ME}:Slide")
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -340,7 +360,7 @@ def test_episodes_that_fail_are_dropped_and_where_all_fail_it_ends(tmp_path: Pat
 @pytest.mark.parametrize(
     ("task", "env", "words"),
     [
-        ("rotation", "PointRoom", "rotation is for data of the kind image.*selfsup control takes rig"),
+        ("rotation", "PointRoom", "rotation is for data of the kind image.*selfsup control takes rig, cc_rig"),
         ("rigg", "PointRoom", "unknown task 'rigg'; did you mean 'rig'"),
         ("rig", ".", r"\. is a folder or a file.*selfsup pretrain \. --task rig"),
         ("rig", "test_record:Walk", "has 3 actions to choose from; these agents act with real numbers"),

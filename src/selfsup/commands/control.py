@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 else:
     Target = str  # what the command line can give
 
-TASKS = ("rig",)  # whose latents have goals in them
+TASKS = ("rig", "cc_rig")  # whose latents have goals in them
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Controlled(Printable):
     path: Path
     task: str
     env: str
+    test: str
     sees: str
     steps: int
     distance: float
@@ -47,9 +48,10 @@ class Controlled(Printable):
 
     def __rich__(self) -> str:
         what = f"{self.task}" if self.sees == "latents" else f"{self.sees} in place of {self.task}'s latents"
+        tested = "" if self.test == self.env else f", measured in {self.test}"
         return (
-            f"{self.env}, {what}, {self.steps:,} steps: episodes end at {self.distance:.2f} ± {self.half:.2f} of the "
-            f"distance from the goal that they begin with ({self.episodes} image goals; random actions "
+            f"{self.env}{tested}, {what}, {self.steps:,} steps: episodes end at {self.distance:.2f} ± {self.half:.2f} "
+            f"of the distance from the goal that they begin with ({self.episodes} image goals; random actions "
             f"{self.random:.2f})\n{self.path}"
         )
 
@@ -60,6 +62,7 @@ def control(
     /,
     *,
     steps: int = 15_000,
+    test: str | None = None,
     sees: str = "latents",
     agent: str = "td3",
     out: Target | None = None,
@@ -78,10 +81,11 @@ def control(
     called again after it was stopped or killed, it ends with the same weights. See docs/control.md.
 
     Args:
-        task: The task whose latents have goals in them: rig.
+        task: The task whose latents have goals in them: rig, or cc_rig where scenes differ.
         env: An environment of Gymnasium with actions that are numbers (Reacher-v5), PointRoom, PointRoom:colours,
             module:Class or module:Id of your own.
         steps: Steps that the agent acts, and updates that it makes.
+        test: Another environment, in which it is measured, such as PointRoom:colours:test.
         sees: What agent and reward see: latents; for comparison the true state, or pixels, without an encoder.
         agent: td3 or sac, of Stable-Baselines3.
         out: The folder to write; by default control/TASK-ENV, with what it sees if these are not latents.
@@ -128,7 +132,7 @@ def control(
         raise unknown(f"option of {task}", name, kind.hyperparameters())
     check_ranges(kind, own)
     asked = asked_of(
-        env, task, own, steps=steps, sees=sees, agent=agent, episodes=episodes,
+        env, task, own, test=test or env, steps=steps, sees=sees, agent=agent, episodes=episodes,
         encoder=encoder or kind.default_encoder, encoder_steps=encoder_steps, size=size, batch_size=batch_size,
         seed=seed,
     )  # fmt: skip
@@ -136,7 +140,9 @@ def control(
     folder = user_path(out) if out is not None else Path("control") / name
     ended, chance, history = learn(asked, folder, quiet)
     half = interval((ended.final / ended.start.mean()).tolist()).half
-    return Controlled(folder, task, env, sees, steps, ended.ratio, half, chance.ratio, len(ended.final), tuple(history))
+    return Controlled(
+        folder, task, env, asked.test, sees, steps, ended.ratio, half, chance.ratio, len(ended.final), tuple(history)
+    )
 
 
 learn_control = control  # in Python: `selfsup.control` is the package

@@ -14,8 +14,8 @@ KEPT, IMAGINED = 0.2, 0.5  # of a batch keep the goal that was aimed at, get a n
 class Goals(Protocol):
     """Where imagined goals come from."""
 
-    def draw(self, generator: np.random.Generator, count: int) -> NDArray[np.float32]:
-        """Return goals (count, d) in the space of the features."""
+    def draw(self, generator: np.random.Generator, now: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return a goal (n, d) for each of the features `now` (n, d)."""
 
 
 class Played(NamedTuple):
@@ -70,7 +70,7 @@ class Replay:
         kept, imagined = (int(part * batch_size) for part in (KEPT, KEPT + IMAGINED))
         now = self.rows[pick]
         goals = self.aims[pick].copy()
-        goals[kept:imagined] = self.goals.draw(generator, imagined - kept)
+        goals[kept:imagined] = self.goals.draw(generator, self.seen[now[kept:imagined]])
         ahead = generator.random(batch_size - imagined) * (self.last[pick] - now)[imagined:]
         goals[imagined:] = self.seen[now[imagined:] + 1 + ahead.astype(np.int64)]
         after = self.seen[now + 1]

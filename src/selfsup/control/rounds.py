@@ -53,6 +53,7 @@ class Asked:
 
     task: str
     env: str
+    test: str  # the environment in which it is measured
     steps: int
     episodes: int
     seed: int
@@ -82,12 +83,15 @@ class Distances:
 
 def asked_of(env: str, task: str, options: Mapping[str, Any], **given: Any) -> Asked:
     """Return a checked request. Raises `UserError` for an environment in which the agents cannot act."""
-    world = Environment(env, policy="", size=given["size"])
-    try:
-        check_environment(world)
-        length = world.steps
-    finally:
+    worlds = []
+    for name in (env, given["test"]):
+        world = Environment(name, policy="", size=given["size"])
+        worlds.append(world)
         world.close()
+        check_environment(world)
+    if len({(world.action, world.states) for world in worlds}) > 1:
+        raise UserError(f"{worlds[1].name} has other actions or states than {env}: give another --test")
+    length = worlds[0].steps
     episodes = given.pop("episodes") or -(-OBSERVATIONS // (length + 1))
     return Asked(task, env, episodes=episodes, per_round=max(2, ROUND // length), options=dict(options), **given)
 
@@ -122,6 +126,10 @@ class Learner:
     def make(self) -> Environment:
         """Return a new environment."""
         return Environment(self.asked.env, policy="", size=self.asked.size)
+
+    def make_test(self) -> Environment:
+        """Return a new environment of those in which it is measured."""
+        return Environment(self.asked.test, policy="", size=self.asked.size)
 
     def begin(self) -> None:
         """Collect random episodes, train the encoder on them, and make the agent or load it."""
@@ -226,9 +234,9 @@ class Learner:
         start, final = list[float](), list[float]()
         for at in range(0, count, PER_PLAY):
             seeds = [(self.asked.seed, TRIAL, *which, place) for place in range(at, min(at + PER_PLAY, count))]
-            wanted = goals(self.make, seeds)
+            wanted = goals(self.make_test, seeds)
             act = self._random(TRIAL, *which, at) if random else self._aiming(wanted)
-            for episode, goal in zip(play(self.make, seeds, act), wanted.states, strict=True):
+            for episode, goal in zip(play(self.make_test, seeds, act), wanted.states, strict=True):
                 if isinstance(episode, Episode) and episode.state is not None:
                     start.append(float(np.linalg.norm((episode.state[0] - goal) / self.unit)))
                     final.append(float(np.linalg.norm((episode.state[-1] - goal) / self.unit)))
@@ -245,21 +253,27 @@ class Learner:
         return random_actions(self.about.action[1], (self.asked.seed, *seed))
 
     def _exploring(self, numbers: Sequence[int]) -> Act:
-        """Return the policy of some episodes, each with a goal of its own."""
-        aims = np.stack([self._aim(number) for number in numbers])
+        """Return the policy of some episodes, each with a goal of its own, which is imagined at its beginning."""
         generator = np.random.default_rng([self.asked.seed, NOISE, numbers[0]])
-        return lambda scene: self.agent.act(self._inputs(scene, aims), generator)
+        aims: list[NDArray[np.float32]] = []
 
-    def _aim(self, number: int) -> NDArray[np.float32]:
-        """Return the goal of an episode."""
-        return self.sight.draw(np.random.default_rng([self.asked.seed, AIM, number]), 1)[0]
+        def act(scene: Scene) -> NDArray[np.float32]:
+            now = self.sight(scene)
+            if not aims:
+                aims.append(
+                    np.concatenate([self._aim(number, one[None]) for number, one in zip(numbers, now, strict=True)])
+                )
+            return self.agent.act(np.concatenate([now, aims[0]], 1), generator)
+
+        return act
+
+    def _aim(self, number: int, start: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the goal (1, d) of an episode that begins with features (1, d)."""
+        return self.sight.draw(np.random.default_rng([self.asked.seed, AIM, number]), start)
 
     def _aiming(self, wanted: Scene) -> Act:
         aims = self.sight(wanted)
-        return lambda scene: self.agent.act(self._inputs(scene, aims))
-
-    def _inputs(self, scene: Scene, aims: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.concatenate([self.sight(scene), aims], 1)
+        return lambda scene: self.agent.act(np.concatenate([self.sight(scene), aims], 1))
 
     def _add(self, number: int) -> None:
         """Put the shard of a round into the replay."""
@@ -270,7 +284,7 @@ class Learner:
             steps, count = source.steps(index), source.extent(index)
             features = self.sight(self._scene(source, index))
             actions = unscaled(steps.action[: count - 1], self.space)
-            aim = self._aim(int(source.path(index)))
+            aim = self._aim(int(source.path(index)), features[:1])[0]
             played.append(Played(features, actions, bool(steps.terminated.any()), aim))
         if played:
             self.replay.add(played)

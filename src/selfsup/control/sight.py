@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from selfsup.control.playing import Scene
 from selfsup.views.trajectory.frames import normalized
@@ -20,16 +21,18 @@ class Sight:
     """Features (n, d) float32 of scenes: the mean and the scale of the random episodes are 0 and 1.
 
     The scale is one for all dimensions, so that distances keep their ratios. Goals of `latents` are drawn from a normal
-    that is fitted to each dimension (Nair, Pong et al., 2018, section 4.2), others are what was seen at random.
+    that is fitted to each dimension (Nair, Pong et al., 2018, section 4.2), but that of the scene stays as it is now
+    where the encoder tells it apart (Nair et al., 2019). Other goals are what was seen at random.
     """
 
     def __init__(self, sees: str, encoder: Any, scenes: Scene) -> None:
         raw: dict[str, Callable[[Scene], NDArray[np.float32]]] = {
-            "latents": lambda scene: _encoded(encoder, scene.frames),
+            "latents": lambda scene: _encoded(encoder, scene),
             "state": lambda scene: scene.states,
             "pixels": lambda scene: _coarse(scene.frames),
         }
         self.raw, self.fitted = raw[sees], sees == "latents"
+        self.scene_dim: int = getattr(encoder, "context_dim", 0)
         chunks = range(0, len(scenes.frames), 256)
         seen = np.concatenate([self.raw(scenes.part(slice(at, at + 256))) for at in chunks])
         self.mean, self.scale = seen.mean(0), max(float(np.sqrt(seen.var(0).mean())), 1e-6)
@@ -40,21 +43,23 @@ class Sight:
         """Return the features (n, d)."""
         return ((self.raw(scene) - self.mean) / np.float32(self.scale)).astype(np.float32)
 
-    def draw(self, generator: np.random.Generator, count: int) -> NDArray[np.float32]:
-        """Return imagined goals (count, d)."""
+    def draw(self, generator: np.random.Generator, now: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return an imagined goal for each of the features `now` (n, d)."""
         if not self.fitted:
-            return self.seen[generator.integers(len(self.seen), size=count)]
-        return self.std * generator.standard_normal((count, self.dim), np.float32)
-
-    def latents(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return features (n, d) as the encoder gives them."""
-        return features * np.float32(self.scale) + self.mean
+            return self.seen[generator.integers(len(self.seen), size=len(now))]
+        drawn = self.std * generator.standard_normal(now.shape, np.float32)
+        own = self.dim - self.scene_dim
+        return np.concatenate([drawn[:, :own], now[:, own:]], 1)
 
 
 @torch.no_grad()
-def _encoded(encoder: Any, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-    x = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
-    found: NDArray[np.float32] = encoder(normalized(x, encoder.spec)).float().numpy()
+def _encoded(encoder: Any, scene: Scene) -> NDArray[np.float32]:
+    def tensor(frames: NDArray[np.uint8]) -> Tensor:
+        return normalized(torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2), encoder.spec)
+
+    x = tensor(scene.frames)
+    code = encoder.conditioned(x, tensor(scene.first)) if hasattr(encoder, "conditioned") else encoder(x)
+    found: NDArray[np.float32] = code.float().numpy()
     return found
 
 

@@ -18,6 +18,7 @@ TASKS: dict[str, str] = {
     "bigan": "selfsup.tasks.image.bigan:BiGAN",
     "byol": "selfsup.tasks.image.byol:BYOL",
     "byola": "selfsup.tasks.audio.byola:BYOLA",
+    "cc_rig": "selfsup.tasks.control.cc_rig:CCRIG",
     "colorization": "selfsup.tasks.image.colorization:Colorization",
     "combined": "selfsup.tasks.image.combined:Combined",
     "context_encoder": "selfsup.tasks.image.context_encoder:ContextEncoder",

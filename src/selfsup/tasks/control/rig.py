@@ -46,7 +46,7 @@ class RIG(Task):
     default_encoder = small_encoder = "nature-cnn"
     coupled = False
 
-    def __init__(self, encoder: Encoder, *, latent_dim: int = 4, beta: float = 1.0, decoder_dim: int = 8) -> None:
+    def __init__(self, encoder: Encoder, *, latent_dim: int = 4, beta: float = 2.0, decoder_dim: int = 8) -> None:
         super().__init__(encoder)
         self.beta = beta
         self.mean, self.log_variance = nn.Linear(encoder.dim, latent_dim), nn.Linear(encoder.dim, latent_dim)
