@@ -34,6 +34,7 @@ from selfsup.control.sight import Sight
 from selfsup.data.trajectory import About, Episode, Episodes, Trajectories, write_shards
 from selfsup.data.trajectory.writing import read_shards
 from selfsup.errors import RunFailed, UserError
+from selfsup.evaluation.draws import interval
 from selfsup.pretraining import build, resolve, run
 from selfsup.run import Run, differences
 from selfsup.source import Broken
@@ -121,7 +122,8 @@ class Learner:
         world.close()
         self.updates = asked.per_round * self.length  # of a round
         self.history: list[tuple[int, float]] = []
-        self.returns, self.dropped, self.step, self.loss = float("nan"), 0, 0, float("nan")
+        self.returns: list[float] = []  # of the episodes of the last round, by the environment's own reward
+        self.dropped, self.step, self.loss = 0, 0, float("nan")
 
     def make(self) -> Environment:
         """Return a new environment."""
@@ -162,7 +164,11 @@ class Learner:
         look = max(1, -(-steps // self.updates) // LOOKS)
 
         def told() -> str:
-            parts = [f"{(self.step - first) / (time.monotonic() - began):,.0f} steps/s", f"return {self.returns:.3g}"]
+            mean, half, _ = interval(self.returns)
+            parts = [
+                f"{(self.step - first) / (time.monotonic() - began):,.0f} steps/s",
+                f"return {mean:.3g} ± {half:.2g}",
+            ]
             parts += [f"distance {self.history[-1][1]:.2f} of the start's"] if self.history else []
             parts += [f"loss {self.loss:.3g}", *([f"{self.dropped} episodes dropped"] if self.dropped else [])]
             return " · ".join(parts)
@@ -182,14 +188,17 @@ class Learner:
                         raise RunFailed(f"the loss is {self.loss} at step {self.step + 1}; the last good one is saved")
                     self.step += 1
                     advance(1)
-                    if interruption.signal or time.monotonic() - saved > SAVE_SECONDS:
+                    if interruption.signal and self.step < until:
+                        self.save()
+                        raise Interrupted(interruption.signal, self.step, steps, self.folder)
+                    if time.monotonic() - saved > SAVE_SECONDS and self.step < until:
                         self.save()
                         saved = time.monotonic()
-                    if interruption.signal:
-                        raise Interrupted(interruption.signal, self.step, steps, self.folder)
                 if (number + 1) % look == 0 or until == steps:
                     self.history.append((self.step, self.measure(LOOKED, 1, number).ratio))
                 self.save()
+                if interruption.signal and until < steps:
+                    raise Interrupted(interruption.signal, self.step, steps, self.folder)
 
     def result(self) -> tuple[Distances, Distances, list[tuple[int, float]]]:
         """Measure the agent, and random actions from the same starts."""
@@ -289,7 +298,7 @@ class Learner:
         if played:
             self.replay.add(played)
             rows = range(first, first + len(played))
-            self.returns = float(np.mean([np.nansum(source.steps(index).reward) for index in rows]))
+            self.returns = [float(np.nansum(source.steps(index).reward)) for index in rows]
 
     def _scene(self, source: Episodes, index: int) -> Scene:
         """Return all observations of an episode."""
