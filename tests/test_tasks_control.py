@@ -104,7 +104,11 @@ def test_both_forms_of_dbc_against_a_computation_by_hand() -> None:
 
 def test_the_weight_of_dbc_follows_its_form() -> None:
     source = episodes(4)
-    for given, weight in (({}, 0.5), ({"form": "paper"}, 0.5 / 2500), ({"form": "paper", "latent_dim": 16}, 0.5 / 256)):
+    for given, weight in (
+        ({}, 0.05),
+        ({"form": "paper"}, 0.5 / 2500),
+        ({"form": "paper", "latent_dim": 16}, 0.5 / 256),
+    ):
         assert resolve_task("dbc", source, given)[2]["metric_weight"] == pytest.approx(weight)
         assert make("dbc", **given).metric_weight == pytest.approx(weight)
     assert resolve_task("dbc", source, {"metric_weight": 0.1})[2]["metric_weight"] == 0.1

@@ -48,6 +48,9 @@ PROPOSALS = {
     ),
     "video": Proposal("shuffle_learn", {}, "convnet", "resnet18", "the order of frames is a free label"),
     "audio": Proposal("byola", {}, "audio-cnn", "resnet18", "one sound, changed in two ways, needs no large batches"),
+    "trajectory": Proposal(
+        "stdim", {}, "convnet", "resnet18", "what follows what is a free label, without actions or rewards"
+    ),
     "text": Proposal("bert", {}, "bert-tiny", "bert-mini", "it needs nothing but the texts, and learns in minutes"),
 }  # fmt: skip
 

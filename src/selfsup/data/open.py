@@ -26,7 +26,7 @@ from selfsup.data.audio.melody import Melody
 from selfsup.data.image import Arrays, Files
 from selfsup.data.image.decode import OPTIONAL, SUFFIXES
 from selfsup.data.image.torchvision import open_torchvision
-from selfsup.data.index import HIDDEN, HIDDEN_FILES, LINKS, LOOPS, Found, look_below, pack
+from selfsup.data.index import HIDDEN, HIDDEN_FILES, LINKS, LOOPS, Found, find_files, look_below, pack
 from selfsup.data.labels import LabelsGiven, array_labels, with_labels
 from selfsup.data.npz import npz_names, read_npy, read_npz
 from selfsup.data.objects import open_object
@@ -34,8 +34,12 @@ from selfsup.data.text.open import PREFIX, names_rows, open_hub, open_text, text
 from selfsup.data.trajectory import Trajectories
 from selfsup.data.trajectory.dot import PARTS as DOT
 from selfsup.data.trajectory.dot import Dot
+from selfsup.data.trajectory.lerobot import INFO as LEROBOT
+from selfsup.data.trajectory.lerobot import LeRobot
+from selfsup.data.trajectory.minari import minari_folder, open_minari
 from selfsup.data.trajectory.named import NAMES as RECORDINGS
 from selfsup.data.trajectory.named import names_recording, open_recording
+from selfsup.data.trajectory.npz import NpzEpisodes, is_episode
 from selfsup.data.trajectory.writing import ABOUT
 from selfsup.data.video import decode as video
 from selfsup.data.video.moving import PARTS as MOVING
@@ -90,7 +94,9 @@ def open_data(data: DataGiven, labels: LabelsGiven | None = None) -> Source:
             default), `hf:NAME[:SPLIT[:COLUMN[:LABELS]]]`. Videos: a folder of them, `video:FOLDER` (animated GIF and
             WebP and folders of frames too), `moving[:object|:gravity|:elastic]`, `emoji-anim[:train|:test]`. Sounds: a
             folder of them, `audio:FOLDER` (where it holds others too), `flite[:train|:test]`, `melody[:voice]`.
-            Episodes: a folder that `record` wrote, `dot[:own][:test]`.
+            Episodes: a folder that `record` wrote, one of LeRobot (v3) or Minari, a folder of `.npz` (an episode each:
+            `obs` (n, H, W, C), `action`, `reward`, ...), `dot[:own][:test]`; recorded when they are first opened,
+            `atari:GAME[:train|:test]` and `reacher2[:train|:test]`.
         labels: None (arrays and named data sets keep their own), or an argument of `with_labels`.
 
     Raises:
@@ -214,6 +220,10 @@ def _folder(root: str) -> Source:
     how = opening()
     if os.path.isfile(os.path.join(root, ABOUT)):
         return Trajectories(root)
+    if os.path.isfile(os.path.join(root, LEROBOT)):
+        return LeRobot(root)
+    if (minari := minari_folder(root)) is not None:
+        return open_minari(root, minari)
     images = look_below(root, SUFFIXES, how.follow_links)
     if len(images.files):
         files = Files(root, images.files)
@@ -222,6 +232,9 @@ def _folder(root: str) -> Source:
     videos = look_below(root, video.SUFFIXES, how.follow_links)
     if len(videos.files):
         return Videos(root, videos.files, notes=left_out(root, videos)).windowed(how.window)
+    arrays = find_files(root, [".npz"])
+    if len(arrays) and is_episode(os.path.join(root, os.fsdecode(arrays[0].as_py()))):
+        return NpzEpisodes(root)
     sounds = look_below(root, audio.SUFFIXES, how.follow_links)
     if len(sounds.files):
         return Sounds(root, sounds.files, notes=left_out(root, sounds))
@@ -233,7 +246,8 @@ def _folder(root: str) -> Source:
     told = "; ".join(left_out(root, images)).removeprefix(f"{root}: ")
     looked = " ".join(sorted({*SUFFIXES, *video.SUFFIXES, *audio.SUFFIXES, ".txt"}))
     raise UserError(
-        f"no images below {root!r}, and no videos, sounds or texts (looked for {looked}){'; ' + told if told else ''}"
+        f"no images below {root!r}, and no videos, sounds, episodes or texts (looked for {looked})"
+        f"{'; ' + told if told else ''}"
     )
 
 

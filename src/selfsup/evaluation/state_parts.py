@@ -20,7 +20,7 @@ from selfsup.evaluation.frame_parts import folds_of
 from selfsup.source import Broken, Labels, Source
 from selfsup.spec import TrajectorySpec
 
-MOST = 5000  # observations of a side of the split, or of all folds together, that are used
+MOST = 5000  # observations of a side of the split, or of all folds together, that are used; half of it for classes
 VALUES = 256  # different whole numbers up to which a variable is read as classes
 ENTROPY = 0.6  # of the classes of a variable, as a fraction of that of as many equal ones; below it is left out
 
@@ -72,11 +72,12 @@ class StateParts:
         return train, test[~np.isin(self.frames[test], self.frames[train])]
 
 
-def make_state_parts(data: Source, test: Source | None, spec: Any, seed: int) -> StateParts:
+def make_state_parts(data: Source, test: Source | None, spec: Any, seed: int, most: int = MOST) -> StateParts:
     """Return observations with their states, of which a fifth of the episodes is set aside if there is no `test`.
 
     Where that fifth would be fewer than 50 episodes every one is measured on in turn, by 5-fold cross-validation. At
-    most 5,000 observations to draw labels from and 5,000 to measure on are used, drawn by the seed.
+    `most` observations to draw labels from and as many to measure on are used, drawn by the seed, or half of them where
+    variables are classes: a probe of a hundred classes takes long.
 
     Raises `UserError` for data that are no episodes or have no states, and for episodes that cannot be split.
     """
@@ -87,7 +88,7 @@ def make_state_parts(data: Source, test: Source | None, spec: Any, seed: int) ->
             raise UserError(f"{sources[0].name} has the states {_few(names)}, {other.name} {_few(other.states)}")
     moments, states, folds, frames, broken = [], [], [], [], 0
     for side, source in enumerate(sources):
-        some, state, seen, lost = _used(source, spec, seed)
+        some, state, seen, lost = _used(source, spec, seed, most)
         of_episode = (
             np.full(len(source), side - 1) if test is not None else folds_of(np.arange(len(source)), None, source, seed)
         )
@@ -97,6 +98,8 @@ def make_state_parts(data: Source, test: Source | None, spec: Any, seed: int) ->
         folds.append(of_episode[some.owners])
         broken += lost
     variables, notes = _variables(names, np.concatenate(states))
+    if most == MOST and any(one.classes for one in variables):
+        return make_state_parts(data, test, spec, seed, MOST // 2)
     notes += (f"{broken:,} observations cannot be read, or have a state that is not known: left out",) if broken else ()
     counts = {"asked": sum(int(source.extents.sum()) for source in sources)}
     return StateParts(
@@ -115,11 +118,11 @@ def _with_states(source: Source, spec: Any) -> Episodes:
 
 
 def _used(
-    source: Episodes, spec: TrajectorySpec, seed: int
+    source: Episodes, spec: TrajectorySpec, seed: int, most: int
 ) -> tuple[Instants, NDArray[np.float64], NDArray[np.int64], int]:
     """Return observations drawn by the seed, their states (n, S) and hashes of what is seen (n,), and how many lack."""
     every = observations(source)
-    drawn = np.sort(np.random.default_rng([seed, 2]).permutation(len(every))[:MOST])
+    drawn = np.sort(np.random.default_rng([seed, 2]).permutation(len(every))[:most])
     some = every.take(drawn)
     state = np.full((len(some), len(source.states)), np.nan)
     seen = np.zeros(len(some), np.int64)

@@ -66,7 +66,7 @@ class Trial:
         self.name, self.task, _, source = resolve_task(task, source, hyperparameters)
         if source.kind not in KINDS:
             raise UserError(
-                f"audit looks for cues in {' and '.join(f'{kind}s' for kind in KINDS)}, not in {source.kind}s"
+                f"audit looks for cues in data of the kinds {', '.join(KINDS)}, not of the kind {source.kind}"
             )
         self.cues, self.probe, self.blind = KINDS[source.kind]
         self.spec: Any = make_spec(source, self.task.data_defaults, **about_data)

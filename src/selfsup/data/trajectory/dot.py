@@ -2,15 +2,15 @@
 
 A dot goes where the actions push it; five other things move by themselves. The reward depends on the dot's place alone,
 so that what moves without us is a distractor: bisimulation (Ferns et al., 2004) forgets it. The dot has a colour that
-the others may have too, and is told from them by its shape, or with `:own` a colour channel of its own. In `:test`
-what moves by itself has other shapes.
+the others may have too, and is told from them by its shape, or with `:own` a colour channel of its own (pixels are then
+enough). In `:test` what moves by itself has other shapes.
 """
 
 from __future__ import annotations
 
 import copy
 from functools import lru_cache
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +20,12 @@ from selfsup.data.trajectory.episodes import Episodes, Steps, no_steps
 from selfsup.source import Labels
 
 PARTS = ("dot", "dot:test", "dot:own", "dot:own:test")
-COUNT, LENGTH, SIDE, FPS = {False: 400, True: 100}, 50, 32, 10.0  # episodes by test; observations; pixels
-SHAPES = {False: (0, 4), True: (4, 6)}  # the first, and the one after the last; by test
+COUNT, LENGTH, SIDE, FPS = {False: 400, True: 100}, 25, 32, 10.0  # episodes by test; observations; pixels
 OTHERS = 5  # things that move by themselves
-RIM = 0.05  # of the background's colour, around the dot, by which it differs from a disk of the same colour
-REACH, RADIUS = 0.16, 0.085  # how far the largest action moves the dot, and its size, as fractions of the side
-GOAL = np.array([0.3, 0.4])  # x, y where the reward is largest
-PALETTE = np.array([[255, 220, 90], [90, 220, 255], [255, 90, 220], [220, 255, 220]], np.float32)
+REACH, RADIUS = 0.08, 0.085  # how far the largest action moves the dot, and its size, as fractions of the side
+GOAL = np.array([0.5, 0.5])  # x, y where the reward is largest
+COLOUR, DARKEST = np.array([255, 220, 90], np.float32), 90  # of the dot; of the others: any of no darker channels
+SHAPES = {False: ("blob", "square", "bar", "triangle"), True: ("ring", "cross")}
 QUARTERS = ("top left", "top right", "bottom left", "bottom right")
 
 
@@ -38,14 +37,15 @@ class Course(NamedTuple):
     action: NDArray[np.float32]  # (T, 2) from -1 to 1, nan in the last row
     sizes: NDArray[np.float64]  # (K,)
     shapes: NDArray[np.int64]  # (K,)
-    colours: NDArray[np.int64]  # (K,) of the palette
+    colours: NDArray[np.float32]  # (K, 3)
 
 
 class Dot(Episodes):
     """The generated episodes; see the module. `numbers`: which of them, from which everything about them follows.
 
-    Actions are two real numbers from -1 to 1. The reward of a step is 1 less the distance of the dot from a place,
-    where it comes to be. The label of an episode is the quarter in which the dot is in the middle of it.
+    Actions are two real numbers from -1 to 1. The reward of a step is 1 less the distance of the dot from the middle,
+    before it: a reward alone does not tell on which side the dot is, what the actions do to it does. The label of an
+    episode is the quarter in which the dot is in the middle of it.
     """
 
     cameras, action, fps, shape = ("camera",), ("box", 2), FPS, (SIDE, SIDE)
@@ -92,13 +92,13 @@ def _course(number: int, test: bool) -> Course:
         if t + 1 < LENGTH:
             place[t + 1] = np.clip(place[t] + REACH * action[t], RADIUS, 1 - RADIUS)
     action[-1] = np.nan
-    speed = u.uniform(0.02, 0.05, (OTHERS, 1)) * _direction(u)
+    speed = u.uniform(0.03, 0.1, (OTHERS, 1)) * _direction(u)
     way = u.uniform(0, 2, (OTHERS, 1, 2)) + speed[:, None] * np.arange(LENGTH)[:, None]
     others = 1 - np.abs(way % 2 - 1)  # reflected at the walls
-    shapes = u.integers(*SHAPES[test], size=OTHERS)
+    shapes = u.integers(len(SHAPES[test]), size=OTHERS)
     return Course(
-        place, others, action.astype(np.float32), u.uniform(0.12, 0.2, OTHERS), shapes,
-        u.integers(len(PALETTE), size=OTHERS),
+        place, others, action.astype(np.float32), u.uniform(0.1, 0.18, OTHERS), shapes,
+        u.uniform(DARKEST, 255, (OTHERS, 3)).astype(np.float32),
     )  # fmt: skip
 
 
@@ -111,7 +111,7 @@ def _direction(u: np.random.Generator) -> NDArray[np.float64]:
 def _steps(number: int, test: bool) -> Steps:
     course, steps = _course(number, test), no_steps(LENGTH, Dot.action, len(Dot.states))
     steps.action[:] = course.action
-    steps.reward[:-1] = 1 - np.linalg.norm(course.dot[1:] - GOAL, axis=1)
+    steps.reward[:-1] = 1 - np.linalg.norm(course.dot[:-1] - GOAL, axis=1)
     steps.state[:] = np.concatenate([course.dot[None], course.others]).swapaxes(0, 1).reshape(LENGTH, -1)
     return steps
 
@@ -125,30 +125,26 @@ def _drawn(number: int, test: bool, own: bool) -> NDArray[np.uint8]:
     mask = np.array([0, 1, 1] if own else [1, 1, 1], np.float32)
     for k in range(OTHERS):
         x, y = (grid - course.others[k, :, axis, None] for axis in (0, 1))  # (T, SIDE)
-        alpha = _shape(int(course.shapes[k]), x[:, None, :] / course.sizes[k], y[:, :, None] / course.sizes[k])
-        out += alpha[..., None] * (PALETTE[course.colours[k]] * mask - out)
+        alpha = _shape(SHAPES[test][course.shapes[k]], x[:, None, :] / course.sizes[k], y[:, :, None] / course.sizes[k])
+        out += alpha[..., None] * (course.colours[k] * mask - out)
     x, y = (grid - course.dot[:, axis, None] for axis in (0, 1))
     far = np.hypot(x[:, None, :], y[:, :, None])
-    alpha = np.clip((RADIUS + RIM - far) * SIDE + 0.5, 0, 1).astype(np.float32)[..., None]
-    out += alpha * (20 - out)
     alpha = np.clip((RADIUS - far) * SIDE + 0.5, 0, 1).astype(np.float32)[..., None]
-    out += alpha * ((np.array([255, 0, 0], np.float32) if own else PALETTE[0]) - out)
+    out += alpha * ((np.array([255, 0, 0], np.float32) if own else COLOUR) - out)
     return np.rint(out).astype(np.uint8)
 
 
-def _shape(number: int, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float32]:
+def _shape(name: str, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float32]:
     """Return how much of each pixel (T, S, S) a thing covers, at places in units of its size."""
-    x, y = np.abs(x), np.abs(y)
-    far, near = np.maximum(x, y), np.minimum(x, y)
-    covered: NDArray[Any]
-    if number == 0:  # a soft blob
+    far, near = np.maximum(np.abs(x), np.abs(y)), np.minimum(np.abs(x), np.abs(y))
+    if name == "blob":
         covered = np.exp(-2 * (x**2 + y**2))
-    else:  # a square, a ring, a bar, a diamond, a cross
-        covered = (
-            far < 0.8 if number == 1
-            else np.abs(np.hypot(x, y) - 0.75) < 0.25 if number == 2
-            else (x < 1.3) & (y < 0.4) if number == 3
-            else x + y < 1 if number == 4
-            else (near < 0.3) & (far < 1)
-        )  # fmt: skip
+    elif name == "square":
+        covered = far < 0.8
+    elif name == "bar":
+        covered = (np.abs(x) < 1.2) & (np.abs(y) < 0.35)
+    elif name == "triangle":
+        covered = (y < 0.7) & (np.abs(x) < 0.5 * (y + 1))
+    else:
+        covered = np.abs(np.hypot(x, y) - 0.75) < 0.25 if name == "ring" else (near < 0.3) & (far < 1)
     return covered.astype(np.float32)

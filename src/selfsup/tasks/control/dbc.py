@@ -32,9 +32,10 @@ class DBC(Task):
     √((μᵢ - μᵢ')² + (σᵢ - σᵢ')²). Two models are trained beside it: μ, σ of the next latent from z and the action, which
     have no gradient in the distance, and the reward from that next latent.
 
-    The forms are on different scales, since one squares a sum over units: `metric_weight` is 0.5 for the code's and 0.5
-    / `latent_dim`² for the paper's. Rewards make the distance: where they are all the same it is 0 everywhere, and such
-    data are refused. The metric `std` is that of the latents over the batch: near 0 they have collapsed.
+    The forms are on different scales, since one squares a sum over units: `metric_weight` is 0.05 for the code's (there
+    0.5, of rewards in their own unit) and 0.5 / `latent_dim`² for the paper's. Rewards make the distance: where they
+    are all the same it is 0 everywhere, and such data are refused. The metric `std` is that of the latents over the
+    batch: near 0 they have collapsed.
 
     Batch: `obs`, `next_obs` (B, S·C, H, W) float; `action` (B, A) float or (B,) int64; `reward` (B, 1) float; `noise`
     (B,) int64; `discount`, `episode` and `time` are not used.
@@ -55,7 +56,7 @@ class DBC(Task):
     paper = "Zhang et al., 2021"
     section = "control: rewards"
     kind = "trajectory"
-    default_encoder = small_encoder = "convnet"
+    default_encoder = small_encoder = "nature-cnn"
 
     def __init__(
         self,
@@ -132,7 +133,7 @@ class DBC(Task):
 
 
 def _weight(form: str, latent_dim: int) -> float:
-    return 0.5 if form == "code" else 0.5 / latent_dim**2
+    return 0.05 if form == "code" else 0.5 / latent_dim**2
 
 
 def _huber(x: Tensor) -> Tensor:

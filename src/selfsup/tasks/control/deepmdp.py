@@ -52,7 +52,7 @@ class DeepMDP(Task):
     paper = "Gelada et al., 2019"
     section = "control: rewards"
     kind = "trajectory"
-    default_encoder = small_encoder = "convnet"
+    default_encoder = small_encoder = "nature-cnn"
     coupled = False
 
     def __init__(
@@ -112,7 +112,8 @@ class DeepMDP(Task):
             metrics["reward"] = models.explained(guess, reward)
         if self.lipschitz:
             used = [model for model in (self.dynamics, self.reward) if model is not None]
-            penalty = sum(models.gradient_penalty(model, z, action, batch["noise"]) for model in used)
+            penalties = [models.gradient_penalty(model, z, action, batch["noise"]) for model in used]
+            penalty = torch.stack(penalties).sum()
             value, metrics["penalty"] = value + self.lipschitz * penalty, penalty.detach()
         return Loss(value, metrics)
 

@@ -42,7 +42,7 @@ class Inverse(Task):
     paper = "Agrawal et al., 2016"
     section = "control: actions"
     kind = "trajectory"
-    default_encoder = small_encoder = "convnet"
+    default_encoder = small_encoder = "nature-cnn"
 
     def __init__(self, encoder: Encoder, *, hidden_dim: int = 256) -> None:
         super().__init__(encoder)

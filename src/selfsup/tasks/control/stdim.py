@@ -41,8 +41,7 @@ class STDIM(Task):
     paper = "Anand et al., 2019"
     section = "control: time"
     kind = "trajectory"
-    default_encoder = "nature-cnn"
-    small_encoder = "convnet"
+    default_encoder = small_encoder = "nature-cnn"
     defaults = {"batch_size": 64, "lr": 3e-4}  # noqa: RUF012
 
     def __init__(self, encoder: Encoder) -> None:
