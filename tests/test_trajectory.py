@@ -18,6 +18,7 @@ from selfsup.data.trajectory import Dot, Episode, InMemory, Trajectories, observ
 from selfsup.data.trajectory.writing import About
 from selfsup.encoders import build_encoder
 from selfsup.errors import UserError
+from selfsup.reports.finding import read_sample
 from selfsup.source import Broken, Source
 from selfsup.spec import Clip, TrajectorySpec, read_spec
 from selfsup.views import plain_views, standard_views
@@ -421,3 +422,10 @@ def test_a_query_is_an_image_of_an_observation(images: Path) -> None:
     assert plain_views(spec).fetch(source, np.array([0]), 0, 0).batch["x"].shape == (1, 3, 32, 32)
     with pytest.raises(UserError, match="image"):
         open_query("trajectory", str(path) + ".no")
+
+
+def test_an_episode_is_shown_as_a_clip() -> None:
+    shown = read_sample(episodes(2), 1, 16)
+    assert isinstance(shown, Clip)
+    assert shown.frames.shape[1:] == (16, 16, 3)
+    assert shown.rate > 1

@@ -20,6 +20,7 @@ from selfsup.base.printing import Printable
 from selfsup.commands.suggest import Sample, to_samples, without_labels
 from selfsup.errors import UserError, need
 from selfsup.run import Run
+from selfsup.spec.media import MOVING
 
 if TYPE_CHECKING:
     from socket import socket
@@ -252,7 +253,7 @@ def _shown(source: Source, number: int, side: int) -> tuple[bytes, str] | str | 
     from selfsup.reports.media import player, spectrogram, wav
     from selfsup.spec import Clip, Waveform
 
-    side = min(side, CLIP_SIDE) if source.kind == "video" else side
+    side = min(side, CLIP_SIDE) if source.kind in MOVING else side
     sample = read_sample(source, number, side, 5000 if side > 200 else 150)
     if isinstance(sample, Clip):
         return player(sample, side), "image/webp"

@@ -17,6 +17,7 @@ from rich.text import Text
 from selfsup.base.checks import check_data_numbers, check_new_folder, check_numbers
 from selfsup.base.printing import Printable
 from selfsup.errors import UserError
+from selfsup.spec.media import MOVING
 
 if TYPE_CHECKING:
     from selfsup.source import Source
@@ -158,7 +159,7 @@ def start(
             try:
                 of_spec = source.conform(spec)
                 length = of_spec.extent(index)
-                part = slice(0, None, -(-length // 8) or 1) if source.kind == "video" else None
+                part = slice(0, None, -(-length // 8) or 1) if source.kind in MOVING else None
                 part = slice(0, HEARD * spec.rate) if source.kind == "audio" else part
                 sample = np.asarray(of_spec.read(index, part))
             except Broken as error:

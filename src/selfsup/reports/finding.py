@@ -23,8 +23,9 @@ from selfsup.data.video.decode import about
 from selfsup.reports.media import FRAMES, thinned
 from selfsup.source import Broken, Source
 from selfsup.spec import Clip, Waveform
+from selfsup.spec.media import MOVING
 
-LETTERS = 200  # of a text
+LETTERS, LEAST_FPS = 200, 5.0  # of a text; of an episode
 SECONDS, DECODED = 6.0, 600  # of a video or sound that are shown, and frames of it at most
 Sample = Image.Image | Clip | Waveform | str
 
@@ -83,7 +84,7 @@ def read_sample(source: Source, number: int, side: int, letters: int = LETTERS, 
     try:
         if source.kind == "audio":
             return _sound(source, number)
-        if source.kind == "video":
+        if source.kind in MOVING:
             return _clip(source, number, side, frames)
         sample: Any = source.read(number)
         if isinstance(sample, str):
@@ -99,6 +100,7 @@ def read_sample(source: Source, number: int, side: int, letters: int = LETTERS, 
 def _clip(source: Any, number: int, side: int, frames: int) -> Clip:
     files = isinstance(source, Videos)
     fps = about(source.file(number)).fps if files else source.spec().fps
+    fps = max(fps, LEAST_FPS) if source.kind == "trajectory" else fps  # which may have no clock
     most = max(1, min(source.extent(number) or DECODED, round(SECONDS * fps), DECODED))
     span = slice(0, most, -(-most // frames))
     found = source.read(number, span, side) if files else source.read(number, span)

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+MOVING = ("video", "trajectory")  # kinds of data whose samples are shown as clips
+
 
 @dataclass(frozen=True, eq=False)
 class Clip:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -38,6 +39,7 @@ class Trajectories(Episodes):
 
     def __init__(self, folder: str | Path, name: str | None = None) -> None:
         self.folder, self.name = Path(folder), name or str(folder)
+        self._prefix = os.path.join(folder, "shard-")  # whole strings: thousands are made a second
         about = read_about(self.folder)
         if about is None:
             raise UserError(f"{folder} holds no trajectories.json: it is not a recording")
@@ -66,11 +68,11 @@ class Trajectories(Episodes):
 
     def frames(self, index: int, numbers: NDArray[np.int64], camera: str) -> NDArray[np.uint8]:
         """Return frames (T, H, W, 3) of a camera by their numbers, or raise `Broken`."""
-        file = self._shard(index) / f"camera-{self._recorded.index(camera)}.arrow"
+        shard = self._shard(index)
         try:
-            return _frames(file).read(self._place.rows[index] + numbers)
+            return _frames(shard, self._recorded.index(camera)).read(self._place.rows[index] + numbers)
         except Damaged as error:
-            raise Broken(f"{file.parent.name}: {error}") from None
+            raise Broken(f"{os.path.basename(shard)}: {error}") from None
 
     def steps(self, index: int) -> Steps:
         """Return the rows of an episode. Raises `Broken`."""
@@ -78,8 +80,8 @@ class Trajectories(Episodes):
         whole = _steps(file, self._digests[self._place.shards[index]]["steps.parquet"], self.action, len(self.states))
         return whole.part(slice(first, first + self.extent(index)))
 
-    def _shard(self, index: int) -> Path:
-        return self.folder / f"shard-{self._place.shards[index]:05}"
+    def _shard(self, index: int) -> str:
+        return f"{self._prefix}{self._place.shards[index]:05}"
 
     def path(self, index: int) -> str:
         """Return the number of the episode in its recording."""
@@ -97,8 +99,8 @@ class Trajectories(Episodes):
 
 
 @lru_cache(OPEN)
-def _frames(file: Path) -> Frames:
-    return Frames(file)
+def _frames(shard: str, camera: int) -> Frames:
+    return Frames(Path(shard) / f"camera-{camera}.arrow")
 
 
 def _episodes(file: Path) -> pa.Table:
@@ -109,15 +111,15 @@ def _episodes(file: Path) -> pa.Table:
 
 
 @lru_cache(OPEN)
-def _steps(shard: Path, digest: str, action: tuple[str, int], states: int) -> Steps:
+def _steps(shard: str, digest: str, action: tuple[str, int], states: int) -> Steps:
     """Return the rows of a shard; what it has no column of is empty."""
     try:
-        content = (shard / "steps.parquet").read_bytes()
+        content = Path(shard, "steps.parquet").read_bytes()
         if hashlib.blake2b(content, digest_size=16).hexdigest() != digest:
-            raise Broken(f"{shard.name}: its steps are damaged")
+            raise Broken(f"{os.path.basename(shard)}: its steps are damaged")
         table = pq.read_table(pa.BufferReader(content)).combine_chunks()
     except (OSError, pa.ArrowException):
-        raise Broken(f"{shard.name}: its steps are damaged") from None
+        raise Broken(f"{os.path.basename(shard)}: its steps are damaged") from None
     found: list[Any] = []
     for name, empty in zip(Steps._fields, no_steps(table.num_rows, action, states), strict=True):
         if name not in table.column_names:
