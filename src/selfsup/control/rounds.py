@@ -153,8 +153,12 @@ class Learner:
         if self.checkpoint.exists():
             tensors, about = load_tensors(self.checkpoint)
             self.agent.load(tensors, self.checkpoint)
-            self.step, self.history = step_of(about, self.checkpoint), [tuple(one) for one in about["history"]]
-            if about["shards"] != self._digests()[: len(about["shards"])]:
+            self.step, self.history = (
+                step_of(about, self.checkpoint),
+                [(at, far) for at, far in about.get("history", [])],
+            )
+            known = about.get("shards", [])
+            if not known or known != self._digests()[: len(known)]:
                 raise UserError(f"{self.shards} is not what this agent learned from: give another --out")
         self._add(0)
 
