@@ -35,7 +35,8 @@ NO_CHANCE = {  # no closed form, and why
         ("byol", "byola", "simsiam", "ijepa", "vjepa"), "the best guess that ignores the input is perfect: a collapse"
     ),
     **dict.fromkeys(
-        ("context_encoder", "data2vec", "data2vec_audio", "denoising", "simmim", "vae"), "the variance of the targets"
+        ("context_encoder", "data2vec", "data2vec_audio", "cc_rig", "denoising", "rig", "simmim", "vae"),
+        "the variance of the targets",
     ),
     "bigan": "4 ln 2 is where both players are equal, and a good end",
     "combined": "that of denoising",
@@ -174,12 +175,14 @@ MASKED = {
 OWN = {  # the label is the sample itself, or a part of it
     *(
         "bigan",
+        "cc_rig",
         "colorization",
         "context_encoder",
         "counting",
         "cpc",
         "cpc_audio",
         "denoising",
+        "rig",
         "simcse",
         "split_brain",
         "vae",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from selfsup.commands.audit import audit
     from selfsup.commands.compare import compare
+    from selfsup.commands.control import learn_control
     from selfsup.commands.embed import embed
     from selfsup.commands.evaluate import evaluate
     from selfsup.commands.explore import explore
@@ -34,6 +35,7 @@ __all__ = [
     "explore",
     "export",
     "label",
+    "learn_control",
     "list_tasks",
     "load",
     "open_data",
@@ -50,11 +52,14 @@ _OTHER = {
     "Run": "selfsup.run",
     "load": "selfsup.run",
     "open_data": "selfsup.data.open",
+    "learn_control": "selfsup.commands.control",
     "list_tasks": "selfsup.commands.tasks",
 }
 
 
 def __getattr__(name: str) -> Any:
+    if name == "control":  # the package, for its `features`; the command is `learn_control`
+        return importlib.import_module("selfsup.control")
     if name not in __all__:
         raise AttributeError(f"module 'selfsup' has no attribute {name!r}")
     return getattr(importlib.import_module(_OTHER.get(name, f"selfsup.commands.{name}")), name)

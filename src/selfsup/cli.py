@@ -25,7 +25,7 @@ from selfsup.errors import RunFailed, UserError, unknown
 
 COMMANDS = (
     "demo", "start", "tasks", "show", "pretrain", "audit", "evaluate", "compare", "embed", "search", "explore",
-    "export", "bench", "report", "suggest", "label", "record",
+    "export", "bench", "report", "suggest", "label", "record", "control",
 )  # fmt: skip
 
 

@@ -226,3 +226,13 @@ def sigreg(z: Tensor, directions: Tensor, knots: int = 17, reach: float = 3.0) -
     angle = product(z, directions.to(z.dtype))[:, :, None] * t
     error = (angle.cos().mean(0) - normal).square() + angle.sin().mean(0).square()
     return len(z) * product(error, weight * normal).mean()
+
+
+def normal_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """Return KL(N(mean, exp(log_variance)) || N(0, I)) in nats (N,), of rows (N, d)."""
+    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
+
+
+def normal_nats(guess: Tensor, x: Tensor) -> Tensor:
+    """Return -log N(x; guess, I) in nats (N,), summed over all dimensions but the first, without the constant."""
+    return 0.5 * (guess - x).square().flatten(1).sum(1)

@@ -22,6 +22,7 @@ def _positive(high: float) -> tuple[str, Callable[[Any], bool]]:
 DATA = ("size", "channels")  # options of a kind of data
 NUMBERS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "steps": _whole(1, 10**9),
+    "encoder_steps": _whole(1, 10**9),
     "episodes": _whole(1, 10**7),
     "epochs": _positive(10**6),
     "minutes": _positive(10**6),

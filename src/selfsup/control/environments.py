@@ -38,7 +38,7 @@ class Environment:
 
     Args:
         name: An environment's id, `module:Id` or `module:Class` of your own.
-        policy: `random`, or `module:function` or `module:Class` of your own.
+        policy: `random`, or `module:function` or `module:Class` of your own; "" where `episode` is not called.
         cameras: Names of cameras, of MuJoCo alone; see `selfsup.control.mujoco.Cameras`.
         size: Pixels a side of the frames.
         steps: Steps of an episode, at most; None for the environment's own limit.
@@ -66,7 +66,8 @@ class Environment:
             )
         fps = self.env.metadata.get("render_fps") or 1.0
         self.fps = float(60 / self.env.unwrapped._frameskip if self._is_atari() else fps)
-        self.policy = self._random() if policy == "random" else _load_policy(policy, self.env)
+        if policy:
+            self.policy = self._random() if policy == "random" else _load_policy(policy, self.env)
 
     def close(self) -> None:
         """End the environment."""
@@ -81,25 +82,21 @@ class Environment:
         Raises `Broken` for one in which the environment fails or gives a reward that is not finite.
         """
         generator = np.random.default_rng([seed, number])
-        with _named("reset"):
-            observation, _ = self.env.reset(seed=int(np.random.SeedSequence([seed, number]).generate_state(1)[0]))
+        observation = self.reset(seed, number)
         if (reset := getattr(self.policy, "reset", None)) is not None:
             with _of_policy():
                 reset()
-        seen, states = [self._seen(observation)], [self.state(observation)]
+        seen, states = [self.frames(observation)], [self.state(observation)]
         actions: Any = []
         rewards, terminated = list[float](), False
         while not terminated and len(actions) < self.steps:
             with _of_policy():
                 action = self.policy(observation, generator)
             action = self._checked(action)
-            with _named("step"):
-                observation, reward, terminated, truncated, _ = self.env.step(action)
-                rewards.append(float(reward))
-            if not math.isfinite(rewards[-1]):
-                raise Broken(f"the reward is {rewards[-1]}")
+            observation, reward, terminated, truncated = self.step(action)
+            rewards.append(reward)
             actions.append(action - self.first_action if self.first_action else action)
-            seen.append(self._seen(observation))
+            seen.append(self.frames(observation))
             states.append(self.state(observation))
             if truncated:
                 break
@@ -111,6 +108,30 @@ class Environment:
             truncated=not terminated,
             state=np.stack(states),
         )
+
+    def reset(self, *seed: int) -> Any:
+        """Begin an episode that follows from some numbers, and return the observation. Raises `Broken`."""
+        with _named("reset"):
+            observation, _ = self.env.reset(seed=int(np.random.SeedSequence(seed).generate_state(1)[0]))
+        return observation
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool]:
+        """Act, and return observation, reward, and whether the episode terminated or was truncated. Raises `Broken`."""
+        with _named("step"):
+            observation, reward, terminated, truncated, _ = self.env.step(action)
+            reward = float(reward)
+        if not math.isfinite(reward):
+            raise Broken(f"the reward is {reward}")
+        return observation, reward, bool(terminated), bool(truncated)
+
+    def frames(self, observation: Any) -> dict[str, NDArray[np.uint8]]:
+        """Return what each camera sees now. Raises `Broken`."""
+        with _named("render"):
+            return self.look(observation)
+
+    def square(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return an image (H, W, 3) as frames are, (size, size, 3)."""
+        return _square(pixels, self.size)
 
     def _checked(self, action: Any) -> Any:
         space = self.env.action_space
@@ -125,10 +146,6 @@ class Environment:
         if not right:
             raise RunFailed(f"the policy gives {action!r:.60}, which is not in {space!r:.80}")
         return action
-
-    def _seen(self, observation: Any) -> dict[str, NDArray[np.uint8]]:
-        with _named("render"):
-            return self.look(observation)
 
     def _random(self) -> Policy:
         """Return a policy that draws from the action space, but never action 0 of Atari, as Anand et al. (2019)."""
@@ -200,6 +217,11 @@ def _make(name: str, **options: Any) -> Any:
     """Return an environment. Raises `UserError` for one that is unknown, not installed or cannot be made."""
     prepare()
     gymnasium = need("gymnasium", "control")
+    if name.startswith("PointRoom"):
+        rooms = importlib.import_module("selfsup.control.rooms")
+        if name not in rooms.NAMES:
+            raise unknown("room", name, rooms.NAMES)
+        return rooms.PointRoom(name)
     if name.startswith(("ALE/", "atari:")):
         need("ale_py", "control")
     with contextlib.suppress(ImportError):  # it registers Atari

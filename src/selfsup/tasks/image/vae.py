@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from selfsup.base.distributed import gather
-from selfsup.losses import full
+from selfsup.losses import full, normal_kl, normal_nats
 from selfsup.nn import noise
 from selfsup.nn.coded import Coded
 from selfsup.nn.image.decoder import Decoder
@@ -83,8 +83,7 @@ class VAE(Task):
         x = batch["x"]
         mean, log_variance = self.posterior(x)
         z = mean + (0.5 * log_variance).exp() * noise.normal(batch["noise"], mean.shape[1])
-        reconstruction = 0.5 * (self.decoder(z) - x).square().flatten(1).sum(1)
-        kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
+        reconstruction, kl = normal_nats(self.decoder(z), x), normal_kl(mean, log_variance)
         self.seen = mean.detach()
         metrics = {"reconstruction": reconstruction.detach().mean(), "kl": kl.detach().mean()}
         return Loss((reconstruction + self.beta * kl).mean(), metrics | {"active": self.active.sum()})
@@ -109,7 +108,7 @@ class VAE(Task):
             return [[Panel(image, "input"), Panel(image, "target")] for image in x]
         mean, _ = self.posterior(x)
         reconstruction = self.decoder(mean)
-        errors = (0.5 * (reconstruction - x).square()).flatten(1).sum(1).tolist()
+        errors = normal_nats(reconstruction, x).tolist()
         samples = self.decoder(noise.normal(batch["noise"], mean.shape[1], stream=1))
         return [
             [Panel(image, "input"), Panel(r, f"reconstruction, {error:.0f} nats"), Panel(sample, "sample")]

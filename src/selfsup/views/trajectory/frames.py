@@ -87,7 +87,7 @@ class FrameViews:
 
     def finish(self, batch: Batch) -> Batch:
         """Return float32 observations, normalized by the spec. Floats stay as they are."""
-        return dict(batch) | {key: normalized(batch[key], self.spec) for key in self.KEYS}
+        return dict(batch) | {key: normalized(batch[key], self.spec) for key in self.KEYS if key in batch}
 
     def numbers(self, first: int, last: int) -> NDArray[np.int64]:
         """Return the frames that observations `first` to `last` consist of; before the first one it is repeated."""

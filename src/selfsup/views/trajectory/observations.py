@@ -20,14 +20,16 @@ class ObservationViews(FrameViews):
     """`x` (B, stack · C, H, W), one observation of each episode, or of each span of one.
 
     `at`: `middle` of the sample; `random`, anywhere in it; `start`. Further keys: `index` (B,) int64; with `labels`
-    also `y` (B,) int64; with `noise` the keys `noise` (B,) int64 of `selfsup.nn.noise`.
+    also `y` (B,) int64; with `noise` the keys `noise` (B,) int64 of `selfsup.nn.noise`; with `first` also `first`, the
+    first observation of the same episode, in the same crop.
     """
 
-    KEYS = ("x",)
+    KEYS = ("x", "first")
 
     at: Literal["middle", "random", "start"] = "middle"
     labels: bool = False
     noise: bool = False
+    first: bool = False
 
     def fetch(self, source: Source, indices: NDArray[np.int64], seed: int, epoch: int) -> Fetched:
         """Return a batch of len(indices); a sample that cannot be read is replaced by another one."""
@@ -39,12 +41,16 @@ class ObservationViews(FrameViews):
                 episode, time = moments.drawn(index, 1, seed, epoch)
             else:
                 episode, time = moments.middle(index) if self.at == "middle" else moments.range(index)[:2]
-            return moments.episodes.frames(episode, self.numbers(time, time), moments.episodes.cameras[0])
+            numbers = [self.numbers(at, at) for at in ((time, 0) if self.first else (time,))]
+            return moments.episodes.frames(episode, np.concatenate(numbers), moments.episodes.cameras[0])
 
         for row, wanted in enumerate(indices.tolist()):
             seen, used[row], broken = read_or_substitute(moments.spans, wanted, seed, epoch, read)
             frames.append(seen)
             skipped += broken
-        batch = {"x": self.stacked(self.drawn(frames, used, seed, epoch)), "index": torch.from_numpy(used)}
+        drawn, stack = self.drawn(frames, used, seed, epoch), self.spec.stack
+        batch = {"x": self.stacked(drawn[:, :stack]), "index": torch.from_numpy(used)}
+        if self.first:
+            batch["first"] = self.stacked(np.ascontiguousarray(drawn[:, stack:]))
         batch |= of_samples(source, used, seed, epoch, self.labels, self.noise)
         return Fetched(batch, tuple(skipped))

@@ -1,0 +1,419 @@
+"""Agents learn to reach goals: what a room is, what a batch is, and that nothing but the seed decides."""
+
+import os
+import re
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from stable_baselines3 import SAC
+
+import selfsup
+from selfsup.cli import main
+from selfsup.control import rooms, rounds
+from selfsup.control.agents import Agent
+from selfsup.control.environments import Environment
+from selfsup.control.playing import Scene, goals, play, random_actions
+from selfsup.control.replay import Played, Replay
+from selfsup.control.rounds import Asked, Learner, asked_of, learn
+from selfsup.control.sight import Sight
+from selfsup.data.trajectory import Episode
+from selfsup.errors import RunFailed, UserError
+from selfsup.source import Broken
+from selfsup.train.checkpoint import load_tensors
+from selfsup.views.trajectory.frames import normalized
+from support.sources import toy
+from support.tasks import built, first_batch
+from test_record import Walk
+
+ME = "test_control"
+RNG = np.random.default_rng(0)
+SMALL = {"policy_kwargs": {"net_arch": [8]}}
+
+
+class Slide(Walk):
+    """Its action is a number; after three steps the reward of every second episode is nan."""
+
+    action_space = gymnasium.spaces.Box(-2, 2, (1,), np.float32)
+    failing = False
+
+    def step(self, action):
+        assert self.action_space.contains(action)
+        self.x, self.time = self.x + float(action[0]), self.time + 1
+        broken = self.failing and self.time == 3 and int(self.np_random.integers(2))
+        seen = np.array([self.x, self.time])
+        return seen, float("nan") if broken else 1.0, abs(self.x) > 30, self.time == 6, {}
+
+    def render(self):
+        frame = np.full((24, 24, 3), 40, np.uint8)
+        place = int(np.clip(self.x, 0, 20))
+        frame[8:12, place : place + 4] = 255
+        return frame
+
+
+class Failing(Slide):
+    failing = True
+
+
+class Dying(Slide):
+    def step(self, action):
+        raise RuntimeError("the motor is hot")
+
+
+class Unbounded(Slide):
+    action_space = gymnasium.spaces.Box(-np.inf, np.inf, (1,), np.float32)
+
+
+class Blind(Slide):
+    def render(self):
+        return None
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure few episodes."""
+    monkeypatch.setattr(rounds, "TRIED", 3)
+    monkeypatch.setattr(rounds, "LOOKED", 2)
+
+
+def small(env: str = "PointRoom", **options) -> Asked:
+    given = {
+        "steps": 130, "episodes": 3, "seed": 0, "sees": "latents", "agent": "td3", "size": 16, "encoder": "nature-cnn",
+        "encoder_steps": 2, "batch_size": 16, "agent_options": SMALL,
+    }  # fmt: skip
+    asked = asked_of(env, options.pop("task", "rig"), {"decoder_dim": 4}, **{"test": env} | given | options)
+    return replace(asked, per_round=2 if env == "PointRoom" else 10)
+
+
+def test_balls_go_round_the_wall_and_not_through_it() -> None:
+    places = rooms.free_places(RNG, 500)
+    for _ in range(40):
+        before = places
+        places = rooms.move(places, RNG.uniform(-1.5, 1.5, places.shape))
+        assert not rooms.in_wall(places).any()
+        assert (np.abs(places - before) <= rooms.REACH + 1e-9).all()
+        assert ((places >= rooms.RADIUS) & (places <= 1 - rooms.RADIUS)).all()
+    left = np.array([[0.2, 0.2]])
+    for _ in range(30):  # against the wall
+        left = rooms.move(left, np.array([[1.0, 0.0]]))
+    assert left[0, 0] < rooms.WALL[0]
+    for action in [(0, 1)] * 15 + [(1, 0)] * 12:
+        left = rooms.move(left, np.array([action]))
+    assert left[0, 0] > rooms.WALL[2]
+
+
+def test_a_room_shows_its_ball_where_it_is() -> None:
+    places = rooms.free_places(RNG, 20)
+    images = rooms.draw(places).astype(np.int64)
+    blue = images[..., 2] > 150
+    for place, mask in zip(places, blue, strict=True):
+        down, across = np.nonzero(mask)
+        np.testing.assert_allclose([across.mean(), down.mean()], place * rooms.SIDE - 0.5, atol=0.6)
+    one = rooms.draw(places[3:4])
+    np.testing.assert_array_equal(one[0], images[3])
+    coloured = rooms.draw(places[:2], np.array([[255, 0, 0], [0, 255, 0]]), np.array([[9, 9, 9], [0, 0, 255]]))
+    assert (coloured[0] == [255, 0, 0]).all(-1).sum() > 10
+    assert (coloured[1] == [0, 255, 0]).all(-1).sum() > 10
+
+
+def test_rooms_are_environments_of_gymnasium() -> None:
+    env = rooms.PointRoom("PointRoom:colours")
+    observation, info = env.reset(seed=3)
+    again, same = env.reset(seed=3)
+    np.testing.assert_array_equal(observation, again)
+    np.testing.assert_array_equal(info["ball"], same["ball"])
+    assert env.observation_space.contains(observation)
+    assert np.linalg.norm(observation - info["goal"]) >= rooms.FAR
+    after, reward, terminated, truncated, _ = env.step(np.array([1, 0], np.float32))
+    assert reward == pytest.approx(-np.linalg.norm(after - info["goal"]))
+    assert not terminated
+    assert not truncated
+    assert (env.goal_image() != env.render()).any()
+    hues = {name: [rooms.PointRoom(name).reset(seed=k)[1]["wall"] for k in range(30)] for name in rooms.NAMES[1:]}
+    red, green, blue = np.array(hues["PointRoom:colours:test"]).T
+    assert ((green < red) | (green < blue)).all()  # hues of violet and pink alone
+    with pytest.raises(UserError, match="did you mean 'PointRoom:colours'"):
+        Environment("PointRoom:colour")
+
+
+def test_rooms_are_recorded(tmp_path: Path) -> None:
+    done = selfsup.record("PointRoom:colours", out=tmp_path / "a", episodes=2, size=48, quiet=True)
+    assert (done.observations, done.action) == (102, ("box", 2))
+    source = selfsup.open_data(tmp_path / "a")
+    frames, state = source.read(0), source.steps(0).state
+    assert frames.shape == (51, 48, 48, 3)
+    assert len(np.unique(state[:, 0])) > 20
+
+
+def test_the_loss_of_rig_is_that_of_a_vae_summed_over_pixels() -> None:
+    source = toy("trajectory")
+    task = built("rig", source)
+    batch = first_batch(task, source)
+    task.beta = 1.0
+    value, metrics, _ = task.loss(batch)
+    task.beta = 3.0
+    more, _, _ = task.loss(batch)
+    torch.testing.assert_close(value.detach(), metrics["reconstruction"] + metrics["kl"])
+    torch.testing.assert_close(more.detach(), metrics["reconstruction"] + 3 * metrics["kl"])
+    x = batch["x"]
+    assert metrics["reconstruction"] > 0.1 * x[0].numel()  # a mean over pixels is about 0.5
+    torch.testing.assert_close(task.representation()(x), task.posterior(x)[0])
+
+
+@pytest.mark.parametrize("name", ["td3", "sac"])
+def test_an_agent_goes_on_from_its_tensors_to_the_same_bits(name: str) -> None:
+    def learned(first: int, last: int, start: dict[str, torch.Tensor] | None = None) -> Agent:
+        agent = Agent(name, 4, 2, replay(), 0, 16, SMALL)
+        if start:
+            agent.load(start, "here")
+        for step in range(first, last):
+            losses = agent.update(step)
+        assert np.isfinite(losses["critic_loss"])
+        return agent
+
+    whole, half = learned(0, 7), learned(0, 3)
+    torch.manual_seed(99)  # nothing of the state of others
+    resumed = learned(3, 7, {key: tensor.clone() for key, tensor in half.tensors().items()})
+    assert whole.tensors().keys() == resumed.tensors().keys()
+    for key, tensor in whole.tensors().items():
+        assert torch.equal(tensor, resumed.tensors()[key]), key
+    assert any(not torch.equal(tensor, whole.tensors()[key]) for key, tensor in half.tensors().items())
+    x = RNG.standard_normal((3, 4)).astype(np.float32)
+    assert np.array_equal(whole.act(x), resumed.act(x))
+    assert not np.array_equal(whole.act(x), whole.act(x, np.random.default_rng(0)))
+    assert np.array_equal(whole.act(x, np.random.default_rng(0)), resumed.act(x, np.random.default_rng(0)))
+    with pytest.raises(UserError, match="does not fit"):
+        Agent(name, 6, 2, replay(), 0, 16, SMALL).load(whole.tensors(), "there")
+
+
+class Imagined:
+    def draw(self, generator: np.random.Generator, now: np.ndarray) -> np.ndarray:
+        return np.full(now.shape, 50, np.float32)
+
+
+def replay(episodes: int = 4, steps: int = 6) -> Replay:
+    """Features are the number of the episode, and the time."""
+    found = Replay(Imagined(), 0)
+    for first in (0, episodes // 2):
+        found.add(
+            [
+                Played(
+                    np.stack([np.full(steps + 1, k), np.arange(steps + 1)], 1).astype(np.float32),
+                    np.full((steps, 2), k / 10, np.float32), k == 1, np.array([-k, -1], np.float32),
+                )
+                for k in range(first, first + episodes // 2)
+            ]
+        )  # fmt: skip
+    return found
+
+
+def test_goals_are_relabelled_and_rewards_follow() -> None:
+    memory = replay()
+    memory.step = 5
+    batch = memory.sample(400)
+    now, goal = batch.observations.numpy()[:, :2], batch.observations.numpy()[:, 2:]
+    after = batch.next_observations.numpy()
+    np.testing.assert_array_equal(after[:, 2:], goal)
+    np.testing.assert_array_equal(after[:, :2], now + np.array([0, 1]))
+    kept, imagined = goal[:, 1] == -1, goal[:, 0] == 50
+    later = ~kept & ~imagined
+    assert (kept.sum(), imagined.sum(), later.sum()) == (80, 200, 120)
+    np.testing.assert_array_equal(goal[kept, 0], -now[kept, 0])
+    np.testing.assert_array_equal(goal[later, 0], now[later, 0])  # of the same episode
+    assert (goal[later, 1] > now[later, 1]).all()
+    assert (goal[later, 1] <= 6).all()
+    far = np.linalg.norm(after[:, :2] - goal, axis=1) / np.sqrt(2)
+    np.testing.assert_allclose(batch.rewards.numpy()[:, 0], -far, rtol=1e-6)
+    np.testing.assert_array_equal(batch.dones.numpy()[:, 0], (now[:, 0] == 1) & (now[:, 1] == 5))
+    np.testing.assert_allclose(batch.actions.numpy()[:, 0], now[:, 0] / 10, rtol=1e-6)
+    assert torch.equal(memory.sample(400).observations, batch.observations)
+    memory.step = 6
+    assert not torch.equal(memory.sample(400).observations, batch.observations)
+
+
+def test_what_is_seen_has_one_scale_and_goals_of_its_own_spread() -> None:
+    env = Environment("PointRoom", policy="", size=48)
+    (episode,) = play(lambda: env, [(0, 1)], random_actions(2, (3,)))
+    assert isinstance(episode, Episode)
+    frames = episode.frames["render"]
+    scene = Scene(frames, episode.state, frames)
+    for sees, dim in (("state", 2), ("pixels", 16 * 16 * 3)):
+        sight = Sight(sees, None, scene)
+        features = sight(scene)
+        assert features.shape == (51, dim)
+        assert features.var(0).mean() == pytest.approx(1, rel=1e-3)
+        np.testing.assert_allclose(features.mean(0), 0, atol=1e-3)
+        assert sight.draw(RNG, features[:5]).shape == (5, dim)
+        one = sight(scene.part(slice(7, 8)))
+        np.testing.assert_allclose(one[0], features[7], atol=1e-5)
+
+
+def test_episodes_are_the_same_alone_and_beside_others() -> None:
+    make = lambda: Environment(f"{ME}:Slide", policy="", size=16)  # noqa: E731
+    still = lambda scene: np.full((len(scene.frames), 1), 0.5, np.float32)  # noqa: E731
+    together = play(make, [(0, k) for k in range(3)], still)
+    (alone,) = play(make, [(0, 2)], still)
+    np.testing.assert_array_equal(together[2].state, alone.state)
+    assert alone.action.tolist() == [[1.0]] * 6  # from -2 to 2
+    assert alone.truncated
+    broken = play(lambda: Environment(f"{ME}:Failing", policy="", size=16), [(0, k) for k in range(6)], still)
+    told = {str(one) for one in broken if isinstance(one, Broken)}
+    assert told == {"the reward is nan"}
+    assert any(isinstance(one, Episode) for one in broken)
+    ends = goals(make, [(0, 1), (0, 2)])
+    assert ends.states.shape == (2, 2)
+    assert (ends.states[:, 1] == 6).all()
+
+
+def test_goals_of_a_scene_stay_in_it(tmp_path: Path) -> None:
+    learner = Learner(small("PointRoom:colours", task="cc_rig", test="PointRoom:colours:test"), tmp_path / "a", True)
+    (tmp_path / "a").mkdir()
+    learner.begin()
+    source = selfsup.open_data(tmp_path / "a" / "trajectories")
+    scene = learner._scene(source, 0)
+    features = learner.sight(scene)
+    assert features.shape == (51, 12)
+    np.testing.assert_allclose(features[:, 4:], features[:1, 4:].repeat(51, 0), atol=1e-5)  # c
+    assert (features[:, :4].std(0) > 1e-3).all()
+    drawn = learner.sight.draw(RNG, features[:6])
+    np.testing.assert_array_equal(drawn[:, 4:], features[:6, 4:])
+    assert (np.abs(drawn[:, :4] - features[:6, :4]) > 1e-3).all()
+    measured = learner.measure(2, 0)
+    assert measured.start.shape == (2,)
+    with pytest.raises(UserError, match="has other actions or states than PointRoom"):
+        small(test=f"{ME}:Slide")
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_tensors(folder / "agent.safetensors")[0]
+
+
+@pytest.mark.parametrize("env", ["PointRoom", f"{ME}:Slide"])
+def test_killed_in_either_phase_it_ends_with_the_same_weights(env: str, tmp_path: Path) -> None:
+    asked = small(env)
+    whole = learn(asked, tmp_path / "whole", quiet=True)
+    killed = tmp_path / "killed"
+
+    def child(collecting: bool) -> None:
+        calls = 0
+
+        def dying(original, at):
+            def call(*arguments, **options):
+                nonlocal calls
+                calls += 1
+                if calls == at:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return original(*arguments, **options)
+
+            return call
+
+        if collecting:  # in an episode of the first round; the random ones are whole by then
+            Agent.act = dying(Agent.act, 4)
+        else:
+            Agent.update = dying(Agent.update, 40 if env == "PointRoom" else 90)
+        learn(asked, killed, quiet=True)
+        os._exit(0)
+
+    for collecting in (True, False):
+        if not (pid := os.fork()):
+            child(collecting)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    assert not (killed / "result.json").exists()
+    again = learn(asked, killed, quiet=True)
+    for key, tensor in weights(tmp_path / "whole").items():
+        assert torch.equal(tensor, weights(killed)[key]), key
+    assert again[0].final.tolist() == whole[0].final.tolist()
+    assert again[2] == whole[2]
+    for shard in sorted((tmp_path / "whole" / "trajectories").glob("shard-*")):
+        other = killed / "trajectories" / shard.name
+        assert (shard / "shard.json").read_bytes() == (other / "shard.json").read_bytes()
+
+
+def test_a_folder_of_another_request_or_with_other_shards_is_refused(tmp_path: Path) -> None:
+    asked = small(f"{ME}:Slide", sees="state", steps=60)
+    learn(asked, tmp_path / "a", quiet=True)
+    with pytest.raises(UserError, match=r"learns something else .seed: 0 here, 1 requested"):
+        learn(replace(asked, seed=1), tmp_path / "a", quiet=True)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "notes.txt").touch()
+    with pytest.raises(UserError, match="is not empty"):
+        learn(asked, tmp_path / "b", quiet=True)
+    shard = tmp_path / "a" / "trajectories" / "shard-00001" / "shard.json"
+    shard.write_text(shard.read_text().replace('"camera-0.arrow": "', '"camera-0.arrow": "0'))
+    with pytest.raises(UserError, match="is not what this agent learned from"):
+        Learner(asked, tmp_path / "a", quiet=True).begin()
+
+
+def test_episodes_that_fail_are_dropped_and_where_all_fail_it_ends(tmp_path: Path) -> None:
+    learner = Learner(small(f"{ME}:Failing", sees="state", episodes=8), tmp_path / "a", True)
+    (tmp_path / "a").mkdir()
+    learner.begin()
+    assert 0 < learner.dropped < 8
+    with pytest.raises(RunFailed, match="none of 3 episodes could be played: step fails: RuntimeError: the motor"):
+        learn(small(f"{ME}:Dying"), tmp_path / "b", quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("task", "env", "words"),
+    [
+        ("rotation", "PointRoom", "rotation is for data of the kind image.*selfsup control takes rig, cc_rig"),
+        ("rigg", "PointRoom", "unknown task 'rigg'; did you mean 'rig'"),
+        ("rig", ".", r"\. is a folder or a file.*selfsup pretrain \. --task rig"),
+        ("rig", "test_record:Walk", "has 3 actions to choose from; these agents act with real numbers"),
+        ("rig", f"{ME}:Unbounded", "have no bounds"),
+        ("rig", f"{ME}:Blind", "renders None.*nothing to see"),
+        ("rig", "PointRoom --beta -1", "beta"),
+        ("rig", "PointRoom --sees sounds", "unknown sight 'sounds'"),
+        ("rig", "PointRoom --agent ppo", "unknown agent 'ppo'"),
+    ],
+)
+def test_what_cannot_be_controlled_is_one_line(
+    task: str, env: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["control", task, *env.split(), "--out", str(tmp_path / "a")]) == 2
+    told = capsys.readouterr().err
+    assert re.search(words, told), told
+    assert told.count("\n") == 1
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_replay_that_is_larger_than_the_disk_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"the episodes take up to [\d,.]+ GiB"):
+        learn(small(steps=10**9), tmp_path / "a", quiet=True)
+
+
+def test_the_command_says_how_far_from_goals_episodes_end(tmp_path: Path) -> None:
+    options = {
+        "steps": 40, "episodes": 3, "size": 16, "encoder_steps": 2, "batch_size": 16, "decoder_dim": 4,
+        "out": tmp_path / "a", "quiet": True,
+    }  # fmt: skip
+    done = selfsup.learn_control("rig", f"{ME}:Slide", **options)
+    assert "of the distance from the goal" in done.__rich__()
+    assert done.as_json()["distance"] == done.distance > 0
+    assert selfsup.learn_control("rig", f"{ME}:Slide", **options).as_json() == done.as_json()  # it is there
+
+
+def test_an_encoder_of_ours_in_stable_baselines3(tmp_path: Path) -> None:
+    options = {"size": 16, "decoder_dim": 4, "steps": 1, "batch_size": 8}
+    run = selfsup.pretrain("dot", task="rig", encoder="nature-cnn", out=tmp_path / "run", quiet=True, **options)
+    kwargs = selfsup.control.features(run.folder)
+
+    class Seen(gymnasium.Env):
+        observation_space = gymnasium.spaces.Box(0, 255, (16, 16, 3), np.uint8)
+        action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+
+    agent = SAC("CnnPolicy", Seen(), policy_kwargs=kwargs, buffer_size=1, device="cpu")
+    frame = RNG.integers(0, 255, (16, 16, 3), np.uint8)
+    agent.predict(frame)
+    extractor = agent.actor.features_extractor
+    assert not any(parameter.requires_grad for parameter in extractor.parameters())
+    pixels = torch.from_numpy(frame).permute(2, 0, 1)[None].float() / 255
+    wanted = run.load()(normalized((pixels * 255).to(torch.uint8), run.spec))
+    torch.testing.assert_close(extractor(pixels), wanted, rtol=1e-4, atol=1e-4)
+    Seen.observation_space = gymnasium.spaces.Box(0, 255, (36, 36, 3), np.uint8)
+    with pytest.raises(UserError, match="takes observations of the shape"):
+        SAC("CnnPolicy", Seen(), policy_kwargs=kwargs, buffer_size=1, device="cpu")
