@@ -106,8 +106,8 @@ def test_the_weight_of_dbc_follows_its_form() -> None:
     source = episodes(4)
     for given, weight in (
         ({}, 0.05),
-        ({"form": "paper"}, 0.5 / 2500),
-        ({"form": "paper", "latent_dim": 16}, 0.5 / 256),
+        ({"form": "paper"}, 0.05 / 2500),
+        ({"form": "paper", "latent_dim": 16}, 0.05 / 256),
     ):
         assert resolve_task("dbc", source, given)[2]["metric_weight"] == pytest.approx(weight)
         assert make("dbc", **given).metric_weight == pytest.approx(weight)

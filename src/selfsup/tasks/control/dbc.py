@@ -33,7 +33,7 @@ class DBC(Task):
     have no gradient in the distance, and the reward from that next latent.
 
     The forms are on different scales, since one squares a sum over units: `metric_weight` is 0.05 for the code's (there
-    0.5, of rewards in their own unit) and 0.5 / `latent_dim`² for the paper's. Rewards make the distance: where they
+    0.5, of rewards in their own unit) and 0.05 / `latent_dim`² for the paper's. Rewards make the distance: where they
     are all the same it is 0 everywhere, and such data are refused. The metric `std` is that of the latents over the
     batch: near 0 they have collapsed.
 
@@ -133,7 +133,7 @@ class DBC(Task):
 
 
 def _weight(form: str, latent_dim: int) -> float:
-    return 0.05 if form == "code" else 0.5 / latent_dim**2
+    return 0.05 if form == "code" else 0.05 / latent_dim**2
 
 
 def _huber(x: Tensor) -> Tensor:
