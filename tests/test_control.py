@@ -360,7 +360,7 @@ def test_episodes_that_fail_are_dropped_and_where_all_fail_it_ends(tmp_path: Pat
 @pytest.mark.parametrize(
     ("task", "env", "words"),
     [
-        ("rotation", "PointRoom", "rotation is for data of the kind image.*selfsup control takes rig, cc_rig"),
+        ("rotation", "PointRoom", "rotation is for data of the kind image.*selfsup control takes cc_rig, rig"),
         ("rigg", "PointRoom", "unknown task 'rigg'; did you mean 'rig'"),
         ("rig", ".", r"\. is a folder or a file.*selfsup pretrain \. --task rig"),
         ("rig", "test_record:Walk", "has 3 actions to choose from; these agents act with real numbers"),

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 else:
     Target = str  # what the command line can give
 
-TASKS = ("rig", "cc_rig")  # whose latents have goals in them
-
 
 @dataclass(frozen=True)
 class Controlled(Printable):
@@ -107,7 +105,7 @@ def control(
     from selfsup.control.sight import SEES
     from selfsup.data import split_options
     from selfsup.evaluation.draws import interval
-    from selfsup.tasks import find_task
+    from selfsup.tasks import TASKS, find_task
     from selfsup.tasks.options import check_ranges
 
     check_numbers(steps=steps, episodes=episodes, encoder_steps=encoder_steps, batch_size=batch_size, seed=seed)
@@ -115,10 +113,11 @@ def control(
         if given not in known:
             raise unknown(what, given, known)
     kind = find_task(task)
-    if task not in TASKS:
+    if not getattr(kind, "imagines_goals", False):
+        able = [name for name in TASKS if getattr(find_task(name), "imagines_goals", False)]
         raise UserError(
             f"{task} is for data of the kind {kind.kind}, and has no goals to act for: selfsup control takes "
-            f"{', '.join(TASKS)}; selfsup pretrain learns without acting"
+            f"{', '.join(able)}; selfsup pretrain learns without acting"
         )
     if os.path.exists(env):
         raise UserError(

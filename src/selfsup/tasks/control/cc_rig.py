@@ -45,6 +45,7 @@ class CCRIG(Task):
 
     paper = "Nair et al., 2019"
     section = "control: goals"
+    imagines_goals = True  # which an agent can learn to reach: `selfsup control`
     kind = "trajectory"
     default_encoder = small_encoder = "nature-cnn"
     coupled = False

@@ -42,6 +42,7 @@ class RIG(Task):
 
     paper = "Nair, Pong et al., 2018"
     section = "control: goals"
+    imagines_goals = True  # which an agent can learn to reach: `selfsup control`
     kind = "trajectory"
     default_encoder = small_encoder = "nature-cnn"
     coupled = False
