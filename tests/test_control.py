@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -288,10 +289,20 @@ def test_goals_of_a_scene_stay_in_it(tmp_path: Path) -> None:
         small(test=f"{ME}:Slide")
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """A forked process has none of its parent's threads, and waits for them for ever."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_tensors(folder / "agent.safetensors")[0]
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("env", ["PointRoom", f"{ME}:Slide"])
 def test_killed_in_either_phase_it_ends_with_the_same_weights(env: str, tmp_path: Path) -> None:
     asked = small(env)
