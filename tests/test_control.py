@@ -26,7 +26,7 @@ from selfsup.data.trajectory import Episode
 from selfsup.errors import RunFailed, UserError
 from selfsup.source import Broken
 from selfsup.train.checkpoint import load_tensors
-from selfsup.views.trajectory.frames import normalized
+from selfsup.views.reading import normalized
 from support.sources import toy
 from support.tasks import built, first_batch
 from test_record import Walk
@@ -423,7 +423,7 @@ def test_an_encoder_of_ours_in_stable_baselines3(tmp_path: Path) -> None:
     extractor = agent.actor.features_extractor
     assert not any(parameter.requires_grad for parameter in extractor.parameters())
     pixels = torch.from_numpy(frame).permute(2, 0, 1)[None].float() / 255
-    wanted = run.load()(normalized((pixels * 255).to(torch.uint8), run.spec))
+    wanted = run.load()(normalized((pixels * 255).to(torch.uint8), run.spec.image))
     torch.testing.assert_close(extractor(pixels), wanted, rtol=1e-4, atol=1e-4)
     Seen.observation_space = gymnasium.spaces.Box(0, 255, (36, 36, 3), np.uint8)
     with pytest.raises(UserError, match="takes observations of the shape"):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from selfsup.control.playing import Scene
-from selfsup.views.trajectory.frames import normalized
+from selfsup.views.reading import normalized
 
 SEES = ("latents", "state", "pixels")
 COARSE = 16  # pixels a side of what the agent sees without an encoder
@@ -55,7 +55,7 @@ class Sight:
 @torch.no_grad()
 def _encoded(encoder: Any, scene: Scene) -> NDArray[np.float32]:
     def tensor(frames: NDArray[np.uint8]) -> Tensor:
-        return normalized(torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2), encoder.spec)
+        return normalized(torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2), encoder.spec.image)
 
     x = tensor(scene.frames)
     code = encoder.conditioned(x, tensor(scene.first)) if hasattr(encoder, "conditioned") else encoder(x)

@@ -8,10 +8,11 @@ from typing import Any
 
 import timm
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from selfsup.encoders.image.timm_model import TimmModel
 from selfsup.errors import UserError
+from selfsup.exporters.batch_only import program as program
 from selfsup.spec import ImageSpec
 from selfsup.train.checkpoint import save_tensors
 
@@ -22,11 +23,6 @@ FORMATS = {"timm": ".safetensors"}
 def open_dims(spec: ImageSpec) -> dict[int, Any]:
     """Return the batch: any number of images."""
     return {0: torch.export.Dim("batch", min=1)}
-
-
-def program(encoder: nn.Module, spec: ImageSpec) -> tuple[nn.Module, Tensor]:
-    """Return the encoder, and two normalized images."""
-    return encoder, spec.example(2)
 
 
 def write(encoder: nn.Module, spec: ImageSpec, name: str, format: str, path: Path, about: dict[str, Any]) -> str:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from selfsup.errors import UserError, need
+from selfsup.exporters.batch_only import program as program
 from selfsup.spec import TextSpec, tokenizer
 
 FORMATS = {"transformers": ""}
@@ -17,11 +18,6 @@ FORMATS = {"transformers": ""}
 def open_dims(spec: TextSpec) -> dict[int, Any]:
     """Return the batch, and the tokens up to the encoder's length."""
     return {0: torch.export.Dim("batch", min=1), 1: torch.export.Dim("tokens", min=3, max=spec.size)}
-
-
-def program(encoder: nn.Module, spec: TextSpec) -> tuple[nn.Module, Tensor]:
-    """Return the encoder, and two texts of padding."""
-    return encoder, spec.example(2)
 
 
 def write(encoder: nn.Module, spec: TextSpec, name: str, format: str, path: Path, about: dict[str, Any]) -> str:

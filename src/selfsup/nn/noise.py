@@ -56,3 +56,8 @@ def integers(key: Tensor, high: int, *shape: int, stream: int = 0) -> Tensor:
 def shuffles(key: Tensor, count: int, stream: int = 0) -> Tensor:
     """Return (B, count) int64: a permutation of 0..count-1 for each sample."""
     return uniform(key, count, stream=stream).argsort(1)
+
+
+def sample(mean: Tensor, log_variance: Tensor, key: Tensor) -> Tensor:
+    """Return a draw (B, d) from normals, by the keys (B,), with a gradient to both: (B, d) each."""
+    return mean + (0.5 * log_variance).exp() * normal(key, mean.shape[1])

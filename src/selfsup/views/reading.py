@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from selfsup.errors import UserError
+from selfsup.nn.constants import mean_std
 from selfsup.source import Broken, Source
+from selfsup.spec import ImageSpec
 from selfsup.views.random import keys, uniform
 
 T = TypeVar("T")
@@ -35,6 +37,18 @@ def read_or_substitute(
     raise Broken(f"{ATTEMPTS} samples in a row cannot be read, for example {source.path(index)!r}: {broken[0][1]}")
 
 
+def read_batch(
+    source: Source, indices: NDArray[np.int64], seed: int, epoch: int, read: Callable[[int], T]
+) -> tuple[list[T], NDArray[np.int64], tuple[tuple[int, str], ...]]:
+    """Return what `read` gives for each of the samples, or for those that take their place, as `read_or_substitute`.
+
+    Also the numbers (B,) of the samples that were used, and the broken ones with reasons.
+    """
+    found = [read_or_substitute(source, index, seed, epoch, read) for index in indices.tolist()]
+    used = np.array([candidate for _, candidate, _ in found], np.int64)
+    return [one for one, _, _ in found], used, tuple(one for _, _, broken in found for one in broken)
+
+
 def substitute_empty(
     source: Source, indices: NDArray[np.int64], seed: int, epoch: int
 ) -> tuple[NDArray[np.int64], tuple[tuple[int, str], ...]]:
@@ -45,9 +59,8 @@ def substitute_empty(
             raise Broken("empty")
         return candidate
 
-    found = [read_or_substitute(source, index, seed, epoch, extent) for index in indices.tolist()]
-    skipped = tuple(one for _, _, broken in found for one in broken)
-    return np.array([candidate for candidate, _, _ in found], np.int64), skipped
+    _, used, skipped = read_batch(source, indices, seed, epoch, extent)
+    return used, skipped
 
 
 def of_samples(
@@ -65,6 +78,14 @@ def of_samples(
     if noise:
         found["noise"] = torch.from_numpy(keys(seed, epoch, used))
     return found
+
+
+def normalized(x: Tensor, spec: ImageSpec) -> Tensor:
+    """Return images (..., C, H, W) as float32, normalized by the spec; floats stay as they are."""
+    if x.dtype != torch.uint8:
+        return x
+    mean, std = mean_std(spec, x)
+    return (x.float() - 255 * mean).mul_(1 / (255 * std))
 
 
 def _candidates(count: int, index: int, seed: int, epoch: int) -> Iterator[int]:

@@ -114,16 +114,15 @@ def write_shards(
                 write_atomically(folder / ABOUT, json.dumps(given, indent=1).encode())
             elif known != json.loads(json.dumps(given)):
                 raise UserError(f"{folder} holds another recording; give another folder, or the options of that one")
-            dropped, done = Counter[str](), 0
+            dropped, done, place = Counter[str](), 0, 0
             for shard in read_shards(folder):
                 dropped.update(shard["dropped"])
-                done = shard["until"]
+                done, place = shard["until"], place + 1
             advance(min(done, count))
             while done < count:
                 until = min(done + per_shard, count)
-                place = len(read_shards(folder))
                 dropped += _write_shard(folder / f"shard-{place:05}", about, make, (done, until), jpeg, advance)
-                done = until
+                done, place = until, place + 1
         except OSError as error:
             raise RunFailed(f"cannot write in {folder}: {error.strerror or error}") from error
     return dropped

@@ -14,11 +14,6 @@ from selfsup.nn import noise
 MIN_SIGMA, MAX_SIGMA = 1e-4, 10.0
 
 
-def action_dim(space: tuple[str, int]) -> int:
-    """Return how many numbers `action_vectors` gives for an action of ("discrete", n), ("box", d) or ("none", 0)."""
-    return space[1]
-
-
 def action_vectors(action: Tensor, space: tuple[str, int]) -> Tensor:
     """Return actions as (B, A) float32: discrete ones (B,) int64 one-hot, those of a box (B, A) as they are."""
     return F.one_hot(action, space[1]).float() if space[0] == "discrete" else full(action)

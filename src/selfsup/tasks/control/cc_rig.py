@@ -77,7 +77,7 @@ class CCRIG(Task):
         """Return the negative evidence lower bound, with `beta`, and the nats of the first observation."""
         context = self.conditional.context(batch["first"])
         mean, log_variance = self.posterior(batch["x"], context)
-        z = mean + (0.5 * log_variance).exp() * noise.normal(batch["noise"], mean.shape[1])
+        z = noise.sample(mean, log_variance, batch["noise"])
         reconstruction = normal_nats(self.decoder(torch.cat([z, context], 1)), batch["x"])
         scene, kl = normal_nats(self.scene_decoder(context), batch["first"]), normal_kl(mean, log_variance)
         parts = {"reconstruction": reconstruction, "scene": scene, "kl": kl}

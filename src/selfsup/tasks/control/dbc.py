@@ -76,7 +76,7 @@ class DBC(Task):
         self.form, self.gamma, self.space, self.reward_scale = form, gamma, encoder.spec.action, reward_scale or 1.0
         self.metric_weight = _weight(form, latent_dim) if metric_weight is None else metric_weight
         self.latent = Latent(encoder, latent_dim)
-        self.dynamics = models.Dynamics(latent_dim, models.action_dim(self.space), hidden_dim, probabilistic)
+        self.dynamics = models.Dynamics(latent_dim, self.space[1], hidden_dim, probabilistic)
         self.reward = models.layer_norm_mlp(latent_dim, hidden_dim, 1)
 
     @classmethod

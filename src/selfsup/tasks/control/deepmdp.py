@@ -72,7 +72,7 @@ class DeepMDP(Task):
             raise UserError("with --transition-weight 0 and --reward-weight 0 there is nothing to learn")
         self.transition_weight, self.reward_weight, self.lipschitz = transition_weight, reward_weight, lipschitz
         self.space, self.reward_scale = encoder.spec.action, reward_scale or 1.0
-        actions, self.latent = models.action_dim(self.space), Latent(encoder, latent_dim)
+        actions, self.latent = self.space[1], Latent(encoder, latent_dim)
         self.dynamics = self.reward = None
         if transition_weight:
             self.dynamics = models.Dynamics(latent_dim, actions, hidden_dim, probabilistic)

@@ -70,7 +70,7 @@ class RIG(Task):
         """Return the negative evidence lower bound, with `beta`."""
         x = batch["x"]
         mean, log_variance = self.posterior(x)
-        z = mean + (0.5 * log_variance).exp() * noise.normal(batch["noise"], mean.shape[1])
+        z = noise.sample(mean, log_variance, batch["noise"])
         reconstruction, kl = normal_nats(self.decoder(z), x), normal_kl(mean, log_variance)
         metrics = {"reconstruction": reconstruction.detach().mean(), "kl": kl.detach().mean()}
         return Loss((reconstruction + self.beta * kl).mean(), metrics)

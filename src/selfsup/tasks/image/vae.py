@@ -82,7 +82,7 @@ class VAE(Task):
         """Return the negative evidence lower bound (ELBO), with `beta`."""
         x = batch["x"]
         mean, log_variance = self.posterior(x)
-        z = mean + (0.5 * log_variance).exp() * noise.normal(batch["noise"], mean.shape[1])
+        z = noise.sample(mean, log_variance, batch["noise"])
         reconstruction, kl = normal_nats(self.decoder(z), x), normal_kl(mean, log_variance)
         self.seen = mean.detach()
         metrics = {"reconstruction": reconstruction.detach().mean(), "kl": kl.detach().mean()}

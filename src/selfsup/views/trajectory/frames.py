@@ -16,7 +16,6 @@ from selfsup.data.image.decode import to_channels
 from selfsup.data.spans import Spans
 from selfsup.data.trajectory.episodes import Episodes
 from selfsup.errors import UserError
-from selfsup.nn.constants import mean_std
 from selfsup.source import Broken, Source
 from selfsup.spec import Spec, TrajectorySpec
 from selfsup.task import Batch
@@ -24,6 +23,7 @@ from selfsup.views.image.crop import Crop
 from selfsup.views.image.draw import Places, color_params, draws, places
 from selfsup.views.image.views import engine, scaling
 from selfsup.views.random import uniform
+from selfsup.views.reading import normalized
 
 TIME = 7 << 24  # first column of the draws in time, behind those of images, clips and tracks
 
@@ -87,7 +87,7 @@ class FrameViews:
 
     def finish(self, batch: Batch) -> Batch:
         """Return float32 observations, normalized by the spec. Floats stay as they are."""
-        return dict(batch) | {key: normalized(batch[key], self.spec) for key in self.KEYS if key in batch}
+        return dict(batch) | {key: normalized(batch[key], self.spec.image) for key in self.KEYS if key in batch}
 
     def numbers(self, first: int, last: int) -> NDArray[np.int64]:
         """Return the frames that observations `first` to `last` consist of; before the first one it is repeated."""
@@ -138,11 +138,3 @@ class FrameViews:
         out = buffers.empty((many, side, side, frames * channels), drawn.dtype)
         out.reshape(many, side, side, frames, channels)[:] = drawn.transpose(0, 2, 3, 1, 4)
         return torch.from_numpy(out).permute(0, 3, 1, 2)
-
-
-def normalized(x: Tensor, spec: TrajectorySpec) -> Tensor:
-    """Return observations (..., stack · C, H, W) as float32, normalized by the spec; floats stay as they are."""
-    if x.dtype != torch.uint8:
-        return x
-    mean, std = mean_std(spec.image, x)
-    return (x.float() - 255 * mean).mul_(1 / (255 * std))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from selfsup.source import Broken, Source
 from selfsup.task import Fetched
-from selfsup.views.reading import read_or_substitute
+from selfsup.views.reading import read_batch
 from selfsup.views.trajectory.frames import FrameViews, Moments
 
 
@@ -28,9 +28,7 @@ class GraspViews(FrameViews):
 
     def fetch(self, source: Source, indices: NDArray[np.int64], seed: int, epoch: int) -> Fetched:
         """Return a batch of len(indices); what cannot be read, and an episode of one observation, is replaced."""
-        moments, used = Moments(source, self.spec), np.empty(len(indices), np.int64)
-        frames: list[list[NDArray[np.uint8]]] = []
-        skipped = list[tuple[int, str]]()
+        moments = Moments(source, self.spec)
 
         def read(index: int) -> list[NDArray[np.uint8]]:
             episode, start, stop = moments.range(index)
@@ -40,11 +38,8 @@ class GraspViews(FrameViews):
             asked = ((start, scene), (stop - 1, scene), (stop - 1, self.camera))
             return [moments.episodes.frames(episode, self.numbers(t, t), camera) for t, camera in asked]
 
-        for row, wanted in enumerate(indices.tolist()):
-            seen, used[row], broken = read_or_substitute(moments.spans, wanted, seed, epoch, read)
-            skipped += broken
-            frames.append(seen)
+        frames, used, skipped = read_batch(moments.spans, indices, seed, epoch, read)
         batch = {"index": torch.from_numpy(used)}
         for number, key in enumerate(self.KEYS):
             batch[key] = self.stacked(self.drawn([seen[number] for seen in frames], used, seed, epoch, number // 2, 2))
-        return Fetched(batch, tuple(skipped))
+        return Fetched(batch, skipped)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from selfsup.source import Broken, Source
 from selfsup.task import Fetched
 from selfsup.views.random import uniform
-from selfsup.views.reading import read_or_substitute
+from selfsup.views.reading import read_batch
 from selfsup.views.trajectory.frames import TIME, FrameViews, Moments
 
 
@@ -30,13 +30,11 @@ class NearViews(FrameViews):
 
     def fetch(self, source: Source, indices: NDArray[np.int64], seed: int, epoch: int) -> Fetched:
         """Return a batch of len(indices); what cannot be read, and an episode of one observation, is replaced."""
-        moments, count = Moments(source, self.spec), len(indices)
-        frames: list[list[NDArray[np.uint8]]] = []
-        used, skipped = np.empty(count, np.int64), list[tuple[int, str]]()
-        places, camera = np.empty((count, 3), np.int64), moments.episodes.cameras[0]
+        moments = Moments(source, self.spec)
+        camera = moments.episodes.cameras[0]
         reach = max(1, int(self.within * self.spec.fps + 1e-6))
 
-        def read(index: int) -> tuple[list[NDArray[np.uint8]], int, int, int]:
+        def read(index: int) -> tuple[list[NDArray[np.uint8]], tuple[int, int, int]]:
             episode, time = moments.drawn(index, 1, seed, epoch)
             first, last = max(0, time - reach), min(moments.episodes.extent(episode) - 1, time + reach)
             if first == last:
@@ -44,14 +42,13 @@ class NearViews(FrameViews):
             other = first + int(uniform(seed, epoch, np.array([index]), 1, TIME + 1)[0, 0] * (last - first))
             other += other >= time
             seen = [moments.episodes.frames(episode, self.numbers(t, t), camera) for t in (time, other)]
-            return seen, episode, time, other
+            return seen, (episode, time, other)
 
-        for row, wanted in enumerate(indices.tolist()):
-            (seen, *places[row]), used[row], broken = read_or_substitute(moments.spans, wanted, seed, epoch, read)
-            skipped += broken
-            frames.append(seen)
+        found, used, skipped = read_batch(moments.spans, indices, seed, epoch, read)
+        places = np.array([place for _, place in found], np.int64)
         views = [
-            self.stacked(self.drawn([seen[place] for seen in frames], used, seed, epoch, place, 2)) for place in (0, 1)
+            self.stacked(self.drawn([seen[place] for seen, _ in found], used, seed, epoch, place, 2))
+            for place in (0, 1)
         ]
         batch = {
             "near": torch.stack(views, 1),
@@ -59,4 +56,4 @@ class NearViews(FrameViews):
             "time": torch.from_numpy((places[:, 1:] / self.spec.fps).astype(np.float32)),
             "index": torch.from_numpy(used),
         }
-        return Fetched(batch, tuple(skipped))
+        return Fetched(batch, skipped)

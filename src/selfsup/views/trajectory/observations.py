@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from selfsup.source import Source
 from selfsup.task import Fetched
-from selfsup.views.reading import of_samples, read_or_substitute
+from selfsup.views.reading import of_samples, read_batch
 from selfsup.views.trajectory.frames import FrameViews, Moments
 
 
@@ -33,8 +33,7 @@ class ObservationViews(FrameViews):
 
     def fetch(self, source: Source, indices: NDArray[np.int64], seed: int, epoch: int) -> Fetched:
         """Return a batch of len(indices); a sample that cannot be read is replaced by another one."""
-        moments, frames = Moments(source, self.spec), []
-        used, skipped = np.empty(len(indices), np.int64), list[tuple[int, str]]()
+        moments = Moments(source, self.spec)
 
         def read(index: int) -> NDArray[np.uint8]:
             if self.at == "random":
@@ -44,13 +43,10 @@ class ObservationViews(FrameViews):
             numbers = [self.numbers(at, at) for at in ((time, 0) if self.first else (time,))]
             return moments.episodes.frames(episode, np.concatenate(numbers), moments.episodes.cameras[0])
 
-        for row, wanted in enumerate(indices.tolist()):
-            seen, used[row], broken = read_or_substitute(moments.spans, wanted, seed, epoch, read)
-            frames.append(seen)
-            skipped += broken
+        frames, used, skipped = read_batch(moments.spans, indices, seed, epoch, read)
         drawn, stack = self.drawn(frames, used, seed, epoch), self.spec.stack
         batch = {"x": self.stacked(drawn[:, :stack]), "index": torch.from_numpy(used)}
         if self.first:
             batch["first"] = self.stacked(np.ascontiguousarray(drawn[:, stack:]))
         batch |= of_samples(source, used, seed, epoch, self.labels, self.noise)
-        return Fetched(batch, tuple(skipped))
+        return Fetched(batch, skipped)

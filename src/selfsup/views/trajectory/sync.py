@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from selfsup.errors import UserError
 from selfsup.source import Source
 from selfsup.task import Fetched
-from selfsup.views.reading import read_or_substitute
+from selfsup.views.reading import read_batch
 from selfsup.views.trajectory.frames import FrameViews, Moments
 
 
@@ -31,28 +31,23 @@ class SyncViews(FrameViews):
 
     def fetch(self, source: Source, indices: NDArray[np.int64], seed: int, epoch: int) -> Fetched:
         """Return a batch of len(indices); what cannot be read is replaced. Raises `UserError` for too few cameras."""
-        moments, count = Moments(source, self.spec), len(indices)
+        moments = Moments(source, self.spec)
         names = moments.episodes.cameras[: self.cameras or None]
         if len(names) < (self.cameras or 2):
             raise UserError(
                 f"{source.name} has {len(names)} camera{'s' * (len(names) > 1)}, and this task compares "
                 f"{self.cameras or 'several'}: give data with more, or a task of one camera, such as tcn_single"
             )
-        frames: list[list[NDArray[np.uint8]]] = []
-        used, skipped = np.empty(count, np.int64), list[tuple[int, str]]()
-        places = np.empty((count, 2), np.int64)
 
-        def read(index: int) -> tuple[list[NDArray[np.uint8]], int, int]:
+        def read(index: int) -> tuple[list[NDArray[np.uint8]], tuple[int, int]]:
             episode, time = moments.drawn(index, 1, seed, epoch)
             numbers = self.numbers(time, time)
-            return [moments.episodes.frames(episode, numbers, camera) for camera in names], episode, time
+            return [moments.episodes.frames(episode, numbers, camera) for camera in names], (episode, time)
 
-        for row, wanted in enumerate(indices.tolist()):
-            (seen, *places[row]), used[row], broken = read_or_substitute(moments.spans, wanted, seed, epoch, read)
-            skipped += broken
-            frames.append(seen)
+        found, used, skipped = read_batch(moments.spans, indices, seed, epoch, read)
+        places = np.array([place for _, place in found], np.int64)
         views = [
-            self.stacked(self.drawn([seen[place] for seen in frames], used, seed, epoch, place, len(names)))
+            self.stacked(self.drawn([seen[place] for seen, _ in found], used, seed, epoch, place, len(names)))
             for place in range(len(names))
         ]
         batch = {
@@ -61,4 +56,4 @@ class SyncViews(FrameViews):
             "time": torch.from_numpy((places[:, 1] / self.spec.fps).astype(np.float32)),
             "index": torch.from_numpy(used),
         }
-        return Fetched(batch, tuple(skipped))
+        return Fetched(batch, skipped)

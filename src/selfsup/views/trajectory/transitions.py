@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from selfsup.data.trajectory.episodes import Steps
 from selfsup.source import Source
 from selfsup.task import Fetched
-from selfsup.views.reading import of_samples, read_or_substitute
+from selfsup.views.reading import of_samples, read_batch
 from selfsup.views.trajectory.frames import FrameViews, Moments
 
 
@@ -35,23 +35,17 @@ class TransitionViews(FrameViews):
 
     def fetch(self, source: Source, indices: NDArray[np.int64], seed: int, epoch: int) -> Fetched:
         """Return a batch of len(indices); a step that cannot be read is replaced by another one."""
-        moments, count, frames = Moments(source, self.spec), len(indices), []
-        used, skipped = np.empty(count, np.int64), list[tuple[int, str]]()
-        places, found = np.empty((count, 2), np.int64), list[tuple[Steps, int]]()
+        moments = Moments(source, self.spec)
 
-        def read(index: int) -> tuple[NDArray[np.uint8], Steps, int, int]:
+        def read(index: int) -> tuple[NDArray[np.uint8], Steps, tuple[int, int]]:
             episode, time = moments.drawn(index, self.gap + 1, seed, epoch)
             seen = moments.episodes.frames(episode, self.numbers(time, time + self.gap), moments.episodes.cameras[0])
-            return seen, moments.episodes.steps(episode), episode, time
+            return seen, moments.episodes.steps(episode), (episode, time)
 
-        for row, wanted in enumerate(indices.tolist()):
-            (seen, steps, *places[row]), used[row], broken = read_or_substitute(
-                moments.spans, wanted, seed, epoch, read
-            )
-            skipped += broken
-            frames.append(seen)
-            found.append((steps, int(places[row, 1])))
-        drawn, stack = self.drawn(frames, used, seed, epoch), self.spec.stack
+        read_ones, used, skipped = read_batch(moments.spans, indices, seed, epoch, read)
+        places = np.array([place for _, _, place in read_ones], np.int64)
+        found = [(steps, time) for _, steps, (_, time) in read_ones]
+        drawn, stack = self.drawn([seen for seen, _, _ in read_ones], used, seed, epoch), self.spec.stack
         batch = {
             "obs": self.stacked(drawn[:, :stack]),
             "next_obs": self.stacked(drawn[:, -stack:]),
@@ -65,4 +59,4 @@ class TransitionViews(FrameViews):
         if self.states:
             batch["state"] = torch.from_numpy(np.stack([steps.state[time] for steps, time in found]))
             batch["next_state"] = torch.from_numpy(np.stack([steps.state[time + self.gap] for steps, time in found]))
-        return Fetched(batch, tuple(skipped))
+        return Fetched(batch, skipped)

@@ -19,8 +19,8 @@ from selfsup.views.image.crop import Crop
 from selfsup.views.image.draw import Places, color_params, draws
 from selfsup.views.image.views import engine, scaling
 from selfsup.views.random import uniform
-from selfsup.views.reading import read_or_substitute
-from selfsup.views.video.views import frames_of, normalized
+from selfsup.views.reading import normalized, read_or_substitute
+from selfsup.views.video.views import frames_of
 
 _TRACKS = 6 << 24  # first column of the draws of windows and tracks, behind those of clips
 SHIFT = 0.1  # a patch is moved by up to this fraction of its side
@@ -76,7 +76,7 @@ class PatchViews:
 
     def finish(self, batch: Batch) -> Batch:
         """Return float32 patches, normalized by the spec. Floats stay as they are."""
-        return dict(batch) | {"x": normalized(batch["x"], self.spec)}
+        return dict(batch) | {"x": normalized(batch["x"], self.spec.image)}
 
     def _cut(
         self, frames: NDArray[np.uint8], boxes: NDArray[np.float64], u: NDArray[np.float64], out: NDArray[Any]

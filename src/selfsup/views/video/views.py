@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from selfsup.base import buffers
 from selfsup.data.image.decode import to_channels
 from selfsup.errors import UserError
-from selfsup.nn.constants import mean_std
 from selfsup.source import Broken, Source
 from selfsup.spec import ClipSpec
 from selfsup.task import Batch, Fetched
@@ -21,7 +20,7 @@ from selfsup.views.image.crop import Crop
 from selfsup.views.image.draw import Places, color_params, draws, places
 from selfsup.views.image.views import engine, scaling
 from selfsup.views.random import uniform
-from selfsup.views.reading import of_samples, read_or_substitute
+from selfsup.views.reading import normalized, of_samples, read_or_substitute
 
 _TIME = 5 << 24  # first column of the draws in time, behind those of images
 
@@ -131,7 +130,7 @@ class ClipViews:
 
     def finish(self, batch: Batch) -> Batch:
         """Return float32 clips, normalized by the spec. Floats stay as they are."""
-        return dict(batch) | {key: normalized(batch[key], self.spec) for key in self.groups}
+        return dict(batch) | {key: normalized(batch[key], self.spec.image) for key in self.groups}
 
     def _make(
         self, clips: list[NDArray[np.uint8]], index: NDArray[np.int64], seed: int, epoch: int, outs: list[NDArray[Any]]
@@ -147,14 +146,6 @@ class ClipViews:
             engine.render(
                 pixels, np.arange(many), where, crop.bicubic, color, *scaling(self.spec.image, self.output), room
             )
-
-
-def normalized(x: torch.Tensor, spec: ClipSpec) -> torch.Tensor:
-    """Return frames (..., C, H, W) as float32, normalized by the spec; floats stay as they are."""
-    if x.dtype != torch.uint8:
-        return x
-    mean, std = mean_std(spec.image, x)
-    return (x.float() - 255 * mean).mul_(1 / (255 * std))
 
 
 def frames_of(source: Any, index: int, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
