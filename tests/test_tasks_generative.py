@@ -228,7 +228,7 @@ def test_the_context_encoder_does_not_see_what_is_in_the_hole() -> None:
 
 def test_combined_is_the_weighted_sum_of_its_parts_and_makes_equal_views_once() -> None:
     options = {"rotation.pad": 0, "rotation.flip": 0.0}
-    task = Combined(encoder(), tasks="rotation, denoising", weights="1,3", options=options).eval()
+    task = Combined(encoder(), tasks="rotation, denoising", loss_weights="1,3", options=options).eval()
     assert list(task.views(SPEC).made.groups) == ["rotation.x"]
     data = batch()
     got = task.loss({"rotation.x": data["x"], "denoising.x": data["x"], "noise": data["noise"]})

@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from selfsup.commands.adapt import adapt
     from selfsup.commands.audit import audit
     from selfsup.commands.compare import compare
     from selfsup.commands.control import learn_control
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "Run",
+    "adapt",
     "audit",
     "compare",
     "embed",

@@ -24,7 +24,7 @@ from selfsup.base.terminal import ready_streams
 from selfsup.errors import RunFailed, UserError, unknown
 
 COMMANDS = (
-    "demo", "start", "tasks", "show", "pretrain", "audit", "evaluate", "compare", "embed", "search", "explore",
+    "demo", "start", "tasks", "show", "pretrain", "adapt", "audit", "evaluate", "compare", "embed", "search", "explore",
     "export", "bench", "report", "suggest", "label", "record", "control",
 )  # fmt: skip
 

@@ -28,7 +28,7 @@ from selfsup.encoders import build_encoder, spec_of_weights
 from selfsup.errors import UserError
 from selfsup.nn.ema import Momentum, first_momentum
 from selfsup.nn.norm import synchronised
-from selfsup.run import Run, differences, versions
+from selfsup.run import START, Run, differences, digest_of, versions
 from selfsup.source import Source
 from selfsup.spec import ImageSpec, Spec
 from selfsup.task import Task, Views
@@ -46,9 +46,11 @@ STARTED = {
     ".recipe.json.part",
     "tokenizer.json",
     ".tokenizer.json.part",
+    START,
+    f".{START}.part",
 }  # may remain if a run is killed before the recipe is written
 SOMETIMES = (  # parts of a plan that most do not have
-    "milestones", "encoder_lr", "low_res_first", "drop_tokens", "layer_decay",
+    "milestones", "encoder_lr", "low_res_first", "drop_tokens", "layer_decay", "l2_sp",
 )  # fmt: skip
 MANY = 10**9  # samples: more than any batch
 MIN_SIZE = 8  # pixels a side of an image, at least
@@ -65,9 +67,15 @@ class Resolved:
     spec: Spec
     encoder: str
     pretrained: bool
+    weights: Path | None  # a file
     init: Run | None
     labels: str | None  # as given
     of_data: tuple[str, ...]  # what is not its default because of the data, in words
+
+    @property
+    def begins_trained(self) -> bool:
+        """Whether the encoder begins with weights that were trained before."""
+        return self.pretrained or self.weights is not None or self.init is not None
 
 
 @dataclass(frozen=True)
@@ -93,6 +101,7 @@ def resolve(
     *,
     encoder: str | None = None,
     pretrained: bool = False,
+    weights: Path | None = None,
     init: Run | None = None,
     labels: str | None = None,
 ) -> Resolved:
@@ -102,12 +111,16 @@ def resolve(
     """
     about_data, given = split_options(source.kind, options)
     name, task_class, hyperparameters, source = resolve_task(task, source, given)
+    if pretrained and weights is not None:
+        raise UserError("--pretrained are the weights of timm, --weights those of a file: leave one out")
     if init is None:
         spec, encoder = make_spec(source, task_class.data_defaults, **about_data), encoder or task_class.default_encoder
-        spec = _as_weights(encoder, spec) if pretrained else spec
+        spec = _as_weights(encoder, spec) if pretrained or weights else spec
     else:
-        if pretrained or encoder not in (None, init.encoder_name):
-            raise UserError(f"--init starts from the {init.encoder_name} of {init.folder}: leave --encoder out")
+        if pretrained or weights or encoder not in (None, init.encoder_name):
+            raise UserError(
+                f"--init starts from the {init.encoder_name} of {init.folder}: leave --encoder and its weights out"
+            )
         changed = {key: value for key, value in about_data.items() if value is not None}
         free = init.spec.of_training
         if changed.keys() - set(free):
@@ -118,7 +131,9 @@ def resolve(
         spec, encoder = replace(whole, **changed), init.encoder_name
     source.conform(spec)
     of_data = _of_data(task_class, hyperparameters, given)
-    return Resolved(name, task_class, hyperparameters, source, spec, encoder, pretrained, init, labels, of_data)
+    return Resolved(
+        name, task_class, hyperparameters, source, spec, encoder, pretrained, weights, init, labels, of_data
+    )  # fmt: skip
 
 
 def build(
@@ -130,7 +145,7 @@ def build(
         raise UserError(f"a batch of {batch_size} cannot be divided among {fabric.world_size} processes")
     with own_turn():
         torch.manual_seed(seed)
-        encoder = build_encoder(asked.encoder, asked.spec, asked.pretrained, _keeps_stem(asked))
+        encoder = build_encoder(asked.encoder, asked.spec, asked.pretrained, _keeps_stem(asked), asked.weights)
         if asked.init is not None:
             load_weights(encoder, asked.init.load().state_dict(), asked.init.folder)
         task = asked.task(synchronised(encoder, fabric.device), **asked.hyperparameters)
@@ -171,6 +186,8 @@ def run(
     ended = (folder / "encoder.safetensors").exists()
     with only_here(folder) if fabric.is_global_zero and not ended else nullcontext():
         before, began = open_before(folder), time.monotonic()
+        if given.get("l2_sp") and not asked.begins_trained:
+            raise UserError("--l2-sp holds an encoder to its first weights, for one that begins trained: leave it out")
         if given.get("drop_tokens"):
             _drop_tokens(built, given["drop_tokens"])
         milestones: tuple[Milestone, ...] = ()
@@ -203,6 +220,9 @@ def run(
                 return before
         if fabric.is_global_zero and not before:
             asked.spec.save(folder)
+            if asked.begins_trained:  # where it started, which evaluations hold the result against
+                start: Any = built.task.get_submodule("encoder")
+                save_tensors(folder / START, start.state_dict(), {"encoder": asked.encoder})
             say(*_notes(built), *_chosen(built, steps), *_rates(built, plan, given))
             _write(recipe, folder)
         source = built.source if cache is None else _cached(built.source, asked.spec, cache)
@@ -230,7 +250,7 @@ def run(
         if fabric.is_global_zero:
             trained: Any = built.task.representation()
             if samples:
-                trained = _recalibrated(built, trained.state_dict(), source)
+                trained = read_out(built, trained.state_dict(), source)
                 if not quiet:
                     say(
                         f"BatchNorm: statistics taken again on {samples:,} plain samples (--no-recalibrate: as trained)"
@@ -251,14 +271,13 @@ def _as_weights(encoder: str, spec: Spec) -> Any:
 
 
 def _keeps_stem(asked: Resolved) -> bool:
-    return asked.init is not None and asked.init.keeps_stem
+    return asked.weights is not None or (asked.init is not None and asked.init.keeps_stem)
 
 
 def _begins_trained(built: Built) -> bool:
     """Return whether the encoder is trained already and others are not, for which it waits."""
     names = (name for name, parameter in built.task.named_parameters() if parameter.requires_grad)
-    started = built.asked.pretrained or built.asked.init is not None
-    return started and any(not name.startswith("encoder.") for name in names)
+    return built.asked.begins_trained and any(not name.startswith("encoder.") for name in names)
 
 
 def _low_res_views(built: Built, budget: Mapping[str, float]) -> Views:
@@ -292,8 +311,8 @@ def _drop_tokens(built: Built, fraction: float) -> None:
     encoder.model.patch_drop = PatchDropout(fraction, num_prefix_tokens=encoder.prefix)
 
 
-def _recalibrated(built: Built, weights: Mapping[str, Tensor], source: Source) -> nn.Module:
-    """Return the trained representation with BatchNorm's statistics of plain samples.
+def read_out(built: Built, weights: Mapping[str, Tensor], source: Source) -> nn.Module:
+    """Return the representation with these weights and, if it has BatchNorm, with the statistics of plain samples.
 
     It is built anew: the one that was trained may wait for the other processes, and its statistics suit its task.
     """
@@ -385,6 +404,8 @@ def _noted(plan: Plan) -> dict[str, Any]:
 def _recipe(built: Built, budget: dict[str, float], plan: Plan) -> dict[str, Any]:
     asked = built.asked
     encoder = {"name": asked.encoder, "pretrained": asked.pretrained}
+    if asked.weights is not None:
+        encoder |= {"file": asked.weights.name, "weights": digest_of(asked.weights), "keep_stem": True}
     if asked.init is not None:
         encoder |= {"init": str(asked.init.folder), "weights": asked.init.weights_digest()}
         encoder |= {"keep_stem": True} if asked.init.keeps_stem else {}

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from selfsup.spec import Spec
     from selfsup.task import Task
 
+START = "start.safetensors"  # of a run whose encoder began trained: the weights that it began with
 FREE = ("versions.", "command", "data.notes")  # may differ when a run is resumed
 
 
@@ -134,7 +135,18 @@ class Run(Printable):
 
     def weights_digest(self) -> str:
         """Return a hash of the encoder's weights."""
-        return hashlib.blake2b((self.folder / "encoder.safetensors").read_bytes(), digest_size=8).hexdigest()
+        return digest_of(self.folder / "encoder.safetensors")
+
+    def load_start(self) -> nn.Module | None:
+        """Return the encoder with the weights that it began with, if those were trained before; else None."""
+        from selfsup.train.checkpoint import load_tensors, load_weights
+
+        path = self.folder / START
+        if not path.exists():
+            return None
+        encoder = self.fresh_encoder()
+        load_weights(encoder, load_tensors(path)[0], path)
+        return encoder.eval()
 
     def load_task(self, task: type[Task] | None = None) -> tuple[Task, int]:
         """Return the whole task as of the last checkpoint, in evaluation mode, on the CPU; and the step.
@@ -230,3 +242,9 @@ def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from _flat(inner, f"{prefix}.{key}" if prefix else str(key))
     else:
         yield prefix, list(value) if isinstance(value, tuple) else value
+
+
+def digest_of(path: Path) -> str:
+    """Return a hash of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()

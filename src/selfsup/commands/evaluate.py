@@ -62,7 +62,8 @@ def evaluate(
     """Measure what an encoder is worth with few labels, beside its baselines.
 
     A linear probe, nearest neighbours and label propagation read the frozen features of the run's encoder, those of the
-    same encoder untrained, the raw pixels and their principal components; the same encoder is trained from scratch on
+    same encoder untrained (and of the weights that it began with, where those were trained), the raw pixels and their
+    principal components; the same encoder is trained from scratch on
     the same labels, with and without pseudo-labels. Samples without a label serve what can use them, and are never
     measured on. Whatever a protocol chooses, it chooses on the drawn labels; the test part is only measured on. Data
     other than those of pretraining show how well the encoder transfers. With `--target frames` the labels are inside of
@@ -221,6 +222,8 @@ def _encoders(run: Run, encoder: nn.Module, seed: int) -> list[FrozenEncoder]:
     torch.manual_seed(start)
     found = [FrozenEncoder(run.task, encoder, run.spec)]
     found.append(FrozenEncoder("untrained", run.fresh_encoder(), run.spec, untrained=True))
+    if (began := run.load_start()) is not None:
+        found.append(FrozenEncoder("frozen start", began, run.spec))
     if (own := _other_representation(run, start)) is not None:
         found.append(FrozenEncoder(f"untrained {run.task}", own, run.spec, untrained=True))
     return found

@@ -48,7 +48,9 @@ def pretrain(
     low_res_first: float | None = None,
     drop_tokens: float | None = None,
     layer_decay: float | None = None,
+    l2_sp: float | None = None,
     pretrained: bool = False,
+    weights: Target | None = None,
     init: Target | None = None,
     recalibrate: bool = True,
     seed: int = 0,
@@ -97,7 +99,11 @@ def pretrain(
             each step, which makes steps cheaper; 0 by default, below 1.
         layer_decay: Learning rate of each layer of the encoder as a fraction of that of the layer above it, above 0; 1
             by default, 0.65 to 0.75 in papers that go on from trained weights.
+        l2_sp: How strongly an encoder that begins trained is drawn back to its first weights (L2-SP, Li et al., 2018):
+            the fraction of the way is the learning rate times this; none by default.
         pretrained: Start from the pretrained weights of timm or transformers.
+        weights: Start from a file of weights for an --encoder of timm: .safetensors, or what torch saved (.pth, .pt,
+            .bin), of which only tensors are read.
         init: A finished run to start from: its encoder, with its size, channels or tokenizer, and its views unless
             others are given.
         recalibrate: Whether to take the statistics of the trained encoder's BatchNorm again on 1,024 plain samples,
@@ -125,7 +131,7 @@ def pretrain(
     check_numbers(
         steps=steps, epochs=epochs, minutes=minutes, until=until, batch_size=batch_size, micro_batch=micro_batch, lr=lr,
         weight_decay=weight_decay, warmup=warmup, clip=clip, low_res_first=low_res_first,
-        drop_tokens=drop_tokens, layer_decay=layer_decay, seed=seed, workers=workers,
+        drop_tokens=drop_tokens, layer_decay=layer_decay, l2_sp=l2_sp, seed=seed, workers=workers,
     )  # fmt: skip
     check_data_numbers(options)
     labels, probe_labels = name_columns(columns, labels, probe_labels)
@@ -136,8 +142,8 @@ def pretrain(
         open_before(user_path(out))  # raises before the data are read
     start = None if init is None else Run(init)
     asked = resolve(
-        task, open_data(data, labels), options, encoder=encoder, pretrained=pretrained, init=start,
-        labels=noted_labels(labels),
+        task, open_data(data, labels), options, encoder=encoder, pretrained=pretrained,
+        weights=None if weights is None else user_path(weights, "--weights"), init=start, labels=noted_labels(labels),
     )  # fmt: skip
     built = build(asked, device=device, precision=precision, batch_size=batch_size, seed=seed)
     watched = None
@@ -149,6 +155,7 @@ def pretrain(
         {
             "optimizer": optimizer, "lr": lr, "weight_decay": weight_decay, "warmup": warmup, "clip": clip,
             "low_res_first": low_res_first, "drop_tokens": drop_tokens, "layer_decay": layer_decay,
+            "l2_sp": l2_sp,
         },
         until=until, micro_batch=micro_batch, workers=workers, cache=cache,
         on_log=watched.on_log if watched else None, recalibrated=recalibrate, quiet=quiet,

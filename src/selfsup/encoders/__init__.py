@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import Any
 
 from selfsup.errors import UserError
@@ -17,7 +18,9 @@ ENCODERS = {  # each module has `build`
 }
 
 
-def build_encoder(name: str, spec: Spec, pretrained: bool = False, keep_stem: bool = False) -> Any:
+def build_encoder(
+    name: str, spec: Spec, pretrained: bool = False, keep_stem: bool = False, weights: Path | None = None
+) -> Any:
     """Return a new encoder (see `selfsup.task.Encoder`) for samples of this spec.
 
     `name`, for images: `convnet`, `nature-cnn`, `mlp`, `vit`, `vit-mini`, or any image model of timm; for texts:
@@ -25,11 +28,16 @@ def build_encoder(name: str, spec: Spec, pretrained: bool = False, keep_stem: bo
     videos: `vit-clip`, r3d_18, mc3_18, r2plus1d_18, or an image encoder that reads frame by frame; for recordings:
     `conv-gru`, `wav2vec2-small` or a transformers model on this machine (samples), `audio-cnn`, or an image encoder
     that reads spectrograms. Raises `UserError` for an unknown name, with the nearest known one, and for a model that
-    cannot take such samples. `keep_stem`: without the stem for small images, as with pretrained weights.
+    cannot take such samples. `keep_stem`: without the stem for small images, as with pretrained weights. `weights`: a
+    file of them, for an image model of timm (see `encoders.weights.read_weights`).
     """
     if not isinstance(name, str):
         raise UserError(f"an encoder is given by its name, not as {type(name).__name__}: see docs/encoders.md")
-    more = {"keep_stem": True} if keep_stem and spec.kind == "image" else {}
+    more: dict[str, Any] = {"keep_stem": True} if keep_stem and spec.kind == "image" else {}
+    if weights is not None:
+        if spec.kind != "image":
+            raise UserError(f"--weights is for image models of timm, not for encoders of {spec.samples}")
+        more["weights"] = weights
     return importlib.import_module(ENCODERS[spec.kind]).build(name, spec, pretrained, **more)
 
 

@@ -13,6 +13,7 @@ PREFERRED = ("propagate", "linear")  # the reader that is judged, if it was used
 FEW_STEPS = 50  # of pretraining, below which it hardly began
 RIVALS = {
     "untrained": "the untrained encoder",
+    "frozen start": "the weights that it began with",
     "from scratch": "training from scratch",
     "from scratch + pool": "training from scratch with the pool",
 }

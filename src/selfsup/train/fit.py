@@ -18,6 +18,7 @@ from selfsup.base.turns import own_turn
 from selfsup.errors import RunFailed
 from selfsup.source import Source
 from selfsup.task import Fetched, Loss, Task, Views
+from selfsup.train.anchor import Anchor
 from selfsup.train.channels_last import channels_last
 from selfsup.train.checkpoint import load_tensors, restore, save_tensors, step_of, training_state
 from selfsup.train.clock import Clock
@@ -69,6 +70,7 @@ def fit(
         task, plan.optimizer, plan.lr, plan.weight_decay, plan.betas, fused, plan.layer_decay
     )
     model, optimizer = fabric.setup(task, raw_optimizer)
+    anchor = Anchor(raw_optimizer, plan.l2_sp) if plan.l2_sp else None  # before a checkpoint is restored
     task.train()
 
     views = views.for_device(fabric.device)
@@ -139,6 +141,8 @@ def fit(
                 if plan.clip is not None:
                     fabric.clip_gradients(model, optimizer, max_norm=plan.clip)
                 optimizer.step()
+                if anchor:
+                    anchor.pull()
                 optimizer.zero_grad()
                 task.after_step()
 

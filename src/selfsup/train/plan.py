@@ -39,6 +39,7 @@ class Plan:
     `drop_tokens` is the fraction of the patches that the trained encoder, a transformer, does not see.
     `encoder_lr` is the peak of an encoder that begins trained, which is frozen while the rest warms up; `layer_decay`
     is the rate of each of its layers as a fraction of that of the layer above (see `optim.build_optimizer`).
+    `l2_sp` draws the encoder back to the weights that it began with (see `anchor.Anchor`).
     """
 
     steps: int
@@ -56,6 +57,7 @@ class Plan:
     low_res_first: float = 0.0
     drop_tokens: float = 0.0
     layer_decay: float | None = None
+    l2_sp: float | None = None
 
     @property
     def low_res_steps(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 from dataclasses import replace
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -14,10 +15,10 @@ from selfsup.spec import ImageSpec
 OWN = {"convnet": "convnet:ConvNet", "nature-cnn": "nature_cnn:NatureCNN", "mlp": "mlp:Mlp"}
 
 
-def build(name: str, spec: ImageSpec, pretrained: bool, keep_stem: bool = False) -> Any:
-    """Return `convnet`, `nature-cnn`, `mlp`, `vit`, `vit-mini`, or any image model of timm."""
+def build(name: str, spec: ImageSpec, pretrained: bool, keep_stem: bool = False, weights: Path | None = None) -> Any:
+    """Return `convnet`, `nature-cnn`, `mlp`, `vit`, `vit-mini`, or any image model of timm, with weights of a file."""
     if name in OWN:
-        if pretrained:
+        if pretrained or weights:
             raise UserError(f"{name} has no pretrained weights")
         module, _, kind = OWN[name].partition(":")
         return getattr(importlib.import_module(f"selfsup.encoders.image.{module}"), kind)(spec)
@@ -26,7 +27,7 @@ def build(name: str, spec: ImageSpec, pretrained: bool, keep_stem: bool = False)
     from selfsup.encoders.image.timm_model import VITS, TimmModel, small_vit
 
     if name in VITS:
-        if pretrained:
+        if pretrained or weights:
             raise UserError(f"{name} has no pretrained weights")
         return small_vit(name, spec)
     bare = re.sub("^(hf[-_]hub:)?timm/", "", name)
@@ -44,7 +45,14 @@ def build(name: str, spec: ImageSpec, pretrained: bool, keep_stem: bool = False)
                 f"timm has no weights with the tag {tag!r} for {base}: "
                 + (f"give {base} or, of {base}.TAG, one of {', '.join(known)}" if known else f"give --encoder {base}")
             ) from None
-    return TimmModel(name, spec, pretrained, keep_stem=keep_stem)
+    if weights is None:
+        return TimmModel(name, spec, pretrained, keep_stem=keep_stem)
+    from selfsup.encoders.weights import check_loaded, read_weights
+
+    named = read_weights(weights)
+    encoder = TimmModel(name, spec, weights=named)
+    check_loaded(encoder.model, named, name)
+    return encoder
 
 
 def spec_of_weights(name: str, spec: ImageSpec) -> ImageSpec:

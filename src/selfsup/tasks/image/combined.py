@@ -32,7 +32,7 @@ class Combined(Task):
 
     Args:
         tasks: Two or more names from `selfsup tasks`, separated by commas.
-        weights: Weight of each task's loss, separated by commas; all 1 if left empty.
+        loss_weights: Weight of each task's loss, separated by commas; all 1 if left empty.
         options: Options of the tasks, as TASK.OPTION.
     """
 
@@ -45,7 +45,7 @@ class Combined(Task):
         encoder: Encoder,
         *,
         tasks: str = "rotation,denoising",
-        weights: str = "",
+        loss_weights: str = "",
         options: dict[str, Option] | None = None,
     ) -> None:
         super().__init__(encoder)
@@ -54,7 +54,7 @@ class Combined(Task):
         for name, part in self._each():
             if part.encoder is not encoder:
                 raise UserError(f"{name} changes its encoder, so it cannot be a part of another task")
-        self.weights = dict(zip(given, weights_of(weights, len(given)), strict=True))
+        self.weights = dict(zip(given, weights_of(loss_weights, len(given)), strict=True))
 
     def _each(self) -> list[tuple[str, Task]]:
         return [(name, cast(Task, part)) for name, part in self.parts.items()]
@@ -116,7 +116,7 @@ def weights_of(text: str, count: int) -> list[float]:
         values = [float(word) for word in text.split(",")] if text else [1.0] * count
         if len(values) == count and all(0 < value < math.inf for value in values):
             return values
-    raise UserError(f"--weights takes {count} positive numbers separated by commas, not {text!r}")
+    raise UserError(f"--loss-weights takes {count} positive numbers separated by commas, not {text!r}")
 
 
 def options_of(tasks: str, options: Mapping[str, Option]) -> dict[str, dict[str, Option]]:

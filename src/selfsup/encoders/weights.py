@@ -1,0 +1,90 @@
+"""Weights from a file: safetensors, or what torch saved, read as tensors alone."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from selfsup.base.notes import say
+from selfsup.errors import UserError
+
+INSIDE = ("state_dict", "model", "model_state", "teacher", "model_ema", "student")  # where checkpoints keep weights
+BEFORE = ("module.", "backbone.", "encoder.", "model.")  # what wrappers write before the names
+FITTING = 0.5  # fraction of a model's numbers that must come from the file
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Return the named tensors of a .safetensors file, or of one that torch saved; nothing in it is run.
+
+    Weights that a training script wrapped are found: below `state_dict`, `model`, `teacher` and the like, and with
+    `module.` or `backbone.` before all of their names (names of other parts, such as a head, are left out then).
+
+    Raises:
+        UserError: no such file, one that is damaged, that would run code when it is read, or without tensors.
+    """
+    if not path.is_file():
+        raise UserError(f"no such file: {path}")
+    try:
+        if path.suffix == ".safetensors":
+            found: Any = load_file(path)
+        else:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what torch makes of it is said below, in one line
+                found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} holds more than tensors and would run code when it is read, so it is not read: save its "
+            f"state_dict alone, best as safetensors ({str(error).splitlines()[0][:100]})"
+        ) from None
+    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise UserError(f"{path} holds no weights: {(str(error).splitlines() or [type(error).__name__])[0]}") from None
+    while isinstance(found, Mapping) and (inner := next((found[key] for key in INSIDE if _is_part(found, key)), None)):
+        found = inner
+    named = {key: value for key, value in found.items() if _is_weight(key, value)} if isinstance(found, Mapping) else {}
+    if not named:
+        raise UserError(f"{path} holds no named tensors")
+    for prefix in BEFORE:
+        if sum(key.startswith(prefix) for key in named) > len(named) / 2:
+            named = {key.removeprefix(prefix): value for key, value in named.items() if key.startswith(prefix)}
+    return named
+
+
+def check_loaded(model: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
+    """Raise `UserError` if most numbers of a model do not come from weights; say how many tensors do not.
+
+    Position embeddings and first convolutions may have been made to fit, and count as new.
+    """
+    by_shape: dict[torch.Size, list[Tensor]] = {}
+    for tensor in weights.values():
+        by_shape.setdefault(tensor.shape, []).append(tensor)
+    parameters = dict(model.named_parameters())
+    new = [
+        key
+        for key, own in parameters.items()
+        if not any(torch.equal(own.detach(), one.to(own.dtype)) for one in by_shape.get(own.shape, ()))
+    ]
+    numbers = sum(one.numel() for one in parameters.values())
+    missing = sum(parameters[key].numel() for key in new)
+    if missing > (1 - FITTING) * numbers:
+        raise UserError(
+            f"the weights are not those of {name}: {len(new)} of its {len(parameters)} tensors are not among them, for "
+            f"example {new[0]}; give the --encoder that they were trained with"
+        )
+    if new:
+        say(f"{len(new)} of {len(parameters)} tensors of {name} are not in the file as they are: {', '.join(new[:3])}")
+
+
+def _is_part(found: Mapping[Any, Any], key: str) -> bool:
+    return isinstance(found.get(key), Mapping) and len(found[key]) > 0
+
+
+def _is_weight(key: Any, value: Any) -> bool:
+    return isinstance(key, str) and isinstance(value, Tensor)

@@ -1,0 +1,172 @@
+"""Going on from trained weights: files of weights, the pull back to them, and `adapt`, which keeps what is better."""
+
+import json
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+
+import selfsup
+from selfsup import adapting
+from selfsup.encoders import build_encoder
+from selfsup.encoders.weights import read_weights
+from selfsup.errors import UserError
+from selfsup.spec import ImageSpec
+from selfsup.train.anchor import Anchor
+from selfsup.train.optim import build_optimizer
+from support.sources import images
+
+SMALL = {"steps": 8, "batch_size": 32, "quiet": True}
+SPEC = ImageSpec.of(32, 3)
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return labels of 60 digits."""
+    source = selfsup.open_data("digits")
+    rows = [f"{source.path(i)},{source.labels.classes[source.labels.ids[i]]}" for i in range(60)]
+    file = tmp_path_factory.mktemp("few") / "few.csv"
+    file.write_text("path,label\n" + "\n".join(rows) + "\n")
+    return file
+
+
+@pytest.fixture(autouse=True)
+def looked_at_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adapting, "SAMPLES", 240)
+    monkeypatch.setattr(adapting, "REPEATS", 1)
+
+
+def adapt(one_run: Path, out: Path, **given: Any) -> adapting.Adapted:
+    return selfsup.adapt("digits", init=one_run, task="simclr", out=out, **{**SMALL, **given})
+
+
+def test_adapt_stands_beside_the_frozen_start_and_keeps_the_best(one_run: Path, few: Path, tmp_path: Path) -> None:
+    found = adapt(one_run, tmp_path / "run", labels=few, min_scale=0.5)
+    assert [stage.step for stage in found.stages] == [0, 1, 2, 4, 6, 8]
+    assert found.labelled == 60
+    best = max(found.stages, key=lambda stage: (stage.accuracy, stage.step))
+    assert found.kept == best.step
+    kept, start = (load_file(tmp_path / "run" / f"{name}.safetensors") for name in ("encoder", "start"))
+    assert all(torch.equal(start[key], value) for key, value in load_file(one_run / "encoder.safetensors").items())
+    same = all(torch.equal(kept[key], start[key]) for key in kept)
+    assert same == (found.kept == 0)
+    assert found.verdict() in str(json.dumps(found.as_json(), ensure_ascii=False))
+    rows = selfsup.evaluate(
+        tmp_path / "run", data="digits", shots="1", protocol="linear", draws=2, scratch=False, quiet=True
+    ).scores
+    assert "frozen start" in {score.representation for score in rows}
+
+
+def test_a_killed_adaptation_ends_with_the_same_encoder(
+    one_run: Path, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = adapt(one_run, tmp_path / "whole", labels=few)
+    look = adapting.Guard.look
+
+    def killed(self: adapting.Guard, weights: Any, step: int) -> adapting.Stage:
+        if step == 4:
+            raise KeyboardInterrupt
+        return look(self, weights, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(adapting.Guard, "look", killed)
+        with pytest.raises(KeyboardInterrupt):
+            adapt(one_run, tmp_path / "killed", labels=few)
+    again = adapt(one_run, tmp_path / "killed", labels=few)
+    assert again.stages == whole.stages
+    files = [(tmp_path / name / "encoder.safetensors") for name in ("whole", "killed")]
+    first, second = map(load_file, files)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert adapt(one_run, tmp_path / "killed", labels=few).stages == whole.stages  # finished: nothing is trained
+
+
+def test_a_rate_far_too_high_raises_the_alarm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    start = selfsup.pretrain("digits", encoder="vit-mini", out=tmp_path / "start", **SMALL).folder
+    found = adapt(start, tmp_path / "run", lr=3.0, steps=24, warmup=0.0)
+    assert found.stages[-1].alarm
+    assert found.kept < found.stages[-1].step
+    assert "alarm at step" in capsys.readouterr().err
+    assert "--lr" in found.verdict()
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({}, "give --encoder (a model of timm) or --init"),
+        ({"encoder": "convnet"}, "convnet has no pretrained weights"),
+        ({"encoder": "resnet18", "init": "x"}, "not both"),
+        ({"encoder": "resnet18", "steps": 1, "epochs": 1}, "only one of"),
+        ({"encoder": "resnet18", "weights": "nowhere.pth"}, "no such file"),
+    ],
+)
+def test_what_adapt_cannot_start_from(given: dict[str, Any], words: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=re.escape(words)):
+        selfsup.adapt("digits", task="simclr", out=tmp_path / "run", quiet=True, **given)
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_of_a_file_are_those_that_training_starts_with(tmp_path: Path) -> None:
+    model = timm.create_model("test_resnet", num_classes=7)
+    torch.save({"state_dict": {f"module.{k}": v for k, v in model.state_dict().items()}}, tmp_path / "a.pth")
+    save_file(model.state_dict(), tmp_path / "a.safetensors")
+    wanted = {key: value for key, value in model.state_dict().items() if not key.startswith("fc.")}
+    for name in ("a.pth", "a.safetensors"):
+        encoder = build_encoder("test_resnet", SPEC, weights=tmp_path / name)
+        assert encoder.stem == "standard"
+        assert all(torch.equal(value, wanted[key]) for key, value in encoder.model.state_dict().items())
+    given = {"encoder": "test_resnet", "task": "rotation", "steps": 1, "batch_size": 4, "quiet": True}
+    run = selfsup.pretrain(images(), weights=tmp_path / "a.pth", out=tmp_path / "run", **given)
+    start = run.load_start()
+    assert start is not None
+    assert all(torch.equal(value, wanted[key]) for key, value in start.model.state_dict().items())
+    torch.save({k: v + 1 for k, v in model.state_dict().items()}, tmp_path / "a.pth")
+    with pytest.raises(UserError, match="weights"):  # resumed with others
+        selfsup.pretrain(images(), weights=tmp_path / "a.pth", out=tmp_path / "run", **given)
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    save_file(timm.create_model("test_vit").state_dict(), tmp_path / "other.safetensors")
+    (tmp_path / "code.pth").write_bytes(pickle.dumps({"a": print}))
+    torch.save({"model": np.float64(3)}, tmp_path / "none.pth")
+    (tmp_path / "empty.safetensors").write_bytes(b"")
+    for name, words in {
+        "other.safetensors": "are not those of test_resnet",
+        "code.pth": "would run code|holds no weights",
+        "none.pth": "holds no|would run code",
+        "empty.safetensors": "holds no weights",
+    }.items():
+        with pytest.raises(UserError, match=words):
+            build_encoder("test_resnet", SPEC, weights=tmp_path / name)
+    with pytest.raises(UserError, match="no such file"):
+        read_weights(tmp_path / "nowhere.pth")
+
+
+def test_l2_sp_draws_the_encoder_back_and_nothing_else() -> None:
+    module = torch.nn.ModuleDict({"encoder": torch.nn.Linear(3, 3), "head": torch.nn.Linear(3, 1)})
+    optimizer = build_optimizer(module, "sgd", 0.5, 0.0)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.5
+    anchor = Anchor(optimizer, 0.5)
+    before = {key: value.detach().clone() for key, value in module.named_parameters()}
+    with torch.no_grad():
+        for value in module.parameters():
+            value += 1
+    anchor.pull()
+    for key, value in module.named_parameters():
+        moved = (value - before[key]).detach()
+        assert torch.allclose(moved, torch.full_like(moved, 0.75 if key.startswith("encoder") else 1.0), atol=1e-6)
+
+
+def test_l2_sp_is_for_trained_starts(tmp_path: Path, one_run: Path) -> None:
+    with pytest.raises(UserError, match="--l2-sp"):
+        selfsup.pretrain("digits", encoder="convnet", l2_sp=0.1, out=tmp_path / "run", **SMALL)
+    near = selfsup.pretrain("digits", init=one_run, l2_sp=1e5, out=tmp_path / "near", recalibrate=False, **SMALL)
+    start, end = load_file(near.folder / "start.safetensors"), load_file(near.folder / "encoder.safetensors")
+    drawn = [key for key in start if key.endswith("weight")]
+    assert all(torch.allclose(start[key], end[key], atol=1e-3) for key in drawn)
