@@ -259,7 +259,7 @@ def test_parts_of_combined_take_from_the_data_what_they_take_alone() -> None:
         ({"tasks": "rotation,rotatoin"}, "rotation"),
         ({"tasks": "rotation,supervised"}, "supervised"),
         ({"tasks": "rotation,split_brain"}, "changes its encoder"),
-        ({"weights": "1"}, "2 positive numbers"),
+        ({"loss_weights": "1"}, "2 positive numbers"),
         ({"options": {"rotation.pda": 1}}, "rotation.pad"),
         ({"options": {"rotation.flip": 3.0}}, r"--flip must be in \[0, 1\]"),
     ],
