@@ -170,3 +170,23 @@ def test_l2_sp_is_for_trained_starts(tmp_path: Path, one_run: Path) -> None:
     start, end = load_file(near.folder / "start.safetensors"), load_file(near.folder / "encoder.safetensors")
     drawn = [key for key in start if key.endswith("weight")]
     assert all(torch.allclose(start[key], end[key], atol=1e-3) for key in drawn)
+
+
+def test_lora_trains_little_and_is_merged_into_the_weights(tmp_path: Path) -> None:
+    save_file(timm.create_model("test_vit").state_dict(), tmp_path / "a.safetensors")
+    given = {"encoder": "test_vit", "weights": tmp_path / "a.safetensors", "task": "simclr", "lora": 4, "size": 32}
+    run = selfsup.pretrain(images(), out=tmp_path / "run", warmup=0.0, lr=0.1, **{**SMALL, **given})
+    encoder, start = run.load(), run.load_start()
+    assert start is not None
+    changed = {name for name, value in start.state_dict().items() if not torch.equal(value, encoder.state_dict()[name])}
+    assert changed == {f"{name}.weight" for name, part in encoder.named_modules() if isinstance(part, torch.nn.Linear)}
+    change = encoder.model.blocks[0].mlp.fc1.weight - start.model.blocks[0].mlp.fc1.weight
+    assert torch.linalg.matrix_rank(change, rtol=1e-4) <= 4
+    task, _ = run.load_task()
+    x = SPEC.example(2)
+    with torch.no_grad():
+        assert torch.allclose(task.encoder(x), encoder(x), atol=1e-4)
+    learned = sum(part.numel() for part in task.encoder.parameters() if part.requires_grad)
+    assert learned < sum(part.numel() for part in encoder.parameters()) / 2
+    with pytest.raises(UserError, match="--lora"):
+        selfsup.pretrain("digits", encoder="convnet", lora=4, out=tmp_path / "no", **SMALL)

@@ -20,6 +20,7 @@ from selfsup.errors import UserError
 from selfsup.evaluation.features import extract
 from selfsup.evaluation.probe import fit_probe, stratified_folds
 from selfsup.evaluation.propagate import build_graph, spread_labels
+from selfsup.nn.lora import merged_state
 from selfsup.pretraining import Built, read_out, run
 from selfsup.run import Run
 from selfsup.source import Source
@@ -156,7 +157,8 @@ def adapt(
         if step <= found[-1].step or found[-1].alarm:
             continue
         trained = run(make(), folder, budget, given, until=step, **more)
-        weights = {k: v.cpu() for k, v in trained.load_task()[0].representation().state_dict().items()}  # type: ignore[attr-defined]
+        learned: Any = trained.load_task(built.asked.task)[0].representation()
+        weights = merged_state(learned)
         found.append(guard.look(weights, step))
         if _best(found) == step:
             save_tensors(folder / "checkpoint" / "best.safetensors", guard.weights, {"step": step})

@@ -27,6 +27,7 @@ from selfsup.data.image.cache import Decoded
 from selfsup.encoders import build_encoder, spec_of_weights
 from selfsup.errors import UserError
 from selfsup.nn.ema import Momentum, first_momentum
+from selfsup.nn.lora import add_lora, merged_state
 from selfsup.nn.norm import synchronised
 from selfsup.run import START, Run, differences, digest_of, versions
 from selfsup.source import Source
@@ -68,6 +69,7 @@ class Resolved:
     encoder: str
     pretrained: bool
     weights: Path | None  # a file
+    lora: int | None  # rank
     init: Run | None
     labels: str | None  # as given
     of_data: tuple[str, ...]  # what is not its default because of the data, in words
@@ -102,6 +104,7 @@ def resolve(
     encoder: str | None = None,
     pretrained: bool = False,
     weights: Path | None = None,
+    lora: int | None = None,
     init: Run | None = None,
     labels: str | None = None,
 ) -> Resolved:
@@ -132,7 +135,7 @@ def resolve(
     source.conform(spec)
     of_data = _of_data(task_class, hyperparameters, given)
     return Resolved(
-        name, task_class, hyperparameters, source, spec, encoder, pretrained, weights, init, labels, of_data
+        name, task_class, hyperparameters, source, spec, encoder, pretrained, weights, lora, init, labels, of_data
     )  # fmt: skip
 
 
@@ -148,6 +151,8 @@ def build(
         encoder = build_encoder(asked.encoder, asked.spec, asked.pretrained, _keeps_stem(asked), asked.weights)
         if asked.init is not None:
             load_weights(encoder, asked.init.load().state_dict(), asked.init.folder)
+        if asked.lora:
+            add_lora(encoder, asked.lora)
         task = asked.task(synchronised(encoder, fabric.device), **asked.hyperparameters)
     source = task.samples(asked.source)
     of_data = asked.of_data
@@ -186,8 +191,9 @@ def run(
     ended = (folder / "encoder.safetensors").exists()
     with only_here(folder) if fabric.is_global_zero and not ended else nullcontext():
         before, began = open_before(folder), time.monotonic()
-        if given.get("l2_sp") and not asked.begins_trained:
-            raise UserError("--l2-sp holds an encoder to its first weights, for one that begins trained: leave it out")
+        for option, wanted in {"--l2-sp": given.get("l2_sp"), "--lora": asked.lora}.items():
+            if wanted and not asked.begins_trained:
+                raise UserError(f"{option} is for an encoder that begins trained: leave it out")
         if given.get("drop_tokens"):
             _drop_tokens(built, given["drop_tokens"])
         milestones: tuple[Milestone, ...] = ()
@@ -222,7 +228,7 @@ def run(
             asked.spec.save(folder)
             if asked.begins_trained:  # where it started, which evaluations hold the result against
                 start: Any = built.task.get_submodule("encoder")
-                save_tensors(folder / START, start.state_dict(), {"encoder": asked.encoder})
+                save_tensors(folder / START, merged_state(start), {"encoder": asked.encoder})
             say(*_notes(built), *_chosen(built, steps), *_rates(built, plan, given))
             _write(recipe, folder)
         source = built.source if cache is None else _cached(built.source, asked.spec, cache)
@@ -250,13 +256,13 @@ def run(
         if fabric.is_global_zero:
             trained: Any = built.task.representation()
             if samples:
-                trained = read_out(built, trained.state_dict(), source)
+                trained = read_out(built, merged_state(trained), source)
                 if not quiet:
                     say(
                         f"BatchNorm: statistics taken again on {samples:,} plain samples (--no-recalibrate: as trained)"
                     )
             about = {"encoder": asked.encoder, "spec": recipe["spec"]}
-            save_tensors(folder / "encoder.safetensors", trained.state_dict(), about)
+            save_tensors(folder / "encoder.safetensors", merged_state(trained), about)
         fabric.barrier()
         return Run(folder)
 
@@ -406,6 +412,8 @@ def _recipe(built: Built, budget: dict[str, float], plan: Plan) -> dict[str, Any
     encoder = {"name": asked.encoder, "pretrained": asked.pretrained}
     if asked.weights is not None:
         encoder |= {"file": asked.weights.name, "weights": digest_of(asked.weights), "keep_stem": True}
+    if asked.lora:
+        encoder |= {"lora": asked.lora}
     if asked.init is not None:
         encoder |= {"init": str(asked.init.folder), "weights": asked.init.weights_digest()}
         encoder |= {"keep_stem": True} if asked.init.keeps_stem else {}

@@ -65,7 +65,7 @@ class Run(Printable):
         milestones = recipe["plan"].get("milestones", [])
         sound = {
             "task": isinstance(self.task, str) and isinstance(recipe["task"]["hyperparameters"], dict),
-            "encoder": isinstance(self.encoder_name, str),
+            "encoder": isinstance(self.encoder_name, str) and type(recipe["encoder"].get("lora", 1)) is int,
             "plan": 0 < steps <= 10**9
             and all(0 < step < steps and 0 <= far <= 1 and at >= 0 for step, far, at in milestones),
             "data": isinstance(recipe.get("data", {}), dict),
@@ -153,6 +153,7 @@ class Run(Printable):
 
         A `task` outside of the registry is given as its class: a recipe never names code to import.
         """
+        from selfsup.nn.lora import add_lora
         from selfsup.train.checkpoint import check_fit, load_tensors, load_weights, step_of
 
         path = self.folder / "checkpoint" / "latest.safetensors"
@@ -161,9 +162,16 @@ class Run(Printable):
         if task is None and self.task not in TASKS:
             raise UserError(f"{self.task} is not a task of selfsup itself: give its class")
         task_class = task or find_task(self.task)
-        check_fit(lambda: self._task(task_class, self.fresh_encoder()), path, "task.")
+
+        def build() -> Task:
+            encoder = self.fresh_encoder()
+            if rank := self.recipe["encoder"].get("lora"):
+                add_lora(encoder, rank)
+            return self._task(task_class, encoder)
+
+        check_fit(build, path, "task.")
         tensors, about = load_tensors(path)
-        whole = self._task(task_class, self.fresh_encoder())
+        whole = build()
         load_weights(whole, {k.removeprefix("task."): v for k, v in tensors.items() if k.startswith("task.")}, path)
         return whole.eval(), step_of(about, path)
 

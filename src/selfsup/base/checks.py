@@ -38,6 +38,7 @@ NUMBERS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "drop_tokens": ("at least 0 and less than 1", lambda v: bool(0 <= v < 1)),
     "layer_decay": ("above 0 and at most 1", lambda v: bool(0 < v <= 1)),
     "l2_sp": _positive(10**6),
+    "lora": _whole(1, 4096),
     "clip": _positive(10**6),
     "seed": _whole(0, 2**31 - 1),
     "workers": _whole(0, 256),

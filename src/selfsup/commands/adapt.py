@@ -46,6 +46,7 @@ def adapt(
     warmup: float = 0.1,
     layer_decay: float | None = None,
     l2_sp: float | None = None,
+    lora: int | None = None,
     seed: int = 0,
     workers: int | None = None,
     precision: str = "auto",
@@ -83,6 +84,8 @@ def adapt(
         layer_decay: Learning rate of each layer of the encoder as a fraction of that of the layer above it; 0.75 by
             default for models of timm, 1 for others.
         l2_sp: How strongly the encoder is drawn back to its first weights (L2-SP, Li et al., 2018); not by default.
+        lora: Rank of what is added to the linear layers, and that alone is trained (LoRA, Hu et al., 2022): for large
+            transformers.
         seed: Seed of everything.
         workers: Threads that load data; by default chosen from the data.
         precision: auto (bfloat16 where the processor has it), float32, bfloat16 or float16.
@@ -102,7 +105,7 @@ def adapt(
 
     check_numbers(
         steps=steps, epochs=epochs, batch_size=batch_size, micro_batch=micro_batch, lr=lr, weight_decay=weight_decay,
-        warmup=warmup, layer_decay=layer_decay, l2_sp=l2_sp, seed=seed, workers=workers,
+        warmup=warmup, layer_decay=layer_decay, l2_sp=l2_sp, lora=lora, seed=seed, workers=workers,
     )  # fmt: skip
     check_data_numbers(options)
     if steps is not None and epochs is not None:
@@ -120,7 +123,7 @@ def adapt(
 
     def make() -> Built:
         asked = resolve(
-            task, source, options, encoder=encoder, pretrained=file is None and start is None, weights=file,
+            task, source, options, encoder=encoder, pretrained=file is None and start is None, weights=file, lora=lora,
             init=start, labels=noted_labels(labels),
         )  # fmt: skip
         return build(asked, device=device, precision=precision, batch_size=batch_size, seed=seed)

@@ -49,6 +49,7 @@ def pretrain(
     drop_tokens: float | None = None,
     layer_decay: float | None = None,
     l2_sp: float | None = None,
+    lora: int | None = None,
     pretrained: bool = False,
     weights: Target | None = None,
     init: Target | None = None,
@@ -101,6 +102,8 @@ def pretrain(
             by default, 0.65 to 0.75 in papers that go on from trained weights.
         l2_sp: How strongly an encoder that begins trained is drawn back to its first weights (L2-SP, Li et al., 2018):
             the fraction of the way is the learning rate times this; none by default.
+        lora: Rank of what is added to the linear layers of an encoder that begins trained, and that alone is trained
+            (LoRA, Hu et al., 2022): for large transformers, whose optimizer then needs little memory.
         pretrained: Start from the pretrained weights of timm or transformers.
         weights: Start from a file of weights for an --encoder of timm: .safetensors, or what torch saved (.pth, .pt,
             .bin), of which only tensors are read.
@@ -131,7 +134,7 @@ def pretrain(
     check_numbers(
         steps=steps, epochs=epochs, minutes=minutes, until=until, batch_size=batch_size, micro_batch=micro_batch, lr=lr,
         weight_decay=weight_decay, warmup=warmup, clip=clip, low_res_first=low_res_first,
-        drop_tokens=drop_tokens, layer_decay=layer_decay, l2_sp=l2_sp, seed=seed, workers=workers,
+        drop_tokens=drop_tokens, layer_decay=layer_decay, l2_sp=l2_sp, lora=lora, seed=seed, workers=workers,
     )  # fmt: skip
     check_data_numbers(options)
     labels, probe_labels = name_columns(columns, labels, probe_labels)
@@ -143,7 +146,8 @@ def pretrain(
     start = None if init is None else Run(init)
     asked = resolve(
         task, open_data(data, labels), options, encoder=encoder, pretrained=pretrained,
-        weights=None if weights is None else user_path(weights, "--weights"), init=start, labels=noted_labels(labels),
+        weights=None if weights is None else user_path(weights, "--weights"), lora=lora, init=start,
+        labels=noted_labels(labels),
     )  # fmt: skip
     built = build(asked, device=device, precision=precision, batch_size=batch_size, seed=seed)
     watched = None
