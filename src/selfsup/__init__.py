@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from selfsup.commands.audit import audit
     from selfsup.commands.compare import compare
     from selfsup.commands.control import learn_control
+    from selfsup.commands.doctor import doctor
     from selfsup.commands.embed import embed
     from selfsup.commands.evaluate import evaluate
     from selfsup.commands.explore import explore
@@ -32,6 +33,7 @@ __all__ = [
     "adapt",
     "audit",
     "compare",
+    "doctor",
     "embed",
     "evaluate",
     "explore",

@@ -16,6 +16,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
+from selfsup import __version__
 from selfsup.base.notes import hearing
 from selfsup.base.opening import data_opened
 from selfsup.base.quiet import quiet_libraries
@@ -25,7 +26,7 @@ from selfsup.errors import RunFailed, UserError, unknown
 
 COMMANDS = (
     "demo", "start", "tasks", "show", "pretrain", "adapt", "audit", "evaluate", "compare", "embed", "search", "explore",
-    "export", "bench", "report", "suggest", "label", "record", "control",
+    "export", "bench", "report", "suggest", "label", "record", "control", "doctor",
 )  # fmt: skip
 
 
@@ -108,6 +109,9 @@ def _machine(error: Exception) -> str:
 def _run(words: list[str]) -> Any:
     if not words or words[0] in ("-h", "--help"):
         print(_overview())
+        return None
+    if words[0] == "--version":
+        print(f"selfsup {__version__}")
         return None
     import tyro
 
