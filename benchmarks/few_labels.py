@@ -2,6 +2,8 @@
 
     python benchmarks/few_labels.py --data mnist5k:train --test mnist5k:test --task rotation --steps 600
     python benchmarks/few_labels.py --data cifar10/train --test cifar10/test --labels folders --size 32 --steps 1000
+    python benchmarks/few_labels.py --data emoji:train --test emoji:test --size 64 --encoder tf_efficientnet_lite0 \
+        --weights lite0.safetensors --task diet --steps 600           # adapt, beside the frozen start
     python benchmarks/few_labels.py --data digits --steps 30 --seeds 1 --draws 2 --shots 1,5    # a smoke test
 
 Each seed pretrains an encoder on the training part without labels; all get the same draws. `mean ± half` is a 95%
@@ -25,6 +27,8 @@ import selfsup
 from selfsup.data.open import open_data
 from selfsup.evaluation.result import Evaluation
 
+START = "frozen start"
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -33,6 +37,8 @@ def main() -> None:
     parser.add_argument("--labels", help="where the labels of both are, such as folders")
     parser.add_argument("--task", default="rotation")
     parser.add_argument("--encoder")
+    parser.add_argument("--weights", help="of the encoder: adapt goes on from them, without labels")
+    parser.add_argument("--lr", type=float)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--size", type=int, help="side of the images")
     parser.add_argument("--option", action="append", default=[], help="of the task: name=value")
@@ -53,10 +59,16 @@ def measure(args: argparse.Namespace, seed: int, out: Path) -> Evaluation:
     if args.size:
         options["size"] = args.size
     options = {key: number(value) for key, value in options.items()}
-    run = selfsup.pretrain(
-        data, task=args.task, encoder=args.encoder, steps=args.steps, seed=seed, out=out / f"{args.task}-{seed}",
-        quiet=True, **options,
-    )  # fmt: skip
+    given = {
+        "task": args.task, "encoder": args.encoder, "steps": args.steps, "seed": seed, "lr": args.lr, "quiet": True,
+        "out": out / f"{args.task}-{seed}", **options,
+    }  # fmt: skip
+    if args.weights:
+        adapted = selfsup.adapt(data, weights=args.weights, **given)
+        print(f"seed {seed}: {adapted.verdict()}", *(f"{one.step}: {one.structure:.3f}" for one in adapted.stages))
+        run = adapted.run
+    else:
+        run = selfsup.pretrain(data, **given)
     return selfsup.evaluate(
         run, data=data, test=args.test, test_labels=args.labels if args.test else None, shots=args.shots,
         protocol=args.protocol, draws=args.draws, scratch=args.scratch, seed=0, quiet=True,
@@ -84,6 +96,9 @@ def show(found: list[Evaluation], args: argparse.Namespace) -> None:
         if protocol == "propagate" and (name, "linear") in rows:
             paired = [x - grid(found, name, "linear", k) for x, k in zip(values, counts, strict=True)]
             print(f"{'  minus linear, paired':36}" + "".join(f"{cell(x, '+'):>15}" for x in paired))
+        if name == args.task and (START, protocol) in rows:
+            paired = [x - grid(found, START, protocol, k) for x, k in zip(values, counts, strict=True)]
+            print(f"{'  minus frozen start, paired':36}" + "".join(f"{cell(x, '+'):>15}" for x in paired))
 
 
 def grid(found: list[Evaluation], name: str, protocol: str, shots: int | None) -> NDArray[np.float64]:
