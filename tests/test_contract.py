@@ -50,6 +50,7 @@ FAR = {  # further than a tenth from chance at the start, and why
     "colorization": "a colour has the weight of its nearest bin, but their mean is 1 for the smoothed frequencies",
     **dict.fromkeys(("dino", "dinov2"), "low temperatures: untrained prototypes are chosen with confidence"),
     **dict.fromkeys(("hubert", "wav2vec2"), "the penalty of the latents is added, and chance is of the rest"),
+    "curl": "W begins between 0 and 1, as in the paper, which makes large products of latents",
     "inverse": "the outputs of an untrained head vary, which a squared error adds to the variance of the actions",
     "moco": "both encoders are equal, and the queue holds random vectors, so the positive is the nearest key",
     "next_word": "the output is tied to the embeddings: an untrained encoder repeats the token that it sees",
@@ -159,7 +160,7 @@ PAIRED = {  # the label is which view, or which place in a bank, belongs to the 
         "simclr",
         "simsiam",
     ),
-    *("empssl", "grasp2vec", "nnclr", "stdim", "swav", "tracking", "vicreg", "visreg"),
+    *("curl", "empssl", "grasp2vec", "nnclr", "stdim", "swav", "tracking", "vicreg", "visreg"),
 }
 MASKED = {
     "data2vec",

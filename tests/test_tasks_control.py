@@ -18,6 +18,7 @@ from selfsup.spec import ImageSpec, TrajectorySpec
 from selfsup.tasks import find_task
 from selfsup.tasks.resolve import resolve_task
 from selfsup.train.optim import build_optimizer
+from selfsup.views.trajectory import TransitionViews
 from support.sources import episodes
 from support.tasks import first_batch
 
@@ -322,3 +323,53 @@ def test_maps_come_with_the_same_representation(name: str) -> None:
     torch.testing.assert_close(features, encoder(x))
     assert maps.ndim == 4
     assert maps.shape[2] >= encoder.maps(x).shape[2]
+
+
+def test_the_loss_of_curl_by_hand_and_its_key_encoder() -> None:
+    spec = replace(BOX, stack=3)
+    task, given = make("curl", spec), batch(spec)
+    given["positive"] = given["obs"].flip(3)
+    key = F.normalize(torch.randn(8, 50), dim=1)
+    task.momentum_latent.forward = lambda x: key
+    task.bilinear.data = torch.randn(50, 50)
+    loss = task.loss(given)
+    logits = task.latent(given["obs"]) @ task.bilinear @ key.T
+    logits = logits - logits.amax(1, keepdim=True)
+    torch.testing.assert_close(loss.value, F.cross_entropy(logits, FEW), rtol=1e-4, atol=1e-4)
+    nn.init.zeros_(task.bilinear)
+    assert task.loss(given).value.item() == pytest.approx(loss.chance) == pytest.approx(math.log(8))
+    before = [parameter.clone() for parameter in task.momentum_latent.parameters()]
+    with torch.no_grad():
+        for parameter in task.latent.parameters():
+            parameter += 1
+    task.after_step()
+    for old, new in zip(before, task.momentum_latent.parameters(), strict=True):
+        torch.testing.assert_close(new, old + 0.05)
+        assert not new.requires_grad
+
+
+def test_a_crop_of_curl_is_one_shift_of_all_frames_and_keeps_the_scale() -> None:
+    source = episodes(2)
+    spec = source.spec(size=32, stack=3)
+    task = make("curl", spec)
+    steps = task.samples(source)
+    views = task.views(spec)
+    given = views.fetch(steps, np.arange(len(steps)), 0, 0).batch
+    plain = TransitionViews(spec).fetch(steps, np.arange(len(steps)), 0, 0).batch
+    shifts = {key: [_shift(x, y) for x, y in zip(given[key], plain["obs"], strict=True)] for key in ("obs", "positive")}
+    nexts = [_shift(x, y) for x, y in zip(given["next_obs"], plain["next_obs"], strict=True)]
+    assert nexts == shifts["obs"]
+    assert sum(a != b for a, b in zip(shifts["obs"], shifts["positive"], strict=True)) > 0.8 * len(steps)
+    every = np.array([*shifts["obs"], *shifts["positive"]])
+    assert every.min() == -3  # a tenth of 32 pixels
+    assert every.max() == 3
+    same = views.fetch(steps, np.arange(len(steps)), 0, 1).batch["obs"]
+    assert not torch.equal(same, given["obs"])
+
+
+def _shift(seen: Tensor, whole: Tensor) -> tuple[int, int]:
+    """Return by how much all frames of an observation (9, 32, 32) are shifted over black."""
+    padded = F.pad(whole, (3, 3, 3, 3))
+    places = [(y, x) for y in range(7) for x in range(7) if torch.equal(padded[:, y : y + 32, x : x + 32], seen)]
+    assert len(places) == 1
+    return places[0][0] - 3, places[0][1] - 3

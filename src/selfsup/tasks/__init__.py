@@ -25,6 +25,7 @@ TASKS: dict[str, str] = {
     "counting": "selfsup.tasks.image.counting:Counting",
     "cpc": "selfsup.tasks.image.cpc:CPC",
     "cpc_audio": "selfsup.tasks.audio.cpc_audio:CPCAudio",
+    "curl": "selfsup.tasks.control.curl:CURL",
     "data2vec": "selfsup.tasks.image.data2vec:Data2Vec",
     "data2vec_audio": "selfsup.tasks.audio.data2vec_audio:Data2VecAudio",
     "dbc": "selfsup.tasks.control.dbc:DBC",

@@ -24,14 +24,15 @@ class TransitionViews(FrameViews):
     `discount` (B, 1) float32, 0 where the episode terminated, and else 1, where it was cut off too. `episode` (B,)
     int64, `time` (B,) float32, seconds from its beginning to `obs`; `index` (B,) int64, with `noise` the keys `noise`
     (B,) int64 of `selfsup.nn.noise`. With `states` also `state` and `next_state` (B, S) float32, for evaluation alone.
-    Both observations have the same crop.
+    Both observations have the same crop; with `positive` there is also `positive`, the first one in another crop.
     """
 
-    KEYS = ("obs", "next_obs")
+    KEYS = ("obs", "next_obs", "positive")
 
     gap: int = 1
     states: bool = False
     noise: bool = False
+    positive: bool = False
 
     def fetch(self, source: Source, indices: NDArray[np.int64], seed: int, epoch: int) -> Fetched:
         """Return a batch of len(indices); a step that cannot be read is replaced by another one."""
@@ -56,6 +57,9 @@ class TransitionViews(FrameViews):
             "time": torch.from_numpy((places[:, 1] / self.spec.fps).astype(np.float32)),
             "index": torch.from_numpy(used),
         } | of_samples(source, used, seed, epoch, False, self.noise)
+        if self.positive:
+            first = [seen[:stack] for seen, _, _ in read_ones]
+            batch["positive"] = self.stacked(self.drawn(first, used, seed, epoch, 1, 2))
         if self.states:
             batch["state"] = torch.from_numpy(np.stack([steps.state[time] for steps, time in found]))
             batch["next_state"] = torch.from_numpy(np.stack([steps.state[time + self.gap] for steps, time in found]))
