@@ -39,7 +39,7 @@ SECTIONS = {  # in the survey's order: when to take a task of it
     "control: objects": "recordings of what was taken from a scene; for finding it again, and where it lies",
     "control: rewards": "recordings of something that acts and is rewarded, among things that do not matter for it",
     "control: actions": "recordings whose actions are known; a baseline that needs no rewards",
-    "control: crops": "recordings of what is anywhere in the frame, without actions and rewards; for agents that see pixels",
+    "control: crops": "recordings without actions and rewards; to begin with for agents that act by pixels",
     "control: goals": "recordings of random actions, from which one is to learn to reach what can be imagined",
     "control: time": "recordings of games or robots, without actions and rewards; places stay where they are",
     "text": "texts",
