@@ -28,6 +28,7 @@ STEPS = 1000  # of an episode that the environment does not end itself
 ENDLESS = 10_000  # steps from which on it does not
 MANY = 1024  # numbers of a state, at most
 LARGE = 2**31  # bytes of an episode's frames, at most: they are held
+OURS = {"PointRoom": "selfsup.control.rooms", "SwingUp": "selfsup.control.swing"}  # each has NAMES and the class
 IMAGE = 16  # pixels of the shorter side of an observation from which on it is an image
 
 Policy = Callable[[Any, np.random.Generator], Any]
@@ -217,11 +218,12 @@ def _make(name: str, **options: Any) -> Any:
     """Return an environment. Raises `UserError` for one that is unknown, not installed or cannot be made."""
     prepare()
     gymnasium = need("gymnasium", "control")
-    if name.startswith("PointRoom"):
-        rooms = importlib.import_module("selfsup.control.rooms")
-        if name not in rooms.NAMES:
-            raise unknown("room", name, rooms.NAMES)
-        return rooms.PointRoom(name)
+    for kind, module in OURS.items():
+        if name.startswith(kind):
+            home = importlib.import_module(module)
+            if name not in home.NAMES:
+                raise unknown("environment", name, home.NAMES)
+            return getattr(home, kind)(name)
     if name.startswith(("ALE/", "atari:")):
         need("ale_py", "control")
     with contextlib.suppress(ImportError):  # it registers Atari

@@ -92,10 +92,12 @@ class PointRoom(gymnasium.Env):  # type: ignore[misc]
     metadata = {"render_modes": ["rgb_array"], "render_fps": FPS}  # noqa: RUF012 (as Gymnasium has it)
     observation_space = gymnasium.spaces.Box(0, 1, (2,), np.float64)
     action_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
-    spec = gymnasium.envs.registration.EnvSpec("PointRoom-v0", max_episode_steps=STEPS)
 
     def __init__(self, name: str = "PointRoom", render_mode: str | None = "rgb_array") -> None:
         self.colours, self.test, self.render_mode = ":colours" in name, name.endswith(":test"), render_mode
+        self.spec = gymnasium.envs.registration.EnvSpec(
+            "PointRoom-v0", f"{__name__}:PointRoom", max_episode_steps=STEPS, kwargs={"name": name}
+        )
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[NDArray[np.float64], dict[str, Any]]:
         """Begin an episode anywhere, with a goal that is some way off."""
@@ -124,4 +126,4 @@ class PointRoom(gymnasium.Env):  # type: ignore[misc]
         return draw(self.goal, self.ball, self.wall)[0]
 
     def _info(self) -> dict[str, Any]:
-        return {"goal": self.goal[0], "ball": self.ball, "wall": self.wall}
+        return {"goal": self.goal[0].copy(), "ball": self.ball.copy(), "wall": self.wall.copy()}

@@ -125,7 +125,7 @@ def _drawn(number: int, test: bool, own: bool) -> NDArray[np.uint8]:
     mask = np.array([0, 1, 1] if own else [1, 1, 1], np.float32)
     for k in range(OTHERS):
         x, y = (grid - course.others[k, :, axis, None] for axis in (0, 1))  # (T, SIDE)
-        alpha = _shape(SHAPES[test][course.shapes[k]], x[:, None, :] / course.sizes[k], y[:, :, None] / course.sizes[k])
+        alpha = cover(SHAPES[test][course.shapes[k]], x[:, None, :] / course.sizes[k], y[:, :, None] / course.sizes[k])
         out += alpha[..., None] * (course.colours[k] * mask - out)
     x, y = (grid - course.dot[:, axis, None] for axis in (0, 1))
     far = np.hypot(x[:, None, :], y[:, :, None])
@@ -134,8 +134,8 @@ def _drawn(number: int, test: bool, own: bool) -> NDArray[np.uint8]:
     return np.rint(out).astype(np.uint8)
 
 
-def _shape(name: str, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Return how much of each pixel (T, S, S) a thing covers, at places in units of its size."""
+def cover(name: str, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return how much of each pixel (..., S, S) a thing of `SHAPES` covers, at places in units of its size."""
     far, near = np.maximum(np.abs(x), np.abs(y)), np.minimum(np.abs(x), np.abs(y))
     if name == "blob":
         covered = np.exp(-2 * (x**2 + y**2))
