@@ -15,7 +15,7 @@ import torch
 from selfsup.data.kinds import open_query
 from selfsup.data.open import open_data
 from selfsup.data.trajectory import Dot, Episode, InMemory, Trajectories, observations, transitions, write_shards
-from selfsup.data.trajectory.writing import About
+from selfsup.data.trajectory.writing import About, read_shards
 from selfsup.encoders import build_encoder
 from selfsup.errors import UserError
 from selfsup.reports.finding import read_sample
@@ -79,6 +79,23 @@ def test_a_killed_recording_goes_on_to_the_same_bytes(recorded: Path, tmp_path: 
     assert files(tmp_path / "r") == files(recorded)
     with pytest.raises(UserError, match="another recording"):
         write_shards(tmp_path / "r", About(about.cameras, about.action, about.states, 3.0), make, 10, 4)
+
+
+def test_a_recording_that_goes_on_is_opened_shard_by_shard(recorded: Path) -> None:
+    whole, shards = Trajectories(recorded), read_shards(recorded)
+    source = Trajectories(recorded, shards=shards[:1])
+    whole.labels = source.labels = None  # which are not read later
+    first, digest = source.take(np.arange(4)), source.fingerprint()
+    assert len(source) == 4
+    source.grow(shards[1:2])
+    source.grow(shards[2:])
+    source.grow([])
+    assert source.extents.tolist() == whole.extents.tolist()
+    assert source.fingerprint() == whole.fingerprint()
+    assert first.fingerprint() == digest
+    for index in (3, 9):
+        np.testing.assert_array_equal(source.read(index), whole.read(index))
+        np.testing.assert_array_equal(source.steps(index).reward, whole.steps(index).reward)
 
 
 def test_episodes_that_cannot_be_made_are_dropped_and_counted(tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ from selfsup.data.trajectory.episodes import Episodes, Steps
 from selfsup.data.trajectory.instants import Instants, observations, transitions
 from selfsup.data.trajectory.memory import InMemory
 from selfsup.data.trajectory.sources import Trajectories
-from selfsup.data.trajectory.writing import About, Episode, write_shards
+from selfsup.data.trajectory.writing import About, Episode, Shards, write_shards
 
 __all__ = [
-    "About", "Dot", "Episode", "Episodes", "InMemory", "Instants", "Steps", "Trajectories", "observations",
+    "About", "Dot", "Episode", "Episodes", "InMemory", "Instants", "Shards", "Steps", "Trajectories", "observations",
     "transitions", "write_shards",
 ]  # fmt: skip

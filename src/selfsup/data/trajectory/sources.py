@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -32,39 +33,61 @@ class _Place(NamedTuple):
 
 
 class Trajectories(Episodes):
-    """Episodes of a folder that `write_shards` wrote.
+    """Episodes of a folder that `write_shards` wrote; with `shards`, of those alone (the first ones of `read_shards`).
 
     Raises `UserError` for a folder that is none, that is damaged, or whose shards hold no episode.
     """
 
-    def __init__(self, folder: str | Path, name: str | None = None) -> None:
+    _place: _Place
+
+    def __init__(
+        self, folder: str | Path, name: str | None = None, shards: Sequence[Mapping[str, Any]] | None = None
+    ) -> None:
         self.folder, self.name = Path(folder), name or str(folder)
         self._prefix = os.path.join(folder, "shard-")  # whole strings: thousands are made a second
         about = read_about(self.folder)
         if about is None:
             raise UserError(f"{folder} holds no trajectories.json: it is not a recording")
-        shards = read_shards(self.folder)
+        shards = read_shards(self.folder) if shards is None else shards
         self.cameras = self._recorded = tuple(about["cameras"])
         self.states = tuple(about["states"])
         kind, size = about["action"]
         self.action, self.fps = (kind, size), float(about["fps"])
-        tables = [_episodes(self.folder / f"shard-{place:05}" / "episodes.parquet") for place in range(len(shards))]
-        counts = [table.num_rows for table in tables]
-        if not sum(counts):
+        self._digests: list[Mapping[str, str]] = []
+        if not shards or not len(whole := self._open(shards)):
             raise UserError(f"{folder} holds no episodes: record some with selfsup record")
-        whole = pa.concat_tables(tables)
-        self.extents = whole["length"].to_numpy().astype(np.int64)
-        ends = np.concatenate([table["length"].to_numpy().cumsum() for table in tables])
-        place = np.repeat(np.arange(len(tables)), counts)
-        self._place = _Place(place, ends - self.extents, whole["number"].to_numpy().astype(np.int64))
         if whole["label"].null_count < len(whole):
             self.labels = Labels.of(whole["label"].combine_chunks().cast(pa.large_binary()))
         self.shape = next((high, wide) for high, wide in (shard["shape"] for shard in shards) if high)
-        self._digests = [shard["digests"] for shard in shards]
         dropped = sum(sum(shard["dropped"].values()) for shard in shards)
         if dropped:
             some = next(reason for shard in shards for reason in shard["dropped"])
             self.notes = (f"{self.name}: {dropped:,} episodes were dropped when they were recorded, such as: {some}",)
+
+    def grow(self, shards: Sequence[Mapping[str, Any]]) -> None:
+        """Take in the shards that follow those that were opened; their labels are not read.
+
+        Of a whole source: one that `take` has made holds some episodes for good.
+        """
+        before, extents = self._place, self.extents
+        if not shards:
+            return
+        self._open(shards)
+        self._place = _Place(*(np.concatenate(parts) for parts in zip(before, self._place, strict=True)))
+        self.extents = np.concatenate([extents, self.extents])
+
+    def _open(self, shards: Sequence[Mapping[str, Any]]) -> pa.Table:
+        """Set the places of the episodes of the next shards, and return what is known of each."""
+        first = len(self._digests)
+        files = [f"{self._prefix}{place:05}/episodes.parquet" for place in range(first, first + len(shards))]
+        tables = [_episodes(Path(file)) for file in files]
+        whole, lengths = pa.concat_tables(tables), [table["length"].to_numpy() for table in tables]
+        self.extents = whole["length"].to_numpy().astype(np.int64)
+        place = np.repeat(np.arange(first, first + len(tables)), [len(part) for part in lengths])
+        ends = np.concatenate([part.cumsum() for part in lengths])
+        self._place = _Place(place, ends - self.extents, whole["number"].to_numpy().astype(np.int64))
+        self._digests = [*self._digests, *(shard["digests"] for shard in shards)]
+        return whole
 
     def frames(self, index: int, numbers: NDArray[np.int64], camera: str) -> NDArray[np.uint8]:
         """Return frames (T, H, W, 3) of a camera by their numbers, or raise `Broken`."""

@@ -17,8 +17,8 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -108,24 +108,55 @@ def write_shards(
     that holds another recording or that another process writes in, and `RunFailed` where it cannot be written.
     """
     with only_here(folder):
-        given = about.to_json()
-        try:
+        return Shards(folder, about).extend(make, count, per_shard, jpeg, advance)
+
+
+class Shards:
+    """The shards of a recording that goes on; those that are there are read once.
+
+    `found`: what each whole shard says of itself, in order, see `read_shards`. Raises as `write_shards`; that no other
+    process writes in the folder is up to the caller.
+    """
+
+    def __init__(self, folder: Path, about: About) -> None:
+        self.folder, self.about, given = folder, about, about.to_json()
+        with _writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
             if (known := read_about(folder)) is None:
                 write_atomically(folder / ABOUT, json.dumps(given, indent=1).encode())
             elif known != json.loads(json.dumps(given)):
                 raise UserError(f"{folder} holds another recording; give another folder, or the options of that one")
-            dropped, done, place = Counter[str](), 0, 0
-            for shard in read_shards(folder):
-                dropped.update(shard["dropped"])
-                done, place = shard["until"], place + 1
-            advance(min(done, count))
+            self.found = read_shards(folder)
+
+    def extend(
+        self,
+        make: Callable[[int], Episode],
+        count: int,
+        per_shard: int = PER_SHARD,
+        jpeg: bool = False,
+        advance: Callable[[int], None] = lambda done: None,
+    ) -> Counter[str]:
+        """Write what is missing of episodes 0 to `count` - 1; as `write_shards`."""
+        dropped = Counter[str]()
+        for shard in self.found:
+            dropped.update(shard["dropped"])
+        done = self.found[-1]["until"] if self.found else 0
+        advance(min(done, count))
+        with _writing(self.folder):
             while done < count:
-                until = min(done + per_shard, count)
-                dropped += _write_shard(folder / f"shard-{place:05}", about, make, (done, until), jpeg, advance)
-                done, place = until, place + 1
-        except OSError as error:
-            raise RunFailed(f"cannot write in {folder}: {error.strerror or error}") from error
-    return dropped
+                part, path = (done, min(done + per_shard, count)), self.folder / f"shard-{len(self.found):05}"
+                self.found.append(_write_shard(path, self.about, make, part, jpeg, advance))
+                dropped.update(self.found[-1]["dropped"])
+                done = part[1]
+        return dropped
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunFailed(f"cannot write in {folder}: {error.strerror or error}") from error
 
 
 def read_about(folder: Path) -> dict[str, Any] | None:
@@ -160,7 +191,7 @@ def read_shards(folder: Path) -> list[dict[str, Any]]:
 def _write_shard(
     path: Path, about: About, make: Callable[[int], Episode], part: tuple[int, int], jpeg: bool,
     advance: Callable[[int], None],
-) -> Counter[str]:  # fmt: skip
+) -> dict[str, Any]:  # fmt: skip
     aside = path.with_name(f".{path.name}.part")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
@@ -196,13 +227,13 @@ def _write_shard(
     arrays = [pa.array(list(column), kind) for column, kind in zip(columns, types, strict=True)]
     pq.write_table(pa.table(arrays, names=["number", "length", "truncated", "label"]), aside / "episodes.parquet")
     digests = {file.name: _digest(file) for file in sorted(aside.iterdir())}
-    values = {
+    values: dict[str, Any] = {
         "first": part[0], "until": part[1], "episodes": len(table), "observations": sum(row[1] for row in table),
         "shape": shapes[0][:2], "dropped": dict(dropped), "digests": digests,
     }  # fmt: skip
     write_atomically(aside / SHARD, json.dumps(values, indent=1).encode())
     os.replace(aside, path)
-    return dropped
+    return values
 
 
 def checked_frames(episode: Episode, about: About) -> Sequence[NDArray[np.uint8]]:
