@@ -261,10 +261,26 @@ def run(
                     say(
                         f"BatchNorm: statistics taken again on {samples:,} plain samples (--no-recalibrate: as trained)"
                     )
-            about = {"encoder": asked.encoder, "spec": recipe["spec"]}
-            save_tensors(folder / "encoder.safetensors", merged_state(trained), about)
+            _save_encoder(built, trained, folder)
         fabric.barrier()
         return Run(folder)
+
+
+def keep(built: Built, folder: Path, steps: int, lr: float) -> Run:
+    """Write the run folder of a task that was trained elsewhere, such as beside an agent, without a checkpoint."""
+    folder.mkdir(parents=True, exist_ok=True)
+    plan = make_plan(
+        built.asked.task, built.batch_size, {"lr": lr}, encoder=built.task.encoder, steps=steps, seed=built.seed
+    )
+    built.asked.spec.save(folder)
+    _write(_recipe(built, {"steps": steps}, plan), folder)
+    _save_encoder(built, built.task.representation(), folder)
+    return Run(folder)
+
+
+def _save_encoder(built: Built, trained: Any, folder: Path) -> None:
+    about = {"encoder": built.asked.encoder, "spec": built.asked.spec.to_json()}
+    save_tensors(folder / "encoder.safetensors", merged_state(trained), about)
 
 
 def _as_weights(encoder: str, spec: Spec) -> Any:

@@ -1,10 +1,13 @@
-"""A timeout for work that may never end: it runs in a thread that is left behind when its time is up."""
+"""Timeouts for work that may never end: in a thread that is left behind when its time is up, or in this one."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
@@ -40,6 +43,35 @@ def with_timeout(work: Callable[[], T]) -> T:
             del error  # or it would hold this frame and itself
     helper.tasks.put(None)
     raise TimeoutError
+
+
+@contextlib.contextmanager
+def limited(seconds: int) -> Iterator[None]:
+    """Raise `TimeoutError` in the block after some seconds, in which the process was not suspended.
+
+    The block stays in this thread, as what draws wants; in another one than the main one it is not limited. Nor is what
+    never comes back to Python.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    began, ticks = time.monotonic(), 0
+
+    def tick(number: int, frame: object) -> None:
+        nonlocal ticks
+        ticks += 1
+        if ticks >= seconds:
+            raise TimeoutError(f"no answer in {seconds} s")
+
+    handler = signal.signal(signal.SIGALRM, tick)
+    left, interval = signal.setitimer(signal.ITIMER_REAL, 1, 1)
+    try:
+        yield
+    finally:
+        rest = max(left - (time.monotonic() - began), 1e-3) if left else 0.0
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, rest, interval)
 
 
 class _Helper(threading.Thread):

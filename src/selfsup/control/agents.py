@@ -14,16 +14,14 @@ from torch import Tensor
 from selfsup.errors import UserError, need, unknown
 from selfsup.train.checkpoint import load_weights
 
-AGENTS = {  # what is not Stable-Baselines3's default; the networks are those of RIG's authors
-    "td3": {"learning_rate": 1e-3, "tau": 0.01, "gamma": 0.99, "policy_kwargs": {"net_arch": [400, 300]}},
-    "sac": {"learning_rate": 1e-3, "tau": 0.01, "gamma": 0.99, "policy_kwargs": {"net_arch": [400, 300]}},
-}
+AGENTS = ("td3", "sac")
+USUAL = {"learning_rate": 1e-3, "tau": 0.01, "gamma": 0.99}  # what is not Stable-Baselines3's default
 NOISE = 0.2  # std of what is added to TD3's actions, which are from -1 to 1, while it explores
 LOSSES = ("critic_loss", "actor_loss")
 
 
 class Transitions(Protocol):
-    """Where an agent's batches come from; `selfsup.control.replay.Replay` is one."""
+    """Where an agent's batches come from, such as `selfsup.control.replay.Replay`."""
 
     step: int
 
@@ -41,7 +39,7 @@ class Agent:
         replay: Where batches come from.
         seed: Seed of the weights and of every update.
         batch_size: Transitions of an update.
-        options: Arguments of the class of Stable-Baselines3, in place of `AGENTS`.
+        options: Arguments of the class of Stable-Baselines3, in place of `USUAL`.
     """
 
     def __init__(
@@ -59,7 +57,7 @@ class Agent:
         gymnasium, sb3 = need("gymnasium", "control"), need("stable_baselines3", "control")
         logger: Any = need("stable_baselines3.common.logger", "control")
         self.name, self.replay, self.seed, self.batch_size = name, replay, seed, batch_size
-        given = copy.deepcopy({**AGENTS[name], **(options or {})})  # which SAC changes
+        given = copy.deepcopy({**USUAL, **(options or {})})  # which SAC changes
         if name == "sac":
             given["target_entropy"] = -float(actions)
         self.model = getattr(sb3, name.upper())(

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from selfsup.base.watchdog import limited
 from selfsup.control.atari import memory_of
 from selfsup.control.mujoco import Cameras, joint_names, joint_values, prepare
 from selfsup.data.trajectory import Episode
@@ -26,6 +27,7 @@ from selfsup.source import Broken
 
 STEPS = 1000  # of an episode that the environment does not end itself
 ENDLESS = 10_000  # steps from which on it does not
+TIMEOUT = 60  # seconds in which an environment answers, or it hangs
 MANY = 1024  # numbers of a state, at most
 LARGE = 2**31  # bytes of an episode's frames, at most: they are held
 OURS = {"PointRoom": "selfsup.control.rooms", "SwingUp": "selfsup.control.swing"}  # each has NAMES and the class
@@ -74,7 +76,7 @@ class Environment:
         """End the environment."""
         if self.seen is not None:
             self.seen.close()
-        with contextlib.suppress(Exception):  # of an environment that crashed
+        with contextlib.suppress(Exception), limited(TIMEOUT):  # of an environment that crashed
             self.env.close()
 
     def episode(self, seed: int, number: int) -> Episode:
@@ -185,8 +187,9 @@ class Environment:
 
     def _check_rendering(self) -> None:
         try:
-            self.env.reset(seed=0)
-            frame: Any = self.env.render()
+            with limited(TIMEOUT):
+                self.env.reset(seed=0)
+                frame: Any = self.env.render()
         except Exception as error:  # of somebody else's code
             raise UserError(f"{self.name} cannot be rendered: {_line(error)}") from error
         if not (isinstance(frame, np.ndarray) and frame.ndim == 3 and frame.shape[2] == 3 and frame.dtype == np.uint8):
@@ -231,7 +234,7 @@ def _make(name: str, **options: Any) -> Any:
         atari.ALEInterface.setLoggerMode(atari.LoggerMode.Error)  # or it prints its own name
         gymnasium.register_envs(atari)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), limited(TIMEOUT):
             warnings.simplefilter("ignore")
             own = _own(name) if ":" in name else None
             if own is not None:
@@ -317,9 +320,10 @@ def _numbers(space: Any, name: str) -> Iterator[tuple[str, tuple[int, Callable[[
 
 @contextlib.contextmanager
 def _named(what: str) -> Iterator[None]:
-    """Drop the episode where the environment fails."""
+    """Drop the episode where the environment fails, or hangs."""
     try:
-        yield
+        with limited(TIMEOUT):
+            yield
     except Exception as error:  # of somebody else's code
         raise Broken(f"{what} fails: {_line(error)}") from error
 

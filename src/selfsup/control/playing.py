@@ -47,22 +47,19 @@ Act = Callable[[Scene], NDArray[np.float32]]  # actions (n, d) from -1 to 1
 Make = Callable[[], Environment]
 
 
-def check_environment(env: Environment) -> None:
+def check_environment(env: Environment, needs_states: bool) -> None:
     """Raise `UserError` for an environment in which the agents cannot act."""
     if env.action[0] != "box":
         raise UserError(f"{env.name} has {env.action[1]} actions to choose from; these agents act with real numbers")
     space: Any = env.env.action_space
     if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
         raise UserError(f"the actions of {env.name} have no bounds, which these agents need: clip them in its wrapper")
-    if not env.states:
-        raise UserError(f"{env.name} tells no state, by which the distance from a goal is measured")
+    if needs_states and not env.states:
+        raise UserError(f"{env.name} tells no state, which an agent would see or a distance be measured by")
 
 
 def play(make: Make, seeds: Sequence[Seed], act: Act) -> list[Episode | Broken]:
-    """Play an episode of each seed, in new environments; one that fails is returned as what went wrong.
-
-    The batch keeps its size to the end, so that what is computed of a row does not depend on when others end.
-    """
+    """Play an episode of each seed, in new environments; one that fails is returned as what went wrong."""
     worlds = [_World(make(), seed) for seed in seeds]
     try:
         while any(world.runs for world in worlds):
@@ -73,6 +70,14 @@ def play(make: Make, seeds: Sequence[Seed], act: Act) -> list[Episode | Broken]:
         for world in worlds:
             world.env.close()
     return [world.error or world.episode() for world in worlds]
+
+
+def each(act: Callable[[int, Scene], NDArray[np.float32]]) -> Act:
+    """Return a policy that acts in one environment after the other, of which `act` gets the number and the scene.
+
+    What is computed of one in a batch could depend on how many there are, by its last bits.
+    """
+    return lambda scene: np.concatenate([act(k, scene.part(slice(k, k + 1))) for k in range(len(scene.frames))])
 
 
 def goals(make: Make, seeds: Sequence[Seed]) -> Scene:
@@ -96,17 +101,17 @@ def goals(make: Make, seeds: Sequence[Seed]) -> Scene:
         return Scene.of([(goal, state, frame) for frame, goal, state in begun])
     others = [(*seed, 1) for seed in seeds]
     ends = []
-    for (frame,), episode in zip(begun, play(make, others, random_actions(env.action[1], others[0])), strict=True):
+    for (frame,), episode in zip(begun, play(make, others, random_actions(env.action[1], others)), strict=True):
         if not isinstance(episode, Episode) or episode.state is None:
             raise RunFailed(f"no goal could be made: {episode}")
         ends.append((next(iter(episode.frames.values()))[-1], episode.state[-1], frame))
     return Scene.of(ends)
 
 
-def random_actions(width: int, seed: Seed) -> Act:
-    """Return a policy that draws actions (n, `width`) evenly."""
-    generator = np.random.default_rng(seed)
-    return lambda scene: generator.uniform(-1, 1, (len(scene.frames), width)).astype(np.float32)
+def random_actions(width: int, seeds: Sequence[Seed]) -> Act:
+    """Return a policy that draws actions (n, `width`) evenly, from a seed for each of n environments."""
+    generators = [np.random.default_rng(seed) for seed in seeds]
+    return each(lambda k, _: generators[k].uniform(-1, 1, (1, width)).astype(np.float32))
 
 
 def unscaled(actions: NDArray[Any], space: Any) -> NDArray[np.float32]:

@@ -5,9 +5,11 @@ far. Whatever is killed, the same command makes the same weights, bit for bit.
 
     OUT/control.json          what was asked
     OUT/trajectories/         the episodes; the first shard is of random actions
-    OUT/encoder/              the run of the encoder, which learned from that shard (`selfsup.run`)
+    OUT/encoder/              the run of the encoder (`selfsup.run`), trained before the agent, or beside it
     OUT/agent.safetensors     networks, optimizers, entropy coefficient; the digests of the shards; what was measured
-    OUT/result.json           how far the agent ends from goals
+    OUT/result.json           what was measured in the end
+    OUT/policy.webp           what the agent does; policy-test.webp in the environment of `test`
+    OUT/goals.webp            beginnings, imagined goals and where the agent went
 """
 
 from __future__ import annotations
@@ -16,153 +18,150 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from selfsup.base.progress import counting
 from selfsup.base.writing import only_here, write_atomically
-from selfsup.control.agents import Agent
+from selfsup.control.asked import NOISE, RESET, TRIAL, Asked
+from selfsup.control.earning import Earning
 from selfsup.control.environments import Environment
-from selfsup.control.playing import Act, Scene, check_environment, goals, play, random_actions, unscaled
-from selfsup.control.replay import Played, Replay
-from selfsup.control.sight import Sight
-from selfsup.data.trajectory import About, Episode, Episodes, Trajectories, write_shards
-from selfsup.data.trajectory.writing import read_shards
+from selfsup.control.film import save_clip, save_sheet
+from selfsup.control.playing import Act, Make, play, random_actions
+from selfsup.control.reaching import Reaching
+from selfsup.data.trajectory import About, Episode, Shards, Trajectories
 from selfsup.errors import RunFailed, UserError
 from selfsup.evaluation.draws import interval
-from selfsup.pretraining import build, resolve, run
-from selfsup.run import Run, differences
+from selfsup.evaluation.rows import few_threads
+from selfsup.run import differences
 from selfsup.source import Broken
 from selfsup.train.checkpoint import load_tensors, save_tensors, step_of
 from selfsup.train.signals import Interrupted, signals
 
-ROUND, OBSERVATIONS = 500, 10_000  # steps of a round, of random actions, about
 SAVE_SECONDS = 30.0
 TRIED, LOOKS, LOOKED = 50, 10, 10  # episodes of the result; how often it is looked on the way, in how many
-PER_PLAY = 10  # environments at once
-RESET, AIM, NOISE, TRIAL = 2, 3, 4, 5  # what a seed is for; 1 is the replay's
+FILMED = 5  # episodes that are shown
+PER_PLAY = 10  # environments at once, which changes nothing but the time
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What is to be learned, as plain values of JSON."""
+class Pupil(Protocol):
+    """What learns: `Reaching` goals or `Earning` rewards."""
 
-    task: str
+    unit: str  # of what is measured
+
+    def add(self, source: Trajectories, rows: Sequence[int]) -> None:
+        """Learn from now on from these episodes too."""
+
+    def updates(self, first: int, until: int) -> Generator[float]:
+        """Make the updates from `first` to `until` - 1, and yield the loss of each."""
+
+    def told(self, progress: float) -> list[str]:
+        """Return what the progress line says of the losses."""
+
+    def exploring(self, numbers: Sequence[int]) -> Act:
+        """Return the policy of episodes by their numbers, with noise."""
+
+    def measure(self, make: Make, seeds: Sequence[tuple[int, ...]], act: Act | None = None) -> list[tuple[float, ...]]:
+        """Return what is measured in an episode of each seed that can be played, without noise or by `act`."""
+
+    def values(self, found: Sequence[tuple[float, ...]]) -> list[float]:
+        """Return one number for each of these."""
+
+    def film(self, make: Make, seeds: Sequence[tuple[int, ...]]) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+        """Return what is seen of the episodes of some seeds (T, H, W, 3), and a sheet (H, W, 3) of goals."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all that it needs to go on."""
+
+    def load(self, tensors: Mapping[str, Tensor], where: Path) -> None:
+        """Go on from `tensors`."""
+
+    def finish(self, folder: Path) -> None:
+        """Write what is of use besides the agent."""
+
+
+class Row(NamedTuple):
+    """What was measured in the episodes of an environment, by the `agent` or by `random` actions: a value of each."""
+
     env: str
-    test: str  # the environment in which it is measured
-    steps: int
-    episodes: int
-    seed: int
-    sees: str
-    agent: str
-    size: int
-    encoder: str
-    encoder_steps: int
-    batch_size: int
-    per_round: int
-    options: Mapping[str, Any] = field(default_factory=dict)  # of the task
-    agent_options: Mapping[str, Any] = field(default_factory=dict)  # of the class of Stable-Baselines3
+    policy: str
+    values: Sequence[float]
 
 
 @dataclass(frozen=True)
-class Distances:
-    """True distances from image goals, at the start (n,) and at the end of episodes, in units of the states' std."""
+class Learned:
+    """What a run measured in the end, and the mean after some steps on the way; `unit` says of what."""
 
-    start: NDArray[np.float64]
-    final: NDArray[np.float64]
-
-    @property
-    def ratio(self) -> float:
-        """The mean distance at the end over that at the start."""
-        return float(self.final.mean() / self.start.mean())
+    unit: str
+    rows: Sequence[Row]
+    history: Sequence[tuple[int, float]]
+    dropped: int
 
 
-def asked_of(env: str, task: str, options: Mapping[str, Any], **given: Any) -> Asked:
-    """Return a checked request. Raises `UserError` for an environment in which the agents cannot act."""
-    worlds = []
-    for name in (env, given["test"]):
-        world = Environment(name, policy="", size=given["size"])
-        worlds.append(world)
-        world.close()
-        check_environment(world)
-    if len({(world.action, world.states) for world in worlds}) > 1:
-        raise UserError(f"{worlds[1].name} has other actions or states than {env}: give another --test")
-    length = worlds[0].steps
-    episodes = given.pop("episodes") or -(-OBSERVATIONS // (length + 1))
-    return Asked(task, env, episodes=episodes, per_round=max(2, ROUND // length), options=dict(options), **given)
+def learn(asked: Asked, folder: Path, quiet: bool = False) -> Learned:
+    """Learn to act, or resume what was stopped.
 
-
-def learn(asked: Asked, folder: Path, quiet: bool = False) -> tuple[Distances, Distances, list[tuple[int, float]]]:
-    """Learn to reach goals, or resume what was stopped.
-
-    Returns the distances of the agent and of random actions, and the ratio after some steps on the way. Raises
-    `UserError` for a folder of another request, `RunFailed` where no episode can be played.
+    Raises `UserError` for a folder of another request, `RunFailed` where no episode can be played.
     """
-    learner = Learner(asked, folder, quiet)
+    rounds = Rounds(asked, folder, quiet)
     with only_here(folder):
-        learner.begin()
-        learner.rounds()
-        return learner.result()
+        rounds.begin()
+        with few_threads(0):  # networks are small, and batches are made in a thread of their own
+            rounds.learn()
+            return rounds.result()
 
 
-class Learner:
+class Rounds:
     """The parts of `learn`, in their order."""
+
+    pupil: Pupil
+    source: Trajectories
+    recording: Shards
 
     def __init__(self, asked: Asked, folder: Path, quiet: bool) -> None:
         self.asked, self.folder, self.quiet = asked, folder, quiet
         self.shards, self.checkpoint = folder / "trajectories", folder / "agent.safetensors"
-        world = self.make()
+        world = self.make(asked.env)()
         self.about = About(world.cameras, world.action, world.states, world.fps, {"env": asked.env, "seed": asked.seed})
         self.length, self.space = world.steps, world.env.action_space
         world.close()
         self.updates = asked.per_round * self.length  # of a round
         self.history: list[tuple[int, float]] = []
         self.returns: list[float] = []  # of the episodes of the last round, by the environment's own reward
-        self.dropped, self.step, self.loss = 0, 0, float("nan")
+        self.dropped, self.step = 0, 0
 
-    def make(self) -> Environment:
-        """Return a new environment."""
-        return Environment(self.asked.env, policy="", size=self.asked.size)
-
-    def make_test(self) -> Environment:
-        """Return a new environment of those in which it is measured."""
-        return Environment(self.asked.test, policy="", size=self.asked.size)
+    def make(self, name: str) -> Make:
+        """Return a function that makes a new environment."""
+        return partial(Environment, name, policy="", size=self.asked.size)
 
     def begin(self) -> None:
-        """Collect random episodes, train the encoder on them, and make the agent or load it."""
-        asked = self.asked
+        """Collect random episodes, and make what learns, or load it."""
         self._note_request()
         self._check_disk()
+        self.recording = Shards(self.shards, self.about)
         self.collect(0)
-        source = Trajectories(self.shards)
-        first = source.take(np.arange(read_shards(self.shards)[0]["episodes"]))
-        encoder = self._encoder(first) if asked.sees == "latents" else None
-        scenes = Scene.joined([self._scene(first, index) for index in range(len(first))])
-        self.unit = np.maximum(scenes.states.std(0), 1e-6)
-        self.sight = Sight(asked.sees, encoder, scenes)
-        self.replay = Replay(self.sight, asked.seed)
-        width = self.about.action[1]
-        self.agent = Agent(
-            asked.agent, 2 * self.sight.dim, width, self.replay, asked.seed, asked.batch_size, asked.agent_options
-        )
+        self.source = Trajectories(self.shards, shards=self.recording.found[:1])
+        kind: Any = Reaching if self.asked.goals else Earning
+        self.pupil = kind(self.asked, self.folder, self.source, self.space, self.quiet)
         if self.checkpoint.exists():
             tensors, about = load_tensors(self.checkpoint)
-            self.agent.load(tensors, self.checkpoint)
-            self.step, self.history = (
-                step_of(about, self.checkpoint),
-                [(at, far) for at, far in about.get("history", [])],
-            )
+            self.pupil.load(tensors, self.checkpoint)
+            self.step = step_of(about, self.checkpoint)
+            self.history = [(at, value) for at, value in about.get("history", [])]
             known = about.get("shards", [])
             if not known or known != self._digests()[: len(known)]:
                 raise UserError(f"{self.shards} is not what this agent learned from: give another --out")
         self._add(0)
 
-    def rounds(self) -> None:
+    def learn(self) -> None:
         """Collect and learn in turn, to the last step."""
         steps, began, first = self.asked.steps, time.monotonic(), self.step
         look = max(1, -(-steps // self.updates) // LOOKS)
@@ -173,9 +172,9 @@ class Learner:
                 f"{(self.step - first) / (time.monotonic() - began):,.0f} steps/s",
                 f"return {mean:.3g} ± {half:.2g}",
             ]
-            parts += [f"distance {self.history[-1][1]:.2f} of the start's"] if self.history else []
-            parts += [f"loss {self.loss:.3g}", *([f"{self.dropped} episodes dropped"] if self.dropped else [])]
-            return " · ".join(parts)
+            parts += [f"{self.history[-1][1]:.3g} {self.pupil.unit} without noise"] if self.history else []
+            parts += self.pupil.told(self.step / steps)
+            return " · ".join(parts + ([f"{self.dropped} episodes dropped"] if self.dropped else []))
 
         with signals() as interruption, counting("acting", steps, self.quiet, told) as advance:
             advance(self.step)
@@ -186,37 +185,48 @@ class Learner:
                 if self.step >= until:
                     continue
                 saved = time.monotonic()
-                while self.step < until:
-                    self.loss = self.agent.update(self.step)["critic_loss"]
-                    if not np.isfinite(self.loss):
-                        raise RunFailed(f"the loss is {self.loss} at step {self.step + 1}; the last good one is saved")
-                    self.step += 1
-                    advance(1)
-                    if interruption.signal and self.step < until:
-                        self.save()
-                        raise Interrupted(interruption.signal, self.step, steps, self.folder)
-                    if time.monotonic() - saved > SAVE_SECONDS and self.step < until:
-                        self.save()
-                        saved = time.monotonic()
+                with closing(self.pupil.updates(self.step, until)) as updates:
+                    for loss in updates:
+                        if not np.isfinite(loss):
+                            raise RunFailed(f"the loss is {loss} at step {self.step + 1}; the last good one is saved")
+                        self.step += 1
+                        advance(1)
+                        if interruption.signal and self.step < until:
+                            self.save()
+                            raise Interrupted(interruption.signal, self.step, steps, self.folder)
+                        if time.monotonic() - saved > SAVE_SECONDS and self.step < until:
+                            self.save()
+                            saved = time.monotonic()
                 if (number + 1) % look == 0 or until == steps:
-                    self.history.append((self.step, self.measure(LOOKED, 1, number).ratio))
+                    self.history.append((self.step, float(np.mean(self.measure(self.asked.test, LOOKED, 1, number)))))
                 self.save()
                 if interruption.signal and until < steps:
                     raise Interrupted(interruption.signal, self.step, steps, self.folder)
 
-    def result(self) -> tuple[Distances, Distances, list[tuple[int, float]]]:
-        """Measure the agent, and random actions from the same starts."""
-        path = self.folder / "result.json"
-        if path.exists():
-            kept = json.loads(path.read_bytes())
-            own, chance = (Distances(*(np.array(part) for part in kept[key])) for key in ("agent", "random"))
-            return own, chance, self.history
-        own, chance = self.measure(TRIED, 0), self.measure(TRIED, 0, random=True)
-        told = {
-            name: [found.start.tolist(), found.final.tolist()] for name, found in (("agent", own), ("random", chance))
-        }
-        write_atomically(path, json.dumps(told).encode())
-        return own, chance, self.history
+    def result(self) -> Learned:
+        """Measure the agent, and random actions from the same starts, in the environment and in that of the test."""
+        path, names = self.folder / "result.json", dict.fromkeys((self.asked.env, self.asked.test))
+        if not path.exists():
+            rows = [
+                Row(name, policy, self.measure(name, TRIED, 0, random=policy == "random"))
+                for name in names
+                for policy in ("agent", "random")
+            ]
+            for name in names:
+                self.show(name)
+            self.pupil.finish(self.folder)
+            write_atomically(path, json.dumps([row._asdict() for row in rows]).encode())
+        rows = [Row(**row) for row in json.loads(path.read_bytes())]
+        return Learned(self.pupil.unit, rows, self.history, self.dropped)
+
+    def show(self, name: str) -> None:
+        """Write what the agent does in an environment."""
+        of_test = "-test" if name != self.asked.env else ""
+        seeds = [(self.asked.seed, TRIAL, 0, place) for place in range(FILMED)]
+        clip, sheet = self.pupil.film(self.make(name), seeds)
+        save_clip(self.folder / f"policy{of_test}.webp", clip, self.about.fps, self.asked.size)
+        if sheet is not None:
+            save_sheet(self.folder / f"goals{of_test}.webp", sheet, self.asked.size)
 
     def collect(self, number: int) -> None:
         """Write the shard of a round, unless it is there; the first one is of random actions."""
@@ -229,8 +239,9 @@ class Learner:
             if k not in made:
                 numbers = range(k, min(k + PER_PLAY, first + count))
                 made.clear()
-                act = self._exploring(numbers) if number else self._random(NOISE, k)
-                found = play(self.make, [(asked.seed, RESET, one) for one in numbers], act)
+                noise = [(asked.seed, NOISE, one) for one in numbers]
+                act = self.pupil.exploring(numbers) if number else random_actions(self.about.action[1], noise)
+                found = play(self.make(asked.env), [(asked.seed, RESET, one) for one in numbers], act)
                 made.update(zip(numbers, found, strict=True))
                 failed = [one for one in found if isinstance(one, Broken)]
                 self.dropped += len(failed)
@@ -240,86 +251,35 @@ class Learner:
                 raise wanted
             return wanted
 
-        write_shards(self.shards, self.about, episode, first + count, per_shard=count)
+        self.recording.extend(episode, first + count, per_shard=count)
 
-    def measure(self, count: int, *which: int, random: bool = False) -> Distances:
-        """Return how far from goals `count` episodes begin and end, by the agent without noise or by random actions."""
-        start, final = list[float](), list[float]()
+    def measure(self, name: str, count: int, *which: int, random: bool = False) -> list[float]:
+        """Return what is measured in `count` episodes of an environment, of the agent or of random actions."""
+        found = []
         for at in range(0, count, PER_PLAY):
             seeds = [(self.asked.seed, TRIAL, *which, place) for place in range(at, min(at + PER_PLAY, count))]
-            wanted = goals(self.make_test, seeds)
-            act = self._random(TRIAL, *which, at) if random else self._aiming(wanted)
-            for episode, goal in zip(play(self.make_test, seeds, act), wanted.states, strict=True):
-                if isinstance(episode, Episode) and episode.state is not None:
-                    start.append(float(np.linalg.norm((episode.state[0] - goal) / self.unit)))
-                    final.append(float(np.linalg.norm((episode.state[-1] - goal) / self.unit)))
-        if not start:
-            raise RunFailed("none of the episodes with image goals could be played")
-        return Distances(np.array(start), np.array(final))
+            act = random_actions(self.about.action[1], seeds) if random else None
+            found += self.pupil.measure(self.make(name), seeds, act)
+        if not found:
+            raise RunFailed(f"none of {count} episodes of {name} in which it is measured could be played")
+        return self.pupil.values(found)
 
     def save(self) -> None:
         """Write the checkpoint."""
         about = {"step": self.step, "shards": self._digests(), "history": self.history}
-        save_tensors(self.checkpoint, self.agent.tensors(), about)
-
-    def _random(self, *seed: int) -> Act:
-        return random_actions(self.about.action[1], (self.asked.seed, *seed))
-
-    def _exploring(self, numbers: Sequence[int]) -> Act:
-        """Return the policy of some episodes, each with a goal of its own, which is imagined at its beginning."""
-        generator = np.random.default_rng([self.asked.seed, NOISE, numbers[0]])
-        aims: list[NDArray[np.float32]] = []
-
-        def act(scene: Scene) -> NDArray[np.float32]:
-            now = self.sight(scene)
-            if not aims:
-                aims.append(
-                    np.concatenate([self._aim(number, one[None]) for number, one in zip(numbers, now, strict=True)])
-                )
-            return self.agent.act(np.concatenate([now, aims[0]], 1), generator)
-
-        return act
-
-    def _aim(self, number: int, start: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the goal (1, d) of an episode that begins with features (1, d)."""
-        return self.sight.draw(np.random.default_rng([self.asked.seed, AIM, number]), start)
-
-    def _aiming(self, wanted: Scene) -> Act:
-        aims = self.sight(wanted)
-        return lambda scene: self.agent.act(np.concatenate([self.sight(scene), aims], 1))
+        save_tensors(self.checkpoint, self.pupil.tensors(), about)
 
     def _add(self, number: int) -> None:
-        """Put the shard of a round into the replay."""
-        source, shards = Trajectories(self.shards), read_shards(self.shards)
-        first = sum(shard["episodes"] for shard in shards[:number])
-        played = []
-        for index in range(first, first + shards[number]["episodes"]):
-            steps, count = source.steps(index), source.extent(index)
-            features = self.sight(self._scene(source, index))
-            actions = unscaled(steps.action[: count - 1], self.space)
-            aim = self._aim(int(source.path(index)), features[:1])[0]
-            played.append(Played(features, actions, bool(steps.terminated.any()), aim))
-        if played:
-            self.replay.add(played)
-            rows = range(first, first + len(played))
-            self.returns = [float(np.nansum(source.steps(index).reward)) for index in rows]
-
-    def _scene(self, source: Episodes, index: int) -> Scene:
-        """Return all observations of an episode."""
-        frames = source.read(index)
-        return Scene(frames, source.steps(index).state, np.broadcast_to(frames[:1], frames.shape))
-
-    def _encoder(self, source: Episodes) -> Any:
-        """Return the encoder of the task, trained on the random episodes where it is not yet."""
-        asked, folder = self.asked, self.folder / "encoder"
-        if not (folder / "encoder.safetensors").exists():
-            wanted = resolve(asked.task, source, dict(asked.options), encoder=asked.encoder)
-            built = build(wanted, device="cpu", seed=asked.seed)
-            run(built, folder, {"steps": asked.encoder_steps}, {}, quiet=self.quiet)
-        return Run(folder).load()
+        """Learn from the shard of a round from now on."""
+        before = len(self.source) if number else 0
+        if number:
+            self.source.grow(self.recording.found[number : number + 1])
+        if rows := range(before, len(self.source)):
+            self.pupil.add(self.source, rows)
+            self.returns = [float(np.nansum(self.source.steps(index).reward)) for index in rows]
 
     def _digests(self) -> list[str]:
-        told = (json.dumps(shard["digests"], sort_keys=True).encode() for shard in read_shards(self.shards))
+        told = (json.dumps(shard["digests"], sort_keys=True).encode() for shard in self.recording.found)
         return [hashlib.blake2b(one, digest_size=16).hexdigest() for one in told]
 
     def _note_request(self) -> None:

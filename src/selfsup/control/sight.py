@@ -43,6 +43,10 @@ class Sight:
         """Return the features (n, d)."""
         return ((self.raw(scene) - self.mean) / np.float32(self.scale)).astype(np.float32)
 
+    def code(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return what the encoder gives (n, d) where the features are these."""
+        return (features * np.float32(self.scale) + self.mean).astype(np.float32)
+
     def draw(self, generator: np.random.Generator, now: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return an imagined goal for each of the features `now` (n, d)."""
         if not self.fitted:

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
-RESAMPLES = 2000
+from selfsup.evaluation.draws import RESAMPLES, widening
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ def labels_saved(
     places, shots = sorted(scratch), sorted(ours)
     draws = max(len(values) for values in (*ours.values(), *scratch.values()))
     rows = np.random.default_rng(seed).integers(0, draws, (RESAMPLES, draws))
-    wide = stdtrit(draws - 1, 0.975) / 1.96 * math.sqrt(draws / (draws - 1)) if draws > 1 else 1.0
+    wide = widening(draws)
     curve, wanted = (
         [_resampled(by[k], rows, wide) for k in ks] for by, ks in ((scratch, places), (ours, shots))
     )  # fmt: skip

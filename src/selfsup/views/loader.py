@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ from selfsup.errors import RunFailed, UserError
 from selfsup.source import Broken, Source
 from selfsup.task import Fetched, Views
 from selfsup.views.random import permutation
+
+T = TypeVar("T")
 
 
 def batches(
@@ -70,7 +73,7 @@ def batches(
             return fetched
         return Fetched({key: value.pin_memory() for key, value in fetched.batch.items()}, fetched.skipped)
 
-    return _ahead(fetch, range(start, steps), threads) if threads else map(fetch, range(start, steps))
+    return ahead(fetch, range(start, steps), threads) if threads else map(fetch, range(start, steps))
 
 
 def threads_for(source: Source, pin: bool) -> int:
@@ -78,9 +81,9 @@ def threads_for(source: Source, pin: bool) -> int:
     return 0 if isinstance(source, Arrays) and not pin else available_cores()
 
 
-def _ahead(fetch: Callable[[int], Fetched], todo: range, workers: int) -> Iterator[Fetched]:
-    """Yield fetch(step) in order, with up to workers + 1 batches finished or in progress."""
-    waiting: deque[Future[Fetched]] = deque()
+def ahead(fetch: Callable[[int], T], todo: range, workers: int) -> Generator[T]:
+    """Yield fetch(step) in order, with up to workers + 1 of them finished or in progress."""
+    waiting: deque[Future[T]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="views")
     try:
         for step in todo:
