@@ -315,7 +315,25 @@ def test_nature_cnn_has_the_layers_of_its_size(size: int, maps: tuple[int, ...],
         build_encoder("nature-cnn", ImageSpec.of(7, 1))
 
 
-@pytest.mark.parametrize("name", ["convnet", "resnet10t"])
+def test_place_cnn_says_where_a_thing_is_before_it_has_learned_anything() -> None:
+    places = torch.rand(200, 2, generator=torch.Generator().manual_seed(0)) * 24 + 4
+    grid = torch.arange(32.0)
+    x = ((grid[:, None] - places[:, :1, None]) ** 2 + (grid - places[:, 1:, None]) ** 2 < 9).float()[:, None]
+    errors = {}
+    for name in ("place-cnn", "nature-cnn"):
+        torch.manual_seed(0)
+        encoder = build_encoder(name, ImageSpec.of(32, 1))
+        with torch.no_grad():
+            z = torch.cat([encoder(x)[:, :40], torch.ones(200, 1)], 1)
+        errors[name] = (z @ torch.linalg.lstsq(z[:150], places[:150]).solution - places)[150:].abs().mean()
+    assert errors["place-cnn"] < 1
+    assert errors["place-cnn"] < 0.5 * errors["nature-cnn"]
+    assert encoder.maps(x[:2]).shape[0] == 2
+    with pytest.raises(UserError, match="--size"):
+        build_encoder("place-cnn", ImageSpec.of(7, 1))
+
+
+@pytest.mark.parametrize("name", ["convnet", "place-cnn", "resnet10t"])
 def test_maps_come_with_the_same_representation(name: str) -> None:
     encoder = build_encoder(name, ImageSpec.of(32, 3)).eval()
     x = torch.randn(2, 3, 32, 32)

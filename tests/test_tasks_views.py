@@ -18,9 +18,9 @@ from selfsup.evaluation.alignment import align, measure_alignment
 from selfsup.evaluation.frozen import FrozenEncoder
 from selfsup.evaluation.taken import BOX, measure_objects
 from selfsup.losses import npairs, semi_hard
+from selfsup.nn.image.places import spatial_softmax
 from selfsup.spec import TrajectorySpec
 from selfsup.tasks import find_task
-from selfsup.tasks.control.embedding import spatial_softmax
 from selfsup.tasks.control.multi_view import same_moment
 from selfsup.tasks.control.trunks import heat_maps
 from selfsup.train.recalibrate import recalibrate

@@ -55,7 +55,6 @@ class Agent:
         if name not in AGENTS:
             raise unknown("agent", name, AGENTS)
         gymnasium, sb3 = need("gymnasium", "control"), need("stable_baselines3", "control")
-        logger: Any = need("stable_baselines3.common.logger", "control")
         self.name, self.replay, self.seed, self.batch_size = name, replay, seed, batch_size
         given = copy.deepcopy({**USUAL, **(options or {})})  # which SAC changes
         if name == "sac":
@@ -68,7 +67,7 @@ class Agent:
         self.model.n_envs = 1
         torch.manual_seed(_seed(seed, 0))
         self.model._setup_model()
-        self.model.set_logger(logger.Logger(None, []))
+        self.model.set_logger(quiet_logger())
         self.model.replay_buffer = replay
         self.states, self.variables = self.model._get_torch_save_params()
 
@@ -129,6 +128,12 @@ class Agent:
         for attribute in name.split("."):
             part = getattr(part, attribute)
         return part
+
+
+def quiet_logger() -> Any:
+    """Return a logger of Stable-Baselines3 that keeps what it is told, and prints nothing."""
+    logger: Any = need("stable_baselines3.common.logger", "control")
+    return logger.Logger(None, [])
 
 
 def _below(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:

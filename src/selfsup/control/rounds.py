@@ -49,6 +49,7 @@ from selfsup.train.signals import Interrupted, signals
 SAVE_SECONDS = 30.0
 TRIED, LOOKS, LOOKED = 50, 10, 10  # episodes of the result; how often it is looked on the way, in how many
 FILMED = 5  # episodes that are shown
+RECENT = 10  # episodes whose return is shown
 PER_PLAY = 10  # environments at once, which changes nothing but the time
 
 
@@ -135,7 +136,7 @@ class Rounds:
         world.close()
         self.updates = asked.per_round * self.length  # of a round
         self.history: list[tuple[int, float]] = []
-        self.returns: list[float] = []  # of the episodes of the last round, by the environment's own reward
+        self.returns: list[float] = []  # of the last episodes, by the environment's own reward
         self.dropped, self.step = 0, 0
 
     def make(self, name: str) -> Make:
@@ -276,7 +277,8 @@ class Rounds:
             self.source.grow(self.recording.found[number : number + 1])
         if rows := range(before, len(self.source)):
             self.pupil.add(self.source, rows)
-            self.returns = [float(np.nansum(self.source.steps(index).reward)) for index in rows]
+            found = [float(np.nansum(self.source.steps(index).reward)) for index in rows]
+            self.returns = [*(self.returns if number else []), *found][-RECENT:]
 
     def _digests(self) -> list[str]:
         told = (json.dumps(shard["digests"], sort_keys=True).encode() for shard in self.recording.found)

@@ -23,7 +23,7 @@ def build_encoder(
 ) -> Any:
     """Return a new encoder (see `selfsup.task.Encoder`) for samples of this spec.
 
-    `name`, for images: `convnet`, `nature-cnn`, `mlp`, `vit`, `vit-mini`, or any image model of timm; for texts:
+    `name`, for images: `convnet`, `nature-cnn`, `place-cnn`, `mlp`, `vit`, `vit-mini`, or any of timm's; for texts:
     `bag-of-words`, bert-tiny, bert-mini, bert-small, gpt-tiny, gpt-mini, or any transformers model on this machine; for
     videos: `vit-clip`, r3d_18, mc3_18, r2plus1d_18, or an image encoder that reads frame by frame; for recordings:
     `conv-gru`, `wav2vec2-small` or a transformers model on this machine (samples), `audio-cnn`, or an image encoder

@@ -1,4 +1,4 @@
-"""Image encoders: three small ones of our own, small vision transformers, and every image model of timm."""
+"""Image encoders: four small ones of our own, small vision transformers, and every image model of timm."""
 
 from __future__ import annotations
 
@@ -12,11 +12,16 @@ from typing import Any
 from selfsup.errors import UserError, unknown
 from selfsup.spec import ImageSpec
 
-OWN = {"convnet": "convnet:ConvNet", "nature-cnn": "nature_cnn:NatureCNN", "mlp": "mlp:Mlp"}
+OWN = {
+    "convnet": "convnet:ConvNet",
+    "nature-cnn": "nature_cnn:NatureCNN",
+    "place-cnn": "place_cnn:PlaceCNN",
+    "mlp": "mlp:Mlp",
+}
 
 
 def build(name: str, spec: ImageSpec, pretrained: bool, keep_stem: bool = False, weights: Path | None = None) -> Any:
-    """Return `convnet`, `nature-cnn`, `mlp`, `vit`, `vit-mini`, or any image model of timm, with weights of a file."""
+    """Return an encoder of `OWN`, `vit`, `vit-mini`, or any image model of timm, with the `weights` of a file."""
     if name in OWN:
         if pretrained or weights:
             raise UserError(f"{name} has no pretrained weights")

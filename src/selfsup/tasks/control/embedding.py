@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from selfsup.errors import UserError
-from selfsup.losses import full
+from selfsup.nn.image.places import spatial_softmax
 from selfsup.nn.norm import BatchNormClips, BatchNormMaps
 
 SHARP = 10.0  # by which maps are multiplied before the softmax at first; at 1 every mean place is the middle
@@ -68,13 +68,6 @@ class Embedding(nn.Module):
         """(B, C, H, W) -> (B, dim)."""
         maps: Callable[[Tensor], Tensor] = getattr(self.encoder, self.read)
         return self.head(maps(x))
-
-
-def spatial_softmax(maps: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, C, 2): the mean place, from -1 to 1, of each map, weighted by its softmax over places."""
-    weights = full(maps).flatten(2).softmax(2).view(maps.shape)
-    rows, columns = (torch.linspace(-1, 1, side).to(weights) for side in maps.shape[2:])
-    return torch.stack([(weights.sum(3) * rows).sum(2), (weights.sum(2) * columns).sum(2)], 2)
 
 
 @torch.no_grad()

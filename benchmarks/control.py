@@ -1,0 +1,194 @@
+"""Agents: what they reach through encoders that learn by a task, beside what they reach without.
+
+    python benchmarks/control.py swing --seeds 3 --out swing.jsonl             # curl, crops alone, ... on SwingUp
+    python benchmarks/control.py background --seeds 3 --out background.jsonl   # deepmdp, dbc, ... behind unseen things
+    python benchmarks/control.py goals --out goals.jsonl                       # rig on PointRoom
+    python benchmarks/control.py colours --out colours.jsonl                   # cc_rig in colours that were never seen
+    python benchmarks/control.py speed                                         # updates a second, beside SB3 alone
+    python benchmarks/control.py swing --quick                                 # whether it runs
+
+A line of JSON is written for each arm and seed, with the CPU minutes of everything, and then a table of the IQM over
+seeds with its bootstrap interval. A run that was stopped is resumed: the runs lie in --runs. A run of 15,000 steps of
+64 transitions takes about 15 to 30 CPU minutes on one core (an auto-encoder an hour), with the true state about 6.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from stable_baselines3 import SAC
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from torch import Tensor
+
+import selfsup
+from selfsup.control.agents import quiet_logger
+from selfsup.control.asked import asked_of
+from selfsup.control.earning import NETWORKS, Earning
+from selfsup.data.trajectory import Trajectories
+from selfsup.encoders import build_encoder
+from selfsup.evaluation.draws import iqm
+from selfsup.nn.control.latent import Latent
+
+AUTO = {"own_reward": True, "beta": 0.0}
+ARMS: dict[str, tuple[str, dict[str, Any]]] = {
+    "curl, jointly": ("curl", {"joint": True}),
+    "curl, apart": ("curl", {}),
+    "crops alone": ("curl", {"sees": "crops"}),
+    "pixels": ("curl", {"sees": "pixels"}),
+    "deepmdp, jointly": ("deepmdp", {"joint": True}),
+    "deepmdp, apart": ("deepmdp", {}),
+    "dbc, jointly": ("dbc", {"joint": True}),
+    "dbc, apart": ("dbc", {}),
+    "auto-encoder, 16 units": ("rig", {**AUTO, "latent_dim": 16}),
+    "auto-encoder, 64 units": ("rig", {**AUTO, "latent_dim": 64}),
+    "untrained encoder": ("curl", {"sees": "random"}),
+    "true state": ("curl", {"sees": "state"}),
+    "rig": ("rig", {}),
+    "rig, 2 units": ("rig", {"latent_dim": 2}),
+    "cc_rig": ("cc_rig", {}),
+    "goals of states": ("rig", {"sees": "state"}),
+    "goals of pixels": ("rig", {"sees": "pixels"}),
+}
+SWING = [name for name in ARMS if name.startswith(("curl", "crops", "pixels", "untrained", "true", "auto-encoder, 64"))]
+SUITES: dict[str, tuple[str, str | None, list[str]]] = {  # environment, test, arms
+    "swing": ("SwingUp", None, SWING),
+    "background": ("SwingUp:background", "SwingUp:background:test", list(ARMS)[:12]),
+    "goals": ("PointRoom", None, ["rig", "goals of states", "goals of pixels"]),
+    "colours": ("PointRoom:colours", "PointRoom:colours:test", ["rig", "cc_rig"]),
+}
+QUICK = {"steps": 300, "episodes": 2, "encoder_steps": 20}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("suite", choices=[*SUITES, "speed"])
+    parser.add_argument("--arms", default="", help="beginnings of names, separated by ;")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=15_000)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--encoder-steps", type=int, default=1_000, help="of goals")
+    parser.add_argument("--runs", type=Path, default=Path("control"), help="folder of all runs")
+    parser.add_argument("--out", type=Path, help="JSON lines")
+    parser.add_argument("--quick", action="store_true", help="a minute in all, of which the numbers say nothing")
+    args = parser.parse_args()
+    if args.suite == "speed":
+        speed(args.batch_size, 10 if args.quick else 60)
+        return
+    env, test, arms = SUITES[args.suite]
+    wanted = [name for name in arms if any(name.startswith(part) for part in args.arms.split(";"))]
+    given = {"steps": args.steps, "batch_size": args.batch_size, "encoder_steps": args.encoder_steps}
+    given |= QUICK if args.quick else {}
+    rows: list[dict[str, Any]] = []
+    for seed in range(args.first_seed, args.first_seed + (1 if args.quick else args.seeds)):
+        for name in wanted:
+            task, options = ARMS[name]
+            began, place = time.process_time(), f"{args.suite}-{name.replace(', ', '-').replace(' ', '-')}"
+            done = selfsup.learn_control(
+                task, env, test=test, seed=seed, quiet=True, **given, **options,
+                out=args.runs / f"{place}-{given['steps']}-{seed}",
+            )  # fmt: skip
+            row = {"suite": args.suite, "arm": name, "seed": seed, **given, "unit": done.unit}
+            row |= {"rows": [vars(one) for one in done.rows], "history": done.history[0]}
+            row |= {"cpu_minutes": round((time.process_time() - began) / 60, 2)}
+            rows.append(row)
+            print(json.dumps(row), flush=True)
+            if args.out:
+                with args.out.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+    print(table(rows))
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return a table in Markdown: the IQM over seeds for each arm and environment, and CPU minutes a run."""
+    lines = [
+        "| arm | measured in | policy | IQM over seeds | 95% interval | each seed | CPU minutes |",
+        "|---" * 7 + "|",
+    ]
+    for arm in dict.fromkeys(row["arm"] for row in rows):
+        mine = [row for row in rows if row["arm"] == arm]
+        minutes = np.mean([row["cpu_minutes"] for row in mine])
+        for place, one in enumerate(mine[0]["rows"]):
+            values = [row["rows"][place]["mean"] for row in mine]
+            mean, low, high = iqm(values) if len(values) > 1 else (values[0], float("nan"), float("nan"))
+            each = " / ".join(f"{value:.3g}" for value in values)
+            told = f"{mean:.3g} | {low:.3g} to {high:.3g} | {each} | {minutes:.1f}"
+            lines.append(f"| {arm} | {one['env']} | {one['policy']} | {told} |")
+    return "\n".join(lines)
+
+
+class Trained(BaseFeaturesExtractor):
+    """The same encoder in Stable-Baselines3's own policy, one for the actor and one for the critic, as it has them."""
+
+    def __init__(self, observation_space: Any, spec: Any) -> None:
+        super().__init__(observation_space, 50)
+        self.latent = Latent(build_encoder("nature-cnn", spec), 50)
+
+    def forward(self, observations: Tensor) -> Tensor:
+        return self.latent(observations)
+
+
+class Shown(gymnasium.Env):
+    """What an agent of Stable-Baselines3 sees: three frames of 48 × 48."""
+
+    observation_space = gymnasium.spaces.Box(0, 255, (9, 48, 48), np.uint8)
+    action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+
+
+def speed(batch_size: int, updates: int) -> None:
+    """Print updates a CPU second, of one thread, beside those of Stable-Baselines3's SAC with the same encoder."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "swing"
+        selfsup.record("SwingUp", out=folder, episodes=8, size=48, quiet=True)
+        source = Trajectories(folder)
+        alone = _rate(_alone(source.spec(size=48, stack=3), batch_size), updates)
+        print(f"{'Stable-Baselines3, pixels':28} {alone:6.1f} updates/s")
+        for name in SUITES["background"][2]:
+            task, options = ARMS[name]
+            own = {key: value for key, value in options.items() if key in ("beta", "latent_dim")}
+            given = {"sees": "latents", "joint": False} | {k: v for k, v in options.items() if k in ("sees", "joint")}
+            asked = asked_of(
+                "SwingUp", task, own, test="SwingUp", goals=False, steps=15_000, episodes=8, seed=0, agent="sac",
+                size=48, stack=3, encoder="nature-cnn", encoder_steps=1, batch_size=batch_size, **given,
+            )  # fmt: skip
+            pupil = Earning(asked, Path(scratch), source, Shown.action_space, True)
+            pupil.add(source, range(len(source)))
+            ours = _rate(lambda first, until, pupil=pupil: list(pupil.updates(first, until)), updates)
+            print(f"{name:28} {ours:6.1f} updates/s, {ours / alone:.2f} of it")
+
+
+def _alone(spec: Any, batch_size: int) -> Callable[[int, int], Any]:
+    kwargs = {
+        "features_extractor_class": Trained,
+        "features_extractor_kwargs": {"spec": spec},
+        **NETWORKS["policy_kwargs"],
+    }
+    agent = SAC("CnnPolicy", Shown(), policy_kwargs=kwargs, buffer_size=2_000, device="cpu")
+    agent.set_logger(quiet_logger())
+    rng = np.random.default_rng(0)
+    for _ in range(2_000):
+        seen = rng.integers(0, 255, (2, 1, 9, 48, 48), np.uint8)
+        agent.replay_buffer.add(*seen, rng.uniform(-1, 1, (1, 1)), rng.uniform(size=1), np.zeros(1), [{}])
+    return lambda first, until: agent.train(until - first, batch_size)
+
+
+def _rate(learn: Callable[[int, int], Any], updates: int) -> float:
+    """Return updates a CPU second, of a few that come after the first ones."""
+    learn(0, 5)
+    began = time.process_time()
+    learn(5, 5 + updates)
+    return updates / (time.process_time() - began)
+
+
+if __name__ == "__main__":
+    main()
