@@ -26,7 +26,7 @@ from selfsup.control.playing import Scene, goals, play, random_actions
 from selfsup.control.replay import Played, Replay
 from selfsup.control.rounds import Rounds, learn
 from selfsup.control.sight import Sight
-from selfsup.data.trajectory import Episode
+from selfsup.data.trajectory import Episode, sources
 from selfsup.errors import RunFailed, UserError
 from selfsup.source import Broken
 from selfsup.train.checkpoint import load_tensors
@@ -389,6 +389,22 @@ def test_a_folder_of_another_request_or_with_other_shards_is_refused(tmp_path: P
         Rounds(asked, tmp_path / "a", quiet=True).begin()
 
 
+@pytest.mark.parametrize("name", ["steps.parquet", "camera-0.arrow"])
+def test_damaged_episodes_are_one_line(name: str, tmp_path: Path) -> None:
+    asked = small(f"{ME}:Slide", "deepmdp", per_round=2, steps=12)
+    learner = Rounds(asked, tmp_path / "a", True)
+    (tmp_path / "a").mkdir()
+    learner.begin()
+    file = tmp_path / "a" / "trajectories" / "shard-00000" / name
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 64] = bytes(range(64))
+    file.write_bytes(content)
+    sources._frames.cache_clear()
+    sources._steps.cache_clear()
+    with pytest.raises(RunFailed, match=r"the episodes of the agent are damaged .*: start again with another --out"):
+        learn(asked, tmp_path / "a", quiet=True)
+
+
 def test_episodes_that_fail_are_dropped_and_where_all_fail_it_ends(tmp_path: Path) -> None:
     learner = Rounds(small(f"{ME}:Failing", sees="state", episodes=8), tmp_path / "a", True)
     (tmp_path / "a").mkdir()
@@ -479,7 +495,7 @@ def test_a_task_of_single_observations_has_batches_of_its_own() -> None:
 
 def test_an_agent_remembers_the_frames_that_it_sees_at_once() -> None:
     sight, _ = pixels()
-    source, see = sight.source, sight.watching()
+    source, see = sight.steps.source, sight.watching()
     frames = source.read(2)[:3]
     scenes = [Scene(frame[None], np.zeros((1, 1), np.float32), frame[None]) for frame in frames]
     found = [see(0, scene) for scene in scenes]

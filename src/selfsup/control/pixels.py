@@ -19,7 +19,8 @@ from selfsup.control.states import Step, picked
 from selfsup.data.trajectory import Trajectories, transitions
 from selfsup.errors import UserError
 from selfsup.pretraining import build, keep, resolve
-from selfsup.task import Batch, Loss
+from selfsup.source import Broken, Source
+from selfsup.task import Batch, Loss, Views
 from selfsup.tasks import find_task
 from selfsup.train.checkpoint import restore, training_state
 from selfsup.train.collapse import CollapseSignal
@@ -43,7 +44,7 @@ class Pixels:
     """
 
     def __init__(self, asked: Asked, source: Trajectories, space: Any) -> None:
-        self.asked, self.space, self.source = asked, space, source
+        self.asked, self.space = asked, space
         unit = {"reward_scale": 1.0} if "reward_scale" in find_task(asked.task).hyperparameters() else {}
         options = {"size": asked.size, "stack": asked.stack, **unit, **asked.options}
         wanted = resolve(asked.task, source, options, encoder=asked.encoder)
@@ -77,11 +78,8 @@ class Pixels:
 
     def fetch(self, step: int) -> tuple[Batch, Batch]:
         """Return the agent's batch of a step, and the task's."""
-        seed, many = self.asked.seed, self.asked.batch_size
-        batch = self.views.fetch(self.steps, picked(seed, step, many, len(self.steps)), seed, step).batch
-        if self.own_views is None:
-            return batch, batch
-        return batch, self.own_views.fetch(self.samples, picked(seed, step, many, len(self.samples)), seed, step).batch
+        batch = self._fetched(self.views, self.steps, step)
+        return batch, batch if self.own_views is None else self._fetched(self.own_views, self.samples, step)
 
     def features(self, fetched: tuple[Batch, Batch], step: int) -> Step:
         """Return what the agent learns from; the encoder learns before that, or waits for the critic (`follow`)."""
@@ -130,7 +128,9 @@ class Pixels:
         value, chance = self.loss, self.found.chance
         beside = "" if chance is None else f" (chance {chance:.3g})"
         self.collapse.check(value, chance, progress)
-        return [*([f"{self.asked.task} {value:.3g}{beside}"] if self.pretext else []), self.collapse.word or "new"]
+        return [f"{self.asked.task} {value:.3g}{beside}"] * self.pretext + [self.collapse.word] * bool(
+            self.collapse.word
+        )
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the task and its optimizer."""
@@ -145,6 +145,13 @@ class Pixels:
         """Write the run of an encoder that the task has trained."""
         if self.pretext:
             keep(self.built, folder, self.asked.steps, RATE)
+
+    def _fetched(self, views: Views, samples: Source, step: int) -> Batch:
+        seed = self.asked.seed
+        fetched = views.fetch(samples, picked(seed, step, self.asked.batch_size, len(samples)), seed, step)
+        if fetched.skipped:  # another one in its place would make other weights
+            raise Broken(fetched.skipped[0][1])
+        return fetched.batch
 
     def _encoded(self, x: Tensor) -> Tensor:
         for part in self.parts:

@@ -18,8 +18,8 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -120,6 +120,14 @@ def learn(asked: Asked, folder: Path, quiet: bool = False) -> Learned:
             return rounds.result()
 
 
+@contextmanager
+def _whole() -> Iterator[None]:
+    try:
+        yield
+    except Broken as error:
+        raise RunFailed(f"the episodes of the agent are damaged ({error}): start again with another --out") from error
+
+
 class Rounds:
     """The parts of `learn`, in their order."""
 
@@ -150,6 +158,7 @@ class Rounds:
         self.recording = Shards(self.shards, self.about)
         self.collect(0)
         self.source = Trajectories(self.shards, shards=self.recording.found[:1])
+        self._returns(range(len(self.source)))  # or what is made of them fails in other words
         kind: Any = Reaching if self.asked.goals else Earning
         self.pupil = kind(self.asked, self.folder, self.source, self.space, self.quiet)
         if self.checkpoint.exists():
@@ -186,7 +195,7 @@ class Rounds:
                 if self.step >= until:
                     continue
                 saved = time.monotonic()
-                with closing(self.pupil.updates(self.step, until)) as updates:
+                with _whole(), closing(self.pupil.updates(self.step, until)) as updates:
                     for loss in updates:
                         if not np.isfinite(loss):
                             raise RunFailed(f"the loss is {loss} at step {self.step + 1}; the last good one is saved")
@@ -276,9 +285,13 @@ class Rounds:
         if number:
             self.source.grow(self.recording.found[number : number + 1])
         if rows := range(before, len(self.source)):
-            self.pupil.add(self.source, rows)
-            found = [float(np.nansum(self.source.steps(index).reward)) for index in rows]
-            self.returns = [*(self.returns if number else []), *found][-RECENT:]
+            self.returns = [*(self.returns if number else []), *self._returns(rows)][-RECENT:]
+            with _whole():
+                self.pupil.add(self.source, rows)
+
+    def _returns(self, rows: Sequence[int]) -> list[float]:
+        with _whole():
+            return [float(np.nansum(self.source.steps(index).reward)) for index in rows]
 
     def _digests(self) -> list[str]:
         told = (json.dumps(shard["digests"], sort_keys=True).encode() for shard in self.recording.found)
