@@ -30,6 +30,7 @@ from selfsup.tasks.image.rotation import Rotation
 from selfsup.views.image import Crop, draw
 from selfsup.views.image import views as image_views
 from support import injections
+from support.tasks import REQUIRED
 
 SPEC = ImageSpec.of(24, 3)
 
@@ -282,7 +283,8 @@ def test_black_at_the_short_sides_of_landscapes_alone_would_be_found(
 def test_every_task_on_pictures_is_audited_or_says_why_not(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(together, "MIN_PUZZLES", 16)
     labels = Labels.of([f"class {i % 2}" for i in range(64)])
-    audited = Trial(name, Arrays(injections.textures(64, 32), labels), {}, seed=0, device="cpu", quiet=True, steps=1)
+    source, options = Arrays(injections.textures(64, 32), labels), REQUIRED.get(name, {})
+    audited = Trial(name, source, options, seed=0, device="cpu", quiet=True, steps=1)
     try:
         answers, steps, _ = audited.learn(audited.probes(["colours"]), {}, 1)
     except UserError as error:

@@ -16,6 +16,7 @@ from selfsup.source import Labels
 from selfsup.tasks import TASKS, find_task
 from selfsup.tasks.resolve import resolve_task
 from selfsup.views.loader import batches
+from support.tasks import REQUIRED
 
 COUNT = 8
 ODD: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
@@ -48,7 +49,7 @@ def test_odd_images(name: str, odd: str) -> None:
 
 
 def one_step(name: str, source: Arrays) -> tuple[Tensor, dict[str, Tensor]]:
-    _, kind, values, used = resolve_task(name, source, {})
+    _, kind, values, used = resolve_task(name, source, REQUIRED.get(name, {}))
     task = kind(build_encoder(kind.small_encoder, used.spec()), **values)
     used, views = task.samples(used), task.views(used.spec())
     fetched = next(iter(batches(used, views, batch_size=len(used), seed=0, start=0, steps=1, workers=0)))

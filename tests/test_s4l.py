@@ -172,7 +172,7 @@ REFUSED = {  # and a part of the reason
         for name in TASKS
         if find_task(name).kind in ("video", "audio", "trajectory")
     },
-    "combined": "combined is several tasks itself",
+    **{name: f"{name} is several tasks itself" for name in ("combined", "metadata")},
 }
 
 

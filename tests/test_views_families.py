@@ -22,6 +22,7 @@ from selfsup.tasks.resolve import resolve_task
 from selfsup.views import plain_views, standard_views
 from selfsup.views.image import PRESETS, ImageViews, patches, preset
 from selfsup.views.image.family import in_family
+from support.tasks import REQUIRED
 
 CHANGES = {
     "natural": {},
@@ -77,7 +78,7 @@ def test_training_on_labels_has_the_family(images: Arrays) -> None:
 
 @pytest.mark.parametrize("name", [name for name in TASKS if find_task(name).kind in ("image", "any")])
 def test_tasks_learn_from_images_without_an_up_or_refuse_them(name: str, images: Arrays) -> None:
-    _, task_class, options, source = resolve_task(name, images, {})
+    _, task_class, options, source = resolve_task(name, images, REQUIRED.get(name, {}))
     task = task_class(build_encoder(task_class.small_encoder, OVERHEAD), **options)
     if name in UPRIGHT:
         with pytest.raises(UserError, match="rotation asks which way is up, and with --views overhead"):

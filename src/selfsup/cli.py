@@ -268,16 +268,17 @@ def _further_options(function: Callable[..., Any], words: list[str], explain: bo
     if "task" not in known and "task" in inspect.signature(function).parameters:
         named = next((word for word in values if word in TASKS or ":" in word), values[0] if values else "")
     name = named or default
-    kind, own = "any", dict[str, Further]()
+    kinds: tuple[str, ...] = ("any",)
+    own: dict[str, Further] = {}
     given = set(map(_option, words))
     if "preset" in known and ("preset" in given or ("views" in given and named not in TASKS and ":" not in named)):
-        kind = "image"  # `show` of views, without a task
+        kinds = ("image",)  # `show` of views, without a task
     elif name and not (explain and not named):
         task = find_task(name)
-        said, kind = options(task), task.kind
+        said, kinds = options(task), (task.kind, *task.also)
         own = {key: Further(p, said[key].sentence) for key, p in task.hyperparameters().items()}
-    said_of_data = spec_options(kind)
-    return {key: Further(_keyword(p), said_of_data[key].sentence) for key, p in spec_parameters(kind).items()} | own
+    of_data = spec_options(*kinds)
+    return {key: Further(_keyword(p), of_data[key].sentence) for key, p in spec_parameters(*kinds).items()} | own
 
 
 class Further(typing.NamedTuple):

@@ -117,7 +117,8 @@ def resolve(
     if pretrained and weights is not None:
         raise UserError("--pretrained are the weights of timm, --weights those of a file: leave one out")
     if init is None:
-        spec, encoder = make_spec(source, task_class.data_defaults, **about_data), encoder or task_class.default_encoder
+        spec = make_spec(source, task_class.data_defaults, **about_data)
+        encoder = encoder or task_class.encoder_for(source.kind)
         spec = _as_weights(encoder, spec) if pretrained or weights else spec
     else:
         if pretrained or weights or encoder not in (None, init.encoder_name):

@@ -88,6 +88,7 @@ class Task(nn.Module, ABC):
     uses_unlabelled: ClassVar[bool] = False  # with needs_labels: samples without a label (-1) are used too
     default_encoder: ClassVar[str] = "resnet18"
     small_encoder: ClassVar[str] = "convnet"  # built at once: for images of a task's inputs
+    encoders: ClassVar[Mapping[str, str]] = {}  # of kinds of data, in place of both
     any_size: ClassVar[bool] = False  # it asks its encoder for no more than a representation, of views of any size
     defaults: ClassVar[Mapping[str, Any]] = {}  # of `train.plan.Plan`, in place of the general ones
     data_defaults: ClassVar[Mapping[str, Any]] = {}  # of the options of its kind of data, in place of the general ones
@@ -109,6 +110,11 @@ class Task(nn.Module, ABC):
     def takes(cls, kind: str) -> bool:
         """Return whether it learns from data of a kind."""
         return cls.kind == "any" or kind in (cls.kind, *cls.also)
+
+    @classmethod
+    def encoder_for(cls, kind: str, small: bool = False) -> str:
+        """Return the name of the encoder that it trains on data of a kind if none is asked for, or of its small one."""
+        return cls.encoders.get(kind, cls.small_encoder if small else cls.default_encoder)
 
     @classmethod
     def resolve(cls, source: Source, given: Mapping[str, Any]) -> dict[str, Any]:

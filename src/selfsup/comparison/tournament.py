@@ -81,7 +81,7 @@ class Tournament:
         candidates, left_out = find_candidates(tasks, self.source)
         self.fabric = make_fabric(device, precision)
         if options["encoder"] is None and candidates:
-            options["encoder"] = next(iter(candidates.values())).task_class.default_encoder
+            options["encoder"] = next(iter(candidates.values())).task_class.encoder_for(self.source.kind)
         self.spec = spec = make_spec(self.source, **options["data"])
         held_out = _open_test(test, test_labels)
         if held_out is not None:

@@ -22,20 +22,22 @@ KINDS = {  # kind -> the source whose `spec` has the options, and a function fro
 }
 
 
-def spec_parameters(kind: str) -> dict[str, inspect.Parameter]:
-    """Return the arguments of the `spec` of the sources of a kind of data; for `any`, those of all kinds."""
-    if kind == "any":
-        return {name: p for known in KINDS for name, p in spec_parameters(known).items()}
-    parameters = inspect.signature(_load(KINDS[kind][0]).spec, eval_str=True).parameters
-    return {name: p for name, p in parameters.items() if name != "self"}
+def spec_parameters(*kinds: str) -> dict[str, inspect.Parameter]:
+    """Return the arguments of the `spec` of the sources of kinds of data; for `any`, those of all kinds."""
+    found: dict[str, inspect.Parameter] = {}
+    for kind in KINDS if "any" in kinds else kinds:
+        parameters = inspect.signature(_load(KINDS[kind][0]).spec, eval_str=True).parameters
+        found |= {name: p for name, p in parameters.items() if name != "self"}
+    return found
 
 
-def spec_options(kind: str) -> dict[str, Option]:
-    """Return the options of a kind of data with what they mean; for `any`, what they mean for each kind."""
-    if kind != "any":
-        return read_options(spec_parameters(kind), inspect.getdoc(_load(KINDS[kind][0]).spec) or "")
+def spec_options(*kinds: str) -> dict[str, Option]:
+    """Return the options of a kind of data with what they mean; of several or `any`, what they mean for each kind."""
+    kinds = tuple(KINDS) if "any" in kinds else kinds
+    if len(kinds) == 1:
+        return read_options(spec_parameters(*kinds), inspect.getdoc(_load(KINDS[kinds[0]][0]).spec) or "")
     found: dict[str, Option] = {}
-    for known in KINDS:
+    for known in kinds:
         for name, option in spec_options(known).items():
             before = f"{found[name].help} " if name in found else ""
             found[name] = Option(option.default, f"{before}For {known} data: {option.sentence}")

@@ -16,12 +16,15 @@ from selfsup.errors import UserError
 MANY = -2  # samples to which a path is alike
 
 
-def find_paths(paths: pa.Array, given: pa.Array, name: str, data: str) -> tuple[NDArray[np.int64], list[str]]:
+def find_paths(
+    paths: pa.Array, given: pa.Array, name: str, data: str, some: bool = False
+) -> tuple[NDArray[np.int64], list[str]]:
     """Return the number of the sample that each given path means, and a line on those that are not written alike.
 
     `paths` are those of the samples. A path that is none of them may differ in backslashes, blanks around it, Unicode
     composition, upper and lower case, one folder in front of all, folders left out in front, and a suffix left out, if
-    it is then like exactly one. Raises `UserError` for a path that is like none, or like several.
+    it is then like exactly one. Raises `UserError` for a path that is like several, or like none: with `some`, only
+    where all are, and else their numbers are -1, which a further line counts.
     """
     given = pc.replace_substring_regex(given, pattern=r"^(\./)+", replacement="")
     found = pc.index_in(given, value_set=paths).fill_null(-1).to_numpy().astype(np.int64)
@@ -32,7 +35,8 @@ def find_paths(paths: pa.Array, given: pa.Array, name: str, data: str) -> tuple[
     written = [os.fsdecode(path) for path in given.take(pa.array(missing)).to_pylist()]
     found[missing] = _alike(own, [_key(text) for text in written])
     unlike = found[missing] < 0
-    if unlike.any():
+    left_out = some and bool((found >= 0).any()) and not (found == MANY).any()
+    if unlike.any() and not left_out:
         at = int(np.flatnonzero(unlike)[0])
         text, key = written[at], _key(written[at])
         alike = [path for path in own if key and (_key(path) == key or ("/" + _key(path)).endswith("/" + key))][:2]
@@ -42,7 +46,14 @@ def find_paths(paths: pa.Array, given: pa.Array, name: str, data: str) -> tuple[
             f"{name} labels {int(unlike.sum()):,} paths that {data} does not have, for example {text!r}; "
             f"its paths are like {own[0]!r}"
         )
-    return found, _said(written, [own[i] for i in found[missing]])
+    notes = []
+    if unlike.any():
+        example = written[int(np.flatnonzero(unlike)[0])]
+        notes.append(f"{int(unlike.sum()):,} paths are of no sample and left out, for example {example!r}")
+    known = np.flatnonzero(~unlike)
+    if len(known):
+        notes += _said([written[i] for i in known.tolist()], [own[i] for i in found[missing[known]].tolist()])
+    return found, notes
 
 
 def _alike(own: Sequence[str], keys: Sequence[str]) -> NDArray[np.int64]:

@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+from selfsup.encoders.image import spec_of_pretraining
 from selfsup.encoders.image.timm_model import TimmModel
 from selfsup.errors import UserError, unknown
 from selfsup.evaluation.frozen import FrozenEncoder
-from selfsup.spec import ImageSpec
 
 
 def load_reference(name: str) -> FrozenEncoder:
@@ -27,15 +27,12 @@ def load_reference(name: str) -> FrozenEncoder:
 
     if not timm.is_model(name.split(".")[0]):
         raise unknown("model of timm", name, timm.list_models(pretrained=True))
-    config = get_pretrained_cfg(name)
-    path = _cached(getattr(config, "hf_hub_id", None))
-    if config is None or path is None:
+    path, spec = _cached(getattr(get_pretrained_cfg(name), "hf_hub_id", None)), spec_of_pretraining(name)
+    if spec is None or path is None:
         raise UserError(
             f"no pretrained weights of {name} on this machine; fetch them once with "
             f"python -c \"import timm; timm.create_model('{name}', pretrained=True)\", or leave out --reference"
         )
-    channels, size = config.input_size[0], config.input_size[1]
-    spec = ImageSpec(size, channels, tuple(config.mean), tuple(config.std))
     return FrozenEncoder(name, TimmModel(name, spec, weights=load_file(path)).eval(), spec)
 
 

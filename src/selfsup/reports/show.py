@@ -64,7 +64,7 @@ def show_task(
     spec = make_spec(source, task_class.data_defaults, **about_data) if run is None else run.spec
     source.conform(spec)
     if run is None:
-        module = task_class(build_encoder(task_class.small_encoder, spec), **hyperparameters)
+        module = task_class(build_encoder(task_class.encoder_for(source.kind, small=True), spec), **hyperparameters)
     else:
         module, _ = run.load_task(task_class)
     source, views = module.samples(source), module.views(spec)

@@ -30,6 +30,7 @@ SECTIONS = {  # in the survey's order: when to take a task of it
     "images: clustering": "many images of classes about equally frequent",
     "images: distillation": "many images; small batches will do; watch for collapse",
     "images: masked": "very many images, a vision transformer and long training; fine-tune afterwards",
+    "images: metadata": "images of which a table says more: where, when and by which device they were taken",
     "semi-supervised": "few labels are there already, and the classifier is all that is wanted",
     "video: tracking": "videos in which several things move; for telling things apart, and the same one later",
     "video: order": "videos in which things move and time has a direction; run `selfsup audit`",

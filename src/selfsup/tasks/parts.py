@@ -1,4 +1,4 @@
-"""Tasks as parts of another one, which share its encoder: `combined`, `s4l`."""
+"""Tasks as parts of another one, which share its encoder: `combined`, `s4l`, `metadata`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from selfsup.source import Source
 from selfsup.task import Encoder, Task
 from selfsup.tasks import TASKS, find_task
 from selfsup.tasks.options import check_ranges
+from selfsup.views.image import ImageViews
 
 Option = int | float | str | bool
 
@@ -23,8 +24,8 @@ def find_part(name: str) -> type[Task]:
     kind = find_task(name)
     if kind.needs_labels or kind.kind != "image":
         raise UserError(f"{name} does not learn from unlabelled images, so it cannot be a part of another task")
-    if name == "combined":
-        raise UserError("combined is several tasks itself, so it cannot be a part of another task")
+    if name in ("combined", "metadata"):
+        raise UserError(f"{name} is several tasks itself, so it cannot be a part of another task")
     return kind
 
 
@@ -40,6 +41,14 @@ def build_part(name: str, encoder: Encoder, options: Mapping[str, Any]) -> Task:
     if missing:
         raise UserError(f"{name} needs {missing[0]} among its options")
     return kind(encoder, **options)
+
+
+def image_views(name: str, part: Task, spec: Any) -> ImageViews:
+    """Return the views of a part, which can be merged with others; raise `UserError` for other views."""
+    views = part.views(spec)
+    if not isinstance(views, ImageViews):
+        raise UserError(f"{name} makes its own batches, so it cannot be a part of another task")
+    return views
 
 
 def check_source(user: str, name: str, part: Task, source: Source) -> None:

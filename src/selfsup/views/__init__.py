@@ -29,6 +29,9 @@ class StandardViews(Protocol):
     def several(self, spec: Spec) -> tuple[Views, str]:
         """Return random views, several of which can be made of a sample (key `x`), and their description."""
 
+    def single(self, spec: Spec, scale: float) -> Views:
+        """Return one random view `x`: see `single_view`."""
+
     def preset(self, spec: Spec, name: str, scale: float, noise: bool) -> Views:
         """Return the two views `x` of a published method: see `preset_views`. Of images and recordings alone."""
 
@@ -41,6 +44,15 @@ def standard_views(spec: Spec) -> StandardViews:
 def plain_views(spec: Spec) -> Views:
     """Return the views of evaluation, embedding and export: the key `x`, nothing drawn at random."""
     return standard_views(spec).plain(spec)
+
+
+def single_view(spec: Spec, scale: float) -> Views:
+    """Return one random view `x` of each sample, changed as much as those that two-view methods compare.
+
+    `scale`: the smallest area of a crop, as a fraction of the frame or of the spectrogram; texts and samples of sound
+    are not cropped: of a text it is a window from anywhere, of sound it may be slower or faster, louder or softer.
+    """
+    return standard_views(spec).single(spec, scale)
 
 
 def preset_views(spec: Spec, name: str, scale: float, noise: bool = False) -> Views:

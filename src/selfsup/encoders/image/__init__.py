@@ -60,21 +60,27 @@ def build(name: str, spec: ImageSpec, pretrained: bool, keep_stem: bool = False,
     return encoder
 
 
+def spec_of_pretraining(name: str) -> ImageSpec | None:
+    """Return the images that timm's weights of a model were trained on; None for a name that timm does not know."""
+    import timm
+
+    try:
+        known = timm.get_pretrained_cfg(name)
+    except RuntimeError:  # an unknown tag, which `build` refuses
+        return None
+    return known and ImageSpec(known.input_size[1], known.input_size[0], tuple(known.mean), tuple(known.std))
+
+
 def spec_of_weights(name: str, spec: ImageSpec) -> ImageSpec:
     """Return a spec with the mean and std that timm's weights of a model were trained with.
 
     For 8-bit images in colour, or in grey, where the averages over the three channels are taken: timm adds up the
     weights of these channels. Anything else keeps the values that were measured on it.
     """
-    import timm
-
-    try:
-        known = timm.get_pretrained_cfg(name)
-    except RuntimeError:  # an unknown tag, which `build` refuses
+    known = spec_of_pretraining(name)
+    if spec.range is not None or spec.channels not in (1, 3) or known is None or known.channels != 3:
         return spec
-    if spec.range is not None or spec.channels not in (1, 3) or known is None or len(known.mean) != 3:
-        return spec
-    mean, std = tuple(known.mean), tuple(known.std)
+    mean, std = known.mean, known.std
     if spec.channels == 1:
         mean, std = (fmean(mean),), (fmean(std),)
     return replace(spec, mean=mean, std=std)

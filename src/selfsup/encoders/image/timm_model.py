@@ -90,11 +90,15 @@ class TimmModel(nn.Module):
             pretrained = pretrained or weights is not None
             self.model, self.stem = timm.create_model(name, pretrained=pretrained, **options, **source), "standard"
             self.made_by = (name, options)
+            if weights is not None:
+                _check_loaded(self.model, weights)
             if spec.size <= SMALL and not (pretrained or keep_stem or "patch_size" in more):
                 self._shrink_stem(takes)
             self.dim, shape = _measure(self.model, spec)
         except (RuntimeError, ValueError, AssertionError, TypeError, OSError, ZeroDivisionError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            if weights is not None:
+                raise UserError(f"these weights do not fit {name}: {reason}") from error
             if pretrained and isinstance(error, OSError):
                 raise UserError(f"cannot get the pretrained weights of {name}: {reason}") from error
             raise UserError(
@@ -222,6 +226,18 @@ class TimmModel(nn.Module):
             self.stem, self.made_by = "small", (name, options)
         except (RuntimeError, ValueError, AssertionError, TypeError):
             self.model, self.replaced = standard, {}
+
+
+def _check_loaded(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Raise `ValueError` unless most parameters hold a tensor of the file: timm loads what fits, and is content.
+
+    The names may differ: timm translates those of other programs, and adapts positions to another size.
+    """
+    there = {(tensor.shape, float(tensor.float().sum())) for tensor in weights.values()}
+    own = [(name, (p.shape, float(p.detach().sum()))) for name, p in model.named_parameters()]
+    missing = [name for name, one in own if one not in there]
+    if 2 * len(missing) > len(own):
+        raise ValueError(f"they lack {len(missing)} of {len(own)} parameters, for example {missing[0]!r}")
 
 
 def _options_of(model: type) -> set[str]:

@@ -13,8 +13,7 @@ from torch import nn
 from selfsup.errors import UserError, unknown
 from selfsup.source import Source
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
-from selfsup.tasks.parts import Option, build_part, check_source, find_part, lr_of_part
-from selfsup.views.image import ImageViews
+from selfsup.tasks.parts import Option, build_part, check_source, find_part, image_views, lr_of_part
 from selfsup.views.image.merged import MergedViews, part_of
 
 
@@ -76,11 +75,7 @@ class Combined(Task):
 
     def views(self, spec: Any) -> MergedViews:
         """Return the views of all tasks."""
-        views = {name: part.views(spec) for name, part in self._each()}
-        for name, view in views.items():
-            if not isinstance(view, ImageViews):
-                raise UserError(f"{name} makes its own batches , so it cannot be a part of another task")
-        return MergedViews.of(cast(dict[str, ImageViews], views))
+        return MergedViews.of({name: image_views(name, part, spec) for name, part in self._each()})
 
     def loss(self, batch: Batch) -> Loss:
         """Return the weighted sum of the tasks' losses."""

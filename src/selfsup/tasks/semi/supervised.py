@@ -28,6 +28,7 @@ class Supervised(Task):
     section = "baselines"
     kind = "any"
     needs_labels = True
+    encoders = {"text": "bert-tiny"}  # noqa: RUF012
 
     def __init__(self, encoder: Encoder, *, num_classes: int, pad: int = 4, flip: float = 0.5) -> None:
         super().__init__(encoder)

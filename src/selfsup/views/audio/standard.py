@@ -26,10 +26,19 @@ def several(spec: WaveSpec) -> tuple[AudioViews, str]:
     return AudioViews(spec, {"x": Window(gain=6.0)}), "random windows, up to 6 dB louder or softer"
 
 
+def single(spec: WaveSpec, scale: float) -> AudioViews:
+    """Return one window from anywhere, changed as those of `preset` are."""
+    return AudioViews(spec, {"x": _changed(spec, scale, 1)})
+
+
 def preset(spec: WaveSpec, name: str, scale: float, noise: bool) -> AudioViews:
     """Return two windows from anywhere, changed as BYOL-A does (Niizumi et al., 2021), whatever the method's name is.
 
     Of samples, which are not cropped, both are played up to a tenth slower or faster, and louder or softer.
     """
-    cropped, played = Window(2, mix=0.4, crop=(scale**0.5, CANVAS)), Window(2, speed=0.1, gain=6.0)
-    return AudioViews(spec, {"x": cropped if spec.form == "logmel" else played}, noise=noise)
+    return AudioViews(spec, {"x": _changed(spec, scale, 2)}, noise=noise)
+
+
+def _changed(spec: WaveSpec, scale: float, count: int) -> Window:
+    cropped, played = Window(count, mix=0.4, crop=(scale**0.5, CANVAS)), Window(count, speed=0.1, gain=6.0)
+    return cropped if spec.form == "logmel" else played

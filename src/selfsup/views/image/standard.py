@@ -27,6 +27,16 @@ def several(spec: ImageSpec) -> tuple[ImageViews, str]:
     return views, "random crops of half to all of the image"
 
 
+def single(spec: ImageSpec, scale: float) -> ImageViews:
+    """Return one crop with SimCLR's distortion."""
+    return ImageViews(spec, {"x": distorted(spec.size, scale)})
+
+
+def distorted(size: int, scale: float) -> Crop:
+    """Return one of SimCLR's crops, of at least `scale` of the area."""
+    return replace(groups_of("simclr", size, scale=scale)["x"], count=1)
+
+
 def preset(spec: ImageSpec, name: str, scale: float, noise: bool) -> ImageViews:
     """Return the views of a preset of `selfsup.views.image.preset`."""
     return ImageViews(spec, groups_of(name, spec.size, scale=scale), noise=noise)

@@ -19,3 +19,8 @@ def labelled(spec: TextSpec, pad: int, flip: float) -> TextViews:
 def several(spec: TextSpec) -> tuple[TextViews, str]:
     """Return windows at random places."""
     return TextViews(spec, "one"), "windows at random places of the document"
+
+
+def single(spec: TextSpec, scale: float) -> TextViews:
+    """Return a window at a random place, which is not cropped."""
+    return TextViews(spec, "one")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from selfsup.spec import TrajectorySpec
 from selfsup.views.image.crop import Crop
+from selfsup.views.image.standard import distorted
 from selfsup.views.trajectory.observations import ObservationViews
 
 
@@ -26,3 +27,8 @@ def several(spec: TrajectorySpec) -> tuple[ObservationViews, str]:
     """Return random crops of the observation in the middle of the episode."""
     views = ObservationViews(spec, crop=Crop(spec.size, scale=(0.5, 1.0)))
     return views, "random crops of half to all of the observation in the middle"
+
+
+def single(spec: TrajectorySpec, scale: float) -> ObservationViews:
+    """Return an observation from anywhere in the episode, with SimCLR's distortion."""
+    return ObservationViews(spec, at="random", crop=distorted(spec.size, scale))

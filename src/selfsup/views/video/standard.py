@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from selfsup.spec import ClipSpec
 from selfsup.views.image.crop import Crop, centre
+from selfsup.views.image.standard import distorted
 from selfsup.views.video.views import ClipViews, Cut
 
 
@@ -29,3 +30,8 @@ def several(spec: ClipSpec) -> tuple[ClipViews, str]:
     return ClipViews(
         spec, {"x": (crop, Cut(spec.frames, spec.step))}
     ), "random clips, cropped to half to all of a frame"
+
+
+def single(spec: ClipSpec, scale: float) -> ClipViews:
+    """Return a random clip, all of whose frames have one crop with SimCLR's distortion."""
+    return ClipViews(spec, {"x": (distorted(spec.size, scale), Cut(spec.frames, spec.step))})
