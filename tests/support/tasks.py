@@ -33,11 +33,11 @@ def table() -> str:
     return str(path)
 
 
-def teacher() -> str:
-    """Return the weights of an encoder that does what training may have made it do: it is untrained."""
-    path, spec = FILES / "teacher.safetensors", ImageSpec.of(16, 3)
+def teacher(name: str = "teacher", seed: int = 1) -> str:
+    """Return a file with the weights of an encoder, which are random: tests do not ask what a student learns."""
+    path, spec = FILES / f"{name}.safetensors", ImageSpec.of(16, 3)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
+        torch.manual_seed(seed)
         save_tensors(
             path, build_encoder("nature-cnn", spec).state_dict(), {"encoder": "nature-cnn", "spec": spec.to_json()}
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -12,10 +13,14 @@ from torch import Tensor, nn
 SECONDS = 2.0  # between two checks
 ROWS = 128  # of features that are checked
 STUCK_AFTER = 0.2  # of the run: a loss at its chance value means nothing before
+WATCHED: dict[str, Callable[[Any], Tensor]] = {  # methods besides `forward` -> the features in what they return
+    "tokens": lambda output: output.mean(1),
+    "with_maps": lambda output: output[0],
+}
 
 
 class CollapseSignal:
-    """Watches the output of the encoder: its representation or, if a task uses tokens, their mean.
+    """Watches the output of the encoder: its representation or, if a task asks for tokens, their mean.
 
     `collapsed`: the L2-normalized features of a batch hardly differ (their standard deviation, averaged over the
     dimensions, is below 2% of the 1 / √d of independent directions), or vary along one direction alone (effective rank
@@ -27,9 +32,10 @@ class CollapseSignal:
     def __init__(self, encoder: Any, samples: int) -> None:
         self.samples = samples
         self.features: Tensor | None = None
-        self.encoder, self.tokens = encoder, getattr(encoder, "tokens", None)
-        if self.tokens is not None:
-            encoder.tokens = self._watched
+        self.encoder = encoder
+        self.methods = {name: getattr(encoder, name) for name in WATCHED if hasattr(encoder, name)}
+        for name, method in self.methods.items():
+            setattr(encoder, name, self._watched(method, WATCHED[name]))
         self.handle = encoder.register_forward_hook(self._keep)
         self.checked_at = 0.0
         self.numbers: dict[str, float] = {}
@@ -39,11 +45,13 @@ class CollapseSignal:
         if isinstance(output, Tensor) and output.ndim == 2:
             self.features = output.detach()
 
-    def _watched(self, *inputs: Any, **more: Any) -> Tensor:
-        assert self.tokens is not None
-        output: Tensor = self.tokens(*inputs, **more)
-        self.features = output.detach().mean(1)
-        return output
+    def _watched(self, method: Callable[..., Any], features: Callable[[Any], Tensor]) -> Callable[..., Any]:
+        def watched(*inputs: Any, **more: Any) -> Any:
+            output = method(*inputs, **more)
+            self.features = features(output).detach()
+            return output
+
+        return watched
 
     def check(self, loss: float, chance: float | None, progress: float) -> None:
         """Set `word`, and `numbers`: `spread` (1 for independent directions, 0 for a point) and `rank`."""
@@ -64,8 +72,8 @@ class CollapseSignal:
 
     def __exit__(self, exc_type: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         self.handle.remove()
-        if self.tokens is not None:
-            del self.encoder.tokens
+        for name in self.methods:
+            delattr(self.encoder, name)
 
 
 def spread_and_rank(features: Tensor) -> tuple[float, float]:

@@ -34,7 +34,8 @@ class Teacher:
     """
 
     def __init__(self, encoder: Any, name: str, size: int) -> None:
-        self.encoder, self.name, self.size = encoder.eval().requires_grad_(False), name, size or encoder.spec.size
+        self.encoder = encoder.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self.name, self.size = name, size or encoder.spec.size
         self.spec: ImageSpec = encoder.spec
         try:
             with torch.no_grad():
