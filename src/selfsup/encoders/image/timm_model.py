@@ -51,7 +51,8 @@ def small_vit(name: str, spec: ImageSpec) -> TimmModel:
 class TimmModel(nn.Module):
     """A timm model without its classifier: `forward` (B, C, H, W) -> (B, dim), pooled as timm pools it.
 
-    Convolutional models have `maps` (B, C, H, W), transformers `tokens` (B, N, dim) with the prefix tokens first. With
+    Convolutional models have `maps` (B, C, H, W), transformers `tokens` (B, N, dim) with the prefix tokens first; both
+    have patch features (`selfsup.nn.image.dense`). With
     timm's VisionTransformer and Eva (which DINOv3's models are), tokens can be dropped or masked: `patch` (pixels per
     side), `grid` (patches per side), `prefix` (tokens that are not patches) and `depth` (blocks) describe it; for other
     models they are 0. It also takes images of other sizes made of whole patches: positions are interpolated.
@@ -110,6 +111,7 @@ class TimmModel(nn.Module):
         if plain and isinstance(self.model.patch_drop, nn.Identity | None):
             self.patch, self.grid = self.model.patch_embed.patch_size[0], self.model.patch_embed.grid_size[0]
             self.prefix, self.depth = self.model.num_prefix_tokens, len(self.model.blocks)
+        self.has_patches = self.has_tokens and hasattr(self.model, "forward_intermediates")
         self._channels_last = self.has_maps and getattr(self.model, "output_fmt", "NCHW") == "NHWC"
 
     def forward(self, x: Tensor) -> Tensor:
@@ -122,6 +124,18 @@ class TimmModel(nn.Module):
             raise UserError("this encoder has no feature maps: use a convolutional one, for example resnet18")
         features: Tensor = self.model.forward_features(x)
         return features.permute(0, 3, 1, 2) if self._channels_last else features
+
+    def patch_maps(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, D, h, w): a transformer's patch tokens in their grid; see `nn.image.dense`."""
+        if self.patch:
+            rows, columns = (side // self.patch for side in x.shape[2:])
+            return self.tokens(x)[:, self.prefix :].transpose(1, 2).unflatten(2, (rows, columns))
+        model: Any = self.model
+        try:
+            found = model.forward_intermediates(x, 1, norm=True, output_fmt="NCHW", intermediates_only=True)
+        except AssertionError as error:
+            raise UserError(f"timm does not tell the patch features of {self.made_by[0]}: {error}") from None
+        return found[-1]
 
     def with_maps(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, H, W) -> the representation (B, dim), and the map of the stage before the last one (B, C', H', W').

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from selfsup.base.distributed import global_mean
 from selfsup.nn.image import lab
+from selfsup.nn.image.dense import patch_features, patch_shape
 from selfsup.nn.norm import BatchNormMaps
 from selfsup.source import Source
 from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
 from selfsup.tasks.image.colorization_data import ab_samples
-from selfsup.tasks.image.colorization_maps import by_place, shape_by_place
 from selfsup.views.image import Crop, ImageViews
 
 
@@ -62,7 +62,7 @@ class Colorization(Task):
         super().__init__(encoder)
         lab.check_colour("colorization", encoder.spec)
         self.prior_mix, self.pad, self.flip = prior_mix, pad, flip
-        self.side, shape = math.ceil(encoder.spec.size / 4), shape_by_place(encoder)
+        self.side, shape = math.ceil(encoder.spec.size / 4), patch_shape(encoder)
         self.bins = lab.AbBins(num_neighbors, sigma)
         self.register_buffer("weight", torch.ones(len(self.bins.centres)))
         self.before = nn.Sequential(
@@ -82,7 +82,7 @@ class Colorization(Task):
 
     def predict(self, grey: Tensor) -> Tensor:
         """(B, 3, H, W) -> logits (B, Q, side, side)."""
-        features = self.before(by_place(self.encoder, grey))
+        features = self.before(patch_features(self.encoder, grey))
         return self.head(F.interpolate(features, (self.side, self.side), mode="bilinear"))
 
     def loss(self, batch: Batch) -> Loss:
