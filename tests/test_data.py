@@ -303,7 +303,7 @@ def test_torchvision_by_name() -> None:
         ("torchvision:", "unknown torchvision data set ''"),
         ("digit", "did you mean 'digits'"),
         ("digits:train", "did you mean 'digits'"),
-        ("", "unknown folder, file or data set ''; known: atari:GAME, audio:FOLDER, digits, "),
+        ("", "unknown folder, file or data set ''; known: atari:GAME, audio:FOLDER, cutouts, "),
     ],
 )
 def test_unknown_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str) -> None:

@@ -70,9 +70,12 @@ def moving(part: int) -> dict[str, bytes]:
 def registry(monkeypatch, tmp_path):
     """Forty emoji, some of which a style lacks or that are flags, and six digits; returns what is served."""
     entries = [
-        {"unified": f"1F{i:03X}", "non_qualified": None, "image": f"1f{i:03x}.png", "category": f"kind {i % 2}"}
+        {
+            "unified": f"1F{i:03X}", "non_qualified": None, "image": f"1f{i:03x}.png", "category": f"kind {i % 2}",
+            "subcategory": ("face-smiling", "animal-bird", "sky & weather")[i % 3],
+        }
         for i in range(40)
-    ]
+    ]  # fmt: skip
     entries[7]["category"] = "Flags"
     google = {f"package/img/google/64/{e['image']}": image((255, 0, 0, 0), "png", 64) for e in entries}
     twitter = {f"package/img/twitter/64/{e['image']}": image((0, 255, 0, 255), "png", 64) for e in entries}
@@ -123,6 +126,17 @@ def test_no_emoji_is_in_both_parts(registry) -> None:
     assert len(test) > 0
     for part in (train, test):
         assert np.array_equal(part.x[:, 5, 5], np.tile(part.x[:3, 5, 5], (len(part) // 3, 1)))  # whole emoji
+
+
+def test_cutouts_are_of_the_same_parts_and_keep_what_is_transparent(registry) -> None:
+    whole, train, test = (open_data(name) for name in ("cutouts", "cutouts:train", "cutouts:test"))
+    assert len(whole.sprites) == len(train.sprites) + len(test.sprites) == 3 * 25  # of 37, a third is of no class
+    assert len(test.sprites) > 0
+    assert whole.sprites[:3, 5, 5].tolist() == [[255, 0, 0, 0], [0, 255, 0, 255], [0, 0, 255, 255]]
+    assert set(whole.ids) == {0, 1}
+    assert list(whole.masks.names.values()) == ["background", "face", "animal", "food", "vehicle"]
+    assert not np.array_equal(train.native(0), test.native(0))
+    assert open_data("cutouts:test").fingerprint() == test.fingerprint() != train.fingerprint()
 
 
 def test_animated_emoji_move_and_none_is_in_both_parts(registry) -> None:

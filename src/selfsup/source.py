@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -132,6 +132,39 @@ class Annotations:
         return digest.digest()
 
 
+@dataclass(frozen=True)
+class Masks:
+    """Labels of the places of images: a mask has the number of a class at each pixel.
+
+    `numbers` (N,) int64: which mask is that of each sample, -1 where it has none; `of` returns a mask by this number,
+    (H, W) of whole numbers, negative where a pixel has no label, or raises `Broken`. It has the sides of its image, or
+    sides in the same ratio. `names` are those of classes by number; one without a name is called by its number.
+    `about` tells the masks of one place from those of another; `notes`: what was done to find them.
+    """
+
+    numbers: NDArray[np.int64]
+    of: Callable[[int], NDArray[Any]]
+    names: Mapping[int, str]
+    about: str = ""
+    notes: tuple[str, ...] = ()
+
+    def read(self, index: int) -> NDArray[np.int64]:
+        """Return the mask (H, W) of a sample, -1 where a pixel has no label, or raise `Broken`."""
+        number = int(self.numbers[index])
+        if number < 0:
+            raise Broken("no mask")
+        return np.maximum(self.of(number).astype(np.int64), -1)
+
+    def take(self, indices: NDArray[np.int64]) -> Masks:
+        """Return the masks of some samples."""
+        return replace(self, numbers=self.numbers[indices])
+
+    def digest(self) -> bytes:
+        """Return a hash of which masks they are, a part of a source's fingerprint."""
+        about = f"{self.about}{sorted(self.names.items())}".encode(errors="surrogateescape")
+        return hashlib.blake2b(about + self.numbers.tobytes(), digest_size=8).digest()
+
+
 def natural_order(text: str) -> tuple[list[str | float], str]:
     """Return the key by which names sort with the numbers in them: 2 before 10."""
     parts = re.split(r"([0-9]+)", text)  # text, number, text, …
@@ -142,7 +175,8 @@ def natural_order(text: str) -> tuple[list[str | float], str]:
 class Source(Protocol):
     """The interface of every source. Samples are numbered; the number of a sample never changes.
 
-    Those with labels inside of their samples have an attribute `frame_labels` too, `Annotations` or None.
+    Those with labels inside of their samples have an attribute `frame_labels` too, `Annotations` or None; images with
+    labels of their pixels `masks`, `Masks` or None.
     """
 
     name: str

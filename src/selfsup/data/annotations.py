@@ -25,6 +25,7 @@ from selfsup.data.labels import (
     LABELS,
     PATHS,
     known_column,
+    matched_files,
     numbered_column,
     read_labels,
     sample_paths,
@@ -230,7 +231,7 @@ def _read_grids(name: str, tier: str | None, source: Source, lengths: NDArray[np
     names = [os.fsencode(os.path.basename(name))] if files is None else files.to_pylist()
     if not names:
         raise UserError(f"no TextGrids below {name!r}; give {HELP}")
-    owners = _matched(names, name, source)
+    owners = matched_files(names, name, source, "TextGrid")
     reasons, encodings, chosen = Counter[str](), Counter[str](), Counter[str]()
     rows: list[tuple[int, float, float, bytes]] = []
     others: dict[str, None] = {}
@@ -263,23 +264,6 @@ def _read_grids(name: str, tier: str | None, source: Source, lengths: NDArray[np
     if not columns:
         raise UserError(f"the TextGrids of {name} have no intervals in the tier {next(iter(chosen))!r}")
     return _Rows(columns[0], columns[1], columns[2], read_labels(pack(row[3] for row in rows))), notes
-
-
-def _matched(names: list[bytes], name: str, source: Source) -> NDArray[np.int64]:
-    """Return the sample of each TextGrid, by its path without the suffix."""
-    stems = [os.path.splitext(path)[0] for path in sample_paths(source).to_pylist()]
-    given = pack(os.path.splitext(one)[0] for one in names)
-    owners, _ = find_paths(pack(stems), given, name, source.name)
-    same = Counter(stems)
-    for owner in owners.tolist():
-        if same[stems[owner]] > 1:
-            one, other = (source.path(i) for i in np.flatnonzero([stem == stems[owner] for stem in stems])[:2].tolist())
-            raise UserError(f"{name}: a TextGrid may be that of {one!r} or of {other!r}; leave one of them out")
-    counts = np.bincount(owners)
-    if counts.max() > 1:
-        path = source.path(int(counts.argmax()))
-        raise UserError(f"{name} has {counts.max()} TextGrids for {path!r}; keep one")
-    return owners
 
 
 def _tier(grid: TextGrid, name: str | None) -> Tier:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from selfsup.base.cache import cache_folder, new_in_cache
 from selfsup.errors import RunFailed, UserError
-from selfsup.source import Annotations, Labels
+from selfsup.source import Annotations, Labels, Masks
 
 BLOCK = 65_536  # paths that are Python objects at a time
 WORTH = 20_000  # files: fewer are walked as quickly as their index is read
@@ -120,7 +120,7 @@ def pack(paths: Iterable[bytes]) -> pa.Array:
     return pa.concat_arrays(blocks)
 
 
-def fingerprint(paths: pa.Array, *labels: Labels | Annotations | None, more: bytes = b"") -> str:
+def fingerprint(paths: pa.Array, *labels: Labels | Annotations | Masks | None, more: bytes = b"") -> str:
     """Return a hash of the paths of samples in order, of `more` that tells them apart, and of their labels."""
     digest = hashlib.blake2b(digest_size=8)
     for start in range(0, len(paths), BLOCK):
@@ -130,7 +130,9 @@ def fingerprint(paths: pa.Array, *labels: Labels | Annotations | None, more: byt
     return digest.hexdigest()
 
 
-def fingerprint_of_generated(name: str, numbers: NDArray[np.int64], *labels: Labels | Annotations | None) -> str:
+def fingerprint_of_generated(
+    name: str, numbers: NDArray[np.int64], *labels: Labels | Annotations | Masks | None
+) -> str:
     """Return a hash of the name of generated samples, of their numbers and of their labels."""
     digest = hashlib.blake2b(name.encode() + numbers.tobytes(), digest_size=8)
     for given in labels:

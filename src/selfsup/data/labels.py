@@ -470,6 +470,26 @@ def _by_path(source: Source, name: str, given: pa.Array, values: pa.Array | list
     return read_labels(label.take(pa.array(last, mask=last < 0)), several=several), notes
 
 
+def matched_files(names: Sequence[bytes], name: str, source: Source, what: str) -> NDArray[np.int64]:
+    """Return the sample that each file `what` below a folder is of, by its path without the suffix.
+
+    Raises `UserError` for a file of no sample or of several, and for several of one.
+    """
+    stems = [os.path.splitext(path)[0] for path in sample_paths(source).to_pylist()]
+    given = pack(os.path.splitext(one)[0] for one in names)
+    owners, _ = find_paths(pack(stems), given, name, source.name)
+    same = Counter(stems)
+    for owner in owners.tolist():
+        if same[stems[owner]] > 1:
+            one, other = (source.path(i) for i in np.flatnonzero([stem == stems[owner] for stem in stems])[:2].tolist())
+            raise UserError(f"{name}: a {what} may be that of {one!r} or of {other!r}; leave one of them out")
+    counts = np.bincount(owners)
+    if counts.max() > 1:
+        path = source.path(int(counts.argmax()))
+        raise UserError(f"{name} has {counts.max()} {what}s for {path!r}; keep one")
+    return owners
+
+
 def whole_column(batches: list[Any], place: int) -> pa.Array:
     """Return a column of the batches of a table as one array of binary."""
     return pa.concat_arrays([pa.array([], pa.large_binary()), *(batch.column(place) for batch in batches)])

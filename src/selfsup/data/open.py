@@ -50,7 +50,8 @@ from selfsup.source import Labels, Source
 
 AUDIO, VIDEO = "audio:", "video:"
 _PARTS = {
-    kind: (kind, f"{kind}:train", f"{kind}:test") for kind in ("mnist5k", "mnist", "emoji", "emoji-anim", "flite")
+    kind: (kind, f"{kind}:train", f"{kind}:test")
+    for kind in ("mnist5k", "mnist", "emoji", "emoji-anim", "cutouts", "flite")
 }
 NAMED = (
     "digits",
@@ -88,15 +89,16 @@ def open_data(data: DataGiven, labels: LabelsGiven | None = None) -> Source:
         data: A folder of images at any depth (names that begin with a dot are left out, links to folders are not
             followed; what is left out is said), a list file (.txt or .lst: one path a line, relative to the file or
             absolute), `.npz` (x of numbers (N, H, W[, C]), y optional), `.npy` (x alone), `digits`,
-            `mnist5k[:train|:test]`, `mnist[:train|:test]`, `emoji[:train|:test]`, `torchvision:NAME[:PART]`; in Python
-            also an array like x, or any other object that `open_object` takes. Texts: a folder of .txt, `text:FILE` (a
-            document a line), `FILE[:COLUMN[:LABELS]]` (.jsonl, .json, .csv, .tsv, .parquet; the column `text` by
-            default), `hf:NAME[:SPLIT[:COLUMN[:LABELS]]]`. Videos: a folder of them, `video:FOLDER` (animated GIF and
-            WebP and folders of frames too), `moving[:object|:gravity|:elastic]`, `emoji-anim[:train|:test]`. Sounds: a
-            folder of them, `audio:FOLDER` (where it holds others too), `flite[:train|:test]`, `melody[:voice]`.
-            Episodes: a folder that `record` wrote, one of LeRobot (v3) or Minari, a folder of `.npz` (an episode each:
-            `obs` (n, H, W, C), `action`, `reward`, ...), `dot[:own][:test]`; recorded when they are first opened,
-            `atari:GAME[:train|:test]` and `reacher2[:train|:test]`.
+            `mnist5k[:train|:test]`, `mnist[:train|:test]`, `emoji[:train|:test]`, `cutouts[:train|:test]` (which have
+            masks), `torchvision:NAME[:PART]`; in Python also an array like x, or any other object that `open_object`
+            takes. Texts: a folder of .txt, `text:FILE` (a document a line), `FILE[:COLUMN[:LABELS]]` (.jsonl, .json,
+            .csv, .tsv, .parquet; the column `text` by default), `hf:NAME[:SPLIT[:COLUMN[:LABELS]]]`. Videos: a folder
+            of them, `video:FOLDER` (animated GIF and WebP and folders of frames too),
+            `moving[:object|:gravity|:elastic]`, `emoji-anim[:train|:test]`. Sounds: a folder of them, `audio:FOLDER`
+            (where it holds others too), `flite[:train|:test]`, `melody[:voice]`. Episodes: a folder that `record`
+            wrote, one of LeRobot (v3) or Minari, a folder of `.npz` (an episode each: `obs` (n, H, W, C), `action`,
+            `reward`, ...), `dot[:own][:test]`; recorded when they are first opened, `atari:GAME[:train|:test]` and
+            `reacher2[:train|:test]`.
         labels: None (arrays and named data sets keep their own), or an argument of `with_labels`.
 
     Raises:
@@ -129,6 +131,8 @@ def _open_named(data: str) -> Source:
         return packages.mnist(data, cache_folder())
     if data in _PARTS["emoji"]:
         return packages.emoji(data, cache_folder())
+    if data in _PARTS["cutouts"]:
+        return packages.cutouts(data, cache_folder())
     if data in _PARTS["emoji-anim"]:
         return packages.emoji_anim(data, cache_folder())
     if data in MOVING:

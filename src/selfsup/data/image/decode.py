@@ -129,6 +129,26 @@ def read_header(data: bytes) -> Header:
     return _guarded(lambda: Header(False, *instruments.tiff_header(data)))
 
 
+def read_mask(path: str | bytes) -> NDArray[Any]:
+    """Return the numbers of classes (H, W) in an image of labels: places of its palette, or grey values, as stored.
+
+    Raises `Broken` for colours, for JPEG, which changes them, and for anything but a readable image.
+    """
+    data = read_bytes(path)
+    npy = instruments.is_npy(data)
+    found = _guarded(lambda: instruments.read_npy(data)) if npy else _by_pillow(data, _as_stored)
+    found = found.reshape(*found.shape[:2], -1)
+    if (found != found[..., :1]).any() or found.dtype.kind not in "bui":
+        raise Broken("colours or fractions, no numbers of classes: save grey values or a palette")
+    return found[..., 0]
+
+
+def _as_stored(image: Image.Image) -> NDArray[Any]:
+    if image.format == "JPEG":
+        raise Broken("a JPEG, which changes the numbers of classes: save PNG")
+    return np.asarray(ImageOps.exif_transpose(image))
+
+
 def image_size(path: str | bytes) -> tuple[int, int]:
     """Return the width and height of an image file, from its header where that tells them, or raise `Broken`."""
     data = read_bytes(path)

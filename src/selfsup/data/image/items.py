@@ -86,13 +86,15 @@ class Items(Images):
         """Return some of the images."""
         taken = copy.copy(self)
         taken.rows, taken.labels = self.rows[indices], self.labels and self.labels.take(indices)
+        taken.masks = self.masks and self.masks.take(indices)
         return taken
 
     def fingerprint(self) -> str:
         """Return a hash of the name, the number of images, the labels and, where they are fixed, the first images."""
         digest = hashlib.blake2b(f"{self.name}:{len(self)}".encode() + self.rows.tobytes(), digest_size=8)
-        if self.labels is not None:
-            digest.update(self.labels.digest())
+        for given in (self.labels, self.masks):
+            if given is not None:
+                digest.update(given.digest())
         for index in range(min(LOOKED, len(self)) if self.fixed else 0):
             try:
                 digest.update(self.native(index).tobytes())

@@ -21,7 +21,7 @@ from selfsup.data.image.decode import Header, read_bytes, read_header, read_imag
 from selfsup.data.image.values import SAMPLE, Range, Values, family, mean_std, read_range, scaled
 from selfsup.data.index import fingerprint
 from selfsup.errors import UserError
-from selfsup.source import Broken, Labels, Source
+from selfsup.source import Broken, Labels, Masks, Source
 from selfsup.spec import ImageSpec, Spec
 from selfsup.spec.image import MAX_CHANNELS
 
@@ -40,6 +40,7 @@ class Images:
     kind = "image"
     name: str
     labels: Labels | None
+    masks: Masks | None = None
     said_notes: tuple[str, ...] = ()
     range: str | Range | None = AUTO
     families: frozenset[str] = frozenset()
@@ -230,6 +231,7 @@ class Arrays(Images):
         """Return some of the images."""
         taken = copy.copy(self)
         taken.x, taken.labels = self.x[indices], self.labels and self.labels.take(indices)
+        taken.masks = self.masks and self.masks.take(indices)
         return taken
 
     def fingerprint(self) -> str:
@@ -237,8 +239,9 @@ class Arrays(Images):
         about = repr(self.x.shape) + (self.x.dtype.str if self.x.dtype.itemsize > 2 else "")
         digest = hashlib.blake2b(about.encode(), digest_size=8)
         digest.update(self.x.data)
-        if self.labels is not None:
-            digest.update(self.labels.digest())
+        for given in (self.labels, self.masks):
+            if given is not None:
+                digest.update(given.digest())
         return digest.hexdigest()
 
 
@@ -441,12 +444,15 @@ class Files(Images):
         taken = copy.copy(self)
         taken.paths = self.paths.take(pa.array(indices))
         taken.labels = self.labels and self.labels.take(indices)
+        taken.masks = self.masks and self.masks.take(indices)
         taken.pages = None if self.pages is None else self.pages[indices]
         return taken
 
     def fingerprint(self) -> str:
         """Return a hash of all relative paths in order, and of the labels, but not of the files' contents."""
-        return fingerprint(self.paths, self.labels, more=b"" if self.pages is None else self.pages.tobytes())
+        return fingerprint(
+            self.paths, self.labels, self.masks, more=b"" if self.pages is None else self.pages.tobytes()
+        )
 
 
 def in_views(spec: ImageSpec, views: str | None) -> ImageSpec:

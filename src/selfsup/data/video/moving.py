@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from selfsup.data.index import fingerprint_of_generated
+from selfsup.data.photographs import PHOTOGRAPHS, piece
 from selfsup.data.video.clips import clip_spec, clips_only, stored_side
 from selfsup.data.video.tracks import Tracks
 from selfsup.errors import UserError
@@ -147,13 +147,6 @@ def _glyphs() -> tuple[NDArray[np.float64], list[str]]:
     return found.images / 16, [str(one) for one in found.target]
 
 
-@cache
-def _photographs() -> list[NDArray[np.uint8]]:
-    from sklearn.datasets import load_sample_images
-
-    return [np.asarray(image) for image in load_sample_images().images]
-
-
 def _random(number: int, what: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=[number, what]))
 
@@ -180,7 +173,7 @@ def _scene(number: int, part: str) -> Scene:
         size = size * 1.6
     return Scene(
         centre, size, digits, u.uniform(0, 1, (sprites, 2, 3)), u.uniform(-25, 25, (sprites, 2)),
-        int(u.integers(len(_photographs()))), u.uniform(0, 1, 2),
+        int(u.integers(PHOTOGRAPHS)), u.uniform(0, 1, 2),
     )  # fmt: skip
 
 
@@ -241,11 +234,7 @@ def _falling(u: np.random.Generator, sprites: int, size: NDArray[np.float64], da
 
 def _render(scene: Scene, numbers: NDArray[np.int64], side: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Return frames (T, side, side, 3) and masks (T, side, side) of a scene."""
-    photograph = _photographs()[scene.photograph]
-    room = 200  # pixels of the photograph that are seen
-    top, left = (scene.corner * (np.array(photograph.shape[:2]) - room)).astype(int)
-    piece = Image.fromarray(photograph[top : top + room, left : left + room])
-    background = np.asarray(piece.resize((side, side), Image.Resampling.BOX), np.float32)
+    background = piece(scene.photograph, scene.corner, side).astype(np.float32)
     box = int(np.ceil(side * scene.size[:, numbers].max())) + 1  # pixels a side that hold any sprite
     whole = side + 2 * box  # sprites may leave the frame
     out = np.repeat(np.pad(background, ((box, box), (box, box), (0, 0)))[None], len(numbers), 0)
