@@ -9,7 +9,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from selfsup.base.checks import check_numbers
+from selfsup.base.checks import check_new_file, check_numbers
+from selfsup.base.paths import user_path
 from selfsup.errors import RunFailed, UserError, unknown
 from selfsup.run import Run
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from selfsup.data.annotations import AnnotationsGiven
     from selfsup.data.labels import LabelsGiven
+    from selfsup.data.masks import MasksGiven
     from selfsup.data.open import DataGiven
     from selfsup.evaluation.alignment import Alignment
     from selfsup.evaluation.few_labels import Classifier
@@ -30,11 +32,12 @@ if TYPE_CHECKING:
 
     RunName = str | os.PathLike[str] | Run
     Data = DataGiven
-    Labelling = LabelsGiven | Annotations
+    Labelling = LabelsGiven | Annotations | MasksGiven
+    Target = str | os.PathLike[str]
     Numbers = str | Sequence[int | None]
     Names = str | Sequence[str]
 else:
-    RunName = Data = Numbers = Names = LabelsGiven = Labelling = str  # what the command line can give
+    RunName = Data = Numbers = Names = LabelsGiven = Labelling = Target = str  # what the command line can give
 
 
 def evaluate(
@@ -55,6 +58,7 @@ def evaluate(
     scratch: bool = True,
     semi: bool = False,
     reference: str | None = None,
+    sheet: Target | None = None,
     seed: int = 0,
     device: str = "auto",
     quiet: bool = False,
@@ -68,8 +72,9 @@ def evaluate(
     measured on. Whatever a protocol chooses, it chooses on the drawn labels; the test part is only measured on. Data
     other than those of pretraining show how well the encoder transfers. With `--target frames` the labels are inside of
     videos or sounds, frames are read, and all frames of a sample are on one side of the split; with `--target states`
-    the state of an environment is read off single observations, and all of an episode are on one side. The result is
-    also saved as evaluation.json in the run folder, where `report` finds it. See docs/evaluation.md.
+    the state of an environment is read off single observations, and all of an episode are on one side; with `--target
+    masks` each place of an image has a class, which is read off patch features with few labelled images. The result is
+    also saved as evaluation.json in the run folder, where `report` finds it. See docs/evaluation.md and docs/dense.md.
 
     Args:
         run: A finished run folder.
@@ -77,26 +82,27 @@ def evaluate(
         test: Labelled data to measure on; by default a fifth of every class of the data, set aside first. Where that
             is fewer than 50 samples a class, every fifth is measured on in turn (cross-validation).
         labels: Where the labels of the data are: 'folders', a CSV file (path,label) or an .npz file with y. For frames:
-            a CSV file (path,start,end,label; in seconds) or a folder of Praat TextGrids; by default those that the data
-            bring.
+            a CSV file (path,start,end,label; in seconds) or a folder of Praat TextGrids; for masks a folder of label
+            images, named as the images; by default those that the data bring.
         test_labels: Where the labels of the test data are, in the same forms.
         columns: The columns of a label file, path=COLUMN,label=COLUMN, where they are called otherwise. For frames also
             start=COLUMN,end=COLUMN; of TextGrids the tier, tier=NAME, the first one of intervals by default.
         target: The kind of labels: classes, numeric (one number per sample, measured by R²), multi (several labels per
-            sample, written a|b|c, measured by average precision), frames (a class at each time inside of a sample) or
-            states (the state variables that episodes bring: R² of numbers, F1 of classes, of each). Without shots:
-            alignment (of the cameras of episodes, in time) and objects (which one was taken from a scene).
+            sample, written a|b|c, measured by average precision), frames (a class at each time inside of a sample),
+            masks (a class at each place of an image, measured by the mean intersection over union) or states (the state
+            variables that episodes bring: R² of numbers, F1 of classes, of each). Without shots: alignment (of the
+            cameras of episodes, in time) and objects (which one was taken from a scene).
         groups: For frames, what each sample belongs to that shall not be on both sides of the split, such as its
             speaker: in the forms of the labels of samples, or 'labels' for those that the data bring. Each group is
             measured on in turn.
         shots: Numbers of labels per class, each at least 1, and 'all', separated by commas; by default
             1,2,5,10,20,50,100,all as far as there are enough labels. For numeric, multi, frames and states they count
-            labelled samples or frames, at least 2.
+            labelled samples or frames, at least 2; for masks labelled images, by default 1,2,5,10.
         protocol: Protocols, separated by commas: linear, knn, propagate (labels spread over a graph of all training
             samples), transductive (test samples in that graph), attentive (for encoders with tokens) and finetune;
-            linear,knn,propagate by default. For numeric and multi only linear, for frames linear and knn.
+            linear,knn,propagate by default. For numeric and multi only linear, for frames and masks linear and knn.
         metrics: Further metrics of the test features, separated by commas: retrieval, clustering and label-free; none
-            by default, and none of frames and states.
+            by default, and none of frames, masks and states.
         draws: How many times the labels are drawn, at least 2; with cross-validation at least once for each fifth.
         scratch: Whether to train from scratch as well, on the drawn labels alone, and again on pseudo-labels of all
             training samples (self-training); this takes long. Only where labels are classes of samples.
@@ -104,6 +110,8 @@ def evaluate(
             including those that never had one, with the pretext of the run if it can be a part of s4l, else rotation;
             this takes the longest.
         reference: A timm model whose pretrained weights are on this machine, as one more baseline.
+        sheet: For masks, the image to write of some test images: patch features in colours, true and predicted masks;
+            by default masks.png in the run folder.
         seed: Seed of the draws, of the split and of the baselines, at least 0.
         device: Where to compute: auto, cpu, cuda or mps.
         quiet: Whether to hide the progress bar.
@@ -114,7 +122,8 @@ def evaluate(
     if target in COMPARED:
         others = {
             "test": test, "groups": groups, "shots": shots, "protocol": protocol, "metrics": metrics or None,
-            "reference": reference, "semi": semi or None, "labels": labels if target == "alignment" else None,
+            "reference": reference, "sheet": sheet, "semi": semi or None,
+            "labels": labels if target == "alignment" else None,
         }  # fmt: skip
         for name in (name for name, value in others.items() if value is not None):
             raise UserError(f"--{name} is not for --target {target}: leave it out")
@@ -127,12 +136,15 @@ def evaluate(
     from selfsup.evaluation.extra_metrics import EXTRA_METRICS
     from selfsup.evaluation.frame_parts import make_frame_parts
     from selfsup.evaluation.frame_probes import measure_frames
+    from selfsup.evaluation.mask_parts import make_mask_parts
+    from selfsup.evaluation.mask_probes import measure_masks
     from selfsup.evaluation.measuring import Sampling, measure
     from selfsup.evaluation.parts import labels_of, make_parts
     from selfsup.evaluation.reference import load_reference
     from selfsup.evaluation.state_parts import make_state_parts
     from selfsup.evaluation.state_probes import measure_states
     from selfsup.evaluation.targets import TARGETS, read_shots
+    from selfsup.reports.dense import save_masks
     from selfsup.train.device import make_fabric
 
     run = run if isinstance(run, Run) else Run(run)
@@ -145,15 +157,19 @@ def evaluate(
     protocols = _names("protocol", default if protocol is None else protocol, known, target)
     if not protocols:
         raise UserError(f"--protocol names none; known: {', '.join(known)}")
-    frames, inside = target == "frames", target in ("frames", "states")
+    frames, masks, inside = target == "frames", target == "masks", target in ("frames", "masks", "states")
     extra = _names("metrics", metrics, [] if inside else list(EXTRA_METRICS), target)
     check_numbers(draws=draws, seed=seed)
     if semi and not wanted.by_class:
         raise UserError(f"--semi is for --target classes, not {target}")
-    if reference is not None and inside:
+    if reference is not None and inside and not masks:
         raise UserError(f"--reference is not for --target {target}: leave it out")
     if target == "states" and (labels is not None or test_labels is not None):
         raise UserError("--target states reads the states that the data bring: leave --labels out")
+    if sheet is not None and not masks:
+        raise UserError(f"--sheet is for --target masks, not {target}: leave it out")
+    if masks and columns is not None:
+        raise UserError("--columns is not for --target masks: leave it out")
     if groups is not None and (not frames or test is not None):
         why = "and --test are two ways to split the data: leave one out" if frames else "is for --target frames"
         raise UserError(f"--groups {why}")
@@ -173,6 +189,16 @@ def evaluate(
         states = make_state_parts(open_data(data), None if test is None else open_data(test), run.spec, seed)
         sampling = Sampling(read_shots(shots, wanted, states.labels_to_draw()), draws, seed)
         result = measure_states(run, encoders, states, sampling, device=fabric.device, quiet=quiet)
+    elif masks:
+        path = run.folder / "masks.png" if sheet is None else user_path(sheet)
+        check_new_file(path)
+        images = _masked(data, given[0]), None if test is None else _masked(test, given[1])
+        labelled = make_mask_parts(*images, encoder, run.spec, seed)
+        sampling = Sampling(read_shots(shots, wanted, labelled.labels_to_draw()), draws, seed)
+        result, shown = measure_masks(
+            run, encoders, labelled, sampling, protocols=protocols, device=fabric.device, quiet=quiet
+        )  # fmt: skip
+        save_masks(shown, path)
     else:
         parts = make_parts(open_data(data, given[0]), None if test is None else open_data(test, given[1]), wanted, seed)
         sampling = Sampling(read_shots(shots, wanted, parts.labels_to_draw()), draws, seed)
@@ -237,6 +263,15 @@ def _annotated(data: DataGiven, labels: AnnotationsGiven | None, groups: LabelsG
     own = groups is None or (isinstance(groups, str) and groups == "labels")
     source = open_data(data, None if own else groups)
     return source if labels is None else with_annotations(source, labels)
+
+
+def _masked(data: DataGiven, labels: MasksGiven | None) -> Source:
+    """Return images with the masks that are given, or those that they bring."""
+    from selfsup.data.masks import with_masks
+    from selfsup.data.open import open_data
+
+    source = open_data(data)
+    return source if labels is None else with_masks(source, labels)
 
 
 def _groups(source: Source, groups: LabelsGiven | None) -> Labels | None:

@@ -96,7 +96,9 @@ def nested_draws(
     return [_draw(members, shots, seed, i) for i in range(draws)]
 
 
-def nested_subsets(samples: int, shots: Sequence[Shots], draws: int, seed: int) -> list[dict[Shots, NDArray[np.int64]]]:
+def nested_subsets(
+    samples: int, shots: Sequence[Shots], draws: int, seed: int, fewest: int = 2
+) -> list[dict[Shots, NDArray[np.int64]]]:
     """Draw samples whatever their labels are, for numbers and several labels per sample; else like `nested_draws`.
 
     Args:
@@ -104,13 +106,14 @@ def nested_subsets(samples: int, shots: Sequence[Shots], draws: int, seed: int) 
         shots: how many samples in all, not per class; None takes all.
         draws: how many independent draws.
         seed: draw i depends on (seed, i).
+        fewest: samples that make sense.
 
     Raises:
-        UserError: fewer than 2 samples asked for, or more than there are.
+        UserError: fewer than `fewest` samples asked for, or more than there are.
     """
     asked = [k for k in shots if k is not None]
-    if asked and min(asked) < 2:
-        raise UserError(f"shots are samples here, at least 2, not {min(asked)}")
+    if asked and min(asked) < fewest:
+        raise UserError(f"shots are samples here, at least {fewest}, not {min(asked)}")
     if asked and max(asked) > samples:
         raise UserError(f"{max(asked)} labelled samples asked for, but there are {samples}")
     return [_draw({0: np.arange(samples)}, shots, seed, i) for i in range(draws)]

@@ -38,14 +38,14 @@ EVALUATORS = {
         "linear probe",
         "logistic (numbers: ridge) regression on standardised features; penalty, and of an encoder with maps the "
         "pooling (its own, mean, 2×2), by cross-validation on the drawn labels",
-        targets=("classes", "frames", "states", "numeric", "multi"),
+        targets=("classes", "frames", "masks", "states", "numeric", "multi"),
         features="poolings",
     ),
     "knn": Evaluator(
         read_knn,
         "nearest neighbours",
         "cosine, weighted votes, k by leave-one-out on the drawn labels",
-        targets=("classes", "frames"),
+        targets=("classes", "frames", "masks"),
     ),
     "propagate": Evaluator(
         read_propagate,

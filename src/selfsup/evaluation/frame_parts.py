@@ -19,7 +19,7 @@ from selfsup.errors import UserError
 from selfsup.evaluation.duplicates import digest_of
 from selfsup.evaluation.frozen import has
 from selfsup.evaluation.parts import ENOUGH, FOLDS, align
-from selfsup.evaluation.problems import check_classes, contents
+from selfsup.evaluation.problems import check_classes, contents, copied
 from selfsup.source import Annotations, Broken, Labels, Source
 from selfsup.views import window_views
 
@@ -75,14 +75,9 @@ class FrameParts:
 
     def copies(self) -> list[str]:
         """Return the paths of samples that are measured on, and are among the others too."""
-        seen: dict[bytes, set[int]] = {}
-        used = np.flatnonzero(self.folds > -2)
         digests = list(map(digest_of, chain.from_iterable(contents(part) for part in self._used())))
-        for digest, fold in zip(digests, self.folds[used].tolist(), strict=True):
-            seen.setdefault(digest, set()).add(fold)
         paths = [part.path(index) for part in self._used() for index in range(len(part))]
-        rows = zip(paths, digests, self.folds[used].tolist(), strict=True)
-        return [path for path, digest, fold in rows if fold >= 0 and seen[digest] != {fold}]
+        return [paths[row] for row in copied(digests, self.folds[self.folds > -2])]
 
     def _used(self) -> list[Source]:
         bounds = np.cumsum([0, *map(len, self.sources)])

@@ -62,7 +62,15 @@ def neighbours(queries: Features, gallery: Features, k: int, *, block: int = 512
     return indices, similarities.clamp_(-1, 1)
 
 
-def fit_knn(x: Features, y: Ids, classes: int, ks: Sequence[int] = KS, *, seed: int = 0) -> KNN:
+def fit_knn(
+    x: Features,
+    y: Ids,
+    classes: int,
+    ks: Sequence[int] = KS,
+    *,
+    seed: int = 0,
+    folds: NDArray[np.int64] | None = None,
+) -> KNN:
     """Make a kNN classifier (Wu et al., 2018): each of k neighbours votes for its class with exp(cosine / 0.07).
 
     k is the smallest candidate with the best leave-one-out accuracy on these samples (on 5,000 of them, drawn by
@@ -75,12 +83,16 @@ def fit_knn(x: Features, y: Ids, classes: int, ks: Sequence[int] = KS, *, seed: 
         classes: how many classes there are.
         ks: the candidates.
         seed: draws those samples.
+        folds: of samples (n,) that belong together, as patches of an image do: k is chosen by the neighbours in other
+            folds, and with one fold it is the smallest candidate.
 
     Raises:
         UserError: features that are not finite or not (n, d), ids out of range.
     """
     features = as_matrix(x)
     ids = as_ids(y, len(features), classes, features.device)
+    if folds is not None:
+        return KNN(features, ids, classes, _best_across(features, ids, classes, sorted(ks), folds, seed))
     known = sorted(k for k in ks if k < len(features)) or [1]
     if len(known) == 1 or torch.bincount(ids).max() == 1:
         return KNN(features, ids, classes, known[0])
@@ -94,10 +106,34 @@ def fit_knn(x: Features, y: Ids, classes: int, ks: Sequence[int] = KS, *, seed: 
     return KNN(features, ids, classes, known[int(np.argmax(right))])
 
 
+def _best_across(
+    features: Tensor, ids: Tensor, classes: int, ks: Sequence[int], folds: NDArray[np.int64], seed: int
+) -> int:
+    """Return the smallest k with the best accuracy by the neighbours in other folds; the smallest of all for one."""
+    fold = torch.from_numpy(folds).to(features.device)
+    known = [k for k in ks if k <= len(fold) - int(torch.bincount(fold).max())] or list(ks[:1])
+    if len(known) == 1:
+        return known[0]
+    drawn = torch.from_numpy(np.random.default_rng(seed).permutation(len(fold))[:QUERIES]).to(features.device)
+    right = [0] * len(known)
+    for number in torch.unique(fold).tolist():
+        queries, others = drawn[fold[drawn] == number], fold != number
+        index, similarity = neighbours(features[queries], features[others], known[-1])
+        near = ids[others][index]
+        for place, k in enumerate(known):
+            found = _votes(near[:, :k], similarity[:, :k], classes).argmax(1)
+            right[place] += int((found == ids[queries]).sum())
+    return known[int(np.argmax(right))]
+
+
 def _vote(ids: Tensor, similarities: Tensor, classes: int) -> Tensor:
     """Return the class (m,) with the most votes among neighbours (m, k)."""
+    return _votes(ids, similarities, classes).argmax(1)
+
+
+def _votes(ids: Tensor, similarities: Tensor, classes: int) -> Tensor:
     votes = ((similarities - 1) / TEMPERATURE).exp()
-    return votes.new_zeros(len(ids), classes).scatter_add_(1, ids, votes).argmax(1)
+    return votes.new_zeros(len(ids), classes).scatter_add_(1, ids, votes)
 
 
 @dataclass(frozen=True)
@@ -109,12 +145,17 @@ class KNN:
     classes: int
     k: int
 
-    def predict(self, x: Features) -> NDArray[np.int64]:
-        """Return class ids (m,)."""
+    def votes(self, x: Features) -> NDArray[np.float32]:
+        """Return the votes (m, classes) of the neighbours, as fractions of all."""
         index, similarity = neighbours(x, self.features, self.k)
         rows = range(0, len(index), 4096)
-        done = [_vote(self.ids[index[i : i + 4096]], similarity[i : i + 4096], self.classes) for i in rows]
-        return torch.cat(done).cpu().numpy()
+        done = [_votes(self.ids[index[i : i + 4096]], similarity[i : i + 4096], self.classes) for i in rows]
+        found = torch.cat(done)
+        return (found / found.sum(1, keepdim=True)).cpu().numpy()
+
+    def predict(self, x: Features) -> NDArray[np.int64]:
+        """Return class ids (m,)."""
+        return self.votes(x).argmax(1)
 
 
 def read_knn(drawn: Drawn, test: Poolings) -> NDArray[np.int64]:

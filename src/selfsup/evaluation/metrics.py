@@ -72,6 +72,25 @@ def average_precision(truth: NDArray[np.int64], scores: NDArray[np.float32]) -> 
     return float(np.mean([average_precision_score(truth[:, i], scores[:, i]) for i in there]))
 
 
+def mean_iou(truth: NDArray[np.int64], predicted: NDArray[np.int64]) -> float:
+    """Return the mean over the classes that occur in `truth` of intersection over union, 0 to 1."""
+    _same_length(truth, predicted)
+    return float(np.nanmean(iou(confusion(truth, predicted, int(max(truth.max(), predicted.max())) + 1))))
+
+
+def confusion(truth: NDArray[np.int64], predicted: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
+    """Return how many samples of each true class are predicted as each class: (classes, classes)."""
+    counts = np.bincount((truth * classes + predicted).ravel(), minlength=classes**2)
+    return counts.reshape(classes, classes).astype(np.int64)
+
+
+def iou(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the intersection over union (classes,) of each class from its `confusion`; nan where it does not occur."""
+    hits, truth, predicted = counts.diagonal(), counts.sum(1), counts.sum(0)
+    found: NDArray[np.float64] = np.where(truth > 0, hits / np.maximum(truth + predicted - hits, 1), np.nan)
+    return found
+
+
 def _counts(truth: NDArray[np.int64], predicted: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
     """Return for each class how many samples were predicted rightly, have it, and were predicted to have it."""
     _same_length(truth, predicted)

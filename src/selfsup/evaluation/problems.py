@@ -87,6 +87,15 @@ def about_copies(found: Mapping[str, Sequence[str]], tested: int) -> list[str]:
     return lines
 
 
+def copied(digests: Sequence[bytes], folds: NDArray[np.int64]) -> list[int]:
+    """Return the samples that are measured on, fold 0 or more, and of which another fold has a copy."""
+    seen: dict[bytes, set[int]] = {}
+    for digest, fold in zip(digests, folds.tolist(), strict=True):
+        seen.setdefault(digest, set()).add(fold)
+    pairs = enumerate(zip(digests, folds.tolist(), strict=True))
+    return [row for row, (digest, fold) in pairs if fold >= 0 and seen[digest] != {fold}]
+
+
 def contents(source: Source) -> Iterator[Item]:
     """Yield what tells whether samples are the same: the bytes of files, else the samples themselves."""
     for index in range(len(source)):

@@ -159,12 +159,13 @@ class Evaluation(Printable):
         return table
 
     def variables(self) -> tuple[str, list[str], list[list[str]]]:
-        """Return a title, a head and rows: what each reaches in each state variable, with the most labels.
+        """Return a title, a head and rows: what each reaches in each state variable with the most labels.
 
-        The means of kinds of variables come last. No rows where the target is not `states`.
+        The means of kinds of variables come last. Of masks the variables are classes. No rows for other targets.
         """
         shots = self.scores[-1].shots
-        columns = {score.representation: score for score in self.scores if score.shots == shots}
+        first = self.scores[0].protocol
+        columns = {one.representation: one for one in self.scores if (one.protocol, one.shots) == (first, shots)}
         labels = "all labels" if shots is None else f"{shots:,} {self.about['unit']}"
         told, rows = self.about.get("variables", {}), []
         for name, one in (*told.items(), *self.about.get("means", {}).items()):
@@ -172,7 +173,8 @@ class Evaluation(Printable):
             values = [sum(chance) / len(chance), *(column.also[name][0] for column in columns.values())]
             cells = [f"{value:.2f}" if one["metric"] == "R²" else f"{100 * value:.1f}%" for value in values]
             rows.append([name, one["metric"], *cells])
-        return f"each state variable, with {labels}", ["variable", "metric", "chance", *columns], rows
+        what = "class" if self.about.get("target") == "masks" else "state variable"
+        return f"each {what}, with {labels}, read by {first}", [what.split()[-1], "metric", "chance", *columns], rows
 
     def _variables(self) -> Table:
         title, head, rows = self.variables()
@@ -223,7 +225,7 @@ def _check_about(about: Mapping[str, Any], scores: tuple[Score, ...]) -> None:
     variables = about.get("variables", {})
     for name, one in (*variables.items(), *about.get("means", {}).items()):
         measured = [variables[variable]["chance"] for variable in one.get("of", [name])]
-        if not measured or one["metric"] not in ("R²", "F1") or any(name not in score.also for score in scores):
+        if not measured or one["metric"] not in ("R²", "F1", "IoU") or any(name not in score.also for score in scores):
             wrong.append("state variable")
         sum(map(finite, measured))
     for shots in {score.shots for score in scores}:

@@ -1,4 +1,4 @@
-"""The targets: a class per sample, a number, several labels, a class per frame, states; how each is drawn, scored."""
+"""The targets: a class per sample, a number, several labels, a class per frame or place, states; drawn and scored."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from selfsup.errors import UserError
 from selfsup.evaluation.draws import nested_draws, nested_subsets
-from selfsup.evaluation.metrics import accuracy, average_precision, balanced_accuracy, macro_f1, r2
+from selfsup.evaluation.metrics import accuracy, average_precision, balanced_accuracy, macro_f1, mean_iou, r2
 from selfsup.source import Labels, Source
 
 Draws = Sequence[Mapping[int | None, NDArray[np.int64]]]
@@ -31,6 +31,7 @@ class Target:
     truth: Callable[[Labels], NDArray[Any]]  # what has to be predicted; every sample has a label
     chance: Callable[[NDArray[Any]], float]  # what a guess that ignores the input reaches
     guess: str  # which guess that is
+    whole: bool = True  # whether all labels are one of the default shots
 
 
 def _numbers(labels: Labels) -> NDArray[np.float64]:
@@ -59,6 +60,11 @@ _CLASSES: Any = (
 TARGETS = {
     "classes": Target("classes", True, True, "labels per class", (1, 2, 5, 10, 20, 50, 100), *_CLASSES),
     "frames": Target("frames", True, False, "labelled frames", (100, 250, 500, 1000, 2500), *_CLASSES),
+    "masks": Target(
+        "masks", True, False, "labelled images", (1, 2, 5, 10), {"mIoU": mean_iou}, _one,
+        lambda ids: mean_iou(ids, np.full_like(ids, np.bincount(ids).argmax())), "always the most common class",
+        whole=False,
+    ),
     "states": Target(
         "states", False, False, "labelled frames", (10, 50, 200, 1000), {"R²": r2}, _numbers, lambda _: 0.0,
         "always the mean",
@@ -128,7 +134,7 @@ def read_shots(shots: str | int | Sequence[int | None] | None, target: Target, l
     """Return the numbers of labels asked for, or the default ones that the labels allow; None for all."""
     if shots is None:
         most = int(np.bincount(labels.ids).max()) if target.by_class else len(labels.ids)
-        return [*(count for count in target.shots if count <= most), None]
+        return [*(count for count in target.shots if count <= most), *([None] if target.whole else [])]
     if isinstance(shots, int):
         shots = [shots]
     if not isinstance(shots, str):

@@ -61,7 +61,7 @@ def verdict(about: Mapping[str, Any], scores: Sequence[Score]) -> str:
     closest = min(gaps, key=lambda gap: gap.mean)
     labels = "all labels" if shots is None else f"{shots:,} {about['unit']}"
     if shots == 1:
-        labels = labels.replace("labels", "label").replace("samples", "sample")
+        labels = labels.replace("labels", "label").replace("samples", "sample").replace("images", "image")
     start = f"with {labels}, {task} ({reader}) reaches {_amount(about, own.mean)}, "
     rivals = RIVALS | {f"untrained {task}": f"the untrained {task}"}
     name = rivals.get(closest.rival.representation, closest.rival.representation)

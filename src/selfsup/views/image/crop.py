@@ -14,8 +14,9 @@ class Crop:
     Place: `scale` (fraction of the area) and `ratio` (width / height) as in torchvision's RandomResizedCrop, out of the
     middle of the image, `centre` times each side. Without a scale it is the centre square, `centre` times the shorter
     side, shifted by up to `pad` view pixels over black (RotNet), which begins beyond that square, on all four sides of
-    a landscape too. `grid` cuts that square, random or not, into grid × grid cells with `gap` view pixels between two
-    patches, each patch anywhere in its cell; `count` is then grid².
+    a landscape too; or the `whole` image, squeezed into a square. `grid` cuts that square, random or not, into
+    grid × grid cells with `gap` view pixels between two patches, each patch anywhere in its cell; `count` is then
+    grid².
 
     Warp: rotation by up to `degrees` to either side, `shear` likewise (degrees by which columns lean), `translate` in
     each direction by up to this fraction of the side; `elastic` is the standard deviation, in view pixels, of a smooth
@@ -40,6 +41,7 @@ class Crop:
     scale: tuple[float, float] | None = None
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     centre: float = 1.0
+    whole: bool = False
     pad: int = 0
     grid: int = 1
     gap: int = 0
@@ -68,6 +70,8 @@ class Crop:
             raise UserError(f"a {self.grid}×{self.grid} grid has {self.grid**2} patches, not {self.count}")
         if self.scale is not None and not 0 < self.scale[0] <= self.scale[1] <= 1:
             raise UserError(f"scale is a range of fractions of the area, 0 < low ≤ high ≤ 1, not {self.scale}")
+        if self.whole and (self.scale is not None or self.pad or self.centre != 1):
+            raise UserError("the whole image is not cropped or shifted: leave scale, pad and centre out")
         for name in ("blur", "solarize"):
             value = getattr(self, name)
             if isinstance(value, tuple) and len(value) != self.count:

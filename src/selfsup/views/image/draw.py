@@ -89,6 +89,8 @@ def _centre_box(
     With `pad`, the centre square is cut out first, at a whole pixel of the image, then resized and shifted.
     """
     side = np.minimum(high, wide) + 0 * u[..., 0]
+    if crop.whole:
+        return np.stack([0 * side, 0 * side, high + 0 * side, wide + 0 * side], -1)
     if crop.pad:
         shifts = np.floor(u[..., 2:4] * (2 * crop.pad + 1)) - crop.pad
         seen = side * crop.centre

@@ -16,6 +16,11 @@ def plain(spec: ImageSpec) -> ImageViews:
     return ImageViews(replace(spec, views=NATURAL), {"x": centre(spec.size)})
 
 
+def whole(spec: ImageSpec) -> ImageViews:
+    """Return the whole image, squeezed into the square: for labels of all of its places."""
+    return ImageViews(replace(spec, views=NATURAL), {"x": Crop(spec.size, whole=True)})
+
+
 def labelled(spec: ImageSpec, pad: int, flip: float) -> ImageViews:
     """Return shifted, flipped images, in the family of the spec, and their labels."""
     return ImageViews(spec, {"x": Crop(spec.size, pad=pad, flip=flip)}, labels=True)
