@@ -269,6 +269,10 @@ def test_what_colours_tell_is_read_off_colours(run: selfsup.Run, tmp_path: Path)
     assert again.score("raw colours", "knn", 8) == result.score("raw colours", "knn", 8), "the same draws"
     assert (tmp_path / "sheet.png").exists()
     result.plot()
+    page = Path(selfsup.report(run, data=x, out=tmp_path / "report.html", quiet=True).path).read_text()
+    assert page.count("<figcaption>patch features</figcaption>") == mask_probes.SHOWN
+    assert "masks, true and predicted" in page
+    assert "each class, with 8 labelled images" in page.lower()
 
 
 def test_shuffled_masks_are_chance(run: selfsup.Run, monkeypatch: pytest.MonkeyPatch) -> None:

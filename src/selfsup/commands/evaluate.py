@@ -144,7 +144,7 @@ def evaluate(
     from selfsup.evaluation.state_parts import make_state_parts
     from selfsup.evaluation.state_probes import measure_states
     from selfsup.evaluation.targets import TARGETS, read_shots
-    from selfsup.reports.dense import save_masks
+    from selfsup.reports.dense import SHEET, save_masks
     from selfsup.train.device import make_fabric
 
     run = run if isinstance(run, Run) else Run(run)
@@ -190,7 +190,7 @@ def evaluate(
         sampling = Sampling(read_shots(shots, wanted, states.labels_to_draw()), draws, seed)
         result = measure_states(run, encoders, states, sampling, device=fabric.device, quiet=quiet)
     elif masks:
-        path = run.folder / "masks.png" if sheet is None else user_path(sheet)
+        path = run.folder / SHEET if sheet is None else user_path(sheet)
         check_new_file(path)
         images = _masked(data, given[0]), None if test is None else _masked(test, given[1])
         labelled = make_mask_parts(*images, encoder, run.spec, seed)

@@ -17,6 +17,7 @@ from selfsup.evaluation.parts import align
 from selfsup.evaluation.probe import stratified_folds
 from selfsup.evaluation.result import Evaluation
 from selfsup.reports import samples, story
+from selfsup.reports.dense import patch_sections
 from selfsup.reports.few_labels import few_labels, headline
 from selfsup.reports.items import Items, gather
 from selfsup.reports.page import Html, Section, join, page, tag
@@ -121,7 +122,7 @@ def write_report(
         else samples.no_data("inputs", "Samples and their free labels", about_data),
         story.training(run, story.read_lines(run.folder / "metrics.jsonl")),
         few_labels(evaluation, unmeasured),
-        *_by_encoder(run, source, test, about_data, seed, device, quiet),
+        *_by_encoder(run, source, test, evaluation, about_data, seed, device, quiet),
         story.skipped(story.read_lines(run.folder / "skipped.jsonl")),
     ]
     written = page(f"{run.task} · {run.encoder_name}", _lead(run, evaluation), sections)
@@ -130,7 +131,14 @@ def write_report(
 
 
 def _by_encoder(
-    run: Run, source: Source | None, test: Source | None, note: str, seed: int, device: Any, quiet: bool
+    run: Run,
+    source: Source | None,
+    test: Source | None,
+    evaluation: Evaluation | None,
+    note: str,
+    seed: int,
+    device: Any,
+    quiet: bool,
 ) -> list[Section]:
     """Return the sections that need the encoder, or why they are empty."""
     if source is None or not run.done:
@@ -144,6 +152,7 @@ def _by_encoder(
         why = f"The data cannot be read: {error}."
         return [samples.no_data(name, title, why) for name, title in BY_ENCODER.items()]
     parts = [samples.nearest_items(items, seed, source), samples.the_map(items, seed)]
+    parts += patch_sections(encoder, source, run.spec, evaluation, run.folder, device, seed)
     if items.classes:
         parts.append(samples.confusion(*_halves(items, others, seed)))
     return [*parts, samples.label_free(items)]
