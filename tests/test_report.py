@@ -75,7 +75,7 @@ def scripted(page: Path, script: str, name: str) -> Path:
 def test_every_part_is_there(hostile: Path) -> None:
     text = (hostile / "report.html").read_text()
     anchors = re.findall(r'<section id="([a-z-]+)"', text)
-    wanted = "done inputs training labels neighbours map confusion label-free skipped"
+    wanted = "done inputs training labels neighbours map patches confusion label-free skipped"
     assert anchors == wanted.split()
     assert re.findall(r'<a href="#([a-z-]+)"', text) == anchors
     assert "RankMe" in text

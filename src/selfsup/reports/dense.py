@@ -54,9 +54,13 @@ def patch_sections(
     x = views.finish({key: value.to(device) for key, value in batch.items()})["x"]
     colours = pca_colours(patch_features(encoder.to(device).eval(), x).float().cpu().numpy())
     rows = []
-    for image, features in zip(x, colours, strict=True):
+    for number, image, features in zip(batch["index"].tolist(), x, colours, strict=True):
         large = Image.fromarray(features).resize((spec.size, spec.size), Image.Resampling.NEAREST)
-        cells = [captioned(spec.draw(image), "image", "image"), captioned(large, "patch features", "patch features")]
+        name = source.path(number)
+        cells = [
+            captioned(spec.draw(image), name, "image"),
+            captioned(large, f"{name}: patch features", "patch features"),
+        ]
         rows.append(tag("div", *cells, class_="row"))
     high, wide = colours.shape[1:3]
     words = (
