@@ -18,6 +18,7 @@ GIVEN: dict[str, Any] = {"encoder": "convnet", "steps": 1, "size": 8, "recalibra
     [
         ("moco", "queue_size", 1),
         ("nnclr", "queue_size", 1),
+        ("denseclr", "queue_size", 1),
         ("swav", "queue_size", 1),
         ("swav", "num_prototypes", 2),
         ("dino", "num_prototypes", 1),

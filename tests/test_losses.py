@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from selfsup import losses
-from selfsup.losses import barlow_twins, info_nce, koleo, nt_xent, sigreg, sinkhorn, vicreg_terms
+from selfsup.losses import barlow_twins, gram_distance, info_nce, koleo, nt_xent, sigreg, sinkhorn, vicreg_terms
 
 
 def test_info_nce_is_minus_the_log_share_of_the_positive() -> None:
@@ -54,6 +54,20 @@ def test_sinkhorn_shares_samples_out_evenly() -> None:
     torch.testing.assert_close(log - log[:1] - log[:, :1] + log[0, 0], torch.zeros_like(log), atol=1e-8, rtol=0)
     assert sinkhorn(1000 * scores.float(), 0.05).isfinite().all()
     assert sinkhorn(scores[:0], 0.5).shape == (0, 6)
+
+
+def test_the_gram_distance_is_that_of_the_cosines_and_not_of_the_features() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(2, 3, 5, 4, generator=generator, dtype=torch.float64)
+    expected = [
+        torch.cosine_similarity(a[i], a[j], 0) - torch.cosine_similarity(b[i], b[j], 0)
+        for a, b in zip(x, y, strict=True)
+        for i in range(5)
+        for j in range(5)
+    ]
+    torch.testing.assert_close(gram_distance(x, y), torch.stack(expected).square().mean())
+    turned = x @ torch.linalg.qr(torch.randn(4, 4, generator=generator, dtype=torch.float64))[0]
+    assert gram_distance(3 * turned, x) < 1e-12
 
 
 def test_koleo_against_all_pairs_in_float64() -> None:

@@ -11,6 +11,7 @@ import torch
 import selfsup
 from selfsup.data.image import Arrays
 from selfsup.encoders import build_encoder
+from selfsup.errors import UserError
 from selfsup.evaluation.label_free import rankme
 from selfsup.losses import sigreg
 from selfsup.nn.ema import cosine_schedule
@@ -82,6 +83,43 @@ def test_moco_computes_keys_in_parts_but_returns_them_in_order() -> None:
     batch = two_views()
     keys = task.momentum_keys(batch["x"][:, 1], batch["noise"].argsort())
     torch.testing.assert_close(keys, torch.nn.functional.normalize(task.momentum_encoder(batch["x"][:, 1]), dim=1))
+
+
+def test_the_loss_of_denseclr_is_that_of_views_and_of_the_places_most_alike() -> None:
+    task = make("denseclr", queue_size=6, grid=2, dense_weight=0.3).eval()
+    task.loss(two_views(seed=1) | {"index": torch.arange(8) + 4})  # the last six are 6 to 11
+    task.after_step()
+    assert task.queue.owners.tolist() == task.dense_queue.owners.tolist()
+    for parameter in task.momentum_encoder.parameters():
+        parameter.mul_(1.1)  # as another network would be
+    batch, views, places = two_views(), [], []
+    maps = [
+        torch.nn.functional.adaptive_avg_pool2d(encoder.maps(batch["x"][:, view]), 2).flatten(2)  # (B, D, 4)
+        for view, encoder in enumerate((task.encoder, task.momentum_encoder))
+    ]
+
+    def nearest(query, key, queue, image):
+        rows = torch.cat([key[None], queue.rows[queue.owners != image]])
+        return -torch.log_softmax(torch.cosine_similarity(rows, query[None]) / task.temperature, 0)[0]
+
+    (of_view, of_place), (key_of_view, key_of_place) = task.projectors, task.momentum_projectors
+    for image, (query, key) in enumerate(zip(*maps, strict=True)):
+        views.append(nearest(of_view(query.mean(1)), key_of_view(key.mean(1)), task.queue, image))
+        for place in query.T:
+            alike = key.T[torch.cosine_similarity(key.T, place[None]).argmax()]
+            places.append(nearest(of_place(place), key_of_place(alike), task.dense_queue, image))
+    loss = task.loss(batch)
+    torch.testing.assert_close(loss.value, 0.7 * torch.stack(views).mean() + 0.3 * torch.stack(places).mean())
+    wanted = torch.nn.functional.normalize(key_of_place(maps[1].transpose(1, 2)).mean(1))
+    torch.testing.assert_close(task.seen[2], wanted, msg="a past key of places is the mean over them")
+
+
+def test_denseclr_takes_a_transformer_and_refuses_an_encoder_without_places() -> None:
+    task = find_task("denseclr")(build_encoder("vit-mini", SPEC), queue_size=6)
+    assert task.sides == (7, 7)
+    task.loss(two_views()).value.backward()
+    with pytest.raises(UserError, match="no patch features, only one vector an image"):
+        find_task("denseclr")(build_encoder("mlp", SPEC))
 
 
 def test_the_target_network_is_updated_and_the_momentum_ends_at_1() -> None:
@@ -176,7 +214,7 @@ def test_the_first_epoch_of_deepcluster_fills_many_clusters_and_keeps_the_rank()
     assert last.metrics["largest"] <= 0.25
 
 
-@pytest.mark.parametrize("name", ["instance", "moco", "nnclr", "swav", "deepcluster"])
+@pytest.mark.parametrize("name", ["instance", "moco", "denseclr", "nnclr", "swav", "deepcluster"])
 def test_queues_and_memories_resume_bit_for_bit(name: str, tmp_path: Path) -> None:
     x = torch.randint(0, 255, (40, 16, 16, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8).numpy()
     common = {"task": name, "encoder": "convnet", "steps": 8, "batch_size": 16, "quiet": True}

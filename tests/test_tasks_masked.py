@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from selfsup.encoders import build_encoder
 from selfsup.errors import UserError
-from selfsup.losses import cross_view_entropy
+from selfsup.losses import cross_view_entropy, gram_distance
 from selfsup.nn import noise
 from selfsup.nn.image.masks import (
     blocks,
@@ -23,7 +23,7 @@ from selfsup.nn.image.masks import (
     take,
     unpatchify,
 )
-from selfsup.nn.image.self_distillation import masked_entropy
+from selfsup.nn.image.self_distillation import half_masked, masked_entropy
 from selfsup.spec import ImageSpec
 from selfsup.task import Task
 from selfsup.tasks import find_task
@@ -265,6 +265,31 @@ def test_dinov2_shares_its_answers_out_evenly(crops) -> None:
     loss = task.loss(only_large)
     torch.testing.assert_close(loss.value, loss.metrics["crop_loss"] + loss.metrics["patch_loss"])
     assert loss.metrics["koleo"] > 0
+
+
+def test_gram_anchors_patches_to_the_teacher_of_an_earlier_time(crops) -> None:
+    options = {"num_prototypes": 4, "hidden_dim": 16, "out_dim": 8, "momentum": 0.5}
+    task, plain = make("dinov2", gram_weight=3.0, gram_start=0.5, **options), make("dinov2", **options)
+    assert not any("gram" in key for key in plain.state_dict())
+
+    def weights(encoder):
+        return torch.cat([p.detach().flatten() for p in encoder.parameters()])
+
+    for progress, follows in ((0.25, True), (0.5, True), (0.75, False)):
+        with torch.no_grad():
+            for parameter in task.encoder.parameters():
+                parameter.add_(0.01)
+        task.progress = plain.progress = progress
+        task.after_step()
+        assert torch.equal(weights(task.gram_teacher), weights(task.teacher)) == follows
+    plain.load_state_dict({key: value for key, value in task.state_dict().items() if "gram" not in key})
+    loss, without = task.loss(crops), plain.loss(crops)
+    torch.testing.assert_close(loss.value, without.value + 3 * loss.metrics["gram"])
+    large, mask = half_masked(crops, task.grid, task.mask_ratios)
+    student = task.encoder.tokens(large, mask=mask, mask_token=task.mask_token[None])
+    torch.testing.assert_close(loss.metrics["gram"], gram_distance(student, task.gram_teacher.tokens(large)).detach())
+    task.progress = 0.5
+    assert "gram" not in task.loss(crops).metrics
 
 
 def test_small_crops_are_whole_patches() -> None:

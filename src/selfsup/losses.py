@@ -135,6 +135,16 @@ def koleo(z: Tensor) -> Tensor:
     return -(F.pairwise_distance(z, z[nearest], eps=0) + 1e-8).log().mean()
 
 
+def gram_distance(x: Tensor, target: Tensor) -> Tensor:
+    """Return the mean squared difference of the cosines of places (B, N, d), each with each, from those of a target.
+
+    Gram anchoring (Siméoni et al., 2025): the features may change as long as their places stay as alike as they are in
+    `target` (B, N, D).
+    """
+    cosines, wanted = (product(z, z.transpose(1, 2)) for z in (unit(x), unit(target)))
+    return F.mse_loss(cosines, wanted)
+
+
 def cross_view_entropy(targets: Tensor, logits: Tensor, temperature: float) -> Tensor:
     """Return the mean cross-entropy of each view with the targets of every other one (Caron et al., 2021, eq. 3).
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -45,6 +45,17 @@ class ChannelNorm(nn.LayerNorm):
     def forward(self, input: Tensor) -> Tensor:
         """(B, C, T) -> (B, C, T)."""
         return super().forward(input.transpose(1, 2)).transpose(1, 2)
+
+
+def in_shuffled_parts(encode: Callable[[Tensor], Tensor], x: Tensor, order: Tensor, count: int) -> Tensor:
+    """Return encode(x), computed in `count` parts of a random order (B,) of the samples; each part has two at least.
+
+    In training each has BatchNorm statistics of its own, by which a sample cannot be told (He et al., 2020, section
+    3.3).
+    """
+    parts = x[order].tensor_split(min(count, max(1, len(x) // 2)))
+    found = torch.cat([encode(part) for part in parts])
+    return torch.empty_like(found).index_copy_(0, order, found)
 
 
 def mean_of_layers(layers: Sequence[Tensor]) -> Tensor:

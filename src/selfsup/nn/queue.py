@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from selfsup.losses import product
+
 
 class Queue(nn.Module):
     """The last `size` rows of unit length that were put in, random directions until then, and whose they are.
@@ -30,3 +32,12 @@ class Queue(nn.Module):
         self.rows[place] = rows.to(self.rows.dtype)
         self.owners[place] = -1 if owners is None else owners[-len(rows) :]
         self.at.copy_((self.at + len(rows)) % len(self.rows))
+
+    def contrasted(self, query: Tensor, positive: Tensor, index: Tensor) -> Tensor:
+        """Return the cosines (B, …, 1 + size) of queries (B, …, d) to their positives, first, and to the rows.
+
+        Both are of unit length. A row of the query's own sample, by `index` (B,), is no negative of it: -inf.
+        """
+        own = index.view(-1, *[1] * (query.ndim - 1)) == self.owners
+        negative = product(query, self.rows.T).masked_fill(own, -torch.inf)
+        return torch.cat([(query * positive).sum(-1, keepdim=True), negative], -1)

@@ -33,6 +33,7 @@ TASKS: dict[str, str] = {
     "deepcluster": "selfsup.tasks.image.deepcluster:DeepCluster",
     "deepmdp": "selfsup.tasks.control.deepmdp:DeepMDP",
     "denoising": "selfsup.tasks.image.denoising:Denoising",
+    "denseclr": "selfsup.tasks.image.denseclr:DenseCLR",
     "diet": "selfsup.tasks.image.diet:DIET",
     "dino": "selfsup.tasks.image.dino:DINO",
     "dinov2": "selfsup.tasks.image.dinov2:DINOv2",

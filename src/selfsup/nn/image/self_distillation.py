@@ -86,10 +86,10 @@ def pooled_and_masked(
 
 
 def of_student(encoder: Any, batch: Batch, large: Tensor, mask: Tensor, mask_token: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the pooled outputs of all crops (V · B, dim), large ones first, and the tokens of masked patches."""
-    pooled, masked = pooled_and_masked(encoder, large, mask, mask_token)
+    """Return the pooled outputs of all crops (V · B, dim), large ones first, and the patches of these (2B, N, dim)."""
+    tokens = encoder.tokens(large, mask=mask, mask_token=mask_token[None])
     small = [encoder(crop_by_crop(batch["local"]))] if "local" in batch else []
-    return torch.cat([pooled, *small]), masked
+    return torch.cat([encoder.pool(tokens), *small]), tokens[:, encoder.prefix :]
 
 
 def masked_entropy(targets: Tensor, logits: Tensor, temperature: float, mask: Tensor) -> Tensor:

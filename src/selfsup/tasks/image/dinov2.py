@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from selfsup.base.distributed import gather
-from selfsup.losses import cross_view_entropy, koleo, sinkhorn
+from selfsup.losses import cross_view_entropy, gram_distance, koleo, sinkhorn
 from selfsup.nn.ema import Momentum, ema_update, frozen_copy
 from selfsup.nn.image import self_distillation as shared
 from selfsup.nn.image.masks import grid_of
@@ -28,14 +28,18 @@ class DINOv2(Task):
     crop over the sphere. One of the two large crops is masked, in blocks. Chance is 2 ln K, apart from the KoLeo term.
     `start_left` is the weight of the random start in the teacher. The teacher is kept, as in the paper.
 
+    With `gram_weight` the patches of large crops are anchored (DINOv3, Siméoni et al., 2025): after the fraction
+    `gram_start` of the training their cosines stay near those that the teacher had at that time.
+
     Batch: `x` (B, 2, C, H, W) and `local` (B, L, C, h, w) float; `noise` (B,) int64, from which the masks are drawn.
     Published: ImageNet, ViT-g/14 83.5% by 20-NN, 86.5% linear.
 
     Deviations: fewer prototypes and small crops, narrower heads. One crop of each image is masked (the paper: half of
     all). The loss on crops uses the pooled output, which is the mean of the patches for an encoder without a class
     token. Weight decay, image size and teacher temperature are constant: at 0.07 the loss on crops stays at chance in
-    short runs. No layer-wise decay of the learning rate (0.9 a block), LayerScale or drop path (0.3), which are for
-    deep encoders.
+    short runs. Gram anchoring compares crops of the same size with one snapshot, where DINOv3 renews it every 10,000
+    steps and later takes it from larger crops. No layer-wise decay of the learning rate (0.9 a block), LayerScale or
+    drop path (0.3), which are for deep encoders.
 
     Args:
         num_prototypes: Prototypes of each head, at most the number of samples; 131,072 in the paper, in [2, inf).
@@ -52,6 +56,8 @@ class DINOv2(Task):
             steps: 0.97 for up to 1,333, 0.99 for 4,000, 0.996 from 10,000 on; 0.994 in the paper, in [0, 1].
         koleo_weight: Weight of the KoLeo regularizer, in [0, inf).
         freeze_prototypes: Fraction of the training, from the start, in which the prototypes are frozen, in [0, 1].
+        gram_weight: Weight of Gram anchoring; 2 in DINOv3, 0: none, in [0, inf).
+        gram_start: Fraction of the training after which patches are anchored to the teacher of that time, in [0, 1].
     """
 
     paper = "Oquab et al., 2023"
@@ -77,17 +83,20 @@ class DINOv2(Task):
         momentum: float | None = None,
         koleo_weight: float = 0.1,
         freeze_prototypes: float = 0.01,
+        gram_weight: float = 0.0,
+        gram_start: float = 0.5,
     ) -> None:
         super().__init__(encoder)
         temperatures = student_temperature, warmup_teacher_temperature, teacher_temperature, teacher_warmup
         self.temperatures, self.momentum = shared.Temperatures(*temperatures), Momentum(momentum)
         self.grid, self.mask_ratios = grid_of(encoder), shared.mask_range(min_mask_ratio, max_mask_ratio)
         self.num_local_crops, self.freeze_prototypes = num_local_crops, freeze_prototypes
-        self.koleo_weight = koleo_weight
+        self.koleo_weight, self.gram_weight, self.gram_start = koleo_weight, gram_weight, gram_start
         self.head, self.patch_head = (shared.bottleneck(encoder.dim, hidden_dim, out_dim) for _ in range(2))
         self.prototypes, self.patch_prototypes = (shared.Prototypes(out_dim, num_prototypes) for _ in range(2))
         self.mask_token = nn.Parameter(torch.zeros(encoder.dim))
         self.teacher, self.chance = frozen_copy(self.encoder), 2 * math.log(num_prototypes)
+        self.gram_teacher = frozen_copy(self.encoder) if gram_weight else None
         self.teacher_head = frozen_copy(nn.Sequential(self.head, self.prototypes))
         self.teacher_patch_head = frozen_copy(nn.Sequential(self.patch_head, self.patch_prototypes))
 
@@ -103,9 +112,9 @@ class DINOv2(Task):
     def loss(self, batch: Batch) -> Loss:
         """Return the cross-entropy of crops plus that of masked patches."""
         large, mask = shared.half_masked(batch, self.grid, self.mask_ratios)
-        states, masked = shared.of_student(self.encoder, batch, large, mask, self.mask_token)
+        states, tokens = shared.of_student(self.encoder, batch, large, mask, self.mask_token)
         crops = self.prototypes(self.head(states)).unflatten(0, (-1, len(batch["x"])))
-        patches = self.patch_prototypes(self.patch_head(masked))
+        patches = self.patch_prototypes(self.patch_head(tokens[mask]))
         with torch.no_grad():
             temperature = self.temperatures.teacher(self.progress)
             pooled, masked = shared.pooled_and_masked(self.teacher, large, mask)
@@ -116,12 +125,19 @@ class DINOv2(Task):
         regularizer = torch.stack([koleo(gather(view)) for view in states[: len(large)].chunk(2)]).sum()
         metrics = {"crop_loss": crop.detach(), "patch_loss": patch.detach(), "koleo": regularizer.detach()}
         value = crop + patch + self.koleo_weight * regularizer
+        if self.gram_teacher is not None and self.progress > self.gram_start:
+            with torch.no_grad():
+                anchor = self.gram_teacher.tokens(large)[:, self.encoder.prefix :]
+            gram = gram_distance(tokens, anchor)
+            value, metrics = value + self.gram_weight * gram, metrics | {"gram": gram.detach()}
         return Loss(value, metrics | self.momentum.metrics(), self.chance)
 
     def after_step(self) -> None:
         """Update the teacher."""
         momentum = self.momentum.advance(self.progress, self.steps)
         ema_update(self.teacher, self.encoder, momentum)
+        if self.gram_teacher is not None and self.progress <= self.gram_start:
+            ema_update(self.gram_teacher, self.teacher, 0.0)
         ema_update(self.teacher_head, nn.Sequential(self.head, self.prototypes), momentum)
         ema_update(self.teacher_patch_head, nn.Sequential(self.patch_head, self.patch_prototypes), momentum)
 

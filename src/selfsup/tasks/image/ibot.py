@@ -108,9 +108,9 @@ class IBOT(Task):
     def loss(self, batch: Batch) -> Loss:
         """Return the cross-entropy of crops plus that of masked patches."""
         large, mask = shared.half_masked(batch, self.grid, self.mask_ratios)
-        states, masked = shared.of_student(self.encoder, batch, large, mask, self.mask_token)
+        states, tokens = shared.of_student(self.encoder, batch, large, mask, self.mask_token)
         crops = self.prototypes(self.head(states)).unflatten(0, (-1, len(batch["x"])))
-        patches = self.prototypes(self.head(masked))
+        patches = self.prototypes(self.head(tokens[mask]))
         with torch.no_grad():
             temperature = self.temperatures.teacher(self.progress)
             pooled, masked = shared.pooled_and_masked(self.teacher, large, mask)

@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selfsup.base.distributed import gather
-from selfsup.losses import product, unit
+from selfsup.losses import unit
 from selfsup.nn.ema import ema_update, frozen_copy
 from selfsup.nn.heads import accuracy
 from selfsup.nn.image.pairs import view_panels
+from selfsup.nn.norm import in_shuffled_parts
 from selfsup.nn.queue import Queue
 from selfsup.source import Source
 from selfsup.spec import Spec
@@ -90,18 +91,14 @@ class MoCo(Task):
     @torch.no_grad()
     def momentum_keys(self, x: Tensor, order: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, out_dim): the keys, computed in parts of a random order that the queries do not share."""
-        parts = x[order].tensor_split(min(self.num_splits, max(1, len(x) // 2)))
-        keys = torch.cat([unit(self.momentum_encoder(part)) for part in parts])
-        return torch.empty_like(keys).index_copy_(0, order, keys)
+        return in_shuffled_parts(lambda part: unit(self.momentum_encoder(part)), x, order, self.num_splits)
 
     def loss(self, batch: Batch) -> Loss:
         """Return the cross-entropy of the positive key against the queue."""
         query = self.embed(batch["x"][:, 0])
         keys = self.momentum_keys(batch["x"][:, 1], batch["noise"].argsort())
         self.seen = batch["index"], keys
-        own = batch["index"][:, None] == self.queue.owners
-        negative = product(query, self.queue.rows.T).masked_fill(own, -torch.inf)
-        logits = torch.cat([(query * keys).sum(1, keepdim=True), negative], 1) / self.temperature
+        logits = self.queue.contrasted(query, keys, batch["index"]) / self.temperature
         right = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
         metrics = {"accuracy": accuracy(logits, right)}
         return Loss(F.cross_entropy(logits, right), metrics, math.log(len(self.queue.rows) + 1))
