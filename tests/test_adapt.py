@@ -136,7 +136,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     torch.save({"model": np.float64(3)}, tmp_path / "none.pth")
     (tmp_path / "empty.safetensors").write_bytes(b"")
     for name, words in {
-        "other.safetensors": "are not those of test_resnet",
+        "other.safetensors": "these weights do not fit test_resnet",
         "code.pth": "would run code|holds no weights",
         "none.pth": "holds no|would run code",
         "empty.safetensors": "holds no weights",

@@ -168,7 +168,8 @@ def adapt(
     kept = _best(found)
     source = folder / ("checkpoint/best.safetensors" if kept else "start.safetensors")
     tensors = load_tensors(source)[0] if kept else guard.start
-    save_tensors(folder / "encoder.safetensors", tensors, {"encoder": built.asked.encoder, "step": kept})
+    about = {"encoder": built.asked.encoder, "spec": built.asked.spec.to_json()}
+    save_tensors(folder / "encoder.safetensors", tensors, about | {"step": kept})
     told = {
         "stages": [asdict(one) for one in found], "kept": kept, "labelled": guard.labelled, "ended": True,
     }  # fmt: skip

@@ -33,7 +33,7 @@ def adapt(
     encoder: str | None = None,
     weights: Target | None = None,
     init: Target | None = None,
-    task: TaskName = "instance",
+    task: TaskName = "diet",
     labels: LabelsGiven | None = None,
     columns: str | None = None,
     steps: int | None = None,

@@ -11,14 +11,12 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from selfsup.base.notes import say
 from selfsup.errors import UserError
 
 INSIDE = ("state_dict", "model", "model_state", "teacher", "model_ema", "student")  # where checkpoints keep weights
 BEFORE = ("module.", "backbone.", "encoder.", "model.")  # what wrappers write before the names
-FITTING = 0.5  # fraction of a model's numbers that must come from the file
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -55,31 +53,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if sum(key.startswith(prefix) for key in named) > len(named) / 2:
             named = {key.removeprefix(prefix): value for key, value in named.items() if key.startswith(prefix)}
     return named
-
-
-def check_loaded(model: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
-    """Raise `UserError` if most numbers of a model do not come from weights; say how many tensors do not.
-
-    Position embeddings and first convolutions may have been made to fit, and count as new.
-    """
-    by_shape: dict[torch.Size, list[Tensor]] = {}
-    for tensor in weights.values():
-        by_shape.setdefault(tensor.shape, []).append(tensor)
-    parameters = dict(model.named_parameters())
-    new = [
-        key
-        for key, own in parameters.items()
-        if not any(torch.equal(own.detach(), one.to(own.dtype)) for one in by_shape.get(own.shape, ()))
-    ]
-    numbers = sum(one.numel() for one in parameters.values())
-    missing = sum(parameters[key].numel() for key in new)
-    if missing > (1 - FITTING) * numbers:
-        raise UserError(
-            f"the weights are not those of {name}: {len(new)} of its {len(parameters)} tensors are not among them, for "
-            f"example {new[0]}; give the --encoder that they were trained with"
-        )
-    if new:
-        say(f"{len(new)} of {len(parameters)} tensors of {name} are not in the file as they are: {', '.join(new[:3])}")
 
 
 def _is_part(found: Mapping[Any, Any], key: str) -> bool:

@@ -52,12 +52,9 @@ def build(name: str, spec: ImageSpec, pretrained: bool, keep_stem: bool = False,
             ) from None
     if weights is None:
         return TimmModel(name, spec, pretrained, keep_stem=keep_stem)
-    from selfsup.encoders.weights import check_loaded, read_weights
+    from selfsup.encoders.weights import read_weights
 
-    named = read_weights(weights)
-    encoder = TimmModel(name, spec, weights=named)
-    check_loaded(encoder.model, named, name)
-    return encoder
+    return TimmModel(name, spec, weights=read_weights(weights))
 
 
 def spec_of_pretraining(name: str) -> ImageSpec | None:

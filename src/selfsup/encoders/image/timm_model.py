@@ -13,6 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from selfsup.base.notes import say
 from selfsup.errors import UserError
 from selfsup.nn.image.transformer import sines, start_linear
 from selfsup.spec import ImageSpec
@@ -92,7 +93,7 @@ class TimmModel(nn.Module):
             self.model, self.stem = timm.create_model(name, pretrained=pretrained, **options, **source), "standard"
             self.made_by = (name, options)
             if weights is not None:
-                _check_loaded(self.model, weights)
+                _check_loaded(self.model, weights, name)
             if spec.size <= SMALL and not (pretrained or keep_stem or "patch_size" in more):
                 self._shrink_stem(takes)
             self.dim, shape = _measure(self.model, spec)
@@ -242,8 +243,8 @@ class TimmModel(nn.Module):
             self.model, self.replaced = standard, {}
 
 
-def _check_loaded(model: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Raise `ValueError` unless most parameters hold a tensor of the file: timm loads what fits, and is content.
+def _check_loaded(model: nn.Module, weights: dict[str, Tensor], name: str) -> None:
+    """Raise `ValueError` unless most parameters hold a given tensor: timm loads what fits. Say what is left..
 
     The names may differ: timm translates those of other programs, and adapts positions to another size.
     """
@@ -252,6 +253,8 @@ def _check_loaded(model: nn.Module, weights: dict[str, Tensor]) -> None:
     missing = [name for name, one in own if one not in there]
     if 2 * len(missing) > len(own):
         raise ValueError(f"they lack {len(missing)} of {len(own)} parameters, for example {missing[0]!r}")
+    if missing:
+        say(f"{len(missing)} of {len(own)} parameters of {name} are not among the weights as they are: {missing[0]} …")
 
 
 def _options_of(model: type) -> set[str]:

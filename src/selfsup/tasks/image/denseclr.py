@@ -69,8 +69,8 @@ class DenseCLR(Task):
         min_scale: float = 0.2,
     ) -> None:
         super().__init__(encoder)
-        dim, *sides = patch_shape(encoder)
-        self.dense_weight, self.sides = dense_weight, tuple(min(grid, side) for side in sides)
+        dim, height, width = patch_shape(encoder)
+        self.dense_weight, self.sides = dense_weight, (min(grid, height), min(grid, width))
         self.momentum, self.temperature, self.num_splits, self.min_scale = momentum, temperature, num_splits, min_scale
         self.projectors = nn.ModuleList(  # of views, and of places
             nn.Sequential(nn.Linear(dim, hidden_dim), nn.ReLU(inplace=True), nn.Linear(hidden_dim, out_dim))

@@ -49,7 +49,7 @@ class Distill(Task):
         teacher_dim: Width of the teacher's representation; found by itself, in [1, inf).
         teacher_width: Width of the teacher's maps, 0 without any; found by itself, in [0, inf).
         teacher_pretrained: Whether the model of timm gets timm's pretrained weights.
-        teacher_weights: A safetensors file with the weights of the model of timm.
+        teacher_weights: A file with the weights of the model of timm: safetensors, or what torch saved.
         teacher_size: Side in pixels at which the teacher sees the images; 0: that of its training, in [0, inf).
         match: The distance of both: 1 - cosine, or mse, the mean squared error.
         global_weight: Weight of the representation, in [0, inf).

@@ -19,6 +19,7 @@ from selfsup.base.turns import own_turn
 from selfsup.encoders import build_encoder
 from selfsup.encoders.image import spec_of_pretraining
 from selfsup.encoders.image.timm_model import TimmModel
+from selfsup.encoders.weights import read_weights
 from selfsup.errors import UserError
 from selfsup.nn.constants import mean_std
 from selfsup.spec import ImageSpec, read_spec
@@ -99,13 +100,13 @@ def load_teacher(
             spec = spec_of_pretraining(name)
             if spec is None:
                 raise UserError(f"--teacher-weights is for models of timm, and {name} is not one: give its run folder")
-            encoder = TimmModel(name, spec, weights=_read(user_path(weights, "--teacher-weights")))
+            encoder = TimmModel(name, spec, weights=read_weights(user_path(weights, "--teacher-weights")))
         elif pretrained:
             encoder = build_encoder(name, spec_of_pretraining(name) or ImageSpec.of(224, 3), True)
         else:
             raise UserError(
                 f"an untrained {name} has nothing to teach: add --teacher-pretrained or --teacher-weights "
-                "FILE.safetensors, or give the folder of a run"
+                "FILE, or give the folder of a run"
             )
     found = Teacher(encoder, name, size)
     if student is not None:
@@ -170,7 +171,4 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        hint = (
-            "another --teacher" if path.name == "encoder.safetensors" else "weights as safetensors: others may run code"
-        )
-        raise UserError(f"cannot read the weights {path} ({str(error).splitlines()[0]}): give {hint}") from None
+        raise UserError(f"cannot read {path} ({str(error).splitlines()[0]}): give another --teacher") from None
