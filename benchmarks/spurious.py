@@ -93,6 +93,7 @@ def encoders(args: argparse.Namespace, train: tuple[Arrays, Any], seed: int, out
     table = out / "table.csv"
     table.write_text("path,colour\n" + "".join(f"{i},colour {cue}\n" for i, cue in enumerate(train[1])))
     common = {"encoder": args.encoder, "steps": args.steps, "seed": seed, "device": "cpu", "quiet": True}
+    common |= {"batch_size": 32} if args.quick else {}
     with_table = {"task": "metadata", "pretext": args.pretext, "options": options, "table": str(table), "flip": 0.0}
     asked: dict[str, dict[str, Any]] = {
         "pretext alone": {"task": args.pretext, **options},

@@ -15,10 +15,11 @@ from safetensors.torch import save_file
 
 import selfsup
 from selfsup.comparison.candidates import find_candidates
-from selfsup.data.columns import digest, read_columns
+from selfsup.data.columns import read_columns
 from selfsup.data.image import Arrays
 from selfsup.encoders import build_encoder
 from selfsup.errors import UserError
+from selfsup.reports.samples import free_labels
 from selfsup.source import Source
 from selfsup.spec import ImageSpec
 from selfsup.task import Task
@@ -116,6 +117,7 @@ def test_a_student_needs_the_same_teacher_to_learn_and_none_to_be_loaded(images:
     teacher("mine")
     run = selfsup.pretrain(images, **asked)
     path.unlink()
+    assert "cannot be drawn for these data: an untrained" in str(free_labels(run, images, 0))
     assert type(run.load()).__name__ == "ConvNet"
     exported = selfsup.export(run, format="safetensors", out=tmp_path / "student.safetensors").path
     for trained in (run.folder, exported):
@@ -273,6 +275,8 @@ def test_columns_are_names_or_numbers_of_those_samples_that_have_a_row(images: A
     assert "age: numbers from 0 to 7.75, known for 30 of 64 samples" in told
     (numbers,), _ = read_columns(images, path, ["site:numbers"])
     assert numbers.names == ()
+    (few,), _ = read_columns(images.take(np.arange(3)), path, ["site"], {"site": ["2", "1", "5"]})
+    np.testing.assert_array_equal(few.values, [math.nan, 1, 0], "the names have the places that they had")
 
 
 @pytest.mark.parametrize(
@@ -306,8 +310,8 @@ def test_samples_that_are_not_known_do_not_count_and_suppressed_columns_push_the
     table = write(tmp_path / "t.csv", ["path,shape,age,camera", *rows])
     columns, _ = read_columns(images, table, ["shape", "age", "camera"])
     torch.manual_seed(0)
-    heads = Heads(8, {"shape": 2, "age": 0, "camera": 3}, 2, 16).eval()
-    heads.read(images, table, ["shape", "age", "camera"], digest(columns))
+    heads = Heads(8, {one.name: one.names for one in columns}, 2, 16).eval()
+    heads.read(images, table, ["shape", "age", "camera"])
     z, index = torch.randn(6, 8, requires_grad=True), torch.tensor([0, 1, 2, 3, 4, 5])
     guesses = heads(z, 0.5)
     losses, chances, metrics = heads.losses(guesses, index)
@@ -341,7 +345,9 @@ def test_a_table_that_changed_and_one_without_columns_are_refused(images: Arrays
     path = tmp_path / "t.csv"
     write(path, ["path,a", *(f"{i},{'xy'[i % 2]}" for i in range(64))])
     asked = {**GIVEN, "task": "metadata", "table": str(path), "suppress": "a", "out": tmp_path / "run"}
-    selfsup.pretrain(images, **asked, until=1)
+    run = selfsup.pretrain(images, **asked, until=1)
+    drawn = str(free_labels(run, images, 0))
+    assert all(word in drawn for word in (">a x<", ">a y<")), "captions of the report"
     write(path, ["path,a", *(f"{i},{'yx'[i % 2]}" for i in range(64))])
     with pytest.raises(UserError, match="table_digest"):
         selfsup.pretrain(images, **asked)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,13 +59,18 @@ def digest(columns: Sequence[Column]) -> str:
     return hashed.hexdigest()
 
 
-def read_columns(source: Source, path: str, wanted: Sequence[str]) -> tuple[list[Column], list[str]]:
+def read_columns(
+    source: Source, path: str, wanted: Sequence[str], known: Mapping[str, Sequence[str]] | None = None
+) -> tuple[list[Column], list[str]]:
     """Return columns of a CSV file for the samples of a source, by their paths, and what was done to read them.
 
     A column holds numbers if all of its cells are, and names otherwise; up to 20 different whole numbers are names too.
     `wanted` are the columns' names, to which `:names` or `:numbers` may be added to decide. Samples without a row,
     empty cells and numbers that are not finite are not known. Raises `UserError` for a file that cannot be read, a
     column that is not there or named twice, two rows of a path that disagree, and a column that tells nothing.
+
+    `known`, the names of each column as they were read of all samples, are those of some samples too, whatever these
+    have in common; other names are not known.
     """
     name = expanded(path, "--table")
     if not os.path.isfile(name):
@@ -87,9 +92,12 @@ def read_columns(source: Source, path: str, wanted: Sequence[str]) -> tuple[list
     given, cells = given.filter(some), [whole_column(batches, 1 + i).filter(some) for i in range(len(columns))]
     found, notes = find_paths(sample_paths(source), given, name, source.name, some=True)
     rows = _rows(found, cells, len(source), given, name)
-    read = [_column(of, kind, table.first[place], name) for of, (place, kind) in
-            zip((one.take(rows) for one in cells), columns, strict=True)]  # fmt: skip
-    return read, [f"{name}: {note}" for note in (*table.notes(), *notes, *(one.describe() for one in read))]
+    cells = [one.take(rows) for one in cells]
+    read = [
+        _column(of, kind, table.first[place], name, known) for of, (place, kind) in zip(cells, columns, strict=True)
+    ]
+    told = [one.describe() for one in read] if known is None else []
+    return read, [f"{name}: {note}" for note in (*table.notes(), *notes, *told)]
 
 
 def _kind(table: Table, wanted: str) -> tuple[int, str]:
@@ -114,8 +122,12 @@ def _rows(found: NDArray[np.int64], cells: Sequence[pa.Array], count: int, given
     return pa.array(first, mask=first < 0)
 
 
-def _column(cells: pa.Array, kind: str, name: str, path: str) -> Column:
+def _column(cells: pa.Array, kind: str, name: str, path: str, names: Mapping[str, Sequence[str]] | None) -> Column:
     texts = [None if cell is None else os.fsdecode(cell).strip() for cell in cells.to_pylist()]
+    if names is not None:
+        places = {text: float(place) for place, text in enumerate(names[name])}
+        found = [places.get(text or "", math.nan) if places else _finite(text) for text in texts]
+        return Column(name, np.array(found), tuple(names[name]))
     known = [text for text in texts if text is not None and text not in MISSING]
     if not known:
         raise UserError(f"the column {name!r} of {path} tells nothing of any sample")
@@ -130,9 +142,7 @@ def _column(cells: pa.Array, kind: str, name: str, path: str) -> Column:
         whole = len(set(numbers)) <= FEW and all(number.is_integer() for number in numbers)
         kind = "names" if words is not None or whole else "numbers"
     if kind == "numbers":
-        given = [None if text is None or text in MISSING else _number(text) for text in texts]
-        values = np.array([math.nan if number is None else number for number in given])
-        values[~np.isfinite(values)] = math.nan
+        values = np.array([_finite(text) for text in texts])
     else:
         labels = Labels.of([None if text in MISSING else text for text in texts])
         values, classes = np.where(labels.ids < 0, math.nan, labels.ids), labels.classes
@@ -142,6 +152,12 @@ def _column(cells: pa.Array, kind: str, name: str, path: str) -> Column:
     if len(classes) == len(finite):
         raise UserError(f"the column {name!r} of {path} has another name for each sample: leave it out")
     return Column(name, values, classes)
+
+
+def _finite(text: str | None) -> float:
+    """Return a cell as a number, nan for one that is not finite or no number."""
+    number = None if text is None or text in MISSING else _number(text)
+    return number if number is not None and math.isfinite(number) else math.nan
 
 
 def _number(text: str) -> float | None:

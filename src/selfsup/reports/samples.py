@@ -53,10 +53,12 @@ def free_labels(run: Run, source: Source, seed: int) -> Section:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             task = task_class(run.fresh_encoder(), **run.recipe["task"]["hyperparameters"])
-            learned, views = task.samples(source.take(some)), task.views(run.spec)
+            # what a task stores for each sample goes by the numbers of all
+            learned = task.samples(source if task_class.keeps_samples else source.take(some))
             apart = np.linspace(0, len(learned) - 1, min(PANELS, len(learned))).astype(np.int64)
+            apart, views = some if task_class.keeps_samples else apart, task.views(run.spec)
             rows = task.eval().panels(views.finish(views.fetch(learned, apart, seed, 0).batch))
-    except (Broken, RuntimeError, ValueError, TypeError, IndexError) as error:
+    except (UserError, Broken, RuntimeError, ValueError, TypeError, IndexError) as error:
         return Section(
             "inputs", title, tag("p", f"The image cannot be drawn for these data: {str(error).splitlines()[0]}")
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from selfsup.base.notes import say
 from selfsup.data.columns import digest, read_columns
 from selfsup.errors import UserError
 from selfsup.source import Source
@@ -43,7 +45,7 @@ class Metadata(Task):
     Args:
         table: A CSV file with the columns path and those that are named below.
         table_digest: A hash of what the table says of these samples; found by itself.
-        column_sizes: The number of names of each column, 0 for numbers; read off the table.
+        column_names: The names of each column, none for numbers, as JSON; read off the table.
         keep: Columns to predict, separated by commas. They are names or numbers as they look like; COLUMN:names and
             COLUMN:numbers decide.
         suppress: Columns to suppress, likewise.
@@ -66,7 +68,7 @@ class Metadata(Task):
         *,
         table: str,
         table_digest: str,
-        column_sizes: dict[str, int] | None = None,
+        column_names: str,
         keep: str = "",
         suppress: str = "",
         keep_weight: float = 1.0,
@@ -79,10 +81,10 @@ class Metadata(Task):
     ) -> None:
         part = build_part(pretext, encoder, options or {})
         super().__init__(part.encoder)
-        self.pretext, self.name, self.table, self.table_digest = part, pretext, table, table_digest
+        self.pretext, self.name, self.table = part, pretext, table
         self.keep_weight, self.suppress_weight, self.pad, self.flip = keep_weight, suppress_weight, pad, flip
         self.asked, self.kept = named(keep, suppress), len(named(keep))
-        self.heads = Heads(part.encoder.dim, column_sizes or {}, self.kept, hidden_dim)
+        self.heads = Heads(part.encoder.dim, json.loads(column_names), self.kept, hidden_dim)
 
     @classmethod
     def resolve(cls, source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,13 +97,15 @@ class Metadata(Task):
         asked = named(given.get("keep", ""), given.get("suppress", ""))
         if not asked:
             raise UserError("metadata needs --keep or --suppress, columns of the table, separated by commas")
-        columns, _ = read_columns(source, given["table"], asked)
-        return found | {"column_sizes": {one.name: len(one.names) for one in columns}, "table_digest": digest(columns)}
+        columns, notes = read_columns(source, given["table"], asked)
+        say(*notes)
+        names = json.dumps({one.name: one.names for one in columns}, ensure_ascii=False)
+        return found | {"column_names": names, "table_digest": digest(columns)}
 
     def samples(self, source: Source) -> Source:
         """Return the same, after what the table says of it was read."""
         check_source("metadata", self.name, self.pretext, source)
-        self.heads.read(source, self.table, self.asked, self.table_digest)
+        self.heads.read(source, self.table, self.asked)
         return source
 
     def views(self, spec: ImageSpec) -> MergedViews:

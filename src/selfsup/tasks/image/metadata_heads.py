@@ -11,16 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selfsup.base.distributed import global_mean
-from selfsup.base.notes import say
-from selfsup.data.columns import Column, digest, read_columns
-from selfsup.errors import UserError
+from selfsup.data.columns import Column, read_columns
 from selfsup.losses import full
 from selfsup.nn.heads import mlp
 from selfsup.source import Source
 
 
 class Heads(nn.Module):
-    """A head for each of `sizes`, the number of names of a column or 0 for numbers, of which the first `kept` are kept.
+    """A head for each column of `names`, none for numbers, of which the first `kept` are to be kept.
 
     Those are linear. The others are MLPs, whose gradient with respect to the representation is reversed.
     """
@@ -28,21 +26,18 @@ class Heads(nn.Module):
     targets: Tensor  # (N, columns) of the samples, and which of them are known; not stored
     known: Tensor
 
-    def __init__(self, dim: int, sizes: Mapping[str, int], kept: int, hidden_dim: int) -> None:
+    def __init__(self, dim: int, names: Mapping[str, Sequence[str]], kept: int, hidden_dim: int) -> None:
         super().__init__()
-        self.sizes, self.columns = dict(sizes), list[Column]()
-        widths = [size or 1 for size in sizes.values()]
+        self.names, self.columns = names, list[Column]()
+        widths = [len(own) or 1 for own in names.values()]
         self.keep = nn.ModuleList(nn.Linear(dim, width) for width in widths[:kept])
         self.suppress = nn.ModuleList(mlp(dim, hidden_dim, width) for width in widths[kept:])
         self.register_buffer("targets", torch.zeros(0, len(widths)), persistent=False)
         self.register_buffer("known", torch.zeros(0, len(widths)), persistent=False)
 
-    def read(self, source: Source, table: str, asked: Sequence[str], known: str) -> None:
-        """Read the columns off the table; raise `UserError` unless they are those whose digest is `known`."""
-        self.columns, notes = read_columns(source, table, asked)
-        if digest(self.columns) != known:
-            raise UserError(f"{table} says something else of {source.name} than when it was first read")
-        say(*notes)
+    def read(self, source: Source, table: str, asked: Sequence[str]) -> None:
+        """Read the columns of the samples off the table."""
+        self.columns, _ = read_columns(source, table, asked, self.names)
         values = torch.from_numpy(np.stack([one.scaled() for one in self.columns], 1)).to(self.targets)
         self.targets, self.known = values.nan_to_num(), values.isfinite().to(values)
 
@@ -59,13 +54,13 @@ class Heads(nn.Module):
         variance.
         """
         losses, chances, metrics = list[Tensor](), list[float](), dict[str, Tensor]()
-        columns = zip(self.sizes.items(), guesses, self.targets[index].T, self.known[index].T, strict=True)
-        for (name, size), guess, y, known in columns:
-            error = F.cross_entropy(guess, y.long(), reduction="none") if size else (guess[:, 0] - y).square()
+        columns = zip(self.names.items(), guesses, self.targets[index].T, self.known[index].T, strict=True)
+        for (name, names), guess, y, known in columns:
+            error = F.cross_entropy(guess, y.long(), reduction="none") if names else (guess[:, 0] - y).square()
             losses.append(global_mean(error, known))
-            chances.append(math.log(size) if size else 1.0)
+            chances.append(math.log(len(names)) if names else 1.0)
             right = ((guess.argmax(1) == y) * known).sum() / known.sum().clamp_min(1)
-            metrics |= {f"{name}_accuracy": right} if size else {f"{name}_error": losses[-1].detach()}
+            metrics |= {f"{name}_accuracy": right} if names else {f"{name}_error": losses[-1].detach()}
         return losses, chances, metrics
 
     def captions(self, index: Tensor, guesses: Sequence[Tensor]) -> list[str]:
