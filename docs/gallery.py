@@ -11,6 +11,7 @@ import argparse
 import json
 import re
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from PIL import Image, ImageSequence
@@ -47,19 +48,42 @@ def entry(task: Entry, data: str, run: Path | None, folder: Path) -> list[str]:
         return [*lines, "See [text.md](text.md).", ""]
     out = folder / f"{task.name}.webp"
     with tempfile.TemporaryDirectory() as scratch:
-        drawn = Path(scratch) / ("show.webp" if task.kind == "video" else "show.png")
+        drawn, needed = Path(scratch) / ("show.webp" if task.kind == "video" else "show.png"), {}
         try:
-            selfsup.show(task.name, open_data(data), out=drawn, count=3, run=run)
+            if run is None and task.name in NEEDED:
+                needed = NEEDED[task.name](Path(scratch), data)
+            selfsup.show(task.name, open_data(data), out=drawn, count=3, run=run, **needed)
         except UserError as error:
             return [*lines, f"No image: {error}.", ""]
         save_small(drawn, out)
-    return [*lines, f"![{task.name}]({folder.name}/{out.name})", "", command(task.name, data, run), ""]
+    return [*lines, f"![{task.name}]({folder.name}/{out.name})", "", command(task.name, data, run, needed), ""]
 
 
-def command(task: str, data: str, run: Path | None) -> str:
+def style_table(folder: Path, data: str) -> dict[str, str]:
+    """Return the options of a task that reads a table: whose drawing each emoji is."""
+    table, styles = folder / "styles.csv", ("Noto", "Twemoji", "Fluent")
+    rows = [f"{i},{styles[i % 3]}" for i in range(len(open_data(data)))]
+    table.write_text("\n".join(["path,style", *rows]))
+    return {"table": str(table), "suppress": "style"}
+
+
+def small_teacher(folder: Path, data: str) -> dict[str, str]:
+    """Return the options of a task that learns from another encoder: a run of a few steps."""
+    training = data.replace(":test", ":train")
+    run = selfsup.pretrain(
+        open_data(training), encoder="convnet", size=32, steps=30, out=folder / "rotation", quiet=True
+    )
+    return {"teacher": str(run.folder)}
+
+
+NEEDED = {"metadata": style_table, "distill": small_teacher}  # by tasks that need more than data
+
+
+def command(task: str, data: str, run: Path | None, needed: Mapping[str, str]) -> str:
     """Return the command that draws the image, and how the run was trained."""
     if run is None:
-        return f"`selfsup show {task} {data}`"
+        more = "".join(f" --{name} {Path(value).name}" for name, value in needed.items())
+        return f"`selfsup show {task} {data}{more}`"
     recipe = json.loads((run / "recipe.json").read_text())
     trained = f"{recipe['plan']['steps']:,} steps of {recipe['plan']['batch_size']} on `{recipe['data']['name']}`"
     return f"`selfsup show {task} {data} --run {run}`, after {trained} with `{recipe['encoder']['name']}`"
@@ -85,8 +109,8 @@ def main() -> None:
         if task.section != section:
             section = task.section
             lines += [f"## {section[0].upper()}{section[1:]}", ""]
-        if wanted is not None and task.name not in wanted and task.name in kept:
-            lines += [*kept[task.name], ""]
+        if wanted is not None and task.name not in wanted:
+            lines += [*kept.get(task.name, ()), ""]
         else:
             data = {"video": "moving", "audio": "melody"}.get(task.kind, options.data)
             lines += entry(task, data, runs.get(task.name), folder)

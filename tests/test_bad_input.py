@@ -382,7 +382,7 @@ def test_more_negatives_or_clusters_than_samples(task: str, option: str) -> None
     assert resolve_task(task, digits, {option: 1797})[2][option] == 1797
 
 
-@pytest.mark.parametrize("task", ["instance", "deepcluster"])
+@pytest.mark.parametrize("task", ["instance", "deepcluster", "diet"])
 def test_what_is_stored_for_each_sample_has_their_number(task: str) -> None:
     digits = open_data("digits")
     for wrong in (5, 5000):

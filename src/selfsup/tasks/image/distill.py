@@ -176,9 +176,11 @@ class Distill(Task):
             self.seen = None
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
-        """Return each view with that of the others which is nearest to it for the teacher, with `guess` the student."""
-        target, rows = self.targets(batch)[0], range(len(batch["x"]))
-        seen = {"the teacher": target} | ({"the student": self.encoder(batch["x"])} if guess else {})
+        """Return each view beside that of the others which the teacher finds nearest, with `guess` also the student."""
+        x, seen = batch["x"], {"teacher": self.targets(batch)[0]}
+        seen |= {"student": self.encoder(x)} if guess else {}
         near = {who: product(unit(z), unit(z).T).fill_diagonal_(-2).argmax(1).tolist() for who, z in seen.items()}
-        told = [[f"for {who} nearest to {found[row]}" for who, found in near.items()] for row in rows]
-        return [[Panel(batch["x"][row], "; ".join([f"image {row}", *told[row]]))] for row in rows]
+        others = (
+            [Panel(x[found[row]], f"{who}: {found[row]}") for who, found in near.items()] for row in range(len(x))
+        )
+        return [[Panel(x[row], f"image {row}"), *panels] for row, panels in enumerate(others)]
