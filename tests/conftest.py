@@ -5,6 +5,7 @@ One thread a test process: on a machine that is busy, two threads that wait for 
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -24,6 +25,9 @@ from selfsup.encoders.image.convnet import ConvNet
 from selfsup.evaluation import few_labels, parts
 from selfsup.train import recalibrate
 from support.folders import MakeFolder, write_images
+
+assert logging.lastResort is not None
+logging.getLogger("selfsup").addHandler(logging.lastResort)  # as without pytest, whose handlers silence it
 
 # Training from scratch beside every evaluation, doing all of it five times where labels are few, and a thousand samples
 # for BatchNorm after two steps of training, would be most of the suite's time: they have tests of their own.

@@ -40,11 +40,11 @@ def test_weights_are_the_same_bit_for_bit(tmp_path: Path, monkeypatch: pytest.Mo
 def test_it_keeps_to_its_fraction_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 8))
     probe = OnlineProbe(open_data("digits"), open_data("digits").spec(), torch.device("cpu"), 0)
-    assert probe.on_log(encoder, last=False) == {}, "too early"
-    assert set(probe.on_log(encoder, last=True)) == {"probe"}, "the last step is always measured"
-    assert probe.on_log(encoder, last=False) == {}
+    assert probe.measure(encoder, last=False) == {}, "too early"
+    assert set(probe.measure(encoder, last=True)) == {"probe"}, "the last step is always measured"
+    assert probe.measure(encoder, last=False) == {}
     probe.began -= 1000
-    assert set(probe.on_log(encoder, last=False)) == {"probe"}
+    assert set(probe.measure(encoder, last=False)) == {"probe"}
     assert encoder.training, "as it was"
 
 
@@ -52,7 +52,7 @@ def test_modes_are_restored_one_by_one() -> None:
     encoder = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.BatchNorm1d(64), torch.nn.Dropout())
     encoder[1].eval()
     before = encoder[1].running_mean.clone()
-    OnlineProbe(open_data("digits"), open_data("digits").spec(), torch.device("cpu"), 0).on_log(encoder, last=True)
+    OnlineProbe(open_data("digits"), open_data("digits").spec(), torch.device("cpu"), 0).measure(encoder, last=True)
     assert [module.training for module in encoder] == [True, False, True]
     assert torch.equal(before, encoder[1].running_mean)
 

@@ -601,7 +601,7 @@ def test_fractions_are_numeric_labels(finished_run: Path, capsys: pytest.Capture
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"encoder": torch.nn.Linear(2, 2)}, "an encoder is given by its name, not as Linear"),
+        ({"encoder": object()}, "an encoder is given by its name, not as object"),
         ({"task": object()}, "a task is given by its name or its class, not as object"),
         ({"encoder": "ViT"}, "did you mean 'vit'"),
         ({"out": 3}, "--out must be a path"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -120,6 +120,7 @@ def adapt(
     *,
     micro_batch: int | None = None,
     workers: int | None = None,
+    loggers: Sequence[str] | None = None,
     quiet: bool = False,
 ) -> Adapted:
     """Train in stages (`STAGES`), look at the encoder after each, stop at an alarm, and keep the best encoder.
@@ -136,6 +137,7 @@ def adapt(
         given: options of the plan.
         micro_batch: see `run`.
         workers: see `run`.
+        loggers: see `run`.
         quiet: no progress.
 
     Raises:
@@ -146,7 +148,7 @@ def adapt(
         raise UserError("adapt goes on from trained weights: give an --encoder of timm (--weights FILE) or --init RUN")
     notes = folder / "adapt.json"
     told: dict[str, Any] = json.loads(notes.read_text()) if notes.exists() else {}
-    more: dict[str, Any] = {"micro_batch": micro_batch, "workers": workers, "quiet": quiet}
+    more: dict[str, Any] = {"micro_batch": micro_batch, "workers": workers, "loggers": loggers, "quiet": quiet}
     if told.get("ended"):  # checked against the recipe as any finished run
         return _told(run(built, folder, budget, given, **more), told)
     trained = run(built, folder, budget, given, until=1, **more)  # checks all that can be wrong
@@ -174,7 +176,7 @@ def adapt(
         "stages": [asdict(one) for one in found], "kept": kept, "labelled": guard.labelled, "ended": True,
     }  # fmt: skip
     write_atomically(notes, json.dumps(told, indent=2).encode())
-    return _told(Run(folder), told)
+    return _told(Run(folder, built.asked.module), told)
 
 
 def _told(of: Run, told: dict[str, Any]) -> Adapted:
@@ -204,7 +206,7 @@ class Guard:
         self.source = source.take(np.concatenate([labelled, others]))
         self.start = load_tensors(folder / "start.safetensors")[0]
         self.weights = self.start
-        first = Run(folder).load_start()
+        first = Run(folder, built.asked.module).load_start()
         assert first is not None
         x = self._features(first)
         groups = max(2, min(CLUSTERS, len(x) // MEMBERS))

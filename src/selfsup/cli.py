@@ -182,7 +182,13 @@ def _takes_more(function: Callable[..., Any]) -> bool:
 
 
 def _options(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    return {n: p for n, p in inspect.signature(function).parameters.items() if p.kind is p.KEYWORD_ONLY}
+    parameters = inspect.signature(function).parameters
+    return {name: p for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY and not _only_python(p)}
+
+
+def _only_python(parameter: inspect.Parameter) -> bool:
+    """Return whether no word of a command line can be the value: a function to call."""
+    return str(parameter.annotation).startswith("Callable[")
 
 
 def _accepted(parameters: Mapping[str, inspect.Parameter]) -> set[str]:
@@ -205,7 +211,7 @@ def _recorder(
 ) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]:
     """Return a function with the options of `function` (and `more` for **options) that returns its arguments."""
     parameters = inspect.signature(function).parameters.values()
-    shown = [_readable(p, function) for p in parameters if p.kind is not p.VAR_KEYWORD]
+    shown = [_readable(p, function) for p in parameters if p.kind is not p.VAR_KEYWORD and not _only_python(p)]
     shown += [_explained(option) for option in (more or {}).values()]
 
     def bound(*arguments: Any, **options: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

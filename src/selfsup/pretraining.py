@@ -25,6 +25,7 @@ from selfsup.data import make_spec, spec_options, split_options
 from selfsup.data.image import Files
 from selfsup.data.image.cache import Decoded
 from selfsup.encoders import build_encoder, spec_of_weights
+from selfsup.encoders.own import own_encoder, weights_digest
 from selfsup.errors import UserError
 from selfsup.nn.ema import Momentum, first_momentum
 from selfsup.nn.lora import add_lora, merged_state
@@ -67,6 +68,7 @@ class Resolved:
     source: Source
     spec: Spec
     encoder: str
+    module: nn.Module | None  # an encoder of the user's own, whose class is `encoder`
     pretrained: bool
     weights: Path | None  # a file
     lora: int | None  # rank
@@ -101,7 +103,7 @@ def resolve(
     source: Source,
     options: Mapping[str, Any],
     *,
-    encoder: str | None = None,
+    encoder: str | nn.Module | None = None,
     pretrained: bool = False,
     weights: Path | None = None,
     lora: int | None = None,
@@ -116,12 +118,18 @@ def resolve(
     name, task_class, hyperparameters, source = resolve_task(task, source, given)
     if pretrained and weights is not None:
         raise UserError("--pretrained are the weights of timm, --weights those of a file: leave one out")
+    module = encoder if isinstance(encoder, nn.Module) else None
+    named = type(encoder).__name__ if isinstance(encoder, nn.Module) else encoder
+    if module is not None and weights is not None:
+        raise UserError(f"--weights is for a model of timm: load the weights into {named} before you give it")
     if init is None:
         spec = make_spec(source, task_class.data_defaults, **about_data)
         encoder = encoder or task_class.encoder_for(source.kind)
         spec = _as_weights(encoder, spec) if pretrained or weights else spec
+        spec, chosen = make_spec(source, task_class.data_defaults, **about_data), named or task_class.default_encoder
+        spec = _as_weights(chosen, spec) if (pretrained and module is None) or weights else spec
     else:
-        if pretrained or weights or encoder not in (None, init.encoder_name):
+        if pretrained or weights or module is not None or named not in (None, init.encoder_name):
             raise UserError(
                 f"--init starts from the {init.encoder_name} of {init.folder}: leave --encoder and its weights out"
             )
@@ -132,11 +140,12 @@ def resolve(
             own = " and ".join(key for key in spec_options(source.kind) if key not in free)
             raise UserError(f"--init brings its own {own}: leave {flags} out")
         whole: Any = init.spec
-        spec, encoder = replace(whole, **changed), init.encoder_name
+        spec, chosen, module = replace(whole, **changed), init.encoder_name, init.module
     source.conform(spec)
     of_data = _of_data(task_class, hyperparameters, given)
     return Resolved(
-        name, task_class, hyperparameters, source, spec, encoder, pretrained, weights, lora, init, labels, of_data
+        name, task_class, hyperparameters, source, spec, chosen, module, pretrained, weights, lora, init, labels,
+        of_data,
     )  # fmt: skip
 
 
@@ -149,7 +158,10 @@ def build(
         raise UserError(f"a batch of {batch_size} cannot be divided among {fabric.world_size} processes")
     with own_turn():
         torch.manual_seed(seed)
-        encoder = build_encoder(asked.encoder, asked.spec, asked.pretrained, _keeps_stem(asked), asked.weights)
+        if asked.module is not None:
+            encoder = own_encoder(asked.module, asked.spec)
+        else:
+            encoder = build_encoder(asked.encoder, asked.spec, asked.pretrained, _keeps_stem(asked), asked.weights)
         if asked.init is not None:
             load_weights(encoder, asked.init.load().state_dict(), asked.init.folder)
         if asked.lora:
@@ -178,20 +190,22 @@ def run(
     micro_batch: int | None = None,
     workers: int | None = None,
     cache: str | None = None,
-    on_log: Callable[[nn.Module, bool], Mapping[str, float]] | None = None,
+    measure: Callable[[nn.Module, bool], Mapping[str, float]] | None = None,
+    loggers: Sequence[str] | None = None,
+    on_log: Callable[[dict[str, Any]], object] | None = None,
     recalibrated: bool = True,
     quiet: bool = False,
 ) -> Run:
     """Train into a run folder, or resume where it was stopped, or return the finished run.
 
     `budget` has one entry: steps, epochs or minutes. `given` are the options of the plan (optimizer, lr, …), None for
-    the default. `on_log`: see `fit`. `recalibrated`: whether the statistics of the trained encoder's BatchNorm are
-    taken again (`train.recalibrate`). Raises `UserError` for a folder of another run.
+    the default. `measure`, `loggers`, `on_log`: see `fit`. `recalibrated`: whether the statistics of the trained
+    encoder's BatchNorm are taken again (`train.recalibrate`). Raises `UserError` for a folder of another run.
     """
     asked, fabric = built.asked, built.fabric
     ended = (folder / "encoder.safetensors").exists()
     with only_here(folder) if fabric.is_global_zero and not ended else nullcontext():
-        before, began = open_before(folder), time.monotonic()
+        before, began = open_before(folder, asked.module), time.monotonic()
         for option, wanted in {"--l2-sp": given.get("l2_sp"), "--lora": asked.lora}.items():
             if wanted and not asked.begins_trained:
                 raise UserError(f"{option} is for an encoder that begins trained: leave it out")
@@ -222,12 +236,14 @@ def run(
             different = differences(before.recipe, json.loads(json.dumps(recipe)))
             if different:
                 more = f" (with --init {shlex.quote(str(folder))} to train its encoder further)" if before.done else ""
+                if asked.module is not None and any(line.startswith("encoder.weights") for line in different):
+                    more += ", or make the module with the same weights (torch.manual_seed before it)"
                 raise UserError(f"{folder} holds another run; give another --out{more}. " + "; ".join(different))
             if before.done:
                 return before
         if fabric.is_global_zero and not before:
             asked.spec.save(folder)
-            if asked.begins_trained:  # where it started, which evaluations hold the result against
+            if asked.begins_trained or asked.module is not None:  # which evaluations hold the result against
                 start: Any = built.task.get_submodule("encoder")
                 save_tensors(folder / START, merged_state(start), {"encoder": asked.encoder})
             say(*_notes(built), *_chosen(built, steps), *_rates(built, plan, given))
@@ -237,10 +253,7 @@ def run(
         alone = fabric.world_size == 1  # the others would not take part in measuring
         if not quiet and alone and not before and built.precision == "bfloat16" and built.chosen:
             saving = bfloat16_saving(built.task, source, built.views, fabric, built.batch_size, built.seed)
-            print(
-                f"precision bfloat16: {saving:.1f} × the speed of float32 here; --precision float32 to compare",
-                file=sys.stderr,
-            )
+            say(f"precision bfloat16: {saving:.1f} × the speed of float32 here; --precision float32 to compare")
 
         def record(plan: Plan) -> None:
             if fabric.is_global_zero:
@@ -250,10 +263,11 @@ def run(
         clock = Clock(seconds, record, fabric, began) if "minutes" in budget else None
         fit(
             built.task, source, built.views, plan, fabric, low_res=low_res, folder=folder, clock=clock,
-            workers="auto" if workers is None else workers, until=until, on_log=on_log, quiet=quiet,
+            workers="auto" if workers is None else workers, until=until, measure=measure, loggers=loggers,
+            on_log=on_log, quiet=quiet,
         )  # fmt: skip
         if until is not None and until < Run(folder).recipe["plan"]["steps"]:
-            return Run(folder)
+            return Run(folder, asked.module)
         if fabric.is_global_zero:
             trained: Any = built.task.representation()
             if samples:
@@ -264,7 +278,7 @@ def run(
                     )
             _save_encoder(built, trained, folder)
         fabric.barrier()
-        return Run(folder)
+        return Run(folder, asked.module)
 
 
 def keep(built: Built, folder: Path, steps: int, lr: float) -> Run:
@@ -341,7 +355,10 @@ def read_out(built: Built, weights: Mapping[str, Tensor], source: Source) -> nn.
     """
     asked = built.asked
     with own_turn():
-        encoder = build_encoder(asked.encoder, asked.spec, keep_stem=asked.pretrained or _keeps_stem(asked))
+        if asked.module is not None:
+            encoder = own_encoder(asked.module, asked.spec)
+        else:
+            encoder = build_encoder(asked.encoder, asked.spec, keep_stem=asked.pretrained or _keeps_stem(asked))
         trained: Any = asked.task(encoder, **asked.hyperparameters).representation()
     load_weights(trained, weights, "the trained encoder")
     recalibrate(trained, source, asked.spec, seed=built.seed, device=built.fabric.device)
@@ -401,10 +418,14 @@ def replan(folder: Path, steps: int, milestones: Sequence[Sequence[float]]) -> N
         _write(recipe | {"plan": plan}, folder)
 
 
-def open_before(folder: Path) -> Run | None:
-    """Return the run in a folder, None for a new one; raise `UserError` if a run cannot be written there."""
+def open_before(folder: Path, module: nn.Module | None = None) -> Run | None:
+    """Return the run in a folder, None for a new one; raise `UserError` if a run cannot be written there.
+
+    `module`: the encoder, where it is the user's own.
+    """
     if (folder / "recipe.json").exists():
-        return Run(folder)
+        before = Run(folder)
+        return Run(folder, module) if before.own else before
     if folder.exists() and not (folder.is_dir() and {path.name for path in folder.iterdir()} <= STARTED):
         raise UserError(f"{folder} exists and is not a run folder; give another --out")
     check_new_folder(folder)
@@ -427,6 +448,9 @@ def _noted(plan: Plan) -> dict[str, Any]:
 def _recipe(built: Built, budget: dict[str, float], plan: Plan) -> dict[str, Any]:
     asked = built.asked
     encoder = {"name": asked.encoder, "pretrained": asked.pretrained}
+    if asked.module is not None:
+        kind = type(asked.module)
+        encoder |= {"module": f"{kind.__module__}.{kind.__qualname__}", "weights": weights_digest(asked.module)}
     if asked.weights is not None:
         encoder |= {"file": asked.weights.name, "weights": digest_of(asked.weights), "keep_stem": True}
     if asked.lora:

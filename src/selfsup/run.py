@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
@@ -30,11 +32,14 @@ FREE = ("versions.", "command", "data.notes")  # may differ when a run is resume
 class Run(Printable):
     """A folder that `pretrain` wrote; `recipe` is its recipe.json.
 
+    A run whose `encoder` was a module of the user's own is opened with it: a recipe never names code to import. Any
+    function that takes a run takes it so: `selfsup.evaluate(selfsup.Run("runs/mine", encoder=module), …)`.
+
     Raises `UserError` if the folder is not a run, or its recipe is damaged.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = user_path(folder, "a run")
+    def __init__(self, folder: str | os.PathLike[str], encoder: nn.Module | None = None) -> None:
+        self.folder, self.module = user_path(folder, "a run"), encoder
         if outside := leads_out(self.folder):
             raise UserError(f"{outside}, so it is not opened; replace it by a file in {self.folder}")
         try:
@@ -56,6 +61,8 @@ class Run(Printable):
             wrong = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         if wrong:
             raise UserError(f"{self.folder}/recipe.json is damaged: {wrong}; pretrain again with another --out")
+        if encoder is not None and not self.own:
+            raise UserError(f"{self.folder} has the encoder {self.encoder_name}: open it without encoder=")
 
     def _wrong(self) -> str:
         """Return the fault in those values of the recipe that are used later, '' if there is none."""
@@ -65,7 +72,9 @@ class Run(Printable):
         milestones = recipe["plan"].get("milestones", [])
         sound = {
             "task": isinstance(self.task, str) and isinstance(recipe["task"]["hyperparameters"], dict),
-            "encoder": isinstance(self.encoder_name, str) and type(recipe["encoder"].get("lora", 1)) is int,
+            "encoder": isinstance(self.encoder_name, str)
+            and type(recipe["encoder"].get("lora", 1)) is int
+            and isinstance(recipe["encoder"].get("module", ""), str),
             "plan": 0 < steps <= 10**9
             and all(0 < step < steps and 0 <= far <= 1 and at >= 0 for step, far, at in milestones),
             "data": isinstance(recipe.get("data", {}), dict),
@@ -100,10 +109,36 @@ class Run(Printable):
         return self._task(find_task(self.task), self.fresh_encoder()) if self.task in TASKS else None
 
     def fresh_encoder(self) -> Any:
-        """Return the same encoder untrained."""
+        """Return the same encoder untrained; a module of the user's own as it was when the run began."""
         from selfsup.encoders import build_encoder
 
+        if self.own:
+            return self._own_encoder()
         return build_encoder(self.encoder_name, self.spec, keep_stem=self.keeps_stem)
+
+    @property
+    def own(self) -> bool:
+        """Whether the encoder is a module of the user's own."""
+        return "module" in self.recipe["encoder"]
+
+    @property
+    def began_trained(self) -> bool:
+        """Whether the encoder began with weights that were trained before."""
+        about = self.recipe["encoder"]
+        return bool(about.get("pretrained") or about.get("init") or about.get("file"))
+
+    def _own_encoder(self) -> Any:
+        from selfsup.encoders.own import own_encoder
+        from selfsup.train.checkpoint import load_tensors, load_weights
+
+        if self.module is None:
+            raise UserError(
+                f"the encoder of {self.folder} is a module of your own ({self.recipe['encoder']['module']}), which "
+                f"only you can give: in Python selfsup.Run({str(self.folder)!r}, encoder=module) in place of the folder"
+            )
+        encoder, path = own_encoder(self.module, self.spec), self.folder / START
+        load_weights(encoder, load_tensors(path)[0], path)
+        return encoder
 
     @property
     def keeps_stem(self) -> bool:
@@ -132,6 +167,20 @@ class Run(Printable):
         encoder = build()
         load_weights(encoder, load_tensors(path)[0], path)
         return encoder.requires_grad_(True).eval()  # an EMA encoder is a frozen copy
+
+    def metrics(self) -> Any:
+        """Return the lines of metrics.jsonl, one a log point: a DataFrame if pandas is installed, else a list of dicts.
+
+        `step` and the means since the last point: `loss` beside its `chance`, the metrics of the task, `lr`,
+        `samples_per_s`, `waiting` (fraction of the time), `health`. Raises `UserError` for a run without any yet.
+        """
+        from selfsup.train.log import read_lines
+
+        path = self.folder / "metrics.jsonl"
+        if not path.exists():
+            raise UserError(f"{self.folder} has no metrics.jsonl yet: it has not come to a log point")
+        lines = list(read_lines(path.read_bytes(), step=int))
+        return importlib.import_module("pandas").DataFrame(lines) if find_spec("pandas") else lines
 
     def weights_digest(self) -> str:
         """Return a hash of the encoder's weights."""
@@ -224,9 +273,14 @@ def fits(value: Any, annotation: Any) -> bool:
     return True
 
 
-def load(run: str | os.PathLike[str] | Run) -> nn.Module:
-    """Return the pretrained encoder of a run, in evaluation mode: (B, …) as the views make samples -> (B, dim)."""
-    return (run if isinstance(run, Run) else Run(run)).load()
+def load(run: str | os.PathLike[str] | Run, encoder: nn.Module | None = None) -> nn.Module:
+    """Return the pretrained encoder of a run, in evaluation mode: (B, …) as the views make samples -> (B, dim).
+
+    `encoder`: the module that was given to `pretrain`, if it was the user's own; a copy of it is returned.
+    """
+    if isinstance(run, Run) and encoder is None:
+        return run.load()
+    return Run(run.folder if isinstance(run, Run) else run, encoder).load()
 
 
 def versions() -> dict[str, str]:

@@ -18,6 +18,8 @@ from sklearn.utils.validation import check_array, check_is_fitted, check_random_
 from selfsup.errors import UserError
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from selfsup.source import Labels, Source
     from selfsup.task import Task
 
@@ -27,14 +29,16 @@ class InputError(UserError, ValueError):
 
 
 class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """Learn an encoder from images without labels; transform images to its features.
+    """Learn an encoder from images or texts without labels; transform them to its features.
 
-    X is a uint8 array (N, H, W) or (N, H, W, C); a list or 1-D array of N image files; or, with `shape`, a uint8
-    array (N, features). Images to transform may have another size than those of `fit`: they are scaled to it.
+    X is a uint8 array (N, H, W) or (N, H, W, C); a list, a 1-D array or a data frame with one column of N image files,
+    or of N texts; or, with `shape`, a uint8 array (N, features). Images to transform may have another size than those
+    of `fit`: they are scaled to it.
 
     Args:
         task: A name of `selfsup tasks`, or a `Task` class.
-        encoder: convnet, or any image model of timm.
+        encoder: convnet, or any image model of timm; for texts bag-of-words, bert-mini and others, see
+            `selfsup.pretrain`; or a torch module of your own, (B, …) -> (B, dim).
         steps: Optimizer steps; or give epochs or minutes. The default is 100 epochs.
         epochs: Passes over X.
         minutes: Wall-clock time.
@@ -51,14 +55,14 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
 
     Attributes:
         encoder_: The trained torch module, on the CPU: (B, C, H, W) normalized float -> (B, dim).
-        spec_: The `selfsup.data.ImageSpec` that it takes.
+        spec_: What it takes: a `selfsup.spec.ImageSpec`, for texts a `TextSpec`.
         n_features_in_: Columns of X where that was 2-D.
     """
 
     def __init__(
         self,
         task: str | type[Task] = "rotation",
-        encoder: str = "convnet",
+        encoder: str | nn.Module = "convnet",
         *,
         steps: int | None = None,
         epochs: float | None = None,
@@ -151,21 +155,26 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         return features
 
     def _source(self, X: Any, fitting: bool) -> Source:
-        """Return the images of X; `fit` needs at least two."""
-        import pyarrow as pa
-
-        from selfsup.data.image import Arrays, Files
+        """Return the samples of X; `fit` needs at least two."""
+        from selfsup.data.image import Arrays
+        from selfsup.data.objects import open_object
 
         if isinstance(X, str | os.PathLike):
             raise InputError(f"X is one path, {str(X)!r}; give a list of image files")
         needed = 2 if fitting else 1
+        if getattr(X, "ndim", 1) == 2 and X.shape[1] == 1 and _are_paths(column := np.asarray(X)[:, 0]):
+            X = column  # a data frame of one column
         if _are_paths(X):
             if len(X) < needed:
                 raise InputError(f"X names only 1 sample; {needed} are needed")
-            for row, path in enumerate(X):
+            rows = list(X)
+            for row, path in enumerate(rows):
                 if not isinstance(path, str | os.PathLike):
                     raise InputError(f"X names no image file in row {row}, but {path!r}; leave that row out")
-            return Files("", pa.array([os.fsencode(path) for path in X], pa.binary()), name="X")
+            try:
+                return open_object(rows)
+            except UserError as error:
+                raise InputError(str(error)) from None
         if getattr(X, "ndim", 0) > 2 or (isinstance(X, list) and np.ndim(X) > 2):
             pixels = check_array(X, dtype=None, allow_nd=True, ensure_min_samples=needed, input_name="X")
         else:

@@ -1,13 +1,20 @@
-"""Notes about a user's data and encoder: each is said once on stderr, and kept for --json."""
+"""Notes about a user's data and encoder: each is said once on stderr, and kept for --json.
+
+In Python they are warnings of the logger `selfsup`: without any handler Python prints them on stderr, and a server or
+a notebook handles them as it likes, `logging.getLogger("selfsup").setLevel(logging.ERROR)` silences them.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 from collections.abc import Iterator
 from typing import Any
 
 from selfsup.base.ranks import is_first
+
+LOGGER = logging.getLogger("selfsup")
 
 _heard: list[str] | None = None  # while a command of the command line runs
 
@@ -35,11 +42,14 @@ def say_notes(source: Any) -> None:
 
 
 def say(*notes: str) -> None:
-    """Print notes and keep them for --json, those that this command has said already left out."""
+    """Say notes, and keep them for --json, those that this command has said already left out."""
     for note in notes:
-        if _heard is not None:
-            if note in _heard:
-                continue
-            _heard.append(note)
+        if _heard is None:
+            if is_first():
+                LOGGER.warning("%s", note)
+            continue
+        if note in _heard:
+            continue
+        _heard.append(note)
         if is_first() and sys.stderr is not None:
             print(note, file=sys.stderr)

@@ -17,6 +17,7 @@ class Printable(JupyterMixin):
 
     def __str__(self) -> str:
         console = Console(width=WIDTH, color_system=None, legacy_windows=False, markup=False, emoji=False)
-        with console.capture() as capture:
-            console.print(self.__rich__(), highlight=False)
+        shown = self.__rich__()
+        with console.capture() as capture:  # lines of text are not wrapped: some are commands, or code to copy
+            console.print(shown, highlight=False, soft_wrap=isinstance(shown, str))
         return capture.get().rstrip()

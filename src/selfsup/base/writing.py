@@ -139,3 +139,26 @@ def _claimed(path: Path) -> Iterator[IO[bytes]]:
             if current:  # and not a file that its owner has just renamed or removed
                 yield file
                 return
+
+
+class Appended:
+    """A file to which whole writes are appended without a buffer, so that closing it cannot fail."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.file = path.open("ab", buffering=0)
+        except OSError as error:
+            raise RunFailed(f"cannot write {path}: {error.strerror}") from error
+
+    def write(self, data: bytes) -> None:
+        """Write. Raises `RunFailed` if the disk is full or not writable."""
+        try:
+            while data:
+                data = data[self.file.write(data) :]
+        except OSError as error:
+            raise RunFailed(f"cannot write {self.path}: {error.strerror}") from error
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()

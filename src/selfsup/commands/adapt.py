@@ -12,16 +12,21 @@ from selfsup.base.paths import user_path
 from selfsup.errors import UserError
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from selfsup.adapting import Adapted
     from selfsup.data.labels import LabelsGiven
     from selfsup.data.open import DataGiven
+    from selfsup.run import Run
     from selfsup.task import Task
 
     Data = DataGiven
     Target = str | os.PathLike[str]
     TaskName = str | type[Task]
+    EncoderGiven = str | nn.Module
+    RunName = Target | Run
 else:
-    Data = Target = TaskName = LabelsGiven = str  # what the command line can give
+    Data = Target = TaskName = EncoderGiven = RunName = LabelsGiven = str  # what the command line can give
 
 EPOCHS = 20  # by default: weights that were trained on millions of images need little, and can lose much
 
@@ -30,10 +35,12 @@ def adapt(
     data: Data,
     /,
     *,
-    encoder: str | None = None,
+    encoder: EncoderGiven | None = None,
     weights: Target | None = None,
     init: Target | None = None,
     task: TaskName = "diet",
+    init: RunName | None = None,
+    task: TaskName = "instance",
     labels: LabelsGiven | None = None,
     columns: str | None = None,
     steps: int | None = None,
@@ -51,6 +58,7 @@ def adapt(
     workers: int | None = None,
     precision: str = "auto",
     device: str = "auto",
+    log: str | None = None,
     quiet: bool = False,
     **options: Any,
 ) -> Adapted:
@@ -64,7 +72,8 @@ def adapt(
 
     Args:
         data: A folder of images, a list file, an .npz file, a name or an array.
-        encoder: An image model of timm, whose weights are taken from timm unless --weights gives a file.
+        encoder: An image model of timm, whose weights are taken from timm unless --weights gives a file. In Python also
+            a trained torch module of your own, (B, …) -> (B, dim).
         weights: A file of weights for that encoder: .safetensors, or what torch saved (.pth, .pt, .bin), of which only
             tensors are read.
         init: A finished run to start from, in place of --encoder.
@@ -90,7 +99,8 @@ def adapt(
         workers: Threads that load data; by default chosen from the data.
         precision: auto (bfloat16 where the processor has it), float32, bfloat16 or float16.
         device: auto, cpu, cuda or mps.
-        quiet: No progress bar.
+        log: Where the numbers of metrics.jsonl go besides, as for pretrain.
+        quiet: Hide progress.
         options: Those of the task, see `selfsup tasks NAME`, and of the kind of data (size, channels, range, views).
 
     Raises:
@@ -102,6 +112,7 @@ def adapt(
     from selfsup.data.labels import name_columns, noted_labels
     from selfsup.pretraining import Built, build, open_before, resolve
     from selfsup.run import Run
+    from selfsup.train.loggers import read_loggers
 
     check_numbers(
         steps=steps, epochs=epochs, batch_size=batch_size, micro_batch=micro_batch, lr=lr, weight_decay=weight_decay,
@@ -115,7 +126,7 @@ def adapt(
     if out is not None:
         open_before(user_path(out))  # raises before the data are read
     (labels,) = name_columns(columns, labels)
-    start, source = None if init is None else Run(init), open_data(data, labels)
+    start, source = init if init is None or isinstance(init, Run) else Run(init), open_data(data, labels)
     if labels is None and source.labels is not None:  # those that the data bring: nobody gave them for this
         source = copy.copy(source)
         source.labels = None
@@ -124,12 +135,13 @@ def adapt(
     def make() -> Built:
         asked = resolve(
             task, source, options, encoder=encoder, pretrained=file is None and start is None, weights=file, lora=lora,
-            init=start, labels=noted_labels(labels),
+            init=start, labels=noted_labels(labels, source.labels),
         )  # fmt: skip
         return build(asked, device=device, precision=precision, batch_size=batch_size, seed=seed)
 
-    of_timm = source.kind == "image" and (start is None or start.keeps_stem)
-    name = encoder if start is None else start.encoder_name
+    own = encoder is not None and not isinstance(encoder, str)
+    of_timm = source.kind == "image" and not own and (start is None or start.keeps_stem)
+    name = start.encoder_name if start is not None else type(encoder).__name__ if own else encoder
     given = {
         "lr": lr, "weight_decay": weight_decay, "warmup": warmup, "l2_sp": l2_sp,
         "layer_decay": layer_decay if layer_decay is not None or not of_timm else 0.75,
@@ -137,5 +149,5 @@ def adapt(
     return go_on(
         make, user_path(out) if out is not None else Path("runs") / f"adapted-{name}",
         {"steps": steps} if steps is not None else {"epochs": epochs or EPOCHS}, given,
-        micro_batch=micro_batch, workers=workers, quiet=quiet,
+        micro_batch=micro_batch, workers=workers, loggers=read_loggers(log), quiet=quiet,
     )  # fmt: skip

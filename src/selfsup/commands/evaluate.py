@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from selfsup.base.checks import check_new_file, check_numbers
 from selfsup.base.paths import user_path
+from selfsup.base.checks import check_numbers
+from selfsup.base.notes import say
 from selfsup.errors import RunFailed, UserError, unknown
 from selfsup.run import Run
 
@@ -202,6 +203,9 @@ def evaluate(
     else:
         parts = make_parts(open_data(data, given[0]), None if test is None else open_data(test, given[1]), wanted, seed)
         sampling = Sampling(read_shots(shots, wanted, parts.labels_to_draw()), draws, seed)
+        if run.own and run.began_trained and (scratch or semi):
+            say(f"from scratch and s4l are left out: {run.encoder_name} began trained, and only you can make it anew")
+            scratch = semi = False
         trained = {"finetune": "finetune" in protocols, "scratch": scratch and wanted.by_class, "semi": semi}
         classifiers = list(_classifiers(run, encoder, len(labels_of(parts.train).classes), **trained))
         result = measure(
@@ -211,7 +215,7 @@ def evaluate(
     try:
         result.save(run.folder / "evaluation.json")
     except RunFailed as error:  # a run folder that may only be read: the numbers are worth more than the note
-        print(error, file=sys.stderr)
+        say(str(error))
     return result
 
 
@@ -247,9 +251,10 @@ def _encoders(run: Run, encoder: nn.Module, seed: int) -> list[FrozenEncoder]:
     start = seed + 1 + int(run.recipe["plan"]["seed"])  # runs of other seeds stand beside other untrained encoders
     torch.manual_seed(start)
     found = [FrozenEncoder(run.task, encoder, run.spec)]
-    found.append(FrozenEncoder("untrained", run.fresh_encoder(), run.spec, untrained=True))
+    if not run.own:  # only the user knows how to make their own module anew
+        found.append(FrozenEncoder("untrained", run.fresh_encoder(), run.spec, untrained=True))
     if (began := run.load_start()) is not None:
-        found.append(FrozenEncoder("frozen start", began, run.spec))
+        found.append(FrozenEncoder("frozen start", began, run.spec, untrained=not run.began_trained))
     if (own := _other_representation(run, start)) is not None:
         found.append(FrozenEncoder(f"untrained {run.task}", own, run.spec, untrained=True))
     return found

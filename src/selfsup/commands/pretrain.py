@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ from selfsup.errors import unknown
 from selfsup.run import Run
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from selfsup.data.labels import LabelsGiven
     from selfsup.data.open import DataGiven
     from selfsup.task import Task
@@ -19,8 +22,10 @@ if TYPE_CHECKING:
     Data = DataGiven
     Target = str | os.PathLike[str]
     TaskName = str | type[Task]
+    EncoderGiven = str | nn.Module
+    RunName = Target | Run
 else:
-    Data = Target = TaskName = LabelsGiven = str  # what the command line can give
+    Data = Target = TaskName = EncoderGiven = RunName = LabelsGiven = str  # what the command line can give
 
 
 def pretrain(
@@ -28,7 +33,7 @@ def pretrain(
     /,
     *,
     task: TaskName = "rotation",
-    encoder: str | None = None,
+    encoder: EncoderGiven | None = None,
     steps: int | None = None,
     epochs: float | None = None,
     minutes: float | None = None,
@@ -52,13 +57,15 @@ def pretrain(
     lora: int | None = None,
     pretrained: bool = False,
     weights: Target | None = None,
-    init: Target | None = None,
+    init: RunName | None = None,
     recalibrate: bool = True,
     seed: int = 0,
     workers: int | None = None,
     cache: str | None = None,
     precision: str = "auto",
     device: str = "auto",
+    log: str | None = None,
+    on_log: Callable[[dict[str, Any]], object] | None = None,
     quiet: bool = False,
     **options: Any,
 ) -> Run:
@@ -73,7 +80,7 @@ def pretrain(
             data.
         encoder: convnet, vit, or any image model of timm; for texts bag-of-words, bert-tiny, bert-mini, bert-small,
             gpt-tiny, gpt-mini or any model of transformers on this machine. The task's own by default, for images
-            resnet18.
+            resnet18. In Python also a torch module of your own, (B, …) -> (B, dim), whose copy is trained.
         steps: Optimizer steps; or give epochs or minutes. The default is 100 epochs.
         epochs: Passes over the data.
         minutes: Wall-clock time: the number of steps follows from the speed, which is measured before the first one
@@ -104,7 +111,8 @@ def pretrain(
             the fraction of the way is the learning rate times this; none by default.
         lora: Rank of what is added to the linear layers of an encoder that begins trained, and that alone is trained
             (LoRA, Hu et al., 2022): for large transformers, whose optimizer then needs little memory.
-        pretrained: Start from the pretrained weights of timm or transformers.
+        pretrained: Start from the pretrained weights of timm or transformers; of a module of your own: that its weights
+            were trained before.
         weights: Start from a file of weights for an --encoder of timm: .safetensors, or what torch saved (.pth, .pt,
             .bin), of which only tensors are read.
         init: A finished run to start from: its encoder, with its size, channels or tokenizer, and its views unless
@@ -116,7 +124,11 @@ def pretrain(
         cache: Keep the decoded images of files: 'memory', or a file to map (at most 8 GiB).
         precision: auto (bfloat16 where the processor has it), float32, bfloat16 or float16.
         device: auto, cpu, cuda or mps.
-        quiet: No progress bar.
+        log: Where the numbers of metrics.jsonl go besides, separated by commas: tensorboard, wandb:PROJECT,
+            mlflow:EXPERIMENT, trackio:PROJECT, or none; tensorboard by default, where it is installed.
+        on_log: A function that is called with the numbers of each log point, a dict like a line of metrics.jsonl; what
+            it raises ends the run.
+        quiet: Hide progress.
         options: Those of the task, see `selfsup tasks NAME`, and of the kind of data (size, channels, range, views;
             tokenizer).
 
@@ -128,6 +140,7 @@ def pretrain(
     from selfsup.data.labels import name_columns, noted_labels
     from selfsup.evaluation.online import OnlineProbe
     from selfsup.pretraining import build, open_before, resolve, run
+    from selfsup.train.loggers import read_loggers
     from selfsup.train.optim import OPTIMIZERS
     from selfsup.train.plan import read_budget
 
@@ -138,16 +151,17 @@ def pretrain(
     )  # fmt: skip
     check_data_numbers(options)
     labels, probe_labels = name_columns(columns, labels, probe_labels)
-    budget = read_budget(steps, epochs, minutes)
+    budget, loggers = read_budget(steps, epochs, minutes), read_loggers(log)
     if optimizer is not None and optimizer not in OPTIMIZERS:
         raise unknown("optimizer", optimizer, OPTIMIZERS)
     if out is not None:
         open_before(user_path(out))  # raises before the data are read
-    start = None if init is None else Run(init)
+    start = init if init is None or isinstance(init, Run) else Run(init)
+    source = open_data(data, labels)
     asked = resolve(
-        task, open_data(data, labels), options, encoder=encoder, pretrained=pretrained,
+        task, source, options, encoder=encoder, pretrained=pretrained,
         weights=None if weights is None else user_path(weights, "--weights"), lora=lora, init=start,
-        labels=noted_labels(labels),
+        labels=noted_labels(labels, source.labels),
     )  # fmt: skip
     built = build(asked, device=device, precision=precision, batch_size=batch_size, seed=seed)
     watched = None
@@ -162,5 +176,6 @@ def pretrain(
             "l2_sp": l2_sp,
         },
         until=until, micro_batch=micro_batch, workers=workers, cache=cache,
-        on_log=watched.on_log if watched else None, recalibrated=recalibrate, quiet=quiet,
+        measure=watched.measure if watched else None, loggers=loggers, on_log=on_log, recalibrated=recalibrate,
+        quiet=quiet,
     )  # fmt: skip

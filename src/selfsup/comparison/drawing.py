@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from matplotlib.figure import Figure
-
+from selfsup.base.figures import Figure
 from selfsup.comparison.candidates import BASELINES
 from selfsup.comparison.judging import accuracy
 from selfsup.comparison.result import Comparison, merit

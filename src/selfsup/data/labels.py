@@ -9,6 +9,7 @@ whatever they are, but for blanks around them. A list is several labels, a|b|c, 
 from __future__ import annotations
 
 import copy
+import hashlib
 import os
 import unicodedata
 from collections import Counter
@@ -101,9 +102,14 @@ def name_columns(columns: str | None, *labels: Any) -> tuple[Any, ...]:
     return tuple(f"{os.fspath(one)}:{columns}" if named else one for one, named in zip(labels, files, strict=True))
 
 
-def noted_labels(labels: Any) -> str | None:
-    """Return labels as a recipe notes them: None for those that were given as Python values."""
-    return os.fspath(labels) if isinstance(labels, str | os.PathLike) else None
+def noted_labels(labels: Any, read: Labels | None = None) -> str | None:
+    """Return labels as a recipe notes them: those that were given as Python values by a hash of what was `read`."""
+    if labels is None or isinstance(labels, str | os.PathLike):
+        return None if labels is None else os.fspath(labels)
+    if read is None:
+        return None
+    told = hashlib.blake2b(repr(read.classes).encode() + np.ascontiguousarray(read.ids).tobytes(), digest_size=8)
+    return f"given in Python, {told.hexdigest()}"
 
 
 def read_labels(

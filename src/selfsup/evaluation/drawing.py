@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from selfsup.base.figures import Figure
 from selfsup.evaluation.evaluators import EVALUATORS
 from selfsup.evaluation.score import Score, count_labels, measured_on
 
@@ -31,7 +30,7 @@ def curves(about: Mapping[str, Any], scores: Sequence[Score]) -> Figure:
                 continue
             own = sorted((s for s in scores if (s.representation, s.protocol) == row), key=lambda s: places[s.shots])
             x, y = [places[s.shots] for s in own], [s.mean for s in own]
-            half = [0.0 if math.isnan(s.half) else s.half for s in own]
+            half = [s.half for s in own]  # none where it is nan
             label, style = _label(*row), "o-" if frozen else "o--"
             panel.errorbar(x, y, half, label=label, color=colours[label], fmt=style, markersize=3, capsize=2)
         if "chance" in about:

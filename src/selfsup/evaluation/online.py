@@ -71,7 +71,7 @@ class OnlineProbe:
             batches.append({"x": batch["x"]})
         return batches, np.concatenate(ids)
 
-    def on_log(self, encoder: nn.Module, last: bool) -> dict[str, float]:
+    def measure(self, encoder: nn.Module, last: bool) -> dict[str, float]:
         """Return {"probe": accuracy}, or nothing where it is too early to measure again."""
         began = time.monotonic()
         if not last and self.spent + max(self.cost, 0.1) > TIME_FRACTION * (began - self.began):

@@ -21,7 +21,7 @@ from selfsup.evaluation.score import Score, count_labels, finite, measured_on, n
 from selfsup.evaluation.verdict import PREFERRED, verdict
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from selfsup.base.figures import Figure
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,10 @@ class Evaluation(Printable):
         return need("pandas", "demo").DataFrame(rows).astype({"shots": "Int64"})
 
     def plot(self) -> Figure:
-        """Return a matplotlib Figure: a panel for each evaluator, the curves of all representations, 95% intervals."""
+        """Return a figure of matplotlib: a panel for each evaluator, the curves of all representations, 95% intervals.
+
+        A notebook shows it; a single value, as with all labels, has no interval.
+        """
         from selfsup.evaluation.drawing import curves
 
         return curves(self.about, self.scores)

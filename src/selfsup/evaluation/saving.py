@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
+from selfsup.base.notes import say
 from selfsup.base.writing import write_atomically
 from selfsup.errors import RunFailed
 
@@ -18,4 +18,4 @@ def save_beside(values: dict[str, Any], folder: Path | None, name: str) -> None:
     try:
         write_atomically(folder / name, json.dumps(values, indent=2).encode())
     except RunFailed as error:  # the numbers are worth more than the note
-        print(error, file=sys.stderr)
+        say(str(error))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from functools import lru_cache
 from typing import Any
 
 from PIL import ImageFont
+
+from selfsup.base.notes import say
 
 WIDE = ("NotoSansCJK", "NotoSans-", "DroidSansFallback", "unifont", "ArialUnicode", "wqy", "Nanum", "malgun")
 _missed: set[str] = set()
@@ -27,10 +28,9 @@ def font_for(text: str, size: int = 14) -> Any:
     lost = {chr(letter) for letter in wanted - _letters(best)} - _missed
     if lost:
         _missed.update(lost)
-        print(
+        say(
             f"no font on this computer has {' '.join(sorted(lost)[:12])}: captions show boxes instead; install a "
-            "font with wide coverage, such as Noto Sans CJK",
-            file=sys.stderr,
+            "font with wide coverage, such as Noto Sans CJK"
         )
     return ImageFont.truetype(best, size)
 

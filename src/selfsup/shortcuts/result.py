@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
 from rich.console import Group
 from rich.table import Table
 
+from selfsup.base.figures import Figure
 from selfsup.base.printing import Printable
 from selfsup.evaluation.verdict import FEW_STEPS
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,9 @@ def fit(
     workers: int | str = "auto",
     until: int | None = None,
     clock: Clock | None = None,
-    on_log: Callable[[nn.Module, bool], Mapping[str, float]] | None = None,
+    measure: Callable[[nn.Module, bool], Mapping[str, float]] | None = None,
+    loggers: Sequence[str] | None = None,
+    on_log: Callable[[dict[str, Any]], object] | None = None,
     quiet: bool = False,
 ) -> None:
     """Train `task` in place for `plan.steps` steps; with a `folder`, log, save, and resume a run that was stopped.
@@ -57,9 +59,9 @@ def fit(
     number of steps on the way. `low_res` are the views of the first `plan.low_res_steps`, cheaper ones.
 
     The batch, the views and the noise of a step depend on the seed and the step alone, so a resumed run ends with
-    the same weights as one that was never stopped. At log points `on_log` gets the representation and whether this is
-    the last one; its result is logged and shown. Raises `RunFailed` for a loss that is not finite, `Interrupted` after
-    SIGINT or SIGTERM (saved first).
+    the same weights as one that was never stopped. At log points `measure` gets the representation and whether this is
+    the last one; its result is logged and shown. `loggers` and `on_log`: see `Log`. Raises `RunFailed` for a loss that
+    is not finite, `Interrupted` after SIGINT or SIGTERM (saved first).
     """
     checkpoint = folder / "checkpoint" / "latest.safetensors" if folder else None
     channels_last(task)
@@ -91,7 +93,8 @@ def fit(
     skipped = Skipped(source, folder)
     every = max(1, min(50, plan.steps // 200), -(-plan.steps // LINES))
     recent: list[Loss] = []
-    on_log, seen = on_log if fabric.is_global_zero else None, dict[str, float]()
+    measure, seen = measure if fabric.is_global_zero else None, dict[str, float]()
+    lines = Log(writes, start, loggers, on_log if fabric.is_global_zero else None)
     representation: Any = task.representation()
     saved_at, saving, saved_step, done = time.monotonic(), 0.0, start, start
     last, change = stop_at if clock and start < end else max(start, end), max(start, min(low_steps, end))
@@ -117,7 +120,7 @@ def fit(
 
     held = min(plan.batch_size, plan.micro_batch or plan.batch_size)
     explained = one_line(state, held, trial if fabric.world_size == 1 else None)
-    with collapse, signals() as interruption, shown as progress, Log(writes, start) as log, explained:
+    with collapse, signals() as interruption, shown as progress, lines as log, explained:
         for step, (fetched, waited) in enumerate(stream, start):
             progress.wait(waited)
             if clock is not None and step == start + 1:
@@ -156,7 +159,7 @@ def fit(
             if logs or due or stop:
                 values = _means(recent, done, plan, saved_step, fabric)
                 collapse.check(values["loss"], loss.chance, plan.progress(done))
-                found = on_log(representation, done == end) if on_log and logs else {}
+                found = measure(representation, done == end) if measure and logs else {}
                 seen |= found
                 progress.update(done, values | seen, loss.chance, collapse.word, skipped.summary())
                 speed = {"samples_per_s": progress.rate, "waiting": progress.waiting}
