@@ -119,7 +119,7 @@ def test_labels_of_python_are_part_of_the_recipe(tmp_path: Path) -> None:
 
     assert train(Y).recipe["data"]["labels"].startswith("given in Python, ")
     assert train(Y.tolist()).done
-    with pytest.raises(UserError, match="data.labels"):
+    with pytest.raises(UserError, match=r"data\.labels"):
         train(1 - Y)
 
 

@@ -113,7 +113,8 @@ for start, steps in ((1, (1, 2)), (3, (3, 4))):
 READ = {
     "wandb:shop": (
         "import json; from pathlib import Path;"
-        "ids = {path.name.rpartition('-')[2] for path in Path('wandb').glob('offline-run-*')}; assert ids == {json.loads(Path('run/loggers.json').read_text())['wandb:shop']}, ids"
+        "own = json.loads(Path('run/loggers.json').read_text())['wandb:shop'];"
+        "ids = {path.name.rpartition('-')[2] for path in Path('wandb').glob('offline-run-*')}; assert ids == {own}, ids"
     ),
     "mlflow:shop": (
         "import mlflow; client = mlflow.MlflowClient();"
@@ -123,8 +124,9 @@ READ = {
         "assert run.data.params['task.name'] == 'rotation'"
     ),
     "trackio:shop": (
-        "import trackio; (run,) = trackio.Api().runs('shop'); got = [row['step'] for row in run.metrics('loss')];"
-        "assert got == [1, 2, 3, 4], got"
+        "import trackio; from trackio.sqlite_storage import SQLiteStorage; (run,) = trackio.Api().runs('shop');"
+        "got = [(row['step'], row['loss']) for row in SQLiteStorage.get_logs('shop', run.name)];"
+        "assert got == [(step, 1 / step) for step in (1, 2, 3, 4)], got"
     ),
 }
 

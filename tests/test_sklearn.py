@@ -156,7 +156,7 @@ def test_importing_selfsup_imports_neither_torch_nor_scikit_learn() -> None:
 
 
 def test_a_data_frame_of_one_column_texts_and_a_module_of_ones_own(make_folder) -> None:
-    paths = [str(path) for path in sorted(make_folder().rglob("*.png"))][:10]
+    paths = [str(path) for path in sorted(make_folder().rglob("*.png"))]
     table = pytest.importorskip("pandas").DataFrame({"file": paths})
     fitted = quick(steps=1, batch_size=8).fit(paths)
     np.testing.assert_array_equal(fitted.transform(table), fitted.transform(paths))
@@ -164,4 +164,4 @@ def test_a_data_frame_of_one_column_texts_and_a_module_of_ones_own(make_folder) 
     bert = quick(task="bert", encoder="bert-tiny", steps=1, batch_size=8)
     assert bert.fit_transform(texts).shape == (20, 128)
     net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, 2), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
-    assert clone(quick(encoder=net, steps=1, batch_size=8)).fit_transform(table).shape == (10, 4)
+    assert clone(quick(encoder=net, steps=1, batch_size=8)).fit_transform(table).shape == (8, 4)
