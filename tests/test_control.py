@@ -17,6 +17,7 @@ from stable_baselines3 import PPO, SAC
 
 import selfsup
 from selfsup.cli import main
+from selfsup.control import asked as requests
 from selfsup.control import environments, reaching, rooms, rounds
 from selfsup.control.agents import Agent
 from selfsup.control.asked import Asked, asked_of
@@ -102,6 +103,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rounds, "TRIED", 3)
     monkeypatch.setattr(rounds, "LOOKED", 2)
     monkeypatch.setattr(rounds, "FILMED", 2)
+    monkeypatch.setattr(requests, "ROUND", 24)
 
 
 def small(env: str = "PointRoom", task: str = "rig", per_round: int = 2, **options) -> Asked:
@@ -327,9 +329,9 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 KINDS = {
-    "goals": {"env": "PointRoom", "steps": 110},
+    "goals": {"env": "PointRoom", "per_round": 1, "episodes": 2, "steps": 60},
     "few steps": {"env": f"{ME}:Slide", "per_round": 5, "steps": 70},
-    "rewards": {"env": f"{ME}:Slide", "task": "curl", "joint": True, "per_round": 3, "steps": 40},
+    "rewards": {"env": f"{ME}:Slide", "task": "curl", "joint": True, "per_round": 4, "steps": 30},
 }
 
 
@@ -421,7 +423,7 @@ def test_how_many_environments_are_played_at_once_changes_nothing(
     found = {}
     for at_once in (1, 4):
         monkeypatch.setattr(rounds, "PER_PLAY", at_once)
-        asked = small(f"{ME}:Slide", "deepmdp", per_round=5, steps=35)
+        asked = small(f"{ME}:Slide", "deepmdp", per_round=5, steps=12)
         found[at_once] = learn(asked, tmp_path / str(at_once), quiet=True), weights(tmp_path / str(at_once))
     (one, alone), (four, together) = found.values()
     assert (one.rows, one.history) == (four.rows, four.history)
@@ -552,7 +554,7 @@ def test_a_replay_that_is_larger_than_the_disk_is_refused(tmp_path: Path) -> Non
 
 
 def test_the_command_measures_and_shows_what_was_learned(tmp_path: Path) -> None:
-    options = {"steps": 40, "episodes": 3, "size": 16, "batch_size": 16, "quiet": True}
+    options = {"steps": 14, "episodes": 3, "size": 16, "batch_size": 16, "quiet": True}
     goals = {"encoder_steps": 2, "decoder_dim": 4, "out": tmp_path / "goals"}
     done = selfsup.learn_control("rig", f"{ME}:Slide", **options, **goals)
     assert [(row.policy, row.episodes) for row in done.rows] == [("agent", 3), ("random", 3)]
