@@ -124,9 +124,7 @@ def resolve(
         raise UserError(f"--weights is for a model of timm: load the weights into {named} before you give it")
     if init is None:
         spec = make_spec(source, task_class.data_defaults, **about_data)
-        encoder = encoder or task_class.encoder_for(source.kind)
-        spec = _as_weights(encoder, spec) if pretrained or weights else spec
-        spec, chosen = make_spec(source, task_class.data_defaults, **about_data), named or task_class.default_encoder
+        chosen = named or task_class.encoder_for(source.kind)
         spec = _as_weights(chosen, spec) if (pretrained and module is None) or weights else spec
     else:
         if pretrained or weights or module is not None or named not in (None, init.encoder_name):

@@ -9,9 +9,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from selfsup.base.checks import check_new_file, check_numbers
-from selfsup.base.paths import user_path
-from selfsup.base.checks import check_numbers
 from selfsup.base.notes import say
+from selfsup.base.paths import user_path
 from selfsup.errors import RunFailed, UserError, unknown
 from selfsup.run import Run
 
