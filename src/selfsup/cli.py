@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import inspect
 import io
@@ -138,7 +139,15 @@ def _run(words: list[str]) -> Any:
         more = {name: option for name, option in more.items() if {name, f"no_{name}"} & asked}
     with _one_line(words):
         arguments, options = tyro.cli(_recorder(function, more), prog=f"selfsup {command}", args=words)
+    _say_what_is_read(function, arguments, options)
     return function(*arguments, **options)
+
+
+def _say_what_is_read(function: Callable[..., Any], arguments: Sequence[Any], options: Mapping[str, Any]) -> None:
+    """Say at once what is read, in a terminal: importing torch and looking through a folder take their time."""
+    data = dict(zip(inspect.signature(function).parameters, arguments, strict=False)) | dict(options)
+    if data.get("data") is not None and sys.stderr.isatty() and is_first():
+        print(f"reading {data['data']} …", file=sys.stderr)
 
 
 def _overview() -> str:
@@ -162,7 +171,9 @@ def _print(result: Any, as_json: bool, notes: Sequence[str]) -> None:
 
     from selfsup.base.printing import WIDTH
 
-    shown, width = result.__rich__(), None if sys.stdout.isatty() else WIDTH
+    columns = os.environ.get("COLUMNS", "")
+    width = None if sys.stdout.isatty() else int(columns) if columns.isdecimal() and int(columns) else WIDTH
+    shown = result.__rich__()
     console = Console(width=width, markup=False, emoji=False, highlight=False)  # a path may hold [brackets]
     if not isinstance(shown, str):  # in a narrow terminal rows wrap: rich would cut the numbers
         needed = Measurement.get(console, console.options.update(width=WIDTH), shown).maximum
@@ -239,9 +250,23 @@ def _readable(parameter: inspect.Parameter, function: Callable[..., Any]) -> ins
     annotation = eval(parameter.annotation, function.__globals__)
     metavar = parameter.name.upper() if parameter.kind is parameter.POSITIONAL_ONLY else _metavar(annotation)
     aliases = ("-o",) if parameter.name == "out" else (f"-{parameter.name}",) if len(parameter.name) == 1 else ()
-    if metavar is None or annotation is bool or typing.get_origin(annotation) is Literal:
-        return parameter.replace(annotation=annotation)
-    return parameter.replace(annotation=Annotated[annotation, tyro.conf.arg(metavar=metavar, aliases=aliases)])
+    told: dict[str, Any] = {"help": _explanations(function).get(parameter.name)}
+    if parameter.default is None:  # the text says what happens then
+        told["help_behavior_hint"] = ""
+    if metavar is not None and annotation is not bool and typing.get_origin(annotation) is not Literal:
+        told |= {"metavar": metavar, "aliases": aliases}
+    return parameter.replace(annotation=Annotated[annotation, tyro.conf.arg(**told)])
+
+
+@functools.cache
+def _explanations(function: Callable[..., Any]) -> dict[str, str]:
+    """Return what `Args:` says of each option, in one line: tyro would keep the lines of the source."""
+    found: dict[str, str] = {}
+    block = re.search(r"^Args:\n(.*?)(?:\n\n|\Z)", inspect.getdoc(function) or "", re.DOTALL | re.MULTILINE)
+    for entry in re.split(r"\n    (?=\w+: )", "\n" + block[1]) if block else []:
+        name, _, text = entry.partition(": ")
+        found[name.strip()] = " ".join(text.split())
+    return found
 
 
 def _metavar(annotation: Any) -> str | None:

@@ -56,7 +56,7 @@ def audit(
         out: A file for an image of the result (.png, .pdf or .svg).
         seed: Seed of everything, at least 0.
         device: Where to compute: auto, cpu, cuda or mps.
-        quiet: Whether to hide the progress bar.
+        quiet: Hide progress.
         options: Options of the task (see `selfsup tasks NAME`) and of the kind of data (as size).
 
     Raises:

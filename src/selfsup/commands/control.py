@@ -134,6 +134,8 @@ def control(
         quiet: No progress bar.
         options: Those of the task, see `selfsup tasks NAME`; size, pixels a side of what is seen, 48 by default; of
             rewards also stack, the frames that are seen at once, 3 by default.
+        quiet: Hide progress.
+        options: Those of the task, see `selfsup tasks NAME`, and size: pixels a side of what is seen, 48 by default.
 
     Raises:
         UserError: For a task that is not for episodes, and for an environment that is unknown, not installed, renders

@@ -64,7 +64,7 @@ def embed(
         labels: 'folders', a CSV file (path,label) or an .npz file with y.
         columns: The columns of a label file, path=COLUMN,label=COLUMN, where they are called otherwise.
         device: auto, cpu, cuda or mps.
-        quiet: No progress bar.
+        quiet: Hide progress.
 
     Raises:
         UserError: For a folder that is not a finished run, or data that cannot be opened.

@@ -114,7 +114,7 @@ def evaluate(
             by default masks.png in the run folder.
         seed: Seed of the draws, of the split and of the baselines, at least 0.
         device: Where to compute: auto, cpu, cuda or mps.
-        quiet: Whether to hide the progress bar.
+        quiet: Hide progress.
 
     Raises:
         UserError: For labels that are missing, all of one class, or fewer than asked for.

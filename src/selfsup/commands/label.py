@@ -136,7 +136,7 @@ def label(
         browser: Whether to open the page in a browser.
         seed: Where the clustering of the suggestions starts; at least 0.
         device: Where to compute the features: auto, cpu, cuda or mps.
-        quiet: Whether to hide the progress bar.
+        quiet: Hide progress.
 
     Raises:
         UserError: For a run or data that cannot be opened, labels of other samples or of one class only, labels that

@@ -88,7 +88,7 @@ def record(
             10,000.
         jpeg: Whether frames are kept as JPEG of quality 95, which takes a tenth of the space, instead of their bytes.
         seed: Seed of the environment and of the policy, at least 0.
-        quiet: No progress bar.
+        quiet: Hide progress.
 
     Raises:
         UserError: For an environment that is unknown, not installed, renders nothing, or has actions that cannot be

@@ -54,7 +54,7 @@ def report(
         scratch: Whether to train from scratch too when the few-label numbers are measured, which takes longest.
         seed: Seed of the choice of samples, and of the evaluation.
         device: auto, cpu, cuda or mps.
-        quiet: No progress bar.
+        quiet: Hide progress.
 
     Raises:
         UserError: For a folder that is not a run, or data that cannot be opened.

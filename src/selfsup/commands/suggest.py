@@ -103,7 +103,7 @@ def suggest(
         sheet: A contact sheet of the suggestions to write (.png, .jpg or .webp).
         seed: Where the clustering starts; at least 0.
         device: Where to compute the features: auto, cpu, cuda or mps.
-        quiet: Whether to hide the progress bar.
+        quiet: Hide progress.
 
     Raises:
         UserError: For a run or data that cannot be opened, labels of other samples, or nothing left to label.

@@ -95,16 +95,16 @@ class Catalogue(Printable, list[Entry]):
         return [entry.as_json() for entry in self]
 
     def __rich__(self) -> Table:
-        table = Table()
-        for column in ("section", "task", "what it does", "paper"):
-            table.add_column(column)
+        table = Table(box=None, pad_edge=False, show_header=False)
+        table.add_column(no_wrap=True)
+        table.add_column()
         section = ""
         for entry in self:
-            new = entry.section != section
-            if new and section:
-                table.add_section()
-            section = entry.section
-            table.add_row(section if new else "", entry.name, _YEAR.sub("", entry.text.splitlines()[0]), entry.paper)
+            if entry.section != section:
+                section = entry.section
+                table.add_row(f"\n{section}", "")
+            what = _YEAR.sub("", entry.text.splitlines()[0])
+            table.add_row(f"  {entry.name}", f"{what} {entry.paper}".rstrip())
         return table
 
 

@@ -1,0 +1,49 @@
+"""What a package consists of: one version, all files, and lists that agree with the code."""
+
+import re
+import tomllib
+from fnmatch import fnmatch
+from pathlib import Path
+
+import selfsup
+from selfsup.train.loggers import LOGGERS
+
+ROOT = Path(__file__).parents[1]
+ABOUT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def test_there_is_one_version() -> None:
+    cited = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    assert cited
+    assert cited[1] == ABOUT["project"]["version"] == selfsup.__version__
+
+
+def test_every_file_is_in_the_wheel() -> None:
+    patterns = ABOUT["tool"]["setuptools"]["package-data"]["selfsup"]
+    home = ROOT / "src" / "selfsup"
+    others = [
+        path.relative_to(home) for path in home.rglob("*.*") if path.is_file() and path.suffix not in (".py", ".pyc")
+    ]
+    assert others
+    for path in others:
+        assert any(fnmatch(str(path), pattern) for pattern in patterns), path
+    packages = {path.parent for path in home.rglob("*.py")}
+    assert all((folder / "__init__.py").exists() for folder in packages)
+
+
+def test_every_logger_has_an_extra() -> None:
+    extras = ABOUT["project"]["optional-dependencies"]
+    for name, logger in LOGGERS.items():
+        assert any(need.startswith(logger.module) for need in extras[name]), name
+
+
+def test_links_of_the_texts_beside_the_code() -> None:
+    for name in ("llms.txt", "SECURITY.md", "CODE_OF_CONDUCT.md", "README.md"):
+        for link in re.findall(r"\]\(([^)#:]+)[^)]*\)", (ROOT / name).read_text()):
+            assert (ROOT / link).exists(), f"{name}: {link}"
+
+
+def test_the_workflows_test_every_python_that_is_promised() -> None:
+    tested = re.search(r"python: \[(.*)\]", (ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    assert tested
+    assert f'"{ABOUT["project"]["requires-python"].removeprefix(">=")}"' in tested[1]
