@@ -122,7 +122,7 @@ def entry(name: str) -> Entry:
 
 
 _YEAR = re.compile(r" \([^()]*\b(19|20)\d\d\b[^()]*\)")  # the paper has a column of its own
-_PARTS = re.compile(r"(Published|Deviations): (.*?)(?=\n\n|\nPublished: |\nDeviations: |\Z)", re.DOTALL)
+_PARTS = re.compile(r"(Published|Deviations):\s(.*?)(?=\n\n|\nPublished: |\nDeviations: |\Z)", re.DOTALL)
 
 
 def _facts(task: type[Task], text: str) -> dict[str, str]:
