@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test check torture format clean
+.PHONY: help demo test check docs torture format clean
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
@@ -18,11 +18,15 @@ demo: .venv/installed ## Set up, and run the main job on 5,000 digits (two to fo
 test: .venv/installed ## Set up, and run the tests
 	$(BIN)/python -m pytest
 
-check: .venv/installed ## Lint, types and tests with coverage
+check: .venv/installed ## Lint, types, the site and tests with coverage
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=90
+
+docs: .venv/installed ## Build the documentation site into site/; open site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 TIMES ?= 200
 FILES ?= 10000
@@ -40,4 +44,4 @@ format: .venv/installed ## Format and fix what can be fixed
 	$(BIN)/ruff check --fix .
 
 clean: ## Remove what was installed and cached here
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .coverage
+	rm -rf .venv site .pytest_cache .mypy_cache .ruff_cache .coverage

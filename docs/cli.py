@@ -1,6 +1,6 @@
 """Write docs/reference/cli.md: every command with its options, from the signatures of the functions behind them.
 
-    python docs/cli.py
+python docs/cli.py
 """
 
 from __future__ import annotations

@@ -20,9 +20,18 @@ LANGUAGES = {".py": "python", ".toml": "toml", ".yml": "yaml"}
 
 def on_files(files: Files, config: Any) -> Files:
     """Add a page for each file of the repository that a page links to."""
-    wanted = {path for page in files.documentation_pages() for path in map(outside(page.src_uri), LINK.findall(page.content_string)) if path}
+    wanted = {
+        path
+        for page in files.documentation_pages()
+        for path in map(outside(page.src_uri), LINK.findall(page.content_string))
+        if path
+    }
     for path in sorted(wanted):
-        files.append(File.generated(config, f"source/{path}.md" if not path.endswith(".md") else f"source/{path}", content=shown(path)))
+        files.append(
+            File.generated(
+                config, f"source/{path}.md" if not path.endswith(".md") else f"source/{path}", content=shown(path)
+            )
+        )
     return files
 
 

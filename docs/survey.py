@@ -20,9 +20,19 @@ from selfsup.tasks.catalogue import SECTIONS, Entry, catalogue
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 RESULTS = ("results.md", "text.md", "video.md", "audio.md", "control.md")
-DATA = {"image": "emoji:train", "any": "emoji:train", "video": "moving", "audio": "melody", "text": "bbc.jsonl", "trajectory": "dot"}
-BASELINES = r"\**(untrained|raw pixels|pixels|from scratch|random actions|colour histogram|TF-IDF|PCA of|one log-mel|chance)"
+DATA = {
+    "image": "emoji:train",
+    "any": "emoji:train",
+    "video": "moving",
+    "audio": "melody",
+    "text": "bbc.jsonl",
+    "trajectory": "dot",
+}
+BASELINES = (
+    r"\**(untrained|raw pixels|pixels|from scratch|random actions|colour histogram|TF-IDF|PCA of|one log-mel|chance)"
+)
 NUMBER = re.compile(r"[*+−-]*\d+\.\d+( ± \d+\.\d+)?[*%]*")
+CITED = re.compile(r" \([^()]*\b(19|20)\d\d\b[^()]*\)")  # the paper has a row of its own
 COUNTERS = re.compile(r"Counter-measures[^:\n]*:\s+(.*?)(?=\n\n|\nBatch:|\Z)", re.DOTALL)
 
 
@@ -85,7 +95,10 @@ def show_measured(found: list[Measured], wanted: str) -> list[str]:
         return ["**Measured here:** not measured yet.", ""]
     chosen = next((table for table in found if wanted and wanted in table.heading), found[0])
     links = {f"[{t.heading}](../{t.page}#{anchor(t.heading)})": None for t in found if t is not chosen}
-    lines = [f"**Measured here** ([{chosen.heading}](../{chosen.page}#{anchor(chosen.heading)}), where the command and the protocol are):", ""]
+    lines = [
+        f"**Measured here** ([{chosen.heading}](../{chosen.page}#{anchor(chosen.heading)}), where the command and the protocol are):",
+        "",
+    ]
     lines += [f"| {' | '.join(row)} |" for row in [chosen.head, ["---"] * len(chosen.head), *chosen.rows]]
     return [*lines, "", *([f"More: {', '.join(links)}.", ""] if links else [])]
 
@@ -106,11 +119,18 @@ def command(task: Entry) -> str:
 def options(task: Entry) -> list[str]:
     if not task.options:
         return []
-    lines = ["<details markdown><summary>Options</summary>", "", "| option | default | range | what it is |", "| --- | --- | --- | --- |"]
+    lines = [
+        "<details markdown><summary>Options</summary>",
+        "",
+        "| option | default | range | what it is |",
+        "| --- | --- | --- | --- |",
+    ]
     for name, option in task.options.items():
         default = "automatic" if option.default is None else f"`{option.default}`" if option.default != "" else ""
         reach = option.range.text.replace("|", r"\|") if option.range else ""
-        lines.append(f"| `--{name.replace('_', '-')}` | {default} | {reach} | {option.help.replace('|', chr(92) + '|')} |")
+        lines.append(
+            f"| `--{name.replace('_', '-')}` | {default} | {reach} | {option.help.replace('|', chr(92) + '|')} |"
+        )
     return [*lines, "", "</details>", ""]
 
 
@@ -120,7 +140,8 @@ def method(task: Entry, own: dict[str, Any], known: list[Measured]) -> list[str]
     counters = COUNTERS.search(task.text)
     trap = " ".join([own.get("trap", ""), " ".join(counters[1].split()) if counters else ""]).strip()
     facts = {
-        "Free label": first,
+        "Paper": task.paper,
+        "What it predicts": CITED.sub("", first),
         "Trap and counter-measure": trap,
         "Options against shortcuts": task.facts.get("counter-measures", ""),
         "Encoder": task.facts["encoder"],
@@ -132,7 +153,12 @@ def method(task: Entry, own: dict[str, Any], known: list[Measured]) -> list[str]
     facts["The whole method"] = f"[{path.name}](../../{path}), one file"
     heading = f"## {task.name}"
     lines = [heading, "", own.get("idea", "").strip() or "No idea has been written yet.", "", *image(task.name)]
-    lines += ["| | |", "| --- | --- |", *(f"| {fact} | {words.replace('|', chr(92) + '|')} |" for fact, words in facts.items() if words), ""]
+    lines += [
+        "| | |",
+        "| --- | --- |",
+        *(f"| {fact} | {words.replace('|', chr(92) + '|')} |" for fact, words in facts.items() if words),
+        "",
+    ]
     lines += ["```", own.get("command") or command(task), "```", ""]
     return [*lines, *show_measured(measured(task.name, known), own.get("measured", "")), *options(task)]
 
@@ -149,7 +175,9 @@ def pages() -> dict[str, str]:
         title, tasks = about.get("title", section), [task for task in entries if task.section == section]
         name = f"{slug(section)}.md"
         index += [f"## [{title}]({name})", "", about.get("about", "").strip(), ""]
-        index += [f"- [`{task.name}`]({name}#{anchor(task.name)}): {task.text.splitlines()[0]}" for task in tasks] + [""]
+        index += [f"- [`{task.name}`]({name}#{anchor(task.name)}): {task.text.splitlines()[0]}" for task in tasks] + [
+            ""
+        ]
         lines = [told, "", f"# {title}", "", about.get("about", "").strip(), "", f"**When:** {SECTIONS[section]}.", ""]
         for task in tasks:
             lines += method(task, ideas["tasks"].get(task.name, {}), known)

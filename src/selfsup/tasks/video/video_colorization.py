@@ -29,14 +29,13 @@ class VideoColorization(Task):
 
     Features of all frames see their lightness alone. Each place j of the target frame attends to all places i of the
     reference frames, A_ij = softmax_i(f_i · f_j / temperature), and its predicted colour is the sum of theirs, Σ A_ij
-    c_i, with c the one of 16 clusters of ab; the loss is the cross-entropy. At test time masks are carried instead of
-    colours.
+    c_i, with c the one of 16 clusters of ab; the loss is the cross-entropy. Chance is the entropy of the clusters. At
+    test time masks are carried instead of colours.
 
     Counter-measures: features of grey frames only; the clusters have no lightness. A sprite's lightness may still tell
     its colour: `moving` draws them apart.
 
     Batch: `clip` (B, references + 1, C, H, W) float, the last frame the target. Published: DAVIS 2017 J 34.6, F 32.7.
-    Chance is the entropy of the clusters.
 
     Deviations: a convolution on the encoder's maps where the paper has five 3-D convolutions over four frames.
 
