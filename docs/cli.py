@@ -16,9 +16,9 @@ ABOUT = """<!-- written by docs/cli.py: change a command's docstring, not this f
 
 # Command line
 
-`selfsup COMMAND --help` shows the same. Every command prints JSON with `--json`. Commands that open data also take `--pages first|all|N` (pages of a TIFF,
-frames of an animation), `--window SECONDS` (parts of long videos as samples of their own) and `--follow-links`. Shell completion:
-`selfsup --tyro-print-completion bash`.
+`selfsup COMMAND --help` shows the same. Every command prints JSON with `--json`. Commands that open data also take
+`--pages first|all|N` (pages of a TIFF, frames of an animation), `--window SECONDS` (parts of long videos as samples of
+their own) and `--follow-links`. Shell completion: `selfsup --tyro-print-completion bash`.
 """
 
 

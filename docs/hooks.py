@@ -1,4 +1,4 @@
-"""What the site needs beyond mkdocs: files of the repository as pages, and the language of Korean pages.
+"""What the site needs beyond mkdocs: files of the repository as pages, nothing from elsewhere, Korean pages.
 
 A link of a page to a file outside of docs/, such as a task's, leads to a page with the file's text: the site is whole
 without a network and without a repository.
@@ -11,10 +11,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+from mkdocs.plugins import get_plugin_logger
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parent.parent
 LINK = re.compile(r"(?<=\]\()(?!\w+:)([^)#\s]+)(?=[)#])")
+ELSEWHERE = re.compile(r"<(?:script|link|img|iframe|source)[^>]+(?:src|href)=[\"']?(https?:[^\s\"'>]+)")
+log = get_plugin_logger("hooks")
 LANGUAGES = {".py": "python", ".toml": "toml", ".yml": "yaml"}
 
 
@@ -48,8 +51,15 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     return LINK.sub(target, markdown) if not page.file.src_uri.startswith("source/") else markdown
 
 
+def on_page_content(html: str, **_: Any) -> str:
+    """Keep a number and its interval on one line."""
+    return re.sub(r"(?<=\d) ± ?(?=\d)", "\u00a0±\u00a0", html)
+
+
 def on_post_page(output: str, page: Any, config: Any) -> str:
-    """Say that a Korean page is Korean, which fonts, hyphenation and screen readers ask for."""
+    """Say that a Korean page is Korean, for screen readers; warn of what comes from elsewhere: an error here."""
+    for found in ELSEWHERE.findall(output):
+        log.warning(f"{page.file.src_uri} loads {found}, and the site has to be read without a network")
     return output.replace('<html lang="en"', '<html lang="ko"', 1) if page.file.src_uri.startswith("ko/") else output
 
 
@@ -69,4 +79,5 @@ def shown(path: str) -> str:
     quiet = "---\nsearch:\n  exclude: true\n---\n\n"
     if path.endswith(".md"):
         return quiet + text.replace("](docs/", "](../")
-    return f"{quiet}# {Path(path).name}\n\n`{path}`\n\n``````{LANGUAGES.get(Path(path).suffix, '')}\n{text.rstrip()}\n``````\n"
+    fence = f"``````{LANGUAGES.get(Path(path).suffix, '')}\n{text.rstrip()}\n``````"
+    return f"{quiet}# {Path(path).name}\n\n`{path}`\n\n{fence}\n"

@@ -95,10 +95,8 @@ def show_measured(found: list[Measured], wanted: str) -> list[str]:
         return ["**Measured here:** not measured yet.", ""]
     chosen = next((table for table in found if wanted and wanted in table.heading), found[0])
     links = {f"[{t.heading}](../{t.page}#{anchor(t.heading)})": None for t in found if t is not chosen}
-    lines = [
-        f"**Measured here** ([{chosen.heading}](../{chosen.page}#{anchor(chosen.heading)}), where the command and the protocol are):",
-        "",
-    ]
+    source = f"[{chosen.heading}](../{chosen.page}#{anchor(chosen.heading)})"
+    lines = [f"**Measured here** ({source}, where the command and the protocol are):", ""]
     lines += [f"| {' | '.join(row)} |" for row in [chosen.head, ["---"] * len(chosen.head), *chosen.rows]]
     return [*lines, "", *([f"More: {', '.join(links)}.", ""] if links else [])]
 
@@ -113,7 +111,9 @@ def image(task: str) -> list[str]:
 
 
 def command(task: Entry) -> str:
-    return f"selfsup pretrain {DATA[task.kind]} --task {task.name} --encoder {find_task(task.name).small_encoder} --minutes 10 --out runs/{task.name}"
+    """Return a command that runs a task on built-in data, with its small encoder."""
+    about = f"--task {task.name} --encoder {find_task(task.name).small_encoder}"
+    return f"selfsup pretrain {DATA[task.kind]} {about} --minutes 10 --out runs/{task.name}"
 
 
 def options(task: Entry) -> list[str]:
@@ -140,7 +140,7 @@ def method(task: Entry, own: dict[str, Any], known: list[Measured]) -> list[str]
     counters = COUNTERS.search(task.text)
     trap = " ".join([own.get("trap", ""), " ".join(counters[1].split()) if counters else ""]).strip()
     facts = {
-        "Paper": task.paper,
+        "Paper": task.paper or "none",
         "What it predicts": CITED.sub("", first),
         "Trap and counter-measure": trap,
         "Options against shortcuts": task.facts.get("counter-measures", ""),
@@ -151,14 +151,15 @@ def method(task: Entry, own: dict[str, Any], known: list[Measured]) -> list[str]
     }
     path = Path(inspect.getfile(find_task(task.name))).resolve().relative_to(ROOT.resolve())
     facts["The whole method"] = f"[{path.name}](../../{path}), one file"
-    heading = f"## {task.name}"
-    lines = [heading, "", own.get("idea", "").strip() or "No idea has been written yet.", "", *image(task.name)]
-    lines += [
-        "| | |",
-        "| --- | --- |",
-        *(f"| {fact} | {words.replace('|', chr(92) + '|')} |" for fact, words in facts.items() if words),
+    lines = [
+        f"## {task.name}",
         "",
+        own.get("idea", "").strip() or "No idea has been written yet.",
+        "",
+        *image(task.name),
     ]
+    told = [f"| {fact} | {words.replace('|', chr(92) + '|')} |" for fact, words in facts.items() if words]
+    lines += [told[0], "| --- | --- |", *told[1:], ""]
     lines += ["```", own.get("command") or command(task), "```", ""]
     return [*lines, *show_measured(measured(task.name, known), own.get("measured", "")), *options(task)]
 
@@ -167,7 +168,7 @@ def pages() -> dict[str, str]:
     """Return the text of every page by the name of its file."""
     ideas, entries, known = read_ideas(), catalogue(), list(tables())
     sections = [section for section in SECTIONS if any(task.section == section for task in entries)]
-    told = "<!-- written by docs/survey.py: change docs/survey/ideas.toml, a docstring or a results page, not this file -->"
+    told = "<!-- written by docs/survey.py: change ideas.toml, a docstring or a page of results, not this file -->"
     index = [told, "", "# The survey, section by section", "", ideas["about"].strip(), ""]
     found = {}
     for section in sections:
