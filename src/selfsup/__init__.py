@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from selfsup.commands.suggest import suggest
     from selfsup.commands.tasks import list_tasks
     from selfsup.data.open import open_data
-    from selfsup.run import Run, load
+    from selfsup.run import Run, load, load_backbone
 
 __version__ = "0.1.0"
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "learn_control",
     "list_tasks",
     "load",
+    "load_backbone",
     "open_data",
     "pretrain",
     "record",
@@ -55,6 +56,7 @@ __all__ = [
 _OTHER = {
     "Run": "selfsup.run",
     "load": "selfsup.run",
+    "load_backbone": "selfsup.run",
     "open_data": "selfsup.data.open",
     "learn_control": "selfsup.commands.control",
     "list_tasks": "selfsup.commands.tasks",

@@ -22,6 +22,7 @@ from selfsup.tasks import TASKS, find_task
 if TYPE_CHECKING:
     from torch import nn
 
+    from selfsup.encoders.image.backbone import Backbone
     from selfsup.spec import Spec
     from selfsup.task import Task
 
@@ -281,6 +282,16 @@ def load(run: str | os.PathLike[str] | Run, encoder: nn.Module | None = None) ->
     if isinstance(run, Run) and encoder is None:
         return run.load()
     return Run(run.folder if isinstance(run, Run) else run, encoder).load()
+
+
+def load_backbone(run: str | os.PathLike[str] | Run, out_indices: Sequence[int] | None = None) -> Backbone:
+    """Return the pretrained encoder of a run as a backbone, in evaluation mode: (B, C, H, W) -> a list of maps.
+
+    See `selfsup.encoders.image.backbone.Backbone`.
+    """
+    from selfsup.encoders.image.backbone import Backbone
+
+    return Backbone(load(run), out_indices).eval()
 
 
 def versions() -> dict[str, str]:

@@ -18,9 +18,17 @@ else:
     RunName = Target = str  # what the command line can give
 
 Format = Literal["safetensors", "timm", "transformers", "torch", "onnx"]
+Output = Literal["representation", "maps"]
 
 
-def export(run: RunName, /, *, format: Format = "safetensors", out: Target | None = None) -> Exported:
+def export(
+    run: RunName,
+    /,
+    *,
+    format: Format = "safetensors",
+    output: Output = "representation",
+    out: Target | None = None,
+) -> Exported:
     """Write the encoder of a run for use without selfsup.
 
     Args:
@@ -28,6 +36,8 @@ def export(run: RunName, /, *, format: Format = "safetensors", out: Target | Non
         format: safetensors (a state dict), timm (a state dict, and the line that makes the same model with timm alone),
             transformers (a folder with the model and its tokenizer), torch (a torch.export program) or onnx. The
             programs take (B, C, H, W) normalized float32, or of texts ids (B, T), with any B and return (B, dim).
+        output: What the programs return: representation, or of images maps, the patch features (B, D, h, w) of images
+            of any size (B, C, H, W), in whole patches.
         out: The file (transformers: the folder) to write; by default encoder.SUFFIX (timm: encoder-timm.safetensors)
             in the current folder.
 
@@ -38,4 +48,7 @@ def export(run: RunName, /, *, format: Format = "safetensors", out: Target | Non
 
     if format not in get_args(Format):
         raise unknown("format", format, get_args(Format))
-    return write_export(run if isinstance(run, Run) else Run(run), format, None if out is None else user_path(out))
+    if output not in get_args(Output):
+        raise unknown("output", output, get_args(Output))
+    run = run if isinstance(run, Run) else Run(run)
+    return write_export(run, format, None if out is None else user_path(out), output)

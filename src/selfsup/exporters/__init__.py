@@ -20,6 +20,7 @@ from selfsup.base.printing import Printable
 from selfsup.base.quiet import quiet_libraries
 from selfsup.base.writing import write_atomically
 from selfsup.errors import UserError, need
+from selfsup.exporters.maps import maps_program
 from selfsup.run import Run
 from selfsup.spec import Spec
 from selfsup.train.checkpoint import save_tensors
@@ -31,6 +32,8 @@ EXPORTERS = {
     "audio": "selfsup.exporters.audio",
     "trajectory": "selfsup.exporters.image",
 }
+REPRESENTATION = "representation"
+PROGRAMS = ("torch", "onnx")
 COMMON = {"safetensors": ".safetensors", "torch": ".pt2", "onnx": ".onnx"}  # of every kind, with their suffixes
 
 
@@ -69,16 +72,19 @@ class Exported(Printable):
         return f"{self.path}\n{self.how}"
 
 
-def write_export(run: Run, format: str, path: Path | None) -> Exported:
+def write_export(run: Run, format: str, path: Path | None, output: str = REPRESENTATION) -> Exported:
     """Write the encoder of a run in a format, by default as encoder.SUFFIX in the current folder.
 
-    Raises `UserError` for an encoder that the format cannot hold, or a missing package.
+    `output`: what a program returns, its representation or its `maps`, patch features. Raises `UserError` for an
+    encoder that the format cannot hold, or a missing package.
     """
     spec = run.spec
     own = exporter(spec.kind)
     formats = {**COMMON, **own.FORMATS}
     if format not in formats:
         raise UserError(f"{run.encoder_name} cannot be exported as {format}; give --format {', '.join(formats)}")
+    if output != REPRESENTATION and format not in PROGRAMS:
+        raise UserError(f"--output is for --format {' and '.join(PROGRAMS)}, not {format}: leave it out")
     suffix = formats[format]
     path = path or Path(("encoder" if format in COMMON else f"encoder-{format}") + suffix)
     (check_new_file if suffix else check_new_folder)(path)
@@ -90,13 +96,17 @@ def write_export(run: Run, format: str, path: Path | None) -> Exported:
         save_tensors(path, encoder.state_dict(), about)
         return Exported(path, "load: selfsup.load(run), or safetensors.torch.load_file(path) into the same encoder")
     open_dims, (program, example) = own.open_dims(spec), own.program(encoder, spec)
+    what = ""
+    if output != REPRESENTATION:
+        program, example, open_dims, what = maps_program(encoder, spec, run.encoder_name)
+        about, what = about | {"output": output}, f"; {what}"
     if format == "torch":
         buffer = io.BytesIO()
         with quiet_libraries(), _one_line(run, format, "onnx"):
             exported = torch.export.export(program, (example,), dynamic_shapes=(open_dims,))
         torch.export.save(exported, buffer, extra_files={"selfsup.json": json.dumps(about)})
         write_atomically(path, buffer.getvalue())
-        return Exported(path, f"load: torch.export.load({str(path)!r}).module()")
+        return Exported(path, f"load: torch.export.load({str(path)!r}).module(){what}")
     need("onnx", "onnx")
     need("onnxscript", "onnx")
     # the kernels of attention differ in their strides, which ONNX's decomposition does not expect
@@ -106,7 +116,7 @@ def write_export(run: Run, format: str, path: Path | None) -> Exported:
     entry = proto.metadata_props.add()
     entry.key, entry.value = "selfsup", json.dumps(about)
     write_atomically(path, proto.SerializeToString())
-    return Exported(path, f"load: onnxruntime.InferenceSession({str(path)!r}).run(None, {{'x': x}})")
+    return Exported(path, f"load: onnxruntime.InferenceSession({str(path)!r}).run(None, {{'x': x}}){what}")
 
 
 @contextmanager

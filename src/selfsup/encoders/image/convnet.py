@@ -24,14 +24,20 @@ class ConvNet(nn.Module):
         self.blocks = nn.ModuleList(_block(before, after) for before, after in pairwise(widths))
         self.dim = 4 * width
 
-    def maps(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, width, H // 4, W // 4)."""
+    def stages(self, x: Tensor) -> list[Tensor]:
+        """(B, C, H, W) -> the maps of the three blocks, of which the first is (B, width // 4, H // 2, W // 2)."""
+        maps = []
         for depth, block in enumerate(self.blocks):
             x = block(x)
             x = F.relu(
                 F.max_pool2d(x, 2) if depth < 2 else x, inplace=True
             )  # pooling first gives the same for less work
-        return x
+            maps.append(x)
+        return maps
+
+    def maps(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, width, H // 4, W // 4)."""
+        return self.stages(x)[-1]
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, 4 * width)."""

@@ -43,6 +43,14 @@ class NatureCNN(nn.Module):
         """(B, C, H, W) -> (B, C', H', W'): the last map."""
         return self.convolutions(x)
 
+    def stages(self, x: Tensor) -> list[Tensor]:
+        """(B, C, H, W) -> the map of each layer (B, C', H', W')."""
+        maps = []
+        for layer in self.convolutions:
+            x = layer(x)
+            maps.append(x)
+        return maps
+
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, dim)."""
         return self.linear(self.maps(x).flatten(1))

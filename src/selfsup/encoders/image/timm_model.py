@@ -138,6 +138,20 @@ class TimmModel(nn.Module):
             raise UserError(f"timm does not tell the patch features of {self.made_by[0]}: {error}") from None
         return found[-1]
 
+    def stages(self, x: Tensor) -> list[Tensor]:
+        """(B, C, H, W) -> the map of each stage; of a transformer the patches after each quarter of its blocks.
+
+        Those of a transformer are normalized as the last ones are. Raises `UserError` where timm tells none.
+        """
+        model: Any = self.model
+        quarters = sorted({-(-self.depth * part // 4) - 1 for part in range(1, 5)}) if self.depth else None
+        more = {"norm": True} if self.has_tokens else {}
+        if not hasattr(model, "forward_intermediates"):
+            raise UserError(
+                f"timm does not tell the stages of {self.made_by[0]}: use another encoder, such as resnet18"
+            )
+        return model.forward_intermediates(x, quarters, output_fmt="NCHW", intermediates_only=True, **more)
+
     def with_maps(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, H, W) -> the representation (B, dim), and the map of the stage before the last one (B, C', H', W').
 
