@@ -18,7 +18,7 @@ from stable_baselines3 import PPO, SAC
 import selfsup
 from selfsup.cli import main
 from selfsup.control import asked as requests
-from selfsup.control import environments, reaching, rooms, rounds
+from selfsup.control import environments, film, reaching, rooms, rounds
 from selfsup.control.agents import Agent
 from selfsup.control.asked import Asked, asked_of
 from selfsup.control.environments import Environment
@@ -543,9 +543,21 @@ def test_what_cannot_be_controlled_is_one_line(
 def test_an_episode_in_which_the_environment_hangs_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environments, "TIMEOUT", 1)
     make = lambda: Environment(f"{ME}:Hanging", policy="", size=16)  # noqa: E731
+    before, (left, _) = signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)
     (one,) = play(make, [(0, 1)], random_actions(1, [(0,)]))
     assert str(one) == "step fails: TimeoutError: no answer in 1 s"
-    assert signal.getsignal(signal.SIGALRM) is not None
+    assert signal.getsignal(signal.SIGALRM) is before
+    assert left - 60 < signal.getitimer(signal.ITIMER_REAL)[0] <= left  # that of pytest goes on
+
+
+def test_a_film_has_all_scenes_side_by_side(tmp_path: Path) -> None:
+    clips = [RNG.integers(0, 255, (count, 20, 20, 3), np.uint8) for count in (3, 5)]
+    film.save_clip(tmp_path / "a.webp", film.tiled(clips), 10.0, 20)
+    with Image.open(tmp_path / "a.webp") as image:
+        assert (image.size, image.n_frames) == ((2 * 160, 160), 5)
+    film.save_clip(tmp_path / "b.webp", np.repeat(clips[1], 200, 0)[:, :4, :4], 10.0, 200)
+    with Image.open(tmp_path / "b.webp") as image:
+        assert image.n_frames <= film.FRAMES
 
 
 def test_a_replay_that_is_larger_than_the_disk_is_refused(tmp_path: Path) -> None:

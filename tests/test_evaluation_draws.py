@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from selfsup.errors import UserError
-from selfsup.evaluation.draws import interval, nested_draws, short_classes
+from selfsup.evaluation.draws import interval, iqm, nested_draws, short_classes
 
 LABELS = np.array([0] * 30 + [1] * 4 + [2] * 12 + [-1] * 5)[np.random.default_rng(0).permutation(51)]
 
@@ -81,3 +81,19 @@ def test_interval_covers_the_expected_accuracy_of_a_drawn_classifier():
     truth = np.mean(accuracies)
     covered = [abs(i.mean - truth) <= i.half for i in map(interval, np.reshape(accuracies, (1000, 5)))]
     assert np.mean(covered) == pytest.approx(0.95, abs=0.02)
+
+
+def test_the_interquartile_mean_of_runs_leaves_out_the_best_and_the_worst() -> None:
+    assert iqm([1, 2, 6]).mean == pytest.approx(3)  # of three runs none can be left out
+    found = iqm([2, 3, 4, 5, -90, 1, 6, 800])
+    assert found.mean == pytest.approx(3.5)
+    assert -90 < found.low < 3.5 < found.high < 800
+    assert iqm([2, 3, 4, 5, -90, 1, 6, 800]) == found
+    with pytest.raises(UserError, match="at least two of them: give more --seeds"):
+        iqm([1.0])
+
+
+def test_the_interval_of_few_runs_is_as_wide_as_that_of_students_t() -> None:
+    values = np.random.default_rng(0).normal(size=(60, 3))
+    halves = [(iqm(row).high - iqm(row).low) / 2 for row in values]
+    assert np.mean(halves) == pytest.approx(np.mean([interval(row).half for row in values]), rel=0.25)
