@@ -30,7 +30,7 @@ def test_a_task_says_when_to_use_it_and_how(name: str) -> None:
     entry = selfsup.list_tasks(name)
     assert isinstance(entry.facts, dict)
     assert {"when", "encoder", "batch"} <= entry.facts.keys()
-    assert ("published" in entry.facts) == ("Published: " in entry.text)
+    assert ("published" in entry.facts) == ("Published:" in entry.text)
     assert ("deviations" in entry.facts) == ("Deviations: " in entry.text)
     shown = str(entry)
     assert "Published: " not in shown  # a row of its own
