@@ -89,11 +89,8 @@ class Distill(Task):
         super().__init__(encoder)
         self.asked, self.digest = (teacher, teacher_pretrained, teacher_weights, teacher_size), teacher_digest
         self.global_weight, self.patch_weight, self.match = global_weight, patch_weight, match
-        self.temperatures, self.fixed_views, self.min_scale = (
-            (teacher_temperature, student_temperature),
-            fixed_views,
-            min_scale,
-        )
+        self.temperatures = teacher_temperature, student_temperature
+        self.fixed_views, self.min_scale = fixed_views, min_scale
         self.heads = Heads(encoder, teacher_dim, teacher_width * (patch_weight > 0), hidden_dim)
         if not (global_weight or self.heads.places or queue_size):
             raise UserError("distill has nothing to match: give a --global-weight above 0, or a --queue-size")

@@ -51,7 +51,7 @@ class Teacher:
         """Return a hash of the weights."""
         hashed = hashlib.blake2b(digest_size=8)
         for name, tensor in self.encoder.state_dict().items():
-            hashed.update(name.encode() + tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+            hashed.update(name.encode() + tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
         return hashed.hexdigest()
 
     def describe(self) -> str:
