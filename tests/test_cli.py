@@ -66,8 +66,9 @@ def test_help_has_the_text_of_every_option(run: Run, command: str, monkeypatch: 
     function = cli._function(command)
     documented = inspect.getdoc(function) or ""
     assert documented.splitlines()[0] in text
+    assert "(default: None)" not in text
     for name, parameter in inspect.signature(function).parameters.items():
-        if parameter.kind is parameter.VAR_KEYWORD:
+        if parameter.kind is parameter.VAR_KEYWORD or cli._only_python(parameter):
             continue
         (line,) = (line for line in documented.splitlines() if line.strip().startswith(f"{name}: "))
         assert line.partition(": ")[2].strip().rstrip(".") in text, name
@@ -254,3 +255,12 @@ def test_control_c(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
     monkeypatch.setattr(cli, "_function", lambda command: stop)
     assert main(["tasks"]) == 130
     assert capsys.readouterr() == ("", "selfsup: interrupted\n")
+
+
+def test_a_pipe_is_as_wide_as_columns_says(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    widths = []
+    for columns in ("100", "200", "none"):
+        monkeypatch.setenv("COLUMNS", columns)
+        widths.append(max(map(len, run("tasks").splitlines())))
+    assert widths[0] == widths[2] == 120, "as wide as the table needs, at most 120 where nothing is said"
+    assert widths[1] > 120

@@ -21,9 +21,8 @@ def test_there_is_one_version() -> None:
 def test_every_file_is_in_the_wheel() -> None:
     patterns = ABOUT["tool"]["setuptools"]["package-data"]["selfsup"]
     home = ROOT / "src" / "selfsup"
-    others = [
-        path.relative_to(home) for path in home.rglob("*.*") if path.is_file() and path.suffix not in (".py", ".pyc")
-    ]
+    kept = [path.relative_to(home) for path in home.rglob("*.*") if path.is_file() and "__pycache__" not in path.parts]
+    others = [path for path in kept if path.suffix != ".py"]
     assert others
     for path in others:
         assert any(fnmatch(str(path), pattern) for pattern in patterns), path

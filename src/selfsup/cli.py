@@ -239,7 +239,8 @@ def _explained(option: Further) -> inspect.Parameter:
     import tyro
 
     annotation = option.parameter.annotation
-    shown = tyro.conf.arg(help=option.help or None, metavar=_metavar(annotation))
+    told = {"help_behavior_hint": ""} if option.parameter.default is None else {}
+    shown = tyro.conf.arg(help=option.help or None, metavar=_metavar(annotation), **told)
     return option.parameter.replace(annotation=Annotated[annotation, shown])
 
 
