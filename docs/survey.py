@@ -19,7 +19,9 @@ from selfsup.tasks.catalogue import SECTIONS, Entry, catalogue
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-RESULTS = ("results.md", "text.md", "video.md", "audio.md", "control.md")
+RESULTS = (
+    "results.md", "text.md", "video.md", "audio.md", "control.md", "foundation.md", "dense.md", "semi-supervised.md",
+)  # fmt: skip
 DATA = {
     "image": "emoji:train",
     "any": "emoji:train",
@@ -31,7 +33,7 @@ DATA = {
 BASELINES = (
     r"\**(untrained|raw pixels|pixels|from scratch|random actions|colour histogram|TF-IDF|PCA of|one log-mel|chance)"
 )
-NUMBER = re.compile(r"[*+−-]*\d+\.\d+( ± \d+\.\d+)?[*%]*")
+NUMBER = re.compile(r"[*+−-]*\d+\.\d+(, \d+\.\d+)*( ± \d+\.\d+)?[*%]*")
 CITED = re.compile(r" \([^()]*\b(19|20)\d\d\b[^()]*\)")  # the paper has a row of its own
 COUNTERS = re.compile(r"Counter-measures[^:\n]*:\s+(.*?)(?=\n\n|\nBatch:|\Z)", re.DOTALL)
 
@@ -74,10 +76,12 @@ def tables() -> Iterator[Measured]:
 
 def measured(task: str, known: list[Measured]) -> list[Measured]:
     """Return what was measured of a task: its rows in each table, at most three, and those to compare them with."""
-    mine = re.compile(rf"\**(latents of )?`{task}[` ]")
+    mine = re.compile(rf"\**(latents of )?(`{task}[` ]|{task} \()")
     found = []
     for table in known:
         rows = [row for row in table.rows if mine.match(row[0]) and any(map(NUMBER.fullmatch, row[1:]))][:3]
+        if task in table.head[1:]:  # the methods are columns
+            found.append(table)
         if not rows:
             continue
         if table.head[1] in ("encoder", "data"):  # untrained is an encoder's own row
@@ -90,7 +94,12 @@ def measured(task: str, known: list[Measured]) -> list[Measured]:
 
 
 def show_measured(found: list[Measured], wanted: str) -> list[str]:
-    """Return the rows of the wanted table, or the first one, and links to the other ones."""
+    """Return the rows of the wanted table, or the first one, and links to the other ones.
+
+    `wanted` may also be a place, `page.md#heading`, that says in words what was measured.
+    """
+    if "#" in wanted:
+        return [f"**Measured here:** [{wanted.partition('.')[0]}](../{wanted}) says what, and with which command.", ""]
     if not found:
         return ["**Measured here:** not measured yet.", ""]
     chosen = next((table for table in found if wanted and wanted in table.heading), found[0])
