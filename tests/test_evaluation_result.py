@@ -123,7 +123,7 @@ def test_transformers_are_read_by_attention(tmp_path: Path) -> None:
     )
     read = {s.representation for s in result.scores if s.protocol == "attentive"}
     assert read == {"rotation", "untrained"}
-    assert result.score("rotation", "attentive", None).mean > 0.3
+    assert result.score("rotation", "attentive", None).mean > 0.2  # chance 0.1; 15 samples are tested
 
 
 def test_attention_finds_the_token_that_tells() -> None:

@@ -239,7 +239,7 @@ def _explained(option: Further) -> inspect.Parameter:
     import tyro
 
     annotation = option.parameter.annotation
-    told = {"help_behavior_hint": ""} if option.parameter.default is None else {}
+    told: dict[str, Any] = {"help_behavior_hint": ""} if option.parameter.default is None else {}
     shown = tyro.conf.arg(help=option.help or None, metavar=_metavar(annotation), **told)
     return option.parameter.replace(annotation=Annotated[annotation, shown])
 
