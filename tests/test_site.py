@@ -106,6 +106,15 @@ def test_blocks_of_output_are_those_of_the_readme() -> None:
         assert block[1] in readme, page
 
 
+def test_the_encoder_of_the_how_to_page_learns(tmp_path: Path) -> None:
+    code = re.search(r"```python\n(.*?)\nrun = ", (DOCS / "howto" / "own-encoder.md").read_text(), re.DOTALL)
+    assert code is not None
+    names: dict[str, Any] = {}
+    exec(code[1], names)
+    options: dict[str, Any] = {"steps": 2, "batch_size": 8, "out": tmp_path / "run", "quiet": True}
+    assert names["selfsup"].pretrain("digits", task="rotation", encoder=names["Small"](1), **options).done
+
+
 def commands() -> Iterator[str]:
     """Return every command of the fenced blocks of the README and the site, each once."""
     found: dict[str, None] = {}
