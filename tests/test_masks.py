@@ -21,13 +21,12 @@ from selfsup.encoders import build_encoder
 from selfsup.encoders.image.convnet import ConvNet
 from selfsup.errors import UserError
 from selfsup.evaluation import frame_parts, mask_probes
-from selfsup.evaluation.knn import fit_knn
 from selfsup.evaluation.mask_parts import MaskParts, make_mask_parts
-from selfsup.evaluation.mask_probes import enlarge, patch_labels
+from selfsup.evaluation.mask_probes import enlarge, fit_reader, patch_labels
 from selfsup.evaluation.metrics import confusion, iou, mean_iou
 from selfsup.evaluation.patch_colours import class_colours, pca_colours
-from selfsup.evaluation.probe import fit_probe
 from selfsup.evaluation.result import Evaluation
+from selfsup.reports.dense import patch_sections
 from selfsup.source import Broken, Masks
 from selfsup.spec import ImageSpec
 
@@ -222,31 +221,27 @@ def test_probabilities_are_enlarged_before_the_class_is_chosen() -> None:
 
 
 def test_readers_are_chosen_by_images_that_were_held_out() -> None:
-    """Features that tell only the image say nothing of others: a held-out image sees through it, a patch would not."""
-    images, y = np.arange(60) // 20, RNG.integers(0, 2, 60)
-    x = np.zeros((60, 40), np.float32)
-    x[np.arange(60), np.arange(60) % 20 + 20 * (y == 1)] = 1  # each patch of an image is another one
-    x = np.concatenate([x, x[::-1]])
-    y, images = np.concatenate([y, 1 - y[::-1]]), np.concatenate([images, images])
-    folds = fit_probe(x, y, 2, folds=images)
-    assert folds.penalty == 100
-    alone = fit_probe(x[images == 0], y[images == 0], 2, folds=0 * images[images == 0])
-    assert alone.penalty == 0.1, "of one image nothing can be held out"
-    clusters = np.eye(3, dtype=np.float32)[images] + 0.01 * RNG.normal(size=(120, 3)).astype(np.float32)
-    assert fit_knn(clusters, y, 2, (1, 3, 5), folds=images).k in (1, 3, 5)
-    assert fit_knn(clusters, y, 2, (3, 5), folds=0 * images).k == 3
-
-
-def test_a_class_of_one_image_does_not_decide_the_penalty() -> None:
-    x = RNG.normal(size=(90, 5)).astype(np.float32)
-    y = (x[:, 0] > 0).astype(np.int64)
-    y[:5] = 2  # only in the first image: no other could tell what it is, whatever the penalty
-    assert fit_probe(x, y, 3, folds=np.arange(90) // 30).loss < 0.5
+    """What is alike within an image only would make the nearest patch the best; across images more neighbours are."""
+    images, y = np.arange(120) // 40, np.arange(120) % 2
+    y[RNG.permutation(120)[:24]] = 0  # wrong labels
+    near = np.arange(120) % 40 // 2 == np.arange(20)[:, None]
+    x = np.concatenate([3 * np.eye(2)[np.arange(120) % 2], near.T * np.eye(3)[images].argmax(1)[:, None] % 3], 1)
+    x = (x + 0.1 * RNG.normal(size=x.shape)).astype(np.float32)
+    reader, k = fit_reader("knn", x, y, images, 3)
+    assert k > 1
+    assert reader(x).shape == (120, 3)
+    assert fit_reader("knn", x, y, 0 * images, 3)[1] == 1, "of one image nothing can be held out"
+    probe, _ = fit_reader("linear", x, y, images, 3)
+    assert (probe(x).argmax(1) == np.arange(120) % 2).mean() > 0.9
+    np.testing.assert_allclose(probe(x).sum(1), 1, rtol=1e-5)
+    assert fit_reader("linear", x, y, 0 * images, 3)[1] == 0.1
+    always, _ = fit_reader("linear", x, 0 * y + 2, images, 3)
+    assert always(x[:5]).tolist() == [[0, 0, 1]] * 5, "a draw of one class"
 
 
 def test_what_colours_tell_is_read_off_colours(run: selfsup.Run, tmp_path: Path) -> None:
     x, masks = squares(40)
-    result = selfsup.evaluate(run, data=x, labels=masks, target="masks", shots="1,8", draws=3, quiet=True)
+    result = selfsup.evaluate(run, data=x, labels=masks, target="masks", shots="1,8", draws=2, quiet=True)
     rows = {(score.representation, score.protocol) for score in result.scores}
     names = {run.task, "untrained", "raw colours", "raw colours + place"}
     assert rows == {(name, protocol) for name in names for protocol in ("linear", "knn")}
@@ -264,19 +259,21 @@ def test_what_colours_tell_is_read_off_colours(run: selfsup.Run, tmp_path: Path)
     sheet = Image.open(run.folder / "masks.png")
     assert sheet.width == 8 + 4 * 136
     again = selfsup.evaluate(
-        run, data=x, labels=masks, target="masks", shots=[8], draws=3, quiet=True, sheet=tmp_path / "sheet.png"
-    )
+        run, data=x, labels=masks, target="masks", shots=[8], draws=2, protocol="knn", quiet=True,
+        sheet=tmp_path / "sheet.png",
+    )  # fmt: skip
     assert again.score("raw colours", "knn", 8) == result.score("raw colours", "knn", 8), "the same draws"
     assert (tmp_path / "sheet.png").exists()
     result.plot()
-    page = Path(selfsup.report(run, data=x, out=tmp_path / "report.html", quiet=True).path).read_text()
-    assert page.count("<figcaption>patch features</figcaption>") == mask_probes.SHOWN
-    assert "masks, true and predicted" in page
-    assert "each class, with 8 labelled images" in page.lower()
+    shown = run.load(), Arrays(x), run.spec
+    (section,) = patch_sections(*shown, result, run.folder, torch.device("cpu"), 0)
+    assert section.body.count("<figcaption>patch features</figcaption>") == mask_probes.SHOWN
+    assert "masks, true and predicted" in section.body
+    (without,) = patch_sections(*shown, None, run.folder, torch.device("cpu"), 0)
+    assert "masks, true and predicted" not in without.body
 
 
 def test_shuffled_masks_are_chance(run: selfsup.Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frame_parts, "ENOUGH", 50)
     monkeypatch.setattr(mask_probes, "HELD", 1)  # images are read a batch at a time
     monkeypatch.setattr(mask_probes, "BATCH", 4)
     monkeypatch.setattr(mask_probes, "side_by_side", lambda work, jobs, device: list(map(work, jobs)))
@@ -285,20 +282,21 @@ def test_shuffled_masks_are_chance(run: selfsup.Run, monkeypatch: pytest.MonkeyP
     result = selfsup.evaluate(
         run, data=x, labels=wrong, target="masks", shots=[8], draws=2, quiet=True, protocol="linear"
     )
-    assert result.about["folds"] == 5
-    assert len(result.score(run.task, "linear", 8).values) == 5
     for name in (run.task, "raw colours"):
         assert result.score(name, "linear", 8).mean == pytest.approx(result.about["chance"]["value"], abs=0.05)
 
 
 def test_the_command_takes_folders(
-    run: selfsup.Run, folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+    run: selfsup.Run, folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(frame_parts, "ENOUGH", 50)
+    monkeypatch.setattr(mask_probes, "side_by_side", lambda work, jobs, device: list(map(work, jobs)))
     images, masks = map(str, folders)
     words = ["evaluate", str(run.folder), "--data", images, "--labels", masks, "--target", "masks", "--quiet"]
     assert main([*words, "--shots", "2", "--draws", "2", "--protocol", "linear", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert told["about"]["metric"] == "mIoU"
+    assert (told["about"]["metric"], told["about"]["folds"]) == ("mIoU", 5)
+    assert {len(score["values"]) for score in told["scores"]} == {5}, "each image is measured on once"
     assert any("classes are called by their numbers" in note for note in told["notes"])
     assert main([*words, "--shots", "7"]) == 2
     assert "7 labelled samples asked for, but there are" in capsys.readouterr().err

@@ -62,15 +62,7 @@ def neighbours(queries: Features, gallery: Features, k: int, *, block: int = 512
     return indices, similarities.clamp_(-1, 1)
 
 
-def fit_knn(
-    x: Features,
-    y: Ids,
-    classes: int,
-    ks: Sequence[int] = KS,
-    *,
-    seed: int = 0,
-    folds: NDArray[np.int64] | None = None,
-) -> KNN:
+def fit_knn(x: Features, y: Ids, classes: int, ks: Sequence[int] = KS, *, seed: int = 0) -> KNN:
     """Make a kNN classifier (Wu et al., 2018): each of k neighbours votes for its class with exp(cosine / 0.07).
 
     k is the smallest candidate with the best leave-one-out accuracy on these samples (on 5,000 of them, drawn by
@@ -83,16 +75,12 @@ def fit_knn(
         classes: how many classes there are.
         ks: the candidates.
         seed: draws those samples.
-        folds: of samples (n,) that belong together, as patches of an image do: k is chosen by the neighbours in other
-            folds, and with one fold it is the smallest candidate.
 
     Raises:
         UserError: features that are not finite or not (n, d), ids out of range.
     """
     features = as_matrix(x)
     ids = as_ids(y, len(features), classes, features.device)
-    if folds is not None:
-        return KNN(features, ids, classes, _best_across(features, ids, classes, sorted(ks), folds, seed))
     known = sorted(k for k in ks if k < len(features)) or [1]
     if len(known) == 1 or torch.bincount(ids).max() == 1:
         return KNN(features, ids, classes, known[0])
@@ -104,26 +92,6 @@ def fit_knn(
     index, similarity = index.gather(1, order), similarity.gather(1, order)
     right = [(_vote(ids[index[:, :k]], similarity[:, :k], classes) == ids[chosen]).sum().item() for k in known]
     return KNN(features, ids, classes, known[int(np.argmax(right))])
-
-
-def _best_across(
-    features: Tensor, ids: Tensor, classes: int, ks: Sequence[int], folds: NDArray[np.int64], seed: int
-) -> int:
-    """Return the smallest k with the best accuracy by the neighbours in other folds; the smallest of all for one."""
-    fold = torch.from_numpy(folds).to(features.device)
-    known = [k for k in ks if k <= len(fold) - int(torch.bincount(fold).max())] or list(ks[:1])
-    if len(known) == 1:
-        return known[0]
-    drawn = torch.from_numpy(np.random.default_rng(seed).permutation(len(fold))[:QUERIES]).to(features.device)
-    right = [0] * len(known)
-    for number in torch.unique(fold).tolist():
-        queries, others = drawn[fold[drawn] == number], fold != number
-        index, similarity = neighbours(features[queries], features[others], known[-1])
-        near = ids[others][index]
-        for place, k in enumerate(known):
-            found = _votes(near[:, :k], similarity[:, :k], classes).argmax(1)
-            right[place] += int((found == ids[queries]).sum())
-    return known[int(np.argmax(right))]
 
 
 def _vote(ids: Tensor, similarities: Tensor, classes: int) -> Tensor:

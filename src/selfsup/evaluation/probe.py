@@ -45,7 +45,6 @@ def fit_probe(
     seed: int = 0,
     per_feature: bool = True,
     weights: Tensor | None = None,
-    folds: NDArray[np.int64] | None = None,
 ) -> Probe:
     """Solve the linear probe on the features of a frozen encoder.
 
@@ -66,8 +65,6 @@ def fit_probe(
         per_feature: whether each feature is divided by its own standard deviation; otherwise all are divided by one,
             because their scale means something.
         weights: how much each sample (n,) counts, 1 by default; then `penalties` is a single one.
-        folds: in which of at most 5 folds each sample (n,) is held out, where some belong together: patches of an
-            image. By default they are drawn.
 
     Raises:
         UserError: features that are not finite or not (n, d), ids out of range, samples of one class only.
@@ -97,7 +94,7 @@ def fit_probe(
             axes = torch.eye(span.shape[1], dtype=z.dtype, device=z.device)
             axes[:-1, :-1] = principal_axes(z)
         problem = _Problem(span, axes, target, len(present), features.shape[1])
-        start, penalty, loss = problem.choose(path, seed, folds)
+        start, penalty, loss = problem.choose(path, seed)
         coarse = large or len(present) >= 2 * MANY or weights is not None
         solved = problem.solve(counted, penalty, start, 1e-7 if work <= SMALL else 1e-4 if coarse else 1e-6)[:, 0]
         weight = solved[:-1] if back is None else back @ solved[:-1]
@@ -117,10 +114,6 @@ def stratified_folds(target: NDArray[np.int64], folds: int, seed: int) -> NDArra
             fold[rng.permutation(members)] = (taken + np.arange(len(members))) % folds
             taken += len(members)
     return fold
-
-
-def _some(folds: NDArray[np.int64] | None, rows: Tensor) -> NDArray[np.int64] | None:
-    return None if folds is None else folds[rows.cpu().numpy()]
 
 
 @dataclass(frozen=True)
@@ -160,43 +153,34 @@ class _Problem:
     classes: int
     dim: int  # d
 
-    def choose(
-        self, path: Sequence[float], seed: int, given: NDArray[np.int64] | None = None
-    ) -> tuple[Tensor | None, float, float]:
+    def choose(self, path: Sequence[float], seed: int) -> tuple[Tensor | None, float, float]:
         """Return where the final solution starts, (r + 1, 1, classes), and the penalty and its held-out loss."""
         if len(path) == 1:
             return None, path[0], math.nan
         if self.classes >= 2 * MANY:
             chosen = torch.from_numpy(np.random.default_rng(seed).permutation(self.classes)[:MANY])
             place = torch.full((self.classes,), -1).index_put_((chosen,), torch.arange(MANY)).to(self.target.device)
-            rows = place[self.target] >= 0
-            return None, *self.part(rows, place, MANY).choose(path, seed, _some(given, rows))[1:]
+            return None, *self.part(place[self.target] >= 0, place, MANY).choose(path, seed)[1:]
         if len(self.target) >= 2 * LARGE:
             part = stratified_folds(self.target.cpu().numpy(), len(self.target) // LARGE, seed) == 0
             same = torch.arange(self.classes, device=self.target.device)
-            rows = torch.from_numpy(part).to(same.device)
-            return self.part(rows, same, self.classes).choose(path, seed, _some(given, rows))
+            return self.part(torch.from_numpy(part).to(same.device), same, self.classes).choose(path, seed)
         counts = torch.bincount(self.target)
-        folds = min(5, int(counts.max())) if given is None else int(given.max()) + 1
-        if counts.max() == 1 or folds < 2:
+        if counts.max() == 1:
             return None, NO_FOLDS, math.nan
-        drawn = stratified_folds(self.target.cpu().numpy(), folds, seed) if given is None else given
-        held = torch.from_numpy(drawn).to(self.target.device)
+        folds = min(5, int(counts.max()))
+        held = torch.from_numpy(stratified_folds(self.target.cpu().numpy(), folds, seed)).to(self.target.device)
         tested = torch.arange(1 if len(held) * self.classes >= ONE_FOLD else folds, device=held.device)
         used = (held[:, None] != tested).to(self.span.dtype)
-        seen = self.span.new_zeros(self.classes, len(tested)).index_add_(0, self.target, used) > 0
-        counted = (1 - used) * seen[self.target]  # a class that is only in one fold cannot be told from the others
-        if not counted.any():
-            return None, NO_FOLDS, math.nan
         weights, best = self.span.new_zeros((self.span.shape[1], len(tested), self.classes)), math.inf
         start = weights[:, :1]
         for penalty in path:
             weights = self.solve(used, penalty, weights, 1e-3)
-            loss = self.held_out(counted, weights)
+            loss = self.held_out(used, weights)
             if loss >= best:
                 break
             best, found, start = loss, penalty, weights.mean(1, keepdim=True)
-        return start, found, best / float(counted.sum())
+        return start, found, best / float((1 - used).sum())
 
     def part(self, rows: Tensor, place: Tensor, classes: int) -> _Problem:
         """Return the problem of some samples, of classes that have a new `place` (classes,) in it."""
@@ -278,11 +262,11 @@ class _Problem:
 
         return inverse
 
-    def held_out(self, counted: Tensor, weights: Tensor) -> float:
-        """Return the summed cross-entropy of the samples (n, B) that count for each subset: those it leaves out."""
+    def held_out(self, used: Tensor, weights: Tensor) -> float:
+        """Return the summed cross-entropy of the samples that each subset leaves out."""
         loss = 0.0
         for rows, log_p, target in self.log_softmax(weights):
-            loss -= float((log_p.gather(2, target)[..., 0] * counted[rows]).sum())
+            loss -= float((log_p.gather(2, target)[..., 0] * (1 - used[rows])).sum())
         return loss
 
     def log_softmax(self, weights: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
