@@ -73,7 +73,7 @@ class Demo(Printable):
         )
 
 
-def demo(*, out: str = "runs/demo", epochs: float = 12, seed: int = 0) -> Demo:
+def demo(*, out: str = "runs/demo", epochs: float = 20, seed: int = 0) -> Demo:
     """Pretrain on 4,000 unlabelled digits, label 15 of them, and measure on 1,000 others, in two to four minutes.
 
     Args:
@@ -113,6 +113,6 @@ def demo(*, out: str = "runs/demo", epochs: float = 12, seed: int = 0) -> Demo:
     )  # fmt: skip
     console.print("4/4  What the encoder is worth on 1,000 other digits with labels drawn at random, and from scratch")
     evaluation: Any = evaluate(
-        run, data=DATA, test=TEST, shots="1,50,all", protocol="linear,propagate", seed=seed
+        run, data=DATA, test=TEST, shots="1,5,50,all", protocol="linear,propagate", seed=seed
     )  # fmt: skip
     return Demo(run, suggested, evaluation, time.monotonic() - began)
