@@ -39,7 +39,7 @@ from selfsup.encoders import build_encoder
 from selfsup.evaluation.draws import iqm
 from selfsup.nn.control.latent import Latent
 
-AUTO = {"own_reward": True, "beta": 0.0}
+AUTO = {"own_reward": True, "beta": 0.0, "encoder": "nature-cnn"}
 ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     "curl, jointly": ("curl", {"joint": True}),
     "curl, apart": ("curl", {}),
@@ -54,8 +54,8 @@ ARMS: dict[str, tuple[str, dict[str, Any]]] = {
     "untrained encoder": ("curl", {"sees": "random"}),
     "true state": ("curl", {"sees": "state"}),
     "rig": ("rig", {}),
-    "rig, place-cnn": ("rig", {"encoder": "place-cnn"}),
-    "cc_rig, place-cnn": ("cc_rig", {"encoder": "place-cnn"}),
+    "rig, nature-cnn": ("rig", {"encoder": "nature-cnn"}),
+    "cc_rig": ("cc_rig", {}),
     "goals of states": ("rig", {"sees": "state"}),
     "goals of pixels": ("rig", {"sees": "pixels"}),
 }
@@ -63,8 +63,8 @@ SWING = [name for name in ARMS if name.startswith(("curl", "crops", "pixels", "u
 SUITES: dict[str, tuple[str, str | None, list[str]]] = {  # environment, test, arms
     "swing": ("SwingUp", None, SWING),
     "background": ("SwingUp:background", "SwingUp:background:test", list(ARMS)[:12]),
-    "goals": ("PointRoom", None, ["rig, place-cnn", "rig", "goals of states", "goals of pixels"]),
-    "colours": ("PointRoom:colours", "PointRoom:colours:test", ["rig, place-cnn", "cc_rig, place-cnn"]),
+    "goals": ("PointRoom", None, ["rig", "rig, nature-cnn", "goals of states", "goals of pixels"]),
+    "colours": ("PointRoom:colours", "PointRoom:colours:test", ["rig", "cc_rig"]),
 }
 QUICK = {"steps": 40, "episodes": 2, "encoder_steps": 10}
 

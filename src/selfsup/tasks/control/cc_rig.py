@@ -45,9 +45,9 @@ class CCRIG(Task):
 
     paper = "Nair et al., 2019"
     section = "control: goals"
-    imagines_goals = True  # which an agent can learn to reach: `selfsup control`
+    imagines_goals = True  # which an agent can learn to reach, `selfsup control`, and `decoder` draws
     kind = "trajectory"
-    default_encoder = small_encoder = "nature-cnn"
+    default_encoder, small_encoder = "place-cnn", "nature-cnn"
     coupled = False
 
     def __init__(
