@@ -21,10 +21,11 @@ from selfsup.encoders import build_encoder
 from selfsup.encoders.image.convnet import ConvNet
 from selfsup.errors import UserError
 from selfsup.evaluation import frame_parts, mask_probes
+from selfsup.evaluation.false_colours import class_colours, pca_colours
 from selfsup.evaluation.mask_parts import MaskParts, make_mask_parts
-from selfsup.evaluation.mask_probes import enlarge, fit_reader, patch_labels
+from selfsup.evaluation.mask_probes import enlarge, patch_labels
+from selfsup.evaluation.mask_readers import fit_reader
 from selfsup.evaluation.metrics import confusion, iou, mean_iou
-from selfsup.evaluation.patch_colours import class_colours, pca_colours
 from selfsup.evaluation.result import Evaluation
 from selfsup.reports.dense import patch_sections
 from selfsup.source import Broken, Masks

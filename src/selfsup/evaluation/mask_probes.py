@@ -7,7 +7,7 @@ with the mask, pixel by pixel.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,21 +15,21 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.special import softmax
 from torch import Tensor, nn
 
 from selfsup.base.processes import side_by_side
 from selfsup.base.progress import counting
 from selfsup.errors import UserError
+from selfsup.evaluation.baselines.patches import ABOUT, NAME, WITH_PLACE, RawColours
 from selfsup.evaluation.draws import interval, nested_subsets
+from selfsup.evaluation.false_colours import class_colours, pca_colours
 from selfsup.evaluation.features import feature_batches
 from selfsup.evaluation.frozen import FrozenEncoder
-from selfsup.evaluation.knn import fit_knn
 from selfsup.evaluation.mask_parts import MaskParts
+from selfsup.evaluation.mask_readers import ABOUT as READ_BY
+from selfsup.evaluation.mask_readers import Reader, fit_reader
 from selfsup.evaluation.measuring import Sampling
-from selfsup.evaluation.metrics import confusion, iou, mean_iou
-from selfsup.evaluation.patch_colours import class_colours, pca_colours
-from selfsup.evaluation.probe import fit_probe
+from selfsup.evaluation.metrics import confusion, iou
 from selfsup.evaluation.problems import about_copies
 from selfsup.evaluation.result import Evaluation
 from selfsup.evaluation.score import Score
@@ -46,17 +46,7 @@ PATCHES = 10_000  # of the labelled images of a draw, at most, as many of each
 BATCH = 16  # images at a time
 HELD = 2**27  # numbers of features of test images at a time
 SHOWN = 6  # images of the sheet
-FOLDS = 3  # of labelled images, by which readers are chosen
-ABOUT = {
-    "linear": "multinomial logistic regression on standardised patch features; penalty by the mIoU of labelled images "
-    "that are held out (0.1 for one image)",
-    "knn": "patches by their cosine, weighted votes; k by the mIoU of labelled images that are held out (1 for one "
-    "image)",
-    "raw colours": "mean and std of each channel in a patch, of the size of the encoder's",
-    "raw colours + place": "these, and where the patch is",
-}
 
-Reader = Callable[[NDArray[np.float32]], NDArray[np.float32]]  # (m, d) -> (m, classes): probabilities
 Job = tuple[str, int | None, int]  # protocol, shots, draw
 
 
@@ -86,7 +76,7 @@ def measure_masks(
         encoders: The encoder of the run, and others as baselines; those without patch features are left out.
         parts: The images and their masks.
         sampling: How labelled images are drawn.
-        protocols: Keys of `READERS`.
+        protocols: Keys of `mask_readers.READERS`.
         device: Where features are computed.
         quiet: No progress.
 
@@ -108,7 +98,7 @@ def measure_masks(
         one.name: (_Patches(one.encoder), one.spec) for one in encoders if has_patch_features(one.encoder)
     }
     grid = patch_shape(encoders[0].encoder)[1:]
-    modules |= {"raw colours": (Colours(grid), spec), "raw colours + place": (Colours(grid, place=True), spec)}
+    modules |= {NAME: (RawColours(grid), spec), WITH_PLACE: (RawColours(grid, place=True), spec)}
     values: dict[tuple[str, str, int | None], list[NDArray[np.int64]]] = {}
     shown: list[Shown] = []
     jobs = [[(p, k, d) for p in protocols for d, draw in enumerate(own) for k in draw if k or not d] for own in draws]
@@ -122,7 +112,7 @@ def measure_masks(
                     values.setdefault((name, protocol, k), []).append(found)
                 if not shown:
                     best = max(jobs[fold], key=lambda job: (job[0] == "linear", job[1] or np.inf, -job[2]))
-                    shown = _show(spec, parts, test[: len(first)], first, readers.fit(best))
+                    shown = _show(spec, parts, first, readers.fit(best))
                 advance(len(jobs[fold]))
     scores = tuple(_score(key, found, parts.classes) for key, found in values.items())
     about = _about(run, parts, splits, draws, sampling, protocols)
@@ -142,23 +132,6 @@ class _Patches(nn.Module):
         return patch_features(self.encoder, x)
 
 
-class Colours(nn.Module):
-    """(B, C, H, W) -> (B, 2 C, h, w): mean and std of each channel in each patch; with `place` also its y and x."""
-
-    def __init__(self, grid: Sequence[int], place: bool = False) -> None:
-        super().__init__()
-        self.grid, self.place = (grid[0], grid[1]), place
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return features."""
-        mean, square = (F.adaptive_avg_pool2d(part, self.grid) for part in (x, x.square()))
-        found = [mean, (square - mean.square()).clamp_min(0).sqrt()]
-        if self.place:
-            y, x = torch.meshgrid(*(torch.linspace(-1, 1, side, device=x.device) for side in self.grid), indexing="ij")
-            found.append(torch.stack([y, x]).expand(len(mean), -1, -1, -1))
-        return torch.cat(found, 1)
-
-
 def patch_labels(mask: NDArray[np.int16], grid: Sequence[int], classes: int) -> NDArray[np.int64]:
     """Return the class (h · w,) that most of the labelled pixels of each patch have, -1 where none has a label."""
     lines = [(np.arange(side) * parts) // side for side, parts in zip(mask.shape, grid, strict=True)]
@@ -167,51 +140,6 @@ def patch_labels(mask: NDArray[np.int16], grid: Sequence[int], classes: int) -> 
     places = cell[seen] * classes + mask[seen]
     counts = np.bincount(places, minlength=int(np.prod(grid)) * classes).reshape(-1, classes)
     return np.where(counts.any(1), counts.argmax(1), -1)
-
-
-def _linear(x: NDArray[np.float32], y: NDArray[np.int64], classes: int, penalty: float) -> Reader:
-    probe = fit_probe(x, y, classes, penalties=[penalty])
-    return lambda patches: softmax(probe.scores(patches), 1)
-
-
-def _knn(x: NDArray[np.float32], y: NDArray[np.int64], classes: int, k: float) -> Reader:
-    return fit_knn(x, y, classes, [int(k)]).votes
-
-
-class _Kind(NamedTuple):
-    """A kind of reader: how it is fitted, and the values of its one choice; the first where nothing can be held out."""
-
-    fit: Callable[[NDArray[np.float32], NDArray[np.int64], int, float], Reader]
-    values: tuple[float, ...]
-
-
-READERS = {"linear": _Kind(_linear, (0.1, 1.0, 0.01, 0.001)), "knn": _Kind(_knn, (1, 3, 10, 30))}
-
-
-def fit_reader(
-    protocol: str, x: NDArray[np.float32], y: NDArray[np.int64], images: NDArray[np.int64], classes: int
-) -> tuple[Reader, float]:
-    """Return a reader of patches (m, d) of classes (m,), and the value that was chosen for it.
-
-    It is the one with the best mIoU of patches whose images (m,), a third of them at a time, are held out. Neighbouring
-    patches of one image are alike: they would choose too little regularization. Cross-entropy, of which most is that of
-    the background, would choose too much.
-    """
-    kind, folds = READERS[protocol], images % FOLDS
-
-    def fit(rows: NDArray[np.bool_], value: float) -> Reader:
-        if len(present := np.unique(y[rows])) > 1:
-            return kind.fit(x[rows], y[rows], classes, value)
-        return lambda patches: np.tile(np.eye(classes, dtype=np.float32)[present[0]], (len(patches), 1))
-
-    chosen, best = kind.values[0], -1.0
-    for value in kind.values if folds.any() and len(np.unique(y)) > 1 else ():
-        guess = np.zeros_like(y)
-        for fold in np.unique(folds):
-            guess[folds == fold] = fit(folds != fold, value)(x[folds == fold]).argmax(1)
-        if (found := mean_iou(y, guess)) > best:
-            chosen, best = value, found
-    return fit(np.ones(len(y), bool), chosen), chosen
 
 
 def _batches(
@@ -277,15 +205,15 @@ def _measure(
     readers: _Readers,
     jobs: Sequence[Job],
     device: torch.device,
-) -> tuple[list[NDArray[np.int64]], NDArray[np.float32]]:
-    """Return the confusion (classes, classes) of each reader on some images, and the features of the first of them.
+) -> tuple[list[NDArray[np.int64]], dict[int, NDArray[np.float32]]]:
+    """Return the confusion (classes, classes) of each reader on some images, and the features of the first, by number.
 
     As many images are read at a time as fit into memory.
     """
     classes = len(parts.classes)
     counts = [np.zeros((classes, classes), np.int64) for _ in jobs]
     held: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
-    first: list[NDArray[np.float32]] = []
+    first: dict[int, NDArray[np.float32]] = {}
 
     def read(job: Job) -> NDArray[np.int64]:
         reader, found = readers.fit(job), np.zeros((classes, classes), np.int64)
@@ -302,13 +230,13 @@ def _measure(
             total += found
         held.clear()
 
-    for batch in _batches(module, spec, parts, rows, device):
-        held.append(batch)
-        first += [*batch[1][: SHOWN - len(first)]]
+    for numbers, maps in _batches(module, spec, parts, rows, device):
+        held.append((numbers, maps))
+        first |= dict(zip(numbers[: SHOWN - len(first)].tolist(), maps, strict=False))
         if sum(x.size for _, x in held) > HELD:
             read_held()
     read_held()
-    return counts, np.array(first)
+    return counts, first
 
 
 def enlarge(probabilities: NDArray[np.float32], sides: Sequence[int]) -> NDArray[np.int64]:
@@ -331,12 +259,11 @@ def _score(key: tuple[str, str, int | None], found: Sequence[NDArray[np.int64]],
     return Score(*key, mean, half, values, also)
 
 
-def _show(
-    spec: ImageSpec, parts: MaskParts, rows: NDArray[np.int64], maps: NDArray[np.float32], read: Reader
-) -> list[Shown]:
-    colours, found, views = pca_colours(maps), list[Shown](), whole(spec)
+def _show(spec: ImageSpec, parts: MaskParts, maps: Mapping[int, NDArray[np.float32]], read: Reader) -> list[Shown]:
+    """Return images to measure on, by their patch features (D, h, w)."""
+    colours, found, views = pca_colours(np.array([*maps.values()])), list[Shown](), whole(spec)
     first = sum(len(images) for images in parts.images[:-1])
-    for row, one, features in zip(rows.tolist(), maps, colours, strict=True):
+    for (row, one), features in zip(maps.items(), colours, strict=True):
         x = views.finish(views.fetch(parts.images[-1], np.array([row - first]), 0, 0).batch)["x"][0]
         image = spec.draw(x)
         guess = read(one.reshape(len(one), -1).T).reshape(*one.shape[1:], -1)
@@ -383,5 +310,5 @@ def _about(
         "labels": {"all" if k is None else str(k): len(rows) for k, rows in draws[0][0].items()},
         "chance": {"value": float(chance[present].mean()), "words": target.guess},
         "warnings": [*parts.notes, *warnings],
-        "protocols": {name: words for name, words in ABOUT.items() if name in protocols or name not in READERS},
+        "protocols": {name: READ_BY[name] for name in protocols} | ABOUT,
     }  # fmt: skip

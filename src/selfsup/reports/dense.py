@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from selfsup.evaluation.false_colours import pca_colours
 from selfsup.evaluation.mask_probes import SHOWN, Shown
-from selfsup.evaluation.patch_colours import pca_colours
 from selfsup.evaluation.result import Evaluation
 from selfsup.nn.image.dense import has_patch_features, patch_features
 from selfsup.reports.page import Section, captioned, embedded, join, tag
