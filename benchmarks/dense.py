@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 import selfsup
 from few_labels import cell, number
+from methods import grid, rows
 from selfsup.evaluation import mask_parts
 from selfsup.tasks import find_task
 
@@ -68,10 +68,6 @@ def main() -> None:
                     words = [sys.executable, *sys.argv, "--one", name, str(seed), steps]
                     subprocess.run(words, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"})
         table(rows(args.out))
-
-
-def rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def measure(args: argparse.Namespace, name: str, seed: int, steps: int) -> dict[str, Any]:
@@ -130,11 +126,6 @@ def table(found: list[dict[str, Any]]) -> None:
 def line(name: str, mine: list[dict[str, Any]], representation: str, shots: list[str], rest: list[str]) -> None:
     cells = [cell(grid(mine, representation, reader, k)) for reader in READERS for k in shots]
     print("| " + " | ".join([name, mine[0]["encoder"], *cells, *rest]) + " |")
-
-
-def grid(mine: list[dict[str, Any]], name: str, reader: str, shots: str) -> NDArray[np.float64]:
-    """Return the scores (seeds, draws)."""
-    return np.array([row["scores"][f"{name}, {reader}"][shots] for row in mine])
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from selfsup.encoders.image.convnet import ConvNet
 from selfsup.errors import UserError
 from selfsup.evaluation import frame_parts, mask_probes
 from selfsup.evaluation.false_colours import class_colours, pca_colours
+from selfsup.evaluation.frozen import FrozenEncoder
 from selfsup.evaluation.mask_parts import MaskParts, make_mask_parts
 from selfsup.evaluation.mask_probes import enlarge, patch_labels
 from selfsup.evaluation.mask_readers import fit_reader
@@ -240,7 +241,9 @@ def test_readers_are_chosen_by_images_that_were_held_out() -> None:
     assert always(x[:5]).tolist() == [[0, 0, 1]] * 5, "a draw of one class"
 
 
-def test_what_colours_tell_is_read_off_colours(run: selfsup.Run, tmp_path: Path) -> None:
+def test_what_colours_tell_is_read_off_colours(
+    run: selfsup.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     x, masks = squares(40)
     result = selfsup.evaluate(run, data=x, labels=masks, target="masks", shots="1,8", draws=2, quiet=True)
     rows = {(score.representation, score.protocol) for score in result.scores}
@@ -259,10 +262,14 @@ def test_what_colours_tell_is_read_off_colours(run: selfsup.Run, tmp_path: Path)
     assert str(Evaluation.load(run.folder / "evaluation.json")) == text
     sheet = Image.open(run.folder / "masks.png")
     assert sheet.width == 8 + 4 * 136
+    larger = ImageSpec.of(24, 3)
+    other = FrozenEncoder("other", build_encoder("convnet", larger).eval(), larger)
+    monkeypatch.setattr("selfsup.evaluation.reference.load_reference", lambda name: other)
     again = selfsup.evaluate(
         run, data=x, labels=masks, target="masks", shots=[8], draws=2, protocol="knn", quiet=True,
-        sheet=tmp_path / "sheet.png",
+        sheet=tmp_path / "sheet.png", reference="other",
     )  # fmt: skip
+    assert again.score("other", "knn", 8).mean > 0.3, "of another size, in patches of its own"
     assert again.score("raw colours", "knn", 8) == result.score("raw colours", "knn", 8), "the same draws"
     assert (tmp_path / "sheet.png").exists()
     result.plot()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import NamedTuple
 
 import numpy as np
@@ -83,9 +82,8 @@ class Cutouts(Images):
 
     def take(self, indices: NDArray[np.int64]) -> Cutouts:
         """Return some of the images."""
-        taken = copy.copy(self)
-        taken.numbers, taken.labels = self.numbers[indices], self.labels and self.labels.take(indices)
-        taken.masks = self.masks and self.masks.take(indices)
+        taken = self._some(indices)
+        taken.numbers = self.numbers[indices]
         return taken
 
     def fingerprint(self) -> str:

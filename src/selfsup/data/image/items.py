@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Mapping
 from typing import Any
@@ -84,9 +83,8 @@ class Items(Images):
 
     def take(self, indices: NDArray[np.int64]) -> Items:
         """Return some of the images."""
-        taken = copy.copy(self)
-        taken.rows, taken.labels = self.rows[indices], self.labels and self.labels.take(indices)
-        taken.masks = self.masks and self.masks.take(indices)
+        taken = self._some(indices)
+        taken.rows = self.rows[indices]
         return taken
 
     def fingerprint(self) -> str:

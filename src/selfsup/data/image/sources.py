@@ -72,6 +72,13 @@ class Images:
             raise Broken(f"{pixels.dtype} values in a data set of others; --range MIN:MAX reads all alike")
         return scaled(pixels, self.bounds())
 
+    def _some(self, indices: NDArray[np.int64]) -> Self:
+        """Return a copy with the labels and masks of some of the images, for `take`."""
+        taken = copy.copy(self)
+        taken.labels = self.labels and self.labels.take(indices)
+        taken.masks = self.masks and self.masks.take(indices)
+        return taken
+
     def bounds(self) -> Range | None:
         """Return the range, measured if it has not been given."""
         if self.range == AUTO and self._measured == AUTO:
@@ -229,9 +236,8 @@ class Arrays(Images):
 
     def take(self, indices: NDArray[np.int64]) -> Arrays:
         """Return some of the images."""
-        taken = copy.copy(self)
-        taken.x, taken.labels = self.x[indices], self.labels and self.labels.take(indices)
-        taken.masks = self.masks and self.masks.take(indices)
+        taken = self._some(indices)
+        taken.x = self.x[indices]
         return taken
 
     def fingerprint(self) -> str:
@@ -441,10 +447,8 @@ class Files(Images):
 
     def take(self, indices: NDArray[np.int64]) -> Files:
         """Return some of the files."""
-        taken = copy.copy(self)
+        taken = self._some(indices)
         taken.paths = self.paths.take(pa.array(indices))
-        taken.labels = self.labels and self.labels.take(indices)
-        taken.masks = self.masks and self.masks.take(indices)
         taken.pages = None if self.pages is None else self.pages[indices]
         return taken
 
