@@ -190,15 +190,14 @@ def evaluate(
         sampling = Sampling(read_shots(shots, wanted, states.labels_to_draw()), draws, seed)
         result = measure_states(run, encoders, states, sampling, device=fabric.device, quiet=quiet)
     elif masks:
-        path = run.folder / SHEET if sheet is None else user_path(sheet)
-        check_new_file(path)
+        if sheet is not None:
+            check_new_file(user_path(sheet))
         images = _masked(data, given[0]), None if test is None else _masked(test, given[1])
         labelled = make_mask_parts(*images, encoder, run.spec, seed)
         sampling = Sampling(read_shots(shots, wanted, labelled.labels_to_draw()), draws, seed)
         result, shown = measure_masks(
             run, encoders, labelled, sampling, protocols=protocols, device=fabric.device, quiet=quiet
         )  # fmt: skip
-        save_masks(shown, path)
     else:
         parts = make_parts(open_data(data, given[0]), None if test is None else open_data(test, given[1]), wanted, seed)
         sampling = Sampling(read_shots(shots, wanted, parts.labels_to_draw()), draws, seed)
@@ -212,6 +211,8 @@ def evaluate(
             fabric=fabric, quiet=quiet,
         )  # fmt: skip
     try:
+        if masks:
+            save_masks(shown, run.folder / SHEET if sheet is None else user_path(sheet))
         result.save(run.folder / "evaluation.json")
     except RunFailed as error:  # a run folder that may only be read: the numbers are worth more than the note
         say(str(error))
