@@ -19,28 +19,37 @@ from selfsup.encoders import build_encoder
 from selfsup.encoders.image.backbone import Backbone
 from selfsup.encoders.image.timm_model import TimmModel
 from selfsup.errors import UserError
+from selfsup.exporters.maps import maps_program
 from selfsup.nn.image.dense import patch_features
 from selfsup.spec import ImageSpec
 
 
-@pytest.mark.parametrize(("name", "step", "format"), [("vit-mini", 4, "onnx"), ("test_resnet", 8, "torch")])
-def test_maps_of_any_number_and_size_equal_eager(name: str, step: int, format: str, tmp_path: Path) -> None:
+def test_maps_of_any_number_and_size_equal_eager(tmp_path: Path) -> None:
     run = selfsup.pretrain(
-        "digits", encoder=name, steps=1, batch_size=4, size=32, out=tmp_path / "run", quiet=True, workers=0
+        "digits", encoder="vit-mini", steps=1, batch_size=4, size=32, out=tmp_path / "run", quiet=True, workers=0
     )
-    made = selfsup.export(run, format=format, output="maps", out=tmp_path / "e")
-    encoder = run.load()
-    assert f"images (B, 1, H, W), H and W multiples of {step}, -> patch features (B, D, h, w)" in made.how
-    if format == "onnx":
-        session = onnxruntime.InferenceSession(made.path)
-        assert json.loads(session.get_modelmeta().custom_metadata_map["selfsup"])["output"] == "maps"
+    made = selfsup.export(run, format="onnx", output="maps", out=tmp_path / "e.onnx")
+    session, encoder = onnxruntime.InferenceSession(made.path), run.load()
+    assert "images (B, 1, H, W), H and W multiples of 4, -> patch features (B, D, h, w)" in made.how
+    assert json.loads(session.get_modelmeta().custom_metadata_map["selfsup"])["output"] == "maps"
     for count, sides in ((1, (32, 32)), (3, (24, 64))):
         x = torch.randn(count, 1, *sides, generator=torch.Generator().manual_seed(0))
-        if format == "onnx":
-            found = torch.from_numpy(session.run(None, {"x": x.numpy()})[0])
-        else:
-            found = torch.export.load(made.path).module()(x)
+        found = torch.from_numpy(session.run(None, {"x": x.numpy()})[0])
         torch.testing.assert_close(found, patch_features(encoder, x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "size", "step"), [("convnet", 32, 4), ("test_resnet", 32, 8), ("nature-cnn", 64, 16)])
+def test_sides_are_multiples_of_what_a_place_stands_for(name: str, size: int, step: int) -> None:
+    spec = ImageSpec.of(size, 3)
+    program, x, dims, words = maps_program(build_encoder(name, spec).eval(), spec, name)
+    assert f"multiples of {step}," in words
+    assert set(dims) == {0, 2, 3}
+    assert x.shape[2] != x.shape[3]
+    assert all(side % step == 0 for side in x.shape[2:])
+    if name == "convnet":
+        exported = torch.export.export(program, (x,), dynamic_shapes=(dims,)).module()
+        x = torch.randn(3, 3, 24, 40, generator=torch.Generator().manual_seed(0))
+        torch.testing.assert_close(exported(x), program(x))
 
 
 def test_what_has_no_maps_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
