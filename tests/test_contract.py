@@ -326,11 +326,14 @@ def test_chance_of_rotation_is_ln_4(source: Source) -> None:
     assert task.loss(first_batch(task, source)).chance == pytest.approx(math.log(4))
 
 
+PROPOSERS = ("adapt.py", "demo.py", "pretrain.py", "sklearn.py", "start.py")
+
+
 def test_no_task_is_named_outside_of_its_file(request: pytest.FixtureRequest) -> None:
     """The loop, the views and the evaluation know no method (what the command line proposes may)."""
     home = request.config.rootpath / "src" / "selfsup"
     for path in home.rglob("*.py"):
-        if path.is_relative_to(home / "tasks") or path.name in ("demo.py", "pretrain.py", "sklearn.py", "start.py"):
+        if path.is_relative_to(home / "tasks") or path.name in PROPOSERS:
             continue
         if path.name == "wave_transformer.py":  # wav2vec2 and hubert are models of transformers too
             continue

@@ -120,7 +120,7 @@ def test_one_process_does_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("selfsup.nn.norm.sum_over_ranks", lambda _: pytest.fail("waits for the others"))
     synchronised(built.task.encoder, torch.device("cpu"))
     assert any(isinstance(one, BatchNormMaps) for one in built.task.encoder.modules())
-    kept = pretraining._recalibrated(built, built.task.encoder.state_dict(), built.source)
+    kept = pretraining.read_out(built, built.task.encoder.state_dict(), built.source)
     alone = build_encoder("convnet", built.asked.spec)
     alone.load_state_dict(built.task.encoder.state_dict())
     recalibrate(alone, images(), built.asked.spec, seed=0, device="cpu")

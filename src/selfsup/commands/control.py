@@ -131,11 +131,9 @@ def control(
         batch_size: Transitions of an update.
         seed: Seed of everything, at least 0.
         seeds: Runs, of this seed and of those that follow, each in a folder of its own.
-        quiet: No progress bar.
+        quiet: Hide progress.
         options: Those of the task, see `selfsup tasks NAME`; size, pixels a side of what is seen, 48 by default; of
             rewards also stack, the frames that are seen at once, 3 by default.
-        quiet: Hide progress.
-        options: Those of the task, see `selfsup tasks NAME`, and size: pixels a side of what is seen, 48 by default.
 
     Raises:
         UserError: For a task that is not for episodes, and for an environment that is unknown, not installed, renders

@@ -79,7 +79,8 @@ class TargetViews:
         """Return the batch with the rows of the samples that were read."""
         fetched = self.plain.fetch(source, indices, seed, epoch)
         read = fetched.batch["index"].numpy()
-        rows = {path.stem: torch.from_numpy(np.load(path, "r")[read]) for path in Path(self.folder).glob("*.npy")}
+        files = Path(self.folder).glob("*.npy")
+        rows = {path.stem: torch.from_numpy(np.load(path, "r", allow_pickle=False)[read]) for path in files}
         return Fetched({**fetched.batch, **rows}, fetched.skipped)
 
     def finish(self, batch: Batch) -> Batch:
