@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import sparse
 from torch import nn
 
 from selfsup.base.notes import say
@@ -22,7 +23,7 @@ from selfsup.evaluation.probe import fit_probe, stratified_folds
 from selfsup.evaluation.propagate import build_graph, spread_labels
 from selfsup.nn.lora import merged_state
 from selfsup.pretraining import Built, read_out, run
-from selfsup.run import Run
+from selfsup.run import START, Run
 from selfsup.source import Source
 from selfsup.train.checkpoint import load_tensors, save_tensors
 
@@ -31,6 +32,7 @@ SAMPLES = 5000  # that are looked at, at most, the labelled ones among them
 REPEATS, FOLDS = 4, 5  # of cross-validation on the labels
 PENALTY = 0.1  # of the linear probe: both encoders are read alike, and nothing is chosen
 CLUSTERS, MEMBERS = 50, 20  # of the frozen features: at most so many, of so many samples each on average
+BEST = "checkpoint/best.safetensors"  # in the run folder: of the best stage so far
 KEPT = 0.5  # of what the frozen features tell about their own clusters must be left
 
 
@@ -153,7 +155,7 @@ def adapt(
         return _told(run(built, folder, budget, given, **more), told)
     trained = run(built, folder, budget, given, until=1, **more)  # checks all that can be wrong
     guard = Guard(built, folder, quiet)
-    found = [Stage(**one) for one in told.get("stages", ())] or [guard.look(None, 0)]
+    found = [Stage(**one) for one in told.get("stages", ())] or [guard.first]
     steps = int(trained.recipe["plan"]["steps"])
     for step in sorted({max(1, round(part * steps)) for part in STAGES}):
         if step <= found[-1].step or found[-1].alarm:
@@ -163,15 +165,14 @@ def adapt(
         weights = merged_state(learned)
         found.append(guard.look(weights, step))
         if _best(found) == step:
-            save_tensors(folder / "checkpoint" / "best.safetensors", guard.weights, {"step": step})
+            save_tensors(folder / BEST, guard.weights, {"step": step})
         write_atomically(notes, json.dumps({"stages": [asdict(one) for one in found]}, indent=2).encode())
         if found[-1].alarm:
             say(f"alarm at step {step:,}: {found[-1].alarm}")
     kept = _best(found)
-    source = folder / ("checkpoint/best.safetensors" if kept else "start.safetensors")
-    tensors = load_tensors(source)[0] if kept else guard.start
-    about = {"encoder": built.asked.encoder, "spec": built.asked.spec.to_json()}
-    save_tensors(folder / "encoder.safetensors", tensors, about | {"step": kept})
+    source = folder / (BEST if kept else START)
+    about = {"encoder": built.asked.encoder, "spec": built.asked.spec.to_json(), "step": kept}
+    save_tensors(folder / "encoder.safetensors", load_tensors(source)[0], about)
     told = {
         "stages": [asdict(one) for one in found], "kept": kept, "labelled": guard.labelled, "ended": True,
     }  # fmt: skip
@@ -192,7 +193,10 @@ def _best(found: list[Stage]) -> int:
 
 
 class Guard:
-    """Looks at encoders of a run: how much of the frozen start's structure is left, and what few labels say."""
+    """Looks at encoders of a run: how much of the frozen start's structure is left, and what few labels say.
+
+    `first` is what is found of the start; `weights` are those of the encoder that was looked at last.
+    """
 
     def __init__(self, built: Built, folder: Path, quiet: bool) -> None:
         from sklearn.cluster import KMeans
@@ -204,11 +208,10 @@ class Guard:
         labelled = rng.permutation(np.flatnonzero(ids >= 0))[: SAMPLES // 2]
         others = rng.permutation(np.setdiff1d(np.arange(len(source)), labelled))[: SAMPLES - len(labelled)]
         self.source = source.take(np.concatenate([labelled, others]))
-        self.start = load_tensors(folder / "start.safetensors")[0]
-        self.weights = self.start
-        first = Run(folder, built.asked.module).load_start()
-        assert first is not None
-        x = self._features(first)
+        self.weights: dict[str, torch.Tensor] = {}
+        start = Run(folder, built.asked.module).load_start()
+        assert start is not None
+        x = self._features(start)
         groups = max(2, min(CLUSTERS, len(x) // MEMBERS))
         z = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
         self.clusters = KMeans(groups, n_init=3, random_state=built.seed).fit_predict(z)
@@ -219,20 +222,20 @@ class Guard:
         if len(np.unique(self.y)) < 2:
             self.rows = self.rows[:0]
         self.labelled = len(self.rows)
-        self.structure, self.right = self._structure(x), self._right(x)
+        graph = build_graph(x)
+        self.structure, self.right = self._structure(graph), self._right(x, graph)
+        known = (float(self.right.mean()), 0.0, 0.0) if self.labelled else (None, None, None)
+        self.first = Stage(0, self.structure, *known)
 
-    def look(self, weights: dict[str, torch.Tensor] | None, step: int) -> Stage:
-        """Return what is found with these weights of the representation; None for the frozen start."""
-        if weights is None:
-            accuracy = float(self.right.mean()) if self.labelled else None
-            nothing = 0.0 if self.labelled else None
-            return Stage(step, self.structure, accuracy, nothing, nothing)
+    def look(self, weights: dict[str, torch.Tensor], step: int) -> Stage:
+        """Return what is found with these weights of the representation."""
         encoder = read_out(self.built, weights, self.built.source)
         self.weights = encoder.state_dict()
         x = self._features(encoder)
         if not np.isfinite(x).all():
             return Stage(step, 0.0, alarm="Its features are not finite.")
-        structure, alarm = self._structure(x), ""
+        graph, alarm = build_graph(x), ""
+        structure = self._structure(graph)
         if structure < self.chance + KEPT * (self.structure - self.chance):
             alarm = (
                 f"The encoder lost what the frozen one knew: neighbours told {self.structure:.0%} of its clusters at "
@@ -241,7 +244,7 @@ class Guard:
             )
         if not self.labelled:
             return Stage(step, structure, alarm=alarm)
-        right = self._right(x)
+        right = self._right(x, graph)
         gain = right - self.right
         half = 1.96 * float(gain.std(ddof=1)) / len(gain) ** 0.5
         if float(gain.mean()) + half < 0:
@@ -259,17 +262,16 @@ class Guard:
             return full
         return x
 
-    def _structure(self, x: NDArray[np.float32]) -> float:
+    def _structure(self, graph: sparse.csr_array) -> float:
         """Return how many samples' cluster is the most common one, by weight, among their neighbours."""
-        graph = build_graph(x)
         votes = graph @ np.eye(int(self.clusters.max()) + 1, dtype=np.float32)[self.clusters]
         return float((votes.argmax(1) == self.clusters).mean())
 
-    def _right(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
+    def _right(self, x: NDArray[np.float32], graph: sparse.csr_array) -> NDArray[np.float64]:
         """Return how often each labelled sample is predicted while it is held out: by spreading, by a linear probe."""
         if not self.labelled:
             return np.zeros(0)
-        classes, graph = int(self.y.max()) + 1, build_graph(x)
+        classes = int(self.y.max()) + 1
         right = np.zeros(self.labelled)
         for repeat in range(REPEATS):
             fold = stratified_folds(self.y, FOLDS, repeat)

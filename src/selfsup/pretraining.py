@@ -25,7 +25,8 @@ from selfsup.data import make_spec, spec_options, split_options
 from selfsup.data.image import Files
 from selfsup.data.image.cache import Decoded
 from selfsup.encoders import build_encoder, spec_of_weights
-from selfsup.encoders.own import own_encoder, weights_digest
+from selfsup.encoders.own import own_encoder
+from selfsup.encoders.weights import weights_digest
 from selfsup.errors import UserError
 from selfsup.nn.ema import Momentum, first_momentum
 from selfsup.nn.lora import add_lora, merged_state
@@ -156,10 +157,7 @@ def build(
         raise UserError(f"a batch of {batch_size} cannot be divided among {fabric.world_size} processes")
     with own_turn():
         torch.manual_seed(seed)
-        if asked.module is not None:
-            encoder = own_encoder(asked.module, asked.spec)
-        else:
-            encoder = build_encoder(asked.encoder, asked.spec, asked.pretrained, _keeps_stem(asked), asked.weights)
+        encoder = _encoder(asked, _keeps_stem(asked), pretrained=asked.pretrained, weights=asked.weights)
         if asked.init is not None:
             load_weights(encoder, asked.init.load().state_dict(), asked.init.folder)
         if asked.lora:
@@ -305,6 +303,13 @@ def _as_weights(encoder: str, spec: Spec) -> Any:
     return found
 
 
+def _encoder(asked: Resolved, keep_stem: bool, **weights: Any) -> Any:
+    """Return the encoder, untrained unless `weights` say otherwise; a module of the user's own as it was given."""
+    if asked.module is not None:
+        return own_encoder(asked.module, asked.spec)
+    return build_encoder(asked.encoder, asked.spec, keep_stem=keep_stem, **weights)
+
+
 def _keeps_stem(asked: Resolved) -> bool:
     return asked.weights is not None or (asked.init is not None and asked.init.keeps_stem)
 
@@ -353,10 +358,7 @@ def read_out(built: Built, weights: Mapping[str, Tensor], source: Source) -> nn.
     """
     asked = built.asked
     with own_turn():
-        if asked.module is not None:
-            encoder = own_encoder(asked.module, asked.spec)
-        else:
-            encoder = build_encoder(asked.encoder, asked.spec, keep_stem=asked.pretrained or _keeps_stem(asked))
+        encoder = _encoder(asked, asked.pretrained or _keeps_stem(asked))
         trained: Any = asked.task(encoder, **asked.hyperparameters).representation()
     load_weights(trained, weights, "the trained encoder")
     recalibrate(trained, source, asked.spec, seed=built.seed, device=built.fabric.device)

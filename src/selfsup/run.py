@@ -7,13 +7,14 @@ import importlib
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 from selfsup import __version__
+from selfsup.base.nested import flat
 from selfsup.base.paths import user_path
 from selfsup.base.printing import Printable
 from selfsup.errors import UserError
@@ -130,14 +131,19 @@ class Run(Printable):
 
     def _own_encoder(self) -> Any:
         from selfsup.encoders.own import own_encoder
-        from selfsup.train.checkpoint import load_tensors, load_weights
 
         if self.module is None:
             raise UserError(
                 f"the encoder of {self.folder} is a module of your own ({self.recipe['encoder']['module']}), which "
                 f"only you can give: in Python selfsup.Run({str(self.folder)!r}, encoder=module) in place of the folder"
             )
-        encoder, path = own_encoder(self.module, self.spec), self.folder / START
+        return self._begun(own_encoder(self.module, self.spec))
+
+    def _begun(self, encoder: Any) -> Any:
+        """Return an encoder with the weights that it began with."""
+        from selfsup.train.checkpoint import load_tensors, load_weights
+
+        path = self.folder / START
         load_weights(encoder, load_tensors(path)[0], path)
         return encoder
 
@@ -189,14 +195,11 @@ class Run(Printable):
 
     def load_start(self) -> nn.Module | None:
         """Return the encoder with the weights that it began with, if those were trained before; else None."""
-        from selfsup.train.checkpoint import load_tensors, load_weights
-
-        path = self.folder / START
-        if not path.exists():
+        if not (self.folder / START).exists():
             return None
-        encoder = self.fresh_encoder()
-        load_weights(encoder, load_tensors(path)[0], path)
-        return encoder.eval()
+        encoder = self.fresh_encoder()  # of the user's own it has these weights already
+        begun: nn.Module = encoder if self.own else self._begun(encoder)
+        return begun.eval()
 
     def load_task(self, task: type[Task] | None = None) -> tuple[Task, int]:
         """Return the whole task as of the last checkpoint, in evaluation mode, on the CPU; and the step.
@@ -304,17 +307,9 @@ def versions() -> dict[str, str]:
 
 def differences(here: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
     """Return one line for each entry in which two recipes differ, apart from versions and the command."""
-    old, new = dict(_flat(here)), dict(_flat(asked))
+    old, new = dict(flat(here)), dict(flat(asked))
     keys = [key for key in {**old, **new} if not key.startswith(FREE)]
     return [f"{key}: {old.get(key)!r} here, {new.get(key)!r} requested" for key in keys if old.get(key) != new.get(key)]
-
-
-def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _flat(inner, f"{prefix}.{key}" if prefix else str(key))
-    else:
-        yield prefix, list(value) if isinstance(value, tuple) else value
 
 
 def digest_of(path: Path) -> str:

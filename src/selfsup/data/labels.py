@@ -9,7 +9,6 @@ whatever they are, but for blanks around them. A list is several labels, a|b|c, 
 from __future__ import annotations
 
 import copy
-import hashlib
 import os
 import unicodedata
 from collections import Counter
@@ -106,10 +105,7 @@ def noted_labels(labels: Any, read: Labels | None = None) -> str | None:
     """Return labels as a recipe notes them: those that were given as Python values by a hash of what was `read`."""
     if labels is None or isinstance(labels, str | os.PathLike):
         return None if labels is None else os.fspath(labels)
-    if read is None:
-        return None
-    told = hashlib.blake2b(repr(read.classes).encode() + np.ascontiguousarray(read.ids).tobytes(), digest_size=8)
-    return f"given in Python, {told.hexdigest()}"
+    return None if read is None else f"given in Python, {read.digest().hex()}"
 
 
 def read_labels(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from typing import Any
 
 import torch
@@ -46,12 +45,3 @@ def own_encoder(module: nn.Module, spec: Spec) -> Any:
             )
         setattr(own, attribute, value)
     return own
-
-
-def weights_digest(module: nn.Module) -> str:
-    """Return a hash of the names and values of a module's weights."""
-    found = hashlib.blake2b(digest_size=8)
-    for name, tensor in module.state_dict().items():
-        found.update(name.encode())
-        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import warnings
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from selfsup.errors import UserError
 
@@ -53,6 +54,15 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if sum(key.startswith(prefix) for key in named) > len(named) / 2:
             named = {key.removeprefix(prefix): value for key, value in named.items() if key.startswith(prefix)}
     return named
+
+
+def weights_digest(module: nn.Module) -> str:
+    """Return a hash of the names and values of a module's weights."""
+    found = hashlib.blake2b(digest_size=8)
+    for name, tensor in module.state_dict().items():
+        found.update(name.encode())
+        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 def _is_part(found: Mapping[Any, Any], key: str) -> bool:

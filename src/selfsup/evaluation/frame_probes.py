@@ -20,10 +20,9 @@ from selfsup.evaluation.few_labels import Values, make_score, read_features
 from selfsup.evaluation.frame_parts import FrameParts
 from selfsup.evaluation.frozen import FrozenEncoder, has
 from selfsup.evaluation.measuring import Sampling
-from selfsup.evaluation.problems import about_classes, about_copies
+from selfsup.evaluation.problems import about_classes, about_copies, about_steps
 from selfsup.evaluation.result import Evaluation
 from selfsup.evaluation.targets import TARGETS, Draws
-from selfsup.evaluation.verdict import FEW_STEPS
 from selfsup.run import Run
 from selfsup.train.recalibrate import recalibrate
 from selfsup.views import window_views
@@ -154,8 +153,8 @@ def _about(run: Run, parts: FrameParts, draws: Draws, sampling: Sampling, unread
         warnings.append(f"of {drawn_of:,} labelled frames, {len(parts.sample):,} drawn ones are used")
     if unreadable:
         warnings.append(f"{unreadable:,} frames could not be read and are left out")
-    if (steps := int(run.recipe["plan"]["steps"])) < FEW_STEPS:
-        warnings.append(f"the run made only {steps} steps: an encoder learns next to nothing in fewer than {FEW_STEPS}")
+    steps = int(run.recipe["plan"]["steps"])
+    warnings += about_steps(steps)
     level = target.chance(truth)
     return {
         "run": str(run.folder), "task": run.task, "encoder": run.encoder_name, "steps": steps,

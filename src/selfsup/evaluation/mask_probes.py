@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 from selfsup.base.processes import side_by_side
 from selfsup.base.progress import counting
@@ -30,12 +30,11 @@ from selfsup.evaluation.mask_readers import ABOUT as READ_BY
 from selfsup.evaluation.mask_readers import Reader, fit_reader
 from selfsup.evaluation.measuring import Sampling
 from selfsup.evaluation.metrics import confusion, iou
-from selfsup.evaluation.problems import about_copies
+from selfsup.evaluation.problems import about_copies, about_steps
 from selfsup.evaluation.result import Evaluation
 from selfsup.evaluation.score import Score
 from selfsup.evaluation.targets import TARGETS
-from selfsup.evaluation.verdict import FEW_STEPS
-from selfsup.nn.image.dense import has_patch_features, patch_features, patch_shape
+from selfsup.nn.image.dense import PatchFeatures, has_patch_features, patch_shape
 from selfsup.run import Run
 from selfsup.source import Source
 from selfsup.spec import ImageSpec
@@ -95,7 +94,7 @@ def measure_masks(
         if one.untrained:
             recalibrate(one.encoder, parts.images[0], one.spec, seed=seed, device=device)
     modules: dict[str, tuple[nn.Module, ImageSpec]] = {
-        one.name: (_Patches(one.encoder), one.spec) for one in encoders if has_patch_features(one.encoder)
+        one.name: (PatchFeatures(one.encoder), one.spec) for one in encoders if has_patch_features(one.encoder)
     }
     grid = patch_shape(encoders[0].encoder)[1:]
     modules |= {NAME: (RawColours(grid), spec), WITH_PLACE: (RawColours(grid, place=True), spec)}
@@ -119,17 +118,6 @@ def measure_masks(
     if left := [one.name for one in encoders if not has_patch_features(one.encoder)]:
         about["warnings"].append(f"left out, as it has no patch features: {', '.join(left)}")
     return Evaluation(about, scores), shown
-
-
-class _Patches(nn.Module):
-    """An encoder by its patch features: (B, C, H, W) -> (B, D, h, w)."""
-
-    def __init__(self, encoder: nn.Module) -> None:
-        super().__init__()
-        self.encoder = encoder
-
-    def forward(self, x: Tensor) -> Tensor:
-        return patch_features(self.encoder, x)
 
 
 def patch_labels(mask: NDArray[np.int16], grid: Sequence[int], classes: int) -> NDArray[np.int64]:
@@ -293,8 +281,8 @@ def _about(
         warnings.append(f"no image to draw from has {', '.join(lost)}, which test images have: always wrong")
     if unseen := [name for number, name in enumerate(classes) if not pixels[number]]:
         warnings.append(f"no test image has {', '.join(unseen)}: nothing is measured about that")
-    if (steps := int(run.recipe["plan"]["steps"])) < FEW_STEPS:
-        warnings.append(f"the run made only {steps} steps: an encoder learns next to nothing in fewer than {FEW_STEPS}")
+    steps = int(run.recipe["plan"]["steps"])
+    warnings += about_steps(steps)
     variables = {
         f"IoU of {classes[n]}": {"metric": "IoU", "classes": 0, "chance": float(chance[n])} for n in present.tolist()
     }

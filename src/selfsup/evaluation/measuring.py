@@ -20,11 +20,10 @@ from selfsup.evaluation.few_labels import TRAINED, Classifier, Values, make_scor
 from selfsup.evaluation.frozen import FrozenEncoder, encode, encode_tokens, has, project
 from selfsup.evaluation.labels_saved import Saved, labels_saved
 from selfsup.evaluation.parts import Parts, labels_of
-from selfsup.evaluation.problems import about_classes, about_copies, overlap
+from selfsup.evaluation.problems import about_classes, about_copies, about_steps, overlap
 from selfsup.evaluation.result import Evaluation
 from selfsup.evaluation.score import Score, count_labels
 from selfsup.evaluation.targets import draw_labels
-from selfsup.evaluation.verdict import FEW_STEPS
 from selfsup.run import Run
 from selfsup.source import Source
 from selfsup.train.recalibrate import recalibrate
@@ -144,8 +143,8 @@ def measure(
     unreadable = len(parts.train) - len(train) + (len(parts.test) - len(test) if parts.folds is None else 0)
     if unreadable:
         warnings.append(f"{unreadable:,} samples could not be read and are left out")
-    if (steps := int(run.recipe["plan"]["steps"])) < FEW_STEPS:
-        warnings.append(f"the run made only {steps} steps: an encoder learns next to nothing in fewer than {FEW_STEPS}")
+    steps = int(run.recipe["plan"]["steps"])
+    warnings += about_steps(steps)
     num_classes, level = len(labels.classes), target.chance(truth)
     about: dict[str, Any] = {
         "run": str(run.folder), "task": run.task, "encoder": run.encoder_name,

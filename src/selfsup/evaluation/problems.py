@@ -12,6 +12,7 @@ from selfsup.data.image.decode import read_bytes
 from selfsup.errors import UserError
 from selfsup.evaluation.draws import short_classes
 from selfsup.evaluation.duplicates import Item, near_copies, same_bytes, same_features
+from selfsup.evaluation.verdict import FEW_STEPS
 from selfsup.source import Broken, Labels, Source
 
 
@@ -27,6 +28,13 @@ def check_classes(train: Labels, test: Labels, name: str) -> None:
             f"no test label is among those of {name} ({other!r} there, {some!r} here): are they file names, or of "
             "another data set?"
         )
+
+
+def about_steps(steps: int) -> list[str]:
+    """Return a line on a run that made too few steps to have learned something."""
+    if steps >= FEW_STEPS:
+        return []
+    return [f"the run made only {steps} steps: an encoder learns next to nothing in fewer than {FEW_STEPS}"]
 
 
 def about_classes(train: Labels, test: Labels, shots: Sequence[int | None]) -> list[str]:

@@ -26,11 +26,11 @@ from selfsup.evaluation.frozen import FrozenEncoder, project
 from selfsup.evaluation.measuring import Sampling
 from selfsup.evaluation.metrics import weighted_f1
 from selfsup.evaluation.probe import fit_probe
+from selfsup.evaluation.problems import about_steps
 from selfsup.evaluation.result import Evaluation
 from selfsup.evaluation.ridge import fit_ridge
 from selfsup.evaluation.state_parts import StateParts
 from selfsup.evaluation.targets import TARGETS
-from selfsup.evaluation.verdict import FEW_STEPS
 from selfsup.run import Run
 from selfsup.spec import TrajectorySpec
 from selfsup.train.recalibrate import recalibrate
@@ -197,8 +197,8 @@ def _about(
         warnings.append(f"of {parts.counts['asked']:,} observations, {used:,} drawn ones are used")
     if dropped:
         warnings.append(f"{dropped:,} observations to measure on look exactly like others to learn from: left out")
-    if (steps := int(run.recipe["plan"]["steps"])) < FEW_STEPS:
-        warnings.append(f"the run made only {steps} steps: an encoder learns next to nothing in fewer than {FEW_STEPS}")
+    steps = int(run.recipe["plan"]["steps"])
+    warnings += about_steps(steps)
     samples = [len(np.unique(some.owners)) for some in parts.moments]
     level = float(np.mean([variables[name]["chance"] for name in headline]))
     return {

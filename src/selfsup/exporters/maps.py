@@ -8,22 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from selfsup.errors import UserError
-from selfsup.nn.image.dense import has_patch_features, patch_features, patch_shape
+from selfsup.nn.image.dense import PatchFeatures, has_patch_features, patch_shape
 from selfsup.spec import ImageSpec, Spec
 
 SMALLEST = 8  # pixels a side
-
-
-class Maps(nn.Module):
-    """An encoder by its patch features: (B, C, H, W) -> (B, D, h, w)."""
-
-    def __init__(self, encoder: nn.Module) -> None:
-        super().__init__()
-        self.encoder = encoder
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return patch features."""
-        return patch_features(self.encoder, x)
 
 
 def maps_program(encoder: Any, spec: Spec, name: str) -> tuple[nn.Module, Tensor, dict[int, Any], str]:
@@ -42,4 +30,4 @@ def maps_program(encoder: Any, spec: Spec, name: str) -> tuple[nn.Module, Tensor
     dims |= {axis: step * torch.export.Dim(side, min=fewest) for axis, side in ((2, "rows"), (3, "columns"))}
     wide = torch.zeros(2, spec.channels, max(spec.size, step * fewest), max(spec.size, step * fewest) + step * fewest)
     words = f"images (B, {spec.channels}, H, W), H and W multiples of {step}, -> patch features (B, D, h, w)"
-    return Maps(encoder).eval(), wide, dims, words
+    return PatchFeatures(encoder).eval(), wide, dims, words

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from selfsup.base.nested import flat
 from selfsup.base.notes import say
 from selfsup.base.writing import Appended, write_atomically
 from selfsup.errors import UserError, need, unknown
@@ -107,7 +108,7 @@ class MLflow:
         else:
             made = self.client.create_run(number, run_name=start.folder.name, tags={"selfsup.id": start.id})
             self.id = made.info.run_id
-            for key, value in _flat(start.recipe).items():
+            for key, value in flat(start.recipe):
                 self.client.log_param(self.id, key, str(value)[:500])
 
     def write(self, step: int, numbers: Numbers) -> None:
@@ -233,10 +234,3 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _floats(numbers: Numbers) -> dict[str, float]:
     return {name: value for name, value in numbers.items() if isinstance(value, float)}
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, inner in value.items():
-        found |= _flat(inner, f"{prefix}{key}.") if isinstance(inner, Mapping) else {f"{prefix}{key}": inner}
-    return found

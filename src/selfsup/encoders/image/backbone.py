@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from timm.models import FeatureInfo
 from torch import Tensor, nn
 
 from selfsup.errors import UserError
+from selfsup.nn.modes import tried_out
 
 
 class Backbone(nn.Module):
@@ -33,10 +33,8 @@ class Backbone(nn.Module):
                 "this encoder has no maps of several stages: use convnet, or a model of timm such as resnet18"
             )
         self.encoder, self.spec = encoder, encoder.spec
-        training, weight = encoder.training, next(encoder.parameters())
-        with torch.no_grad():
-            maps = list(encoder.eval().stages(self.spec.example(1).to(weight)))
-        encoder.train(training)
+        with tried_out(encoder):
+            maps = list(encoder.stages(self.spec.example(1).to(next(encoder.parameters()))))
         chosen = tuple(range(len(maps)) if out_indices is None else out_indices)
         if not chosen or not set(chosen) <= set(range(len(maps))):
             raise UserError(f"out_indices are numbers of stages from 0 to {len(maps) - 1}, not {list(chosen)}")

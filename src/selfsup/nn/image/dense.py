@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from selfsup.errors import UserError
+from selfsup.nn.modes import tried_out
 
 
 def has_patch_features(encoder: Any) -> bool:
@@ -30,11 +31,20 @@ def patch_features(encoder: Any, x: Tensor) -> Tensor:
     return found
 
 
-@torch.no_grad()
+class PatchFeatures(nn.Module):
+    """An encoder by its patch features: (B, C, H, W) -> (B, D, h, w)."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return patch features."""
+        return patch_features(self.encoder, x)
+
+
 def patch_shape(encoder: Any) -> torch.Size:
     """Return the shape (D, h, w) of `patch_features`, without changing the encoder's mode or buffers."""
-    training, weight = encoder.training, next(encoder.parameters())
-    spec = encoder.spec
-    shape = patch_features(encoder.eval(), weight.new_zeros(1, spec.channels, spec.size, spec.size)).shape[1:]
-    encoder.train(training)
-    return shape
+    weight, spec = next(encoder.parameters()), encoder.spec
+    with tried_out(encoder):
+        return patch_features(encoder, weight.new_zeros(1, spec.channels, spec.size, spec.size)).shape[1:]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torchvision.utils import make_grid
 
 from selfsup.errors import UserError
+from selfsup.nn.modes import tried_out
 from selfsup.spec import ImageSpec
 
 LEAST = 8  # pixels: the smallest patch that the smallest encoders take
@@ -112,15 +113,12 @@ def side_for(encoder: Any, side: int) -> int:
     """Return `side` if the encoder takes patches of this size, otherwise the side that it was built for."""
     spec: ImageSpec = encoder.spec
     device = next(iter(encoder.parameters()), torch.empty(0)).device
-    training = encoder.training
     try:
-        with torch.no_grad():
-            encoder.eval()(torch.zeros(1, spec.channels, side, side, device=device))
+        with tried_out(encoder):
+            encoder(torch.zeros(1, spec.channels, side, side, device=device))
         return side
     except (RuntimeError, ValueError, AssertionError):
         return spec.size
-    finally:
-        encoder.train(training)
 
 
 def encode(encoder: nn.Module, patches: Tensor, side: int) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from selfsup.errors import UserError
 from selfsup.nn.image.places import spatial_softmax
+from selfsup.nn.modes import tried_out
 from selfsup.nn.norm import BatchNormClips, BatchNormMaps
 
 SHARP = 10.0  # by which maps are multiplied before the softmax at first; at 1 every mean place is the middle
@@ -70,12 +71,10 @@ class Embedding(nn.Module):
         return self.head(maps(x))
 
 
-@torch.no_grad()
 def map_channels(encoder: Any) -> int:
     """Return how many feature maps an encoder has. Raises `UserError` for one without."""
     if not (hasattr(encoder, "maps") and getattr(encoder, "has_maps", True)):
         raise UserError("this task asks where things are, which needs feature maps: use convnet or resnet18")
-    training, weight = encoder.training, next(encoder.parameters())
-    channels: int = encoder.eval().maps(encoder.spec.example(1).to(weight)).shape[1]
-    encoder.train(training)
+    with tried_out(encoder):
+        channels: int = encoder.maps(encoder.spec.example(1).to(next(encoder.parameters()))).shape[1]
     return channels

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selfsup.losses import full
 from selfsup.nn.heads import mlp
+from selfsup.nn.modes import tried_out
 from selfsup.nn.norm import BatchNorm
 from selfsup.tasks.image.distill_teacher import has_places, represent
 
@@ -41,11 +41,9 @@ class Heads(nn.Module):
         return full(self.patch_projector(own)), full(self.patch_norm(other))
 
 
-@torch.no_grad()
 def width_of(encoder: Any) -> int:
     """Return the channels of an encoder's map."""
-    training = encoder.training
-    _, maps = represent(encoder.eval(), encoder.spec.example(2))
-    encoder.train(training)
+    with tried_out(encoder):
+        _, maps = represent(encoder, encoder.spec.example(2))
     assert maps is not None
     return maps.shape[1]

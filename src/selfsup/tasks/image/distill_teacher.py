@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from pathlib import Path
@@ -19,7 +18,7 @@ from selfsup.base.turns import own_turn
 from selfsup.encoders import build_encoder
 from selfsup.encoders.image import spec_of_pretraining
 from selfsup.encoders.image.timm_model import TimmModel
-from selfsup.encoders.weights import read_weights
+from selfsup.encoders.weights import read_weights, weights_digest
 from selfsup.errors import UserError
 from selfsup.nn.constants import mean_std
 from selfsup.spec import ImageSpec, read_spec
@@ -49,10 +48,7 @@ class Teacher:
 
     def digest(self) -> str:
         """Return a hash of the weights."""
-        hashed = hashlib.blake2b(digest_size=8)
-        for name, tensor in self.encoder.state_dict().items():
-            hashed.update(name.encode() + tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-        return hashed.hexdigest()
+        return weights_digest(self.encoder)
 
     def describe(self) -> str:
         """Return its name, its size and the images that it sees."""
