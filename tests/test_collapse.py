@@ -1,5 +1,6 @@
 """The collapse signal fires where it should, and only there."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -69,3 +70,18 @@ def test_an_encoder_asked_for_tokens_is_watched_too() -> None:
         torch.nn.init.zeros_(encoder.model.norm.weight)
         torch.nn.init.ones_(encoder.model.norm.bias)
     assert "tokens" not in vars(encoder)
+
+
+def test_a_copy_of_a_watched_encoder_computes_with_its_own_weights() -> None:
+    encoder = build_encoder("convnet", ImageSpec.of(8, 1)).eval()
+    x = torch.randn(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    before = encoder(x)
+    with CollapseSignal(encoder, 64) as signal:
+        copied = copy.deepcopy(encoder)
+        torch.nn.init.zeros_(encoder.blocks[0][0].weight)
+        assert torch.equal(copied(x), before)
+        encoder(x)
+        watched = signal.features
+        copied(x)
+        assert watched is not None
+        assert signal.features is watched

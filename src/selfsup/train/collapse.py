@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from types import TracebackType
+from types import MethodType, TracebackType
 from typing import Any, Self
 
 import torch
@@ -33,9 +33,9 @@ class CollapseSignal:
         self.samples = samples
         self.features: Tensor | None = None
         self.encoder = encoder
-        self.methods = {name: getattr(encoder, name) for name in WATCHED if hasattr(encoder, name)}
-        for name, method in self.methods.items():
-            setattr(encoder, name, self._watched(method, WATCHED[name]))
+        self.methods = [name for name in WATCHED if hasattr(type(encoder), name)]
+        for name in self.methods:
+            setattr(encoder, name, MethodType(self._watched(getattr(type(encoder), name), WATCHED[name]), encoder))
         self.handle = encoder.register_forward_hook(self._keep)
         self.checked_at = 0.0
         self.numbers: dict[str, float] = {}
@@ -46,9 +46,12 @@ class CollapseSignal:
             self.features = output.detach()
 
     def _watched(self, method: Callable[..., Any], features: Callable[[Any], Tensor]) -> Callable[..., Any]:
-        def watched(*inputs: Any, **more: Any) -> Any:
-            output = method(*inputs, **more)
-            self.features = features(output).detach()
+        """Return the method, of any encoder: that of a copy of this one must not compute with this one's weights."""
+
+        def watched(module: nn.Module, *inputs: Any, **more: Any) -> Any:
+            output = method(module, *inputs, **more)
+            if module is self.encoder:
+                self.features = features(output).detach()
             return output
 
         return watched
