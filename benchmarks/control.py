@@ -4,6 +4,7 @@
     python benchmarks/control.py background --seeds 3 --out background.jsonl   # deepmdp, dbc, ... behind unseen things
     python benchmarks/control.py goals --out goals.jsonl                       # rig on PointRoom
     python benchmarks/control.py colours --out colours.jsonl                   # cc_rig in colours that were never seen
+    python benchmarks/control.py offline --encoder-steps 500                   # what curl knows of the state
     python benchmarks/control.py speed                                         # updates a second, beside SB3 alone
     python benchmarks/control.py swing --quick                                 # whether it runs
 
@@ -25,19 +26,25 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
+import torch.nn.functional as F
 from stable_baselines3 import SAC
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor
 
 import selfsup
+from few_labels import crossed
 from selfsup.control import rounds
 from selfsup.control.agents import quiet_logger
 from selfsup.control.asked import asked_of
 from selfsup.control.earning import NETWORKS, Earning
-from selfsup.data.trajectory import Trajectories
+from selfsup.data.trajectory import Trajectories, transitions
 from selfsup.encoders import build_encoder
 from selfsup.evaluation.draws import iqm
 from selfsup.nn.control.latent import Latent
+from selfsup.nn.image.decoder import Decoder
+from selfsup.task import Batch, Encoder, Loss, Task
+from selfsup.views.image import Crop
+from selfsup.views.trajectory import TransitionViews
 
 AUTO = {"own_reward": True, "beta": 0.0, "encoder": "nature-cnn"}
 ARMS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -71,19 +78,22 @@ QUICK = {"steps": 40, "episodes": 2, "encoder_steps": 10}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("suite", choices=[*SUITES, "speed"])
+    parser.add_argument("suite", choices=[*SUITES, "offline", "speed"])
     parser.add_argument("--arms", default="", help="beginnings of names, separated by ;")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=15_000)
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--encoder-steps", type=int, default=1_000, help="of goals")
+    parser.add_argument("--encoder-steps", type=int, default=1_000, help="of goals, and offline")
     parser.add_argument("--runs", type=Path, default=Path("control"), help="folder of all runs")
     parser.add_argument("--out", type=Path, help="JSON lines")
     parser.add_argument("--quick", action="store_true", help="a few steps, whose numbers say nothing")
     args = parser.parse_args()
     if args.suite == "speed":
         speed(args.batch_size, 10 if args.quick else 60)
+        return
+    if args.suite == "offline":
+        offline(args)
         return
     env, test, arms = SUITES[args.suite]
     wanted = [name for name in arms if any(name.startswith(part) for part in args.arms.split(";"))]
@@ -127,6 +137,71 @@ def table(rows: list[dict[str, Any]]) -> str:
             told = f"{mean:.3g} | {low:.3g} to {high:.3g} | {each} | {minutes:.1f}"
             lines.append(f"| {arm} | {one['env']} | {one['policy']} | {told} |")
     return "\n".join(lines)
+
+
+class CropAutoEncoder(Task):
+    """Reconstruct a crop of an observation from its latent: CURL's views and latent, with another loss."""
+
+    paper, section, kind = "none", "control: crops", "trajectory"
+    default_encoder = "nature-cnn"
+    data_defaults = {"stack": 3}  # noqa: RUF012
+
+    def __init__(self, encoder: Encoder, *, latent_dim: int = 50, shift: float = 0.1) -> None:
+        super().__init__(encoder)
+        self.shift, self.latent = shift, Latent(encoder, latent_dim)
+        self.decoder = Decoder(latent_dim, encoder.spec.image, width=8)
+
+    def samples(self, source: Any) -> Any:
+        return transitions(source)
+
+    def views(self, spec: Any) -> TransitionViews:
+        return TransitionViews(spec, crop=Crop(spec.size, pad=round(self.shift * spec.size)))
+
+    def representation(self) -> Encoder:
+        return self.latent
+
+    def loss(self, batch: Batch) -> Loss:
+        x = batch["obs"]
+        return Loss(F.mse_loss(self.decoder(self.latent(x)), x))
+
+    def panels(self, batch: Batch, guess: bool = False) -> list[Any]:
+        return []
+
+
+def offline(args: argparse.Namespace) -> None:
+    """Print R² of the state, averaged over its variables, after learning from the same episodes of a random policy.
+
+    `background` is tested behind things that were never seen. Intervals are over seeds and draws, crossed; a seed is
+    other episodes and other weights.
+    """
+    seeds, shots = (1, "20") if args.quick else (args.seeds, "50,200")
+    print(f"R², {seeds} seeds × 5 draws, {args.encoder_steps} steps of 128\n| environment | arm | " + shots + " |")
+    for env, tested in (("SwingUp", "SwingUp"), ("SwingUp:background", "SwingUp:background:test")):
+        found: dict[tuple[str, int | None], list[list[float]]] = {}
+        for seed in range(seeds):
+            parts = []
+            for name, episodes, first in ((env, 40, 2 * seed), (tested, 20, 2 * seed + 1)):
+                folder = args.runs / f"{name.replace(':', '-')}-{first}"
+                selfsup.record(
+                    name, out=folder, episodes=4 if args.quick else episodes, size=48, seed=first, quiet=True
+                )
+                parts.append(folder)
+            for arm, task in (("curl", "curl"), ("auto-encoder of crops", CropAutoEncoder)):
+                run: Any = selfsup.pretrain(
+                    str(parts[0]), task=task, encoder="nature-cnn", size=48, stack=3, seed=seed, batch_size=128,
+                    steps=args.encoder_steps, out=args.runs / f"{parts[0].name}-{arm.replace(' ', '-')}", quiet=True,
+                )  # fmt: skip
+                told: Any = selfsup.evaluate(
+                    run, data=str(parts[0]), test=str(parts[1]), target="states", shots=shots, quiet=True
+                )
+                for score in told.scores:
+                    name = arm if score.representation in (run.task, "CropAutoEncoder") else score.representation
+                    if arm == "curl" or name == arm:
+                        found.setdefault((f"{name}, {score.protocol}", score.shots), []).append(list(score.values))
+        for name in dict.fromkeys(name for name, _ in found):
+            values = [np.array(each) for (own, _), each in found.items() if own == name]
+            cells = [f"{x.mean():.2f} ±{crossed(x):.2f}" for x in values]
+            print(f"| {env} | {name} | " + " | ".join(cells) + " |", flush=True)
 
 
 class Trained(BaseFeaturesExtractor):

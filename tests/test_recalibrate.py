@@ -1,5 +1,6 @@
 """BatchNorm at the read-out: statistics of plain samples, the same after a kill, and for the untrained encoder."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from selfsup.data.image import Arrays
 from selfsup.data.open import open_data
 from selfsup.encoders import build_encoder
 from selfsup.errors import RunFailed, UserError
-from selfsup.nn.norm import BatchNormMaps, synchronised
+from selfsup.nn.norm import BatchNormMaps, keep_statistics, synchronised
 from selfsup.source import Broken
 from selfsup.spec import ImageSpec
 from selfsup.train.recalibrate import BATCH, SAMPLES, recalibrate
@@ -145,3 +146,31 @@ def test_the_untrained_encoder_gets_the_same_and_codes_their_own_row(tmp_path: P
     assert read == ["ConvNet", "Coded"]
     assert {"vae", "untrained", "untrained vae"} <= {score.representation for score in result.scores}
     assert set(result.metrics) == {"vae", "untrained", "untrained vae", "raw pixels"}
+
+
+def test_an_encoder_that_begins_trained_keeps_its_statistics(tmp_path: Path) -> None:
+    source = images()
+    first = selfsup.pretrain(source, **OPTIONS, out=tmp_path / "first")
+    run = selfsup.pretrain(source, **OPTIONS | {"task": "byol"}, init=first, out=tmp_path / "run")
+    before, after = (statistics(one.load()) for one in (first, run))
+    assert all(map(torch.equal, before, after))
+    assert not torch.equal(first.load().blocks[0][0].weight, run.load().blocks[0][0].weight)
+    assert "recalibrated" not in run.recipe
+    task, _ = run.load_task()
+    heads = [part for part in task.modules() if isinstance(part, nn.BatchNorm1d)]
+    assert heads
+    assert all(part.num_batches_tracked > 0 for part in heads), "the heads are new: theirs are taken in training"
+
+
+def test_kept_statistics_stay_whatever_the_mode() -> None:
+    encoder = build_encoder("convnet", ImageSpec.of(8, 1))
+    keep_statistics(encoder)
+    keep_statistics(encoder)  # nothing more happens
+    copied = copy.deepcopy(encoder).train()
+    x = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    before = [part.clone() for part in statistics(copied)]
+    assert torch.equal(copied(x), encoder.eval()(x))
+    assert all(map(torch.equal, before, statistics(copied)))
+    assert copied.training
+    copied(x).square().sum().backward()
+    assert copied.blocks[0][1].weight.grad is not None, "its weights are trained"

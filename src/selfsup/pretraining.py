@@ -30,7 +30,7 @@ from selfsup.encoders.weights import weights_digest
 from selfsup.errors import UserError
 from selfsup.nn.ema import Momentum, first_momentum
 from selfsup.nn.lora import add_lora, merged_state
-from selfsup.nn.norm import synchronised
+from selfsup.nn.norm import keep_statistics, synchronised
 from selfsup.run import START, Run, differences, digest_of, versions
 from selfsup.source import Source
 from selfsup.spec import ImageSpec, Spec
@@ -162,7 +162,10 @@ def build(
             load_weights(encoder, asked.init.load().state_dict(), asked.init.folder)
         if asked.lora:
             add_lora(encoder, asked.lora)
-        task = asked.task(synchronised(encoder, fabric.device), **asked.hyperparameters)
+        encoder = synchronised(encoder, fabric.device)
+        if asked.begins_trained:
+            keep_statistics(encoder)
+        task = asked.task(encoder, **asked.hyperparameters)
     source = task.samples(asked.source)
     of_data = asked.of_data
     if batch_size is None:
@@ -196,7 +199,8 @@ def run(
 
     `budget` has one entry: steps, epochs or minutes. `given` are the options of the plan (optimizer, lr, …), None for
     the default. `measure`, `loggers`, `on_log`: see `fit`. `recalibrated`: whether the statistics of the trained
-    encoder's BatchNorm are taken again (`train.recalibrate`). Raises `UserError` for a folder of another run.
+    encoder's BatchNorm are taken again (`train.recalibrate`), unless it began trained. Raises `UserError` for a folder
+    of another run.
     """
     asked, fabric = built.asked, built.fabric
     ended = (folder / "encoder.safetensors").exists()
@@ -209,6 +213,7 @@ def run(
             _drop_tokens(built, given["drop_tokens"])
         milestones: tuple[Milestone, ...] = ()
         kept: Any = built.task.representation()
+        recalibrated &= not asked.begins_trained  # whose statistics stay what they were (`nn.norm.keep_statistics`)
         samples = recalibrated_samples(kept, built.source) if recalibrated else 0
         after = samples / built.batch_size / 3  # steps: a forward pass is about a third of one
         if before and before.recipe.get("budget") == budget:
@@ -354,14 +359,16 @@ def _drop_tokens(built: Built, fraction: float) -> None:
 def read_out(built: Built, weights: Mapping[str, Tensor], source: Source) -> nn.Module:
     """Return the representation with these weights and, if it has BatchNorm, with the statistics of plain samples.
 
-    It is built anew: the one that was trained may wait for the other processes, and its statistics suit its task.
+    It is built anew: the one that was trained may wait for the other processes, and its statistics suit its task. One
+    that began trained has kept its own.
     """
     asked = built.asked
     with own_turn():
         encoder = _encoder(asked, asked.pretrained or _keeps_stem(asked))
         trained: Any = asked.task(encoder, **asked.hyperparameters).representation()
     load_weights(trained, weights, "the trained encoder")
-    recalibrate(trained, source, asked.spec, seed=built.seed, device=built.fabric.device)
+    if not asked.begins_trained:
+        recalibrate(trained, source, asked.spec, seed=built.seed, device=built.fabric.device)
     return trained
 
 

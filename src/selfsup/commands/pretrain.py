@@ -118,7 +118,8 @@ def pretrain(
         init: A finished run to start from: its encoder, with its size, channels or tokenizer, and its views unless
             others are given.
         recalibrate: Whether to take the statistics of the trained encoder's BatchNorm again on 1,024 plain samples,
-            without labels: a task may train on patches or grey samples, whose statistics are others.
+            without labels: a task may train on patches or grey samples, whose statistics are others. An encoder that
+            begins trained keeps those that it came with, in training too.
         seed: Seed of everything.
         workers: Threads that load data; by default chosen from the data. The result does not depend on their number.
         cache: Keep the decoded images of files: 'memory', or a file to map (at most 8 GiB).

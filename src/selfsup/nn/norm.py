@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import cache
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from selfsup.base.distributed import sum_over_ranks, world_size
 from selfsup.losses import full
@@ -77,6 +79,28 @@ def synchronised(encoder: Any, device: torch.device) -> Encoder:
                 if type(module) is plain:
                     module.__class__ = own
     return encoder
+
+
+def keep_statistics(encoder: Any) -> None:
+    """Let an encoder's BatchNorm normalize by the statistics that it has, in training too, and never change them."""
+    for module in encoder.modules():
+        if isinstance(module, _BatchNorm) and not isinstance(module, _Kept):
+            kind: Any = type(module)
+            module.__class__ = _kept(kind)
+            module.eval()
+
+
+class _Kept(nn.Module):
+    """Always in evaluation mode; copies are, too."""
+
+    def train(self, mode: bool = True) -> Self:
+        """Leave the module in evaluation mode."""
+        return super().train(False)
+
+
+@cache
+def _kept(norm: Any) -> Any:
+    return type(f"Kept{norm.__name__}", (_Kept, norm), {})
 
 
 def _normalized(norm: BatchNorm | BatchNormMaps | BatchNormClips, input: Tensor) -> Tensor:
