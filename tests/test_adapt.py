@@ -20,6 +20,7 @@ from selfsup.errors import UserError
 from selfsup.spec import ImageSpec
 from selfsup.train.anchor import Anchor
 from selfsup.train.optim import build_optimizer
+from support.folders import write_images_and_a_broken_one
 from support.sources import images
 
 SMALL = {"steps": 8, "batch_size": 32, "quiet": True}
@@ -111,6 +112,36 @@ def test_what_adapt_cannot_start_from(given: dict[str, Any], words: str, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("task", ["bigan", "vae", "split_brain"])
+def test_a_task_that_keeps_more_than_the_encoder_is_refused(task: str, one_run: Path, tmp_path: Path) -> None:
+    size = {"channels": 3} if task == "split_brain" else {}  # it needs colour
+    start = selfsup.pretrain(images(), encoder="convnet", out=tmp_path / "colour", **SMALL) if size else one_run
+    with pytest.raises(UserError, match=f"what {task} keeps is not convnet"):
+        selfsup.adapt(images() if size else "digits", init=start, task=task, out=tmp_path / "run", **SMALL)
+    assert not (tmp_path / "run").exists()
+
+
+def test_samples_that_cannot_be_read_are_no_part_of_the_structure(
+    one_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_images_and_a_broken_one(tmp_path / "data")
+    (tmp_path / "few.csv").write_text(
+        "path,label\ndark/broken.png,dark\n"
+        + "".join(f"{label}/{i}.png,{label}\n" for label in ("dark", "light") for i in range(10))
+    )
+    looks, look = [], adapting.Guard.look
+
+    def watched(self: adapting.Guard, weights: Any, step: int) -> adapting.Stage:
+        looks.append((len(self.source), len(self.clusters), self.labelled))
+        assert {self.source.path(row).split("/")[-2] for row in self.rows[self.y == 0]} == {"dark"}
+        return look(self, weights, step)
+
+    monkeypatch.setattr(adapting.Guard, "look", watched)
+    given = {"labels": tmp_path / "few.csv", "steps": 2, "batch_size": 16, "quiet": True}
+    selfsup.adapt(tmp_path / "data", init=one_run, task="simclr", out=tmp_path / "run", **given)
+    assert set(looks) == {(60, 60, 20)}
+
+
 def test_weights_of_a_file_are_those_that_training_starts_with(tmp_path: Path) -> None:
     model = timm.create_model("test_resnet", num_classes=7)
     torch.save({"state_dict": {f"module.{k}": v for k, v in model.state_dict().items()}}, tmp_path / "a.pth")
@@ -135,11 +166,13 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     (tmp_path / "code.pth").write_bytes(pickle.dumps({"a": print}))
     torch.save({"model": np.float64(3)}, tmp_path / "none.pth")
     (tmp_path / "empty.safetensors").write_bytes(b"")
+    (tmp_path / "labels.csv").write_text("path,label\n")
     for name, words in {
         "other.safetensors": "these weights do not fit test_resnet",
         "code.pth": "would run code|holds no weights",
         "none.pth": "holds no|would run code",
         "empty.safetensors": "holds no weights",
+        "labels.csv": "labels.csv is neither a .safetensors file nor one that torch saved",
     }.items():
         with pytest.raises(UserError, match=words):
             build_encoder("test_resnet", SPEC, weights=tmp_path / name)

@@ -17,7 +17,7 @@ from torch import nn
 from selfsup.base.notes import say
 from selfsup.base.printing import Printable
 from selfsup.base.writing import write_atomically
-from selfsup.errors import UserError
+from selfsup.errors import RunFailed, UserError
 from selfsup.evaluation.features import extract
 from selfsup.evaluation.probe import fit_probe, stratified_folds
 from selfsup.evaluation.propagate import build_graph, spread_labels
@@ -143,9 +143,14 @@ def adapt(
         quiet: no progress.
 
     Raises:
-        UserError: an encoder that does not begin trained.
+        UserError: an encoder that does not begin trained, or a task that keeps more than the encoder.
     """
     built = make()
+    if not built.keeps_encoder:
+        raise UserError(
+            f"adapt keeps the better of two encoders, and what {built.asked.name} keeps is not {built.asked.encoder} as "
+            "it began: take another --task, or pretrain"
+        )
     if not built.asked.begins_trained:
         raise UserError("adapt goes on from trained weights: give an --encoder of timm (--weights FILE) or --init RUN")
     notes = folder / "adapt.json"
@@ -207,11 +212,13 @@ class Guard:
         rng = np.random.default_rng(built.seed)
         labelled = rng.permutation(np.flatnonzero(ids >= 0))[: SAMPLES // 2]
         others = rng.permutation(np.setdiff1d(np.arange(len(source)), labelled))[: SAMPLES - len(labelled)]
-        self.source = source.take(np.concatenate([labelled, others]))
+        chosen = np.concatenate([labelled, others])
+        self.source = source.take(chosen)
         self.weights: dict[str, torch.Tensor] = {}
         start = Run(folder, built.asked.module).load_start()
         assert start is not None
-        x = self._features(start)
+        numbers, x = self._features(start)
+        self.source, labelled = source.take(chosen[numbers]), labelled[numbers[numbers < len(labelled)]]
         groups = max(2, min(CLUSTERS, len(x) // MEMBERS))
         z = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
         self.clusters = KMeans(groups, n_init=3, random_state=built.seed).fit_predict(z)
@@ -231,7 +238,9 @@ class Guard:
         """Return what is found with these weights of the representation."""
         encoder = read_out(self.built, weights, self.built.source)
         self.weights = encoder.state_dict()
-        x = self._features(encoder)
+        numbers, x = self._features(encoder)
+        if len(numbers) < len(self.source):
+            raise RunFailed(f"{len(self.source) - len(numbers):,} samples could be read at first and cannot be now")
         if not np.isfinite(x).all():
             return Stage(step, 0.0, alarm="Its features are not finite.")
         graph, alarm = build_graph(x), ""
@@ -254,13 +263,8 @@ class Guard:
             )
         return Stage(step, structure, float(right.mean()), float(gain.mean()), half, alarm)
 
-    def _features(self, encoder: nn.Module) -> NDArray[np.float32]:
-        numbers, x = extract(encoder, self.source, self.built.asked.spec, self.built.fabric.device, self.quiet)
-        if len(numbers) < len(self.source):  # rows are numbers of samples
-            full = np.zeros((len(self.source), x.shape[1]), np.float32)
-            full[numbers] = x
-            return full
-        return x
+    def _features(self, encoder: nn.Module) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        return extract(encoder, self.source, self.built.asked.spec, self.built.fabric.device, self.quiet)
 
     def _structure(self, graph: sparse.csr_array) -> float:
         """Return how many samples' cluster is the most common one, by weight, among their neighbours."""

@@ -97,6 +97,7 @@ class Built:
     seed: int
     chosen: bool  # the precision was "auto"
     of_data: tuple[str, ...]  # as in `Resolved`, and the batch
+    keeps_encoder: bool  # the task's representation has the weights of the encoder, and no others
 
 
 def resolve(
@@ -160,6 +161,7 @@ def build(
         encoder = _encoder(asked, _keeps_stem(asked), pretrained=asked.pretrained, weights=asked.weights)
         if asked.init is not None:
             load_weights(encoder, asked.init.load().state_dict(), asked.init.folder)
+        plain = _shapes(encoder)
         if asked.lora:
             add_lora(encoder, asked.lora)
         encoder = synchronised(encoder, fabric.device)
@@ -175,7 +177,8 @@ def build(
         raise UserError(f"--batch-size must be at most {len(source)} (the number of samples), not {batch_size}")
     resolved = resolve_precision(precision, fabric.device)
     return Built(
-        asked, task, source, task.views(asked.spec), fabric, batch_size, resolved, seed, precision == "auto", of_data
+        asked, task, source, task.views(asked.spec), fabric, batch_size, resolved, seed, precision == "auto", of_data,
+        keeps_encoder=_shapes(task.representation()) == plain,
     )  # fmt: skip
 
 
@@ -313,6 +316,10 @@ def _encoder(asked: Resolved, keep_stem: bool, **weights: Any) -> Any:
     if asked.module is not None:
         return own_encoder(asked.module, asked.spec)
     return build_encoder(asked.encoder, asked.spec, keep_stem=keep_stem, **weights)
+
+
+def _shapes(encoder: Any) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in merged_state(encoder).items()}
 
 
 def _keeps_stem(asked: Resolved) -> bool:

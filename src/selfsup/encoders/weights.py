@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from selfsup.errors import UserError
 
 INSIDE = ("state_dict", "model", "model_state", "teacher", "model_ema", "student")  # where checkpoints keep weights
+TORCH = (b"PK", b"\x80")  # how files begin that torch saves: a zip archive, or in earlier versions a pickle
 BEFORE = ("module.", "backbone.", "encoder.", "model.")  # what wrappers write before the names
 
 
@@ -35,6 +36,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             found: Any = load_file(path)
         else:
+            with path.open("rb") as file:
+                if not file.read(2).startswith(TORCH):
+                    raise UserError(f"{path} is neither a .safetensors file nor one that torch saved")
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # what torch makes of it is said below, in one line
                 found = torch.load(path, map_location="cpu", weights_only=True)
