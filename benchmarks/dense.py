@@ -7,7 +7,7 @@
 
 Each method learns from the images of `cutouts:train` without their masks; mIoU is that of 200 images of `cutouts:test`,
 none of whose emoji it saw, from 1, 2, 5 and 10 labelled images by the linear probe and by neighbours, five draws.
-Intervals are over seeds and draws (`few_labels.crossed`). Each run is a process of one thread; the number of steps
+Intervals are over seeds and draws (`draws.crossed`). Each run is a process of one thread; the number of steps
 follows from the CPU time of a few, measured once for all seeds of a method. A row that is already in --out is not
 measured again.
 """

@@ -8,7 +8,7 @@
 The teacher is read as it is; the student is distilled from it on DATA:train without labels, and stands beside the same
 student untrained, pretrained by `--pretexts` for as many steps, and trained from scratch on the drawn labels alone, as
 it is under both readers. All others are read on DATA:test with few labels, by the linear probe and by propagation.
-Intervals are over seeds of pretraining and draws, crossed (`few_labels.crossed`). Milliseconds are those of one image
+Intervals are over seeds of pretraining and draws, crossed (`draws.crossed`). Milliseconds are those of one image
 of a batch of 64 on this machine's CPU, the median of five. The weights of the package have the names of another
 program, but the order of timm's tf_efficientnet_lite0: they are renamed by it, and their shapes checked.
 """

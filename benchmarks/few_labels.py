@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
 import selfsup
 from selfsup.data.open import open_data
+from selfsup.evaluation.draws import crossed
 from selfsup.evaluation.result import Evaluation
 
 START = "frozen start"
@@ -109,16 +109,6 @@ def grid(found: list[Evaluation], name: str, protocol: str, shots: int | None) -
 def cell(x: NDArray[np.float64], sign: str = "") -> str:
     half = crossed(x)
     return f"{100 * x.mean():{sign}.1f}" + ("" if np.isnan(half) else f" ±{100 * half:.1f}")
-
-
-def crossed(x: NDArray[np.float64]) -> float:
-    """Return the half-width of the 95% interval of the mean of scores (seeds, draws); nan for a single score."""
-    parts = [(x.mean(axis).var(ddof=1) / n, n - 1) for axis, n in ((1, x.shape[0]), (0, x.shape[1])) if n > 1]
-    total = sum(part for part, _ in parts)
-    if not parts or total == 0:
-        return 0.0 if parts else float("nan")
-    freedom = total**2 / sum(part**2 / df for part, df in parts)
-    return float(stdtrit(freedom, 0.975) * total**0.5)
 
 
 if __name__ == "__main__":

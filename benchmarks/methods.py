@@ -6,7 +6,7 @@
 
 Each method learns from `DATA:train` without labels (or from the folder DATA/train) and is read with 1, 5 and 20 labels
 per class by the linear probe and by propagation, five draws, on `DATA:test`. Every seed of pretraining has an untrained
-encoder of its own; intervals are over seeds and draws (`few_labels.crossed`). Each run is a process of one thread; the
+encoder of its own; intervals are over seeds and draws (`draws.crossed`). Each run is a process of one thread; the
 number of steps follows from the CPU time of a few, measured once for all seeds of a method. A row that is already in
 --out is not measured again.
 """

@@ -10,7 +10,7 @@ it is any: the shift. What colour an image has is known for free (`--table`), as
 learns without labels from the training part, by a pretext alone, with the colour suppressed, and with it kept, and is
 read with few labels of the training part: on the test part with the shift, and on the same without it. `cue` is how
 well the colour itself is read, chance 1 / classes. Intervals are over seeds of pretraining and draws, crossed
-(`few_labels.crossed`); the last column is the gain over the pretext alone under shift, paired.
+(`draws.crossed`); the last column is the gain over the pretext alone under shift, paired.
 """
 
 from __future__ import annotations

@@ -40,11 +40,11 @@ def test_weights_are_the_same_bit_for_bit(tmp_path: Path, monkeypatch: pytest.Mo
 def test_it_keeps_to_its_fraction_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 8))
     probe = OnlineProbe(open_data("digits"), open_data("digits").spec(), torch.device("cpu"), 0)
-    assert probe.measure(encoder, last=False) == {}, "too early"
-    assert set(probe.measure(encoder, last=True)) == {"probe"}, "the last step is always measured"
-    assert probe.measure(encoder, last=False) == {}
+    assert probe.measure(encoder, 1, last=False) == {}, "too early"
+    assert set(probe.measure(encoder, 1, last=True)) == {"probe"}, "the last step is always measured"
+    assert probe.measure(encoder, 1, last=False) == {}
     probe.began -= 1000
-    assert set(probe.measure(encoder, last=False)) == {"probe"}
+    assert set(probe.measure(encoder, 1, last=False)) == {"probe"}
     assert encoder.training, "as it was"
 
 
@@ -52,7 +52,7 @@ def test_modes_are_restored_one_by_one() -> None:
     encoder = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.BatchNorm1d(64), torch.nn.Dropout())
     encoder[1].eval()
     before = encoder[1].running_mean.clone()
-    OnlineProbe(open_data("digits"), open_data("digits").spec(), torch.device("cpu"), 0).measure(encoder, last=True)
+    OnlineProbe(open_data("digits"), open_data("digits").spec(), torch.device("cpu"), 0).measure(encoder, 1, last=True)
     assert [module.training for module in encoder] == [True, False, True]
     assert torch.equal(before, encoder[1].running_mean)
 
@@ -65,3 +65,12 @@ def test_data_that_cannot_be_probed_are_one_line(tmp_path: Path, names: list, wo
     with pytest.raises(UserError, match=words):
         selfsup.pretrain("digits", encoder="convnet", steps=1, out=tmp_path / "run", probe=data, quiet=True)
     assert not (tmp_path / "run").exists()
+
+
+def test_it_is_read_by_neighbours_once_an_epoch(tmp_path: Path) -> None:
+    options = {"encoder": "convnet", "epochs": 3, "batch_size": 400, "probe_reader": "knn", "probe_every": 1}
+    run = selfsup.pretrain("digits", probe="digits", out=tmp_path / "run", quiet=True, **options)
+    lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "probe" in line] == [4, 8, 12]
+    with pytest.raises(UserError, match="unknown reader of the probe"):
+        selfsup.pretrain("digits", probe="digits", out=tmp_path / "other", probe_reader="tree")

@@ -26,10 +26,12 @@ if TYPE_CHECKING:
     from selfsup.commands.tasks import list_tasks
     from selfsup.data.open import open_data
     from selfsup.run import Run, load, load_backbone
+    from selfsup.runs import Runs
 
 __version__ = "0.1.0"
 __all__ = [
     "Run",
+    "Runs",
     "adapt",
     "audit",
     "compare",
@@ -55,6 +57,7 @@ __all__ = [
 
 _OTHER = {
     "Run": "selfsup.run",
+    "Runs": "selfsup.runs",
     "load": "selfsup.run",
     "load_backbone": "selfsup.run",
     "open_data": "selfsup.data.open",

@@ -148,8 +148,8 @@ def adapt(
     built = make()
     if not built.keeps_encoder:
         raise UserError(
-            f"adapt keeps the better of two encoders, and what {built.asked.name} keeps is not {built.asked.encoder} as "
-            "it began: take another --task, or pretrain"
+            f"adapt keeps the better of two encoders, and what {built.asked.name} keeps is not {built.asked.encoder} "
+            "as it began: take another --task, or pretrain"
         )
     if not built.asked.begins_trained:
         raise UserError("adapt goes on from trained weights: give an --encoder of timm (--weights FILE) or --init RUN")

@@ -192,7 +192,7 @@ def run(
     micro_batch: int | None = None,
     workers: int | None = None,
     cache: str | None = None,
-    measure: Callable[[nn.Module, bool], Mapping[str, float]] | None = None,
+    measure: Callable[[nn.Module, int, bool], Mapping[str, float]] | None = None,
     loggers: Sequence[str] | None = None,
     on_log: Callable[[dict[str, Any]], object] | None = None,
     recalibrated: bool = True,

@@ -42,6 +42,7 @@ NUMBERS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "clip": _positive(10**6),
     "seed": _whole(0, 2**31 - 1),
     "seeds": _whole(1, 1000),
+    "probe_every": _positive(10**6),
     "workers": _whole(0, 256),
     "count": _whole(1, 100),
     "k": _whole(1, 10**6),

@@ -13,6 +13,7 @@ from selfsup.base.notes import say
 from selfsup.base.paths import user_path
 from selfsup.errors import RunFailed, UserError, unknown
 from selfsup.run import Run
+from selfsup.runs import Runs, open_runs
 
 COMPARED = ("alignment", "objects")  # targets without draws of labels
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from selfsup.evaluation.taken import Objects
     from selfsup.source import Annotations, Labels, Source
 
-    RunName = str | os.PathLike[str] | Run
+    RunName = str | os.PathLike[str] | Run | Runs | Sequence[str | os.PathLike[str] | Run]
     Data = DataGiven
     Labelling = LabelsGiven | Annotations | MasksGiven
     Target = str | os.PathLike[str]
@@ -77,7 +78,8 @@ def evaluate(
     also saved as evaluation.json in the run folder, where `report` finds it. See docs/evaluation.md and docs/dense.md.
 
     Args:
-        run: A finished run folder.
+        run: A finished run folder, or one with the runs of several seeds (pretrain --seeds; in Python also a list of
+            runs): intervals are over seeds and draws then, and what does not depend on the runs is trained once.
         data: Labelled data, from which the labels are drawn.
         test: Labelled data to measure on; by default a fifth of every class of the data, set aside first. Where that
             is fewer than 50 samples a class, every fifth is measured on in turn (cross-validation).
@@ -119,6 +121,10 @@ def evaluate(
     Raises:
         UserError: For labels that are missing, all of one class, or fewer than asked for.
     """
+    asked = dict(locals())  # every argument
+    run = open_runs(asked.pop("run"))
+    if isinstance(run, Runs):
+        return _of_seeds(run, asked)
     if target in COMPARED:
         others = {
             "test": test, "groups": groups, "shots": shots, "protocol": protocol, "metrics": metrics or None,
@@ -128,7 +134,7 @@ def evaluate(
         for name in (name for name, value in others.items() if value is not None):
             raise UserError(f"--{name} is not for --target {target}: leave it out")
         check_numbers(seed=seed)
-        return _compared(run if isinstance(run, Run) else Run(run), target, data, (columns, labels), seed, device)
+        return _compared(run, target, data, (columns, labels), seed, device)
 
     from selfsup.data.labels import name_columns
     from selfsup.data.open import open_data
@@ -147,7 +153,6 @@ def evaluate(
     from selfsup.reports.dense import SHEET, save_masks
     from selfsup.train.device import make_fabric
 
-    run = run if isinstance(run, Run) else Run(run)
     if target not in TARGETS:
         raise unknown("target", target, [*TARGETS, *COMPARED])
     wanted = TARGETS[target]
@@ -210,13 +215,35 @@ def evaluate(
             run, encoders, parts, sampling, protocols=protocols, metrics=extra, classifiers=classifiers,
             fabric=fabric, quiet=quiet,
         )  # fmt: skip
-    try:
+    with _although_read_only():
         if masks:
             save_masks(shown, run.folder / SHEET if sheet is None else user_path(sheet))
         result.save(run.folder / "evaluation.json")
-    except RunFailed as error:  # a run folder that may only be read: the numbers are worth more than the note
-        say(str(error))
     return result
+
+
+def _of_seeds(runs: Runs, asked: dict[str, Any]) -> Evaluation:
+    """Return the evaluation of runs of several seeds; rows that do not depend on pretraining are those of the first."""
+    from selfsup.evaluation.seeds import over_seeds
+
+    if asked["target"] in COMPARED:
+        raise UserError(f"--target {asked['target']} is for one run, not for several seeds: give one of them")
+    once = {"scratch": False, "semi": False, "reference": None}
+    found: list[Any] = [evaluate(run, **(asked | once if number else asked)) for number, run in enumerate(runs)]
+    result = over_seeds(found)
+    if runs.folder is not None:
+        with _although_read_only():
+            result.save(runs.folder / "evaluation.json")
+    return result
+
+
+@contextlib.contextmanager
+def _although_read_only() -> Iterator[None]:
+    """Say that a run folder may only be read: the numbers are worth more than the note."""
+    try:
+        yield
+    except RunFailed as error:
+        say(str(error))
 
 
 def _compared(

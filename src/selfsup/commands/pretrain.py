@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from selfsup.base.checks import check_data_numbers, check_numbers
+from selfsup.base.notes import say
 from selfsup.base.paths import user_path
-from selfsup.errors import unknown
+from selfsup.errors import UserError, unknown
 from selfsup.run import Run
+from selfsup.runs import PREFIX, Runs
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,6 +30,10 @@ else:
     Data = Target = TaskName = EncoderGiven = RunName = LabelsGiven = str  # what the command line can give
 
 
+@overload
+def pretrain(data: Data, /, *, seeds: None = None, **options: Any) -> Run: ...
+@overload
+def pretrain(data: Data, /, *, seeds: int, **options: Any) -> Runs: ...
 def pretrain(
     data: Data,
     /,
@@ -43,6 +49,8 @@ def pretrain(
     columns: str | None = None,
     probe: Data | None = None,
     probe_labels: LabelsGiven | None = None,
+    probe_reader: str = "linear",
+    probe_every: float | None = None,
     batch_size: int | None = None,
     micro_batch: int | None = None,
     optimizer: str | None = None,
@@ -60,6 +68,7 @@ def pretrain(
     init: RunName | None = None,
     recalibrate: bool = True,
     seed: int = 0,
+    seeds: int | None = None,
     workers: int | None = None,
     cache: str | None = None,
     precision: str = "auto",
@@ -68,8 +77,8 @@ def pretrain(
     on_log: Callable[[dict[str, Any]], object] | None = None,
     quiet: bool = False,
     **options: Any,
-) -> Run:
-    """Train an encoder on a pretext task and return the run.
+) -> Run | Runs:
+    """Train an encoder on a pretext task and return the run, or several that differ in their seed.
 
     Called again with the same arguments it resumes where it was stopped, or returns the finished run.
 
@@ -89,8 +98,11 @@ def pretrain(
         out: The run folder; runs/TASK-ENCODER by default.
         labels: For tasks that need labels: 'folders', a CSV file (path,label) or an .npz file with y.
         columns: The columns of a label file, path=COLUMN,label=COLUMN, where they are called otherwise.
-        probe: Labelled data for a linear probe that is shown during the run; they do not change the run.
+        probe: Labelled data for a probe that is shown during the run; they do not change the run.
         probe_labels: Where the labels of these data are, as for labels.
+        probe_reader: What reads the features of the probe: linear or knn.
+        probe_every: Passes over the data between two readings of the probe, such as 1; by default it is read as often
+            as takes 2% of the time.
         batch_size: Samples a step, over all processes; by default the task's own, or 128; of fewer samples
             all (texts count as the pieces that they are cut into).
         micro_batch: Samples in memory at once; the gradient is still that of the whole batch, in more time.
@@ -121,6 +133,8 @@ def pretrain(
             without labels: a task may train on patches or grey samples, whose statistics are others. An encoder that
             begins trained keeps those that it came with, in training too.
         seed: Seed of everything.
+        seeds: Runs, of this seed and of those that follow, each in a folder of its own below --out: seed-0, seed-1, …
+            `evaluate` takes that folder, and gives intervals over seeds and draws.
         workers: Threads that load data; by default chosen from the data. The result does not depend on their number.
         cache: Keep the decoded images of files: 'memory', or a file to map (at most 8 GiB).
         precision: auto (bfloat16 where the processor has it), float32, bfloat16 or float16.
@@ -139,7 +153,7 @@ def pretrain(
     """
     from selfsup.data import open_data
     from selfsup.data.labels import name_columns, noted_labels
-    from selfsup.evaluation.online import OnlineProbe
+    from selfsup.evaluation.online import READERS, OnlineProbe
     from selfsup.pretraining import build, open_before, resolve, run
     from selfsup.train.loggers import read_loggers
     from selfsup.train.optim import OPTIMIZERS
@@ -149,14 +163,24 @@ def pretrain(
         steps=steps, epochs=epochs, minutes=minutes, until=until, batch_size=batch_size, micro_batch=micro_batch, lr=lr,
         weight_decay=weight_decay, warmup=warmup, clip=clip, low_res_first=low_res_first,
         drop_tokens=drop_tokens, layer_decay=layer_decay, l2_sp=l2_sp, lora=lora, seed=seed, workers=workers,
+        seeds=seeds, probe_every=probe_every,
     )  # fmt: skip
     check_data_numbers(options)
     labels, probe_labels = name_columns(columns, labels, probe_labels)
     budget, loggers = read_budget(steps, epochs, minutes), read_loggers(log)
     if optimizer is not None and optimizer not in OPTIMIZERS:
         raise unknown("optimizer", optimizer, OPTIMIZERS)
-    if out is not None:
-        open_before(user_path(out))  # raises before the data are read
+    if probe_reader not in READERS:
+        raise unknown("reader of the probe", probe_reader, READERS)
+    numbers = [seed] if seeds is None else [*range(seed, seed + seeds)]
+
+    def folders(whole: Path) -> list[Path]:
+        if seeds is not None and (whole / "recipe.json").exists():
+            raise UserError(f"{whole} is one run; --seeds makes a folder of several: give another --out")
+        return [whole] if seeds is None else [whole / f"{PREFIX}{number}" for number in numbers]
+
+    for folder in folders(user_path(out)) if out is not None else ():
+        open_before(folder)  # raises before the data are read
     start = init if init is None or isinstance(init, Run) else Run(init)
     source = open_data(data, labels)
     asked = resolve(
@@ -164,19 +188,27 @@ def pretrain(
         weights=None if weights is None else user_path(weights, "--weights"), lora=lora, init=start,
         labels=noted_labels(labels, source.labels),
     )  # fmt: skip
-    built = build(asked, device=device, precision=precision, batch_size=batch_size, seed=seed)
-    watched = None
-    if probe is not None:
-        watched = OnlineProbe(open_data(probe, probe_labels), asked.spec, built.fabric.device, seed)
-    folder = user_path(out) if out is not None else Path("runs") / f"{asked.name.rpartition(':')[2]}-{asked.encoder}"
-    return run(
-        built, folder, budget,
-        {
-            "optimizer": optimizer, "lr": lr, "weight_decay": weight_decay, "warmup": warmup, "clip": clip,
-            "low_res_first": low_res_first, "drop_tokens": drop_tokens, "layer_decay": layer_decay,
-            "l2_sp": l2_sp,
-        },
-        until=until, micro_batch=micro_batch, workers=workers, cache=cache,
-        measure=watched.measure if watched else None, loggers=loggers, on_log=on_log, recalibrated=recalibrate,
-        quiet=quiet,
-    )  # fmt: skip
+    watched = None if probe is None else open_data(probe, probe_labels)
+    whole = user_path(out) if out is not None else Path("runs") / f"{asked.name.rpartition(':')[2]}-{asked.encoder}"
+    found: list[Run] = []
+    for number, folder in zip(numbers, folders(whole), strict=True):
+        built = build(asked, device=device, precision=precision, batch_size=batch_size, seed=number)
+        epoch = len(built.source) // built.batch_size
+        reading = None
+        if watched is not None:
+            every = None if probe_every is None else max(1, round(probe_every * epoch))
+            reading = OnlineProbe(watched, asked.spec, built.fabric.device, number, probe_reader, every)
+        if seeds is not None and not quiet:
+            say(f"{folder}: seed {number}, run {len(found) + 1} of {seeds}")
+        found.append(run(
+            built, folder, budget,
+            {
+                "optimizer": optimizer, "lr": lr, "weight_decay": weight_decay, "warmup": warmup, "clip": clip,
+                "low_res_first": low_res_first, "drop_tokens": drop_tokens, "layer_decay": layer_decay,
+                "l2_sp": l2_sp,
+            },
+            until=until, micro_batch=micro_batch, workers=workers, cache=cache,
+            measure=reading.measure if reading else None, loggers=loggers, on_log=on_log, recalibrated=recalibrate,
+            quiet=quiet,
+        ))  # fmt: skip
+    return found[0] if seeds is None else Runs(tuple(found), whole)

@@ -39,6 +39,21 @@ def interval(values: Sequence[float]) -> Interval:
     return Interval(float(x.mean()), float(half), int(x.size))
 
 
+def crossed(x: NDArray[np.float64]) -> float:
+    """Return the half-width of the 95% interval of the mean of scores (seeds, draws); nan for a single score.
+
+    Seeds and draws are crossed: the variance of the mean is the sum of what seeds and what draws add (what both share
+    counts twice, so it is rather too wide), Student's t with Satterthwaite's degrees of freedom. With one seed it is
+    over draws alone, as `interval`.
+    """
+    parts = [(x.mean(axis).var(ddof=1) / n, n - 1) for axis, n in ((1, x.shape[0]), (0, x.shape[1])) if n > 1]
+    total = sum(part for part, _ in parts)
+    if not parts or total == 0:
+        return 0.0 if parts else float("nan")
+    freedom = total**2 / sum(part**2 / df for part, df in parts)
+    return float(stdtrit(freedom, 0.975) * total**0.5)
+
+
 class Middle(NamedTuple):
     """An interquartile mean with its 95% interval."""
 

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from selfsup.base.turns import own_turn
 from selfsup.errors import RunFailed, UserError
 from selfsup.evaluation.draws import nested_subsets
+from selfsup.evaluation.knn import fit_knn
 from selfsup.evaluation.probe import fit_probe
 from selfsup.evaluation.targets import split
 from selfsup.source import Broken, Source
@@ -22,24 +24,45 @@ TIME_FRACTION = 0.02  # of the time since the start, at most
 PENALTY = 0.1  # no cross-validation: the accuracy is only compared with itself
 
 
-class OnlineProbe:
-    """A linear probe on up to 500 labelled samples, half of each class to fit and half to measure, always the same.
+def _linear(x: Tensor, y: NDArray[np.int64], classes: int, test: Tensor) -> NDArray[np.int64]:
+    return fit_probe(x, y, classes, penalties=(PENALTY,)).predict(test)
 
-    It measures whenever that keeps its part of the time within 2%, and after the last step whatever that costs. It
-    leaves no trace in the run: no random number is drawn, no statistic moves. Its accuracy shows the trend; `selfsup
-    evaluate` gives results.
+
+def _knn(x: Tensor, y: NDArray[np.int64], classes: int, test: Tensor) -> NDArray[np.int64]:
+    return fit_knn(x, y, classes).predict(test)
+
+
+READERS = {"linear": _linear, "knn": _knn}
+
+
+class OnlineProbe:
+    """A probe on up to 500 labelled samples, half of each class to fit and half to measure, always the same.
+
+    It measures whenever that keeps its part of the time within 2%, or at the first log point after each `every` steps,
+    and after the last step whatever that costs. It leaves no trace in the run: no random number is drawn, no statistic
+    moves. Its accuracy shows the trend; `selfsup evaluate` gives results.
 
     Args:
         source: labelled data.
         spec: the samples that the encoder takes.
         device: the device of the encoder.
         seed: draws the samples, and which half they are in.
+        reader: a key of `READERS`.
+        every: steps between two measurements; None: as often as the time allows.
 
     Raises:
         UserError: for labels of fewer than two classes with two samples each.
     """
 
-    def __init__(self, source: Source, spec: Any, device: torch.device, seed: int) -> None:
+    def __init__(
+        self,
+        source: Source,
+        spec: Any,
+        device: torch.device,
+        seed: int,
+        reader: str = "linear",
+        every: int | None = None,
+    ) -> None:
         labels = source.labels
         labelled = np.flatnonzero(labels.ids >= 0) if labels is not None else np.empty(0, np.int64)
         if len(labelled) < 4 or labels is None:
@@ -61,8 +84,9 @@ class OnlineProbe:
         except Broken as error:
             raise RunFailed(f"--probe {source.name}: {error}") from None
         self.began, self.spent, self.cost = time.monotonic(), 0.0, 0.0
+        self.read, self.every, self.last = READERS[reader], every, 0
 
-    def _read(self, part: Source, half: int) -> tuple[list[dict[str, torch.Tensor]], np.ndarray[Any, Any]]:
+    def _read(self, part: Source, half: int) -> tuple[list[dict[str, Tensor]], NDArray[np.int64]]:
         assert part.labels is not None
         batches, ids = [], []
         for rows in np.array_split(np.arange(len(part)), -(-len(part) // 128)):
@@ -71,19 +95,23 @@ class OnlineProbe:
             batches.append({"x": batch["x"]})
         return batches, np.concatenate(ids)
 
-    def measure(self, encoder: nn.Module, last: bool) -> dict[str, float]:
-        """Return {"probe": accuracy}, or nothing where it is too early to measure again."""
+    def measure(self, encoder: nn.Module, step: int, last: bool) -> dict[str, float]:
+        """Return {"probe": accuracy}, or nothing where it is too early to measure again. `step`: how many are done."""
         began = time.monotonic()
-        if not last and self.spent + max(self.cost, 0.1) > TIME_FRACTION * (began - self.began):
+        if self.every is not None:
+            early = step // self.every <= self.last // self.every
+        else:
+            early = self.spent + max(self.cost, 0.1) > TIME_FRACTION * (began - self.began)
+        if early and not last:
             return {}
+        self.last = step
         modes = {module: module.training for module in encoder.modules()}
         devices = [self.device] if self.device.type == "cuda" else []
         try:
             with own_turn(), torch.no_grad(), torch.random.fork_rng(devices):
                 encoder.eval()
                 (x, y), (test_x, truth) = ((self._encode(encoder, batches), ids) for batches, ids in self.batches)
-                probe = fit_probe(x, y, self.classes, penalties=(PENALTY,))
-                accuracy = float((probe.predict(test_x) == truth).mean())
+                accuracy = float((self.read(x, y, self.classes, test_x) == truth).mean())
         except UserError:
             accuracy = float("nan")  # features that are not finite: the loss will say so
         finally:
@@ -93,6 +121,6 @@ class OnlineProbe:
         self.spent += self.cost
         return {"probe": accuracy}
 
-    def _encode(self, encoder: nn.Module, batches: list[dict[str, torch.Tensor]]) -> torch.Tensor:
+    def _encode(self, encoder: nn.Module, batches: list[dict[str, Tensor]]) -> Tensor:
         moved = ({key: value.to(self.device) for key, value in batch.items()} for batch in batches)
         return torch.cat([encoder(self.views.finish(batch)["x"]).float() for batch in moved])

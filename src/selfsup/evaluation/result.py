@@ -103,7 +103,8 @@ class Evaluation(Printable):
                 "labels": self.labels(score.shots),
                 metric: score.mean,
                 "half": score.half,
-                "draws": len(score.values),
+                "draws": score.grid.shape[1],
+                "seeds": score.seeds,
                 **{name: mean for name, (mean, _) in score.also.items()},
             }
             for score in self.scores
@@ -208,7 +209,8 @@ def over(about: Mapping[str, Any]) -> str:
     """Return in words what the intervals are taken over."""
     folds = about.get("folds", 1)
     draws = -(-about["draws"] // folds)
-    labels = f"{draws} draw{'s' * (draws != 1)} of the labels"
+    seeds = f"{about['seeds']} seeds of pretraining and " if "seeds" in about else ""
+    labels = f"{seeds}{draws} draw{'s' * (draws != 1)} of the labels"
     return labels if folds == 1 else f"{folds} folds, each measured on once, and {labels} for each"
 
 
@@ -218,7 +220,7 @@ def _check_about(about: Mapping[str, Any], scores: tuple[Score, ...]) -> None:
     wrong = [key for key, kind in kinds.items() if not isinstance(about[key], kind)]
     wrong += [key for key in ("data", "saved against") if not isinstance(about.get(key, {}), dict)]
     counts = {"draws": about["draws"], "test": about["test"]["samples"]}
-    counts |= {key: about[key] for key in ("steps", "folds") if key in about}
+    counts |= {key: about[key] for key in ("steps", "folds", "seeds") if key in about}
     counts |= {"frames": about["test"]["frames"]} if "frames" in about["test"] else {}
     wrong += [key for key, count in counts.items() if type(count) is not int or not 0 < count < 10**12]
     if "chance" in about:

@@ -7,13 +7,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 @dataclass(frozen=True)
 class Score:
     """The score of one representation by one protocol with `shots` labels per class (None: all labels).
 
     `mean` over the draws in `values`, and `half`, the half-width of its 95% interval (nan for a single value), of the
-    headline metric; `also` holds mean and half-width of the other metrics.
+    headline metric; `also` holds mean and half-width of the other metrics. `values` are of so many `seeds` of
+    pretraining, one after another, each with the same draws.
     """
 
     representation: str
@@ -23,6 +27,12 @@ class Score:
     half: float
     values: tuple[float, ...]
     also: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    seeds: int = 1
+
+    @property
+    def grid(self) -> NDArray[np.float64]:
+        """The values (seeds, draws)."""
+        return np.array(self.values).reshape(self.seeds, -1)
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values; an interval that a single value does not have is null."""
@@ -35,9 +45,12 @@ class Score:
         also = {name: (finite(value["mean"]), number(value["half"])) for name, value in values["also"].items()}
         reached = tuple(map(finite, values["values"]))
         names, shots = (str(values["representation"]), str(values["protocol"])), values["shots"]
+        seeds = values.get("seeds", 1)
+        if type(seeds) is not int or seeds < 1 or len(reached) % seeds:
+            raise ValueError(f"it has impossible seeds of {names[0]}")
         if not reached or not (shots is None or (type(shots) is int and shots > 0)):
             raise ValueError(f"it has an impossible score of {names[0]}")
-        return cls(*names, shots, finite(values["mean"]), number(values["half"]), reached, also)
+        return cls(*names, shots, finite(values["mean"]), number(values["half"]), reached, also, seeds)
 
 
 def count_labels(about: Mapping[str, Any], shots: int | None) -> float:

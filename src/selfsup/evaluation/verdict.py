@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from selfsup.evaluation.draws import interval
+from selfsup.evaluation.draws import crossed
 from selfsup.evaluation.score import Score
 
 PREFERRED = ("propagate", "linear")  # the reader that is judged, if it was used; else the first
@@ -76,8 +76,9 @@ def verdict(about: Mapping[str, Any], scores: Sequence[Score]) -> str:
 
 
 def _gap(own: Score, other: Score, samples: float) -> Gap:
-    if len(own.values) == len(other.values):
-        mean, half, _ = interval([a - b for a, b in zip(own.values, other.values, strict=True)])
+    if own.grid.shape[1] == other.grid.shape[1]:  # the same draws; of a row that has one seed, for each seed
+        gaps = own.grid - other.grid
+        mean, half = float(gaps.mean()), crossed(gaps)
     else:
         mean, half = own.mean - other.mean, math.hypot(own.half, other.half)
     half = math.inf if math.isnan(half) and math.isinf(samples) else half  # nothing is known about a single value
@@ -96,7 +97,7 @@ def _amount(about: Mapping[str, Any], value: float, half: float | None = None) -
 def _settled(about: Mapping[str, Any], own: Score, closest: Gap) -> str:
     """Return what would make the interval narrower than the difference, or the difference larger."""
     ways = []
-    if len(own.values) < 3:
+    if own.grid.shape[1] < 3:
         ways.append("more draws (--draws)")
     wanted = (closest.half / max(abs(closest.mean), 0.01)) ** 2
     if about["metric"] == "accuracy" and about["test"]["samples"] < 1000:

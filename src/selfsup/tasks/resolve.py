@@ -12,7 +12,7 @@ import numpy as np
 from selfsup.errors import UserError, unknown
 from selfsup.source import Source
 from selfsup.task import Task
-from selfsup.tasks import find_task
+from selfsup.tasks import TASKS, find_task
 from selfsup.tasks.options import check_ranges
 
 
@@ -29,8 +29,10 @@ def resolve_task(
         raise UserError(f"a task is given by its name or its class, not as {type(task).__name__}")
     name, task_class = (task, find_task(task)) if isinstance(task, str) else (task.__name__, task)
     if not task_class.takes(source.kind):
+        other = next((one for one in TASKS if find_task(one).kind == source.kind), "")
         raise UserError(
-            f"{name} is for data of the kind {task_class.kind}, and {source.name} is of the kind {source.kind}"
+            f"{name} is for data of the kind {task_class.kind}, and {source.name} is of the kind {source.kind}: give a "
+            f"--task of that kind, such as {other} (`selfsup tasks` lists them)"
         )
     known = task_class.hyperparameters()
     for option in given:

@@ -48,7 +48,7 @@ def fit(
     workers: int | str = "auto",
     until: int | None = None,
     clock: Clock | None = None,
-    measure: Callable[[nn.Module, bool], Mapping[str, float]] | None = None,
+    measure: Callable[[nn.Module, int, bool], Mapping[str, float]] | None = None,
     loggers: Sequence[str] | None = None,
     on_log: Callable[[dict[str, Any]], object] | None = None,
     quiet: bool = False,
@@ -59,9 +59,9 @@ def fit(
     number of steps on the way. `low_res` are the views of the first `plan.low_res_steps`, cheaper ones.
 
     The batch, the views and the noise of a step depend on the seed and the step alone, so a resumed run ends with
-    the same weights as one that was never stopped. At log points `measure` gets the representation and whether this is
-    the last one; its result is logged and shown. `loggers` and `on_log`: see `Log`. Raises `RunFailed` for a loss that
-    is not finite, `Interrupted` after SIGINT or SIGTERM (saved first).
+    the same weights as one that was never stopped. At log points `measure` gets the representation, the steps done and
+    whether these are all; its result is logged and shown. `loggers` and `on_log`: see `Log`. Raises `RunFailed` for a
+    loss that is not finite, `Interrupted` after SIGINT or SIGTERM (saved first).
     """
     checkpoint = folder / "checkpoint" / "latest.safetensors" if folder else None
     channels_last(task)
@@ -159,7 +159,7 @@ def fit(
             if logs or due or stop:
                 values = _means(recent, done, plan, saved_step, fabric)
                 collapse.check(values["loss"], loss.chance, plan.progress(done))
-                found = measure(representation, done == end) if measure and logs else {}
+                found = measure(representation, done, done == end) if measure and logs else {}
                 seen |= found
                 progress.update(done, values | seen, loss.chance, collapse.word, skipped.summary())
                 speed = {"samples_per_s": progress.rate, "waiting": progress.waiting}
