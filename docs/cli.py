@@ -9,7 +9,8 @@ import inspect
 from pathlib import Path
 
 from selfsup.base.options import read_args
-from selfsup.cli import COMMANDS, _function
+from selfsup.cli import COMMANDS, _function, _only_python
+from selfsup.manual import EXAMPLES
 
 PAGE = Path(__file__).parent / "reference" / "cli.md"
 ABOUT = """<!-- written by docs/cli.py: change a command's docstring, not this file -->
@@ -18,7 +19,17 @@ ABOUT = """<!-- written by docs/cli.py: change a command's docstring, not this f
 
 `selfsup COMMAND --help` shows the same. Every command prints JSON with `--json`. Commands that open data also take
 `--pages first|all|N` (pages of a TIFF, frames of an animation), `--window SECONDS` (parts of long videos as samples of
-their own) and `--follow-links`. Shell completion: `selfsup --tyro-print-completion bash`.
+their own) and `--follow-links`.
+
+## Shell completion
+
+Write the completions once, and let each new shell read them. Commands and their own options are completed, those of
+tasks are not.
+
+```sh
+selfsup --tyro-print-completion bash > ~/.selfsup-completion   # then in ~/.bashrc: source ~/.selfsup-completion
+selfsup --tyro-print-completion zsh > ~/.zfunc/_selfsup        # a folder of fpath; then: compinit
+```
 """
 
 
@@ -30,6 +41,8 @@ def section(command: str) -> list[str]:
     about = text.partition("\nArgs:\n")[0].partition("\nRaises:\n")[0].strip()
     words, rows = [command], []
     for parameter in inspect.signature(function).parameters.values():
+        if _only_python(parameter):
+            continue
         name, told = parameter.name, said.get(parameter.name, "").replace("|", r"\|")
         if parameter.kind is parameter.POSITIONAL_ONLY:
             words.append(name.upper() if parameter.default is parameter.empty else f"[{name.upper()}]")
@@ -43,7 +56,9 @@ def section(command: str) -> list[str]:
             shown = "" if plain else f"`{parameter.default}`"
             rows.append(f"| `{flag}` | {shown} | {told} |")
     table = ["| option | default | what it is |", "| --- | --- | --- |", *rows, ""] if rows else []
-    return [f"## {command}", "", about, "", "```text", f"selfsup {' '.join(words)} [OPTIONS]", "```", "", *table]
+    usage = ["```text", f"selfsup {' '.join(words)} [OPTIONS]", "```", ""]
+    examples = ["For example", "", "```", *(f"selfsup {example}" for example in EXAMPLES[command]), "```", ""]
+    return [f"## {command}", "", about, "", *usage, *table, *examples]
 
 
 def page() -> str:

@@ -62,7 +62,7 @@ def seconds(*args: str) -> float:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_has_the_text_of_every_option(run: Run, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "1000")
-    text = " ".join(run(command, "--help").split())
+    text = " ".join(run(command, "--help").replace("[no-]", "").split())
     function = cli._function(command)
     documented = inspect.getdoc(function) or ""
     assert documented.splitlines()[0] in text
@@ -74,6 +74,25 @@ def test_help_has_the_text_of_every_option(run: Run, command: str, monkeypatch: 
         assert line.partition(": ")[2].strip().rstrip(".") in text, name
         if "Literal" not in parameter.annotation:  # shown as its choices
             assert (name.upper() if parameter.kind is parameter.POSITIONAL_ONLY else cli._flag(name)) in text
+
+
+@pytest.mark.parametrize("words", [[], ["show", "simclr"], *([command] for command in COMMANDS)])
+def test_help_fits_80_columns_and_has_examples(run: Run, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = run(*words, "--help").splitlines()
+    assert max(map(len, lines)) <= 80
+    assert sum(line.startswith("  selfsup ") for line in lines[lines.index("Examples:") :]) >= 1
+    monkeypatch.setenv("COLUMNS", "40")  # the texts wrap; a command to copy is never cut
+    assert all(
+        len(line) <= 40 or line.startswith(("usage", "  -", "  self")) for line in run(*words, "--help").splitlines()
+    )
+
+
+def test_help_begins_with_what_is_common(run: Run) -> None:
+    text = run("pretrain", "--task", "rotation", "--help")
+    order = ["DATA ", "--task ", "--steps ", "--out ", "Training:", "--lr ", "Data and views:", "--size ",
+             "Options of rotation", "--flip ", "Logging and hardware:", "--device ", "Examples:"]  # fmt: skip
+    assert sorted(order, key=text.index) == order
 
 
 def test_help_lists_every_command(run: Run) -> None:

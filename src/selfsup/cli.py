@@ -24,11 +24,15 @@ from selfsup.base.quiet import quiet_libraries
 from selfsup.base.ranks import is_first, launched
 from selfsup.base.terminal import ready_streams
 from selfsup.errors import RunFailed, UserError, unknown
+from selfsup.manual import Line, further_line, overview, own_lines, page
 
 COMMANDS = (
     "demo", "start", "tasks", "show", "pretrain", "adapt", "audit", "evaluate", "compare", "embed", "search", "explore",
     "export", "bench", "report", "suggest", "label", "record", "control", "doctor",
 )  # fmt: skip
+
+
+VIEWS = "Data and views"  # heading of the options of a kind of data
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -120,7 +124,7 @@ def _run(words: list[str]) -> Any:
         if not words[0].startswith("-"):
             raise unknown("command", words[0], COMMANDS)
         functions = {name: _recorder(_function(name)) for name in COMMANDS}
-        with _one_line(words):
+        with _one_line():
             return tyro.extras.subcommand_cli_from_dict(functions, prog="selfsup", description=_ABOUT, args=words)
     command, *words = words
     function = _function(command)
@@ -134,10 +138,11 @@ def _run(words: list[str]) -> Any:
     for name in sorted(asked - _accepted({name: option.parameter for name, option in more.items()})):
         raise unknown(f"option of {command}", _flag(name), map(_flag, [*known, *more]))
     if helping:
-        words = ["--help"]  # or tyro leaves out the arguments that were given
-    else:  # what was not given is left to the task's defaults
-        more = {name: option for name, option in more.items() if {name, f"no_{name}"} & asked}
-    with _one_line(words):
+        print(page(command, function, _lines(function, known, more)))
+        return None
+    # what was not given is left to the task's defaults
+    more = {name: option for name, option in more.items() if {name, f"no_{name}"} & asked}
+    with _one_line():
         arguments, options = tyro.cli(_recorder(function, more), prog=f"selfsup {command}", args=words)
     _say_what_is_read(function, arguments, options)
     return function(*arguments, **options)
@@ -151,10 +156,17 @@ def _say_what_is_read(function: Callable[..., Any], arguments: Sequence[Any], op
 
 
 def _overview() -> str:
-    """Return the list of commands; without tyro, which takes longer to import than all of this."""
-    told = {name: (inspect.getdoc(_function(name)) or "").splitlines()[0] for name in COMMANDS}
-    commands = "\n".join(f"  {name:9} {text}" for name, text in told.items())
-    return f"usage: selfsup COMMAND [OPTIONS]\n\n{_ABOUT}\n\n{commands}"
+    """Return the list of commands."""
+    return overview(_ABOUT, {name: (inspect.getdoc(_function(name)) or "").splitlines()[0] for name in COMMANDS})
+
+
+def _lines(
+    function: Callable[..., Any], known: Mapping[str, inspect.Parameter], more: Mapping[str, Further]
+) -> list[Line]:
+    """Return what the help of a command lists: its own arguments and options, and those that its task and data add."""
+    said = _explanations(function)
+    added = [further_line(option.parameter, option.help, option.group) for option in more.values()]
+    return [*own_lines(function, said, known), *added]
 
 
 def _print(result: Any, as_json: bool, notes: Sequence[str]) -> None:
@@ -308,9 +320,11 @@ def _further_options(function: Callable[..., Any], words: list[str], explain: bo
     elif name and not (explain and not named):
         task = find_task(name)
         said, kinds = options(task), (task.kind, *task.also)
-        own = {key: Further(p, said[key].sentence) for key, p in task.hyperparameters().items()}
+        heading = f"Options of {name}"
+        own = {key: Further(p, said[key].sentence, heading) for key, p in task.hyperparameters().items()}
     of_data = spec_options(*kinds)
-    return {key: Further(_keyword(p), of_data[key].sentence) for key, p in spec_parameters(*kinds).items()} | own
+    data = {key: Further(_keyword(p), of_data[key].sentence, VIEWS) for key, p in spec_parameters(*kinds).items()}
+    return data | own
 
 
 class Further(typing.NamedTuple):
@@ -318,6 +332,7 @@ class Further(typing.NamedTuple):
 
     parameter: inspect.Parameter
     help: str
+    group: str  # the heading of its part of the help
 
 
 def _keyword(parameter: inspect.Parameter) -> inspect.Parameter:
@@ -325,11 +340,10 @@ def _keyword(parameter: inspect.Parameter) -> inspect.Parameter:
 
 
 @contextlib.contextmanager
-def _one_line(words: Sequence[str]) -> Iterator[None]:
+def _one_line() -> Iterator[None]:
     """Turn tyro's framed error messages into one line."""
     written, before = io.StringIO(), os.environ.get("COLUMNS")
-    if not {"--help", "-h"} & set(words):
-        os.environ["COLUMNS"] = "1000"  # so that tyro does not wrap what it says
+    os.environ["COLUMNS"] = "1000"  # so that tyro does not wrap what it says
     try:
         with contextlib.redirect_stderr(written):
             yield
