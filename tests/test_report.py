@@ -16,6 +16,7 @@ from selfsup.cli import main
 from selfsup.data.open import open_data
 from selfsup.errors import UserError
 from selfsup.reports import report as reports
+from selfsup.reports import show
 from selfsup.reports.charts import Line, chart
 from selfsup.reports.embedding_map import layout
 from selfsup.reports.page import escape, tag
@@ -325,3 +326,26 @@ def test_groups_stay_together_on_the_map() -> None:
     places = layout(x)
     distance = np.linalg.norm(places[:, None] - places[None], axis=2) + 9 * np.eye(90)
     assert (group[distance.argmin(1)] == group).mean() > 0.95
+
+
+def test_a_band_ends_where_there_is_no_interval() -> None:
+    points = [(1.0, 0.5), (2.0, 0.6), (4.0, 0.7)]
+    drawn = chart("t", [Line("l", points, [0.1, 0.1, float("nan")])], below="x")
+    (band,) = re.findall(r'<polygon points="([^"]*)"', drawn)
+    assert len(band.split()) == 4, "the last point, of all labels, has none"
+    assert "nan" not in drawn
+    assert "<polygon" not in chart("t", [Line("l", points, [0.1, float("nan"), float("nan")])], below="x")
+
+
+def test_several_views_of_an_image_stand_beside_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    shown = []
+    monkeypatch.setattr(show, "save_panels", lambda rows, spec, path: shown.append(rows))
+    selfsup.show("simclr", "digits", out=tmp_path / "a.png", count=2)
+    selfsup.show("rotation", "digits", out=tmp_path / "a.png", count=2)
+    assert [panel.caption for panel in shown[0][0]] == ["original", "image 0, view 0", "image 0, view 1"]
+    source = selfsup.open_data("digits")
+    pixels = np.stack([source.read(i)[..., 0] for i in range(len(source))]).reshape(len(source), -1).astype(float)
+    for row in shown[0]:
+        found = np.asarray(row[0].content, float).ravel()
+        assert max(np.corrcoef(found, one)[0, 1] for one in pixels if one.std()) > 0.999, "an image as it is"
+    assert shown[1][0][0].caption == "0°"

@@ -179,19 +179,15 @@ def _print(result: Any, as_json: bool, notes: Sequence[str]) -> None:
         print(json.dumps(told))
         return
     from rich.console import Console
-    from rich.measure import Measurement
 
-    from selfsup.base.printing import WIDTH
+    from selfsup.base.printing import WIDTH, fitting
 
     columns = os.environ.get("COLUMNS", "")
     width = None if sys.stdout.isatty() else int(columns) if columns.isdecimal() and int(columns) else WIDTH
     shown = result.__rich__()
     console = Console(width=width, markup=False, emoji=False, highlight=False)  # a path may hold [brackets]
-    if not isinstance(shown, str):  # in a narrow terminal rows wrap: rich would cut the numbers
-        needed = Measurement.get(console, console.options.update(width=WIDTH), shown).maximum
-        console.width = max(console.width, needed)
     with console.capture() as text:  # or rich itself decides what a closed pipe means
-        console.print(shown, soft_wrap=isinstance(shown, str))
+        console.print(fitting(shown), soft_wrap=isinstance(shown, str))
     sys.stdout.write(text.get())
 
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from rich.console import Console, RenderableType
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.jupyter import JupyterMixin
+from rich.measure import Measurement
+from rich.table import Table
 
 WIDTH = 120
+WORD = 24  # columns: what is longer, such as a path, goes on in the next line
 
 
 class Printable(JupyterMixin):
@@ -19,5 +25,61 @@ class Printable(JupyterMixin):
         console = Console(width=WIDTH, color_system=None, legacy_windows=False, markup=False, emoji=False)
         shown = self.__rich__()
         with console.capture() as capture:  # lines of text are not wrapped: some are commands, or code to copy
-            console.print(shown, highlight=False, soft_wrap=isinstance(shown, str))
+            console.print(fitting(shown), highlight=False, soft_wrap=isinstance(shown, str))
         return capture.get().rstrip()
+
+
+def fitting(shown: Any) -> Any:
+    """Return what is shown with tables that are never cut: see `Wide`."""
+    if isinstance(shown, Group):
+        return Group(*map(fitting, shown.renderables))
+    return Wide(shown) if isinstance(shown, Table) else shown
+
+
+class Wide:
+    """A table that is printed as several, one below the other, where its columns do not fit side by side.
+
+    Numbers, which are in columns that are justified to the right, are neither cut nor wrapped; words are wrapped. Each
+    part repeats the columns up to the first numbers behind words.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        columns, free = self.table.columns, options.update(width=1000)
+        least = []
+        for column in columns:
+            sizes = [Measurement.get(console, free, cell) for cell in (column.header, *column.cells)]
+            whole = column.justify == "right" or column.no_wrap
+            least.append(max(size.maximum if whole else min(size.minimum, WORD) for size in sizes))
+            column.min_width, column.overflow = least[-1], "fold"
+            column.no_wrap = column.no_wrap or column.justify == "right"
+        edge = 0 if self.table.box is None else 1
+        room = options.max_width - edge
+        costs = [width + edge + (2 if self.table.box else 1) for width in least]
+        words = next((place for place, column in enumerate(columns) if column.justify != "right"), 0)
+        head = next((i for i in range(words, len(columns)) if columns[i].justify == "right"), len(columns))
+        parts: list[list[int]] = [[]]
+        for place in range(head, len(columns)):
+            if parts[-1] and sum(costs[:head]) + sum(costs[one] for one in [*parts[-1], place]) > room:
+                parts.append([])
+            parts[-1].append(place)
+        for number, part in enumerate(parts):
+            yield self.table if len(parts) == 1 else self._part([*range(head), *part], number, len(parts))
+
+    def _part(self, places: list[int], number: int, count: int) -> Table:
+        """Return some of the columns, with the title above the first part and the caption below the last one."""
+        whole = self.table
+        part = Table(
+            title=whole.title if number == 0 else None, caption=whole.caption if number == count - 1 else None,
+            title_justify=whole.title_justify, box=whole.box, show_header=whole.show_header,
+        )  # fmt: skip
+        for place in places:
+            own = whole.columns[place]
+            part.add_column(
+                own.header, justify=own.justify, no_wrap=own.no_wrap, min_width=own.min_width, overflow="fold"
+            )
+        for row, cells in zip(whole.rows, zip(*(whole.columns[i].cells for i in places), strict=True), strict=True):
+            part.add_row(*cells, end_section=row.end_section)
+        return part

@@ -10,17 +10,22 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
+from rich.text import Text
 
 HEALTH_COLOURS = {"collapsed": "bold red", "stuck": "yellow"}
+WIDE = 100  # columns of a terminal, from which on there is room for a longer bar
 LINE_SECONDS = 10.0  # between lines where there is no terminal
-COLUMNS = (
-    BarColumn(24),
-    TextColumn("{task.completed}/{task.total}"),
-    TimeRemainingColumn(compact=True),
-    TextColumn("{task.description}"),
-)
+
+
+def _columns(console: Console) -> tuple[ProgressColumn, ...]:
+    return (
+        BarColumn(24 if console.width >= WIDE else 8),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeRemainingColumn(compact=True),
+        TextColumn("{task.description}"),
+    )
 
 
 class Progress:
@@ -35,7 +40,7 @@ class Progress:
 
     def __enter__(self) -> Self:
         if not self.quiet and _can_draw(self.console):
-            self.bar = RichProgress(*COLUMNS, console=self.console)
+            self.bar = RichProgress(*_columns(self.console), console=self.console)
             self.bar.start()
             self.bar_task = self.bar.add_task("", total=self.steps, completed=self.start)
         return self
@@ -68,16 +73,17 @@ class Progress:
         elapsed = max(now - self.began, 1e-9)
         self.rate = (step - self.start) * self.batch_size / elapsed
         self.waiting = self.waited / elapsed
-        texts = [f"{name} {value:.3f}" for name, value in values.items()]
-        if chance is not None:
-            texts[0] += f" (chance {chance:.3f})"
+        loss, *texts = [f"{name} {value:.3f}" for name, value in values.items()]
+        loss += f" (chance {chance:.3f})" if chance is not None else ""
         texts += [f"{self.rate:,.0f} samples/s", f"waiting for data {self.waiting:.0%}"]
-        if health:
-            texts.append(f"[{HEALTH_COLOURS.get(health, 'green')}]{health}[/]")
-        if left_out:
-            texts.append(f"[yellow]left out: {left_out}[/]")
-        text = " · ".join(texts)
+        last = [f"[{HEALTH_COLOURS.get(health, 'green')}]{health}[/]"] if health else []
+        last += [f"[yellow]left out: {left_out}[/]"] if left_out else []
+        text = " · ".join([loss, *texts, *last])
         if self.bar:
+            before = (24 if self.console.width >= WIDE else 8) + 2 * len(str(self.steps)) + len(" / -:--:-- ")
+            while texts and before + Text.from_markup(text).cell_len > self.console.width:
+                texts.pop()  # the least important ones are the last
+                text = " · ".join([loss, *texts, *last])
             self.bar.update(self.bar_task, completed=step, description=text)
         elif not self.quiet and (now - self.line_at > LINE_SECONDS or step == self.steps):
             self.line_at = now
@@ -102,7 +108,7 @@ def counting(
     terminal, else nothing.
     """
     console = Console(stderr=True)
-    bar = RichProgress(*COLUMNS, console=console, disable=quiet or not _can_draw(console))
+    bar = RichProgress(*_columns(console), console=console, disable=quiet or not _can_draw(console))
     began = line_at = time.monotonic()
     first = done = 0
 

@@ -15,7 +15,10 @@ LEFT, RIGHT, TOP, BOTTOM = 48, 14, 28, 40
 
 @dataclass(frozen=True)
 class Line:
-    """A line through `points` (x, y), in ascending x; `half` the half-width of the interval around each y, if any."""
+    """A line through `points` (x, y), in ascending x; `half` the half-width of the interval around each y, if any.
+
+    nan where a point has none: the band ends before it.
+    """
 
     name: str
     points: Sequence[tuple[float, float]]
@@ -88,9 +91,9 @@ def legend(names: Sequence[tuple[str, str]]) -> Html:
 def _draw(line: Line, place: Place) -> list[Html]:
     points = [place(x, y) for x, y in line.points]
     parts = []
-    if line.half:
-        upper = [place(x, y + h) for (x, y), h in zip(line.points, line.half, strict=True)]
-        lower = [place(x, y - h) for (x, y), h in zip(line.points, line.half, strict=True)]
+    known = [(x, y, h) for (x, y), h in zip(line.points, line.half or (), strict=bool(line.half)) if math.isfinite(h)]
+    if len(known) > 1:
+        upper, lower = ([place(x, y + side * h) for x, y, h in known] for side in (1, -1))
         parts.append(tag("polygon", points=_path(upper + lower[::-1]), class_="band"))
     parts.append(_stroke("line", points))
     if line.marks or len(points) == 1:
@@ -100,7 +103,8 @@ def _draw(line: Line, place: Place) -> list[Html]:
 
 def _heights(line: Line) -> list[float]:
     halves = line.half or [0.0] * len(line.points)
-    return [y + side * half for (_, y), half in zip(line.points, halves, strict=True) for side in (-1, 1)]
+    known = [0.0 if math.isnan(half) else half for half in halves]
+    return [y + side * half for (_, y), half in zip(line.points, known, strict=True) for side in (-1, 1)]
 
 
 def _words(title: str, lines: Sequence[Line], reference: tuple[float, str] | None, percent: bool) -> str:

@@ -81,8 +81,7 @@ def _line(evaluation: Evaluation, row: tuple[str, str], names: list[str], places
     own = [score for score in evaluation.scores if (score.representation, score.protocol) == row]
     own.sort(key=lambda score: places[score.shots])
     points = [(places[score.shots], score.mean) for score in own]
-    half = [0.0 if math.isnan(score.half) else score.half for score in own]
-    return Line(_name(*row), points, half, names.index(_name(*row)), marks=True)
+    return Line(_name(*row), points, [score.half for score in own], names.index(_name(*row)), marks=True)
 
 
 def _explained(evaluation: Evaluation) -> str:

@@ -16,8 +16,9 @@ from selfsup.errors import UserError
 from selfsup.reports.sheets import save_panels
 from selfsup.run import Run
 from selfsup.source import Source
-from selfsup.task import Task
+from selfsup.task import Panel, Task
 from selfsup.tasks.resolve import resolve_task
+from selfsup.views import plain_views
 from selfsup.views.loader import batches
 
 
@@ -72,8 +73,18 @@ def show_task(
     whole = getattr(source, "group_size", 1)  # samples that a batch takes together
     size = -(-min(count, len(source)) // whole) * whole
     stream = batches(source, views, batch_size=size, seed=seed, start=0, steps=1, workers=0)
+    batch = views.finish(next(iter(stream)).batch)
     with torch.no_grad():
-        rows = module.eval().panels(views.finish(next(iter(stream)).batch), guess=run is not None)[:count]
+        rows = module.eval().panels(batch, guess=run is not None)[:count]
+    x = batch.get("x")
+    if spec.kind == "image" and x is not None and x.ndim == 5:  # several views: nobody sees what they are views of
+        rows = [[original, *row] for original, row in zip(_originals(source, spec, batch["index"]), rows, strict=False)]
     save_panels(rows, spec, path)
     told = [f"{panel.content}\n    {panel.caption}" for row in rows for panel in row if isinstance(panel.content, str)]
     return Shown(path, "\n".join(told))
+
+
+def _originals(source: Source, spec: Any, indices: torch.Tensor) -> list[Panel]:
+    plain = plain_views(spec)
+    x = plain.finish(plain.fetch(source, indices.numpy(), 0, 0).batch)["x"]
+    return [Panel(image, "original") for image in x]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Group
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group
 from rich.table import Table
+from rich.text import Text
 
 from selfsup.base.options import Option
 from selfsup.base.printing import Printable
@@ -94,18 +97,26 @@ class Catalogue(Printable, list[Entry]):
         """Return the same as plain values."""
         return [entry.as_json() for entry in self]
 
-    def __rich__(self) -> Table:
-        table = Table(box=None, pad_edge=False, show_header=False)
-        table.add_column(no_wrap=True)
-        table.add_column()
-        section = ""
-        for entry in self:
+    def __rich__(self) -> Lines:
+        return Lines(self)
+
+
+class Lines:
+    """A line for each task, as wide as the console: the paper goes first where it is narrow, then the end."""
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self.entries = entries
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        section, names = "", max(len(entry.name) for entry in self.entries) + 4
+        for entry in self.entries:
             if entry.section != section:
                 section = entry.section
-                table.add_row(f"\n{section}", "")
-            what = _YEAR.sub("", entry.text.splitlines()[0])
-            table.add_row(f"  {entry.name}", f"{what} {entry.paper}".rstrip())
-        return table
+                yield Text(f"\n{section}")
+            what, room = _YEAR.sub("", entry.text.splitlines()[0]), options.max_width - names
+            whole = f"{what} {entry.paper}".rstrip()
+            told = whole if cell_len(whole) <= room else shorten(what, room, placeholder=" …")
+            yield Text(f"  {entry.name:{names - 2}}{told}")
 
 
 def catalogue() -> Catalogue:
