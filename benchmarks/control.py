@@ -32,14 +32,13 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor
 
 import selfsup
-from few_labels import crossed
 from selfsup.control import rounds
 from selfsup.control.agents import quiet_logger
 from selfsup.control.asked import asked_of
 from selfsup.control.earning import NETWORKS, Earning
 from selfsup.data.trajectory import Trajectories, transitions
 from selfsup.encoders import build_encoder
-from selfsup.evaluation.draws import iqm
+from selfsup.evaluation.draws import crossed, iqm
 from selfsup.nn.control.latent import Latent
 from selfsup.nn.image.decoder import Decoder
 from selfsup.task import Batch, Encoder, Loss, Task
