@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from selfsup.commands.explore import explore
     from selfsup.commands.export import export
     from selfsup.commands.label import label
+    from selfsup.commands.pack import pack
     from selfsup.commands.pretrain import pretrain
     from selfsup.commands.record import record
     from selfsup.commands.report import report
@@ -46,6 +47,7 @@ __all__ = [
     "load",
     "load_backbone",
     "open_data",
+    "pack",
     "pretrain",
     "record",
     "report",

@@ -451,7 +451,7 @@ def _decoded(path: Path, kinds: list[bytes], words: tuple[bytes, ...]) -> Case:
             pixels = decode_image(data, rng.choice((None, 1, 3, 4)), rng.choice((0, 0, 0, 1, 3)))
             assert pixels.ndim == 3
             assert pixels.dtype.kind in "buif"
-            read_header(data), image_size(str(path))
+            read_header(data), image_size(data)
         except Broken:
             return
         source = open_query(str(path))

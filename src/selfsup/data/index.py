@@ -235,25 +235,40 @@ def _save(path: Path, index: _Index) -> None:
     batch = pa.record_batch(row, names=list(lists))
     # without it the next start takes longer, and nothing else
     with contextlib.suppress(RunFailed), new_in_cache(path) as aside:
-        with pa.OSFile(str(aside), "wb") as file, pa.ipc.new_file(file, batch.schema) as writer:
-            writer.write_batch(batch)
-        with open(aside, "r+b") as file:
-            digest = hashlib.file_digest(file, "blake2b").digest()
-            file.seek(0, os.SEEK_END)
-            file.write(digest + VERSION)
+        write_batch(aside, batch, VERSION)
 
 
 def _load(path: Path) -> _Index | None:
     """Return a saved index, mapped into memory; None if there is none, or it is damaged."""
+    batch = read_batch(path, VERSION)
+    if batch is None:
+        return None
+    folders, stamps, starts, files, left = (batch[name].values for name in _Index._fields)
+    return _Index(folders, stamps.to_numpy().reshape(-1, 3), starts.to_numpy(), files, left)
+
+
+def write_batch(path: Path, batch: pa.RecordBatch, version: bytes) -> None:
+    """Write one batch to an Arrow file, with a digest of it that reveals damage, and the version of its contents."""
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, batch.schema) as writer:
+        writer.write_batch(batch)
+    with open(path, "r+b") as file:
+        digest = hashlib.file_digest(file, "blake2b").digest()
+        file.seek(0, os.SEEK_END)
+        file.write(digest + version)
+
+
+def read_batch(path: Path | pa.Buffer, version: bytes) -> pa.RecordBatch | None:
+    """Return what `write_batch` wrote, mapped into memory; None for another version, and if it is damaged or absent."""
     try:
-        with pa.memory_map(str(path)) as file:
-            whole = file.read_buffer()
-        end = len(whole) - len(VERSION) - hashlib.blake2b().digest_size
+        if isinstance(path, pa.Buffer):
+            whole = path
+        else:
+            with pa.memory_map(str(path)) as file:
+                whole = file.read_buffer()
+        end = len(whole) - len(version) - hashlib.blake2b().digest_size
         content, trailer = whole[: max(end, 0)], whole[max(end, 0) :].to_pybytes()
-        if trailer != hashlib.blake2b(content).digest() + VERSION:
+        if trailer != hashlib.blake2b(content).digest() + version:
             return None
-        batch = pa.ipc.open_file(content).get_batch(0)
-        folders, stamps, starts, files, left = (batch[name].values for name in _Index._fields)
+        return pa.ipc.open_file(content).get_batch(0)
     except (OSError, pa.ArrowException):
         return None
-    return _Index(folders, stamps.to_numpy().reshape(-1, 3), starts.to_numpy(), files, left)

@@ -30,6 +30,8 @@ from selfsup.data.index import HIDDEN, HIDDEN_FILES, LINKS, LOOPS, Found, find_f
 from selfsup.data.labels import LabelsGiven, array_labels, with_labels
 from selfsup.data.npz import npz_names, read_npy, read_npz
 from selfsup.data.objects import open_object
+from selfsup.data.shards.objects import without_file
+from selfsup.data.shards.open import image_table, open_shards, shards_below
 from selfsup.data.text.open import PREFIX, names_rows, open_hub, open_text, text_files
 from selfsup.data.trajectory import Trajectories
 from selfsup.data.trajectory.dot import PARTS as DOT
@@ -149,8 +151,13 @@ def _open_named(data: str) -> Source:
         return _videos(data.removeprefix(VIDEO))
     if names_recording(data):
         return open_recording(data)
+    data = without_file(data)
+    if (shards := open_shards(data)) is not None:
+        return shards
     if data.startswith("torchvision:"):
         return open_torchvision(data)
+    if (table := image_table(data)) is not None:
+        return table
     if data.startswith(PREFIX) or names_rows(data):
         return open_text(data)
     if data.startswith("hf:"):
@@ -242,6 +249,8 @@ def _folder(root: str) -> Source:
     sounds = look_below(root, audio.SUFFIXES, how.follow_links)
     if len(sounds.files):
         return Sounds(root, sounds.files, notes=left_out(root, sounds))
+    if (shards := shards_below(root, how.follow_links)) is not None:
+        return shards
     texts = look_below(root, [".txt"], how.follow_links)
     if len(texts.files):
         found = text_files(root, texts.files)

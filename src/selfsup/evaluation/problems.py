@@ -108,7 +108,9 @@ def contents(source: Source) -> Iterator[Item]:
     """Yield what tells whether samples are the same: the bytes of files, else the samples themselves."""
     for index in range(len(source)):
         try:
-            if hasattr(source, "file"):  # the bytes of a file, without decoding them
+            if hasattr(source, "content"):  # the bytes of a file, without decoding them
+                yield source.content(index)
+            elif hasattr(source, "file"):
                 yield read_bytes(source.file(index))
             else:
                 item = getattr(source, "native", source.read)(index)

@@ -43,7 +43,7 @@ def find_samples(data: str, paths: Sequence[str], side: int, frames: int = FRAME
         if any(found):
             return found
     source: Any = open_data(data)
-    if isinstance(source, Files):
+    if isinstance(source, Files) and source.store is None:
         files = _paged(os.fsdecode(source.root), paths)
         known = pc.is_in(files.paths, value_set=source.paths).to_pylist()
         return [read_sample(files, number, side) if known[number] else None for number in range(len(paths))]

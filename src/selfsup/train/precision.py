@@ -19,7 +19,7 @@ from selfsup.train.channels_last import channels_last
 from selfsup.train.launch import Processes
 from selfsup.train.micro import forward_backward
 from selfsup.views.loader import batches, threads_for
-from selfsup.views.random import permutation
+from selfsup.views.order import order
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 
@@ -94,7 +94,7 @@ def step_seconds(
 
 def bfloat16_saving(task: Task, source: Source, views: Views, fabric: Fabric, batch_size: int, seed: int) -> float:
     """Return how many times faster a step is in the precision of `fabric` than in float32, on a few samples."""
-    sample = views.fetch(source, permutation(seed, 0, len(source))[:1], seed, 0).batch
+    sample = views.fetch(source, order(seed, 0, len(source), 0, 1), seed, 0).batch
     numbers = sum(tensor.numel() for tensor in sample.values())
     few = min(batch_size, max(2, 2**18 // numbers))
     plain = Fabric(accelerator=fabric.device.type, devices=1, precision="32-true", plugins=Processes(Launched()))

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from selfsup.errors import RunFailed
 from selfsup.source import Broken, Source
 from selfsup.views import plain_views
-from selfsup.views.random import permutation
+from selfsup.views.order import order
 
 SAMPLES, BATCH = 1024, 128
 
@@ -45,7 +45,7 @@ def recalibrate(encoder: nn.Module, source: Source, spec: Any, *, seed: int, dev
         norm.reset_running_stats()
         norm.momentum, norm.training = None, True  # an average over the batches; nothing else is in training mode
     try:
-        for some in np.array_split(permutation(seed, 0, len(source))[:count], math.ceil(count / BATCH)):
+        for some in np.array_split(order(seed, 0, len(source), 0, count), math.ceil(count / BATCH)):
             batch = views.fetch(source, some, seed, 0).batch
             encoder(views.finish({key: value.to(device) for key, value in batch.items()})["x"])
     except Broken as error:

@@ -16,9 +16,11 @@ from selfsup.data.image import Arrays
 from selfsup.errors import RunFailed, UserError
 from selfsup.source import Broken, Source
 from selfsup.task import Fetched, Views
+from selfsup.views.order import LARGE, places
 from selfsup.views.random import permutation
 
 T = TypeVar("T")
+READ_AHEAD = 4  # steps, beyond those that workers are making
 
 
 def batches(
@@ -36,8 +38,12 @@ def batches(
 ) -> Iterator[Fetched]:
     """Yield the batches of steps `start` to `steps` - 1: the same ones with any number of workers.
 
-    Epoch e goes through `permutation(seed, e, len(source))` in batches of `batch_size` over all ranks and drops an
-    incomplete last one; a rank takes the rows rank::world. Nothing is replayed to start at a later step.
+    Epoch e goes through `order(seed, e, len(source), …)` in batches of `batch_size` over all ranks and drops an
+    incomplete last one; a rank takes the rows rank::world. Nothing is replayed to start at a later step. A source that
+    has `block`, as those have that read many neighbours together, is shuffled in blocks: see `selfsup.views.order`.
+
+    A source that has `prefetch(indices)` is told what this rank reads `READ_AHEAD` steps later, so that what is far
+    away is there when it is needed.
 
     `workers`: threads that make whole batches ahead of time; 0 makes them on demand; `auto` is the number of cores, or
     0 for arrays in memory if the CPU also trains: making them is faster than handing them over. Threads, not
@@ -56,13 +62,20 @@ def batches(
         raise UserError(f"a batch of {batch_size} cannot be divided among {world} processes")
     per_epoch = len(source) // batch_size
     threads = threads_for(source, pin) if workers == "auto" else int(workers)
-    order = lru_cache(maxsize=2)(lambda epoch: _order(seed, epoch, source, batch_size))
+    part = _parts(seed, source, batch_size)
+    prefetch = getattr(source, "prefetch", None)
+
+    def rows(step: int) -> NDArray[np.int64]:
+        epoch, place = divmod(step, per_epoch)
+        return part(epoch, place * batch_size, (place + 1) * batch_size)[rank::world]
 
     def fetch(step: int) -> Fetched:
-        epoch, place = divmod(step, per_epoch)
-        rows = order(epoch)[place * batch_size : (place + 1) * batch_size]
+        if prefetch is not None:
+            for later in range(step if step == start else step + READ_AHEAD, min(step + READ_AHEAD + 1, steps)):
+                prefetch(rows(later))
+        epoch = step // per_epoch
         try:
-            fetched = views.fetch(source, rows[rank::world], seed, epoch)
+            fetched = views.fetch(source, rows(step), seed, epoch)
         except (UserError, RunFailed):
             raise
         except Broken as error:
@@ -97,6 +110,17 @@ def ahead(fetch: Callable[[int], T], todo: range, workers: int) -> Generator[T]:
 
 
 _POOL = 50  # batches within which samples of similar length are grouped
+
+
+def _parts(seed: int, source: Source, batch_size: int) -> Callable[[int, int, int], NDArray[np.int64]]:
+    """Return the function of an epoch and two places that returns which samples are at these places and between."""
+    block = getattr(source, "block", 1)
+    if all(getattr(source, name, None) is None for name in ("groups", "lengths")) and (
+        len(source) > LARGE or block > 1
+    ):
+        return lambda epoch, start, stop: places(seed, epoch, len(source), start, stop, block)
+    whole = lru_cache(maxsize=2)(lambda epoch: _order(seed, epoch, source, batch_size))
+    return lambda epoch, start, stop: whole(epoch)[start:stop]
 
 
 def _order(seed: int, epoch: int, source: Source, batch_size: int) -> NDArray[np.int64]:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
-def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """SplitMix64's finaliser (Steele et al., 2014): a bijection in which every input bit flips half of the output."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -18,9 +18,9 @@ def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
 def keys(seed: int, epoch: int, index: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return (B,) numbers of 64 random bits, one for each sample."""
     with np.errstate(over="ignore"):
-        key = _mix(np.array([seed], dtype=np.int64).view(np.uint64) + _GOLDEN)
-        key = _mix((key ^ np.uint64(epoch)) + _GOLDEN)
-        return _mix((key ^ index.astype(np.uint64)) + _GOLDEN).view(np.int64)
+        key = mix(np.array([seed], dtype=np.int64).view(np.uint64) + _GOLDEN)
+        key = mix((key ^ np.uint64(epoch)) + _GOLDEN)
+        return mix((key ^ index.astype(np.uint64)) + _GOLDEN).view(np.int64)
 
 
 def uniform(
@@ -40,7 +40,7 @@ def random_bits(
     with np.errstate(over="ignore"):
         rows = keys(seed, epoch, index).view(np.uint64)
         columns = np.add.outer(np.atleast_1d(first), np.arange(1, count + 1)).astype(np.uint64)
-        return _mix(rows[:, None] + columns * _GOLDEN)
+        return mix(rows[:, None] + columns * _GOLDEN)
 
 
 def permutation(seed: int, epoch: int, count: int) -> NDArray[np.int64]:

@@ -125,7 +125,7 @@ class Decoded:
 def _area(source: Files, index: int) -> int:
     """Return the number of pixels in a file's header; 0 for a broken file."""
     try:
-        wide, high = image_size(source.file(index))
+        wide, high = image_size(source.content(index))
     except Broken:  # `read` says it again when the sample is wanted
         return 0
     return wide * high

@@ -149,9 +149,8 @@ def _as_stored(image: Image.Image) -> NDArray[Any]:
     return np.asarray(ImageOps.exif_transpose(image))
 
 
-def image_size(path: str | bytes) -> tuple[int, int]:
-    """Return the width and height of an image file, from its header where that tells them, or raise `Broken`."""
-    data = read_bytes(path)
+def image_size(data: bytes) -> tuple[int, int]:
+    """Return the width and height of an image file's bytes, by its header where that tells them, or raise `Broken`."""
     if not instruments.is_npy(data):
         try:
             return _by_pillow(data, lambda image: image.size)

@@ -10,14 +10,14 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from selfsup.base.notes import say_notes
-from selfsup.data.image.decode import Header, read_bytes, read_header, read_image, to_channels
+from selfsup.data.image.decode import Header, decode_image, read_bytes, read_header, to_channels
 from selfsup.data.image.values import SAMPLE, Range, Values, family, mean_std, read_range, scaled
 from selfsup.data.index import fingerprint
 from selfsup.errors import UserError
@@ -27,6 +27,7 @@ from selfsup.spec.image import MAX_CHANNELS
 
 AUTO = "auto"  # the range is measured when it is first needed
 CHECKED = 1 << 28  # bytes of files that are read to look at a sample of them
+NEAR = 4  # places of which neighbours are looked at, where these are read together
 COMPARED = 16  # images whose values are compared with those of another data set
 
 
@@ -251,16 +252,34 @@ class Arrays(Images):
         return digest.hexdigest()
 
 
+class Store(Protocol):
+    """Where the bytes of image files are that are not files of a folder, such as shards (`selfsup.data.shards`).
+
+    `block`: how many consecutive files are read together; 1 where any file is as near as any other.
+    """
+
+    block: int
+
+    def read(self, place: int) -> bytes:
+        """Return the content of the file with this number, or raise `Broken`; from any thread."""
+
+    def prefetch(self, places: NDArray[np.int64]) -> None:
+        """Begin to fetch what is read soon, if it is far away, and return at once."""
+
+
 class Files(Images):
     """Image files below `root`. Paths are raw bytes in one Arrow array: light for millions, any file name.
 
     `channels`: the number with which files are read, None for 3, or all bands of those that have more; `pages`: which
-    page of each file is the sample, None for the first.
+    page of each file is the sample, None for the first. `store`: what has the bytes if not the folder `root`, and
+    `places` (N,) the numbers of the files there.
     """
 
     channels: int | None = None
     pages: NDArray[np.int64] | None = None
     all_pages = False
+    store: Store | None = None
+    places: NDArray[np.int64] | None = None
 
     def __init__(self, root: str, paths: pa.Array, labels: Labels | None = None, name: str | None = None) -> None:
         self.root, self.paths, self.labels = os.fsencode(root), paths.cast(pa.large_binary()), labels
@@ -285,9 +304,32 @@ class Files(Images):
         codes: NDArray[np.int64] = self.paths.dictionary_encode().indices.to_numpy().astype(np.int64)
         return codes
 
+    @classmethod
+    def of_store(cls, name: str, paths: pa.Array, store: Store, labels: Labels | None = None) -> Files:
+        """Return the files of a store, numbered as the store has them."""
+        files = cls(name, paths, labels)
+        files.store, files.places = store, np.arange(len(paths))
+        return files
+
+    @property
+    def block(self) -> int:
+        """How many consecutive files are read together: the loader shuffles them in such blocks."""
+        return 1 if self.store is None else self.store.block
+
     def file(self, index: int) -> bytes:
-        """Return the whole path of the file."""
+        """Return the whole path of the file in a folder."""
         return os.path.join(self.root, self.paths[index].as_py())
+
+    def content(self, index: int) -> bytes:
+        """Return the bytes of the file, or raise `Broken`."""
+        if self.store is None or self.places is None:
+            return read_bytes(self.file(index))
+        return self.store.read(int(self.places[index]))
+
+    def prefetch(self, indices: NDArray[np.int64]) -> None:
+        """Begin to fetch samples that are read soon, where they are far away, and return at once."""
+        if self.store is not None and self.places is not None:
+            self.store.prefetch(self.places[indices])
 
     def paged(self, page: int | None) -> Files:
         """Return another page of each file as the samples, or with None every page of every file."""
@@ -302,7 +344,7 @@ class Files(Images):
         counts = np.ones(len(self), np.int64)
         for index in builtins.range(len(self)):
             with contextlib.suppress(Broken):
-                counts[index] = read_header(read_bytes(self.file(index))).pages
+                counts[index] = read_header(self.content(index)).pages
         same = same.take(np.repeat(np.arange(len(self)), counts))
         same.pages = np.concatenate([np.arange(count) for count in counts.tolist()])
         same.all_pages = True
@@ -313,7 +355,7 @@ class Files(Images):
 
     def native(self, index: int) -> NDArray[Any]:
         """Return (H, W, channels) in the type of the file, or raise `Broken`."""
-        return read_image(self.file(index), self.channels, 0 if self.pages is None else int(self.pages[index]))
+        return decode_image(self.content(index), self.channels, 0 if self.pages is None else int(self.pages[index]))
 
     def spec(
         self,
@@ -362,7 +404,7 @@ class Files(Images):
         found, read, sample = [], 0, self._sample()
         for index in sample[:: -(-len(sample) // few)]:
             try:
-                data = read_bytes(self.file(index))
+                data = self.content(index)
                 found.append(read_header(data))
             except Broken:
                 continue
@@ -386,6 +428,16 @@ class Files(Images):
                 ]
             )
         return found
+
+    def _sample(self) -> list[int]:
+        """Return which files are looked at: neighbours where these are read together; they are fetched ahead."""
+        sample = super()._sample()
+        if self.block > 1:
+            near = SAMPLE // NEAR
+            sample = [first + step for first in sample[::near] for step in builtins.range(near)]
+            sample = sorted({min(index, len(self) - 1) for index in sample})
+        self.prefetch(np.array(sample))
+        return sample
 
     def _dark(self, headers: Sequence[Header]) -> tuple[str, ...]:
         """Return a line for 8-bit images that use only a few of their values; JPEGs are not looked at."""
@@ -450,6 +502,7 @@ class Files(Images):
         taken = self._some(indices)
         taken.paths = self.paths.take(pa.array(indices))
         taken.pages = None if self.pages is None else self.pages[indices]
+        taken.places = None if self.places is None else self.places[indices]
         return taken
 
     def fingerprint(self) -> str:

@@ -70,13 +70,13 @@ def text_files(root: str, paths: pa.Array) -> Texts:
 
 def names_rows(data: str) -> bool:
     """Tell whether `FILE[:COLUMN[:LABELS]]` names a file of rows, for which `text:` can be left out."""
-    found = _file(data)
+    found = row_file(data)
     return found is not None and os.path.splitext(found[0])[1].lower() in READERS
 
 
 def open_text(data: str) -> Texts:
     """Open `text:FILE[:COLUMN[:LABELS]]`: rows of a table by a column (text), else one document a line."""
-    found = _file(data.removeprefix(PREFIX))
+    found = row_file(data.removeprefix(PREFIX))
     if found is None:
         name = data.removeprefix(PREFIX).split(":")[0]
         if os.path.isdir(name):
@@ -98,8 +98,8 @@ def open_text(data: str) -> Texts:
     return _noted(source, notes)
 
 
-def _file(data: str) -> tuple[str, str, str] | None:
-    """Return file, column and labels; the file may have colons in its name."""
+def row_file(data: str) -> tuple[str, str, str] | None:
+    """Return file, column and labels of FILE[:COLUMN[:LABELS]]; the file may have colons in its name."""
     parts = data.split(":")
     for more in range(3):
         path = ":".join(parts[: len(parts) - more])

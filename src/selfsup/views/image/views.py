@@ -143,6 +143,8 @@ class ImageViews:
             else:
                 yield _Images(to_channels(pixels[picked], self.spec.channels), np.arange(len(indices)), indices, [])
             return
+        if (prefetch := getattr(source, "prefetch", None)) is not None:
+            prefetch(indices)  # all at once, where they are far away
         images: list[NDArray[Any]] = []
         used: list[int] = []
         skipped: list[tuple[int, str]] = []
