@@ -44,7 +44,7 @@ def open_lance(name: str) -> Files:
 
 
 class LanceStore:
-    """A `Store` of images in the version of a Lance dataset that was opened. Threads, never forks: Lance has its own."""
+    """A `Store` of images in the version of a Lance dataset that was opened. Lance has threads, so nothing may fork."""
 
     block = 1
 

@@ -155,7 +155,7 @@ class _Ranges(io.RawIOBase):
 
 
 def answered(name: str, ask: Callable[[], T]) -> T:
-    """Return ask(), repeated when it fails: six tries in about eight seconds, with random pauses so that clients disperse.
+    """Return ask(), repeated when it fails: six tries in about eight seconds, after pauses that are in part random.
 
     What repeating cannot mend (no rights, not there) fails at once. Raises `RunFailed`, one line with the reason.
     """
@@ -164,7 +164,9 @@ def answered(name: str, ask: Callable[[], T]) -> T:
             return ask()
         except (RunFailed, UserError, Broken):
             raise
-        except Exception as error:  # whatever the library of the store raises
+        except Exception as raised:  # whatever the library of the store raises
+            hidden = isinstance(raised, FileNotFoundError) and raised.__cause__  # fsspec calls any refusal so
+            error = hidden if isinstance(hidden, Exception) else raised
             status = _status(error)
             if isinstance(error, FileNotFoundError) or status in (404, 410):
                 raise RunFailed(f"{name} is not there: check the address") from None

@@ -67,8 +67,10 @@ def read_members(name: str, file: IO[bytes], size: int, left: Counter[str]) -> I
                     raise UserError(f"{name} holds no image among its first {seen:,} members: leave it out")
             yield from _sample(tar, group, left)
             file.seek(tar.offset)
-            if len(file.read(tarfile.BLOCKSIZE)) < tarfile.BLOCKSIZE:
-                left[NO_END] += 1
+            end = file.read(tarfile.BLOCKSIZE)
+            if any(end[: tarfile.BLOCKSIZE]) and len(end) == tarfile.BLOCKSIZE:
+                raise tarfile.ReadError("what follows is not a header")
+            left[NO_END] += len(end) < tarfile.BLOCKSIZE
     except tarfile.TarError as error:
         told = " ".join(str(error).split()) or "damaged"
         if seen:
