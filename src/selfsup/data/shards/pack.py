@@ -158,9 +158,10 @@ class _Names:
     def of(self, path: bytes) -> str:
         folder, base = os.path.split(os.fsdecode(path).lstrip("/"))
         stem, suffix = os.path.splitext(base)
-        whole = os.path.splitext(path)[0] in self.several
-        escaped = (base if whole else stem).replace("%", "%25").replace(".", "%2E") + suffix
-        return os.path.join(folder, escaped)
+        key = stem.replace("%", "%25").replace(".", "%2E")
+        if os.path.splitext(path)[0] in self.several:
+            key += f"%{suffix[1:]}"
+        return os.path.join(folder, key + suffix)
 
 
 Rest = Iterator[tuple[int, Image]]
