@@ -262,7 +262,9 @@ def test_what_is_no_tar_is_refused_in_one_line(tmp_path, kind):
 
 def test_a_tar_without_an_end_is_read_and_that_is_said(tmp_path):
     found = open_data(write_tar(tmp_path / "x.tar", ("a.png", png()), end=False))
-    assert found.notes == (f"{tmp_path / 'x.tar'}: 1 tars have no end mark: they may be truncated between two members",)
+    assert found.notes == (
+        f"{tmp_path / 'x.tar'}: 1 of the tars have no end mark: they may be truncated between two members",
+    )
 
 
 def test_a_shard_that_changes_or_goes_is_counted_with_its_reason(packed, tmp_path):

@@ -100,8 +100,9 @@ def open_data(data: DataGiven, labels: LabelsGiven | None = None) -> Source:
             (where it holds others too), `flite[:train|:test]`, `melody[:voice]`. Episodes: a folder that `record`
             wrote, one of LeRobot (v3) or Minari, a folder of `.npz` (an episode each: `obs` (n, H, W, C), `action`,
             `reward`, ...), `dot[:own][:test]`; recorded when they are first opened, `atari:GAME[:train|:test]` and
-            `reacher2[:train|:test]`.
-        labels: None (arrays and named data sets keep their own), or an argument of `with_labels`.
+            `reacher2[:train|:test]`. Shards of images: a folder that `pack` wrote, `NAME.tar` or `NAME-{000..012}.tar`,
+            Parquet files with a column of images, `NAME.lance`, and `https://`, `s3://` and `gs://` URLs of these.
+        labels: None (arrays, shards and named data sets keep their own), or an argument of `with_labels`.
 
     Raises:
         UserError: For anything else.
@@ -153,11 +154,11 @@ def _open_named(data: str) -> Source:
         return open_recording(data)
     data = without_file(data)
     if (shards := open_shards(data)) is not None:
-        return shards
+        return shards.paged(opening().pages)
     if data.startswith("torchvision:"):
         return open_torchvision(data)
     if (table := image_table(data)) is not None:
-        return table
+        return table.paged(opening().pages)
     if data.startswith(PREFIX) or names_rows(data):
         return open_text(data)
     if data.startswith("hf:"):
@@ -250,7 +251,7 @@ def _folder(root: str) -> Source:
     if len(sounds.files):
         return Sounds(root, sounds.files, notes=left_out(root, sounds))
     if (shards := shards_below(root, how.follow_links)) is not None:
-        return shards
+        return shards.paged(how.pages)
     texts = look_below(root, [".txt"], how.follow_links)
     if len(texts.files):
         found = text_files(root, texts.files)

@@ -22,6 +22,7 @@ from selfsup.errors import RunFailed
 
 VERSION = b"selfsup shard index 1\n"
 SUFFIX = ".index"  # of the index beside a shard
+TYPES = {(name, "large_binary") for name in ("path", "label", "text")} | {("offset", "int64"), ("size", "int64")}
 
 
 class Index(NamedTuple):
@@ -126,6 +127,9 @@ def _load(place: Path | pa.Buffer | None, size: int) -> Index | None:
     if batch is None:
         return None
     try:
+        batch.validate(full=True)  # or what a stranger wrote might end the process
+        if {field.name: str(field.type) for field in batch.schema}.items() - {("checksum", "uint32")} != TYPES:
+            return None
         about = json.loads(batch.schema.metadata[b"selfsup"])
         checksums = batch["checksum"].to_numpy() if "checksum" in batch.schema.names else None
         offsets, sizes = batch["offset"].to_numpy(), batch["size"].to_numpy()

@@ -239,7 +239,7 @@ def _notes(left: Counter[str]) -> list[str]:
     if left[CAPTIONS]:
         notes.append(f"{left[CAPTIONS]:,} .txt beside the images are captions, which are not read")
     if left[NO_END]:
-        notes.append(f"{left[NO_END]:,} tars have no end mark: they may be truncated between two members")
+        notes.append(f"{left[NO_END]:,} of the tars have no end mark: they may be truncated between two members")
     return notes
 
 

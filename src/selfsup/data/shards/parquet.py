@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from selfsup.data.image import Files
 from selfsup.data.labels import read_labels
 from selfsup.data.objects import IMAGE_COLUMNS, LABEL_COLUMNS
-from selfsup.data.shards.objects import Object, open_object_at
+from selfsup.data.shards.objects import CHANGED, Object, open_object_at
 from selfsup.errors import UserError
 from selfsup.source import Broken, Labels
 
@@ -173,13 +173,18 @@ class ParquetStore:
         try:
             with pq.ParquetFile(_file(self.shards[shard])) as file:
                 found = file.read_row_group(group, columns=[column]).column(0)
-        except (pa.ArrowException, OSError, IndexError) as error:
+        except (pa.ArrowException, OSError, IndexError, UserError) as error:
             raise Broken(f"its row group cannot be read: {_line(error)}") from None
         return pc.struct_field(found, "bytes") if pa.types.is_struct(found.type) else found
 
 
 def _file(shard: Object) -> Any:
-    return pa.PythonFile(shard.open(), mode="r")
+    """Return what pyarrow reads a shard from; raise `Broken` for one here that has changed."""
+    if shard.far:
+        return pa.PythonFile(shard.open(), mode="r")
+    if open_object_at(shard.name).state != shard.state:
+        raise Broken(CHANGED)
+    return shard.name
 
 
 def _labels(file: pq.ParquetFile, columns: Columns) -> Iterable[Any]:

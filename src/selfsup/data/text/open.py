@@ -30,7 +30,8 @@ PLAIN = (
     ".lst",
 )  # suffixes of files with one document a line, of which nothing is said
 ASIDE = {  # suffixes of files that are no lines of text, and what to do with them
-    "unpack it first": (".gz", ".bz2", ".xz", ".zst", ".zip", ".tar", ".tgz", ".7z"),
+    "unpack it first": (".gz", ".bz2", ".xz", ".zst", ".zip", ".tgz", ".7z"),
+    "give it without text:, as images": (".tar",),
     "save its text as .txt, one document a line": (
         ".html",
         ".htm",
