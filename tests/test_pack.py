@@ -15,8 +15,12 @@ import selfsup
 from selfsup.cli import main
 from selfsup.data.open import open_data
 from selfsup.data.shards import pack as packing
+from selfsup.data.shards.kept import Kept
 from selfsup.errors import RunFailed, UserError
+from selfsup.tasks.image.rotation import Rotation
+from selfsup.views import loader
 from support.folders import write_images
+from support.server import serving
 
 TINY = 1 << 14  # bytes of a "MiB" here
 
@@ -142,13 +146,12 @@ def test_parquet_is_what_hugging_face_reads_and_shards_are_packed_anew(folder, t
     assert [tables.content(index) for index in range(40)] == [tars.content(index) for index in range(40)]
 
 
-def test_a_run_on_shards_is_the_run_on_the_folder(tmp_path, capsys):
+def test_a_run_on_shards_is_the_run_on_the_folder(tmp_path, capsys, monkeypatch):
     root = write_images(tmp_path / "images", count=20)
     assert main(["pack", str(root), "-o", str(tmp_path / "shards"), "--labels", "folders", "--quiet"]) == 0
     options = {"encoder": "convnet", "steps": 2, "batch_size": 8, "device": "cpu", "workers": 2, "quiet": True}
     runs = [selfsup.pretrain(data, out=tmp_path / data.name / "run", **options) for data in (root, tmp_path / "shards")]
-    for one, other in zip(*(run.load().state_dict().values() for run in runs), strict=True):
-        assert torch.equal(one, other)
+    assert same_weights(*runs)
     tables = [
         selfsup.embed(runs[0], data, out=tmp_path / f"{data.name}.parquet", quiet=True).path
         for data in (root, tmp_path / "shards")
@@ -157,4 +160,21 @@ def test_a_run_on_shards_is_the_run_on_the_folder(tmp_path, capsys):
     assert folder["path"].to_pylist() == shards["path"].to_pylist()
     assert folder["vector"].to_pylist() == shards["vector"].to_pylist()
     assert shards["label"].to_pylist() == ["cat"] * 20 + ["dog"] * 20
-    capsys.readouterr()
+    assert "40 images in 1 shards" in capsys.readouterr().out
+
+    # the same from a store that refuses in mid-run: one line, and the same command resumes to the same weights
+    options["workers"] = 0
+    with serving(tmp_path / "shards") as server:
+        with monkeypatch.context() as patch:
+            patch.setattr(Kept, "get", lambda *_: None)  # or all of it were here already
+            patch.setattr(loader, "READ_AHEAD", 0)
+            patch.setattr(Rotation, "after_step", lambda task: setattr(server, "forbidden", True))
+            with pytest.raises(RunFailed, match="the store refuses these credentials"):
+                selfsup.pretrain(server.url, out=tmp_path / "far", **options)
+        server.forbidden = False
+        assert same_weights(selfsup.pretrain(server.url, out=tmp_path / "far", **options), runs[0])
+
+
+def same_weights(one, other):
+    pairs = zip(one.load().state_dict().values(), other.load().state_dict().values(), strict=True)
+    return all(torch.equal(*pair) for pair in pairs)
