@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from selfsup.errors import UserError
 from selfsup.task import Fetched
 from selfsup.views import loader
 from selfsup.views.loader import batches
@@ -102,6 +103,14 @@ def test_the_same_global_batches_for_one_to_eight_processes(source):
             assert np.array_equal(np.stack([ranks[rank][step] for rank in range(world)], 1).reshape(-1), batch)
     later = list(batches(source, Fetch(), batch_size=64, seed=0, start=2, steps=3))
     assert np.array_equal(later[0].batch["index"].numpy(), whole[2])
+
+
+def test_blocks_can_be_asked_for_unless_something_else_says_what_is_together():
+    source = Numbers(900)
+    whole = np.concatenate(drawn(source, 9, batch_size=100, block=30))
+    assert np.array_equal(whole, places(0, 0, 900, 0, 900, 30))
+    with pytest.raises(UserError, match="leave --block out"):
+        drawn(Numbers(900, lengths=np.ones(900)), 1, block=30)
 
 
 @pytest.mark.parametrize("block", [1, 1000])

@@ -53,7 +53,7 @@ STARTED = {
     f".{START}.part",
 }  # may remain if a run is killed before the recipe is written
 SOMETIMES = (  # parts of a plan that most do not have
-    "milestones", "encoder_lr", "low_res_first", "drop_tokens", "layer_decay", "l2_sp",
+    "milestones", "encoder_lr", "low_res_first", "drop_tokens", "layer_decay", "l2_sp", "block",
 )  # fmt: skip
 MANY = 10**9  # samples: more than any batch
 MIN_SIZE = 8  # pixels a side of an image, at least

@@ -50,6 +50,7 @@ NUMBERS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "n": _whole(1, 10**6),
     "port": _whole(0, 65535),
     "unsure_below": ("from 0 to 1", lambda v: bool(0 <= v <= 1)),
+    "block": _whole(1, 10**9),
     "shard_mb": _whole(1, 2**20),
     "draws": _whole(2, 1000),  # one draw has no interval
 }

@@ -59,6 +59,7 @@ def pretrain(
     warmup: float | None = None,
     clip: float | None = None,
     low_res_first: float | None = None,
+    block: int | None = None,
     drop_tokens: float | None = None,
     layer_decay: float | None = None,
     l2_sp: float | None = None,
@@ -115,6 +116,8 @@ def pretrain(
         clip: Largest norm of the gradient.
         low_res_first: Fraction of the steps, from the first one on, with images of half the size, which cost a quarter
             or less; 0 by default, below 1.
+        block: How many neighbours in the data are shuffled together, for shards far away, where these are one request;
+            1 by default, of Parquet a row group. The order is less uniform: see docs/scale.md.
         drop_tokens: Fraction of the patches of each view that a transformer does not see while it trains, drawn anew in
             each step, which makes steps cheaper; 0 by default, below 1.
         layer_decay: Learning rate of each layer of the encoder as a fraction of that of the layer above it, above 0; 1
@@ -164,6 +167,7 @@ def pretrain(
         weight_decay=weight_decay, warmup=warmup, clip=clip, low_res_first=low_res_first,
         drop_tokens=drop_tokens, layer_decay=layer_decay, l2_sp=l2_sp, lora=lora, seed=seed, workers=workers,
         seeds=seeds, probe_every=probe_every,
+        block=block,
     )  # fmt: skip
     check_data_numbers(options)
     labels, probe_labels = name_columns(columns, labels, probe_labels)
@@ -212,3 +216,19 @@ def pretrain(
             quiet=quiet,
         ))  # fmt: skip
     return found[0] if seeds is None else Runs(tuple(found), whole)
+    built = build(asked, device=device, precision=precision, batch_size=batch_size, seed=seed)
+    watched = None
+    if probe is not None:
+        watched = OnlineProbe(open_data(probe, probe_labels), asked.spec, built.fabric.device, seed)
+    folder = user_path(out) if out is not None else Path("runs") / f"{asked.name.rpartition(':')[2]}-{asked.encoder}"
+    return run(
+        built, folder, budget,
+        {
+            "optimizer": optimizer, "lr": lr, "weight_decay": weight_decay, "warmup": warmup, "clip": clip,
+            "low_res_first": low_res_first, "drop_tokens": drop_tokens, "layer_decay": layer_decay,
+            "l2_sp": l2_sp, "block": block,
+        },
+        until=until, micro_batch=micro_batch, workers=workers, cache=cache,
+        measure=watched.measure if watched else None, loggers=loggers, on_log=on_log, recalibrated=recalibrate,
+        quiet=quiet,
+    )  # fmt: skip

@@ -101,7 +101,7 @@ def fit(
     streams = [
         batches(
             source, made_by, batch_size=plan.batch_size, seed=plan.seed, start=first, steps=behind, workers=workers,
-            pin=fabric.device.type == "cuda", rank=fabric.global_rank, world=fabric.world_size,
+            pin=fabric.device.type == "cuda", rank=fabric.global_rank, world=fabric.world_size, block=plan.block,
         )
         for made_by, first, behind in ((low_res, start, change), (views, change, last))
     ]  # fmt: skip

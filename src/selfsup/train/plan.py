@@ -40,6 +40,7 @@ class Plan:
     `encoder_lr` is the peak of an encoder that begins trained, which is frozen while the rest warms up; `layer_decay`
     is the rate of each of its layers as a fraction of that of the layer above (see `optim.build_optimizer`).
     `l2_sp` draws the encoder back to the weights that it began with (see `anchor.Anchor`).
+    `block` is how many neighbours are shuffled together (see `views.order.places`); 0 leaves it to the source.
     """
 
     steps: int
@@ -58,6 +59,7 @@ class Plan:
     drop_tokens: float = 0.0
     layer_decay: float | None = None
     l2_sp: float | None = None
+    block: int = 0
 
     @property
     def low_res_steps(self) -> int:

@@ -35,12 +35,13 @@ def batches(
     rank: int = 0,
     world: int = 1,
     pin: bool = False,
+    block: int = 0,
 ) -> Iterator[Fetched]:
     """Yield the batches of steps `start` to `steps` - 1: the same ones with any number of workers.
 
     Epoch e goes through `order(seed, e, len(source), …)` in batches of `batch_size` over all ranks and drops an
-    incomplete last one; a rank takes the rows rank::world. Nothing is replayed to start at a later step. A source that
-    has `block`, as those have that read many neighbours together, is shuffled in blocks: see `selfsup.views.order`.
+    incomplete last one; a rank takes the rows rank::world. Nothing is replayed to start at a later step. With `block`,
+    by default that of a source that reads many neighbours together, it is shuffled in blocks: see `views.order`.
 
     A source that has `prefetch(indices)` is told what this rank reads `READ_AHEAD` steps later, so that what is far
     away is there when it is needed.
@@ -62,7 +63,7 @@ def batches(
         raise UserError(f"a batch of {batch_size} cannot be divided among {world} processes")
     per_epoch = len(source) // batch_size
     threads = threads_for(source, pin) if workers == "auto" else int(workers)
-    part = _parts(seed, source, batch_size)
+    part = _parts(seed, source, batch_size, block)
     prefetch = getattr(source, "prefetch", None)
 
     def rows(step: int) -> NDArray[np.int64]:
@@ -112,12 +113,13 @@ def ahead(fetch: Callable[[int], T], todo: range, workers: int) -> Generator[T]:
 _POOL = 50  # batches within which samples of similar length are grouped
 
 
-def _parts(seed: int, source: Source, batch_size: int) -> Callable[[int, int, int], NDArray[np.int64]]:
+def _parts(seed: int, source: Source, batch_size: int, block: int) -> Callable[[int, int, int], NDArray[np.int64]]:
     """Return the function of an epoch and two places that returns which samples are at these places and between."""
-    block = getattr(source, "block", 1)
-    if all(getattr(source, name, None) is None for name in ("groups", "lengths")) and (
-        len(source) > LARGE or block > 1
-    ):
+    single = all(getattr(source, name, None) is None for name in ("groups", "lengths"))
+    if block > 1 and not single:
+        raise UserError(f"the samples of {source.name} are put together by length or group: leave --block out")
+    block = block or getattr(source, "block", 1)
+    if single and (len(source) > LARGE or block > 1):
         return lambda epoch, start, stop: places(seed, epoch, len(source), start, stop, block)
     whole = lru_cache(maxsize=2)(lambda epoch: _order(seed, epoch, source, batch_size))
     return lambda epoch, start, stop: whole(epoch)[start:stop]
