@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from selfsup.commands.pack import pack
     from selfsup.commands.pretrain import pretrain
     from selfsup.commands.record import record
+    from selfsup.commands.replay import replay
     from selfsup.commands.report import report
     from selfsup.commands.search import search
     from selfsup.commands.show import show
@@ -50,6 +51,7 @@ __all__ = [
     "pack",
     "pretrain",
     "record",
+    "replay",
     "report",
     "search",
     "show",

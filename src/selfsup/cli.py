@@ -28,7 +28,7 @@ from selfsup.manual import Line, further_line, overview, own_lines, page
 
 COMMANDS = (
     "demo", "start", "tasks", "show", "pretrain", "adapt", "audit", "evaluate", "compare", "embed", "search", "explore",
-    "export", "bench", "report", "suggest", "label", "record", "pack", "control", "doctor",
+    "export", "bench", "replay", "report", "suggest", "label", "record", "pack", "control", "doctor",
 )  # fmt: skip
 
 

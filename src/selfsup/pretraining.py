@@ -35,8 +35,9 @@ from selfsup.run import START, Run, differences, digest_of, versions
 from selfsup.source import Source
 from selfsup.spec import ImageSpec, Spec
 from selfsup.task import Task, Views
+from selfsup.tasks import TASKS
 from selfsup.tasks.resolve import resolve_task
-from selfsup.train.checkpoint import load_weights, save_tensors
+from selfsup.train.checkpoint import load_tensors, load_weights, save_tensors
 from selfsup.train.clock import Clock
 from selfsup.train.device import make_fabric
 from selfsup.train.fit import fit
@@ -422,6 +423,52 @@ def _rates(built: Built, plan: Plan, given: Mapping[str, Any]) -> tuple[str, ...
             f"then at a learning rate of at most {plan.encoder_lr:.2g}",
         )
     return notes
+
+
+def rebuild(
+    run: Run, source: Source, *, task: type[Task] | None = None, device: str = "auto"
+) -> tuple[Built, Plan, Views | None]:
+    """Return what a run trains, as it was before the first step, its plan, and its cheaper views if it has any.
+
+    `source`: the run's own data. `task`: its class, where it is not one of selfsup. Raises `UserError` where the
+    recipe is damaged, or the run began with the encoder of another one that is gone or has changed.
+    """
+    recipe, about = run.recipe, run.recipe["encoder"]
+    fabric, plan, known = make_fabric(device, recipe["precision"]), _plan_of(run), recipe["task"]["hyperparameters"]
+    if task is None and run.task not in TASKS:
+        raise UserError(f"{run.task} is not a task of selfsup itself: give its class")
+    name, task_class, hyperparameters, source = resolve_task(task or run.task, source, known)
+    with own_turn():
+        torch.manual_seed(plan.seed)
+        encoder = run.fresh_encoder()
+        if about.get("init"):
+            before = Run(about["init"])
+            if not before.done or before.weights_digest() != about.get("weights"):
+                raise UserError(f"{run.folder} began with the encoder of {before.folder}, which is another one now")
+            load_weights(encoder, before.load().state_dict(), before.folder)
+        elif run.began_trained:
+            load_weights(encoder, load_tensors(run.folder / START)[0], run.folder / START)
+        if about.get("lora"):
+            add_lora(encoder, about["lora"])
+        built_task = run.begin(task_class, synchronised(encoder, fabric.device))
+    asked = Resolved(
+        name, task_class, hyperparameters, source, run.spec, run.encoder_name, run.module, run.began_trained, None,
+        about.get("lora"), None, recipe["data"].get("labels"), (),
+    )  # fmt: skip
+    samples, views = built_task.samples(source), built_task.views(run.spec)
+    built = Built(asked, built_task, samples, views, fabric, plan.batch_size, recipe["precision"], plan.seed, False, ())
+    if plan.drop_tokens:
+        _drop_tokens(built, plan.drop_tokens)
+    return built, plan, _low_res_views(built, recipe["budget"]) if plan.low_res_first else None
+
+
+def _plan_of(run: Run) -> Plan:
+    known = dict(run.recipe["plan"])
+    try:
+        known["betas"] = tuple(known["betas"])
+        return Plan(**{**known, "milestones": _milestones(run)})
+    except (TypeError, KeyError) as error:
+        raise UserError(f"{run.folder}/recipe.json is damaged: its plan cannot be read ({error})") from None
 
 
 def replan(folder: Path, steps: int, milestones: Sequence[Sequence[float]]) -> None:

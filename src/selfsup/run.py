@@ -108,7 +108,7 @@ class Run(Printable):
 
     def fresh_task(self) -> Task | None:
         """Return the task with an untrained encoder; None for one that is not in the registry."""
-        return self._task(find_task(self.task), self.fresh_encoder()) if self.task in TASKS else None
+        return self.begin(find_task(self.task), self.fresh_encoder()) if self.task in TASKS else None
 
     def fresh_encoder(self) -> Any:
         """Return the same encoder untrained; a module of the user's own as it was when the run began."""
@@ -168,7 +168,7 @@ class Run(Printable):
 
         def build() -> Any:
             encoder = self.fresh_encoder()
-            return encoder if task is None else self._task(task, encoder).representation()
+            return encoder if task is None else self.begin(task, encoder).representation()
 
         check_fit(build, path)
         encoder = build()
@@ -220,7 +220,7 @@ class Run(Printable):
             encoder = self.fresh_encoder()
             if rank := self.recipe["encoder"].get("lora"):
                 add_lora(encoder, rank)
-            return self._task(task_class, encoder)
+            return self.begin(task_class, encoder)
 
         check_fit(build, path, "task.")
         tensors, about = load_tensors(path)
@@ -228,7 +228,8 @@ class Run(Printable):
         load_weights(whole, {k.removeprefix("task."): v for k, v in tensors.items() if k.startswith("task.")}, path)
         return whole.eval(), step_of(about, path)
 
-    def _task(self, task: type[Task], encoder: Any) -> Task:
+    def begin(self, task: type[Task], encoder: Any) -> Task:
+        """Return the task with the run's options and an encoder; raise `UserError` where that is impossible."""
         options = self.recipe["task"]["hyperparameters"]
         known = task.hyperparameters()
         try:

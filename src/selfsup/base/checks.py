@@ -21,6 +21,7 @@ def _positive(high: float) -> tuple[str, Callable[[Any], bool]]:
 
 DATA = ("size", "channels")  # options of a kind of data
 NUMBERS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "step": _whole(1, 10**9),
     "steps": _whole(1, 10**9),
     "encoder_steps": _whole(1, 10**9),
     "episodes": _whole(1, 10**7),
@@ -83,6 +84,13 @@ def check_new_file(path: Path) -> None:
         raise UserError(f"no such folder: {path.parent}; create it, or give another --out")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise UserError(f"the folder {path.parent} is not writable; give another --out")
+
+
+def check_new_image(path: Path, option: str = "--out") -> None:
+    """Raise `UserError` unless an image can be written at `path`."""
+    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise UserError(f"{option} must end in .png, .jpg or .webp, not {path.name!r}")
+    check_new_file(path)
 
 
 def check_new_folder(path: Path) -> None:

@@ -7,9 +7,8 @@ from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selfsup.base.checks import check_new_file, check_numbers
+from selfsup.base.checks import check_new_image, check_numbers
 from selfsup.base.paths import user_path
-from selfsup.errors import UserError
 from selfsup.run import Run
 
 if TYPE_CHECKING:
@@ -73,7 +72,5 @@ def search(
 
 
 def _sheet_path(path: Path) -> Path:
-    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
-        raise UserError(f"--out must end in .png, .jpg or .webp, not {path.name!r}")
-    check_new_file(path)
+    check_new_image(path)
     return path

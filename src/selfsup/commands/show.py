@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from selfsup.base.checks import check_data_numbers, check_new_file, check_numbers
+from selfsup.base.checks import check_data_numbers, check_new_image, check_numbers
 from selfsup.base.paths import user_path
 from selfsup.errors import UserError, unknown
 
@@ -65,9 +65,7 @@ def show(
     check_numbers(count=count, seed=seed)
     check_data_numbers(options)
     path = user_path(out)
-    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
-        raise UserError(f"--out must end in .png, .jpg or .webp, not {path.name!r}")
-    check_new_file(path)
+    check_new_image(path)
     if preset is None and data is None and options.get("views") is not None:
         preset = "simclr"
     if preset is not None:

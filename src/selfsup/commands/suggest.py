@@ -11,7 +11,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from selfsup.base.checks import check_new_file, check_numbers
+from selfsup.base.checks import check_new_file, check_new_image, check_numbers
 from selfsup.base.paths import user_path
 from selfsup.base.printing import Printable
 from selfsup.errors import UserError, unknown
@@ -193,9 +193,7 @@ def without_labels(source: Source) -> Source:
 
 def check_sheet(path: Path) -> Path:
     """Return where a contact sheet goes; raise `UserError` if it cannot."""
-    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
-        raise UserError(f"--sheet must end in .png, .jpg or .webp, not {path.name!r}")
-    check_new_file(path)
+    check_new_image(path, "--sheet")
     return path
 
 

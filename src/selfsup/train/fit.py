@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
@@ -36,6 +37,14 @@ LINES = 20_000  # of metrics.jsonl, at most
 FOREVER = 10**9  # steps
 
 
+class NotFinite(RunFailed):
+    """A run whose loss became NaN or infinite: its `value`, and the number of the `step`, from 1 on."""
+
+    def __init__(self, value: float, step: int, message: str) -> None:
+        super().__init__(message)
+        self.value, self.step = value, step
+
+
 def fit(
     task: Task,
     source: Source,
@@ -60,8 +69,9 @@ def fit(
 
     The batch, the views and the noise of a step depend on the seed and the step alone, so a resumed run ends with
     the same weights as one that was never stopped. At log points `measure` gets the representation, the steps done and
-    whether these are all; its result is logged and shown. `loggers` and `on_log`: see `Log`. Raises `RunFailed` for a
-    loss that is not finite, `Interrupted` after SIGINT or SIGTERM (saved first).
+    whether these are all; its result is logged and shown. `loggers` and `on_log`: see `Log`. Raises `NotFinite` for a
+    loss that is not finite, `RunFailed` for weights that are not (neither is saved), `Interrupted` after SIGINT,
+    SIGTERM or SIGUSR1 (saved first).
     """
     checkpoint = folder / "checkpoint" / "latest.safetensors" if folder else None
     channels_last(task)
@@ -84,6 +94,11 @@ def fit(
         start = step_of(about, checkpoint)
 
     def save(step: int) -> None:
+        if not all(bool(parameter.isfinite().all()) for parameter in task.parameters()):
+            raise RunFailed(
+                f"a weight is not finite after step {step}, whose gradient was not; the last good checkpoint is of "
+                f"step {saved_step}; try a smaller --lr or --clip 1{_repeated(folder, step)}"
+            )
         if checkpoint and fabric.is_global_zero:
             save_tensors(checkpoint, training_state(task, raw_optimizer, precision), {"step": step})
 
@@ -157,7 +172,7 @@ def fit(
             if fabric.world_size > 1:  # clocks and signals differ between processes, which must act together
                 due, stop = _agreed(due, stop, fabric) if logs else (False, 0)
             if logs or due or stop:
-                values = _means(recent, done, plan, saved_step, fabric)
+                values = _means(recent, done, plan, saved_step, fabric, folder)
                 collapse.check(values["loss"], loss.chance, plan.progress(done))
                 found = measure(representation, done, done == end) if measure and logs else {}
                 seen |= found
@@ -198,18 +213,27 @@ def _noise_seed(seed: int, step: int, rank: int) -> int:
     return (seed * 1_000_003 + step) * 4099 + rank
 
 
-def _means(recent: list[Loss], done: int, plan: Plan, saved_step: int, fabric: Fabric) -> dict[str, float]:
-    """Return the means of the loss and the metrics since the last log; raise `RunFailed` if a loss is not finite."""
+def _repeated(folder: Path | None, step: int) -> str:
+    """Return the command that makes a step again, in words."""
+    return f"; to see it: selfsup replay {shlex.quote(str(folder))} --step {step}" if folder else ""
+
+
+def _means(
+    recent: list[Loss], done: int, plan: Plan, saved_step: int, fabric: Fabric, folder: Path | None
+) -> dict[str, float]:
+    """Return the means of the loss and the metrics since the last log; raise `NotFinite` if a loss is not finite."""
     values = torch.stack([loss.value for loss in recent])
     if fabric.world_size > 1:
         values = _reduce(values, fabric, "mean")
     for place, value in enumerate(values.tolist()):
         if not math.isfinite(value):
             step = done - len(recent) + place
-            raise RunFailed(
+            raise NotFinite(
+                value, step + 1,
                 f"the loss is {value} at step {step + 1} with learning rate {plan.lr_at(step):.3g}; "
                 f"the last good checkpoint is of step {saved_step}; try a smaller --lr or --clip 1"
-            )
+                f"{_repeated(folder, step + 1)}",
+            )  # fmt: skip
     means = {key: float(torch.stack([loss.metrics[key] for loss in recent]).mean()) for key in recent[-1].metrics}
     return {"loss": float(values.mean()), **means}
 
