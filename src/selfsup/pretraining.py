@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 import sys
@@ -31,13 +32,13 @@ from selfsup.errors import UserError
 from selfsup.nn.ema import Momentum, first_momentum
 from selfsup.nn.lora import add_lora, merged_state
 from selfsup.nn.norm import keep_statistics, synchronised
-from selfsup.run import START, Run, differences, digest_of, versions
+from selfsup.run import START, Run, differences, digest_of, fixed, versions
 from selfsup.source import Source
 from selfsup.spec import ImageSpec, Spec
 from selfsup.task import Task, Views
 from selfsup.tasks import TASKS
 from selfsup.tasks.resolve import resolve_task
-from selfsup.train.checkpoint import load_tensors, load_weights, save_tensors
+from selfsup.train.checkpoint import CHECKPOINT, load_tensors, load_weights, save_tensors, step_saved
 from selfsup.train.clock import Clock
 from selfsup.train.device import make_fabric
 from selfsup.train.fit import fit
@@ -210,6 +211,7 @@ def run(
     ended = (folder / "encoder.safetensors").exists()
     with only_here(folder) if fabric.is_global_zero and not ended else nullcontext():
         before, began = open_before(folder, asked.module), time.monotonic()
+        _agree({"started": before is not None, "saved": step_saved(folder / CHECKPOINT)}, fabric, str(folder))
         for option, wanted in {"--l2-sp": given.get("l2_sp"), "--lora": asked.lora}.items():
             if wanted and not asked.begins_trained:
                 raise UserError(f"{option} is for an encoder that begins trained: leave it out")
@@ -237,6 +239,7 @@ def run(
         )
         low_res = _low_res_views(built, budget) if plan.low_res_first else None
         recipe = _recipe(built, dict(budget), plan) | ({"recalibrated": samples} if samples else {})
+        _agree(recipe, fabric, "the data and options")
         if before:
             different = differences(before.recipe, json.loads(json.dumps(recipe)))
             if different:
@@ -284,6 +287,25 @@ def run(
             _save_encoder(built, trained, folder)
         fabric.barrier()
         return Run(folder, asked.module)
+
+
+def _agree(about: Mapping[str, Any], fabric: Fabric, what: str) -> None:
+    """Raise `UserError` in every process of a run if one of them has other values than the first; all wait for it."""
+    if fabric.world_size == 1:
+        return
+    text = json.dumps(fixed(json.loads(json.dumps(about))), sort_keys=True).encode()
+    digest = int.from_bytes(hashlib.blake2b(text, digest_size=7).digest())
+    digests: Any = fabric.all_gather(torch.tensor(digest, device=fabric.device))
+    odd = next((rank for rank, other in enumerate(digests.tolist()) if other != digests[0]), None)
+    if odd is None:
+        return
+    first, other = (fabric.broadcast(dict(about), src=rank) for rank in (0, odd))
+    a, b = fixed(first), fixed(other)
+    lines = [f"{key}: {a.get(key)!r} and {b.get(key)!r}" for key in {**a, **b} if a.get(key) != b.get(key)]
+    raise UserError(
+        f"processes 0 and {odd} of this run differ in {what}: {'; '.join(lines)}. All have to see the same data and "
+        "the same run folder, on a file system that the machines share"
+    )
 
 
 def keep(built: Built, folder: Path, steps: int, lr: float) -> Run:

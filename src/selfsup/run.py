@@ -207,9 +207,9 @@ class Run(Printable):
         A `task` outside of the registry is given as its class: a recipe never names code to import.
         """
         from selfsup.nn.lora import add_lora
-        from selfsup.train.checkpoint import check_fit, load_tensors, load_weights, step_of
+        from selfsup.train.checkpoint import CHECKPOINT, check_fit, load_tensors, load_weights, step_of
 
-        path = self.folder / "checkpoint" / "latest.safetensors"
+        path = self.folder / CHECKPOINT
         if not path.exists():
             raise UserError(f"{self.folder} has no checkpoint yet: run the same `selfsup pretrain` command again")
         if task is None and self.task not in TASKS:
@@ -308,9 +308,14 @@ def versions() -> dict[str, str]:
 
 def differences(here: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
     """Return one line for each entry in which two recipes differ, apart from versions and the command."""
-    old, new = dict(flat(here)), dict(flat(asked))
-    keys = [key for key in {**old, **new} if not key.startswith(FREE)]
-    return [f"{key}: {old.get(key)!r} here, {new.get(key)!r} requested" for key in keys if old.get(key) != new.get(key)]
+    old, new = fixed(here), fixed(asked)
+    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    return [f"{key}: {old.get(key)!r} here, {new.get(key)!r} requested" for key in keys]
+
+
+def fixed(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries of a recipe, nested ones under a.b, that may not differ when a run is resumed."""
+    return {key: value for key, value in flat(recipe) if not key.startswith(FREE)}
 
 
 def digest_of(path: Path) -> str:

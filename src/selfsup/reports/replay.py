@@ -19,7 +19,7 @@ from selfsup.reports.sheets import save_panels
 from selfsup.run import Run
 from selfsup.source import Source
 from selfsup.task import Task, Views
-from selfsup.train.checkpoint import load_tensors, step_of
+from selfsup.train.checkpoint import CHECKPOINT, step_saved
 from selfsup.train.fit import NotFinite, fit
 from selfsup.train.log import read_lines
 from selfsup.train.plan import Plan
@@ -107,8 +107,8 @@ def replay_step(
     save_panels(panels[:count], run.spec, image)
 
     logged, first, last, pace = _logged(run, step)
-    checkpoint = run.folder / "checkpoint" / "latest.safetensors"
-    saved = step_of(load_tensors(checkpoint)[1], checkpoint) if checkpoint.exists() else 0
+    checkpoint = run.folder / CHECKPOINT
+    saved = step_saved(checkpoint) or 0
     begin = saved if saved < step and not from_start else 0
     seconds = (step - begin) * plan.batch_size / pace if pace else 0.0
     note, loss = "", None
@@ -131,8 +131,8 @@ def _loss(built: Built, plan: Plan, low_res: Views | None, step: int, checkpoint
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         if checkpoint is not None:
-            (folder / "checkpoint").mkdir()
-            shutil.copyfile(checkpoint, folder / "checkpoint" / checkpoint.name)
+            (folder / CHECKPOINT).parent.mkdir()
+            shutil.copyfile(checkpoint, folder / CHECKPOINT)
         for until in (step - 1, step):
             if until == 0:
                 continue

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from selfsup.base.writing import write_atomically
 from selfsup.errors import UserError
 
+CHECKPOINT = Path("checkpoint", "latest.safetensors")  # in a run folder
+
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
     """Write named tensors and a JSON object."""
@@ -31,6 +33,14 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if not isinstance(about, dict):
             raise ValueError("its description is not a JSON object")
         return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118
+
+
+def step_saved(path: Path) -> int | None:
+    """Return the step of a checkpoint, without reading its tensors; None if there is none."""
+    if not path.exists():
+        return None
+    with _opened(path) as file:
+        return step_of(json.loads((file.metadata() or {})["selfsup"]), path)
 
 
 @contextmanager

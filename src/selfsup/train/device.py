@@ -14,7 +14,8 @@ from torch.nn.parallel import DistributedDataParallel
 from selfsup.base.processes import limit_threads
 from selfsup.base.quiet import quiet_libraries
 from selfsup.base.ranks import Launched, launched
-from selfsup.errors import UserError, unknown
+from selfsup.errors import RunFailed, UserError, unknown
+from selfsup.train.failures import others_lost
 from selfsup.train.launch import Processes
 from selfsup.train.precision import plugin, resolve_precision
 
@@ -42,7 +43,7 @@ def make_fabric(device: str, precision: str) -> Fabric:
 
     They wait for each other for at most `TIMEOUT` seconds; after that one of them is taken to hang, and the run ends.
 
-    Raises `UserError` if the device is not available.
+    Raises `UserError` if the device is not available, `RunFailed` if the other processes do not come.
     """
     here = launched()
     if device not in DEVICES:
@@ -63,6 +64,11 @@ def make_fabric(device: str, precision: str) -> Fabric:
             )
             fabric.launch()
         except (RuntimeError, ValueError) as error:
+            if others_lost(error):
+                raise RunFailed(
+                    f"the {here.world} processes of this run did not all come to {Processes(here).main_address}, port "
+                    f"{Processes(here).main_port}, within {TIMEOUT:.0f} s: {str(error).splitlines()[0]}"
+                ) from error
             raise UserError(f"cannot use --device {device}: {str(error).splitlines()[0]}") from error
     if fabric.device.type == "cpu":
         keep_memory()

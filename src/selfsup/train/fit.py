@@ -21,7 +21,7 @@ from selfsup.source import Source
 from selfsup.task import Fetched, Loss, Task, Views
 from selfsup.train.anchor import Anchor
 from selfsup.train.channels_last import channels_last
-from selfsup.train.checkpoint import load_tensors, restore, save_tensors, step_of, training_state
+from selfsup.train.checkpoint import CHECKPOINT, load_tensors, restore, save_tensors, step_of, training_state
 from selfsup.train.clock import Clock
 from selfsup.train.collapse import CollapseSignal
 from selfsup.train.failures import one_line
@@ -73,7 +73,7 @@ def fit(
     loss that is not finite, `RunFailed` for weights that are not (neither is saved), `Interrupted` after SIGINT,
     SIGTERM or SIGUSR1 (saved first).
     """
-    checkpoint = folder / "checkpoint" / "latest.safetensors" if folder else None
+    checkpoint = folder / CHECKPOINT if folder else None
     channels_last(task)
     precision = fabric.strategy.precision
     scaled = getattr(precision, "scaler", None) is not None  # float16, which fused ones cannot clip

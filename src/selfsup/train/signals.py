@@ -1,4 +1,7 @@
-"""SIGINT and SIGTERM: finish the step, save, stop; a second one stops at once."""
+"""SIGINT, SIGTERM and SIGUSR1: finish the step, save, stop; a second one stops at once.
+
+SIGUSR1 is what schedulers are told to send some time before the end (`sbatch --signal`).
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ from pathlib import Path
 from types import FrameType
 
 from selfsup.base.ranks import launched
+
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class Interrupted(Exception):
@@ -33,7 +38,7 @@ class Interruption:
 
 @contextmanager
 def signals() -> Iterator[Interruption]:
-    """Note SIGINT and SIGTERM instead of dying of them. In a thread other than the main one nothing is changed.
+    """Note these signals instead of dying of them. In a thread other than the main one nothing is changed.
 
     Under a launcher of several processes a second signal is an echo: the launcher passes on what the terminal has
     already sent, and kills processes that do not end in time.
@@ -49,7 +54,7 @@ def signals() -> Iterator[Interruption]:
             signal.signal(number, signal.SIG_DFL)
 
     several = launched().world > 1
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, note) for number in STOPS}
     try:
         yield interruption
     finally:
