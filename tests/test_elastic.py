@@ -20,9 +20,7 @@ from selfsup.tasks.image.simclr import SimCLR
 from selfsup.train import device, fit
 from selfsup.train.checkpoint import CHECKPOINT, load_tensors
 
-WORDS = (
-    "--task simclr --encoder vit-mini --steps 8 --batch-size 16 --optimizer sgd --clip 1 --quiet --workers 0 --log none"
-)
+WORDS = "--task simclr --encoder nature-cnn --steps 8 --batch-size 16 --optimizer sgd --quiet --workers 0 --log none"
 HERE = multiprocessing.get_context("fork")
 
 

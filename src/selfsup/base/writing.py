@@ -36,12 +36,14 @@ def part_name(name: str) -> str:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[IO[bytes]]:
+def whole_file(path: Path, several: bool = False) -> Iterator[IO[bytes]]:
     """Yield a file that takes the place of `path` when the block ends well: a reader sees the old content or the new.
 
-    Raises `RunFailed` if the disk is full or not writable, or another process is writing the same file.
+    `several` processes, on any machines, may write it at once, because they write the same: one of them remains, and
+    what killed ones left behind is removed.
+    Raises `RunFailed` if the disk is full or not writable, or (unless `several` may) another process is writing it.
     """
-    part = path.with_name(part_name(path.name))
+    part = path.with_name(part_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}" if several else path.name))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _claimed(part) as file:
@@ -50,7 +52,7 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-                os.replace(part, path)
+                _rename(part, path, several)
             except BaseException:
                 part.unlink(missing_ok=True)
                 raise
@@ -63,6 +65,17 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
         raise RunFailed(f"cannot write {path}: another process is writing it") from None
     except OSError as error:
         raise RunFailed(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _rename(part: Path, path: Path, several: bool) -> None:
+    try:
+        os.replace(part, path)
+    except FileNotFoundError:
+        if not (several and path.exists()):  # else another one, which was done, has tidied up
+            raise
+    if several:
+        for left in path.parent.glob(part_name(f"{path.name}.*")):
+            left.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, data: bytes) -> None:

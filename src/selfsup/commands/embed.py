@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selfsup.base.checks import check_new_file
+from selfsup.base.checks import check_new_file, check_new_folder
 from selfsup.base.paths import user_path
-from selfsup.base.printing import Printable
+from selfsup.errors import UserError
 from selfsup.run import Run
 
 if TYPE_CHECKING:
     from selfsup.data.labels import LabelsGiven
     from selfsup.data.open import DataGiven
+    from selfsup.evaluation.embedding import Embedded
 
     RunName = str | os.PathLike[str] | Run
     Data = DataGiven
@@ -23,32 +22,16 @@ else:
     RunName = Data = Target = LabelsGiven = str  # what the command line can give
 
 
-@dataclass(frozen=True)
-class Embedded(Printable):
-    """The file that `embed` wrote: `rows` vectors of `dim` numbers at `path`; `skipped` samples could not be read."""
-
-    path: Path
-    rows: int
-    dim: int
-    skipped: int
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the same as plain values."""
-        return {"path": str(self.path), "rows": self.rows, "dim": self.dim, "skipped": self.skipped}
-
-    def __rich__(self) -> str:
-        skipped = f"; {self.skipped:,} could not be read" if self.skipped else ""
-        return f"{self.path}: {self.rows:,} rows of {self.dim} numbers{skipped}"
-
-
 def embed(
     run: RunName,
     data: Data,
     /,
     *,
-    out: Target = "embeddings.parquet",
+    out: Target | None = None,
     labels: LabelsGiven | None = None,
     columns: str | None = None,
+    shard: str | None = None,
+    unite: Target | None = None,
     device: str = "auto",
     quiet: bool = False,
 ) -> Embedded:
@@ -57,32 +40,53 @@ def embed(
     The file is written aside and renamed when it is complete. Rows are in the order of the data, and memory does not
     grow with their number.
 
+    Many workers write parts: each gets a --shard of its own, 0/16 to 15/16, and the same folder. A part that is there
+    is not made again, so what was killed is simply started again; --unite then writes the parts into one file, with the
+    very bytes that one worker would have written.
+
     Args:
         run: A run folder.
         data: A folder of images, a list file, an .npz file, a name or an array.
-        out: The file to write.
+        out: The file to write, or of parts the folder; embeddings.parquet or embeddings by default.
         labels: 'folders', a CSV file (path,label) or an .npz file with y.
         columns: The columns of a label file, path=COLUMN,label=COLUMN, where they are called otherwise.
+        shard: Write one part of the rows, i/n with i from 0 to n - 1, into a folder.
+        unite: A folder with all parts, to be written into one file.
         device: auto, cpu, cuda or mps.
         quiet: Hide progress.
 
     Raises:
-        UserError: For a folder that is not a finished run, or data that cannot be opened.
+        UserError: For a folder that is not a finished run, data that cannot be opened, or parts of another run or of
+            other data.
         RunFailed: If the file cannot be written.
     """
     from selfsup.base.progress import counting
     from selfsup.data.labels import name_columns
     from selfsup.data.open import open_data
     from selfsup.data.vectors import write_vectors
+    from selfsup.evaluation import embedding
     from selfsup.evaluation.features import feature_batches
     from selfsup.train.device import make_fabric
 
-    run, path = run if isinstance(run, Run) else Run(run), user_path(out)
-    check_new_file(path)
+    if shard is not None and unite is not None:
+        raise UserError("--shard writes a part, --unite puts all of them together: leave one out")
+    part = None if shard is None else embedding.Shard.read(shard)
+    run = run if isinstance(run, Run) else Run(run)
+    path = user_path(out if out is not None else "embeddings.parquet" if part is None else "embeddings")
+    if part is None:
+        check_new_file(path)
+    elif path.suffix == ".parquet":
+        raise UserError(f"--shard writes a file of its own into a folder: give one as --out, not {path.name}")
+    else:
+        check_new_folder(path)
     encoder: Any = run.load()
     source, dim = open_data(data, *name_columns(columns, labels)), int(encoder.dim)
-    about = {"run": str(run.folder), "task": run.task, "encoder": run.encoder_name, "data": source.name}
-    batches = feature_batches(encoder, source, run.spec, device=make_fabric(device, "float32").device)
-    with counting("embedding", len(source), quiet) as advance:
+    about, on = embedding.about_of(run, source), make_fabric(device, "float32").device
+    with counting("embedding", len(part.rows(len(source)) if part else source), quiet) as advance:
+        if unite is not None:
+            return embedding.unite(user_path(unite, "--unite"), path, dim, source, about, advance)
+        if part is not None:
+            return embedding.write_part(path, part, encoder, source, run, about, on, advance)
+        batches = feature_batches(encoder, source, run.spec, device=on)
         rows = write_vectors(path, source, dim, batches, about, advance)
-    return Embedded(path, rows, dim, len(source) - rows)
+    return embedding.Embedded(path, rows, dim, len(source) - rows)

@@ -135,17 +135,17 @@ def write_vectors(
     batches: Iterable[tuple[NDArray[np.int64], NDArray[np.float32]]],
     about: Mapping[str, str],
     done: Callable[[int], None] = lambda _: None,
+    several: bool = False,
 ) -> int:
     """Write the vectors of samples, from batches of their numbers (b,) and vectors (b, dim); return how many.
 
-    `done` is called with the number of rows of each batch.
+    `done` is called with the number of rows of each batch. `several` processes may write the same file at once.
 
     The file is written aside and renamed when it is complete. Raises `RunFailed` if it cannot be written.
     """
-    labels, rows = source.labels, 0
-    schema = pa.schema([("path", pa.string()), ("label", pa.string()), ("vector", pa.list_(pa.float32(), dim))])
-    schema = schema.with_metadata({key: os.fsencode(text) for key, text in about.items()})
-    with whole_file(path) as file, pq.ParquetWriter(file, schema) as writer:
+    labels, schema = source.labels, _schema(dim, about)
+
+    def written() -> Iterator[Any]:
         for numbers, x in batches:
             ids = labels.ids[numbers] if labels is not None else [-1] * len(numbers)
             columns = [
@@ -153,9 +153,50 @@ def write_vectors(
                 pa.array([labels.classes[i] if labels and i >= 0 else None for i in ids], pa.string()),
                 pa.FixedSizeListArray.from_arrays(pa.array(x.reshape(-1)), dim),
             ]
-            writer.write_batch(pa.record_batch(columns, schema=schema))
-            rows += len(numbers)
+            yield pa.record_batch(columns, schema=schema)
             done(len(numbers))
+
+    return _write(path, schema, written(), several)
+
+
+def unite_vectors(
+    path: Path, parts: Sequence[Path], dim: int, about: Mapping[str, str], done: Callable[[int], None] = lambda _: None
+) -> int:
+    """Write the rows of several files into one, in their order: the bytes of `write_vectors` for all of them at once.
+
+    Return how many. Raises `UserError` for a damaged part, `RunFailed` if the file cannot be written.
+    """
+    schema = _schema(dim, about)
+
+    def written() -> Iterator[Any]:
+        for part in parts:
+            try:
+                for batch in pq.ParquetFile(part, pre_buffer=False).iter_batches(ROWS):
+                    yield pa.record_batch(batch.columns, schema=schema)
+                    done(len(batch))
+            except (pa.ArrowException, OSError, ValueError) as error:
+                raise UserError(f"{part} is damaged, remove it: {str(error).splitlines()[0]}") from None
+
+    return _write(path, schema, written())
+
+
+def _schema(dim: int, about: Mapping[str, str]) -> Any:
+    schema = pa.schema([("path", pa.string()), ("label", pa.string()), ("vector", pa.list_(pa.float32(), dim))])
+    return schema.with_metadata({key: os.fsencode(text) for key, text in about.items()})
+
+
+def _write(path: Path, schema: Any, batches: Iterable[Any], several: bool = False) -> int:
+    """Write batches in row groups of `ROWS`, whatever their lengths; return the number of rows."""
+    rows, waiting = 0, pa.Table.from_batches([], schema=schema)
+    with whole_file(path, several) as file, pq.ParquetWriter(file, schema) as writer:
+        for batch in batches:
+            rows += len(batch)
+            waiting = pa.concat_tables([waiting, pa.Table.from_batches([batch])])
+            while len(waiting) >= ROWS:
+                writer.write_table(waiting[:ROWS].combine_chunks())
+                waiting = waiting[ROWS:]
+        if len(waiting):
+            writer.write_table(waiting.combine_chunks())
     return rows
 
 

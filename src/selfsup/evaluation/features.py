@@ -17,19 +17,23 @@ from selfsup.task import Views
 from selfsup.train.log import Skipped
 from selfsup.views import plain_views
 
+BATCH = 256  # samples
+
 
 @torch.no_grad()
 def feature_batches(
     encoder: nn.Module,
     source: Source,
     spec: Any,
-    batch_size: int = 256,
+    batch_size: int = BATCH,
     device: torch.device | str = "cpu",
     views: Views | None = None,
+    rows: range | None = None,
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """Yield the numbers (b,) and features (b, dim) float32 of the samples that can be read, in order.
 
-    The encoder is in evaluation mode, and computes in float32. `views`: the plain ones by default.
+    The encoder is in evaluation mode, and computes in float32. `views`: the plain ones by default; `rows`: of samples
+    without a gap, by default all.
 
     Raises `UserError` for samples that the encoder cannot take, `RunFailed` when more than half are broken.
     """
@@ -37,8 +41,9 @@ def feature_batches(
     skipped = Skipped(source, None)
     views = (views or plain_views(spec)).for_device(torch.device(device))
     encoder = encoder.to(device).eval()
-    for begin in range(0, len(source), batch_size):
-        wanted = np.arange(begin, min(begin + batch_size, len(source)))
+    rows = range(len(source)) if rows is None else rows
+    for begin in range(rows.start, rows.stop, batch_size):
+        wanted = np.arange(begin, min(begin + batch_size, rows.stop))
         try:
             fetched = views.fetch(source, wanted, 0, 0)
         except Broken as error:
