@@ -50,7 +50,14 @@ def data_opened(
         window: Seconds of a window of a video, above 0.
         follow_links: Whether links to folders are followed.
     """
-    token = _opening.set(Opening(_read_pages(pages), _read_window(window), follow_links))
+    with opened_as(Opening(_read_pages(pages), _read_window(window), follow_links)):
+        yield
+
+
+@contextlib.contextmanager
+def opened_as(way: Opening) -> Iterator[None]:
+    """Open data as another process does."""
+    token = _opening.set(way)
     try:
         yield
     finally:

@@ -32,6 +32,7 @@ def embed(
     columns: str | None = None,
     shard: str | None = None,
     unite: Target | None = None,
+    ray: str | None = None,
     device: str = "auto",
     quiet: bool = False,
 ) -> Embedded:
@@ -52,6 +53,8 @@ def embed(
         columns: The columns of a label file, path=COLUMN,label=COLUMN, where they are called otherwise.
         shard: Write one part of the rows, i/n with i from 0 to n - 1, into a folder.
         unite: A folder with all parts, to be written into one file.
+        ray: Write all parts into a folder on a Ray cluster: its address, auto for the one of this machine, or local to
+            start one here. Data and folder are where all its machines find them under the same path.
         device: auto, cpu, cuda or mps.
         quiet: Hide progress.
 
@@ -64,25 +67,28 @@ def embed(
     from selfsup.data.labels import name_columns
     from selfsup.data.open import open_data
     from selfsup.data.vectors import write_vectors
-    from selfsup.evaluation import embedding
+    from selfsup.evaluation import embedding, on_ray
     from selfsup.evaluation.features import feature_batches
     from selfsup.train.device import make_fabric
 
-    if shard is not None and unite is not None:
-        raise UserError("--shard writes a part, --unite puts all of them together: leave one out")
+    if sum(one is not None for one in (shard, unite, ray)) > 1:
+        raise UserError("--shard writes a part, --ray all of them, and --unite puts them together: give one of these")
     part = None if shard is None else embedding.Shard.read(shard)
     run = run if isinstance(run, Run) else Run(run)
-    path = user_path(out if out is not None else "embeddings.parquet" if part is None else "embeddings")
-    if part is None:
+    path = user_path(out if out is not None else "embeddings" if shard or ray else "embeddings.parquet")
+    if not (shard or ray):
         check_new_file(path)
     elif path.suffix == ".parquet":
-        raise UserError(f"--shard writes a file of its own into a folder: give one as --out, not {path.name}")
+        raise UserError(f"parts are files of their own in a folder: give one as --out, not {path.name}")
     else:
         check_new_folder(path)
     encoder: Any = run.load()
-    source, dim = open_data(data, *name_columns(columns, labels)), int(encoder.dim)
+    (labels,) = name_columns(columns, labels)
+    source, dim = open_data(data, labels), int(encoder.dim)
     about, on = embedding.about_of(run, source), make_fabric(device, "float32").device
     with counting("embedding", len(part.rows(len(source)) if part else source), quiet) as advance:
+        if ray is not None:
+            return on_ray.embed_on_ray(ray, run, source, data, labels, path, dim, about, device, advance)
         if unite is not None:
             return embedding.unite(user_path(unite, "--unite"), path, dim, source, about, advance)
         if part is not None:

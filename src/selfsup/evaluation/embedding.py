@@ -95,15 +95,23 @@ def write_part(
 
     Raises `UserError` for a folder with parts of another run, of other data or of another number of parts.
     """
-    path, about = folder / shard.name, {**about, "parts": str(shard.parts)}
-    check_parts(folder, about)
-    wanted = shard.rows(len(source))
-    if path.exists():
-        rows = _checked(path, about).metadata.num_rows
-        return Embedded(path, rows, int(encoder.dim), len(wanted) - rows, 1)
+    there = finished(folder, shard, int(encoder.dim), source, about)
+    if there is not None:
+        return there
+    path, about, wanted = folder / shard.name, {**about, "parts": str(shard.parts)}, shard.rows(len(source))
     batches = feature_batches(encoder, source, run.spec, device=device, rows=wanted)
     rows = write_vectors(path, source, int(encoder.dim), batches, about, advance, several=True)
     return Embedded(path, rows, int(encoder.dim), len(wanted) - rows)
+
+
+def finished(folder: Path, shard: Shard, dim: int, source: Source, about: Mapping[str, str]) -> Embedded | None:
+    """Return a part that is there; None if it is not. Raises `UserError` as `write_part` does."""
+    path, about = folder / shard.name, {**about, "parts": str(shard.parts)}
+    check_parts(folder, about)
+    if not path.exists():
+        return None
+    rows = _checked(path, about).metadata.num_rows
+    return Embedded(path, rows, dim, len(shard.rows(len(source))) - rows, 1)
 
 
 def check_parts(folder: Path, about: Mapping[str, str]) -> None:
