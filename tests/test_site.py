@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import tyro
+import yaml
 
 from selfsup import cli
 from selfsup.errors import UserError
@@ -113,6 +115,32 @@ def test_the_encoder_of_the_how_to_page_learns(tmp_path: Path) -> None:
     exec(code[1], names)
     options: dict[str, Any] = {"steps": 2, "batch_size": 8, "out": tmp_path / "run", "quiet": True}
     assert names["selfsup"].pretrain("digits", task="rotation", encoder=names["Small"](1), **options).done
+
+
+def test_the_scripts_for_clusters_parse_and_so_do_their_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (DOCS / "scale.md").read_text()
+    scripts = re.findall(r"^```bash\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    files = [list(yaml.safe_load_all(t)) for t in re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)]
+    (service, job), (task,) = files
+    pod = job["spec"]["template"]["spec"]
+    assert job["spec"]["completions"] == job["spec"]["parallelism"] == 2
+    assert service["metadata"]["name"] == pod["subdomain"]
+    assert service["spec"]["selector"]["job-name"] == job["metadata"]["name"]
+    assert pod["containers"][0]["volumeMounts"][0]["name"] == pod["volumes"][0]["name"]
+    assert task["num_nodes"] == 2
+    scripts += [*pod["containers"][0]["args"], task["run"]]
+    understand = tyro.cli
+
+    def parse(*given: Any, **options: Any) -> None:
+        raise Parsed(understand(*given, **options))
+
+    monkeypatch.setattr(tyro, "cli", parse)
+    for script in scripts:
+        assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
+        found = re.findall(r"selfsup (pretrain .*?)$", script.replace("\\\n", " "), re.MULTILINE)
+        assert len(found) == 1, script
+        with pytest.raises(Parsed):
+            cli._run(shlex.split(found[0]))
 
 
 def commands() -> Iterator[str]:
