@@ -45,6 +45,7 @@ from selfsup.train.fit import fit
 from selfsup.train.plan import Milestone, Plan, default_batch, is_wide, make_plan
 from selfsup.train.precision import bfloat16_saving, resolve_precision, step_seconds
 from selfsup.train.recalibrate import recalibrate, recalibrated_samples
+from selfsup.train.recompute import recompute_blocks
 
 STARTED = {
     ".lock",
@@ -194,7 +195,12 @@ def run(
     micro_batch: int | None = None,
     workers: int | None = None,
     cache: str | None = None,
+<<<<<<< HEAD
     measure: Callable[[nn.Module, int, bool], Mapping[str, float]] | None = None,
+=======
+    grad_checkpointing: bool = False,
+    measure: Callable[[nn.Module, bool], Mapping[str, float]] | None = None,
+>>>>>>> 554a46e (pretrain --grad-checkpointing: activation checkpointing for encoders of repeated blocks)
     loggers: Sequence[str] | None = None,
     on_log: Callable[[dict[str, Any]], object] | None = None,
     recalibrated: bool = True,
@@ -203,9 +209,15 @@ def run(
     """Train into a run folder, or resume where it was stopped, or return the finished run.
 
     `budget` has one entry: steps, epochs or minutes. `given` are the options of the plan (optimizer, lr, …), None for
+<<<<<<< HEAD
     the default. `measure`, `loggers`, `on_log`: see `fit`. `recalibrated`: whether the statistics of the trained
     encoder's BatchNorm are taken again (`train.recalibrate`), unless it began trained. Raises `UserError` for a folder
     of another run.
+=======
+    the default. `grad_checkpointing`: see `train.recompute`. `measure`, `loggers`, `on_log`: see `fit`. `recalibrated`:
+    whether the statistics of the trained encoder's BatchNorm are taken again (`train.recalibrate`). Raises `UserError`
+    for a folder of another run.
+>>>>>>> 554a46e (pretrain --grad-checkpointing: activation checkpointing for encoders of repeated blocks)
     """
     asked, fabric = built.asked, built.fabric
     ended = (folder / "encoder.safetensors").exists()
@@ -217,6 +229,8 @@ def run(
                 raise UserError(f"{option} is for an encoder that begins trained: leave it out")
         if given.get("drop_tokens"):
             _drop_tokens(built, given["drop_tokens"])
+        if grad_checkpointing and not recompute_blocks(built.task.encoder):
+            raise UserError(f"--grad-checkpointing: {asked.encoder} has no blocks, which repeat; leave it out")
         milestones: tuple[Milestone, ...] = ()
         kept: Any = built.task.representation()
         recalibrated &= not asked.begins_trained  # whose statistics stay what they were (`nn.norm.keep_statistics`)

@@ -81,7 +81,7 @@ def encoders_in_parts(task: Task, micro_batch: int) -> Iterator[None]:
                             method,
                             *arguments,
                             use_reentrant=False,
-                            context_fn=lambda: (nullcontext(), _same_statistics(norms)),
+                            context_fn=lambda: (nullcontext(), same_statistics(norms)),
                             **options,
                         )
                     )
@@ -108,7 +108,7 @@ def _cut(value: Any, part: slice, size: int) -> Any:
 
 
 @contextmanager
-def _same_statistics(norms: list[_BatchNorm]) -> Iterator[None]:
+def same_statistics(norms: list[_BatchNorm]) -> Iterator[None]:
     """Let a second pass leave BatchNorm's running statistics as the first one left them."""
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
