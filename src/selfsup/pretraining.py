@@ -195,12 +195,8 @@ def run(
     micro_batch: int | None = None,
     workers: int | None = None,
     cache: str | None = None,
-<<<<<<< HEAD
-    measure: Callable[[nn.Module, int, bool], Mapping[str, float]] | None = None,
-=======
     grad_checkpointing: bool = False,
-    measure: Callable[[nn.Module, bool], Mapping[str, float]] | None = None,
->>>>>>> 554a46e (pretrain --grad-checkpointing: activation checkpointing for encoders of repeated blocks)
+    measure: Callable[[nn.Module, int, bool], Mapping[str, float]] | None = None,
     loggers: Sequence[str] | None = None,
     on_log: Callable[[dict[str, Any]], object] | None = None,
     recalibrated: bool = True,
@@ -209,15 +205,9 @@ def run(
     """Train into a run folder, or resume where it was stopped, or return the finished run.
 
     `budget` has one entry: steps, epochs or minutes. `given` are the options of the plan (optimizer, lr, …), None for
-<<<<<<< HEAD
-    the default. `measure`, `loggers`, `on_log`: see `fit`. `recalibrated`: whether the statistics of the trained
-    encoder's BatchNorm are taken again (`train.recalibrate`), unless it began trained. Raises `UserError` for a folder
-    of another run.
-=======
     the default. `grad_checkpointing`: see `train.recompute`. `measure`, `loggers`, `on_log`: see `fit`. `recalibrated`:
-    whether the statistics of the trained encoder's BatchNorm are taken again (`train.recalibrate`). Raises `UserError`
-    for a folder of another run.
->>>>>>> 554a46e (pretrain --grad-checkpointing: activation checkpointing for encoders of repeated blocks)
+    whether the statistics of the trained encoder's BatchNorm are taken again (`train.recalibrate`), unless it began
+    trained. Raises `UserError` for a folder of another run.
     """
     asked, fabric = built.asked, built.fabric
     ended = (folder / "encoder.safetensors").exists()

@@ -169,8 +169,7 @@ def pretrain(
         steps=steps, epochs=epochs, minutes=minutes, until=until, batch_size=batch_size, micro_batch=micro_batch, lr=lr,
         weight_decay=weight_decay, warmup=warmup, clip=clip, low_res_first=low_res_first,
         drop_tokens=drop_tokens, layer_decay=layer_decay, l2_sp=l2_sp, lora=lora, seed=seed, workers=workers,
-        seeds=seeds, probe_every=probe_every,
-        block=block,
+        seeds=seeds, probe_every=probe_every, block=block,
     )  # fmt: skip
     check_data_numbers(options)
     labels, probe_labels = name_columns(columns, labels, probe_labels)
@@ -212,27 +211,10 @@ def pretrain(
             {
                 "optimizer": optimizer, "lr": lr, "weight_decay": weight_decay, "warmup": warmup, "clip": clip,
                 "low_res_first": low_res_first, "drop_tokens": drop_tokens, "layer_decay": layer_decay,
-                "l2_sp": l2_sp,
+                "l2_sp": l2_sp, "block": block,
             },
-            until=until, micro_batch=micro_batch, workers=workers, cache=cache,
+            until=until, micro_batch=micro_batch, workers=workers, cache=cache, grad_checkpointing=grad_checkpointing,
             measure=reading.measure if reading else None, loggers=loggers, on_log=on_log, recalibrated=recalibrate,
             quiet=quiet,
         ))  # fmt: skip
     return found[0] if seeds is None else Runs(tuple(found), whole)
-    built = build(asked, device=device, precision=precision, batch_size=batch_size, seed=seed)
-    watched = None
-    if probe is not None:
-        watched = OnlineProbe(open_data(probe, probe_labels), asked.spec, built.fabric.device, seed)
-    folder = user_path(out) if out is not None else Path("runs") / f"{asked.name.rpartition(':')[2]}-{asked.encoder}"
-    return run(
-        built, folder, budget,
-        {
-            "optimizer": optimizer, "lr": lr, "weight_decay": weight_decay, "warmup": warmup, "clip": clip,
-            "low_res_first": low_res_first, "drop_tokens": drop_tokens, "layer_decay": layer_decay,
-            "l2_sp": l2_sp, "block": block,
-        },
-        until=until, micro_batch=micro_batch, workers=workers, cache=cache,
-        grad_checkpointing=grad_checkpointing,
-        measure=watched.measure if watched else None, loggers=loggers, on_log=on_log, recalibrated=recalibrate,
-        quiet=quiet,
-    )  # fmt: skip
