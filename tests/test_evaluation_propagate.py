@@ -22,6 +22,7 @@ from selfsup.evaluation.linear import read_linear
 from selfsup.evaluation.measuring import _saved
 from selfsup.evaluation.propagate import build_graph, prepare_pool, read_propagate, read_transductive, spread_labels
 from selfsup.evaluation.score import Score
+from selfsup.neighbours import graph as neighbour_graph
 from selfsup.source import Labels
 
 
@@ -40,8 +41,8 @@ def first_of_each(y, count=1):
 def test_approximate_neighbours_are_nearly_those_of_the_full_matrix():
     pytest.importorskip("faiss", reason="pip install 'selfsup[faiss]'")
     z = propagate._whiten(torch.from_numpy(clusters([500] * 8)[0]))
-    exact, similar = propagate._nearest(z, 10)
-    index, cosine = propagate._approximate(z, 10)
+    exact, similar = neighbour_graph.exact_others(z, 10)
+    index, cosine = neighbour_graph.approximate_others(z, 10)
     assert cosine.sort().values.numpy() == pytest.approx(similar.sort().values.numpy(), abs=0.02)
     found = [len(set(a) & set(b)) for a, b in zip(exact.tolist(), index.tolist(), strict=True)]
     assert np.mean(found) > 9.5
@@ -50,7 +51,7 @@ def test_approximate_neighbours_are_nearly_those_of_the_full_matrix():
 @pytest.mark.parametrize("n", [7, 64, 65, 700])
 def test_the_nearest_are_those_of_the_full_matrix(n):
     z = torch.nn.functional.normalize(torch.randn(n, 8, generator=torch.Generator().manual_seed(0)))
-    index, cosine = propagate._nearest(z, min(10, n - 1))
+    index, cosine = neighbour_graph.exact_others(z, min(10, n - 1))
     expected, similar = neighbours(z, z, min(10, n - 1) + 1)
     assert (expected[:, 0] == torch.arange(n)).all()
     assert (index.sort().values == expected[:, 1:].sort().values).all()
@@ -181,11 +182,11 @@ def test_a_graph_that_knows_nothing_is_not_trusted():
 def test_the_time_of_many_exact_neighbours_is_told(monkeypatch, capsys):
     x, _ = clusters([1500] * 2, dim=8)
     expected = build_graph(x)
-    monkeypatch.setattr(propagate, "APPROXIMATE", 2000)
-    monkeypatch.setattr(propagate, "TIMED", 1)
-    monkeypatch.setattr(propagate, "importlib", SimpleNamespace(util=SimpleNamespace(find_spec=lambda _: None)))
+    monkeypatch.setattr(neighbour_graph, "APPROXIMATE", 2000)
+    monkeypatch.setattr(neighbour_graph, "TIMED", 1)
+    monkeypatch.setattr(neighbour_graph, "importlib", SimpleNamespace(util=SimpleNamespace(find_spec=lambda _: None)))
     ticks = iter([0.0, 100.0])
-    monkeypatch.setattr(propagate, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    monkeypatch.setattr(neighbour_graph, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
     assert abs(build_graph(x) - expected).max() < 1e-6
     told = capsys.readouterr().err
     assert "the nearest neighbours of 3,000 samples take about 4 minutes" in told

@@ -12,8 +12,9 @@ from PIL import Image
 
 import selfsup
 from selfsup.cli import main
-from selfsup.data.vectors import VectorFile, nearest
+from selfsup.data.vectors import VectorFile
 from selfsup.errors import UserError
+from selfsup.neighbours.index import nearest
 
 X = np.random.default_rng(0).normal(size=(9000, 16)).astype(np.float32)  # more than two batches
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from selfsup.commands.evaluate import evaluate
     from selfsup.commands.explore import explore
     from selfsup.commands.export import export
+    from selfsup.commands.index import index
     from selfsup.commands.label import label
     from selfsup.commands.pack import pack
     from selfsup.commands.pretrain import pretrain
@@ -42,6 +43,7 @@ __all__ = [
     "evaluate",
     "explore",
     "export",
+    "index",
     "label",
     "learn_control",
     "list_tasks",

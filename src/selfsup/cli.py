@@ -27,8 +27,8 @@ from selfsup.errors import RunFailed, UserError, unknown
 from selfsup.manual import Line, further_line, overview, own_lines, page
 
 COMMANDS = (
-    "demo", "start", "tasks", "show", "pretrain", "adapt", "audit", "evaluate", "compare", "embed", "search", "explore",
-    "export", "bench", "replay", "report", "suggest", "label", "record", "pack", "control", "doctor",
+    "demo", "start", "tasks", "show", "pretrain", "adapt", "audit", "evaluate", "compare", "embed", "index", "search",
+    "explore", "export", "bench", "replay", "report", "suggest", "label", "record", "pack", "control", "doctor",
 )  # fmt: skip
 
 

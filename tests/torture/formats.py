@@ -103,7 +103,8 @@ def checkpoint(folder: Path) -> Case:
 
 def parquet(folder: Path) -> Case:
     """An embedding file: searched, its rows named, its images looked for."""
-    from selfsup.data.vectors import VectorFile, nearest
+    from selfsup.data.vectors import VectorFile
+    from selfsup.neighbours.index import nearest
     from selfsup.reports.finding import find_samples
 
     run = _run(folder)

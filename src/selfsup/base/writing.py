@@ -17,6 +17,10 @@ from typing import IO
 from selfsup.errors import RunFailed, UserError
 
 
+class InUse(RunFailed):
+    """Another process is writing the same file."""
+
+
 class OtherSystem(UserError, ImportError):
     """This system lacks what selfsup needs; an ImportError too, for tools that try what can be imported."""
 
@@ -41,7 +45,8 @@ def whole_file(path: Path, several: bool = False) -> Iterator[IO[bytes]]:
 
     `several` processes, on any machines, may write it at once, because they write the same: one of them remains, and
     what killed ones left behind is removed.
-    Raises `RunFailed` if the disk is full or not writable, or (unless `several` may) another process is writing it.
+    Raises `RunFailed` if the disk is full or not writable, and (unless `several` may) `InUse` if another process is
+    writing it.
     """
     part = path.with_name(part_name(f"{path.name}.{socket.gethostname()}-{os.getpid()}" if several else path.name))
     try:
@@ -62,7 +67,7 @@ def whole_file(path: Path, several: bool = False) -> Iterator[IO[bytes]]:
         finally:
             os.close(folder)
     except _Busy:
-        raise RunFailed(f"cannot write {path}: another process is writing it") from None
+        raise InUse(f"cannot write {path}: another process is writing it") from None
     except OSError as error:
         raise RunFailed(f"cannot write {path}: {error.strerror or error}") from error
 

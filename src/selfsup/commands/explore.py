@@ -29,7 +29,7 @@ def explore(
     -o, a page with a map of up to 2,000 rows is written, which needs no server and no network.
 
     Args:
-        embeddings: A file that `selfsup embed` wrote.
+        embeddings: A file that `selfsup embed` wrote, a folder of such parts, or an index of them.
         out: The page to write; explore.html where embedding-atlas is not installed.
         data: Where the samples on the page are; by default the data that the file names.
         seed: Which rows the page shows.
@@ -38,13 +38,13 @@ def explore(
         UserError: For a file that `embed` did not write.
         RunFailed: If the page cannot be written, or embedding-atlas fails.
     """
-    from selfsup.data.vectors import VectorFile
+    from selfsup.neighbours.index import open_vectors
     from selfsup.reports.explore import serve_map, write_map
 
     check_numbers(seed=seed)
-    file = VectorFile(embeddings)
+    file, _ = open_vectors(embeddings)
     if out is None and find_spec("embedding_atlas") is not None:
-        serve_map(file.path)
+        serve_map(file)
         return None
     path = user_path(out) if out is not None else Path("explore.html")
     check_new_file(path)

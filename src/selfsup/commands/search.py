@@ -39,10 +39,11 @@ def search(
 ) -> Found:
     """Find the items that are nearest to a query, by cosine similarity.
 
-    The file is read in batches, so memory does not grow with it; every item is compared.
+    A file is read in batches, so memory does not grow with it, and every item is compared; of an index of very many
+    (`selfsup index`) few are.
 
     Args:
-        embeddings: A file that `selfsup embed` wrote.
+        embeddings: A file that `selfsup embed` wrote, a folder of such parts, or an index of them.
         query: The number of a row or a path in the file (the item itself is left out of the answer), or what the
             encoder takes: an image file, in Python also an image (an array, a tensor or one of Pillow); for texts a
             sentence or a .txt file.
@@ -53,21 +54,21 @@ def search(
         device: auto, cpu, cuda or mps; for embedding the image.
 
     Raises:
-        UserError: For a file that `embed` did not write, a query that is not there or not readable, a run that does not
-            fit the file.
+        UserError: For a file that `embed` did not write, an index whose embeddings have changed, a query that is not
+            there or not readable, a run that does not fit the file.
         RunFailed: If the contact sheet cannot be written.
     """
-    from selfsup.data.vectors import VectorFile
+    from selfsup.neighbours.index import open_vectors
     from selfsup.reports.search import find_nearest, write_sheet
 
     check_numbers(k=k)
     path = None if out is None else _sheet_path(user_path(out))
-    file, wanted = VectorFile(embeddings), query
+    (file, where), wanted = open_vectors(embeddings), query
     if isinstance(query, str | os.PathLike):
         wanted = os.fspath(query)
     elif isinstance(query, Integral):
         wanted = str(query)
-    found = find_nearest(file, wanted, k, run, device)
+    found = find_nearest(file, where, wanted, k, run, device)
     return found if path is None else write_sheet(path, file, wanted, found, data)
 
 

@@ -51,6 +51,10 @@ class VectorFile:
         if len(self) == 0:
             raise UserError(f"{path} holds no rows")
         self._check_size()
+        about = self.file.metadata
+        self._starts = np.cumsum([0, *(about.row_group(group).num_rows for group in range(about.num_row_groups))])
+        if self._starts[-1] != len(self):
+            raise UserError(f"{self.path} is damaged: its groups of rows are not all there")
         self.dim = next(self.vectors())[1].shape[1]
 
     def __len__(self) -> int:
@@ -70,12 +74,12 @@ class VectorFile:
         columns = (group.column(i) for group in groups for i in range(about.num_columns))
         return sum(column.num_values for column in columns if column.path_in_schema.startswith("vector"))
 
-    def vectors(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """Yield the number of the first row and the vectors (b, dim) float32 of each batch.
+    def vectors(self, rows: NDArray[np.int64] | None = None) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Yield the number of the first row and the vectors (b, dim) float32 of each batch, or of those with `rows`.
 
         Raises `UserError` for vectors that are missing, of different lengths, or not finite.
         """
-        for start, batch in self._batches(["vector"]):
+        for start, batch in self._batches(["vector"], rows):
             column = batch.column(0)
             numbers = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32, copy=False)
             dim = getattr(self, "dim", None) or len(numbers) // len(column)
@@ -94,13 +98,13 @@ class VectorFile:
     def take(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the vectors (n, dim) of some rows, which are in ascending order."""
         wanted = np.asarray(rows, np.int64)
-        return np.concatenate([x[_within(wanted, start, len(x)) - start] for start, x in self.vectors()])
+        return np.concatenate([x[_within(wanted, start, len(x)) - start] for start, x in self.vectors(wanted)])
 
     def names(self, rows: Sequence[int] | NDArray[np.int64]) -> list[tuple[str, str | None]]:
         """Return the paths and labels (None: no label) of some rows, in the given order."""
         order = np.unique(np.asarray(rows, np.int64))
         found: dict[int, tuple[str, str | None]] = {}
-        for start, batch in self._batches(["path", "label"] if self.has_labels else ["path"]):
+        for start, batch in self._batches(["path", "label"] if self.has_labels else ["path"], order):
             inside = _within(order, start, len(batch))
             few = batch.take(pa.array(inside - start))
             labels = few.column(1).to_pylist() if self.has_labels else [None] * len(few)
@@ -116,16 +120,22 @@ class VectorFile:
                 return start + int(place)
         return None
 
-    def _batches(self, columns: list[str]) -> Iterator[tuple[int, Any]]:
+    def _batches(self, columns: list[str], rows: NDArray[np.int64] | None = None) -> Iterator[tuple[int, Any]]:
+        """Yield the first row and the columns of each batch: of all, or of the groups that hold ascending `rows`."""
+        runs = [(0, None)] if rows is None else [(int(self._starts[g]), [g]) for g in self._groups(rows)]
         start = 0
         try:
-            for batch in self.file.iter_batches(ROWS, columns=columns):
-                yield start, batch.select(columns)
-                start += len(batch)
+            for start, groups in runs:
+                for batch in self.file.iter_batches(ROWS, columns=columns, row_groups=groups):
+                    yield start, batch.select(columns)
+                    start += len(batch)
         except (pa.ArrowException, OSError, UnicodeError) as error:
             raise UserError(f"{self.path} is damaged: {str(error).splitlines()[0]}") from None
-        if start != len(self):
+        if rows is None and start != len(self):
             raise UserError(f"{self.path} is damaged: {start:,} of its {len(self):,} rows are there")
+
+    def _groups(self, rows: NDArray[np.int64]) -> list[int]:
+        return np.unique(np.searchsorted(self._starts, rows, side="right") - 1).tolist()
 
 
 def write_vectors(
@@ -200,28 +210,74 @@ def _write(path: Path, schema: Any, batches: Iterable[Any], several: bool = Fals
     return rows
 
 
-def nearest(
-    file: VectorFile, vector: NDArray[np.float32], k: int, without: int | None = None
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the rows (k,) whose vectors have the largest cosine with `vector` (dim,), and the cosines (k,).
+class Vectors:
+    """The rows of a file of embeddings, or of all `*.parquet` parts in a folder, in the order of their names.
 
-    Ties go to the smaller row; `without` is left out. Raises `UserError` for a query vector without a direction.
+    Row numbers count through the parts. `about` is what `embed` noted in the first part. Raises `UserError` as
+    `VectorFile` does, for a folder without parts, and for parts whose vectors have different lengths.
     """
-    norm = np.linalg.norm(vector)
-    if not (np.isfinite(norm) and norm > 0):
-        raise UserError(
-            "the query's vector is zero or not finite, so nothing is near it; the encoder may have diverged"
-        )
-    best_rows, best = np.empty(0, np.int64), np.empty(0, np.float32)
-    for start, x in file.vectors():
-        cosine = (x @ (vector / norm)) / np.maximum(np.linalg.norm(x, axis=1), 1e-12)
-        if without is not None and start <= without < start + len(x):
-            cosine[without - start] = -np.inf
-        rows = np.concatenate([best_rows, np.arange(start, start + len(x))])
-        cosine = np.concatenate([best, cosine])
-        order = np.argsort(-cosine, kind="stable")[: min(k, len(file) - (without is not None))]
-        best_rows, best = rows[order], cosine[order]
-    return best_rows, best
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = user_path(path, "embeddings")
+        self.files = tuple(sorted(self.path.glob("[!.]*.parquet"))) if self.path.is_dir() else (self.path,)
+        if not self.files:
+            raise UserError(f"{path} holds no .parquet files; `selfsup embed` writes them")
+        counts: list[int] = []
+        for file in self.files:  # opened one at a time: there may be more parts than files may be open
+            part = VectorFile(file)
+            if not counts:
+                self.dim, self.about, self.has_labels = part.dim, part.about, part.has_labels
+            if part.dim != self.dim:
+                raise UserError(
+                    f"{file} holds vectors of {part.dim} numbers, {self.files[0]} of {self.dim}: parts of one set of "
+                    "embeddings come from one encoder"
+                )
+            counts.append(len(part))
+        self.starts = np.cumsum([0, *counts])
+        self._open: tuple[int, VectorFile] = len(counts) - 1, part
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def part(self, number: int) -> VectorFile:
+        """Return an open part; the last one stays open."""
+        if self._open[0] != number:
+            self._open = number, VectorFile(self.files[number])
+        return self._open[1]
+
+    def vectors(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Yield the number of the first row and the vectors (b, dim) float32 of each batch."""
+        for number, first in enumerate(self.starts[:-1].tolist()):
+            for start, x in self.part(number).vectors():
+                yield first + start, x
+
+    def take(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the vectors (n, dim) of some rows, which are in ascending order."""
+        found = [self.part(part).take(inside) for part, inside, _ in self._by_part(np.asarray(rows, np.int64))]
+        return np.concatenate([np.empty((0, self.dim), np.float32), *found])
+
+    def names(self, rows: Sequence[int] | NDArray[np.int64]) -> list[tuple[str, str | None]]:
+        """Return the paths and labels (None: no label) of some rows, in the given order."""
+        wanted = np.asarray(rows, np.int64)
+        found: list[tuple[str, str | None]] = [("", None)] * len(wanted)
+        for part, inside, places in self._by_part(wanted):
+            for place, name in zip(places.tolist(), self.part(part).names(inside), strict=True):
+                found[place] = name
+        return found
+
+    def find(self, path: str) -> int | None:
+        """Return the first row of a path, or None."""
+        for number, first in enumerate(self.starts[:-1].tolist()):
+            if (row := self.part(number).find(path)) is not None:
+                return first + row
+        return None
+
+    def _by_part(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.int64]]]:
+        """Yield each part that holds some rows, their numbers in it, and their places among `rows`."""
+        owner = np.searchsorted(self.starts, rows, side="right") - 1
+        for part in np.unique(owner).tolist():
+            places = np.flatnonzero(owner == part)
+            yield part, rows[places] - self.starts[part], places
 
 
 def in_a_copy(work: Callable[[], int]) -> int | None:

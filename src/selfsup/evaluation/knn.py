@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from selfsup.errors import UserError
 from selfsup.evaluation.drawn import Drawn, Poolings
 from selfsup.evaluation.rows import Features, Ids, as_ids, as_matrix
+from selfsup.neighbours.exact import nearest_in_blocks
 
 KS = (1, 3, 5, 10, 20, 50, 100, 200)
 TEMPERATURE = 0.07  # of the votes, as in Wu et al. (2018)
@@ -46,20 +46,9 @@ def neighbours(queries: Features, gallery: Features, k: int, *, block: int = 512
         )
     if not 1 <= k <= len(g):
         raise UserError(f"k must be 1 to {len(g)}, the size of the gallery, not {k}")
-    indices = torch.zeros(len(q), k, dtype=torch.int64, device=g.device)
-    similarities = torch.full((len(q), k), -torch.inf, device=g.device)
     size = -(-len(g) // -(-len(g) // GALLERY))  # equal parts
-    room = torch.empty(block * size, device=g.device)  # made once: fresh memory for each product costs a tenth
-    for start in range(0, len(g), size):
-        part = F.normalize(g[start : start + size]).T
-        for rows in (slice(i, i + block) for i in range(0, len(q), block)):
-            query = F.normalize(q[rows].to(g.device))
-            similar = torch.mm(query, part, out=room[: len(query) * part.shape[1]].view(len(query), -1))
-            value, index = similar.topk(min(k, part.shape[1]))
-            best, place = torch.cat([similarities[rows], value], 1).topk(k)
-            indices[rows] = torch.cat([indices[rows], index + start], 1).gather(1, place)
-            similarities[rows] = best
-    return indices, similarities.clamp_(-1, 1)
+    parts = ((start, g[start : start + size]) for start in range(0, len(g), size))
+    return nearest_in_blocks(q, parts, k, rows=block)
 
 
 def fit_knn(x: Features, y: Ids, classes: int, ks: Sequence[int] = KS, *, seed: int = 0) -> KNN:

@@ -8,9 +8,6 @@ estimated from the pool rather than taken from the labels; and a fraction of eve
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,12 +19,12 @@ from scipy import sparse
 from scipy.special import ndtr, softmax
 from torch import Tensor
 
-from selfsup.base.notes import say
 from selfsup.errors import UserError
 from selfsup.evaluation.drawn import Drawn, Poolings
 from selfsup.evaluation.linear import fit_linear
 from selfsup.evaluation.probe import Probe, fit_probe, stratified_folds
 from selfsup.evaluation.rows import Features, Ids, as_ids, as_matrix, principal_components
+from selfsup.neighbours.graph import nearest_others
 
 NEIGHBOURS, POWER = 10, 8  # of a sample, and the power of their cosine: near ones weigh much more
 COMPONENTS = 64  # principal components, at most, and at most one for ten samples
@@ -36,16 +33,12 @@ ALPHA, STEPS = 0.99, 60  # of spreading
 NO_CLASS = 0.3  # density of "no class", as a fraction of the mean density of a class where it is at home
 READER_PENALTY = 0.1
 WIDE = 512  # features up to which the reader sees them as they are; beyond, as many of their principal components
-APPROXIMATE = 100_000  # samples from which on neighbours are approximate, if faiss is installed
 ROUNDS = 30  # of expectation maximisation, and of scaling
 READ = 20_000  # samples of the pool that are enough for the reader
 FOLDS = 5  # of the drawn labels
 ENOUGH = 1000  # labels from which on one fold stands for all
 HEAD_START = 2  # labels that only the graph is taken to have got right, in advance
 LITTLE = 1e-3  # weight that changes nothing
-TIMED = 20  # blocks by which the time is told that the exact neighbours of many samples take
-ROWS = 128  # that are compared with all others at a time, at least: all columns are read for each product
-GROUP = 64  # columns whose maximum is looked at first
 
 
 def build_graph(x: Features) -> sparse.csr_array:
@@ -67,7 +60,7 @@ def build_graph(x: Features) -> sparse.csr_array:
     n, k = len(z), min(NEIGHBOURS, len(z) - 1)
     if k < 1 or z.shape[1] == 0:
         return sparse.csr_array((n, n), dtype=np.float32)
-    index, cosine = _approximate(z, k) if n > APPROXIMATE and importlib.util.find_spec("faiss") else _nearest(z, k)
+    index, cosine = nearest_others(z, k)
     weights = cosine.clamp_min(0).numpy() ** POWER
     starts = np.arange(0, n * k + 1, k)
     one_way = sparse.csr_array((weights.ravel(), index.numpy().ravel().astype(np.int32), starts), shape=(n, n))
@@ -264,54 +257,3 @@ def _whiten(x: Tensor) -> Tensor:
     centred = x - x.mean(0)
     axes, std = principal_components(centred, max(2, min(COMPONENTS, len(x) // 10)))
     return F.normalize(centred @ (axes / std**WHITENING))
-
-
-def _nearest(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the k nearest others of each row of length 1, and their cosine, (n, k), in any order.
-
-    The k largest numbers of a row lie in the k groups of columns with the largest maxima: two quick passes.
-    """
-    n = len(z)
-    groups = -(-n // GROUP)
-    columns = F.pad(z, (0, 0, 0, groups * GROUP - n)).T.contiguous()
-    block = max(ROWS, 2**22 // (groups * GROUP))
-    room = torch.empty(block * groups * GROUP)
-    index, cosine = torch.empty(n, k, dtype=torch.int64), torch.empty(n, k)
-    began = time.monotonic()
-    for start in range(0, n, block):
-        if n > APPROXIMATE and start == TIMED * block:
-            _say_minutes((time.monotonic() - began) / start * n / 60, n)
-        rows = torch.arange(start, min(start + block, n))
-        similar = torch.mm(z[rows], columns, out=room[: len(rows) * groups * GROUP].view(len(rows), -1))
-        similar[rows - start, rows] = -2
-        similar[:, n:] = -3
-        grouped = similar.view(len(rows), groups, GROUP)
-        best = grouped.amax(2).topk(min(k, groups)).indices
-        near = grouped.gather(1, best[..., None].expand(-1, -1, GROUP)).flatten(1)
-        cosine[rows], place = near.topk(k)
-        index[rows] = best.gather(1, place // GROUP) * GROUP + place % GROUP
-    return index, cosine
-
-
-def _say_minutes(minutes: float, n: int) -> None:
-    if minutes > 1:
-        say(
-            f"the nearest neighbours of {n:,} samples take about {minutes:.0f} minutes; approximate ones take a "
-            "small part of that (pip install 'selfsup[faiss]'), and fewer samples less"
-        )
-
-
-def _approximate(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return about what `_nearest` does, in much less time: an inverted file of faiss, 4 √n lists, 64 of them read."""
-    faiss: Any = importlib.import_module("faiss")
-    rows = z.numpy()
-    lists = int(4 * len(rows) ** 0.5)
-    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(rows.shape[1]), rows.shape[1], lists, faiss.METRIC_INNER_PRODUCT)
-    index.train(rows[:: max(1, len(rows) // (50 * lists))])
-    index.add(rows)
-    index.nprobe = 64
-    cosine, found = (torch.from_numpy(part) for part in index.search(rows, k + 1))
-    own = (found == torch.arange(len(rows))[:, None]) | (found < 0)
-    cosine = cosine.masked_fill(own, -2)
-    best = cosine.topk(k)
-    return found.clamp_min(0).gather(1, best.indices), best.values

@@ -12,7 +12,7 @@ import numpy as np
 
 from selfsup.base.printing import Printable
 from selfsup.base.writing import write_atomically
-from selfsup.data.vectors import VectorFile
+from selfsup.data.vectors import Vectors
 from selfsup.errors import RunFailed, UserError
 from selfsup.reports import items as sampling
 from selfsup.reports.embedding_map import TILE, draw_map, layout
@@ -42,7 +42,7 @@ class Explored(Printable):
         return f"{self.path}: a map of {some} {self.rows:,} rows, opens in any browser\n{self.note}".rstrip()
 
 
-def write_map(file: VectorFile, path: Path, data: str | None, seed: int) -> Explored:
+def write_map(file: Vectors, path: Path, data: str | None, seed: int) -> Explored:
     """Write the page with the map of up to 2,000 rows of a file."""
     items, missing = _items(file, data, seed)
     about = ", ".join(f"{key} {text}" for key, text in file.about.items())
@@ -54,9 +54,16 @@ def write_map(file: VectorFile, path: Path, data: str | None, seed: int) -> Expl
     return Explored(path, len(items), len(file), missing)
 
 
-def serve_map(path: Path) -> None:
+def serve_map(file: Vectors) -> None:
     """Run embedding-atlas, which computes its own layout and prints the address, until it is stopped."""
-    command = [sys.executable, "-m", "embedding_atlas.cli", str(path.absolute()), "--vector", "vector"]
+    command = [
+        sys.executable,
+        "-m",
+        "embedding_atlas.cli",
+        *(str(path.absolute()) for path in file.files),
+        "--vector",
+        "vector",
+    ]
     try:
         status = subprocess.run(command, check=False).returncode
     except KeyboardInterrupt:
@@ -67,7 +74,7 @@ def serve_map(path: Path) -> None:
         )
 
 
-def _items(file: VectorFile, data: str | None, seed: int) -> tuple[Items, str]:
+def _items(file: Vectors, data: str | None, seed: int) -> tuple[Items, str]:
     """Return random rows with their samples, and a note if there are none."""
     rows = np.arange(len(file))
     if len(rows) > sampling.MOST:

@@ -14,9 +14,10 @@ from rich.text import Text
 
 from selfsup.base.printing import Printable
 from selfsup.data.kinds import open_query
-from selfsup.data.vectors import VectorFile, nearest
+from selfsup.data.vectors import Vectors
 from selfsup.errors import UserError
 from selfsup.evaluation.features import extract
+from selfsup.neighbours.index import Index, nearest
 from selfsup.reports.finding import Sample, find_samples, read_sample
 from selfsup.reports.sheets import SIDE, save_sheet
 from selfsup.run import Run
@@ -62,14 +63,16 @@ class Found(Printable):
         return table
 
 
-def find_nearest(file: VectorFile, query: Any, k: int, run: str | os.PathLike[str] | Run | None, device: str) -> Found:
-    """Return the rows nearest to a query: the number of a row, a path in the file, or what the encoder takes.
+def find_nearest(
+    file: Vectors, where: Vectors | Index, query: Any, k: int, run: str | os.PathLike[str] | Run | None, device: str
+) -> Found:
+    """Return the rows of a file, or of its index, nearest to a query: a row number, a path, or what the encoder takes.
 
     Raises `UserError` for a query that is not there or not readable, and for a run that does not fit the file.
     """
     row = find_row(file, query)
     vector = file.take([row])[0] if row is not None else _embed(file, query, run, device)
-    rows, similarities = nearest(file, vector, k, row)
+    rows, similarities = nearest(where, vector, k, row)
     neighbours = tuple(
         Neighbour(int(number), path, label, float(similarity))
         for number, similarity, (path, label) in zip(rows, similarities, file.names(rows), strict=True)
@@ -84,7 +87,7 @@ def _short(query: Any) -> str:
     return line if len(line) <= 80 or os.path.isfile(text) else line[:80] + " …"
 
 
-def find_row(file: VectorFile, query: Any) -> int | None:
+def find_row(file: Vectors, query: Any) -> int | None:
     """Return the row that a query names, None for a sample of its own."""
     if not isinstance(query, str):
         return None
@@ -95,7 +98,7 @@ def find_row(file: VectorFile, query: Any) -> int | None:
     return file.find(query)
 
 
-def _embed(file: VectorFile, query: Any, run: str | os.PathLike[str] | Run | None, device: str) -> NDArray[np.float32]:
+def _embed(file: Vectors, query: Any, run: str | os.PathLike[str] | Run | None, device: str) -> NDArray[np.float32]:
     if run is None and "run" not in file.about:
         raise UserError(
             f"{_short(query)!r} is neither a row number nor a path in {file.path}, which does not say which run wrote "
@@ -112,7 +115,7 @@ def _embed(file: VectorFile, query: Any, run: str | os.PathLike[str] | Run | Non
     return extract(encoder, source, run.spec, make_fabric(device, "float32").device)[1][0]
 
 
-def write_sheet(path: Path, file: VectorFile, query: Any, found: Found, data: str | None) -> Found:
+def write_sheet(path: Path, file: Vectors, query: Any, found: Found, data: str | None) -> Found:
     """Write the contact sheet, of images or texts: the query, then what was found."""
     row, neighbours = find_row(file, query), found.neighbours
     where = data or file.about.get("data")

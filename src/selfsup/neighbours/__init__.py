@@ -1,0 +1,1 @@
+"""Nearest neighbours by cosine: exact in blocks, approximate by faiss; in memory (`graph`) and on disk (`index`)."""
