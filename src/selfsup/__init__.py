@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from selfsup.commands.audit import audit
     from selfsup.commands.compare import compare
     from selfsup.commands.control import learn_control
+    from selfsup.commands.curate import curate
     from selfsup.commands.doctor import doctor
     from selfsup.commands.embed import embed
     from selfsup.commands.evaluate import evaluate
@@ -38,6 +39,7 @@ __all__ = [
     "adapt",
     "audit",
     "compare",
+    "curate",
     "doctor",
     "embed",
     "evaluate",

@@ -28,7 +28,8 @@ from selfsup.manual import Line, further_line, overview, own_lines, page
 
 COMMANDS = (
     "demo", "start", "tasks", "show", "pretrain", "adapt", "audit", "evaluate", "compare", "embed", "index", "search",
-    "explore", "export", "bench", "replay", "report", "suggest", "label", "record", "pack", "control", "doctor",
+    "explore", "curate", "export", "bench", "replay", "report", "suggest", "label", "record", "pack", "control",
+    "doctor",
 )  # fmt: skip
 
 
