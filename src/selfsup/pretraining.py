@@ -100,7 +100,11 @@ class Built:
     seed: int
     chosen: bool  # the precision was "auto"
     of_data: tuple[str, ...]  # as in `Resolved`, and the batch
-    keeps_encoder: bool  # the task's representation has the weights of the encoder, and no others
+
+    @property
+    def keeps_encoder(self) -> bool:
+        """Whether the task's representation has the weights of the encoder, and no others."""
+        return _shapes(self.task.representation()) == _shapes(self.task.encoder)
 
 
 def resolve(
@@ -164,7 +168,6 @@ def build(
         encoder = _encoder(asked, _keeps_stem(asked), pretrained=asked.pretrained, weights=asked.weights)
         if asked.init is not None:
             load_weights(encoder, asked.init.load().state_dict(), asked.init.folder)
-        plain = _shapes(encoder)
         if asked.lora:
             add_lora(encoder, asked.lora)
         encoder = synchronised(encoder, fabric.device)
@@ -180,8 +183,7 @@ def build(
         raise UserError(f"--batch-size must be at most {len(source)} (the number of samples), not {batch_size}")
     resolved = resolve_precision(precision, fabric.device)
     return Built(
-        asked, task, source, task.views(asked.spec), fabric, batch_size, resolved, seed, precision == "auto", of_data,
-        keeps_encoder=_shapes(task.representation()) == plain,
+        asked, task, source, task.views(asked.spec), fabric, batch_size, resolved, seed, precision == "auto", of_data
     )  # fmt: skip
 
 
@@ -476,7 +478,10 @@ def rebuild(
             load_weights(encoder, load_tensors(run.folder / START)[0], run.folder / START)
         if about.get("lora"):
             add_lora(encoder, about["lora"])
-        built_task = run.begin(task_class, synchronised(encoder, fabric.device))
+        encoder = synchronised(encoder, fabric.device)
+        if run.began_trained:
+            keep_statistics(encoder)
+        built_task = run.begin(task_class, encoder)
     asked = Resolved(
         name, task_class, hyperparameters, source, run.spec, run.encoder_name, run.module, run.began_trained, None,
         about.get("lora"), None, recipe["data"].get("labels"), (),
