@@ -83,7 +83,12 @@ class Resolved:
     @property
     def begins_trained(self) -> bool:
         """Whether the encoder begins with weights that were trained before."""
-        return self.pretrained or self.weights is not None or self.init is not None
+        return self.brings_statistics or self.init is not None
+
+    @property
+    def brings_statistics(self) -> bool:
+        """Whether these weights are of elsewhere, where its BatchNorm saw more than it will see here: it keeps that."""
+        return self.pretrained or self.weights is not None
 
 
 @dataclass(frozen=True)
@@ -100,11 +105,7 @@ class Built:
     seed: int
     chosen: bool  # the precision was "auto"
     of_data: tuple[str, ...]  # as in `Resolved`, and the batch
-
-    @property
-    def keeps_encoder(self) -> bool:
-        """Whether the task's representation has the weights of the encoder, and no others."""
-        return _shapes(self.task.representation()) == _shapes(self.task.encoder)
+    keeps_encoder: bool  # the task's representation has the weights of the encoder, and no others
 
 
 def resolve(
@@ -168,10 +169,11 @@ def build(
         encoder = _encoder(asked, _keeps_stem(asked), pretrained=asked.pretrained, weights=asked.weights)
         if asked.init is not None:
             load_weights(encoder, asked.init.load().state_dict(), asked.init.folder)
+        plain = _shapes(encoder)
         if asked.lora:
             add_lora(encoder, asked.lora)
         encoder = synchronised(encoder, fabric.device)
-        if asked.begins_trained:
+        if asked.brings_statistics:
             keep_statistics(encoder)
         task = asked.task(encoder, **asked.hyperparameters)
     source = task.samples(asked.source)
@@ -183,7 +185,8 @@ def build(
         raise UserError(f"--batch-size must be at most {len(source)} (the number of samples), not {batch_size}")
     resolved = resolve_precision(precision, fabric.device)
     return Built(
-        asked, task, source, task.views(asked.spec), fabric, batch_size, resolved, seed, precision == "auto", of_data
+        asked, task, source, task.views(asked.spec), fabric, batch_size, resolved, seed, precision == "auto", of_data,
+        _shapes(task.representation()) == plain,
     )  # fmt: skip
 
 
@@ -208,8 +211,8 @@ def run(
 
     `budget` has one entry: steps, epochs or minutes. `given` are the options of the plan (optimizer, lr, …), None for
     the default. `grad_checkpointing`: see `train.recompute`. `measure`, `loggers`, `on_log`: see `fit`. `recalibrated`:
-    whether the statistics of the trained encoder's BatchNorm are taken again (`train.recalibrate`), unless it began
-    trained. Raises `UserError` for a folder of another run.
+    whether the statistics of the trained encoder's BatchNorm are taken again (`train.recalibrate`), unless it
+    brought them. Raises `UserError` for a folder of another run.
     """
     asked, fabric = built.asked, built.fabric
     ended = (folder / "encoder.safetensors").exists()
@@ -225,7 +228,7 @@ def run(
             raise UserError(f"--grad-checkpointing: {asked.encoder} has no blocks, which repeat; leave it out")
         milestones: tuple[Milestone, ...] = ()
         kept: Any = built.task.representation()
-        recalibrated &= not asked.begins_trained  # whose statistics stay what they were (`nn.norm.keep_statistics`)
+        recalibrated &= not asked.brings_statistics
         samples = recalibrated_samples(kept, built.source) if recalibrated else 0
         after = samples / built.batch_size / 3  # steps: a forward pass is about a third of one
         if before and before.recipe.get("budget") == budget:
@@ -396,14 +399,14 @@ def read_out(built: Built, weights: Mapping[str, Tensor], source: Source) -> nn.
     """Return the representation with these weights and, if it has BatchNorm, with the statistics of plain samples.
 
     It is built anew: the one that was trained may wait for the other processes, and its statistics suit its task. One
-    that began trained has kept its own.
+    that brought its statistics has kept them.
     """
     asked = built.asked
     with own_turn():
         encoder = _encoder(asked, asked.pretrained or _keeps_stem(asked))
         trained: Any = asked.task(encoder, **asked.hyperparameters).representation()
     load_weights(trained, weights, "the trained encoder")
-    if not asked.begins_trained:
+    if not asked.brings_statistics:
         recalibrate(trained, source, asked.spec, seed=built.seed, device=built.fabric.device)
     return trained
 
@@ -476,10 +479,11 @@ def rebuild(
             load_weights(encoder, before.load().state_dict(), before.folder)
         elif run.began_trained:
             load_weights(encoder, load_tensors(run.folder / START)[0], run.folder / START)
+        plain = _shapes(encoder)
         if about.get("lora"):
             add_lora(encoder, about["lora"])
         encoder = synchronised(encoder, fabric.device)
-        if run.began_trained:
+        if about["pretrained"] or "file" in about:
             keep_statistics(encoder)
         built_task = run.begin(task_class, encoder)
     asked = Resolved(
@@ -487,7 +491,10 @@ def rebuild(
         about.get("lora"), None, recipe["data"].get("labels"), (),
     )  # fmt: skip
     samples, views = built_task.samples(source), built_task.views(run.spec)
-    built = Built(asked, built_task, samples, views, fabric, plan.batch_size, recipe["precision"], plan.seed, False, ())
+    built = Built(
+        asked, built_task, samples, views, fabric, plan.batch_size, recipe["precision"], plan.seed, False, (),
+        _shapes(built_task.representation()) == plain,
+    )  # fmt: skip
     if plan.drop_tokens:
         _drop_tokens(built, plan.drop_tokens)
     return built, plan, _low_res_views(built, recipe["budget"]) if plan.low_res_first else None

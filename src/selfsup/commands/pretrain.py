@@ -134,8 +134,8 @@ def pretrain(
         init: A finished run to start from: its encoder, with its size, channels or tokenizer, and its views unless
             others are given.
         recalibrate: Whether to take the statistics of the trained encoder's BatchNorm again on 1,024 plain samples,
-            without labels: a task may train on patches or grey samples, whose statistics are others. An encoder that
-            begins trained keeps those that it came with, in training too.
+            without labels: a task may train on patches or grey samples, whose statistics are others. With
+            --pretrained and --weights the encoder keeps those that it brings, in training too.
         seed: Seed of everything.
         seeds: Runs, of this seed and of those that follow, each in a folder of its own below --out: seed-0, seed-1, …
             `evaluate` takes that folder, and gives intervals over seeds and draws.

@@ -90,6 +90,11 @@ def keep_statistics(encoder: Any) -> None:
             module.eval()
 
 
+def keeps_statistics(encoder: Any) -> bool:
+    """Return whether `keep_statistics` was called for an encoder that has BatchNorm."""
+    return encoder is not None and any(isinstance(module, _Kept) for module in encoder.modules())
+
+
 class _Kept(nn.Module):
     """Always in evaluation mode; copies are, too."""
 

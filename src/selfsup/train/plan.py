@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from selfsup.errors import UserError
+from selfsup.nn.norm import keeps_statistics
 from selfsup.task import Task
 from selfsup.train.optim import warmup_cosine
 
@@ -18,6 +19,7 @@ WEIGHT_DECAY = {"adamw": 0.05, "sgd": 5e-4, "lars": 1e-6}
 BATCH = 128
 WIDE = 768  # of a transformer: ViT-B's and BERT-base's; from here on the rates are those of the papers
 TRAINED = 0.1  # of the peak rate, for an encoder that begins trained and is not wide
+KEPT = 0.01  # the same if its BatchNorm keeps its statistics, and so does not hold the activations where they were
 EPOCHS = 100  # if no budget was given
 
 
@@ -113,7 +115,8 @@ def make_plan(
 
     The learning rate follows the encoder, where none was given. AdamW trains a wide transformer at the rate of the
     papers: `Task.wide_lr` for 256 samples, in proportion to the batch. An encoder that begins `trained` gets a tenth of
-    the other parts' rate, unless it is wide, whose rate is as low already.
+    the other parts' rate, a hundredth if its BatchNorm keeps its statistics, unless it is wide, whose rate is as low
+    already.
     """
     given = {key: value for key, value in given.items() if value is not None}
     values = dict(task_class.defaults) | given
@@ -127,7 +130,8 @@ def make_plan(
         of_width = task_class.wide_lr * batch_size / 256
         values["lr"] = of_width if wide else values.get("lr", LR[optimizer]) * scale
     if trained:
-        values["encoder_lr"] = values["lr"] * (1.0 if wide or "lr" in given else TRAINED)
+        slower = KEPT if keeps_statistics(encoder) else TRAINED
+        values["encoder_lr"] = values["lr"] * (1.0 if wide or "lr" in given else slower)
     values.setdefault("weight_decay", WEIGHT_DECAY[optimizer])
     return Plan(batch_size=batch_size, **values, **rest)
 
