@@ -63,11 +63,12 @@ def adapt(
     """Go on training a foundation model on your own data, and keep what is better: the result or the frozen start.
 
     The recipe does as little harm as it can: the encoder is frozen while new heads warm up, then learns at a tenth of
-    their rate (with BatchNorm a hundredth, a wide transformer at the rate of the papers), lower layers more slowly. After an eighth, a quarter, a
-    half, three quarters and all of the steps the encoder is held against the frozen start: by how much of the
-    neighbourhoods of its features is left, which needs no label, and with --labels by accuracy on held-out labels.
-    Training stops with an alarm when it falls below the start, and without labels as soon as more than 5% of what the
-    frozen features know of their own clusters is lost. Called again it resumes. See docs/foundation.md.
+    their rate (with BatchNorm a hundredth, a wide transformer at the rate of the papers), lower layers more slowly.
+    After an eighth, a quarter, a half, three quarters and all of the steps the encoder is held against the frozen
+    start: by how much of the neighbourhoods of its features is left, which needs no label, and with --labels by
+    accuracy on held-out labels. Training stops with an alarm when it falls below the start, and without labels as soon
+    as more than 5% of what the frozen features know of their own clusters is lost. Called again it resumes. See
+    docs/foundation.md.
 
     Args:
         data: A folder of images, a list file, an .npz file, a name or an array.
