@@ -17,10 +17,10 @@ INDENT = 24  # columns before the text of an option
 GROUPS = {  # of a command's own options; those that are in none are the most common, and come first
     "Training": (
         "until", "batch_size", "micro_batch", "optimizer", "lr", "weight_decay", "warmup", "clip", "low_res_first",
-        "drop_tokens", "layer_decay", "l2_sp", "lora", "pretrained", "weights", "init", "recalibrate",
+        "block", "drop_tokens", "layer_decay", "l2_sp", "lora", "pretrained", "weights", "init", "recalibrate",
     ),
     "Watching": ("probe", "probe_labels", "probe_reader", "probe_every"),
-    "Logging and hardware": ("workers", "cache", "precision", "device", "log", "quiet"),
+    "Logging and hardware": ("workers", "cache", "precision", "grad_checkpointing", "device", "log", "quiet"),
 }  # fmt: skip
 LAST = "Logging and hardware"
 SMALL = 12  # options of a command that are not in groups, at most
@@ -46,15 +46,19 @@ EXAMPLES = {
         "evaluate runs/mine --data photos/ --labels folders --shots 1,5",
     ),
     "compare": ("compare photos/ --tasks rotation,simclr --labels few.csv --minutes 60",),
-    "embed": ("embed runs/mine photos/ -o photos.parquet",),
+    "embed": ("embed runs/mine photos/ -o photos.parquet", "embed runs/mine photos/ --shard 3/16 -o parts/"),
+    "index": ("index photos.parquet -o index/", "index parts/ --approximate -o index/"),
     "search": ("search photos.parquet photos/cat.jpg -k 20 -o found.html",),
+    "curate": ("curate photos.parquet -n 100000 -o subset.txt",),
     "explore": ("explore photos.parquet --data photos/",),
     "export": ("export runs/mine --format timm", "export runs/mine --format onnx -o encoder.onnx"),
     "bench": ("bench views photos/ --size 224",),
+    "replay": ("replay runs/mine --step 4211 -o step.png",),
     "report": ("report runs/mine --data photos/ --labels labels.csv -o report.html",),
     "suggest": ("suggest runs/mine photos/ -n 15 -o to-label.csv --sheet to-label.png",),
     "label": ("label runs/mine photos/ --labels few.csv -o all.csv", "label runs/mine photos/"),
     "record": ("record CartPole-v1 -o recordings/cartpole --episodes 200",),
+    "pack": ("pack photos/ -o shards/ --labels folders",),
     "control": ("control rig PointRoom", "control curl SwingUp --seeds 3"),
     "doctor": ("doctor", "doctor --json"),
 }  # fmt: skip
