@@ -407,7 +407,11 @@ def test_a_foreign_tar_and_parquet_of_a_server(tmp_path):
 
 def test_a_server_that_refuses_is_one_line_and_is_not_asked_again(packed, tmp_path):
     (tmp_path / "x.tar").write_bytes((packed / "images-000000.tar").read_bytes())
+    (tmp_path / "shards.json").write_bytes((packed / "shards.json").read_bytes())
     with serving(tmp_path) as server:
+        with pytest.raises(UserError, match=r"images-000000\.tar is not there"):
+            open_data(server.url)
+        (tmp_path / "shards.json").unlink()
         with pytest.raises(UserError, match=r"y\.tar is not there: check the address"):
             open_data(f"{server.url}/y.tar")
         with pytest.raises(UserError, match=r"shards\.json is not there.*name the shards"):

@@ -25,6 +25,14 @@ BUFFER = 8 << 20  # bytes of a file far away that are read at a time where it is
 CHANGED = "its shard has changed since its index was made"
 
 
+class Absent(UserError):
+    """A file that is not there, or may not be read."""
+
+
+class Refused(RunFailed):
+    """The same of a file that was there before."""
+
+
 class Object(Protocol):
     """A file: its `name`, its `size` in bytes, and `state`, which differs when its content does; empty if unknown.
 
@@ -68,7 +76,7 @@ class _Near:
         try:
             about = os.stat(name)
         except OSError as error:
-            raise UserError(f"cannot read {name}: {error.strerror}") from None
+            raise Absent(f"cannot read {name}: {error.strerror}") from None
         if not stat.S_ISREG(about.st_mode):
             raise UserError(f"{name} is not a regular file")
         self.name, self.size, self._time = name, about.st_size, about.st_mtime_ns
@@ -103,7 +111,7 @@ class _Far:
         try:
             about = answered(name, lambda: self.system.info(self.path))
         except RunFailed as error:
-            raise UserError(str(error)) from None
+            raise (Absent if isinstance(error, Refused) else UserError)(str(error)) from None
         if not about.get("size"):
             raise UserError(f"{name} tells no size: ranges of it cannot be read; copy it to this machine")
         self.size = int(about["size"])
@@ -169,9 +177,9 @@ def answered(name: str, ask: Callable[[], T]) -> T:
             error = hidden if isinstance(hidden, Exception) else raised
             status = _status(error)
             if isinstance(error, FileNotFoundError) or status in (404, 410):
-                raise RunFailed(f"{name} is not there: check the address") from None
+                raise Refused(f"{name} is not there: check the address") from None
             if isinstance(error, PermissionError) or status in (401, 403):
-                raise RunFailed(f"{name} may not be read: the store refuses these credentials, or has none") from None
+                raise Refused(f"{name} may not be read: the store refuses these credentials, or has none") from None
             if status == 412:
                 raise RunFailed(
                     f"{name} has changed since it was opened: start again with the data as they are"
@@ -232,5 +240,5 @@ def fetched(name: str) -> bytes | None:
     try:
         found = open_object_at(name)
         return found.read(0, found.size)
-    except (UserError, RunFailed, Broken):
+    except (Absent, Broken):
         return None

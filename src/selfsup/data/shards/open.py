@@ -24,7 +24,7 @@ from selfsup.data.labels import PARTS, read_labels
 from selfsup.data.shards.index import Index, index_of
 from selfsup.data.shards.lance import SUFFIX as LANCE
 from selfsup.data.shards.lance import open_lance
-from selfsup.data.shards.objects import fetched, is_url, listed, open_object_at
+from selfsup.data.shards.objects import Absent, is_url, listed, open_object_at
 from selfsup.data.shards.parquet import image_columns, open_parquet, open_table_file
 from selfsup.data.shards.store import TarStore
 from selfsup.data.shards.tar import CAPTIONS, NO_END
@@ -58,7 +58,7 @@ def open_shards(name: str) -> Files | None:
     if is_url(name):
         return _far_folder(bare)
     if os.path.isfile(os.path.join(name, MANIFEST)):
-        return open_packed(name, os.path.join(name, MANIFEST))
+        return open_packed(name, read_manifest(os.path.join(name, MANIFEST)))
     return None
 
 
@@ -126,13 +126,11 @@ def expanded_range(name: str) -> list[str]:
     return ["".join(itertools.chain(*zip(between, (*some, ""), strict=True))) for some in itertools.product(*numbers)]
 
 
-def open_packed(name: str, manifest: str) -> Files:
-    """Return the images in the shards of a manifest, which lie beside it. Raises `UserError` for a damaged one."""
-    about = read_manifest(manifest)
+def open_packed(name: str, about: dict[str, Any]) -> Files:
+    """Return the images in the shards that a manifest lists, in the folder where it is."""
     if not about.get("complete"):
         raise UserError(f"{name} is not finished: run the same `selfsup pack` again, which resumes")
-    folder = manifest.removesuffix(MANIFEST)
-    paths = [folder + one["name"] for one in about["shards"]]
+    paths = [os.path.join(name, one["name"]) for one in about["shards"]]
     if about["to"] == "parquet":
         return open_parquet(name, paths)
     return open_tars(name, paths, about)
@@ -252,17 +250,14 @@ def _told(left: Counter[str]) -> str:
 
 def _far_folder(name: str) -> Files:
     """Return the shards in a folder of a store: by its manifest, else the tars or Parquet files that are listed."""
-    manifest = f"{name}/{MANIFEST}"
-    if fetched(manifest) is not None:
-        return open_packed(name, manifest)
-    for suffix in (TAR, PARQUET):
-        if paths := listed(name, suffix):
-            return open_files(name, paths)
     try:
-        open_object_at(manifest)
-    except UserError as error:
+        about = read_manifest(f"{name}/{MANIFEST}")
+    except Absent as error:
+        for suffix in (TAR, PARQUET):
+            if paths := listed(name, suffix):
+                return open_files(name, paths)
         raise UserError(f"{error}; without it, name the shards: {name}/NAME-{{000..012}}.tar") from None
-    raise UserError(f"{name} holds no shards: give {name}/NAME-{{000..012}}.tar")
+    return open_packed(name, about)
 
 
 def _each(do: Callable[[T], U], todo: Sequence[T], what: str, threads: int) -> list[U]:
