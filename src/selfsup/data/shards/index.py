@@ -133,11 +133,11 @@ def _load(place: Path | pa.Buffer | None, size: int) -> Index | None:
         about = json.loads(batch.schema.metadata[b"selfsup"])
         checksums = batch["checksum"].to_numpy() if "checksum" in batch.schema.names else None
         offsets, sizes = batch["offset"].to_numpy(), batch["size"].to_numpy()
-        index = Index(
-            batch["path"], batch["label"], batch["text"], offsets, sizes, checksums, Counter(about["left"]), about["of"]
-        )
-    except (KeyError, TypeError, ValueError, pa.ArrowException):
+        left = Counter({str(reason): int(count) for reason, count in about["left"].items()})
+        # an index from a stranger must not lead out of its shard
+        inside = bool(((offsets >= 0) & (sizes > 0) & (offsets <= size - sizes)).all())
+        if about["size"] != size or not inside or batch["path"].null_count:
+            return None
+        return Index(batch["path"], batch["label"], batch["text"], offsets, sizes, checksums, left, str(about["of"]))
+    except (KeyError, TypeError, ValueError, AttributeError, pa.ArrowException):
         return None
-    # an index from a stranger must not lead out of its shard
-    inside = bool(((offsets >= 0) & (sizes > 0) & (offsets <= size - sizes)).all())
-    return index if about["size"] == size and inside else None

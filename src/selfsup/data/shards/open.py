@@ -144,6 +144,7 @@ def read_manifest(path: str) -> dict[str, Any]:
         shards = about["shards"]
         names = [one["name"] for one in shards]
         whole = all(isinstance(one["size"], int) and isinstance(one["blake2b"], str) for one in shards)
+        whole &= all(isinstance(name, str) for name in (*names, *about.get("classes", ())))
         known = about["format"] == FORMAT and about["to"] in ("tar", "parquet")
     except (ValueError, TypeError, KeyError):
         raise UserError(f"{path} is damaged: run `selfsup pack` again") from None

@@ -15,7 +15,7 @@ from typing import IO, Any, NamedTuple
 
 from selfsup.data.image.decode import MAX_BYTES, SUFFIXES
 from selfsup.data.index import HIDDEN_FILES
-from selfsup.errors import UserError
+from selfsup.errors import RunFailed, UserError
 
 LABEL, TEXT, ABOUT = ".cls", ".txt", ".json"
 BESIDE = 4096  # bytes of a label, at most; of the rest beside an image, 16 times as many
@@ -71,7 +71,9 @@ def read_members(name: str, file: IO[bytes], size: int, left: Counter[str]) -> I
             if any(end[: tarfile.BLOCKSIZE]) and len(end) == tarfile.BLOCKSIZE:
                 raise tarfile.ReadError("what follows is not a header")
             left[NO_END] += len(end) < tarfile.BLOCKSIZE
-    except tarfile.TarError as error:
+    except (UserError, RunFailed, OSError):
+        raise
+    except Exception as error:  # tarfile may raise anything on headers that are made to mislead it
         told = " ".join(str(error).split()) or "damaged"
         if seen:
             raise UserError(f"{name} is truncated or damaged after {seen:,} members ({told}): get it again") from None
