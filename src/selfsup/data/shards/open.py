@@ -25,7 +25,7 @@ from selfsup.data.shards.index import Index, index_of
 from selfsup.data.shards.lance import SUFFIX as LANCE
 from selfsup.data.shards.lance import open_lance
 from selfsup.data.shards.objects import Absent, is_url, listed, open_object_at
-from selfsup.data.shards.parquet import image_columns, open_parquet, open_table_file
+from selfsup.data.shards.parquet import DAMAGED, image_columns, open_parquet, open_table_file
 from selfsup.data.shards.store import TarStore
 from selfsup.data.shards.tar import CAPTIONS, NO_END
 from selfsup.data.text.open import row_file
@@ -89,7 +89,7 @@ def image_table(data: str) -> Files | None:
         return None
     try:
         schema = pq.read_schema(path)
-    except (pa.ArrowException, OSError):
+    except DAMAGED:
         return None  # which the reader of texts explains
     if (not column and "text" in schema.names) or image_columns(schema, column) is None:
         return None

@@ -23,6 +23,7 @@ from selfsup.errors import UserError
 from selfsup.source import Broken, Labels
 
 HELD = 1 << 30  # bytes of row groups in memory
+DAMAGED = (pa.ArrowException, OSError, ValueError, LookupError)  # what pyarrow raises of a file that is damaged
 NAMED = "huggingface"  # the entry of a schema's metadata in which classes have their names
 
 
@@ -67,7 +68,7 @@ def open_table_file(name: str) -> pq.ParquetFile:
     found = open_object_at(name)
     try:
         return pq.ParquetFile(_file(found))
-    except (pa.ArrowException, OSError) as error:
+    except DAMAGED as error:
         raise UserError(f"{name} cannot be read: {_line(error)}") from None
 
 
@@ -88,7 +89,7 @@ def open_parquet(name: str, paths: Sequence[str], image: str = "", label: str = 
                 store.add(file, own)
                 labels.append(_labels(file, own))
                 images.append(_paths(file, own))
-        except (pa.ArrowException, OSError) as error:
+        except DAMAGED as error:
             raise UserError(f"{shard.name} cannot be read: {_line(error)}") from None
     if columns is None or not len(store):
         raise UserError(f"{name} holds no images")
@@ -173,7 +174,7 @@ class ParquetStore:
         try:
             with pq.ParquetFile(_file(self.shards[shard])) as file:
                 found = file.read_row_group(group, columns=[column]).column(0)
-        except (pa.ArrowException, OSError, IndexError, UserError) as error:
+        except (*DAMAGED, UserError) as error:
             raise Broken(f"its row group cannot be read: {_line(error)}") from None
         return pc.struct_field(found, "bytes") if pa.types.is_struct(found.type) else found
 
