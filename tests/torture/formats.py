@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -28,6 +29,7 @@ from selfsup.data.image.decode import decode_image
 from selfsup.data.open import open_data
 from selfsup.run import Run, differences
 from selfsup.source import Broken
+from support.folders import write_images
 from torture.fuzz import dumps, json_text, mutate_bytes, mutate_json
 
 Case = Callable[[random.Random], object]
@@ -440,6 +442,52 @@ def sounds(folder: Path) -> Case:
     return case
 
 
+def shards(folder: Path) -> Case:
+    """Packed images with a mutated tar, index, manifest or Parquet file; headers and the index have their sums."""
+    from selfsup.data.shards.index import VERSION
+    from selfsup.data.shards.pack import pack
+
+    source = open_data(write_images(folder / "images", count=3), "folders")
+    kinds: list[tuple[Path, str]] = []
+    for to, suffixes in (("tar", (".tar", ".index", ".json")), ("parquet", (".parquet",))):
+        pack(source, folder / to, to, quiet=True)  # type: ignore[arg-type]
+        kinds += [(folder / to, suffix) for suffix in suffixes]
+    words = (b"ustar", b"\x80", b"x", b"g", b"L", b"S", b"1 path=../a\n", b"7777777", b"PAR1", b"../")
+
+    def case(rng: random.Random) -> None:
+        whole, suffix = rng.choice(kinds)
+        shutil.rmtree(folder / "shards", ignore_errors=True)
+        shutil.copytree(whole, folder / "shards")
+        path = next((folder / "shards").glob(f"*{suffix}"))
+        data, alone = path.read_bytes(), rng.random() < 0.5
+        if suffix == ".json":
+            path.write_bytes(json_text(json.loads(data), rng))
+        elif suffix == ".index":
+            body = mutate_bytes(data[: -64 - len(VERSION)], rng, words)
+            path.write_bytes(body + hashlib.blake2b(body).digest() + VERSION)
+        else:
+            path.write_bytes(_summed(mutate_bytes(data, rng, words)) if suffix == ".tar" else mutate_bytes(data, rng))
+            if alone:
+                (folder / "shards" / "shards.json").unlink()
+        found: Any = open_data(folder / "shards")
+        for index in range(len(found)):
+            found.path(index)
+            with suppress(Broken):
+                found.content(index)
+
+    return case
+
+
+def _summed(data: bytes) -> bytes:
+    """Return a tar in which every header has the checksum of what it says now."""
+    out = bytearray(data)
+    for start in range(0, len(out) - 511, 512):
+        if out[start + 257 : start + 262] == b"ustar":
+            head = out[start : start + 512]
+            out[start + 148 : start + 156] = b"%06o\0 " % (sum(head[:148]) + sum(head[156:]) + 8 * 32)
+    return bytes(out)
+
+
 def _decoded(path: Path, kinds: list[bytes], words: tuple[bytes, ...]) -> Case:
     """Return a case that reads a mutated image file: as a sample, and as the query of a search."""
     from selfsup.data.image.decode import image_size, read_header
@@ -570,5 +618,5 @@ def texts(folder: Path) -> Case:
 FORMATS: dict[str, Callable[[Path], Case]] = {
     "recipe": recipe, "checkpoint": checkpoint, "parquet": parquet, "npz": npz, "lists": lists, "labels": labels,
     "logs": logs, "images": images, "tiff": tiff, "npy": npy, "tables": tables, "texts": texts,
-    "videos": videos, "sounds": sounds,
+    "videos": videos, "sounds": sounds, "shards": shards,
 }  # fmt: skip

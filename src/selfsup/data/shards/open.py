@@ -130,6 +130,8 @@ def open_packed(name: str, about: dict[str, Any]) -> Files:
     """Return the images in the shards that a manifest lists, in the folder where it is."""
     if not about.get("complete"):
         raise UserError(f"{name} is not finished: run the same `selfsup pack` again, which resumes")
+    if not about["shards"]:
+        raise UserError(f"{name} holds no shards: run `selfsup pack` again")
     paths = [os.path.join(name, one["name"]) for one in about["shards"]]
     if about["to"] == "parquet":
         return open_parquet(name, paths)
@@ -146,7 +148,7 @@ def read_manifest(path: str) -> dict[str, Any]:
         whole = all(isinstance(one["size"], int) and isinstance(one["blake2b"], str) for one in shards)
         whole &= all(isinstance(name, str) for name in (*names, *about.get("classes", ())))
         known = about["format"] == FORMAT and about["to"] in ("tar", "parquet")
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise UserError(f"{path} is damaged: run `selfsup pack` again") from None
     if not known or not whole or any(name != os.path.basename(name) or name in ("", "..") for name in names):
         raise UserError(f"{path} is not a manifest of `selfsup pack`, or of another version: run it again")
