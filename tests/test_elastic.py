@@ -31,11 +31,15 @@ def free_port() -> int:
 
 
 def launch(
-    place: Path, words: Callable[[int], str], world: int, stop: tuple[int, int, int] | None = None
+    place: Path,
+    words: Callable[[int], str],
+    world: int,
+    stop: tuple[int, int, int] | None = None,
+    timeout: float = 20.0,
 ) -> tuple[list[int], list[str]]:
     """Run a command in `world` copies of this process as torchrun would; return exit statuses and what each said.
 
-    `stop` (rank, step, signal): that process sends itself a signal after so many steps.
+    `stop` (rank, step, signal): that process sends itself a signal after so many steps; after none it never begins.
     """
     port = free_port()
 
@@ -46,7 +50,7 @@ def launch(
         }  # fmt: skip
         sys.stderr = (place / f"said-{rank}").open("w", buffering=1)
         torch.set_num_threads(1)
-        device.TIMEOUT, fit.SAVE_SECONDS, fit.SAVE_SHARE = 20.0, 0.0, 1e9
+        device.TIMEOUT, fit.SAVE_SECONDS, fit.SAVE_SHARE = timeout, 0.0, 1e9
         done = 0
 
         def after_step(task: Task) -> None:
@@ -55,6 +59,8 @@ def launch(
             if stop and stop[:2] == (rank, done):
                 os.kill(os.getpid(), stop[2])
 
+        if stop and stop[:2] == (rank, 0):
+            os._exit(0)
         SimCLR.after_step = after_step
         os._exit(main(words(rank).split()))
 
@@ -131,3 +137,12 @@ def test_processes_without_a_common_folder_are_refused(data: Path, tmp_path: Pat
     assert codes == [2, 2]
     assert "processes 0 and 1 of this run differ in" in said[0]
     assert "started: True and False" in said[0]
+
+
+def test_a_process_that_never_comes_ends_the_others_in_time(data: Path, tmp_path: Path) -> None:
+    began = time.monotonic()
+    codes, said = launch(tmp_path, lambda rank: f"pretrain {data} {WORDS} --out {tmp_path / 'run'}", 2, (1, 0, 0), 2.0)
+    assert codes == [1, 0]
+    assert "the 2 processes of this run did not all come to 127.0.0.1, port" in said[0]
+    assert time.monotonic() - began < 40
+    assert not (tmp_path / "run").exists()
