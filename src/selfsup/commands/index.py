@@ -52,7 +52,7 @@ class Indexed(Printable):
             )
         if self.approximate:
             text += (
-                f"{self.probe:,} of {self.lists:,} lists read for a query: recall@10 {self.recall_at_10:.3f} on "
+                f"{min(self.probe, self.lists):,} of {self.lists:,} lists read for a query: recall@10 {self.recall_at_10:.3f} on "
                 f"{self.held_out} held-out rows; bytes a vector: {self.bytes_in_memory:g} in memory, "
                 f"{self.bytes_on_disk:g} on the disk"
             )
@@ -80,7 +80,7 @@ def index(
     Args:
         embeddings: A file that `selfsup embed` wrote, or a folder of such parts.
         out: The folder to write.
-        approximate: Make an approximate index also of 10,000 vectors and more.
+        approximate: Make an approximate index also of 20,000 vectors and more.
         seed: Draws the rows to train with and to measure recall.
         quiet: Hide progress.
 

@@ -22,6 +22,7 @@ from selfsup.source import Source
 
 ROWS = 4096  # read at once
 WIDEST = 1 << 16  # numbers of a vector
+OPEN = 64  # parts at a time
 
 
 class VectorFile:
@@ -222,9 +223,10 @@ class Vectors:
         self.files = tuple(sorted(self.path.glob("[!.]*.parquet"))) if self.path.is_dir() else (self.path,)
         if not self.files:
             raise UserError(f"{path} holds no .parquet files; `selfsup embed` writes them")
+        self._open: dict[int, VectorFile] = {}
         counts: list[int] = []
-        for file in self.files:  # opened one at a time: there may be more parts than files may be open
-            part = VectorFile(file)
+        for number, file in enumerate(self.files):
+            part = self.part(number)
             if not counts:
                 self.dim, self.about, self.has_labels = part.dim, part.about, part.has_labels
             if part.dim != self.dim:
@@ -234,16 +236,17 @@ class Vectors:
                 )
             counts.append(len(part))
         self.starts = np.cumsum([0, *counts])
-        self._open: tuple[int, VectorFile] = len(counts) - 1, part
 
     def __len__(self) -> int:
         return int(self.starts[-1])
 
     def part(self, number: int) -> VectorFile:
-        """Return an open part; the last one stays open."""
-        if self._open[0] != number:
-            self._open = number, VectorFile(self.files[number])
-        return self._open[1]
+        """Return an open part; a few stay open, for there may be more than a process may open."""
+        if number not in self._open:
+            if len(self._open) == OPEN:
+                del self._open[next(iter(self._open))]
+            self._open[number] = VectorFile(self.files[number])
+        return self._open[number]
 
     def vectors(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Yield the number of the first row and the vectors (b, dim) float32 of each batch."""

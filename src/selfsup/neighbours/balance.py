@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from selfsup.data.vectors import Vectors
-from selfsup.neighbours.index import unit_rows
+from selfsup.neighbours.index import draw, unit_rows
 from selfsup.nn.kmeans import nearest, spherical_kmeans
 from selfsup.views.random import uniform
 
@@ -88,10 +88,9 @@ def _centroids(
     vectors: Vectors, left_out: NDArray[np.int64], clusters: int, seed: int
 ) -> tuple[Tensor, NDArray[np.int64]]:
     """Return centroids (k, d) and the group (k,) of each."""
-    n, rng = len(vectors), np.random.default_rng(seed)
-    wanted = min(n, PER_CLUSTER * clusters + len(left_out) * PER_CLUSTER * clusters // n)  # some are left out
-    drawn = np.unique(rng.integers(n, size=wanted)) if wanted < n // 4 else np.sort(rng.permutation(n)[:wanted])
-    x = torch.from_numpy(unit_rows(vectors.take(np.setdiff1d(drawn, left_out))))
+    before = left_out - np.arange(len(left_out))  # rows that are left before each of the others
+    drawn = draw(len(vectors) - len(left_out), PER_CLUSTER * clusters, np.random.default_rng(seed))
+    x = torch.from_numpy(unit_rows(vectors.take(drawn + np.searchsorted(before, drawn, side="right"))))
     centroids = _resampled(x, clusters, seed)
     groups = max(1, round(clusters**0.5))
     return centroids, nearest(centroids, _resampled(centroids, groups, seed), spherical=True).numpy()

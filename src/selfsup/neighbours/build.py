@@ -31,6 +31,7 @@ from selfsup.neighbours.index import (
     TRAINED,
     VERSION,
     Index,
+    draw,
     file_digest,
     open_unchanged,
     read_about,
@@ -39,7 +40,7 @@ from selfsup.neighbours.index import (
 from selfsup.neighbours.ivf import PROBE, Coder, num_lists, sample_size, train
 
 EXACT = 10**7  # vectors up to which every one is compared
-FEWEST = 10_000  # vectors for which lists are worth it
+FEWEST = 20_000  # vectors for which lists are worth it
 HELD_OUT = 200  # rows on which recall is measured; they are not trained on
 NEIGHBOURS = 10  # of recall@10
 RECALL, DOUBLED = 0.95, 4  # recall@10 for which more is read, and how often that is doubled
@@ -117,8 +118,7 @@ def build(vectors: Vectors, folder: Path, about: dict[str, Any], done: Callable[
 def _train(vectors: Vectors, about: dict[str, Any]) -> dict[str, NDArray[Any]]:
     """Return what is trained on a sample of the rows, with `held` rows beside it that it has not seen."""
     n, rng = len(vectors), np.random.default_rng(about["seed"])
-    count = min(n, sample_size(n) + HELD_OUT)
-    drawn = np.unique(rng.integers(n, size=count)) if count < n // 4 else np.sort(rng.permutation(n)[:count])
+    drawn = draw(n, sample_size(n) + HELD_OUT, rng)
     x = unit_rows(vectors.take(drawn))
     sound = np.flatnonzero(x.any(1))  # a vector of zeros has no neighbours
     if len(sound) < 2 * HELD_OUT:

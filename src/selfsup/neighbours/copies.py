@@ -22,7 +22,7 @@ from selfsup.neighbours.index import Index, unit_rows
 
 NEAREST = 32  # rows that each is compared with
 ROUNDING, HALF = 1e-6, 5e-4  # of a cosine in float32, and with vectors in float16
-PROBE = 16  # lists that are read: copies lie in the list of their original, or near it
+PROBE = 8  # lists that are read: copies lie in the list of their original, or near it
 COMPARED = 200_000  # rows of which all pairs are compared
 LINKS = 1 << 22  # pairs in memory
 

@@ -29,7 +29,7 @@ from selfsup.base.paths import user_path
 from selfsup.data.vectors import Vectors
 from selfsup.errors import UserError
 from selfsup.neighbours.exact import Found, Rows, by_row, nearest_in_blocks, search_rows
-from selfsup.neighbours.ivf import PER_LIST, Coder
+from selfsup.neighbours.ivf import Coder
 
 ABOUT, PLAN, TRAINED, STORE = "index.json", "plan.json", "trained.safetensors", "vectors.npy"
 LISTS = ("sizes.npy", "codes.npy", "rows.npy")
@@ -94,7 +94,7 @@ class Index:
             found = nearest_in_blocks(torch.from_numpy(queries), blocks, min(k, len(self)))
             return by_row(found[0].numpy(), found[1].numpy())
         unit = unit_rows(queries)
-        probe = max(int(self.about["probe"]) if probe is None else probe, 2 * k // PER_LIST)
+        probe = max(int(self.about["probe"]) if probe is None else probe, 2 * k * self.coder.index.nlist // len(self))
         at_once = (unit[i : i + AT_ONCE] for i in range(0, len(unit), AT_ONCE))
         parts = [self.coder.ranked(self.store, some, min(k, len(self)), probe) for some in at_once]
         return np.concatenate([rows for rows, _ in parts]), np.concatenate([cosines for _, cosines in parts])
@@ -193,6 +193,14 @@ def unit_rows(x: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return rows of length 1; zeros stay."""
     unit: NDArray[np.float32] = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.float32(1e-12))
     return unit
+
+
+def draw(rows: int, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return about `count` random numbers below `rows`, ascending, each once, and all where there are no more."""
+    if count >= rows:
+        return np.arange(rows)
+    drawn: NDArray[np.int64] = rng.integers(rows, size=count) if count < rows // 4 else rng.permutation(rows)[:count]
+    return np.unique(drawn)
 
 
 def file_digest(path: Path) -> str:

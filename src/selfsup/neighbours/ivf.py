@@ -22,13 +22,13 @@ from selfsup.nn.kmeans import nearest, spherical_kmeans
 
 Arrays = Mapping[str, NDArray[Any]]
 
-PER_LIST = 500  # vectors of a list, on average
+PER_LIST = 1000  # vectors of a list, on average
 TRAINING = 40  # vectors of the sample for a list
 MOST, LEAST = 1 << 22, 1 << 16  # vectors of the sample
 DIMS = 128  # principal directions that are coded, at most
 CODE = 16  # bytes of a code, at most
-PROBE, RERANK = 64, 200  # lists that are read, and candidates whose own vectors are looked at; more of both for recall
-COARSE = 16  # groups of centroids that are looked into
+PROBE, RERANK = 32, 300  # lists that are read, and candidates whose own vectors are looked at; more of both for recall
+COARSE = 32  # groups of centroids that are looked into
 
 
 def num_lists(rows: int) -> int:
@@ -63,6 +63,7 @@ def train(x: NDArray[np.float32], lists: int, seed: int) -> dict[str, NDArray[np
     arrays = {"rotation": rotation, "groups": groups.numpy(), "centroids": torch.cat(parts).numpy()}
     words = -(-rotation.shape[1] // -(-rotation.shape[1] // CODE))
     index = _index(faiss, arrays, words)
+    index.pq.cp.min_points_per_centroid = 1  # or faiss prints a warning of its own for few
     index.train(z[:: max(1, len(z) // LEAST)].numpy())
     return arrays | {"words": faiss.vector_to_array(index.pq.centroids).reshape(words, 256, -1)}
 
@@ -105,7 +106,7 @@ class Coder:
 
     def __init__(self, arrays: Arrays) -> None:
         self.faiss: Any = need("faiss", "faiss")
-        self.rotation = arrays["rotation"]
+        self.rotation, self.groups = arrays["rotation"], len(arrays["groups"])
         self.index = _index(self.faiss, arrays, len(arrays["words"]))
         self.faiss.copy_array_to_vector(arrays["words"].reshape(-1), self.index.pq.centroids)
         self.index.is_trained = True
@@ -135,7 +136,9 @@ class Coder:
 
     def candidates(self, x: NDArray[np.float32], count: int, probe: int) -> NDArray[np.int64]:
         """Return rows (m, count) that are probably near to unit vectors (m, d), -1 where there are no more."""
-        read = self.faiss.SearchParametersIVF(nprobe=min(probe, self.index.nlist))
+        lists, groups = self.index.nlist, self.groups
+        coarse = self.faiss.SearchParametersIVF(nprobe=min(groups, max(COARSE, 4 * probe * groups // lists)))
+        read = self.faiss.SearchParametersIVF(nprobe=min(probe, lists), quantizer_params=coarse)
         found: NDArray[np.int64] = self.index.search(self.turned(x), count, params=read)[1]
         return found
 

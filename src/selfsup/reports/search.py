@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 from rich.text import Text
 
+from selfsup.base.notes import say
 from selfsup.base.printing import Printable
 from selfsup.data.kinds import open_query
 from selfsup.data.vectors import Vectors
@@ -73,6 +74,8 @@ def find_nearest(
     row = find_row(file, query)
     vector = file.take([row])[0] if row is not None else _embed(file, query, run, device)
     rows, similarities = nearest(where, vector, k, row)
+    if len(rows) < min(k, len(file) - (row is not None)):
+        say(f"the index found {len(rows):,} of {k:,}; the embeddings themselves find all")
     neighbours = tuple(
         Neighbour(int(number), path, label, float(similarity))
         for number, similarity, (path, label) in zip(rows, similarities, file.names(rows), strict=True)
