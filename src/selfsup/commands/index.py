@@ -53,8 +53,8 @@ class Indexed(Printable):
         if self.approximate:
             text += (
                 f"{min(self.probe, self.lists):,} of {self.lists:,} lists read for a query: recall@10 "
-                f"{self.recall_at_10:.3f} on {self.held_out} held-out rows; bytes a vector: {self.bytes_in_memory:g} in "
-                f"memory, {self.bytes_on_disk:g} on the disk"
+                f"{self.recall_at_10:.3f} on {self.held_out} held-out rows; bytes a vector: {self.bytes_in_memory:g} "
+                f"in memory, {self.bytes_on_disk:g} on the disk"
             )
         else:
             text += f"searched exactly; bytes a vector: {self.bytes_on_disk:g} on the disk"
