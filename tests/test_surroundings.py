@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from rich.table import Table
+from rich.table import Column, Table
 
 import selfsup
 from selfsup import cli
@@ -170,7 +170,7 @@ class Wide(Printable):
     """A table that needs 60 columns."""
 
     def __rich__(self) -> Table:
-        table = Table("a", "b", "c")
+        table = Table(*(Column(name, justify="right") for name in "abc"))
         table.add_row(*["1,234.5 ±67.8 of them"] * 3)
         return table
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from selfsup.commands.label import label
     from selfsup.commands.pack import pack
     from selfsup.commands.pretrain import pretrain
+    from selfsup.commands.push import push
     from selfsup.commands.record import record
     from selfsup.commands.replay import replay
     from selfsup.commands.report import report
@@ -54,6 +55,7 @@ __all__ = [
     "open_data",
     "pack",
     "pretrain",
+    "push",
     "record",
     "replay",
     "report",

@@ -29,7 +29,7 @@ from selfsup.manual import Line, further_line, overview, own_lines, page
 COMMANDS = (
     "demo", "start", "tasks", "show", "pretrain", "adapt", "audit", "evaluate", "compare", "embed", "index", "search",
     "explore", "curate", "export", "bench", "replay", "report", "suggest", "label", "record", "pack", "control",
-    "doctor",
+    "push", "doctor",
 )  # fmt: skip
 
 

@@ -60,6 +60,7 @@ EXAMPLES = {
     "record": ("record CartPole-v1 -o recordings/cartpole --episodes 200",),
     "pack": ("pack photos/ -o shards/ --labels folders",),
     "control": ("control rig PointRoom", "control curl SwingUp --seeds 3"),
+    "push": ("push runs/mine user/photos-rotation", "push runs/mine user/photos-rotation --private"),
     "doctor": ("doctor", "doctor --json"),
 }  # fmt: skip
 

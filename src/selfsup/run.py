@@ -14,6 +14,7 @@ from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 from selfsup import __version__
+from selfsup.base import hub
 from selfsup.base.nested import flat
 from selfsup.base.paths import user_path
 from selfsup.base.printing import Printable
@@ -32,7 +33,7 @@ FREE = ("versions.", "command", "data.notes")  # may differ when a run is resume
 
 
 class Run(Printable):
-    """A folder that `pretrain` wrote; `recipe` is its recipe.json.
+    """A folder that `pretrain` wrote, or hf://user/name, which `push` did; `recipe` is its recipe.json.
 
     A run whose `encoder` was a module of the user's own is opened with it: a recipe never names code to import. Any
     function that takes a run takes it so: `selfsup.evaluate(selfsup.Run("runs/mine", encoder=module), …)`.
@@ -41,7 +42,8 @@ class Run(Printable):
     """
 
     def __init__(self, folder: str | os.PathLike[str], encoder: nn.Module | None = None) -> None:
-        self.folder, self.module = user_path(folder, "a run"), encoder
+        self.folder = hub.fetch(str(folder)) if hub.on_hub(folder) else user_path(folder, "a run")
+        self.module = encoder
         if outside := leads_out(self.folder):
             raise UserError(f"{outside}, so it is not opened; replace it by a file in {self.folder}")
         try:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from selfsup.base.hub import on_hub
 from selfsup.base.paths import user_path
 from selfsup.base.printing import Printable
 from selfsup.errors import UserError
@@ -65,6 +66,8 @@ def open_runs(given: str | os.PathLike[str] | Run | Runs | Sequence[str | os.Pat
     if not isinstance(given, str | os.PathLike):
         several = tuple(one if isinstance(one, Run) else Run(one) for one in given)
         return several[0] if len(several) == 1 else Runs(several)
+    if on_hub(given):
+        return Run(given)
     folder = user_path(given, "a run")
     names = [] if (folder / "recipe.json").exists() or not folder.is_dir() else list(folder.glob(f"{PREFIX}*"))
     numbered = sorted((int(number), path) for path in names if (number := path.name.removeprefix(PREFIX)).isdecimal())

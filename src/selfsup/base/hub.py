@@ -1,0 +1,101 @@
+"""Runs on the Hub of Hugging Face: hf://user/name, fetched into the cache, and pushed there. Files alone: no code."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from selfsup.base.cache import cache_folder
+from selfsup.errors import RunFailed, UserError, need
+
+PREFIX = "hf://"
+ENCODER, RECIPE, EVALUATION = "encoder.safetensors", "recipe.json", "evaluation.json"
+FILES = (RECIPE, ENCODER, EVALUATION, "tokenizer.json", "start.safetensors")  # that are fetched, where they are there
+_NAME = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}", re.ASCII)
+
+
+def on_hub(name: object) -> bool:
+    """Return whether a run is named as one on the Hub."""
+    return isinstance(name, str) and name.startswith(PREFIX)
+
+
+def repository(name: str) -> tuple[str, str]:
+    """Return user/name and the revision, main by default, of [hf://]user/name[@revision].
+
+    Raises `UserError` for other names.
+    """
+    repo, _, revision = name.removeprefix(PREFIX).partition("@")
+    if not _NAME.fullmatch(repo) or ".." in repo or "--" in repo or not re.fullmatch(r"[\w.-]*", revision, re.ASCII):
+        raise UserError(f"{name} is no name on the Hub: give user/name, of letters, digits, - _ and single dots")
+    return repo, revision or "main"
+
+
+def fetch(name: str) -> Path:
+    """Return the folder of a run on the Hub, whose files are brought up to date; without a network those of before.
+
+    Raises `UserError` if there is no such run, `RunFailed` if the Hub does not answer and nothing is here.
+    """
+    repo, revision = repository(name)
+    hub = need("huggingface_hub", "hub")
+    folder = cache_folder() / "hub" / repo / revision
+    with _one_line(repo):
+        hub.snapshot_download(
+            repo,
+            revision=revision,
+            allow_patterns=list(FILES),
+            local_dir=folder,
+            endpoint=os.environ.get("HF_ENDPOINT"),
+        )
+    if not (folder / RECIPE).exists():
+        raise UserError(f"{PREFIX}{repo} is not a run of selfsup: it has no {RECIPE}")
+    return folder
+
+
+def push(name: str, files: Mapping[str, Path | bytes], private: bool) -> str:
+    """Create user/name on the Hub where it is not there, write files there in one commit, and return its address.
+
+    Raises `UserError` without a token or permission, `RunFailed` if the Hub does not answer.
+    """
+    repo, revision = repository(name)
+    hub: Any = need("huggingface_hub", "hub")
+    if hub.get_token() is None:
+        raise UserError("no token of the Hub on this machine: `hf auth login`, or set HF_TOKEN")
+    api = hub.HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
+    added = [hub.CommitOperationAdd(path, content) for path, content in files.items()]
+    with _one_line(repo):
+        api.create_repo(repo, private=private, exist_ok=True)
+        api.create_commit(repo, added, commit_message="selfsup push", revision=revision)
+    return f"{api.endpoint}/{repo}"
+
+
+@contextlib.contextmanager
+def _one_line(repo: str) -> Iterator[None]:
+    """Turn the errors of the Hub and of the network into ours."""
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
+        what = "such run" if isinstance(error, errors.RepositoryNotFoundError) else "such revision"
+        raise UserError(
+            f"{PREFIX}{repo}: there is no {what} on the Hub, or it is private and HF_TOKEN is not"
+        ) from None
+    except errors.HfHubHTTPError as error:
+        status = getattr(error.response, "status_code", 0)
+        if status in (401, 403):
+            raise UserError(f"{PREFIX}{repo}: the token of this machine does not allow it (HTTP {status})") from None
+        raise RunFailed(f"{PREFIX}{repo}: the Hub answered {str(error).splitlines()[0]}") from None
+    except (OSError, errors.LocalEntryNotFoundError) as error:
+        raise RunFailed(f"{PREFIX}{repo}: the Hub cannot be reached ({_first_line(error)})") from None
+    except Exception as error:
+        if not type(error).__module__.startswith(("httpx", "httpcore", "requests", "urllib3")):
+            raise
+        raise RunFailed(f"{PREFIX}{repo}: the Hub cannot be reached ({_first_line(error)})") from None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
