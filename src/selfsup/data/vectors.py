@@ -54,8 +54,6 @@ class VectorFile:
         self._check_size()
         about = self.file.metadata
         self._starts = np.cumsum([0, *(about.row_group(group).num_rows for group in range(about.num_row_groups))])
-        if self._starts[-1] != len(self):
-            raise UserError(f"{self.path} is damaged: its groups of rows are not all there")
         self.dim = next(self.vectors())[1].shape[1]
 
     def __len__(self) -> int:
@@ -123,6 +121,8 @@ class VectorFile:
 
     def _batches(self, columns: list[str], rows: NDArray[np.int64] | None = None) -> Iterator[tuple[int, Any]]:
         """Yield the first row and the columns of each batch: of all, or of the groups that hold ascending `rows`."""
+        if self._starts[-1] != len(self):
+            raise UserError(f"{self.path} is damaged: {self._starts[-1]:,} of its {len(self):,} rows are there")
         runs = [(0, None)] if rows is None else [(int(self._starts[g]), [g]) for g in self._groups(rows)]
         start = 0
         try:

@@ -20,6 +20,7 @@ from safetensors.numpy import load, save
 
 from selfsup.base.notes import say
 from selfsup.base.writing import InUse, in_turn, whole_file, write_atomically
+from selfsup.data.npz import read_npy
 from selfsup.data.vectors import Vectors
 from selfsup.errors import RunFailed, UserError, need
 from selfsup.neighbours.exact import by_row, nearest_in_blocks
@@ -98,16 +99,21 @@ def build(vectors: Vectors, folder: Path, about: dict[str, Any], done: Callable[
                 write_atomically(folder / TRAINED, save(_train(vectors, about)))
     trained = load((folder / TRAINED).read_bytes()) if about["approximate"] else {}
     digest = file_digest(folder / TRAINED) if trained else ""
-    coder, busy = (Coder(trained) if trained else None), []
-    for number in range(len(vectors.files)):
-        if _record(folder, number, digest) is None:
+    coder, todo = (Coder(trained) if trained else None), list(range(len(vectors.files)))
+    for _ in range(2):  # again those that others had: these may have been killed
+        busy = []
+        for number in todo:
+            if (folder / ABOUT).exists():  # another process has merged, and removed the parts
+                return Index(folder)
             try:
-                _add(vectors, number, folder, coder, trained, digest, done)
+                if _record(folder, number, digest) is None:
+                    _add(vectors, number, folder, coder, trained, digest, done)
+                else:
+                    done(int(vectors.starts[number + 1] - vectors.starts[number]))
             except InUse:
                 busy.append(number)
-        else:
-            done(int(vectors.starts[number + 1] - vectors.starts[number]))
-    if any(_record(folder, number, digest) is None for number in busy):
+        todo = busy
+    if any(_record(folder, number, digest) is None for number in todo) and not (folder / ABOUT).exists():
         return None
     with in_turn(folder / LOCK):  # the last ones of several processes come here together
         if not (folder / ABOUT).exists():
@@ -263,7 +269,7 @@ def _merge(
     }  # fmt: skip
     if coder is not None:
         coder.fill(sizes, codes, order)
-        whole |= _measured(coder, np.load(folder / STORE, mmap_mode="r"), trained, [r for r in records if r], starts)
+        whole |= _measured(coder, read_npy(str(folder / STORE)), trained, [r for r in records if r], starts)
     write_atomically(folder / ABOUT, json.dumps(whole, indent=1).encode())
     for number in range(len(records)):
         for path in _names(folder, number):

@@ -26,6 +26,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from selfsup.base.paths import user_path
+from selfsup.data.npz import read_npy
 from selfsup.data.vectors import Vectors
 from selfsup.errors import UserError
 from selfsup.neighbours.exact import Found, Rows, by_row, nearest_in_blocks, search_rows
@@ -52,7 +53,7 @@ class Index:
             self._check(name, size, None if name == STORE else digest)
         self.vectors = open_unchanged(self.folder, self.about)
         try:
-            self.store = np.load(self.folder / STORE, mmap_mode="r", allow_pickle=False)
+            self.store = read_npy(str(self.folder / STORE))
             if self.store.shape != (len(self), self.vectors.dim) or self.store.dtype.kind != "f":
                 raise ValueError(f"vectors.npy has the shape {self.store.shape}")
             self.coder = self._coder() if self.approximate else None
@@ -76,7 +77,7 @@ class Index:
 
     def _coder(self) -> Coder:
         coder = Coder(load((self.folder / TRAINED).read_bytes()))
-        sizes, codes, rows = (np.load(self.folder / name, mmap_mode="r", allow_pickle=False) for name in LISTS)
+        sizes, codes, rows = (read_npy(str(self.folder / name)) for name in LISTS)
         n = len(self)
         whole = sizes.sum() == n and sizes.min() >= 0 and rows.min() >= 0 and rows.max() < n
         if not whole or rows.shape != (n,) or codes.shape != (n, coder.index.code_size):
