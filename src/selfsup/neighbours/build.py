@@ -34,8 +34,6 @@ from selfsup.neighbours.index import (
     Index,
     draw,
     file_digest,
-    open_unchanged,
-    read_about,
     unit_rows,
 )
 from selfsup.neighbours.ivf import PROBE, Coder, num_lists, sample_size, train
@@ -91,7 +89,6 @@ def build(vectors: Vectors, folder: Path, about: dict[str, Any], done: Callable[
     changed, `RunFailed` if the folder cannot be written.
     """
     if (folder / ABOUT).exists():
-        open_unchanged(folder, read_about(folder))
         return Index(folder)
     if about["approximate"]:
         with in_turn(folder / LOCK):  # one trains, the others wait
