@@ -8,7 +8,7 @@ import os
 import threading
 from pathlib import Path
 
-from selfsup.base.cache import cache_folder, new_in_cache
+from selfsup.base.cache import cache_folder
 from selfsup.errors import RunFailed
 
 LIMIT = 8 << 30  # bytes, unless SELFSUP_RANGES gives another number of GiB; at most half of what is free on the disk
@@ -43,8 +43,16 @@ class Kept:
         if self.folder is None or not state or len(data) > self.limit:
             return
         path = self._path(state, start, start + len(data))
-        with contextlib.suppress(RunFailed, OSError), new_in_cache(path) as aside:
+        aside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+        try:
+            if not path.parent.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
             aside.write_bytes(data)
+            os.replace(aside, path)
+        except OSError:  # a full or a foreign disk: it is asked for again next time
+            with contextlib.suppress(OSError):
+                aside.unlink()
+            return
         with self._lock:
             self._size = self._size + len(data) if self._size >= 0 else sum(size for _, size, _ in self._files())
             if self._size > self.limit:
@@ -53,7 +61,7 @@ class Kept:
     def _path(self, state: str, start: int, stop: int) -> Path:
         assert self.folder is not None
         name = hashlib.blake2b(f"{state}\0{start}\0{stop}".encode(errors="surrogateescape"), digest_size=16).hexdigest()
-        return self.folder / name[:2] / name
+        return self.folder / name[:1] / name
 
     def _make_room(self) -> None:
         files = sorted(self._files())
