@@ -14,6 +14,7 @@ from selfsup.errors import RunFailed, UserError
 from selfsup.tasks.image.rotation import Rotation
 from selfsup.train import fit as fit_module
 from selfsup.train.checkpoint import load_tensors
+from selfsup.views.loader import batches
 
 RNG = np.random.default_rng(0)
 
@@ -53,6 +54,13 @@ def run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> selfsup.Run:
     )  # fmt: skip
 
 
+def batches_of(run: selfsup.Run, folder: Path):
+    """Return the first and the third batch, as the loader makes them."""
+    source, views = selfsup.open_data(folder), run.fresh_task().views(run.spec)
+    options = {"batch_size": 8, "seed": 0, "block": 8, "workers": 0}
+    return [next(batches(source, views, **options, start=step, steps=step + 1)) for step in (0, 2)]
+
+
 def lines(run: selfsup.Run) -> list[dict[str, float]]:
     return [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
 
@@ -81,6 +89,20 @@ def test_an_epoch_replayed_is_every_sample_once_and_later_steps_go_on_from_the_c
     monkeypatch.setattr("selfsup.reports.replay.SHORT", 60.0)
     assert selfsup.replay(run, step=7, out=tmp_path / "r.png", quiet=True).loss == after.loss, "from the checkpoint"
     assert after.logged is None
+
+
+def test_blocks_of_neighbours_and_cheaper_views_are_those_of_the_run(folder: Path, tmp_path: Path) -> None:
+    run = selfsup.pretrain(
+        folder, task="simclr", encoder="vit-mini", size=16, steps=3, batch_size=8, block=8, low_res_first=0.4,
+        drop_tokens=0.25, quiet=True, out=tmp_path / "run",
+    )  # fmt: skip
+    seen = []
+    for step in (1, 3):
+        found = selfsup.replay(run, step=step, out=tmp_path / "r.png", quiet=True)
+        assert found.loss == pytest.approx(lines(run)[step - 1]["loss"], abs=1e-5)
+        seen.append(found.paths)
+    order = np.concatenate([b.batch["index"].numpy() for b in batches_of(run, folder)])
+    assert [f"{i:02d}.png" for i in order] == list(seen[0] + seen[1])
 
 
 def test_nan_comes_with_the_command_that_repeats_it(

@@ -96,8 +96,9 @@ def replay_step(
         raise UserError(f"--step must be from 1 to {plan.steps:,}, the steps of {run.folder}, not {step}")
     views = low_res if low_res is not None and step <= plan.low_res_steps else built.views
     stream = batches(
-        built.source, views, batch_size=plan.batch_size, seed=plan.seed, start=step - 1, steps=step, workers=0
-    )
+        built.source, views, batch_size=plan.batch_size, seed=plan.seed, start=step - 1, steps=step, workers=0,
+        block=plan.block,
+    )  # fmt: skip
     batch = next(iter(stream)).batch
     paths = tuple(built.source.path(int(index)) for index in batch["index"])
     whole = getattr(built.source, "group_size", 1)  # samples that a batch takes together
