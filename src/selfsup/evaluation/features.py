@@ -41,8 +41,10 @@ def feature_batches(
     skipped = Skipped(source, None)
     views = (views or plain_views(spec)).for_device(torch.device(device))
     encoder = encoder.to(device).eval()
-    rows = range(len(source)) if rows is None else rows
+    rows, prefetch = range(len(source)) if rows is None else rows, getattr(source, "prefetch", None)
     for begin in range(rows.start, rows.stop, batch_size):
+        if prefetch is not None:  # this batch and the next one, where they are far away
+            prefetch(np.arange(begin, min(begin + 2 * batch_size, rows.stop)))
         wanted = np.arange(begin, min(begin + batch_size, rows.stop))
         try:
             fetched = views.fetch(source, wanted, 0, 0)
