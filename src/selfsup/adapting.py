@@ -22,7 +22,8 @@ from selfsup.evaluation.features import extract
 from selfsup.evaluation.probe import fit_probe, stratified_folds
 from selfsup.evaluation.propagate import build_graph, spread_labels
 from selfsup.nn.lora import merged_state
-from selfsup.pretraining import Built, read_out, run
+from selfsup.pretraining import read_out, run
+from selfsup.request import Built
 from selfsup.run import START, Run
 from selfsup.source import Source
 from selfsup.train.checkpoint import load_tensors, save_tensors

@@ -1,4 +1,4 @@
-"""Pretraining in three steps: resolve the request, build what is trained, train it into a run folder."""
+"""Pretraining in three steps: resolve the request, build what is trained (`request.py`), train it into a run folder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,16 @@ from selfsup.base.notes import say
 from selfsup.base.paths import expanded
 from selfsup.base.turns import own_turn
 from selfsup.base.writing import only_here, write_atomically
-from selfsup.data import make_spec, spec_options, split_options
 from selfsup.data.image import Files
 from selfsup.data.image.cache import Decoded
-from selfsup.encoders import build_encoder, spec_of_weights
-from selfsup.encoders.own import own_encoder
 from selfsup.encoders.weights import weights_digest
 from selfsup.errors import UserError
 from selfsup.nn.ema import Momentum, first_momentum
 from selfsup.nn.lora import add_lora, merged_state
 from selfsup.nn.norm import keep_statistics, synchronised
+from selfsup.request import Built, Resolved, keeps_stem, make_encoder, shapes
+from selfsup.request import build as build
+from selfsup.request import resolve as resolve
 from selfsup.run import START, Run, differences, digest_of, fixed, versions
 from selfsup.source import Source
 from selfsup.spec import ImageSpec, Spec
@@ -42,8 +42,8 @@ from selfsup.train.checkpoint import CHECKPOINT, load_tensors, load_weights, sav
 from selfsup.train.clock import Clock
 from selfsup.train.device import make_fabric
 from selfsup.train.fit import fit
-from selfsup.train.plan import Milestone, Plan, default_batch, is_wide, make_plan
-from selfsup.train.precision import bfloat16_saving, resolve_precision, step_seconds
+from selfsup.train.plan import Milestone, Plan, is_wide, make_plan
+from selfsup.train.precision import bfloat16_saving, step_seconds
 from selfsup.train.recalibrate import recalibrate, recalibrated_samples
 from selfsup.train.recompute import recompute_blocks
 
@@ -58,136 +58,7 @@ STARTED = {
 SOMETIMES = (  # parts of a plan that most do not have
     "milestones", "encoder_lr", "low_res_first", "drop_tokens", "layer_decay", "l2_sp", "block",
 )  # fmt: skip
-MANY = 10**9  # samples: more than any batch
 MIN_SIZE = 8  # pixels a side of an image, at least
-
-
-@dataclass(frozen=True)
-class Resolved:
-    """A checked request: a task with all its hyper-parameters, data, and an encoder by name."""
-
-    name: str  # of the task, as in the recipe
-    task: type[Task]
-    hyperparameters: dict[str, Any]
-    source: Source
-    spec: Spec
-    encoder: str
-    module: nn.Module | None  # an encoder of the user's own, whose class is `encoder`
-    pretrained: bool
-    weights: Path | None  # a file
-    lora: int | None  # rank
-    init: Run | None
-    labels: str | None  # as given
-    of_data: tuple[str, ...]  # what is not its default because of the data, in words
-
-    @property
-    def begins_trained(self) -> bool:
-        """Whether the encoder begins with weights that were trained before."""
-        return self.brings_statistics or self.init is not None
-
-    @property
-    def brings_statistics(self) -> bool:
-        """Whether these weights are of elsewhere, where its BatchNorm saw more than it will see here: it keeps that."""
-        return self.pretrained or self.weights is not None
-
-
-@dataclass(frozen=True)
-class Built:
-    """Everything that is trained, on its device; `source` are the samples that the task learns from."""
-
-    asked: Resolved
-    task: Task
-    source: Source
-    views: Views
-    fabric: Fabric
-    batch_size: int
-    precision: str
-    seed: int
-    chosen: bool  # the precision was "auto"
-    of_data: tuple[str, ...]  # as in `Resolved`, and the batch
-    keeps_encoder: bool  # the task's representation has the weights of the encoder, and no others
-
-
-def resolve(
-    task: str | type[Task],
-    source: Source,
-    options: Mapping[str, Any],
-    *,
-    encoder: str | nn.Module | None = None,
-    pretrained: bool = False,
-    weights: Path | None = None,
-    lora: int | None = None,
-    init: Run | None = None,
-    labels: str | None = None,
-) -> Resolved:
-    """Check a request against the data. `options` are those of the task and of the data's kind together.
-
-    Raises `UserError` for whatever does not fit together, before anything is written.
-    """
-    about_data, given = split_options(source.kind, options)
-    name, task_class, hyperparameters, source = resolve_task(task, source, given)
-    if pretrained and weights is not None:
-        raise UserError("--pretrained are the weights of timm, --weights those of a file: leave one out")
-    module = encoder if isinstance(encoder, nn.Module) else None
-    named = type(encoder).__name__ if isinstance(encoder, nn.Module) else encoder
-    if module is not None and weights is not None:
-        raise UserError(f"--weights is for a model of timm: load the weights into {named} before you give it")
-    if init is None:
-        spec = make_spec(source, task_class.data_defaults, **about_data)
-        chosen = named or task_class.encoder_for(source.kind)
-        spec = _as_weights(chosen, spec) if (pretrained and module is None) or weights else spec
-    else:
-        if pretrained or weights or module is not None or named not in (None, init.encoder_name):
-            raise UserError(
-                f"--init starts from the {init.encoder_name} of {init.folder}: leave --encoder and its weights out"
-            )
-        changed = {key: value for key, value in about_data.items() if value is not None}
-        free = init.spec.of_training
-        if changed.keys() - set(free):
-            flags = " and ".join(f"--{key}" for key in changed if key not in free)
-            own = " and ".join(key for key in spec_options(source.kind) if key not in free)
-            raise UserError(f"--init brings its own {own}: leave {flags} out")
-        whole: Any = init.spec
-        spec, chosen, module = replace(whole, **changed), init.encoder_name, init.module
-    source.conform(spec)
-    of_data = _of_data(task_class, hyperparameters, given)
-    return Resolved(
-        name, task_class, hyperparameters, source, spec, chosen, module, pretrained, weights, lora, init, labels,
-        of_data,
-    )  # fmt: skip
-
-
-def build(
-    asked: Resolved, *, device: str = "auto", precision: str = "auto", batch_size: int | None = None, seed: int = 0
-) -> Built:
-    """Make the encoder, the task and its views. Raises `UserError` if that is impossible with these data."""
-    fabric = make_fabric(device, precision)
-    if batch_size is not None and batch_size % fabric.world_size:
-        raise UserError(f"a batch of {batch_size} cannot be divided among {fabric.world_size} processes")
-    with own_turn():
-        torch.manual_seed(seed)
-        encoder = _encoder(asked, _keeps_stem(asked), pretrained=asked.pretrained, weights=asked.weights)
-        if asked.init is not None:
-            load_weights(encoder, asked.init.load().state_dict(), asked.init.folder)
-        plain = _shapes(encoder)
-        if asked.lora:
-            add_lora(encoder, asked.lora)
-        encoder = synchronised(encoder, fabric.device)
-        if asked.brings_statistics:
-            keep_statistics(encoder)
-        task = asked.task(encoder, **asked.hyperparameters)
-    source = task.samples(asked.source)
-    of_data = asked.of_data
-    if batch_size is None:
-        batch_size, usual = (default_batch(asked.task, n, fabric.world_size) for n in (len(source), MANY))
-        of_data += (f"batch {batch_size:,} (by default {usual:,})",) if batch_size < usual else ()
-    if batch_size > len(source):
-        raise UserError(f"--batch-size must be at most {len(source)} (the number of samples), not {batch_size}")
-    resolved = resolve_precision(precision, fabric.device)
-    return Built(
-        asked, task, source, task.views(asked.spec), fabric, batch_size, resolved, seed, precision == "auto", of_data,
-        _shapes(task.representation()) == plain,
-    )  # fmt: skip
 
 
 def run(
@@ -334,30 +205,6 @@ def _save_encoder(built: Built, trained: Any, folder: Path) -> None:
     save_tensors(folder / "encoder.safetensors", merged_state(trained), about)
 
 
-def _as_weights(encoder: str, spec: Spec) -> Any:
-    """Return the spec that the pretrained weights of an encoder are used to, and say how it differs."""
-    found: Any = spec_of_weights(encoder, spec)
-    if found != spec:
-        mean, std = (", ".join(f"{value:.3g}" for value in values) for values in (found.mean, found.std))
-        say(f"images are normalized as those that {encoder} was pretrained on: mean {mean}; std {std}")
-    return found
-
-
-def _encoder(asked: Resolved, keep_stem: bool, **weights: Any) -> Any:
-    """Return the encoder, untrained unless `weights` say otherwise; a module of the user's own as it was given."""
-    if asked.module is not None:
-        return own_encoder(asked.module, asked.spec)
-    return build_encoder(asked.encoder, asked.spec, keep_stem=keep_stem, **weights)
-
-
-def _shapes(encoder: Any) -> dict[str, torch.Size]:
-    return {name: tensor.shape for name, tensor in merged_state(encoder).items()}
-
-
-def _keeps_stem(asked: Resolved) -> bool:
-    return asked.weights is not None or (asked.init is not None and asked.init.keeps_stem)
-
-
 def _begins_trained(built: Built) -> bool:
     """Return whether the encoder is trained already and others are not, for which it waits."""
     names = (name for name, parameter in built.task.named_parameters() if parameter.requires_grad)
@@ -403,7 +250,7 @@ def read_out(built: Built, weights: Mapping[str, Tensor], source: Source) -> nn.
     """
     asked = built.asked
     with own_turn():
-        encoder = _encoder(asked, asked.pretrained or _keeps_stem(asked))
+        encoder = make_encoder(asked, asked.pretrained or keeps_stem(asked))
         trained: Any = asked.task(encoder, **asked.hyperparameters).representation()
     load_weights(trained, weights, "the trained encoder")
     if not asked.brings_statistics:
@@ -417,17 +264,6 @@ def _notes(built: Built) -> tuple[str, ...]:
     if len(built.source) == 1 and built.task.coupled:
         notes += (f"one sample: where {built.asked.name} compares samples with each other, it learns nothing",)
     return notes
-
-
-def _of_data(task: type[Task], values: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the hyper-parameters that `Task.resolve` chose in place of a default, with their values, in words."""
-    found = []
-    for key, parameter in task.hyperparameters().items():
-        if isinstance(values[key], dict):  # options of a part of the task
-            found += [f"{own} {value}" for own, value in values[key].items() if own not in (given.get(key) or {})]
-        elif key not in given and parameter.default not in (parameter.empty, values[key]):
-            found.append(f"{key} {values[key]} (by default {parameter.default})")
-    return tuple(found)
 
 
 def _chosen(built: Built, steps: int) -> tuple[str, ...]:
@@ -479,7 +315,7 @@ def rebuild(
             load_weights(encoder, before.load().state_dict(), before.folder)
         elif run.began_trained:
             load_weights(encoder, load_tensors(run.folder / START)[0], run.folder / START)
-        plain = _shapes(encoder)
+        plain = shapes(encoder)
         if about.get("lora"):
             add_lora(encoder, about["lora"])
         encoder = synchronised(encoder, fabric.device)
@@ -493,7 +329,7 @@ def rebuild(
     samples, views = built_task.samples(source), built_task.views(run.spec)
     built = Built(
         asked, built_task, samples, views, fabric, plan.batch_size, recipe["precision"], plan.seed, False, (),
-        _shapes(built_task.representation()) == plain,
+        shapes(built_task.representation()) == plain,
     )  # fmt: skip
     if plan.drop_tokens:
         _drop_tokens(built, plan.drop_tokens)

@@ -110,7 +110,8 @@ def adapt(
     from selfsup.adapting import adapt as go_on
     from selfsup.data import open_data
     from selfsup.data.labels import name_columns, noted_labels
-    from selfsup.pretraining import Built, build, open_before, resolve
+    from selfsup.pretraining import build, open_before, resolve
+    from selfsup.request import Built
     from selfsup.run import Run
     from selfsup.train.loggers import read_loggers
 

@@ -13,9 +13,10 @@ import torch
 
 from selfsup.base.printing import Printable
 from selfsup.errors import RunFailed, UserError
-from selfsup.pretraining import Built, rebuild
+from selfsup.pretraining import rebuild
 from selfsup.reports.report import find_data
 from selfsup.reports.sheets import save_panels
+from selfsup.request import Built
 from selfsup.run import Run
 from selfsup.source import Source
 from selfsup.task import Task, Views
