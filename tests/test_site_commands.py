@@ -22,6 +22,8 @@ NOT = {  # the beginning of a command: why it is not executed here
     "compare photos/": "takes an hour (tests/test_compare.py)",
     "demo": "takes minutes (tests/test_examples.py has its parts)",
     "report runs/demo": "is of the demo",
+    "index embeddings/": "is for very many embeddings (tests/test_neighbours.py)",
+    "curate index/": "is of that index",
     "start photos/ --go": "takes at least five minutes (tests/test_start.py)",
     "explore": "serves a page until it is stopped, and needs a package that is not installed with the others",
     "label runs/mine photos/": "serves a page until it is stopped (tests/test_label_page.py)",

@@ -167,7 +167,12 @@ def _lines(
     """Return what the help of a command lists: its own arguments and options, and those that its task and data add."""
     said = _explanations(function)
     added = [further_line(option.parameter, option.help, option.group) for option in more.values()]
-    return [*own_lines(function, said, known), *added]
+    typed = {name: option.replace(annotation=_annotation(option, function)) for name, option in known.items()}
+    return [*own_lines(function, said, typed), *added]
+
+
+def _annotation(parameter: inspect.Parameter, function: Callable[..., Any]) -> Any:
+    return eval(parameter.annotation, function.__globals__)
 
 
 def _print(result: Any, as_json: bool, notes: Sequence[str]) -> None:
@@ -257,7 +262,7 @@ def _readable(parameter: inspect.Parameter, function: Callable[..., Any]) -> ins
     """Resolve the annotation, and show DATA instead of STR, INT instead of {None}|INT."""
     import tyro
 
-    annotation = eval(parameter.annotation, function.__globals__)
+    annotation = _annotation(parameter, function)
     metavar = parameter.name.upper() if parameter.kind is parameter.POSITIONAL_ONLY else _metavar(annotation)
     aliases = ("-o",) if parameter.name == "out" else (f"-{parameter.name}",) if len(parameter.name) == 1 else ()
     told: dict[str, Any] = {"help": _explanations(function).get(parameter.name)}

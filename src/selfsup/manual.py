@@ -109,13 +109,15 @@ def page(command: str, function: Callable[..., Any], lines: Iterable[Line]) -> s
 def own_lines(
     function: Callable[..., Any], said: Mapping[str, str], shown: Mapping[str, inspect.Parameter]
 ) -> list[Line]:
-    """Return the arguments and the `shown` options of a command with their texts, options that are common first."""
+    """Return the arguments and the `shown` options of a command with their texts, options that are common first.
+
+    The annotations of `shown` are types.
+    """
     places = [p for p in inspect.signature(function).parameters.values() if p.kind is p.POSITIONAL_ONLY]
     first = [Line(p.name.upper(), said.get(p.name, ""), "") for p in places]
     group = {name: heading for heading, names in GROUPS.items() for name in names} if len(shown) > SMALL else {}
     lines = [
-        Line(_word(p, eval(str(p.annotation), function.__globals__)), _with_default(said[name], p), group.get(name, ""))
-        for name, p in shown.items()
+        Line(_word(p, p.annotation), _with_default(said[name], p), group.get(name, "")) for name, p in shown.items()
     ]
     order = ["", *GROUPS]
     return first + sorted(lines, key=lambda line: order.index(line.group))

@@ -60,7 +60,7 @@ def train(x: NDArray[np.float32], lists: int, seed: int) -> dict[str, NDArray[np
         for i, count in enumerate(_divided(sizes.numpy(), lists))
         if count
     ]
-    arrays = {"rotation": rotation, "groups": groups.numpy(), "centroids": torch.cat(parts).numpy()}
+    arrays = {"turn": rotation, "groups": groups.numpy(), "centroids": torch.cat(parts).numpy()}
     words = -(-rotation.shape[1] // -(-rotation.shape[1] // CODE))
     index = _index(faiss, arrays, words)
     index.pq.cp.min_points_per_centroid = 1  # or faiss prints a warning of its own for few
@@ -106,7 +106,7 @@ class Coder:
 
     def __init__(self, arrays: Arrays) -> None:
         self.faiss: Any = need("faiss", "faiss")
-        self.rotation, self.groups = arrays["rotation"], len(arrays["groups"])
+        self.rotation, self.groups = arrays["turn"], len(arrays["groups"])
         self.index = _index(self.faiss, arrays, len(arrays["words"]))
         self.faiss.copy_array_to_vector(arrays["words"].reshape(-1), self.index.pq.centroids)
         self.index.is_trained = True

@@ -92,7 +92,7 @@ def keep_statistics(encoder: Any) -> None:
 
 def keeps_statistics(encoder: Any) -> bool:
     """Return whether `keep_statistics` was called for an encoder that has BatchNorm."""
-    return encoder is not None and any(isinstance(module, _Kept) for module in encoder.modules())
+    return isinstance(encoder, nn.Module) and any(isinstance(module, _Kept) for module in encoder.modules())
 
 
 class _Kept(nn.Module):

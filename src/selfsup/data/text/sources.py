@@ -41,13 +41,13 @@ class Texts:
         self,
         store: NDArray[np.uint8],
         starts: NDArray[np.int64],
-        content: str,
+        digest: str,
         names: pa.Array | None = None,
         labels: Labels | None = None,
         name: str = "texts",
         notes: tuple[str, ...] = (),
     ) -> None:
-        self.store, self.starts, self.content, self.names = store, starts, content, names
+        self.store, self.starts, self.digest, self.names = store, starts, digest, names
         self.labels, self.name, self.notes = labels, name, notes
         self.rows = np.arange(len(starts) - 1)
         self._known: dict[str, tokens.Tokens] = {}
@@ -129,7 +129,7 @@ class Texts:
                 whole = copy.copy(self)
                 whole.rows = np.arange(len(self.starts) - 1)
                 self._known[digest] = tokens.tokenize(
-                    digest, whole._texts, len(whole), self.content, quiet=len(self.store) < 1 << 24
+                    digest, whole._texts, len(whole), self.digest, quiet=len(self.store) < 1 << 24
                 )
         return self._known[digest]
 
@@ -156,8 +156,8 @@ class Texts:
 
     def _corpus(self) -> str:
         if len(self.rows) == len(self.starts) - 1 and (np.diff(self.rows) == 1).all():
-            return self.content
-        return hashlib.blake2b(self.content.encode() + self.rows.tobytes(), digest_size=8).hexdigest()
+            return self.digest
+        return hashlib.blake2b(self.digest.encode() + self.rows.tobytes(), digest_size=8).hexdigest()
 
     def _texts(self) -> Iterator[str]:
         for row in self.rows:
