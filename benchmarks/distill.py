@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import statistics
 import tempfile
 import time
@@ -52,6 +53,9 @@ def main() -> None:
     parser.add_argument("--pretexts", default="simclr", help="of the student without a teacher, such as 'simclr,byol'")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--scratch", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--out", type=Path, help="JSON lines: an encoder and a seed each, with every draw")
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--shots", default="1,5,20")
     parser.add_argument("--quick", action="store_true", help="1 seed, 2 draws, 200 images, 10 steps, not from scratch")
@@ -70,9 +74,9 @@ def main() -> None:
         )
         spec = replace(loaded.spec, size=loaded.size)
         add(found, about, "teacher", loaded.encoder, spec, train, test, args)
-        for seed in range(args.seeds):
+        for seed in range(args.first_seed, args.first_seed + args.seeds):
             run = one_seed(args, seed, teacher, train, test, found, about, Path(folder) / str(seed))
-            if not args.quick:
+            if args.scratch and not args.quick and "from scratch" not in found:  # it does not depend on the runs
                 found.setdefault("from scratch", []).append(from_scratch(run, train, test, args))
     about["from scratch"] = about["untrained"]
     show(found, about, args)
@@ -124,6 +128,10 @@ def add(
     if name not in about:
         count = sum(parameter.numel() for parameter in encoder.parameters())
         about[name] = count, milliseconds(encoder.eval(), spec.example(16 if args.quick else 64))
+    if args.out:
+        with args.out.open("a") as file:
+            told = {f"{reader}, {k}": scores for (reader, k), scores in values.items()}
+            file.write(json.dumps({"name": name, "of": len(found[name]), "parameters": about[name][0], **told}) + "\n")
     print(f"{name}: read", flush=True)
 
 
