@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ def main() -> None:
     parser.add_argument("--task", default="rotation")
     parser.add_argument("--encoder")
     parser.add_argument("--weights", help="of the encoder: adapt goes on from them, without labels")
+    parser.add_argument("--given", type=int, help="labels per class that adapt may choose by; others are drawn later")
     parser.add_argument("--lr", type=float)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--size", type=int, help="side of the images")
@@ -64,7 +66,8 @@ def measure(args: argparse.Namespace, seed: int, out: Path) -> Evaluation:
         "out": out / f"{args.task}-{seed}", **options,
     }  # fmt: skip
     if args.weights:
-        adapted = selfsup.adapt(data, weights=args.weights, **given)
+        labels = some_labels(data.labels, args.given, seed) if args.given else None
+        adapted = selfsup.adapt(data, weights=args.weights, labels=labels, **given)
         print(f"seed {seed}: {adapted.verdict()}", *(f"{one.step}: {one.structure:.3f}" for one in adapted.stages))
         run = adapted.run
     else:
@@ -73,6 +76,15 @@ def measure(args: argparse.Namespace, seed: int, out: Path) -> Evaluation:
         run, data=data, test=args.test, test_labels=args.labels if args.test else None, shots=args.shots,
         protocol=args.protocol, draws=args.draws, scratch=args.scratch, seed=0, quiet=True,
     )  # fmt: skip
+
+
+def some_labels(labels: Any, count: int, seed: int) -> Any:
+    """Return labels of which so many of each class are left."""
+    rng, ids = np.random.default_rng(seed), np.full(len(labels.ids), -1)
+    for one in range(len(labels.classes)):
+        drawn = rng.permutation(np.flatnonzero(labels.ids == one))[:count]
+        ids[drawn] = one
+    return replace(labels, ids=ids)
 
 
 def number(value: Any) -> Any:
