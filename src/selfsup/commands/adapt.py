@@ -67,7 +67,7 @@ def adapt(
     After an eighth, a quarter, a half, three quarters and all of the steps the encoder is held against the frozen
     start: by how much of the neighbourhoods of its features is left, which needs no label, and with --labels by
     accuracy on held-out labels. Training stops with an alarm when it falls below the start, and without labels as soon
-    as more than 5% of what the frozen features know of their own clusters is lost. Called again it resumes. See
+    as more than 2% of what the frozen features know of their own clusters is lost. Called again it resumes. See
     docs/foundation.md.
 
     Args:
