@@ -139,7 +139,10 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 class CropAutoEncoder(Task):
-    """Reconstruct a crop of an observation from its latent: CURL's views and latent, with another loss."""
+    """Reconstruct a crop of an observation from its latent: CURL's views and latent, with another loss.
+
+    Read before the latent, at the encoder, which has more numbers: a run can be opened only with a task of selfsup.
+    """
 
     paper, section, kind = "none", "control: crops", "trajectory"
     default_encoder = "nature-cnn"
@@ -155,9 +158,6 @@ class CropAutoEncoder(Task):
 
     def views(self, spec: Any) -> TransitionViews:
         return TransitionViews(spec, crop=Crop(spec.size, pad=round(self.shift * spec.size)))
-
-    def representation(self) -> Encoder:
-        return self.latent
 
     def loss(self, batch: Batch) -> Loss:
         x = batch["obs"]
