@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import selfsup
-from selfsup import pretraining
+from selfsup import pretraining, request
 from selfsup.data.image import Arrays
 from selfsup.data.open import open_data
 from selfsup.encoders import build_encoder
@@ -116,7 +116,7 @@ def test_a_run_killed_before_its_last_file_ends_with_the_same_bits(
 
 def test_one_process_does_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """The encoder of a run in several processes waits for all of them at each BatchNorm; this one does not."""
-    built = pretraining.build(pretraining.resolve("simclr", images(), {}, encoder="convnet"), batch_size=16)
+    built = request.build(request.resolve("simclr", images(), {}, encoder="convnet"), batch_size=16)
     monkeypatch.setattr("selfsup.nn.norm.world_size", lambda: 2)
     monkeypatch.setattr("selfsup.nn.norm.sum_over_ranks", lambda _: pytest.fail("waits for the others"))
     synchronised(built.task.encoder, torch.device("cpu"))

@@ -10,7 +10,7 @@ import torch
 import selfsup
 from selfsup.encoders import build_encoder, spec_of_weights
 from selfsup.errors import UserError
-from selfsup.pretraining import resolve
+from selfsup.request import resolve
 from selfsup.spec import ImageSpec
 from selfsup.tasks import find_task
 from selfsup.train.optim import build_optimizer

@@ -18,7 +18,7 @@ from selfsup.data.open import open_data
 from selfsup.data.text import Texts, pieces, tokens
 from selfsup.encoders import build_encoder
 from selfsup.errors import UserError
-from selfsup.pretraining import build, resolve
+from selfsup.request import build, resolve
 from selfsup.source import Labels
 from selfsup.spec import tokenizer
 from selfsup.tasks import find_task

@@ -130,9 +130,9 @@ def adapt(
     """Train in stages (`STAGES`), look at the encoder after each, stop at an alarm, and keep the best encoder.
 
     The best one is that of the highest accuracy on held-out labels, the frozen start among them; without labels it is
-    the last one without an alarm. An alarm: less than half of the frozen features' own structure is left, or the
-    accuracy is below that of the start beyond its interval. Everything is a function of the seed and the steps; killed
-    anywhere, the same call ends with the same encoder.
+    the last one without an alarm. An alarm: less than half of the frozen features' own structure is left (without
+    labels less than 98%), or the accuracy is below that of the start beyond its interval. Everything is a function of
+    the seed and the steps; killed anywhere, the same call ends with the same encoder.
 
     Args:
         make: builds what is trained, anew for each stage; its source's labels, where it has some, are the few.

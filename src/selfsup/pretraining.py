@@ -27,11 +27,8 @@ from selfsup.data.image.cache import Decoded
 from selfsup.encoders.weights import weights_digest
 from selfsup.errors import UserError
 from selfsup.nn.ema import Momentum, first_momentum
-from selfsup.nn.lora import add_lora, merged_state
-from selfsup.nn.norm import keep_statistics, synchronised
-from selfsup.request import Built, Resolved, keeps_stem, make_encoder, shapes
-from selfsup.request import build as build
-from selfsup.request import resolve as resolve
+from selfsup.nn.lora import merged_state
+from selfsup.request import Built, Resolved, keeps_stem, make_encoder, shapes, trainable
 from selfsup.run import START, Run, differences, digest_of, fixed, versions
 from selfsup.source import Source
 from selfsup.spec import ImageSpec, Spec
@@ -305,27 +302,23 @@ def rebuild(
     if task is None and run.task not in TASKS:
         raise UserError(f"{run.task} is not a task of selfsup itself: give its class")
     name, task_class, hyperparameters, source = resolve_task(task or run.task, source, known)
+    before = Run(about["init"]) if about.get("init") else None
+    if before and (not before.done or before.weights_digest() != about.get("weights")):
+        raise UserError(f"{run.folder} began with the encoder of {before.folder}, which is another one now")
+    file = Path(about["file"]) if about.get("file") else None
+    asked = Resolved(
+        name, task_class, hyperparameters, source, run.spec, run.encoder_name, run.module, about["pretrained"], file,
+        about.get("lora"), before, recipe["data"].get("labels"), (),
+    )  # fmt: skip
     with own_turn():
         torch.manual_seed(plan.seed)
         encoder = run.fresh_encoder()
-        if about.get("init"):
-            before = Run(about["init"])
-            if not before.done or before.weights_digest() != about.get("weights"):
-                raise UserError(f"{run.folder} began with the encoder of {before.folder}, which is another one now")
+        if before:
             load_weights(encoder, before.load().state_dict(), before.folder)
         elif run.began_trained:
             load_weights(encoder, load_tensors(run.folder / START)[0], run.folder / START)
         plain = shapes(encoder)
-        if about.get("lora"):
-            add_lora(encoder, about["lora"])
-        encoder = synchronised(encoder, fabric.device)
-        if about["pretrained"] or "file" in about:
-            keep_statistics(encoder)
-        built_task = run.begin(task_class, encoder)
-    asked = Resolved(
-        name, task_class, hyperparameters, source, run.spec, run.encoder_name, run.module, run.began_trained, None,
-        about.get("lora"), None, recipe["data"].get("labels"), (),
-    )  # fmt: skip
+        built_task = run.begin(task_class, trainable(encoder, asked, fabric))
     samples, views = built_task.samples(source), built_task.views(run.spec)
     built = Built(
         asked, built_task, samples, views, fabric, plan.batch_size, recipe["precision"], plan.seed, False, (),

@@ -22,7 +22,7 @@ from selfsup.nn.norm import keep_statistics, synchronised
 from selfsup.run import Run
 from selfsup.source import Source
 from selfsup.spec import Spec
-from selfsup.task import Task, Views
+from selfsup.task import Encoder, Task, Views
 from selfsup.tasks.resolve import resolve_task
 from selfsup.train.checkpoint import load_weights
 from selfsup.train.device import make_fabric
@@ -140,12 +140,7 @@ def build(
         if asked.init is not None:
             load_weights(encoder, asked.init.load().state_dict(), asked.init.folder)
         plain = shapes(encoder)
-        if asked.lora:
-            add_lora(encoder, asked.lora)
-        encoder = synchronised(encoder, fabric.device)
-        if asked.brings_statistics:
-            keep_statistics(encoder)
-        task = asked.task(encoder, **asked.hyperparameters)
+        task = asked.task(trainable(encoder, asked, fabric), **asked.hyperparameters)
     source = task.samples(asked.source)
     of_data = asked.of_data
     if batch_size is None:
@@ -165,6 +160,16 @@ def make_encoder(asked: Resolved, keep_stem: bool, **weights: Any) -> Any:
     if asked.module is not None:
         return own_encoder(asked.module, asked.spec)
     return build_encoder(asked.encoder, asked.spec, keep_stem=keep_stem, **weights)
+
+
+def trainable(encoder: Any, asked: Resolved, fabric: Fabric) -> Encoder:
+    """Return an encoder as it is trained: with LoRA, and with the BatchNorm that was asked for."""
+    if asked.lora:
+        add_lora(encoder, asked.lora)
+    encoder = synchronised(encoder, fabric.device)
+    if asked.brings_statistics:
+        keep_statistics(encoder)
+    return encoder
 
 
 def shapes(encoder: Any) -> dict[str, torch.Size]:

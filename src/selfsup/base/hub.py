@@ -37,7 +37,7 @@ def repository(name: str) -> tuple[str, str]:
 def fetch(name: str) -> Path:
     """Return the folder of a run on the Hub, whose files are brought up to date; without a network those of before.
 
-    Raises `UserError` if there is no such run, `RunFailed` if the Hub does not answer and nothing is here.
+    Raises `UserError` for a run that the Hub does not have, `RunFailed` if the Hub does not answer and nothing is here.
     """
     repo, revision = repository(name)
     hub = need("huggingface_hub", "hub")

@@ -160,7 +160,8 @@ def pretrain(
     from selfsup.data import open_data
     from selfsup.data.labels import name_columns, noted_labels
     from selfsup.evaluation.online import READERS, OnlineProbe
-    from selfsup.pretraining import build, open_before, resolve, run
+    from selfsup.pretraining import open_before, run
+    from selfsup.request import build, resolve
     from selfsup.train.loggers import read_loggers
     from selfsup.train.optim import OPTIMIZERS
     from selfsup.train.plan import read_budget

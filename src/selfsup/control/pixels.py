@@ -18,7 +18,8 @@ from selfsup.control.playing import Scene, unscaled
 from selfsup.control.states import Step, picked
 from selfsup.data.trajectory import Trajectories, transitions
 from selfsup.errors import UserError
-from selfsup.pretraining import build, keep, resolve
+from selfsup.pretraining import keep
+from selfsup.request import build, resolve
 from selfsup.source import Broken, Source
 from selfsup.task import Batch, Loss, Views
 from selfsup.tasks import find_task

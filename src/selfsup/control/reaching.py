@@ -19,7 +19,8 @@ from selfsup.control.replay import Played, Replay
 from selfsup.control.sight import Sight
 from selfsup.data.trajectory import Episode, Episodes, Trajectories
 from selfsup.errors import RunFailed
-from selfsup.pretraining import build, resolve, run
+from selfsup.pretraining import run
+from selfsup.request import build, resolve
 from selfsup.run import Run
 
 NETWORKS = {"policy_kwargs": {"net_arch": [400, 300]}}  # those of RIG's authors
