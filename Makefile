@@ -39,9 +39,10 @@ torture: .venv/installed ## Kill, fill disks, break files: TIMES=200 FILES=10000
 	cd tests && ../$(BIN)/python -m torture.files --count $(FILES)
 	cd tests && ../$(BIN)/python -m torture.fuzz --minutes $(MINUTES)
 
-format: .venv/installed ## Format and fix what can be fixed
+format: .venv/installed ## Format, fix what can be fixed, write the generated pages
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	for page in survey cli korean; do $(BIN)/python docs/$$page.py || exit 1; done
 
 clean: ## Remove what was installed and cached here
 	rm -rf .venv site .pytest_cache .mypy_cache .ruff_cache .coverage
