@@ -21,6 +21,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 RESULTS = (
     "results.md", "text.md", "video.md", "audio.md", "control.md", "foundation.md", "dense.md", "semi-supervised.md",
+    "notes.md",
 )  # fmt: skip
 DATA = {
     "image": "emoji:train",
