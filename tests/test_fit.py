@@ -250,6 +250,27 @@ def test_the_time_left_is_not_told_by_the_first_batch(
     assert (progress.rate, progress.waiting) == (8.0, 0.125)
 
 
+@pytest.mark.parametrize(("start", "factor"), [(0, 4.0), (0, 3.0), (50, 4.0), (70, 4.0)])
+def test_the_time_left_knows_that_steps_of_whole_images_are_slower(
+    monkeypatch: pytest.MonkeyPatch, start: int, factor: float
+) -> None:
+    """100 steps, the first 60 of half the size at 1 s, the others at `factor` s."""
+    now = [0.0]
+    monkeypatch.setattr("selfsup.base.progress.time.monotonic", lambda: now[0])
+    with Progress(steps=100, start=start, batch_size=8, quiet=True, low_res=60) as progress:
+        progress.wait(1.0)
+        for step in range(start + 1, 101):
+            now[0] += 1.0 if step <= 60 else factor
+            true = max(0, 60 - step) + min(40, 100 - step) * factor
+            told = progress.left(step, now[0])
+            if step <= 60 and factor != 4:  # it does not know yet
+                assert told == pytest.approx(max(0, 60 - step) + min(40, 100 - step) * 4)
+            elif step > 61:  # the first one after the change tells when it began
+                assert told == pytest.approx(true)
+            elif factor == 4:
+                assert told == pytest.approx(true)
+
+
 def test_minutes_become_steps_once(source: Arrays, tmp_path: Path) -> None:
     options = {"encoder": "convnet", "minutes": 0.02, "batch_size": 16, "quiet": True, "out": tmp_path / "r"}
     run = selfsup.pretrain(source, **options)

@@ -17,22 +17,27 @@ from rich.text import Text
 HEALTH_COLOURS = {"collapsed": "bold red", "stuck": "yellow"}
 WIDE = 100  # columns of a terminal, from which on there is room for a longer bar
 LINE_SECONDS = 10.0  # between lines where there is no terminal
+LOW_RES = 0.25  # what a step with images of half the size is taken to cost, until others have been seen
 
 
-def _columns(console: Console) -> tuple[ProgressColumn, ...]:
+def _columns(console: Console, left: ProgressColumn) -> tuple[ProgressColumn, ...]:
     return (
         BarColumn(24 if console.width >= WIDE else 8),
         TextColumn("{task.completed}/{task.total}"),
-        TimeRemainingColumn(compact=True),
+        left,
         TextColumn("{task.description}"),
     )
 
 
 class Progress:
-    """A bar in a terminal or notebook; a line every ten seconds elsewhere; nothing when `quiet`."""
+    """A bar in a terminal or notebook; a line every ten seconds elsewhere; nothing when `quiet`.
 
-    def __init__(self, steps: int, start: int, batch_size: int, quiet: bool = False) -> None:
-        self.steps, self.start, self.batch_size, self.quiet = steps, start, batch_size, quiet
+    Up to the step `low_res` images have half the size, so that the steps after it are slower.
+    """
+
+    def __init__(self, steps: int, start: int, batch_size: int, quiet: bool = False, low_res: int = 0) -> None:
+        self.steps, self.start, self.batch_size, self.quiet, self.low_res = steps, start, batch_size, quiet, low_res
+        self.since: tuple[int, float] | None = None  # the first step seen after `low_res`, and when
         self.console = Console(stderr=True)
         self.began = self.line_at = time.monotonic()
         self.waited, self.rate, self.waiting, self.fetching = 0.0, 0.0, 0.0, False
@@ -40,9 +45,9 @@ class Progress:
 
     def __enter__(self) -> Self:
         if not self.quiet and _can_draw(self.console):
-            self.bar = RichProgress(*_columns(self.console), console=self.console)
+            self.bar = RichProgress(*_columns(self.console, TextColumn("{task.fields[left]}")), console=self.console)
             self.bar.start()
-            self.bar_task = self.bar.add_task("", total=self.steps, completed=self.start)
+            self.bar_task = self.bar.add_task("", total=self.steps, completed=self.start, left="-:--")
         return self
 
     def __exit__(self, exc_type: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
@@ -70,7 +75,7 @@ class Progress:
         `health` is one word on the representation, `left_out` says how many samples could not be read, and why.
         """
         now = time.monotonic()
-        elapsed = max(now - self.began, 1e-9)
+        elapsed, left = max(now - self.began, 1e-9), self.left(step, now)
         self.rate = (step - self.start) * self.batch_size / elapsed
         self.waiting = self.waited / elapsed
         loss, *texts = [f"{name} {value:.3f}" for name, value in values.items()]
@@ -84,13 +89,27 @@ class Progress:
             while texts and before + Text.from_markup(text).cell_len > self.console.width:
                 texts.pop()  # the least important ones are the last
                 text = " · ".join([loss, *texts, *last])
-            self.bar.update(self.bar_task, completed=step, description=text)
+            self.bar.update(self.bar_task, completed=step, description=text, left=_clock(left))
         elif not self.quiet and (now - self.line_at > LINE_SECONDS or step == self.steps):
             self.line_at = now
-            left = elapsed / (step - self.start) * (self.steps - step)
             self.console.print(
                 f"step {step}/{self.steps} · {left:.0f} s left · {text}", highlight=False, soft_wrap=True
             )
+
+    def left(self, step: int, now: float) -> float:
+        """Return how many seconds the rest takes."""
+        if step > self.low_res and self.since is None:
+            self.since = (step, now) if self.low_res > self.start else (self.start, self.began)
+        if self.since is not None and step > self.since[0]:
+            return (now - self.since[1]) / (step - self.since[0]) * (self.steps - step)
+        low = max(0, min(self.low_res, self.steps) - step)  # still to come
+        done = min(step, self.low_res) - self.start + max(0, step - self.low_res) / LOW_RES
+        return (now - self.began) / max(done, 1) * (low + (self.steps - step - low) / LOW_RES)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
 
 
 def _can_draw(console: Console) -> bool:
@@ -108,7 +127,9 @@ def counting(
     terminal, else nothing.
     """
     console = Console(stderr=True)
-    bar = RichProgress(*_columns(console), console=console, disable=quiet or not _can_draw(console))
+    bar = RichProgress(
+        *_columns(console, TimeRemainingColumn(compact=True)), console=console, disable=quiet or not _can_draw(console)
+    )
     began = line_at = time.monotonic()
     first = done = 0
 

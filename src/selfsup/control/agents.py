@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from selfsup.base.seeding import seed_step
 from selfsup.errors import UserError, need, unknown
 from selfsup.train.checkpoint import load_weights
 
-AGENTS = ("td3", "sac")
+AGENTS, CPU = ("td3", "sac"), torch.device("cpu")
 USUAL = {"learning_rate": 1e-3, "tau": 0.01, "gamma": 0.99}  # what is not Stable-Baselines3's default
 NOISE = 0.2  # std of what is added to TD3's actions, which are from -1 to 1, while it explores
 LOSSES = ("critic_loss", "actor_loss")
@@ -74,7 +75,7 @@ class Agent:
     def update(self, step: int) -> dict[str, float]:
         """Learn from one batch; return the losses. `step` counts the updates from 0 on."""
         self.replay.step = self.model._n_updates = step
-        torch.manual_seed(_seed(self.seed, step + 1))
+        seed_step(_seed(self.seed, step + 1), CPU)
         self.model.train(1, self.batch_size)
         told = self.model.logger.name_to_value
         losses = {name: float(told[f"train/{name}"]) for name in LOSSES if f"train/{name}" in told}
@@ -87,7 +88,7 @@ class Agent:
         self.model.policy.set_training_mode(False)
         exploring = generator is not None
         if generator is not None:
-            torch.manual_seed(int(generator.integers(2**62)))
+            seed_step(int(generator.integers(2**62)), CPU)
         found = self.model.policy._predict(torch.from_numpy(x), deterministic=not exploring).numpy()
         if generator is not None and self.name == "td3":
             found = found + NOISE * generator.standard_normal(found.shape, np.float32)

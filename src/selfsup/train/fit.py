@@ -15,6 +15,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from selfsup.base.progress import Progress
+from selfsup.base.seeding import seed_step
 from selfsup.base.turns import own_turn
 from selfsup.errors import RunFailed
 from selfsup.source import Source
@@ -121,7 +122,7 @@ def fit(
         for made_by, first, behind in ((low_res, start, change), (views, change, last))
     ]  # fmt: skip
     stream = _timed(chain.from_iterable(streams))
-    shown = Progress(end, start, plan.batch_size, quiet=quiet or not fabric.is_global_zero)
+    shown = Progress(end, start, plan.batch_size, quiet=quiet or not fabric.is_global_zero, low_res=low_steps)
     collapse = CollapseSignal(task.encoder, len(source))
 
     def state() -> str:
@@ -145,7 +146,7 @@ def fit(
                 child = group["child"]
                 group["lr"] = group["rate"] * task.lr_of(child, plan.lr_at(step, child), plan.peak(child))
             with own_turn():
-                torch.manual_seed(_noise_seed(plan.seed, step, fabric.global_rank))
+                seed_step(_noise_seed(plan.seed, step, fabric.global_rank), fabric.device)
                 loss = forward_backward(
                     model, task, views.finish(fabric.to_device(fetched.batch)), fabric, plan.micro_batch
                 )
