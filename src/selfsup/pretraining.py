@@ -43,6 +43,7 @@ from selfsup.train.plan import Milestone, Plan, is_wide, make_plan
 from selfsup.train.precision import bfloat16_saving, step_seconds
 from selfsup.train.recalibrate import recalibrate, recalibrated_samples
 from selfsup.train.recompute import recompute_blocks
+from selfsup.train.sharding import gathered
 
 STARTED = {
     ".lock",
@@ -153,15 +154,16 @@ def run(
         )  # fmt: skip
         if until is not None and until < Run(folder).recipe["plan"]["steps"]:
             return Run(folder, asked.module)
+        trained: Any = built.task.representation()
+        weights = gathered(merged_state(trained), fabric)
         if fabric.is_global_zero:
-            trained: Any = built.task.representation()
             if samples:
-                trained = read_out(built, merged_state(trained), source)
+                weights = read_out(built, weights, source).state_dict()
                 if not quiet:
                     say(
                         f"BatchNorm: statistics taken again on {samples:,} plain samples (--no-recalibrate: as trained)"
                     )
-            _save_encoder(built, trained, folder)
+            _save_encoder(built, weights, folder)
         fabric.barrier()
         return Run(folder, asked.module)
 
@@ -193,13 +195,14 @@ def keep(built: Built, folder: Path, steps: int, lr: float) -> Run:
     )
     built.asked.spec.save(folder)
     _write(_recipe(built, {"steps": steps}, plan), folder)
-    _save_encoder(built, built.task.representation(), folder)
+    trained: Any = built.task.representation()
+    _save_encoder(built, merged_state(trained), folder)
     return Run(folder)
 
 
-def _save_encoder(built: Built, trained: Any, folder: Path) -> None:
+def _save_encoder(built: Built, weights: Mapping[str, Tensor], folder: Path) -> None:
     about = {"encoder": built.asked.encoder, "spec": built.asked.spec.to_json()}
-    save_tensors(folder / "encoder.safetensors", merged_state(trained), about)
+    save_tensors(folder / "encoder.safetensors", weights, about)
 
 
 def _begins_trained(built: Built) -> bool:

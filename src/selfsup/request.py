@@ -128,10 +128,19 @@ def resolve(
 
 
 def build(
-    asked: Resolved, *, device: str = "auto", precision: str = "auto", batch_size: int | None = None, seed: int = 0
+    asked: Resolved,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    batch_size: int | None = None,
+    seed: int = 0,
+    shard_weights: bool = False,
 ) -> Built:
-    """Make the encoder, the task and its views. Raises `UserError` if that is impossible with these data."""
-    fabric = make_fabric(device, precision)
+    """Make the encoder, the task and its views. Raises `UserError` if that is impossible with these data.
+
+    `shard_weights`: see `make_fabric`.
+    """
+    fabric = make_fabric(device, precision, shard_weights)
     if batch_size is not None and batch_size % fabric.world_size:
         raise UserError(f"a batch of {batch_size} cannot be divided among {fabric.world_size} processes")
     with own_turn():

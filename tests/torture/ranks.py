@@ -1,8 +1,8 @@
 """Processes of one run under torchrun: writes once, goes on, stops when asked to, survives the loss of one.
 
-cd tests && python -m torture.ranks [--only whole,stopped,preempted,killed,hung,elastic,nodes]
+cd tests && python -m torture.ranks [--only whole,stopped,preempted,killed,hung,elastic,sharded,nodes]
 
-`elastic` is killed on one, four and two processes; `nodes` has two launchers, as on two machines, on the loopback.
+`elastic` is killed on one, four and two processes, and `sharded` with `--shard-weights`; `nodes` has two launchers, as on two machines, on the loopback.
 """
 
 from __future__ import annotations
@@ -183,17 +183,17 @@ def plain(place: Path) -> None:
         expect(launch.process.returncode == 0, "it fails", launch)
 
 
-def elastic(place: Path) -> None:
+def elastic(place: Path, out: str = "elastic", words: str = PLAIN) -> None:
     plain(place)
     for count in (1, 4, 2):
-        launch = Launch(place, "elastic", pause=0.3, count=count, words=PLAIN)
+        launch = Launch(place, out, pause=0.3, count=count, words=words)
         victim = launch.at_work()[-1]
         time.sleep(random.uniform(0, 1))
         os.kill(victim, signal.SIGKILL)
         print(f"SIGKILL to one of {count}: ended after {launch.end(60):.1f} s")
-    launch = Launch(place, "elastic", count=1, words=PLAIN)
+    launch = Launch(place, out, count=1, words=words)
     launch.end()
-    same(place, "elastic", launch, "after 1, 4 and 2 processes, each lot killed")
+    same(place, out, launch, "after 1, 4 and 2 processes, each lot killed")
 
 
 def nodes(place: Path) -> None:
@@ -221,6 +221,7 @@ CASES: dict[str, Callable[[Path], None]] = {
     "killed": lambda place: lost(place, "killed", signal.SIGKILL, 60),
     "hung": lambda place: lost(place, "hung", signal.SIGSTOP, TIMEOUT + 90),  # torchrun waits 30 s for the hung one
     "elastic": elastic,
+    "sharded": lambda place: elastic(place, "sharded", PLAIN.replace("--quiet", "--quiet --shard-weights")),
     "nodes": nodes,
 }
 

@@ -73,6 +73,7 @@ def pretrain(
     workers: int | None = None,
     cache: str | None = None,
     grad_checkpointing: bool = False,
+    shard_weights: bool = False,
     precision: str = "auto",
     device: str = "auto",
     log: str | None = None,
@@ -143,6 +144,8 @@ def pretrain(
         cache: Keep the decoded images of files: 'memory', or a file to map (at most 8 GiB).
         grad_checkpointing: Compute activations inside of the encoder's blocks again for the gradient, in place of
             keeping them (activation checkpointing): less memory and about a third more time. The result is the same.
+        shard_weights: Divide weights, gradients and optimizer state among the processes of torchrun or srun (FSDP2), in
+            place of a copy in each (DDP): about 1/N of that memory, for more communication. The result is the same.
         precision: auto (bfloat16 where the processor has it), float32, bfloat16 or float16.
         device: auto, cpu, cuda or mps.
         log: Where the numbers of metrics.jsonl go besides, separated by commas: tensorboard, wandb:PROJECT,
@@ -179,6 +182,8 @@ def pretrain(
         raise unknown("optimizer", optimizer, OPTIMIZERS)
     if probe_reader not in READERS:
         raise unknown("reader of the probe", probe_reader, READERS)
+    if shard_weights and probe is not None:
+        raise UserError("--probe needs the whole encoder in one process, which --shard-weights divides: leave one out")
     numbers = [seed] if seeds is None else [*range(seed, seed + seeds)]
 
     def folders(whole: Path) -> list[Path]:
@@ -199,7 +204,9 @@ def pretrain(
     whole = user_path(out) if out is not None else Path("runs") / f"{asked.name.rpartition(':')[2]}-{asked.encoder}"
     found: list[Run] = []
     for number, folder in zip(numbers, folders(whole), strict=True):
-        built = build(asked, device=device, precision=precision, batch_size=batch_size, seed=number)
+        built = build(
+            asked, device=device, precision=precision, batch_size=batch_size, seed=number, shard_weights=shard_weights
+        )
         epoch = len(built.source) // built.batch_size
         reading = None
         if watched is not None:

@@ -11,19 +11,46 @@ from typing import Any
 import torch
 from lightning_fabric.plugins import Precision
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
-from selfsup.base.writing import write_atomically
+from selfsup.base.writing import whole_file
 from selfsup.errors import UserError
+from selfsup.train.sharding import divided_like, whole
 
 CHECKPOINT = Path("checkpoint", "latest.safetensors")  # in a run folder
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    """Write named tensors and a JSON object."""
-    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    write_atomically(path, save(plain, {"selfsup": json.dumps(about)}))
+DTYPES = {  # as safetensors calls and orders them
+    torch.bool: "BOOL", torch.uint8: "U8", torch.int8: "I8", torch.int16: "I16", torch.float16: "F16",
+    torch.bfloat16: "BF16", torch.int32: "I32", torch.float32: "F32", torch.float64: "F64", torch.int64: "I64",
+}  # fmt: skip
+
+
+def save_tensors(path: Path | None, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """Write named tensors and a JSON object, as safetensors would, but with one tensor at a time in memory.
+
+    Tensors that are divided among processes (`train.sharding`) are put together one by one: all processes have to call
+    this, with the same names, and None in place of the path in those that do not write.
+    """
+    order = list(DTYPES)
+    names = sorted(sorted(tensors), key=lambda name: -order.index(tensors[name].dtype))
+    if path is None:
+        for name in names:
+            whole(tensors[name])
+        return
+    header: dict[str, Any] = {"__metadata__": {"selfsup": json.dumps(about)}}
+    end = 0
+    for name in names:
+        tensor, begin = tensors[name], end
+        end += tensor.numel() * tensor.element_size()
+        header[name] = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    head = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    head += b" " * (-len(head) % 8)
+    with whole_file(path) as file:
+        file.write(len(head).to_bytes(8, "little") + head)
+        for name in names:
+            flat = whole(tensors[name]).detach().cpu().contiguous().reshape(-1)
+            file.write(flat.view(torch.uint8).numpy().data)
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -80,9 +107,10 @@ def _compare(own: Mapping[str, tuple[int, ...]], there: Mapping[str, tuple[int, 
 
 def load_weights(module: nn.Module, weights: Mapping[str, Tensor], where: object) -> None:
     """Load weights by name; raise `UserError` unless the names and shapes are those of the module."""
-    own, there = ({name: tuple(t.shape) for name, t in some.items()} for some in (module.state_dict(), weights))
+    state = module.state_dict()
+    own, there = ({name: tuple(t.shape) for name, t in some.items()} for some in (state, weights))
     _compare(own, there, where)
-    module.load_state_dict(weights)
+    module.load_state_dict({name: divided_like(weights[name], like) for name, like in state.items()})
 
 
 def training_state(task: nn.Module, optimizer: torch.optim.Optimizer, precision: Precision) -> dict[str, Tensor]:
@@ -116,7 +144,7 @@ def restore(
             if tensor.shape not in ((), parameter.shape):
                 raise UserError(f"{where} does not fit this optimizer: {name!r} has the shape {tuple(tensor.shape)}")
             if tensor.shape == parameter.shape:
-                tensor = torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
+                tensor = torch.empty_like(parameter, dtype=tensor.dtype).copy_(divided_like(tensor, parameter))
             state.setdefault(int(number), {})[key] = tensor
     kept = next(iter(state.values()), {}).keys()
     if any(one.keys() != kept for one in state.values()):

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
+from lightning_fabric.strategies.strategy import Strategy
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -18,6 +19,7 @@ from selfsup.errors import RunFailed, UserError, unknown
 from selfsup.train.failures import others_lost
 from selfsup.train.launch import Processes
 from selfsup.train.precision import plugin, resolve_precision
+from selfsup.train.sharding import shards
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 TIMEOUT = 600.0  # seconds that processes wait for one another: longer than measuring speed or saving may take
@@ -38,10 +40,11 @@ class Replicas(DDPStrategy):
         return replica
 
 
-def make_fabric(device: str, precision: str) -> Fabric:
+def make_fabric(device: str, precision: str, shard_weights: bool = False) -> Fabric:
     """Return Lightning Fabric on a device (auto, cpu, cuda, mps), in as many processes as torchrun or srun started.
 
     They wait for each other for at most `TIMEOUT` seconds; after that one of them is taken to hang, and the run ends.
+    With `shard_weights` several processes divide among them what is trained (`train.sharding`).
 
     Raises `UserError` if the device is not available, `RunFailed` if the other processes do not come.
     """
@@ -50,11 +53,17 @@ def make_fabric(device: str, precision: str) -> Fabric:
         raise unknown("device", device, DEVICES)
     if here.world % here.local_world:
         raise UserError(f"{here.world} processes cannot be {here.local_world} on each machine: start equally many")
-    strategy = Replicas(timeout=timedelta(seconds=TIMEOUT)) if here.world > 1 else "auto"
+    strategy: Strategy | str = "auto"
+    if here.world > 1:
+        wait = timedelta(seconds=TIMEOUT)
+        strategy = shards(here.world, wait) if shard_weights else Replicas(timeout=wait)
     with quiet_libraries():
         try:
             probe = Fabric(accelerator=device, devices=1, plugins=Processes(Launched()))
-            arithmetic = plugin(resolve_precision(precision, probe.device), probe.device)
+            resolved = resolve_precision(precision, probe.device)
+            if shard_weights and resolved == "float16":
+                raise UserError("--shard-weights is for --precision bfloat16 or float32, not for float16")
+            arithmetic = plugin(resolved, probe.device)
             fabric = Fabric(
                 accelerator=device,
                 devices=here.local_world,

@@ -30,6 +30,7 @@ from selfsup.train.log import Log, Skipped
 from selfsup.train.micro import forward_backward
 from selfsup.train.optim import build_optimizer, leave_frozen
 from selfsup.train.plan import Plan
+from selfsup.train.sharding import is_sharded, own
 from selfsup.train.signals import Interrupted, signals
 from selfsup.views.loader import batches
 
@@ -78,11 +79,13 @@ def fit(
     channels_last(task)
     precision = fabric.strategy.precision
     scaled = getattr(precision, "scaler", None) is not None  # float16, which fused ones cannot clip
-    fused = fabric.device.type in ("cpu", "cuda") and not scaled
+    without = is_sharded(fabric) and plan.optimizer == "sgd"  # of which torch has no fused one for divided parameters
+    fused = fabric.device.type in ("cpu", "cuda") and not scaled and not without
+    model = fabric.setup_module(task)  # first: it may put other parameters in the place of these
     raw_optimizer = build_optimizer(
         task, plan.optimizer, plan.lr, plan.weight_decay, plan.betas, fused, plan.layer_decay
     )
-    model, optimizer = fabric.setup(task, raw_optimizer)
+    optimizer: Any = fabric.setup_optimizers(raw_optimizer)
     anchor = Anchor(raw_optimizer, plan.l2_sp) if plan.l2_sp else None  # before a checkpoint is restored
     task.train()
 
@@ -95,13 +98,14 @@ def fit(
         start = step_of(about, checkpoint)
 
     def save(step: int) -> None:
-        if not all(bool(parameter.isfinite().all()) for parameter in task.parameters()):
+        if not _all_finite(task, fabric):
             raise RunFailed(
                 f"a weight is not finite after step {step}, whose gradient was not; the last good checkpoint is of "
                 f"step {saved_step}; try a smaller --lr or --clip 1{_repeated(folder, step)}"
             )
-        if checkpoint and fabric.is_global_zero:
-            save_tensors(checkpoint, training_state(task, raw_optimizer, precision), {"step": step})
+        if checkpoint and (fabric.is_global_zero or is_sharded(fabric)):
+            mine = checkpoint if fabric.is_global_zero else None
+            save_tensors(mine, training_state(task, raw_optimizer, precision), {"step": step})
 
     stop_at = FOREVER if until is None else until
     end = min(stop_at, plan.steps)
@@ -237,6 +241,12 @@ def _means(
             )  # fmt: skip
     means = {key: float(torch.stack([loss.metrics[key] for loss in recent]).mean()) for key in recent[-1].metrics}
     return {"loss": float(values.mean()), **means}
+
+
+def _all_finite(task: nn.Module, fabric: Fabric) -> bool:
+    """Return whether all weights are finite, in all processes, each of which may have a part of them."""
+    here = all(bool(own(parameter).isfinite().all()) for parameter in task.parameters())
+    return bool(_reduce(torch.tensor(int(here), device=fabric.device), fabric, "min"))
 
 
 def _agreed(due: bool, stop: int, fabric: Fabric) -> tuple[bool, int]:

@@ -86,7 +86,8 @@ def step_seconds(
             float(forward_backward(model, measured, batch, fabric, micro_batch).value)  # waits for the device
             computing.append(time.monotonic() - began - making[-1])
             began = time.monotonic()
-            if sum(making) + sum(computing) > seconds:
+            spent = torch.tensor(sum(making) + sum(computing), device=fabric.device)
+            if fabric.all_reduce(spent, reduce_op="max") > seconds:  # processes that sum gradients stop together
                 break
     made, computed = min(making), min(computing)  # the first also compiles
     return max(made / threads_for(source, pin=True), computed) if gpu else made + computed

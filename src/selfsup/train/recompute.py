@@ -23,21 +23,21 @@ def recompute_blocks(encoder: nn.Module) -> int:
 
     Dropout draws the same again, and BatchNorm's running statistics are updated once.
     """
-    blocks = list(_blocks(encoder))
-    for block in blocks:
+    found = list(blocks(encoder))
+    for block in found:
         # a partial, not a closure: a deep copy of the encoder then runs its own blocks
         block.forward = partial(_recomputed, block)
-    return len(blocks)
+    return len(found)
 
 
-def _blocks(module: nn.Module) -> Iterator[nn.Module]:
+def blocks(module: nn.Module) -> Iterator[nn.Module]:
     """Yield the outermost modules, with parts of their own, that stand in a list with others of their class."""
     for child in module.children():
         several = isinstance(module, nn.Sequential | nn.ModuleList) and _alike(module, child)
         if several and next(child.children(), None) is not None:
             yield child
         else:
-            yield from _blocks(child)
+            yield from blocks(child)
 
 
 def _alike(parent: nn.Module, child: nn.Module) -> bool:
