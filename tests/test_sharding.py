@@ -27,8 +27,7 @@ from selfsup.train.checkpoint import CHECKPOINT, load_tensors, save_tensors
 from selfsup.train.device import make_fabric
 from selfsup.train.micro import encoders_in_parts
 from selfsup.train.optim import build_optimizer
-from selfsup.train.recompute import recompute_blocks
-from selfsup.train.sharding import _shard, own, whole
+from selfsup.train.sharding import divide, own, whole
 from support.ranks import launch
 from support.sources import images
 
@@ -94,7 +93,7 @@ def train(task, batch, optimizer: str, micro: int | None, mesh=None):
     task = copy.deepcopy(task).train()
     synchronised(task, torch.device("cpu"))
     if mesh is not None:
-        _shard(task, mesh)
+        divide(task, mesh)
     steps = build_optimizer(task, optimizer, 0.005, 0.1, fused=optimizer == "adamw")
     torch.manual_seed(0)
     with encoders_in_parts(task, micro) if micro else nullcontext():

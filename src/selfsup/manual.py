@@ -20,7 +20,9 @@ GROUPS = {  # of a command's own options; those that are in none are the most co
         "block", "drop_tokens", "layer_decay", "l2_sp", "lora", "pretrained", "weights", "init", "recalibrate",
     ),
     "Watching": ("probe", "probe_labels", "probe_reader", "probe_every"),
-    "Logging and hardware": ("workers", "cache", "precision", "grad_checkpointing", "shard_weights", "device", "log", "quiet"),
+    "Logging and hardware": (
+        "workers", "cache", "precision", "grad_checkpointing", "shard_weights", "device", "log", "quiet",
+    ),
 }  # fmt: skip
 LAST = "Logging and hardware"
 SMALL = 12  # options of a command that are not in groups, at most

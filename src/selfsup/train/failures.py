@@ -60,6 +60,11 @@ def one_line(state: Callable[[], str], batch_size: int, trial: Callable[[int], N
                 f"another process of this run ended or hangs, so this one ends {state()}; run the same command again:"
                 f" {first}"
             ) from error
+        if _says(error, ("mixed torch.Tensor and DTensor",)):
+            raise RunFailed(
+                f"--shard-weights: this task computes with weights that are divided at that time, {state()}; run the "
+                "same command without it"
+            ) from error
         if not out_of_memory(error):
             raise
         traceback.clear_frames(error.__traceback__)  # which hold the memory that the trials need

@@ -13,6 +13,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from selfsup.base.distributed import from_first
+from selfsup.errors import UserError
 from selfsup.train.recompute import blocks
 
 
@@ -21,7 +22,7 @@ def shards(world: int, timeout: timedelta) -> ModelParallelStrategy:
 
     Each process computes the loss of its own samples, and gradients are averaged, as by DDP.
     """
-    return ModelParallelStrategy(_shard, world, 1, timeout=timeout)
+    return ModelParallelStrategy(divide, world, 1, timeout=timeout)
 
 
 def is_sharded(fabric: Fabric) -> bool:
@@ -29,14 +30,18 @@ def is_sharded(fabric: Fabric) -> bool:
     return isinstance(fabric.strategy, ModelParallelStrategy)
 
 
-def _shard(module: nn.Module, mesh: DeviceMesh) -> nn.Module:
+def divide(module: nn.Module, mesh: DeviceMesh) -> nn.Module:
     """Divide the parameters of a module; a block of it has all of its own only while it computes.
 
     Those outside of blocks come and go together. Buffers stay whole, and are sent once (`tests/test_ranks.py`).
+    Raises `UserError` for a parameter that has no rows.
     """
-    for parameter in module.parameters():
+    for name, parameter in module.named_parameters():
+        if not parameter.ndim:
+            raise UserError(f"--shard-weights: {name} is one number, which cannot be divided; leave it out")
         parameter.data = parameter.data.contiguous()  # rows are divided, which channels last would mix
-    for part in (*dict.fromkeys(blocks(module)), module):
+    lists = (nn.Sequential, nn.ModuleList)  # others may go through their layers, which then would not be whole
+    for part in (*(part for part in dict.fromkeys(blocks(module)) if type(part) not in lists), module):
         fully_shard(part, mesh=mesh["data_parallel"])
     for buffer in module.buffers():
         buffer.data.copy_(from_first(buffer.data))
