@@ -160,7 +160,7 @@ def test_a_run_on_shards_is_the_run_on_the_folder(tmp_path, capsys, monkeypatch)
     assert folder["path"].to_pylist() == shards["path"].to_pylist()
     assert folder["vector"].to_pylist() == shards["vector"].to_pylist()
     assert shards["label"].to_pylist() == ["cat"] * 20 + ["dog"] * 20
-    assert "40 images in 1 shards" in capsys.readouterr().out
+    assert "40 images in 1 shard," in capsys.readouterr().out
 
     # the same from a store that refuses in mid-run: one line, and the same command resumes to the same weights
     options["workers"] = 0

@@ -30,7 +30,7 @@ class PackedShards(Printable):
     `left` counts the images that cannot be read and are left out, by reason.
     """
 
-    path: Path
+    path: Path | str
     shards: int
     samples: int
     size: int
@@ -43,7 +43,8 @@ class PackedShards(Printable):
 
     def __rich__(self) -> str:
         kept = f", {self.kept:,} of them from before" if self.kept else ""
-        lines = [f"{self.path}: {self.samples:,} images in {self.shards:,} shards{kept}, {self.size / 2**20:,.1f} MiB"]
+        shards = "1 shard" if self.shards == 1 else f"{self.shards:,} shards"
+        lines = [f"{self.path}: {self.samples:,} images in {shards}{kept}, {self.size / 2**20:,.1f} MiB"]
         lines += [f"{count:,} left out: {reason}" for reason, count in self.left.items()]
         return "\n".join(lines)
 
@@ -67,7 +68,8 @@ def pack(
 
     Args:
         data: A folder of images, a list file, or shards to pack anew.
-        out: The folder to write; for Lance one whose name ends in .lance.
+        out: The folder to write, here or of an object store (s3://BUCKET/NAME, gs://BUCKET/NAME); for Lance one here
+            whose name ends in .lance.
         to: tar, parquet (as Hugging Face lays out images) or lance (which is not resumed).
         labels: 'folders', a CSV file (path,label) or an .npz file with y; those that shards have are kept.
         columns: The columns of a label file, path=COLUMN,label=COLUMN, where they are called otherwise.
@@ -81,16 +83,22 @@ def pack(
     from selfsup.data.image import Files
     from selfsup.data.labels import name_columns
     from selfsup.data.open import open_data
+    from selfsup.data.shards.objects import is_url, without_file
     from selfsup.data.shards.pack import TO
     from selfsup.data.shards.pack import pack as write
 
     if to not in TO:
         raise unknown("--to", to, TO)
     check_numbers(shard_mb=shard_mb)
-    folder = user_path(out)
+    folder: Path | str = user_path(out)
+    if isinstance(out, str) and is_url(out):
+        folder = user_path(without_file(out)) if out.lower().startswith("file") else out.rstrip("/")
+        if out.lower().startswith("http"):
+            raise UserError(f"shards are written to a folder, s3:// or gs://, not to {out}: give another --out")
     source = open_data(data, *name_columns(columns, labels))
     if not isinstance(source, Files) or source.pages is not None:
         raise UserError(f"{source.name}: image files are packed as they are, and nothing else; give a folder of them")
-    check_new_folder(folder)
+    if isinstance(folder, Path):
+        check_new_folder(folder)
     packed = write(source, folder, to, shard_mb, quiet)
     return PackedShards(folder, *packed)

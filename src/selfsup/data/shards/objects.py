@@ -12,6 +12,7 @@ import stat
 import time
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from selfsup.errors import RunFailed, UserError, need
@@ -20,6 +21,11 @@ from selfsup.source import Broken
 T = TypeVar("T")
 SCHEMES = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "http": "aiohttp", "https": "aiohttp", "file": ""}
 TRIES, WAIT = 6, 0.25  # of a request; seconds before the second one, and twice as many before each further one
+WHO = {  # scheme -> the settings that say who asks
+    "s3": "AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
+    "gcs": "GOOGLE_APPLICATION_CREDENTIALS",
+}
 ANSWER = 60  # seconds without a byte after which a request is tried again
 BUFFER = 8 << 20  # bytes of a file far away that are read at a time where it is read from end to end
 CHANGED = "its shard has changed since its index was made"
@@ -162,11 +168,18 @@ class _Ranges(io.RawIOBase):
         return len(found)
 
 
-def answered(name: str, ask: Callable[[], T]) -> T:
+def put(path: Path, name: str) -> None:
+    """Copy a file to a URL of an object store, where it appears when it is whole. Raises `RunFailed`, one line."""
+    system, there = file_system(name)
+    answered(name, lambda: system.put_file(str(path), there), "written")
+
+
+def answered(name: str, ask: Callable[[], T], done: str = "read") -> T:
     """Return ask(), repeated when it fails: six tries in about eight seconds, after pauses that are in part random.
 
     What repeating cannot mend (no rights, not there) fails at once. Raises `RunFailed`, one line with the reason.
     """
+    scheme = name.partition("://")[0].lower()
     for attempt in range(TRIES):
         try:
             return ask()
@@ -178,8 +191,11 @@ def answered(name: str, ask: Callable[[], T]) -> T:
             status = _status(error)
             if isinstance(error, FileNotFoundError) or status in (404, 410):
                 raise Refused(f"{name} is not there: check the address") from None
-            if isinstance(error, PermissionError) or status in (401, 403):
-                raise Refused(f"{name} may not be read: the store refuses these credentials, or has none") from None
+            if isinstance(error, PermissionError) or status in (401, 403) or "Credential" in type(error).__name__:
+                remedy = f"; set others: {WHO[scheme]}" if scheme in WHO else ""
+                raise Refused(
+                    f"{name} may not be {done}: the store refuses these credentials, or has none{remedy}"
+                ) from None
             if status == 412:
                 raise RunFailed(
                     f"{name} has changed since it was opened: start again with the data as they are"
@@ -187,7 +203,7 @@ def answered(name: str, ask: Callable[[], T]) -> T:
             if attempt == TRIES - 1 or (status is not None and 400 <= status < 500 and status not in (408, 429)):
                 told = f"it answers {status}" if status else " ".join(str(error).split()) or type(error).__name__
                 raise RunFailed(
-                    f"{name} cannot be read after {attempt + 1} tries: {told}; start again to resume"
+                    f"{name} cannot be {done} after {attempt + 1} tries: {told}; start again to resume"
                 ) from None
         time.sleep(WAIT * 2**attempt * random.uniform(0.5, 1.5))
     raise AssertionError  # the loop returns or raises
@@ -220,7 +236,13 @@ def _system(scheme: str) -> Any:
     if module == "aiohttp":
         timeout = importlib.import_module("aiohttp").ClientTimeout(total=None, sock_connect=ANSWER, sock_read=ANSWER)
         options = {"client_kwargs": {"timeout": timeout, "trust_env": True}, "use_listings_cache": False}
-    return fsspec.filesystem(scheme, **options)
+    if module == "s3fs":  # tries are counted in `answered`, not thrice
+        theirs = fsspec.config.conf.get("s3", {}).get("config_kwargs", {})
+        options = {"config_kwargs": {"retries": {"total_max_attempts": 1}, "read_timeout": ANSWER} | theirs}
+    system = fsspec.filesystem(scheme, **options)
+    if module == "s3fs":
+        system.retries = 1
+    return system
 
 
 def listed(folder: str, suffix: str) -> list[str]:

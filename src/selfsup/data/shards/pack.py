@@ -10,6 +10,7 @@ import tarfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,12 +20,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from selfsup.base.cache import cache_folder
 from selfsup.base.progress import counting
-from selfsup.base.writing import only_here, part_name, whole_file, write_atomically
+from selfsup.base.writing import LOCK, only_here, part_name, whole_file, write_atomically
 from selfsup.data.image import Files
 from selfsup.data.image.decode import read_header
 from selfsup.data.shards.index import SUFFIX, made_index, save_index
 from selfsup.data.shards.lance import SUFFIX as LANCE
+from selfsup.data.shards.objects import Absent, open_object_at, put
 from selfsup.data.shards.open import FORMAT, MANIFEST, read_manifest
 from selfsup.data.shards.parquet import NAMED
 from selfsup.data.shards.tar import Member
@@ -57,21 +60,24 @@ class Packed(NamedTuple):
     kept: int
 
 
-def pack(source: Files, folder: Path, to: str = "tar", shard_mb: int = 256, quiet: bool = False) -> Packed:
+def pack(source: Files, folder: Path | str, to: str = "tar", shard_mb: int = 256, quiet: bool = False) -> Packed:
     """Write images and their labels to shards of about so many MiB, and a manifest that names them.
 
     Each image keeps its bytes: nothing is decoded but its header. In a tar its name is its path, in which dots before
     the suffix are written %2E, since for WebDataset a name ends at the first dot; its class is a number in `.cls`, and
     the manifest has the names. A shard is written aside and renamed, then the manifest says so: a run that was killed
-    goes on behind the last shard, to the same bytes.
+    goes on behind the last shard, to the same bytes. A `folder` that is text is the URL of one of an object store: there
+    each shard is sent when it is whole, from the cache.
 
     Raises `UserError` where the folder holds shards of other data, or another process writes there; `RunFailed` where
     nothing can be read or written.
     """
     of = hashlib.blake2b(f"{source.fingerprint()} {to} {shard_mb}".encode(), digest_size=8).hexdigest()
     if to == "lance":
+        if isinstance(folder, str):
+            raise UserError(f"a Lance dataset is written to a folder here, not to {folder}: give another --out")
         return _lance(source, folder, quiet)
-    with only_here(folder):
+    with _room(folder) as room:
         about = _begun(folder, source, to, of)
         shards = about["shards"]
         kept, done = len(shards), sum(one["files"] for one in shards)
@@ -82,18 +88,43 @@ def pack(source: Files, folder: Path, to: str = "tar", shard_mb: int = 256, quie
             pending = next(images, None)
             while pending is not None:
                 name = f"images-{len(shards):06}.{to}"
-                pending, entry = WRITERS[to](folder / name, pending, images, shard_mb * MEBI, about["classes"])
+                pending, entry = WRITERS[to](room / name, pending, images, shard_mb * MEBI, about["classes"])
+                _send(room, folder)  # before the manifest says so
                 files = (len(source) if pending is None else pending[0]) - done
                 shards.append({"name": name, **entry, "files": files, "left": dict(left)})
                 left.clear()
                 done += files
-                _write(folder, about)
+                _write(room, folder, about)
                 advance(files)
         if not shards:
             raise _unreadable(source, left)
-        _write(folder, {**about, "complete": True})
+        _write(room, folder, {**about, "complete": True})
     samples, size = (sum(one[key] for one in shards) for key in ("samples", "size"))
     return Packed(len(shards), samples, size, dict(sum((Counter(one["left"]) for one in shards), Counter[str]())), kept)
+
+
+@contextmanager
+def _room(folder: Path | str) -> Iterator[Path]:
+    """Keep other processes out, and yield where files are written: there, or in the cache if they are then sent."""
+    if isinstance(folder, Path):
+        with only_here(folder):
+            yield folder
+        return
+    room = cache_folder() / "packing" / hashlib.blake2b(folder.encode(), digest_size=8).hexdigest()
+    with only_here(room):
+        try:
+            yield room
+        finally:
+            for path in room.glob("*"):
+                if path.name != LOCK:  # which belongs to `only_here`
+                    path.unlink()
+
+
+def _send(room: Path, folder: Path | str) -> None:
+    """Send what was written to a store, if it is to go there."""
+    for path in sorted(room.glob("[!.]*")) if isinstance(folder, str) else ():
+        put(path, f"{folder}/{path.name}")
+        path.unlink()
 
 
 def _unreadable(source: Files, left: Counter[str]) -> RunFailed:
@@ -101,27 +132,29 @@ def _unreadable(source: Files, left: Counter[str]) -> RunFailed:
     return RunFailed(f"none of the {len(source):,} images of {source.name} can be read: {reasons}")
 
 
-def _begun(folder: Path, source: Files, to: str, of: str) -> dict[str, Any]:
+def _begun(folder: Path | str, source: Files, to: str, of: str) -> dict[str, Any]:
     """Return the manifest so far; shards that are not as it says, and those behind them, are written again."""
     new = {"format": FORMAT, "to": to, "of": of, "classes": _classes(source), "complete": False, "shards": []}
-    if not (folder / MANIFEST).exists():
+    try:
+        about = read_manifest(f"{folder}/{MANIFEST}")
+    except Absent:
         return new
-    about = read_manifest(str(folder / MANIFEST))
     if about.get("of") != of:
         raise UserError(f"{folder} holds shards of other data, labels or sizes: give another --out, or remove it")
-    whole = takewhile(lambda one: _size(folder / one["name"]) == one["size"], about["shards"])
+    whole = takewhile(lambda one: _size(f"{folder}/{one['name']}") == one["size"], about["shards"])
     return {**new, "shards": list(whole)}
 
 
-def _size(path: Path) -> int:
+def _size(name: str) -> int:
     try:
-        return path.stat().st_size
-    except OSError:
+        return open_object_at(name).size
+    except UserError:
         return -1
 
 
-def _write(folder: Path, about: dict[str, Any]) -> None:
-    write_atomically(folder / MANIFEST, json.dumps(about, indent=1).encode())
+def _write(room: Path, folder: Path | str, about: dict[str, Any]) -> None:
+    write_atomically(room / MANIFEST, json.dumps(about, indent=1).encode())
+    _send(room, folder)
 
 
 def _classes(source: Files) -> list[str]:
