@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import selfsup
 from selfsup import adapting
+from selfsup.base.notes import once, say
 from selfsup.encoders import build_encoder
 from selfsup.encoders.weights import read_weights
 from selfsup.errors import UserError
@@ -223,3 +224,11 @@ def test_lora_trains_little_and_is_merged_into_the_weights(tmp_path: Path) -> No
     assert learned < sum(part.numel() for part in encoder.parameters()) / 2
     with pytest.raises(UserError, match="--lora"):
         selfsup.pretrain("digits", encoder="convnet", lora=4, out=tmp_path / "no", **SMALL)
+
+
+def test_a_note_of_every_stage_is_said_once(caplog) -> None:
+    with once():
+        say("1 of 3 parameters is not there", "another")
+        say("1 of 3 parameters is not there")
+    say("another")  # another call
+    assert caplog.messages == ["1 of 3 parameters is not there", "another", "another"]

@@ -143,7 +143,9 @@ def test_without_rights_or_a_bucket_it_is_one_line_at_once(store, folder, monkey
     with pytest.raises(UserError, match=r"shards\.json is not there: check the address"):
         open_data("s3://bucket/shards")
     store.status, store.asked = 403, 0
-    with pytest.raises(UserError, match=r"may not be read: the store refuses these credentials.*set others: AWS_PROFILE"):
+    with pytest.raises(
+        UserError, match=r"may not be read: the store refuses these credentials.*set others: AWS_PROFILE"
+    ):
         open_data("s3://bucket/shards")
     assert main(["pack", str(folder), "-o", "s3://bucket/shards", "--quiet"]) == 1
     assert "may not be written: the store refuses these credentials" in capsys.readouterr().err

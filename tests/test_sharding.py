@@ -17,7 +17,7 @@ from torch.distributed.device_mesh import init_device_mesh
 import selfsup
 from selfsup.cli import main
 from selfsup.encoders import build_encoder
-from selfsup.errors import UserError
+from selfsup.errors import RunFailed, UserError
 from selfsup.nn.lora import add_lora, merged_state
 from selfsup.nn.norm import synchronised
 from selfsup.spec import ImageSpec
@@ -25,6 +25,7 @@ from selfsup.tasks import find_task
 from selfsup.tasks.image.moco import MoCo
 from selfsup.train.checkpoint import CHECKPOINT, load_tensors, save_tensors
 from selfsup.train.device import make_fabric
+from selfsup.train.failures import one_line
 from selfsup.train.micro import encoders_in_parts
 from selfsup.train.optim import build_optimizer
 from selfsup.train.sharding import divide, own, whole
@@ -89,7 +90,7 @@ def jobs():
 
 
 def train(task, batch, optimizer: str, micro: int | None, mesh=None):
-    """Return the norm of the gradient and the weights after a step, and the bytes of weights and moments that this process has."""
+    """Return the norm of the gradient and the weights after a step, and the bytes of weights and moments here."""
     task = copy.deepcopy(task).train()
     synchronised(task, torch.device("cpu"))
     if mesh is not None:
@@ -142,3 +143,9 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
         selfsup.pretrain(x, probe=x, probe_labels=[0] * 8, shard_weights=True, out=tmp_path / "r", quiet=True)
     with pytest.raises(UserError, match="--shard-weights is for --precision bfloat16 or float32, not for float16"):
         make_fabric("cpu", "float16", shard_weights=True)
+    task = torch.nn.Linear(2, 2)
+    task.register_parameter("sharpness", torch.nn.Parameter(torch.ones(())))
+    with pytest.raises(UserError, match="--shard-weights: sharpness is one number, which cannot be divided"):
+        divide(task, None)
+    with pytest.raises(RunFailed, match="computes with weights that are divided"), one_line(lambda: "", 2, None):
+        raise RuntimeError("aten.mul.Tensor: got mixed torch.Tensor and DTensor, need to convert all")

@@ -2,7 +2,8 @@
 
 cd tests && python -m torture.ranks [--only whole,stopped,preempted,killed,hung,elastic,sharded,nodes]
 
-`elastic` is killed on one, four and two processes, and `sharded` with `--shard-weights`; `nodes` has two launchers, as on two machines, on the loopback.
+`elastic` is killed on one, four and two processes, and `sharded` with `--shard-weights`; `nodes` has two launchers, as
+on two machines, on the loopback.
 """
 
 from __future__ import annotations

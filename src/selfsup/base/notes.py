@@ -17,6 +17,7 @@ from selfsup.base.ranks import is_first
 LOGGER = logging.getLogger("selfsup")
 
 _heard: list[str] | None = None  # while a command of the command line runs
+_said: set[str] | None = None  # while nothing is said `once` more
 
 
 @contextlib.contextmanager
@@ -28,6 +29,17 @@ def hearing() -> Iterator[list[str]]:
         yield _heard
     finally:
         _heard = before
+
+
+@contextlib.contextmanager
+def once() -> Iterator[None]:
+    """Say nothing twice meanwhile, in Python too: the same may be built several times for one thing that was asked."""
+    global _said
+    before, _said = _said, set()
+    try:
+        yield
+    finally:
+        _said = before
 
 
 def say_notes(source: Any) -> None:
@@ -45,8 +57,10 @@ def say(*notes: str) -> None:
     """Say notes, and keep them for --json, those that this command has said already left out."""
     for note in notes:
         if _heard is None:
-            if is_first():
+            if is_first() and (_said is None or note not in _said):
                 LOGGER.warning("%s", note)
+            if _said is not None:
+                _said.add(note)
             continue
         if note in _heard:
             continue

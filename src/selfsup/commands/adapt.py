@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfsup.base.checks import check_data_numbers, check_numbers
+from selfsup.base.notes import once
 from selfsup.base.paths import user_path
 from selfsup.errors import UserError
 
@@ -147,8 +148,9 @@ def adapt(
         "lr": lr, "weight_decay": weight_decay, "warmup": warmup, "l2_sp": l2_sp,
         "layer_decay": layer_decay if layer_decay is not None or not of_timm else 0.75,
     }  # fmt: skip
-    return go_on(
-        make, user_path(out) if out is not None else Path("runs") / f"adapted-{name}",
-        {"steps": steps} if steps is not None else {"epochs": epochs or EPOCHS}, given,
-        micro_batch=micro_batch, workers=workers, loggers=read_loggers(log), quiet=quiet,
-    )  # fmt: skip
+    with once():  # each stage is built anew
+        return go_on(
+            make, user_path(out) if out is not None else Path("runs") / f"adapted-{name}",
+            {"steps": steps} if steps is not None else {"epochs": epochs or EPOCHS}, given,
+            micro_batch=micro_batch, workers=workers, loggers=read_loggers(log), quiet=quiet,
+        )  # fmt: skip

@@ -86,8 +86,10 @@ def step_seconds(
             float(forward_backward(model, measured, batch, fabric, micro_batch).value)  # waits for the device
             computing.append(time.monotonic() - began - making[-1])
             began = time.monotonic()
-            spent = torch.tensor(sum(making) + sum(computing), device=fabric.device)
-            if fabric.all_reduce(spent, reduce_op="max") > seconds:  # processes that sum gradients stop together
+            spent: Any = fabric.all_reduce(
+                torch.tensor(sum(making) + sum(computing)).to(fabric.device), reduce_op="max"
+            )
+            if spent > seconds:  # processes that sum gradients stop together
                 break
     made, computed = min(making), min(computing)  # the first also compiles
     return max(made / threads_for(source, pin=True), computed) if gpu else made + computed

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from selfsup.data.image import Arrays
 from selfsup.errors import RunFailed, UserError
 from selfsup.source import Broken, Source
 from selfsup.task import Fetched, Views
-from selfsup.views.order import LARGE, places
+from selfsup.views.order import order
 from selfsup.views.random import permutation
 
 T = TypeVar("T")
@@ -119,28 +119,25 @@ def _parts(seed: int, source: Source, batch_size: int, block: int) -> Callable[[
     if block > 1 and not single:
         raise UserError(f"the samples of {source.name} are put together by length or group: leave --block out")
     block = block or getattr(source, "block", 1)
-    if single and (len(source) > LARGE or block > 1):
-        return lambda epoch, start, stop: places(seed, epoch, len(source), start, stop, block)
-    whole = lru_cache(maxsize=2)(lambda epoch: _order(seed, epoch, source, batch_size))
+    if single:
+        return lambda epoch, start, stop: order(seed, epoch, len(source), start, stop, block)
+    whole = lru_cache(maxsize=2)(lambda epoch: _together(seed, epoch, source, batch_size))
     return lambda epoch, start, stop: whole(epoch)[start:stop]
 
 
-def _order(seed: int, epoch: int, source: Source, batch_size: int) -> NDArray[np.int64]:
-    """Return the order of an epoch. If samples have `lengths`, those of similar length share a batch.
+def _together(seed: int, epoch: int, source: Any, batch_size: int) -> NDArray[np.int64]:
+    """Return the order of an epoch of samples that have `lengths`, of which those of similar length share a batch.
 
     If they have `groups` (N,), `group_size` of one group follow one another; what is left over of groups comes last.
     The grouping is drawn anew in every epoch, and the batches, or groups, are in random order.
     """
-    order = permutation(seed, epoch, len(source))
+    drawn = permutation(seed, epoch, len(source))
     groups = getattr(source, "groups", None)
     if groups is not None:
-        return _grouped(order, groups, getattr(source, "group_size", 1), seed, epoch)
-    lengths = getattr(source, "lengths", None)
-    if lengths is None:
-        return order
-    whole = order[: len(order) // batch_size * batch_size]
+        return _grouped(drawn, groups, getattr(source, "group_size", 1), seed, epoch)
+    whole = drawn[: len(drawn) // batch_size * batch_size]
     pools = [whole[at : at + _POOL * batch_size] for at in range(0, len(whole), _POOL * batch_size)]
-    whole = np.concatenate([pool[np.argsort(lengths[pool], kind="stable")] for pool in pools])
+    whole = np.concatenate([pool[np.argsort(source.lengths[pool], kind="stable")] for pool in pools])
     shuffled = permutation(seed, epoch, len(whole) // batch_size)
     return whole.reshape(-1, batch_size)[shuffled].reshape(-1)
 

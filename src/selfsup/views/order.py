@@ -9,6 +9,7 @@ they fall inside (cycle walking; Black & Rogaway, Ciphers with arbitrary finite 
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +28,13 @@ def order(seed: int, epoch: int, count: int, start: int, stop: int, block: int =
     `block`: see `places`. A whole permutation is made where there are few samples and no blocks: see above.
     """
     if count <= LARGE and block == 1:
-        return permutation(seed, epoch, count)[start:stop]
+        return _whole(seed, epoch, count)[start:stop]
     return places(seed, epoch, count, start, stop, block)
+
+
+@lru_cache(maxsize=2)  # an epoch, and the next one, which is read ahead
+def _whole(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
+    return permutation(seed, epoch, count)
 
 
 def places(seed: int, epoch: int, count: int, start: int, stop: int, block: int = 1) -> NDArray[np.int64]:

@@ -66,8 +66,8 @@ def pack(source: Files, folder: Path | str, to: str = "tar", shard_mb: int = 256
     Each image keeps its bytes: nothing is decoded but its header. In a tar its name is its path, in which dots before
     the suffix are written %2E, since for WebDataset a name ends at the first dot; its class is a number in `.cls`, and
     the manifest has the names. A shard is written aside and renamed, then the manifest says so: a run that was killed
-    goes on behind the last shard, to the same bytes. A `folder` that is text is the URL of one of an object store: there
-    each shard is sent when it is whole, from the cache.
+    goes on behind the last shard, to the same bytes. A `folder` that is text is the URL of one of an object store: each
+    shard is sent there when it is whole, from the cache.
 
     Raises `UserError` where the folder holds shards of other data, or another process writes there; `RunFailed` where
     nothing can be read or written.
