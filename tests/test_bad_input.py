@@ -338,7 +338,9 @@ def test_some_broken_pictures_are_named_once_and_counted(images: Path, capsys: p
     args = ["pretrain", str(images), "--encoder", "convnet", "--epochs", "6", "--batch-size", "4", "--out", "run"]
     assert main(args) == 0
     reason = r"1 (empty file|truncated|not an image)"
-    assert re.search(rf"step 12/12 .*left out: {reason}, {reason}, {reason}\n", capsys.readouterr().err)
+    told = capsys.readouterr().err
+    assert re.search(r"step 12/12 .* · 3 left out\n", told)
+    assert re.search(rf"3 samples could not be read, replaced by others \({reason}, {reason}, {reason}\); ", told)
     lines = [json.loads(line) for line in Path("run", "skipped.jsonl").read_text().splitlines()]
     reasons = {line["path"]: line["reason"] for line in lines}
     assert len(lines) == len(reasons) == 3

@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 import selfsup
+from selfsup.base.printing import fitting
 from selfsup.cli import main
 from selfsup.comparison import tournament
 from selfsup.comparison.candidates import Candidate, find_candidates
@@ -540,8 +542,8 @@ def test_copies_between_the_parts_are_counted(tmp_path: Path, source: Arrays) ->
 # The verdict
 
 
-def verdict(tmp_path: Path, **right: float) -> str:
-    """Return the verdict where each is right with these probabilities on 400 items, in five draws."""
+def compared(tmp_path: Path, **right: float) -> Comparison:
+    """Return a comparison where each is right with these probabilities on 400 items, in five draws."""
     generator = np.random.default_rng(0)
     ease = generator.random(400)
 
@@ -550,11 +552,35 @@ def verdict(tmp_path: Path, **right: float) -> str:
 
     scores = {name.replace("_", " "): [{part: of(p) for part in ("select", "test")}] for name, p in right.items()}
     plan = {
-        "stages": [{"candidates": 2, "fraction": 1.0}], "parts": {"select": 400, "test": 400}, "shots": 5,
+        "stages": [{"candidates": 2, "fraction": 1.0}], "parts": {"select": 400, "test": 400, "unlabelled": 0},
+        "shots": 5, "draws": 5, "planned": {}, "milestones": [], "copies": 0, "warnings": [],
         "candidates": {name: {"steps": [4], "seconds_per_step": 1} for name in ("a", "b")}, "left_out": {},
     }  # fmt: skip
-    asked = {"labelled": True, "shots": 5, "draws": 5, "test": None, "minutes": 1}
-    return " ".join(Comparison(tmp_path, State(tmp_path, asked, plan, scores), {}).verdict())
+    asked = {"labelled": True, "shots": 5, "draws": 5, "test": None, "minutes": 1, "scratch": True}
+    commands = {"a": f"selfsup pretrain photos/ --task a --out {tmp_path / 'a'} --steps 4 --lr 0.002 --flip 0"}
+    return Comparison(tmp_path, State(tmp_path, asked, plan, scores), commands)
+
+
+def verdict(tmp_path: Path, **right: float) -> str:
+    return " ".join(compared(tmp_path, **right).verdict())
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_its_table_fits_and_its_commands_can_be_copied(tmp_path: Path, width: int) -> None:
+    found = compared(tmp_path, a=0.9, b=0.5, **BASELINES)
+    found.state.plan["stages"] = [{"candidates": 2, "fraction": part} for part in (0.25, 0.5, 1.0)]
+    for name in ("a", "b"):
+        found.state.scores[name] *= 3
+        found.state.plan["candidates"][name]["steps"] = [100, 200, 400]
+    console = Console(width=width, color_system=None)
+    with console.capture() as captured:
+        console.print(fitting(found.__rich__()))
+    text = captured.get()
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= max(width, len(str(tmp_path)) + 12)
+    assert "…" not in text
+    assert len(re.findall(r"\d\d\.\d ±\d\.\d", text.partition("Minutes planned")[0].partition("━")[2])) == 2 * 4 + 3 * 2
+    command = text.partition("The run of a:\n")[2].replace(" \\\n", " ")
+    assert shlex.split(command) == shlex.split(found.commands["a"])
 
 
 BASELINES = {"raw_pixels": 0.3, "untrained": 0.35, "from_scratch": 0.4}

@@ -85,7 +85,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> selfsup.Run:
 
 def test_a_run_keeps_them_and_says_so(run: selfsup.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     loud = selfsup.pretrain(images(), **OPTIONS | {"quiet": False}, out=tmp_path / "loud")
-    assert "BatchNorm: statistics taken again on 64 plain samples" in capsys.readouterr().err
+    assert "BatchNorm: statistics measured again on 64 samples" in capsys.readouterr().err
     assert loud.recipe["recalibrated"] == run.recipe["recalibrated"] == 64
     off = selfsup.pretrain(images(), **OPTIONS, recalibrate=False, out=tmp_path / "off")
     assert "recalibrated" not in off.recipe

@@ -210,6 +210,14 @@ def test_data_without_labels_are_looked_at_and_not_evaluated(finished_run: Path,
     assert not (finished_run / "evaluation.json").exists()
 
 
+def test_one_label_per_class_has_a_report_without_few_label_numbers(finished_run: Path, tmp_path: Path) -> None:
+    x = np.random.default_rng(0).integers(0, 255, (40, 8, 8), np.uint8)
+    (tmp_path / "few.csv").write_text("path,label\n0,a\n1,b\n")
+    found = selfsup.report(finished_run, data=x, labels=tmp_path / "few.csv", out=tmp_path / "r.html", quiet=True)
+    assert "not measured: no class" in found.notes[-1]
+    assert "none can be set aside to measure on" in found.path.read_text()
+
+
 def test_a_saved_evaluation_is_shown_and_not_measured_again(
     finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

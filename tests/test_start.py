@@ -21,8 +21,8 @@ def test_it_says_what_the_data_are_and_how_to_go_on(images: Path, tmp_path: Path
     told = "\n".join(found.facts)
     assert "11 samples" in told
     assert "of 16 to 30 × 16 to 20 × 3" in told
-    assert "1 are copies of another one" in told
-    assert "1 cannot be read, for example dog/broken.png" in told
+    assert "1 is a copy of another one" in told
+    assert "1 cannot be read: dog/broken.png (not an image)" in told
     assert "if the folders are classes (cat, dog), give --labels folders" in told
     assert any("--pretrained" in reason for reason in found.reasons)
     assert [shlex.split(command)[1] for command in found.commands] == ["show", "pretrain", "suggest", "report"]

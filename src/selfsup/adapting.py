@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from scipy import sparse
 from torch import nn
 
 from selfsup.base.notes import say
-from selfsup.base.printing import Printable
+from selfsup.base.printing import Copied, Printable
 from selfsup.base.writing import write_atomically
 from selfsup.errors import RunFailed, UserError
 from selfsup.evaluation.features import extract
@@ -108,11 +109,12 @@ class Adapted(Printable):
             accuracy = "" if stage.accuracy is None else f"{100 * stage.accuracy:.1f}"
             mark = " (kept)" if stage.step == self.kept else ""
             table.add_row(f"{stage.step:,}{mark}", f"{100 * stage.structure:.1f}", accuracy, gain)
-        more = "" if self.labelled else "; --labels FEW.csv lets labels choose the stage"
+        more = "" if self.labelled else " (--labels FEW.csv lets labels choose the stage)"
         return Group(
             self.verdict(), "", table,
             f"\n{self.run.folder}/: encoder.safetensors (kept), start.safetensors, adapt.json\n"
-            f"Beside the frozen start on other labels: selfsup evaluate {self.run.folder} --data LABELLED{more}",
+            f"Beside the frozen start on other labels{more}:",
+            Copied(shlex.join(["selfsup", "evaluate", str(self.run.folder), "--data", "LABELLED"])),
         )  # fmt: skip
 
 

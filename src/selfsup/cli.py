@@ -24,13 +24,9 @@ from selfsup.base.quiet import quiet_libraries
 from selfsup.base.ranks import is_first, launched
 from selfsup.base.terminal import ready_streams
 from selfsup.errors import RunFailed, UserError, unknown
-from selfsup.manual import Line, further_line, overview, own_lines, page
+from selfsup.manual import SECTIONS, Line, further_line, overview, own_lines, page
 
-COMMANDS = (
-    "demo", "start", "tasks", "show", "pretrain", "adapt", "audit", "evaluate", "compare", "embed", "index", "search",
-    "explore", "curate", "export", "bench", "replay", "report", "suggest", "label", "record", "pack", "control",
-    "push", "doctor",
-)  # fmt: skip
+COMMANDS = tuple(command for commands in SECTIONS.values() for command in commands)
 
 
 VIEWS = "Data and views"  # heading of the options of a kind of data

@@ -14,6 +14,15 @@ from typing import Any, Literal, NamedTuple
 
 WIDEST = 100  # columns: longer lines are hard to read
 INDENT = 24  # columns before the text of an option
+SECTIONS = {  # the commands by what they are for
+    "To begin": ("demo", "start", "tasks", "show", "doctor"),
+    "To train": ("pretrain", "adapt", "compare", "audit", "replay"),
+    "To measure": ("evaluate", "report"),
+    "To label": ("suggest", "label"),
+    "To use an encoder": ("embed", "search", "explore", "index", "curate", "export", "push"),
+    "For large data": ("pack", "bench"),
+    "For robots and games": ("record", "control"),
+}
 GROUPS = {  # of a command's own options; those that are in none are the most common, and come first
     "Training": (
         "until", "batch_size", "micro_batch", "optimizer", "lr", "weight_decay", "warmup", "clip", "low_res_first",
@@ -84,10 +93,11 @@ def width() -> int:
 
 
 def overview(about: str, told: Mapping[str, str]) -> str:
-    """Return the help of the whole program: `about` it, and a line of each command."""
+    """Return the help of the whole program: `about` it, and a line of each command, by what they are for."""
     wide = width()
-    lines = [f"usage: selfsup COMMAND [OPTIONS]\n\n{_paragraphs(about, wide)}\n"]
-    lines += [_row(Line(name, text, ""), wide, 12) for name, text in told.items()]
+    lines = [f"usage: selfsup COMMAND [OPTIONS]\n\n{_paragraphs(about, wide)}"]
+    for heading, names in SECTIONS.items():
+        lines += [f"\n{heading}:", *(_row(Line(name, told[name], ""), wide, 12) for name in names)]
     examples = ("demo", "start photos/", "pretrain --help")
     return "\n".join([*lines, "\nExamples:", *(f"  selfsup {example}" for example in examples)])
 

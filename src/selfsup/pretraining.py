@@ -161,7 +161,8 @@ def run(
                 weights = read_out(built, weights, source).state_dict()
                 if not quiet:
                     say(
-                        f"BatchNorm: statistics taken again on {samples:,} plain samples (--no-recalibrate: as trained)"
+                        f"BatchNorm: statistics measured again on {samples:,} samples without the task's changes "
+                        "(--no-recalibrate: as trained)"
                     )
             _save_encoder(built, weights, folder)
         fabric.barrier()

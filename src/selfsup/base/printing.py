@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.jupyter import JupyterMixin
 from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 WIDTH = 120
 WORD = 24  # columns: what is longer, such as a path, goes on in the next line
@@ -34,6 +36,41 @@ def fitting(shown: Any) -> Any:
     if isinstance(shown, Group):
         return Group(*map(fitting, shown.renderables))
     return Wide(shown) if isinstance(shown, Table) else shown
+
+
+class Indented:
+    """A text whose every line begins with the same blanks, however it is wrapped."""
+
+    def __init__(self, text: str, blanks: int = 2) -> None:
+        self.text, self.blanks = text, blanks
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        for line in Text(self.text).wrap(console, options.max_width - self.blanks):
+            line.rstrip()
+            yield Text(" " * self.blanks) + line
+
+
+class Copied:
+    """A command, in lines that a shell takes as they are: one that goes on ends in a backslash."""
+
+    def __init__(self, command: str, blanks: int = 2) -> None:
+        self.words, self.blanks = list[str](), blanks
+        for word in map(shlex.quote, shlex.split(command)):
+            if self.words and self.words[-1].startswith("-") and " " not in self.words[-1] and word[0] != "-":
+                self.words[-1] += f" {word}"  # an option stays with its value
+            else:
+                self.words.append(word)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        lines = [" " * self.blanks + self.words[0]]
+        for word in self.words[1:]:
+            if len(lines[-1]) + len(word) + len("  \\") > options.max_width:
+                lines[-1] += " \\"
+                lines.append(" " * (self.blanks + 4) + word)
+            else:
+                lines[-1] += f" {word}"
+        for line in lines:
+            yield Text(line, no_wrap=True, overflow="ignore")
 
 
 class Wide:

@@ -68,11 +68,11 @@ class Progress:
             self.bar.update(self.bar_task, total=steps)
 
     def update(
-        self, step: int, values: Mapping[str, float], chance: float | None, health: str = "", left_out: str = ""
+        self, step: int, values: Mapping[str, float], chance: float | None, health: str = "", left_out: int = 0
     ) -> None:
         """Show the state after `step` steps.
 
-        `health` is one word on the representation, `left_out` says how many samples could not be read, and why.
+        `health` is one word on the representation, `left_out` counts the samples that could not be read.
         """
         now = time.monotonic()
         elapsed, left = max(now - self.began, 1e-9), self.left(step, now)
@@ -82,12 +82,12 @@ class Progress:
         loss += f" (chance {chance:.3f})" if chance is not None else ""
         texts += [f"{self.rate:,.0f} samples/s", f"waiting for data {self.waiting:.0%}"]
         last = [f"[{HEALTH_COLOURS.get(health, 'green')}]{health}[/]"] if health else []
-        last += [f"[yellow]left out: {left_out}[/]"] if left_out else []
+        last += [f"[yellow]{left_out:,} left out[/]"] if left_out else []
         text = " · ".join([loss, *texts, *last])
         if self.bar:
             before = (24 if self.console.width >= WIDE else 8) + 2 * len(str(self.steps)) + len(" / -:--:-- ")
-            while texts and before + Text.from_markup(text).cell_len > self.console.width:
-                texts.pop()  # the least important ones are the last
+            while (texts or last) and before + Text.from_markup(text).cell_len > self.console.width:
+                (texts or last).pop()  # the least important ones are the last
                 text = " · ".join([loss, *texts, *last])
             self.bar.update(self.bar_task, completed=step, description=text, left=_clock(left))
         elif not self.quiet and (now - self.line_at > LINE_SECONDS or step == self.steps):
@@ -148,3 +148,4 @@ def counting(
     with bar:
         task = bar.add_task(what, total=total)
         yield advance
+        bar.update(task, completed=total)  # what could not be read does not come

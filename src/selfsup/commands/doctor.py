@@ -74,7 +74,7 @@ def doctor() -> Health:
         "system": platform.platform(),
         "processor": f"{_processor()}; {cores} to use of {os.cpu_count()}; torch computes with {capability}",
         "memory": f"{available_memory() / GIB:.0f} GiB",
-        "device": f"{where}; precision {resolve_precision('auto', device)}, {threads} threads",
+        "device": f"{where}; precision {resolve_precision('auto', device)}, {threads} thread{'s' * (threads != 1)}",
         "packages": ", ".join(
             f"{name} {version}" for name, version in versions().items() if name not in ("selfsup", "python")
         ),

@@ -80,18 +80,20 @@ class Labelled(Printable):
     def __rich__(self) -> Group:
         from selfsup.labelling.table import printable
 
-        unsure, total = self.status.get("unsure", 0), sum(self.status.values())
-        lines = [f"{self.given:,} labels → {(total - unsure) / total:.0%} of {total:,}, {unsure:,} unsure: {self.path}"]
-        lines += [", ".join(f"{count:,} {name}" for name, count in self.status.items())]
+        labelled, total = sum(self.classes.values()), sum(self.status.values())
+        counts = ", ".join(f"{count:,} {name}" for name, count in self.status.items())
+        lines = [f"{labelled:,} of {total:,} samples have a label ({counts}): {self.path}"]
         lines += [f"A confidence below {self.unsure_below:g} is unsure. {self._reliability()}"]
+        if self.status.get("unsure") and not self.status.get("propagated"):
+            lines += ["No sample but the given ones is sure: label more, such as those below, and try again."]
         parts: list[Any] = [Text("\n".join(lines)), _table("labels", ("class", "samples"), self.classes.items())]
         if self.doubtful:
             rows = [(printable(d.path), d.given, d.instead, f"{d.confidence:.0%}") for d in self.doubtful[:SHOWN]]
-            title = f"{len(self.doubtful):,} given labels that the others contradict; check them"
+            title = f"given labels that the others contradict; check them{_of(len(self.doubtful))}"
             parts.append(_table(title, ("path", "given", "rather", "confidence"), rows))
         if self.next:
             wanted = [(printable(sample.path), sample.why) for sample in self.next[:SHOWN]]
-            parts.append(_table("to label next", ("path", "why"), wanted))
+            parts.append(_table(f"to label next{_of(len(self.next))}", ("path", "why"), wanted))
         return Group(*parts)
 
     def _reliability(self) -> str:
@@ -228,6 +230,10 @@ def _rows(
         found.append(name)
         confidence.append(float(assigned.confidence[row]) if row >= 0 else float(name is not None))
     return status, found, confidence
+
+
+def _of(count: int) -> str:
+    return f": the first {SHOWN} of {count:,} (--json has all)" if count > SHOWN else ""
 
 
 def _table(title: str, head: tuple[str, ...], rows: Any) -> Table:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from selfsup.base.checks import check_new_file, check_numbers
 from selfsup.base.paths import user_path
+from selfsup.errors import UserError
 from selfsup.run import Run
 
 if TYPE_CHECKING:
@@ -77,8 +78,14 @@ def report(
     given = any(one is not None for one in (data, test, labels))
     reason = why_not_evaluate(run, source, held_out, evaluation, given)
     if reason is None and source is not None:
-        found: Any = evaluate(run, data=source, test=held_out, scratch=scratch, seed=seed, device=device, quiet=quiet)
-        evaluation = found
+        evaluation = None
+        try:
+            found: Any = evaluate(
+                run, data=source, test=held_out, scratch=scratch, seed=seed, device=device, quiet=quiet
+            )
+            evaluation = found
+        except UserError as error:  # such as one label per class: the rest of the report needs none
+            reason = f"Few-label numbers were not measured: {error}."
     return write_report(
         run, path, source, held_out, evaluation, (note, reason or ""),
         seed=seed, device=make_fabric(device, "float32").device, quiet=quiet,

@@ -15,7 +15,7 @@ from rich.console import Console, Group
 from rich.text import Text
 
 from selfsup.base.checks import check_data_numbers, check_new_folder, check_numbers
-from selfsup.base.printing import Printable
+from selfsup.base.printing import Copied, Indented, Printable
 from selfsup.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ LOOKED_AT = 1000  # samples, drawn at random
 HEARD = 10  # seconds of a recording, from its beginning
 SMALL = 64  # pixels a side up to which a small encoder keeps up with a large one in minutes
 FEW = 200  # samples below which pretraining learns little
+SHOWN = 3  # broken samples
 
 
 class Proposal(NamedTuple):
@@ -44,7 +45,7 @@ class Proposal(NamedTuple):
 PROPOSALS = {
     "image": Proposal(
         "simclr", {"min_scale": 0.5}, "convnet", "resnet18",
-        "the best of all tasks in the same minutes on small images (docs/results.md), with crops that keep half",
+        "of all tasks the best on small images in the same minutes (docs/results.md); crops keep half of an image",
     ),
     "video": Proposal("shuffle_learn", {}, "convnet", "resnet18", "the order of frames is a free label"),
     "audio": Proposal("byola", {}, "audio-cnn", "resnet18", "one sound, changed in two ways, needs no large batches"),
@@ -65,7 +66,8 @@ class Step(NamedTuple):
     def __str__(self) -> str:
         words = ["selfsup", self.command, *map(str, self.arguments)]
         for name, value in self.options.items():
-            words += [f"--{name.replace('_', '-')}", f"{value:g}" if isinstance(value, float) else str(value)]
+            flag = f"-{name}" if len(name) == 1 else f"--{name.replace('_', '-')}"
+            words += [flag, f"{value:g}" if isinstance(value, float) else str(value)]
         return shlex.join(words)
 
     def run(self, quiet: bool) -> None:
@@ -78,21 +80,27 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class Started(Printable):
-    """What is known of the data, what is proposed and why, and the commands; `done` are those that were run."""
+    """What is known of the data, what is proposed and why, the commands, `done` or not, and what to do `then`."""
 
     facts: tuple[str, ...]
     reasons: tuple[str, ...]
     commands: tuple[str, ...]
     done: bool
+    then: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
         """Return the same as plain values."""
         return asdict(self)
 
     def __rich__(self) -> Group:
-        lines = ["The data", *(f"  {fact}" for fact in self.facts), "", "Proposed", *(f"  {r}" for r in self.reasons)]
         head = "Done; the same commands resume, or show what is there" if self.done else "Commands (--go runs them)"
-        return Group(*map(Text, [*lines, "", head, *(f"  {command}" for command in self.commands)]))
+        parts: list[Any] = [Text("The data"), *map(Indented, self.facts)]
+        parts += [Text("\nProposed"), *map(Indented, self.reasons)]
+        parts += [Text(f"\n{head}"), *map(Copied, self.commands)]
+        if self.then:
+            what, command = self.then
+            parts += [Text("\nThen"), Indented(what), Copied(command)]
+        return Group(*parts)
 
 
 def start(
@@ -163,7 +171,7 @@ def start(
                 part = slice(0, HEARD * spec.rate) if source.kind == "audio" else part
                 sample = np.asarray(of_spec.read(index, part))
             except Broken as error:
-                broken.append(f"{source.path(index)}: {error}")
+                broken.append(f"{source.path(index)} ({error})")
             else:
                 shapes[(length,) if source.kind == "audio" else sample.shape[-3:]] += 1
                 seen[hashlib.sha256(sample.tobytes()).digest()] += 1
@@ -174,27 +182,29 @@ def start(
     small = source.kind == "text" or size <= SMALL
     encoder = proposal.small if small else proposal.large
     asked = minutes if minutes is not None else float(min(60, max(5, round(len(source) / 1000))))
-    facts = [f"{len(source):,} samples of {source.name}: {source.kind}; an encoder sees {spec.describe()}"]
+    facts = [f"{len(source):,} samples of {source.name}: {source.kind}; the encoder will see {spec.describe()}"]
     facts += _durations(shapes, spec) if source.kind == "audio" else _sizes(shapes)
     of = "" if len(drawn) == len(source) else f" of {len(drawn):,} looked at"
     if copies := sum(seen.values()) - len(seen):
-        facts.append(f"{copies:,}{of} are copies of another one")
+        facts.append(f"{copies:,}{of} {'is a copy' if copies == 1 else 'are copies'} of another one")
     if broken:
-        facts.append(f"{len(broken):,}{of} cannot be read, for example {broken[0]}")
+        example = ", for example " if len(broken) > SHOWN else ": "
+        facts.append(f"{len(broken):,}{of} cannot be read{example}{', '.join(broken[:SHOWN])}")
     facts.append(_labels(source, data, labels))
     facts += getattr(source, "notes", ())
     reasons = [
         f"{proposal.task}: {proposal.why}",
-        f"{encoder}: " + ("small samples do not need more" if small else f"for {spec.describe()}"),
-        f"{asked:g} minutes" + (": as asked" if minutes is not None else ": for this many samples; more help"),
+        f"{encoder}: " + ("small samples need no larger one" if small else f"for {spec.describe()}"),
+        f"{asked:g} minutes: "
+        + ("as asked" if minutes is not None else "a beginning for this many samples; longer is better"),
     ]
     if len(source) < FEW:
         reasons.append(
             f"{len(source):,} samples are few: weights from elsewhere (pretrain --pretrained) may be worth more"
         )
     if source.kind == "image":
-        reasons.append("what suits these data best, `selfsup compare` finds out in ten times the minutes")
-    shared = {"seed": seed} | ({} if device == "auto" else {"device": device})
+        reasons.append("`selfsup compare` would find the task that suits these data best, in ten times the minutes")
+    shared = ({"seed": seed} if seed else {}) | ({} if device == "auto" else {"device": device})
     steps = _steps(os.fspath(data), labels, proposal, encoder, asked, folder, shared, options)
     if go:
         folder.mkdir(parents=True, exist_ok=True)
@@ -202,7 +212,16 @@ def start(
         for place, step in enumerate(steps, 1):
             console.print(f"{place}/{len(steps)}  {step}", soft_wrap=True)
             step.run(quiet)
-    return Started(tuple(facts), tuple(reasons), tuple(map(str, steps)), go)
+    then = ()
+    if labels is None:
+        filled = folder / "to-label.csv"
+        again = {"labels": filled, "minutes": minutes, **options, **shared, "out": folder}
+        given = {name: value for name, value in again.items() if value is not None}
+        then = (
+            f"fill in the column label of {filled} (to-label.png shows the samples), and label the rest:",
+            f"{Step('start', (os.fspath(data),), given)} --go",
+        )
+    return Started(tuple(facts), tuple(reasons), tuple(map(str, steps)), go, then)
 
 
 def _sizes(shapes: Counter[tuple[int, ...]]) -> list[str]:
@@ -232,7 +251,7 @@ def _labels(source: Source, data: Any, labels: str | None) -> str:
         if found is not None and len(found.classes) > 1:
             names = ", ".join(found.classes[:3]) + (", …" if len(found.classes) > 3 else "")
             return f"no labels were given; if the folders are classes ({names}), give --labels folders"
-    return "no labels: fifteen clicks are a good beginning"
+    return "no labels yet: fifteen are a good beginning, and `suggest` says of which samples"
 
 
 def _steps(

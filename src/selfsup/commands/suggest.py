@@ -64,9 +64,12 @@ class Suggested(Printable):
         table.add_column("", justify="right")
         table.add_column("path", overflow="fold")
         table.add_column("why")
-        table.add_column("text" if any(sample.text for sample in self.samples) else "", overflow="fold")
+        texts = any(sample.text for sample in self.samples)
+        if texts:
+            table.add_column("text", overflow="fold")
         for place, sample in enumerate(self.samples, 1):
-            table.add_row(str(place), Text(printable(sample.path)), Text(sample.why), Text(printable(sample.text)))
+            cells = (sample.path, sample.why, *([sample.text] if texts else []))
+            table.add_row(str(place), *(Text(printable(cell)) for cell in cells))
         known = f" (with the {self.known:,} known ones)" if self.known else ""
         told = [f"Fill in the column label of {self.path}{known}, and give it as --labels."]
         told += [f"They are shown in {self.sheet}."] if self.sheet else []

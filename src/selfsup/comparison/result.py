@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Group
 from rich.table import Table
 
-from selfsup.base.printing import Printable
+from selfsup.base.printing import Copied, Printable
 from selfsup.comparison.candidates import BASELINES
 from selfsup.comparison.clock import parts_of_time
 from selfsup.comparison.judging import READER, accuracy, difference
@@ -237,10 +237,11 @@ class Comparison(Printable):
         lines = ["", *self.notes()]
         lines += [f"{name} failed: {reason}" for name, reason in self.state.failed.items()]
         lines += [f"{name} was left out: {reason}" for name, reason in self.state.plan["left_out"].items()]
-        lines += ["", f"In {self.folder}/: compare.json compare.png, and a run folder for each task."]
+        lines += ["", f"In {self.folder}/: compare.json, compare.png, and a run folder for each task."]
+        parts: list[Any] = [*self.verdict(), "", table, *lines]
         for name, command in self.commands.items():
-            lines.append(f"{'Continue ' + name if name in self.stopped else 'The run of ' + name}: {command}")
-        return Group(*self.verdict(), "", table, *lines)
+            parts += [f"{'Continue' if name in self.stopped else 'The run of'} {name}:", Copied(command)]
+        return Group(*parts)
 
 
 def merit(score: dict[str, Any]) -> float:

@@ -141,7 +141,8 @@ def read_labels(
         notes.append(f"blanks around {blanks:,} labels were left out, for example around {example!r}")
     if without := sum(none.values()):
         words = ", ".join(f"{word} {count:,}" for word, count in none.most_common())
-        notes.append(f"{without:,} of {len(encoded):,} samples have no label ({words})")
+        why = "" if list(none) == ["not given"] else f" ({words})"
+        notes.append(f"{without:,} of {len(encoded):,} samples have no label{why}")
     folded = Counter(name.casefold() for name in found.classes)
     if alike := [name for name in found.classes if folded[name.casefold()] > 1]:
         notes.append(f"{len(alike)} classes differ only in upper and lower case: {', '.join(map(repr, alike[:6]))}")

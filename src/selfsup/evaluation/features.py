@@ -54,15 +54,20 @@ def feature_batches(
         batch = views.finish({key: value.to(device) for key, value in fetched.batch.items()})
         read = fetched.batch["index"].numpy() == wanted  # a broken sample was replaced by another one
         yield wanted[read], encoder(batch["x"]).float().cpu().numpy()[read]
-    skipped.say("are left out")
+    skipped.say("left out here")
 
 
 def extract(
-    encoder: nn.Module, source: Source, spec: Any, device: torch.device | str = "cpu", quiet: bool = True
+    encoder: nn.Module,
+    source: Source,
+    spec: Any,
+    device: torch.device | str = "cpu",
+    quiet: bool = True,
+    what: str = "embedding",
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the numbers (n,) of the samples that can be read and their features (n, dim) float32."""
+    """Return the numbers (n,) of the samples that can be read and their features (n, dim) float32; `what`: of a bar."""
     numbers, features = [], []
-    with counting("embedding", len(source), quiet) as advance:
+    with counting(what, len(source), quiet) as advance:
         for index, x in feature_batches(encoder, source, spec, device=device):
             numbers.append(index)
             features.append(x)

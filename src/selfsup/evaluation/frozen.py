@@ -72,23 +72,24 @@ class _Tokens(nn.Module):
 
 
 def encode(
-    encoder: nn.Module, parts: tuple[Source, Source], spec: Any, device: torch.device, poolings: bool, quiet: bool
+    one: FrozenEncoder, parts: tuple[Source, Source], device: torch.device, poolings: bool, quiet: bool
 ) -> tuple[Poolings, Poolings]:
     """Return the features of both parts; with `poolings` also other poolings, where the encoder has maps."""
+    what = f"embedding by {one.name}"
     if not poolings:
-        train, test = ({"own": extract(encoder, part, spec, device, quiet)[1]} for part in parts)
+        train, test = ({"own": extract(one.encoder, part, one.spec, device, quiet, what)[1]} for part in parts)
         return train, test
-    found = read_poolings(encoder, parts, spec, device, quiet)
+    found = read_poolings(one.encoder, parts, one.spec, device, quiet, what)
     return found[0][1], found[1][1]
 
 
 def read_poolings(
-    encoder: nn.Module, parts: Sequence[Source], spec: Any, device: torch.device, quiet: bool
+    encoder: nn.Module, parts: Sequence[Source], spec: Any, device: torch.device, quiet: bool, what: str = "embedding"
 ) -> list[tuple[NDArray[np.int64], Poolings]]:
     """Return for each part the numbers of the samples that can be read, and their features by pooling."""
     pooled, found = _Pooled(encoder), []
     for part in parts:
-        numbers, x = extract(pooled, part, spec, device, quiet)
+        numbers, x = extract(pooled, part, spec, device, quiet, what)
         found.append((numbers, _apart(x, pooled.parts)))
     first = found[0][1]
     kept = [name for name in first if name == "own" or not _same(first[name], first["own"])]

@@ -190,8 +190,9 @@ def _encoded(
 ) -> Iterator[Frozen]:
     """Yield the features of each encoder that the protocols need; only the first encoder has to have all of them."""
     needed = {EVALUATORS[name].features: name for name in protocols if name in EVALUATORS}
-    for place, (name, encoder, spec, _) in enumerate(encoders):
-        x, test_x = encode(encoder, parts, spec, device, "poolings" in needed, quiet)
+    for place, one in enumerate(encoders):
+        name, encoder, spec, _ = one
+        x, test_x = encode(one, parts, device, "poolings" in needed, quiet)
         if "tokens" in needed and (place == 0 or has(encoder, "tokens")):
             tokens = encode_tokens(encoder, parts, spec, device, needed["tokens"], quiet)
             x, test_x = {**x, "tokens": tokens[0]}, {**test_x, "tokens": tokens[1]}

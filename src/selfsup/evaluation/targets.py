@@ -98,7 +98,7 @@ def split(
         two = "two labels" if len(one) == len(of) else "labels in two files"
         raise UserError(
             f"no class of {source.name} has {two}, so none can be set aside to measure on: give --test, or more "
-            "labels per class; or are the labels file names?"
+            "labels per class (are the labels file names?)"
         )
     return np.flatnonzero(labelled & ~test), np.flatnonzero(labelled & test)
 

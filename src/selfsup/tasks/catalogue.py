@@ -87,7 +87,9 @@ class Entry(Printable):
         for fact, words in self.facts.items():
             facts.add_row(fact, words)
         heading = f"{self.name} · {self.section} · {self.paper or 'no paper'}\n"
-        return Group(heading, _PARTS.sub("", self.text).strip(), "", facts, "", table)
+        parts = _PARTS.sub("", self.text).strip().split("\n\n")
+        about = "\n\n".join(" ".join(part.split()) for part in parts)  # the width is the terminal's
+        return Group(heading, about, "", facts, "", table)
 
 
 class Catalogue(Printable, list[Entry]):
@@ -117,6 +119,7 @@ class Lines:
             whole = f"{what} {entry.paper}".rstrip()
             told = whole if cell_len(whole) <= room else shorten(what, room, placeholder=" …")
             yield Text(f"  {entry.name:{names - 2}}{told}")
+        yield Text("\nAll about one, with its options: selfsup tasks NAME")
 
 
 def catalogue() -> Catalogue:

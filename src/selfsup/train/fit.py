@@ -181,7 +181,7 @@ def fit(
                 collapse.check(values["loss"], loss.chance, plan.progress(done))
                 found = measure(representation, done, done == end) if measure and logs else {}
                 seen |= found
-                progress.update(done, values | seen, loss.chance, collapse.word, skipped.summary())
+                progress.update(done, values | seen, loss.chance, collapse.word, len(skipped.reasons))
                 speed = {"samples_per_s": progress.rate, "waiting": progress.waiting}
                 about = {"chance": loss.chance, "lr": plan.lr_at(step), **speed, **collapse.numbers}
                 about["health"] = collapse.word
@@ -201,7 +201,7 @@ def fit(
                 end = min(stop_at, plan.steps)
                 progress.plan(end)
     if folder is not None and fabric.is_global_zero:
-        skipped.say("were replaced by others")
+        skipped.say("replaced by others")
 
 
 def _timed(stream: Iterator[Fetched]) -> Iterator[tuple[Fetched, float]]:

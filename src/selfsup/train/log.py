@@ -104,11 +104,12 @@ class Skipped:
         self.reasons |= {line["path"]: line["reason"] for line in read_lines(new, path=str, reason=str)}
 
     def say(self, what: str) -> None:
-        """Say how many samples could not be read, and what became of them; nothing if all could."""
+        """Say how many samples could not be read, and `what` was done then; nothing if all could."""
         if self.reasons:
             where = f"; {self.path} lists them" if self.path else ""
             name = self.source.name
-            say(f"{name}: {len(self.reasons):,} samples could not be read and {what} ({self.summary()}){where}")
+            many = "1 sample" if len(self.reasons) == 1 else f"{len(self.reasons):,} samples"
+            say(f"{name}: {many} could not be read, {what} ({self.summary()}){where}")
 
     def summary(self) -> str:
         """Return the counts by reason in words."""

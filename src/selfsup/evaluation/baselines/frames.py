@@ -54,7 +54,7 @@ def features(
     parts: Sequence[Source], spec: ClipSpec, quiet: bool
 ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """Return the features of the clip in the middle of each video."""
-    return [extract(module(spec), part, spec, quiet=quiet) for part in parts]
+    return [extract(module(spec), part, spec, quiet=quiet, what=NAME) for part in parts]
 
 
 def images(x: NDArray[np.float32], test_x: NDArray[np.float32], spec: ClipSpec) -> None:

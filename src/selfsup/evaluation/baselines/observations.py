@@ -24,7 +24,7 @@ def features(
     parts: Sequence[Source], spec: TrajectorySpec, quiet: bool
 ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """Return the pixels of the observation in the middle of each episode."""
-    return [extract(module(spec), part, spec, quiet=quiet) for part in parts]
+    return [extract(module(spec), part, spec, quiet=quiet, what=NAME) for part in parts]
 
 
 def images(x: NDArray[np.float32], test_x: NDArray[np.float32], spec: TrajectorySpec) -> None:

@@ -34,7 +34,7 @@ def features(
     parts: Sequence[Source], spec: ImageSpec, quiet: bool
 ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """Return the pixels."""
-    return [extract(module(spec), part, spec, quiet=quiet) for part in parts]
+    return [extract(module(spec), part, spec, quiet=quiet, what=NAME) for part in parts]
 
 
 def images(

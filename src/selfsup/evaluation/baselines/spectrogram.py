@@ -47,7 +47,7 @@ def features(
     parts: Sequence[Source], spec: WaveSpec, quiet: bool
 ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """Return the spectrogram of the window in the middle of each recording."""
-    return [extract(module(spec), part, spec, quiet=quiet) for part in parts]
+    return [extract(module(spec), part, spec, quiet=quiet, what=NAME) for part in parts]
 
 
 def images(x: NDArray[np.float32], test_x: NDArray[np.float32], spec: WaveSpec) -> None:
