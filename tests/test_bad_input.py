@@ -114,8 +114,9 @@ def test_the_start_or_the_end_of_a_name_is_enough_to_suggest_it(given: str, mean
         (["--flip", "nan"], "--flip must be a finite number, not nan"),
         (["--hidden-dim", "0"], "--hidden-dim must be in [1, inf), not 0"),
         (["--pad"], "--pad"),
-        (["--lr", "fast"], "--lr takes FLOAT, not 'fast'"),
-        (["--steps", "1.5"], "--steps takes INT, not '1.5'"),
+        (["--lr", "fast"], "--lr takes a number, not 'fast'"),
+        (["--steps", "1.5"], "--steps takes a whole number, not '1.5'"),
+        (["--seed", "one"], "--seed takes a whole number, not 'one'"),
         (["--batch-size", "many"], "--batch-size"),
         (["more", "data"], "more, data"),
         (["--steps", "0"], "--steps must be a whole number from 1"),
@@ -160,7 +161,7 @@ def test_channels_that_the_data_do_not_have(told: Told, images: Path) -> None:
 
 def test_missing_arguments(told: Told, finished_run: Path) -> None:
     assert "DATA is missing" in told("pretrain")
-    assert "--data STR is missing" in told("evaluate", finished_run)
+    assert "--data is missing" in told("evaluate", finished_run)
     assert "--foo" in told("--foo")
 
 

@@ -345,6 +345,16 @@ def test_a_band_ends_where_there_is_no_interval() -> None:
     assert "<polygon" not in chart("t", [Line("l", points, [0.1, float("nan"), float("nan")])], below="x")
 
 
+def test_a_run_is_shown_on_fewer_samples_than_its_queue_has(tmp_path: Path) -> None:
+    data = selfsup.open_data("digits")
+    run = selfsup.pretrain(
+        data.take(np.arange(64)), task="moco", encoder="convnet", steps=1, batch_size=32, queue_size=64, quiet=True,
+        out=tmp_path / "run",
+    )  # fmt: skip
+    found = selfsup.show("moco", data.take(np.arange(20)), run=run.folder, count=2, out=tmp_path / "a.png")
+    assert found.path.exists()
+
+
 def test_several_views_of_an_image_stand_beside_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     shown = []
     monkeypatch.setattr(show, "save_panels", lambda rows, spec, path: shown.append(rows))

@@ -29,6 +29,7 @@ from selfsup.manual import SECTIONS, Line, further_line, overview, own_lines, pa
 COMMANDS = tuple(command for commands in SECTIONS.values() for command in commands)
 
 
+KINDS = {"int": "a whole number", "float": "a number"}  # of values, as tyro calls them
 VIEWS = "Data and views"  # heading of the options of a kind of data
 
 
@@ -360,9 +361,13 @@ def _plain(framed: str) -> str:
     lines = [line.strip(" │╭╮╰╯─|+") for line in framed.splitlines()]
     told = [line for line in lines[1:] if line.strip("-")] or ["these arguments cannot be read"]
     if told[0].startswith("Missing from"):
-        return f"{told[1]} is missing: {told[2].removesuffix('(required)').rstrip(' .')}"
+        return f"{told[1].split()[0]} is missing: {told[2].removesuffix('(required)').rstrip(' .')}"
     mistaken = re.match(r"Error parsing (\S+): .*\{None\}\|(\w+) could be instantiated from \[(.*)\]", told[0])
-    return "{} takes {}, not {}".format(*mistaken.groups()) if mistaken else told[0].rstrip(".:")
+    mistaken = mistaken or re.match(r"Error parsing (\S+): .* (int|float)\b.*: (.*?)\.?$", told[0])
+    if mistaken is None:
+        return told[0].rstrip(".:")
+    option, kind, given = mistaken.groups()
+    return f"{option} takes {KINDS.get(kind.lower(), kind)}, not {given}"
 
 
 def _fail(message: str, status: int) -> int:

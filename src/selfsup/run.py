@@ -311,8 +311,12 @@ def versions() -> dict[str, str]:
 def differences(here: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
     """Return one line for each entry in which two recipes differ, apart from versions and the command."""
     old, new = fixed(here), fixed(asked)
-    keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-    return [f"{key}: {old.get(key)!r} here, {new.get(key)!r} requested" for key in keys]
+    found: dict[tuple[str, str], str] = {}  # the same of the budget and of the plan once
+    for key in {**old, **new}:
+        if old.get(key) != new.get(key):
+            told = f"{old.get(key)!r} here, {new.get(key)!r} requested"
+            found.setdefault((key.rpartition(".")[2], told), f"{key}: {told}")
+    return list(found.values())
 
 
 def fixed(recipe: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ def _whole(low: int, high: int) -> tuple[str, Callable[[Any], bool]]:
 
 
 def _positive(high: float) -> tuple[str, Callable[[Any], bool]]:
-    return f"more than 0 and at most {high:,g}", lambda v: bool(0 < v <= high)
+    return f"more than 0 and at most {high:,.15g}", lambda v: bool(0 < v <= high)
 
 
 DATA = ("size", "channels")  # options of a kind of data
@@ -70,7 +70,8 @@ def check_numbers(**options: Any) -> None:
         except (TypeError, ValueError):
             sound = False
         if not sound:
-            raise UserError(f"--{option.replace('_', '-')} must be {words}, not {value!r}")
+            given = f"{value:.15g}" if isinstance(value, float) else repr(value)
+            raise UserError(f"--{option.replace('_', '-')} must be {words}, not {given}")
 
 
 def check_data_numbers(options: Mapping[str, Any]) -> None:

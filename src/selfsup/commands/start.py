@@ -212,7 +212,7 @@ def start(
         for place, step in enumerate(steps, 1):
             console.print(f"{place}/{len(steps)}  {step}", soft_wrap=True)
             step.run(quiet)
-    then = ()
+    then: tuple[str, ...] = ()
     if labels is None:
         filled = folder / "to-label.csv"
         again = {"labels": filled, "minutes": minutes, **options, **shared, "out": folder}

@@ -70,7 +70,7 @@ class Suggested(Printable):
         for place, sample in enumerate(self.samples, 1):
             cells = (sample.path, sample.why, *([sample.text] if texts else []))
             table.add_row(str(place), *(Text(printable(cell)) for cell in cells))
-        known = f" (with the {self.known:,} known ones)" if self.known else ""
+        known = f" (the {self.known:,} known at its end)" if self.known else ""
         told = [f"Fill in the column label of {self.path}{known}, and give it as --labels."]
         told += [f"They are shown in {self.sheet}."] if self.sheet else []
         return Group(table, *map(Text, [*told, *self.notes]))

@@ -95,18 +95,23 @@ def _draw_texts(panels: Sequence[tuple[str, str]]) -> Image.Image:
 
 
 def draw_sheet(rows: Sequence[Sequence[tuple[Image.Image, str]]], width: int = SIDE) -> Image.Image:
-    """Return one image of images, each fitted into `width` × `SIDE` pixels above its caption (shortened)."""
+    """Return one image of images, each fitted into `width` × `SIDE` pixels above its caption.
+
+    The parts of a caption behind a semicolon have lines of their own; each line is shortened to fit.
+    """
     columns = max(len(row) for row in rows)
-    wide, high = MARGIN + columns * (width + MARGIN), MARGIN + len(rows) * (SIDE + CAPTION + MARGIN)
+    below = CAPTION * max(len(caption.split("; ")) for row in rows for _, caption in row)
+    wide, high = MARGIN + columns * (width + MARGIN), MARGIN + len(rows) * (SIDE + below + MARGIN)
     sheet = Image.new("RGB", (wide, high), "white")
     pen = ImageDraw.Draw(sheet)
     for r, row in enumerate(rows):
         for c, (image, caption) in enumerate(row):
-            left, top = MARGIN + c * (width + MARGIN), MARGIN + r * (SIDE + CAPTION + MARGIN)
+            left, top = MARGIN + c * (width + MARGIN), MARGIN + r * (SIDE + below + MARGIN)
             fitted = _fit(image, width)
             sheet.paste(fitted, (left + (width - fitted.width) // 2, top + (SIDE - fitted.height) // 2))
-            words = shorten(caption, width)
-            pen.text((left + width / 2, top + SIDE + CAPTION / 2), words, "black", font_for(words), anchor="mm")
+            for place, line in enumerate(caption.split("; ")):
+                middle, words = (left + width / 2, top + SIDE + CAPTION * (place + 0.5)), shorten(line, width)
+                pen.text(middle, words, "black", font_for(words), anchor="mm")
     return sheet
 
 

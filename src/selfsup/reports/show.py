@@ -17,6 +17,7 @@ from selfsup.reports.sheets import save_panels
 from selfsup.run import Run
 from selfsup.source import Source
 from selfsup.task import Panel, Task
+from selfsup.tasks import find_task
 from selfsup.tasks.resolve import resolve_task
 from selfsup.views import plain_views
 from selfsup.views.loader import batches
@@ -60,7 +61,10 @@ def show_task(
             raise UserError(f"{run.folder} is a run of {run.task}, not of {name}")
         if options:
             raise UserError("--run brings its own options and size: leave yours out")
-        hyperparameters = run.recipe["task"]["hyperparameters"]
+        own = (find_task(task) if isinstance(task, str) else task).hyperparameters()
+        needed = [key for key, parameter in own.items() if parameter.default is parameter.empty]
+        given = run.recipe["task"]["hyperparameters"]  # a queue for other data need not suit the number of these
+        hyperparameters = {key: given[key] for key in needed if key in given}
     _, task_class, hyperparameters, source = resolve_task(task, source, hyperparameters)
     spec = make_spec(source, task_class.data_defaults, **about_data) if run is None else run.spec
     source.conform(spec)

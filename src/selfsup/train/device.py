@@ -78,7 +78,9 @@ def make_fabric(device: str, precision: str, shard_weights: bool = False) -> Fab
                     f"the {here.world} processes of this run did not all come to {Processes(here).main_address}, port "
                     f"{Processes(here).main_port}, within {TIMEOUT:.0f} s: {str(error).splitlines()[0]}"
                 ) from error
-            raise UserError(f"cannot use --device {device}: {str(error).splitlines()[0]}") from error
+            absent = "accelerator is not available" in str(error)
+            reason = "torch sees none on this machine; see selfsup doctor" if absent else str(error).splitlines()[0]
+            raise UserError(f"cannot use --device {device}: {reason}") from error
     if fabric.device.type == "cpu":
         keep_memory()
         limit_threads()

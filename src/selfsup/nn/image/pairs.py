@@ -32,7 +32,7 @@ def view_panels(*groups: Tensor, embed: Callable[[Tensor], Tensor] | None = None
         cosine, nearest = (z @ z.T).fill_diagonal_(-2).max(1)
         for at, (near, value) in enumerate(zip(nearest.tolist(), cosine.tolist(), strict=True)):
             row, view = divmod(at, groups[0].shape[1])
-            captions[row][view] += f"; nearest: image {near // groups[0].shape[1]}, cosine {value:.2f}"
+            captions[row][view] += f"; nearest: image {near // groups[0].shape[1]}; cosine {value:.2f}"
     rows = []
     for row, large in enumerate(captions):
         local = [f"image {row}, local view {view}" for group in groups[1:] for view in range(group.shape[1])]
