@@ -30,6 +30,9 @@ class Hub(BaseHTTPRequestHandler):
     repos: dict[str, dict[str, bytes]]
     cards: list[str]  # whose front matter was to be checked
     status = 0  # what is answered instead
+    private: set[str]
+    large: dict[str, bytes]  # uploaded apart from the commit, by hash
+    refused = ""  # why large files are not taken
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -46,7 +49,7 @@ class Hub(BaseHTTPRequestHandler):
         self.answer(b"{}", 404, X_Error_Code=code)
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if self.status:
             return self.answer(b"{}", self.status)
         assert self.headers["Authorization"] == "Bearer hf_stand_in"
@@ -54,25 +57,44 @@ class Hub(BaseHTTPRequestHandler):
         if self.path == "/api/repos/create":
             asked = json.loads(body)
             name = f"{asked.get('organization') or 'user'}/{asked['name']}"
+            if name not in self.repos and (asked.get("private") or asked.get("visibility") == "private"):
+                self.private.add(name)
             self.repos.setdefault(name, {})
             return self.answer(json.dumps({"url": f"http://{self.headers['Host']}/{name}"}).encode())
         if self.path == "/api/validate-yaml":
             self.cards.append(json.loads(body)["content"])
             return self.answer(b'{"errors": [], "warnings": []}')
+        if self.path.endswith(".git/info/lfs/objects/batch"):
+            here, error = f"http://{self.headers['Host']}", {"code": 507, "message": self.refused}
+            told = json.loads(body)["objects"]
+            for one in told:
+                one |= (
+                    {"error": error} if self.refused else {"actions": {"upload": {"href": f"{here}/lfs/{one['oid']}"}}}
+                )
+            return self.answer(json.dumps({"transfer": "basic", "objects": told}).encode())
         if parts[4] == "preupload":
-            files = [{"path": one["path"], "uploadMode": "regular"} for one in json.loads(body)["files"]]
+            asked = [(one["path"], "lfs" if one["path"].endswith(".safetensors") else "regular")
+                     for one in json.loads(body)["files"]]  # fmt: skip
+            files = [{"path": path, "uploadMode": mode} for path, mode in asked]
             return self.answer(json.dumps({"files": [{**one, "shouldIgnore": False} for one in files]}).encode())
         assert parts[4] == "commit"
         for line in map(json.loads, body.splitlines()):
             if line["key"] == "file":
                 content = base64.b64decode(line["value"]["content"])
                 self.repos["/".join(parts[2:4])][line["value"]["path"]] = content
+            if line["key"] == "lfsFile":
+                self.repos["/".join(parts[2:4])][line["value"]["path"]] = self.large[line["value"]["oid"]]
         told = {
             "commitUrl": f"http://{self.headers['Host']}/{'/'.join(parts[2:4])}/commit/{COMMIT}",
             "commitOid": COMMIT,
             "success": True,
         }
         return self.answer(json.dumps(told).encode())
+
+    def do_PUT(self) -> None:
+        """Take a large file, in chunks or whole."""
+        self.large[self.path.rpartition("/")[2]] = self.rfile.read(int(self.headers["Content-Length"]))
+        self.answer(b"{}")
 
     def do_GET(self) -> None:
         if self.status:
@@ -87,7 +109,8 @@ class Hub(BaseHTTPRequestHandler):
         if parts[0] == "api":
             siblings = [{"rfilename": path, "size": len(content)} for path, content in files.items()]
             tree = [{"type": "file", "path": one["rfilename"], "size": one["size"], "oid": "0"} for one in siblings]
-            told = tree if parts[4] == "tree" else {"id": name, "sha": COMMIT, "siblings": siblings, "private": False}
+            told = tree if parts[4:5] == ["tree"] else {"id": name, "sha": COMMIT, "siblings": siblings}
+            told = told if isinstance(told, list) else told | {"private": name in self.private}
             return self.answer(json.dumps(told).encode())
         path = "/".join(parts[4:])
         if path not in files:
@@ -105,12 +128,13 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[type[Hub]]:
     class Own(Hub):
         pass
 
-    Own.repos, Own.cards = {}, []
+    Own.repos, Own.cards, Own.private, Own.large = {}, [], set(), {}
     server = ThreadingHTTPServer(("127.0.0.1", 0), Own)
     Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
     monkeypatch.setenv("HF_TOKEN", "hf_stand_in")
     monkeypatch.setenv("SELFSUP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)  # whose servers are not of the Hub's API
     yield Own
     server.shutdown()
     server.server_close()
@@ -141,6 +165,7 @@ def test_a_run_is_pushed_and_opened_again(
     files = hub.repos["user/photos-rotation"]
     assert set(files) == {"README.md", "recipe.json", "encoder.safetensors", "evaluation.json"} == set(told["files"])
     assert files["encoder.safetensors"] == (evaluated / "encoder.safetensors").read_bytes()
+    assert list(hub.large.values()) == [files["encoder.safetensors"]], "weights go apart from the commit"
     assert str(evaluated.parent).encode() not in b"".join(files.values()), "where a folder lies is nobody's concern"
     assert "command" not in json.loads(files["recipe.json"])
     assert hub.cards == [files["README.md"].decode()], "the Hub checks the head of the card"
@@ -199,6 +224,14 @@ def test_what_the_hub_refuses_is_one_line(
             selfsup.Run(name)
     with pytest.raises(UserError, match=r"is not a run of selfsup: it has no recipe\.json"):
         selfsup.Run("hf://user/plain")
+    selfsup.push(one_run, "user/secret", private=True)
+    selfsup.push(one_run, "user/secret", private=True)
+    with pytest.raises(UserError, match="is there already and public"):
+        selfsup.push(one_run, "user/plain", private=True)
+    assert set(hub.repos["user/plain"]) == {"config.json"}
+    monkeypatch.setattr(hub, "refused", "over quota")
+    with pytest.raises(RunFailed, match=r"client of the Hub failed.*over quota"):
+        selfsup.push(one_run, "user/secret")
     monkeypatch.setattr(hub, "status", 403)
     with pytest.raises(UserError, match="does not allow it"):
         selfsup.push(one_run, "user/other")

@@ -58,7 +58,8 @@ def fetch(name: str) -> Path:
 def push(name: str, files: Mapping[str, Path | bytes], private: bool) -> str:
     """Create user/name on the Hub where it is not there, write files there in one commit, and return its address.
 
-    Raises `UserError` without a token or permission, `RunFailed` if the Hub does not answer.
+    Raises `UserError` without a token or permission, and for a public repository where a `private` one is asked for;
+    `RunFailed` if the Hub does not answer.
     """
     repo, revision = repository(name)
     hub: Any = need("huggingface_hub", "hub")
@@ -68,6 +69,10 @@ def push(name: str, files: Mapping[str, Path | bytes], private: bool) -> str:
     added = [hub.CommitOperationAdd(path, content) for path, content in files.items()]
     with _one_line(repo):
         api.create_repo(repo, private=private, exist_ok=True)
+        if private and not api.model_info(repo).private:
+            raise UserError(
+                f"{PREFIX}{repo} is there already and public: make it private on its page, or give another name"
+            )
         api.create_commit(repo, added, commit_message="selfsup push", revision=revision)
     return f"{api.endpoint}/{repo}"
 
@@ -91,11 +96,14 @@ def _one_line(repo: str) -> Iterator[None]:
         raise RunFailed(f"{PREFIX}{repo}: the Hub answered {str(error).splitlines()[0]}") from None
     except (OSError, errors.LocalEntryNotFoundError) as error:
         raise RunFailed(f"{PREFIX}{repo}: the Hub cannot be reached ({_first_line(error)})") from None
-    except Exception as error:
-        if not type(error).__module__.startswith(("httpx", "httpcore", "requests", "urllib3")):
-            raise
-        raise RunFailed(f"{PREFIX}{repo}: the Hub cannot be reached ({_first_line(error)})") from None
+    except UserError:
+        raise
+    except Exception as error:  # of large files the client raises what it likes, the reason behind it
+        network = type(error).__module__.startswith(("httpx", "httpcore", "requests", "urllib3"))
+        what = "the Hub cannot be reached" if network else "the client of the Hub failed"
+        raise RunFailed(f"{PREFIX}{repo}: {what} ({_first_line(error)})") from None
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+    told = [" ".join(str(one).split()) for one in (error, error.__cause__) if one is not None]
+    return (" ".join(dict.fromkeys(filter(None, told))) or type(error).__name__)[:300]

@@ -35,7 +35,7 @@ def view_panels(*groups: Tensor, embed: Callable[[Tensor], Tensor] | None = None
             captions[row][view] += f"; nearest: image {near // groups[0].shape[1]}; cosine {value:.2f}"
     rows = []
     for row, large in enumerate(captions):
-        local = [f"image {row}, local view {view}" for group in groups[1:] for view in range(group.shape[1])]
+        local = [f"image {row}; local view {view}" for group in groups[1:] for view in range(group.shape[1])]
         images = [image for group in groups for image in group[row]]
         rows.append([Panel(image, caption) for image, caption in zip(images, [*large, *local], strict=True)])
     return rows
