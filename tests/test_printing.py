@@ -118,6 +118,18 @@ def test_the_list_of_tasks_has_a_line_for_each(width: int) -> None:
     assert found == [entry.name for entry in catalogue()]
 
 
+def test_without_a_terminal_a_long_wait_is_not_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = io.StringIO()
+    monkeypatch.setattr(progress, "Console", lambda **_: Console(file=file))
+    clock = iter(range(0, 1000, 6))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
+    for quiet in (True, False):
+        with progress.counting("embedding", 40, quiet) as advance:
+            for _ in range(4):
+                advance(10)
+        assert file.getvalue() == ("" if quiet else "embedding · 20/40 · 24 s left\nembedding · 40/40 · 0 s left\n")
+
+
 @pytest.mark.parametrize("width", [80, 240])
 def test_a_bar_leaves_out_what_matters_least(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(width))

@@ -93,7 +93,8 @@ class Run(Printable):
 
     def __rich__(self) -> str:
         state = "done" if self.done else "unfinished"
-        return f"{self.folder}: {self.task}, {self.encoder_name}, {self.recipe['plan']['steps']:,} steps, {state}"
+        steps = self.recipe["plan"]["steps"]
+        return f"{self.folder}: {self.task}, {self.encoder_name}, {steps:,} step{'s' * (steps != 1)}, {state}"
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r}: {self.task}, {self.encoder_name}, {'done' if self.done else 'unfinished'})"

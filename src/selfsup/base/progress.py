@@ -121,10 +121,9 @@ def _can_draw(console: Console) -> bool:
 def counting(
     what: str, total: int, quiet: bool = False, told: Callable[[], str] | None = None
 ) -> Iterator[Callable[[int], None]]:
-    """Show a bar and yield the function that advances it.
+    """Show a bar, or a line every ten seconds where there is no terminal, and yield the function that advances it.
 
-    `told` returns what is shown beside it, such as a rate; then there is a line every ten seconds where there is no
-    terminal, else nothing.
+    `told` returns what is shown beside it, such as a rate.
     """
     console = Console(stderr=True)
     bar = RichProgress(
@@ -140,9 +139,9 @@ def counting(
         text = f"{what} · {told()}" if told else what
         bar.update(task, advance=units, description=text)
         now = time.monotonic()
-        if told and bar.disable and not quiet and now - line_at > LINE_SECONDS:
+        if bar.disable and not quiet and now - line_at > LINE_SECONDS:
             line_at = now
-            left = (now - began) / max(done - first, 1) * (total - done)
+            left = (now - began) / max(done - first, first, 1) * (total - done)
             console.print(f"{text} · {done}/{total} · {left:.0f} s left", highlight=False, soft_wrap=True)
 
     with bar:

@@ -233,7 +233,7 @@ def _rows(
 
 
 def _of(count: int) -> str:
-    return f": the first {SHOWN} of {count:,} (--json has all)" if count > SHOWN else ""
+    return f": the first {SHOWN} of {count:,}" if count > SHOWN else ""
 
 
 def _table(title: str, head: tuple[str, ...], rows: Any) -> Table:

@@ -71,7 +71,7 @@ class Suggested(Printable):
             cells = (sample.path, sample.why, *([sample.text] if texts else []))
             table.add_row(str(place), *(Text(printable(cell)) for cell in cells))
         known = f" (the {self.known:,} known at its end)" if self.known else ""
-        told = [f"Fill in the column label of {self.path}{known}, and give it as --labels."]
+        told = [f"Fill in the column label of {self.path}{known}, and give it to `selfsup label` as --labels."]
         told += [f"They are shown in {self.sheet}."] if self.sheet else []
         return Group(table, *map(Text, [*told, *self.notes]))
 

@@ -114,7 +114,7 @@ def crop_panels(batch: Batch, mask: Tensor | None = None, names: Sequence[str] =
         words = [f"large {place // count + 1}" if place < len(large) else f"small {place // count - 1}"]
         words += [f"{masked[place]} patches masked"] if place < len(large) and masked[place] else []
         words += [names[place]] if place < len(names) else []
-        panels.append(Panel(image, ", ".join(words)))
+        panels.append(Panel(image, "; ".join(words)))
     return [panels[row::count] for row in range(count)]
 
 
