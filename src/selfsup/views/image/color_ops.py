@@ -179,6 +179,7 @@ def _weigh(source, w, radius, down, out):
 
 @compiled
 def _copy(source, begin, count, target, place):
+    """Copy numbers; numba would compile the message of unequal shapes, for seconds, with each `a[:] = b`."""
     a, b = np.uint64(begin), np.uint64(place)  # unsigned: no check for negative positions, which would stop vectors
     if count == LANES:
         for x in range(LANES):
@@ -195,7 +196,7 @@ def _blur_rows(plane, size, w, radius, room):
     line, padded = room[: size + 2 * radius], room[size + 2 * radius :]
     for y in range(size + 2 * radius):
         inner = max(last - abs(last - abs(y - radius)), 0)
-        padded[y * PITCH : y * PITCH + size] = plane[inner * size : inner * size + size]
+        _copy(plane, inner * size, size, padded, y * PITCH)
     for y in range(size):
         out = plane[y * size : y * size + size]
         if radius == 3:
@@ -249,7 +250,7 @@ def _blur(plane, size, sigma, room):
         out = room[: count * pitch - 2 * radius]  # the strips are done with
         _weigh(rows[y0 * pitch :], w, radius, False, out)
         for y in range(count):
-            plane[(y0 + y) * size : (y0 + y + 1) * size] = out[y * pitch : y * pitch + size]
+            _copy(out, y * pitch, size, plane, (y0 + y) * size)
 
 
 def _change_colors(planes, size, color, room):
@@ -261,7 +262,7 @@ def _change_colors(planes, size, color, room):
     if color[SIGMA] > 0:
         for c in range(planes.shape[0]):
             if c > 0 and rgb and color[GRAY] > 0:
-                planes[c] = planes[0]
+                _copy(planes[0], 0, size * size, planes[c], 0)
             else:
                 _blur(planes[c], size, color[SIGMA], room)
     if color[SOLARIZE] > 0:

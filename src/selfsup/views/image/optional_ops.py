@@ -92,7 +92,8 @@ def _turn(views, upside, quarters, room):
         if up and quarter == 0:
             continue
         flat = views[n, v].reshape(-1)
-        room[:] = flat
+        for i in range(flat.shape[0]):
+            room[i] = flat[i]
         # the pixel at (y, x) comes from row a + ay * y + ax * x and column b + by * y + bx * x
         if quarter == 0:
             a, ay, ax, b, by, bx = 0, 1, 0, 0, 0, 1
