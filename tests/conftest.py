@@ -5,6 +5,8 @@ One thread a test process: on a machine that is busy, two threads that wait for 
 
 from __future__ import annotations
 
+import functools
+import gc
 import logging
 import os
 import shutil
@@ -22,19 +24,28 @@ if "SELFSUP_TEST_GPU" not in os.environ:  # but for those of the GPU, which are 
 
 import selfsup
 from selfsup.encoders.image.convnet import ConvNet
-from selfsup.evaluation import few_labels, parts
+from selfsup.evaluation import few_labels, linear, parts
 from selfsup.train import recalibrate
 from support.folders import MakeFolder, write_images
 
 assert logging.lastResort is not None
 logging.getLogger("selfsup").addHandler(logging.lastResort)  # as without pytest, whose handlers silence it
 
-# Training from scratch beside every evaluation, doing all of it five times where labels are few, and a thousand samples
-# for BatchNorm after two steps of training, would be most of the suite's time: they have tests of their own.
+# Training from scratch beside every evaluation, doing all of it five times where labels are few, choosing among seven
+# penalties, and a thousand samples for BatchNorm after two steps of training, would be most of the suite's time: they
+# have tests of their own.
 few_labels.STEPS = (20, 20)
 parts.ENOUGH = 0
+linear.fit_probe = functools.partial(linear.fit_probe, penalties=(1.0, 0.1))  # type: ignore[assignment]
 recalibrate.SAMPLES = 128
-NARROW = (32,)  # `convnet`'s width where a test does not say how well it learns, and has no wide run
+WIDE, NARROW = ConvNet.__init__.__defaults__, (32,)  # of `convnet`: narrow but where a test says how well it learns
+ConvNet.__init__.__defaults__ = NARROW  # type: ignore[misc]
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what was imported: a million objects, which stay."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
@@ -55,17 +66,10 @@ def same_numbers(request: pytest.FixtureRequest) -> None:
         rng.bit_generator.state = np.random.default_rng(0).bit_generator.state
 
 
-@pytest.fixture(autouse=True)
-def narrow(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make `convnet` narrow."""
-    kept = {"one_run", "finished_run", "wide"}
-    if not kept & set(request.fixturenames):
-        monkeypatch.setattr(ConvNet.__init__, "__defaults__", NARROW)
-
-
 @pytest.fixture
-def wide() -> None:
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave `convnet` as it is."""
+    monkeypatch.setattr(ConvNet.__init__, "__defaults__", WIDE)
 
 
 @pytest.fixture
@@ -90,8 +94,7 @@ def digits_run(tmp_path_factory: pytest.TempPathFactory) -> selfsup.Run:
     """
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    with FileLock(shared / "digits.lock"), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ConvNet.__init__, "__defaults__", NARROW)
+    with FileLock(shared / "digits.lock"):
         return selfsup.pretrain(
             "digits", encoder="convnet", epochs=2, pad=0, flip=0.0, out=shared / "digits", quiet=True
         )  # the second time it is there

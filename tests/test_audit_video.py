@@ -27,6 +27,7 @@ SIZE = {"size": 24}
 @pytest.fixture
 def few_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trial, "BATCH", 32)
+    monkeypatch.setattr(together, "MIN_PUZZLES", 250)
     for module in (trial, result):
         monkeypatch.setattr(module, "FEW_STEPS", 20)
 

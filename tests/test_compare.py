@@ -639,7 +639,7 @@ def test_interrupted_at_any_stage_resumes_to_the_same_result(
 ) -> None:
     options = {**SMALL, "minutes": 0.1, "scratch": False}
     selfsup.compare(source, tasks=TOYS, out=tmp_path / "whole", **options)
-    for step in (3, 9, 21, 4):
+    for step in (12, 22):  # in each of the two stages
         with monkeypatch.context() as patch:
             stop_after(patch, step)
             with pytest.raises(Interrupted, match="same command"):
@@ -677,7 +677,7 @@ def test_from_scratch_is_trained_and_scored(source: Arrays, tmp_path: Path, monk
 
 
 def test_killed_at_random_resumes_to_the_same_result(tmp_path: Path, source: Arrays) -> None:
-    np.savez(tmp_path / "data.npz", x=source.x, y=source.labels.ids)
+    np.savez(tmp_path / "data.npz", x=source.x[:150], y=source.labels.ids[:150])
     options = "--minutes 0.06 --encoder convnet --batch-size 16 --precision float32 --shots 3 --quiet --out"
     tasks = "rotation,rotation(pad=0),rotation(pad=1)"
     words = ["compare", str(tmp_path / "data.npz"), "--tasks", tasks, *options.split()]
@@ -728,12 +728,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
 
 def test_a_machine_that_became_slower_gets_a_new_plan(source: Arrays, tmp_path: Path, clock: dict) -> None:
     """The same for all that are left; and a comparison that was stopped after it follows it as well."""
-    options = {**SMALL, "minutes": 0.3, "tasks": TOYS, "scratch": False}
+    options = {**SMALL, "minutes": 0.2, "tasks": TOYS, "scratch": False}
     result = selfsup.compare(source, out=tmp_path / "c", **options)
     first, half_way = result.state.plan["milestones"]
     assert (first["at"], first["pace"], half_way["factor"]) == ([1, 0.5], 1.3, 1.0)
     assert 0.1 < first["factor"] < 0.7
-    assert result.state.seconds() == pytest.approx(0.3 * 60, rel=0.1)
+    assert result.state.seconds() == pytest.approx(0.2 * 60, rel=0.1)
     for name in result.finalists:
         entry = result.state.plan["candidates"][name]
         recipe = selfsup.Run(tmp_path / "c" / name).recipe

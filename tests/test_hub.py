@@ -156,9 +156,7 @@ def evaluated(one_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_run_is_pushed_and_opened_again(
-    hub: type[Hub], evaluated: Path, capsys: pytest.CaptureFixture[str], wide: None
-) -> None:
+def test_a_run_is_pushed_and_opened_again(hub: type[Hub], evaluated: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["push", str(evaluated), "user/photos-rotation", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["name"] == "hf://user/photos-rotation"
@@ -183,7 +181,7 @@ def test_a_run_is_pushed_and_opened_again(
     )
 
 
-def test_the_card_has_numbers_with_intervals_and_baselines(evaluated: Path, one_run: Path, wide: None) -> None:
+def test_the_card_has_numbers_with_intervals_and_baselines(evaluated: Path, one_run: Path) -> None:
     result = Evaluation.load(evaluated / "evaluation.json")
     card = model_card(selfsup.Run(evaluated), result, "user/photos")
     assert card.startswith("---\nlibrary_name: selfsup\n")

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from selfsup.data.text import Texts
 from selfsup.errors import UserError
 from selfsup.labelling.pool import Pool
 from selfsup.labelling.session import Refused, Session, free_key
+from support.kills import Command
 from test_suggest import blobs, pool_of
 from webdriver import BACKSPACE, DELETE, DRIVER, ENTER, RIGHT, Browser, wait
 
@@ -278,17 +278,12 @@ def test_without_the_extra_one_line_says_what_to_install(
 
 
 @contextmanager
-def served(run: Path, data: str, out: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def served(run: Path, data: str, out: Path) -> Iterator[tuple[str, Command]]:
     """Run `selfsup label` and yield the page's address and the process."""
-    command = [sys.executable, "-m", "selfsup", "label", str(run), data, "-o", str(out), "--quiet", "--no-browser"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        try:
-            first = process.stderr.readline().strip()
-            assert re.fullmatch(r"http://127\.0\.0\.1:\d+/[\w-]{40,}/", first), first + process.stderr.read()
-            yield first, process
-        finally:
-            process.kill()
+    with Command(["label", str(run), data, "-o", str(out), "--quiet", "--no-browser"]) as command:
+        first = command.stderr.readline().strip()
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/[\w-]{40,}/", first), first + command.stderr.read()
+        yield first, command
 
 
 def test_a_second_server_of_a_file_is_refused_and_ctrl_c_ends_well(
@@ -299,9 +294,8 @@ def test_a_second_server_of_a_file_is_refused_and_ctrl_c_ends_well(
     with served(one_run, str(images), out) as (_, process):
         assert main(["label", str(one_run), str(images), "-o", str(out), "--quiet"]) == 2
         assert "is in use by process" in capsys.readouterr().err
-        process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
-        assert process.stderr is not None
+        process.send(signal.SIGINT)
+        assert process.wait() == 0
         assert "0 labels in" in process.stderr.read()
     assert os.listdir(out.parent) == []
 
@@ -326,9 +320,8 @@ def test_a_browser_that_is_closed_loses_nothing_and_the_server_ends_well(
             begin(label(2, "dog")).close()
             wait(lambda: "2.png,dog" in out.read_text(), "the label of a closed tab")
             assert kept.recv(12) == b"HTTP/1.1 200"
-            process.send_signal(signal.SIGINT)  # a connection is still open
-            assert process.wait(20) == 0
-        assert process.stderr is not None
+            process.send(signal.SIGINT)  # a connection is still open
+            assert process.wait() == 0
         told = process.stderr.read()
     assert "2 labels in" in told
     assert "Traceback" not in told
@@ -399,7 +392,7 @@ def test_fifteen_digits_by_keys(one_run: Path, tmp_path: Path, window: Browser) 
         window.type(BACKSPACE)
         page.settled(14)
         assert page.number() == last, "what was undone is shown again"
-        process.kill()
+        process.send(signal.SIGKILL)
         process.wait()
     assert len(out.read_text().splitlines()) == 15, "a killed server loses nothing"
     result = selfsup.label(one_run, "digits", labels=str(out), out=tmp_path / "all.csv", quiet=True)

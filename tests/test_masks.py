@@ -18,7 +18,6 @@ from selfsup.data.image.cutouts import Cutouts
 from selfsup.data.masks import with_masks
 from selfsup.data.open import open_data
 from selfsup.encoders import build_encoder
-from selfsup.encoders.image.convnet import ConvNet
 from selfsup.errors import UserError
 from selfsup.evaluation import frame_parts, mask_probes
 from selfsup.evaluation.false_colours import class_colours, pca_colours
@@ -65,11 +64,9 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 def run(tmp_path_factory: pytest.TempPathFactory) -> selfsup.Run:
     x, _ = squares(16)
     out = tmp_path_factory.mktemp("run") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ConvNet.__init__, "__defaults__", (32,))  # as in the tests: see conftest.py
-        return selfsup.pretrain(
-            Arrays(x), encoder="convnet", steps=2, batch_size=8, out=out, quiet=True, device="cpu", precision="float32"
-        )
+    return selfsup.pretrain(
+        Arrays(x), encoder="convnet", steps=2, batch_size=8, out=out, quiet=True, device="cpu", precision="float32"
+    )
 
 
 def test_palettes_and_grey_values_are_the_numbers_of_classes(folders: tuple[Path, Path]) -> None:

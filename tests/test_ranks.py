@@ -71,7 +71,7 @@ def test_n_processes_are_one(device: str) -> None:
     for name in TASKS:
         source = toys if find_task(name).kind in ("image", "any") else toy(find_task(name).kind)
         task = built(name, source)
-        jobs[name] = task, dict(first_batch(task, source, 16))
+        jobs[name] = task, dict(first_batch(task, source, 16 if name in FOUR else 8))
     for encoder in ("convnet",) if device == "cpu" else ("convnet", "resnet18", "efficientnet_b0"):
         task = find_task("simclr")(build_encoder(encoder, SPEC))  # with its BatchNorm
         jobs[encoder] = task, dict(first_batch(task, toys, 16))

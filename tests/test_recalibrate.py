@@ -21,8 +21,6 @@ from selfsup.train.recalibrate import BATCH, SAMPLES, recalibrate
 from selfsup.views import plain_views
 from support.sources import images
 
-pytestmark = pytest.mark.usefixtures("wide")
-
 OPTIONS = {"task": "relative_position", "encoder": "convnet", "steps": 3, "batch_size": 16, "seed": 3, "quiet": True}
 
 

@@ -65,7 +65,6 @@ def lines(run: selfsup.Run) -> list[dict[str, float]]:
     return [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.usefixtures("wide")
 def test_a_step_has_the_loss_that_was_logged_and_leaves_the_run_as_it_was(run: selfsup.Run, tmp_path: Path) -> None:
     before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
     for step in (1, 4, 5):
@@ -77,7 +76,6 @@ def test_a_step_has_the_loss_that_was_logged_and_leaves_the_run_as_it_was(run: s
     assert {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.usefixtures("wide")
 def test_an_epoch_replayed_is_every_sample_once_and_later_steps_go_on_from_the_checkpoint(
     run: selfsup.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

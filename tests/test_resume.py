@@ -51,7 +51,6 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, step: int, number: int = signal.
     monkeypatch.setattr(Rotation, "after_step", after_step)
 
 
-@pytest.mark.usefixtures("wide")
 @pytest.mark.parametrize(("workers", "then"), [(0, 0), (1, 2), (2, 0)])
 def test_stopped_and_resumed_in_mid_epoch_is_bit_identical(
     images: Path, uninterrupted: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, then: int

@@ -140,7 +140,7 @@ def test_bad_queries_are_told_in_one_line(file: Path, embedded: Path, images: Pa
         (file, "9000", {}, "has the rows 0 to 8999, not row 9000"),
         (file, "nowhere.png", {}, "is neither a row number nor a path"),
         (file, image, {}, "give --run"),
-        (file, image, {"run": finished_run}, "gives vectors of 512 numbers, .* of 16"),
+        (file, image, {"run": finished_run}, "gives vectors of 128 numbers, .* of 16"),
         (file, image, {"run": "nowhere"}, "is not a run folder"),
         (embedded, broken, {}, "cannot read the image"),
         (embedded, "0", {"k": 0}, "--k must be"),

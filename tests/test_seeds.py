@@ -1,7 +1,6 @@
 """Runs of several seeds in one call, and what `evaluate` says of them together."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +9,12 @@ import pytest
 
 import selfsup
 from selfsup.cli import main
-from selfsup.encoders.image.convnet import ConvNet
 from selfsup.errors import UserError
 from selfsup.evaluation.draws import crossed, interval
 from selfsup.evaluation.result import Evaluation
 from selfsup.evaluation.seeds import over_seeds
 from selfsup.runs import open_runs
 from selfsup.train.checkpoint import load_tensors
-
-NARROW = (32,)
 
 SMALL = {"encoder": "convnet", "steps": 3, "batch_size": 16, "quiet": True}
 
@@ -29,10 +25,8 @@ def few(shots: str = "1,all") -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[selfsup.Runs]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ConvNet.__init__, "__defaults__", NARROW)
-        yield selfsup.pretrain("digits", seeds=2, seed=4, out=tmp_path_factory.mktemp("seeds") / "out", **SMALL)
+def runs(tmp_path_factory: pytest.TempPathFactory) -> selfsup.Runs:
+    return selfsup.pretrain("digits", seeds=2, seed=4, out=tmp_path_factory.mktemp("seeds") / "out", **SMALL)
 
 
 @pytest.fixture(scope="module")

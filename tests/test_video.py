@@ -394,7 +394,6 @@ def test_a_spec_survives_json(tmp_path: Path) -> None:
             read_spec(spec.to_json() | wrong, tmp_path)
 
 
-@pytest.mark.usefixtures("wide")
 def test_a_folder_of_videos_goes_the_whole_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -413,7 +412,7 @@ def test_a_folder_of_videos_goes_the_whole_way(
         run, data="v", labels="folders", shots="1", draws=2, protocol="linear", scratch=False, quiet=True
     )
     assert found.score("raw frames", "linear", 1).values
-    assert selfsup.load(run)(run.spec.example(2)).shape == (2, 512)
+    assert selfsup.load(run)(run.spec.example(2)).shape == (2, 128)
     assert main(["show", "arrow_of_time", "v", "--size", "32", "-o", "show.png"]) == 0
     assert main(["embed", "run", "v", "-o", "e.parquet"]) == 0
     query = f"v/{'left'}/{os.listdir('v/left')[0]}"

@@ -1,8 +1,5 @@
 """The engine against torchvision with the same parameters, the two engines and the devices against each other."""
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -53,45 +50,6 @@ def smooth(high, wide, channels=3, seed=0):
         for n in (3, 9, 40)
     )
     return (128 + 40 * x[0]).clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy()
-
-
-CLOSURES = """
-import sys
-from functools import partial
-import numpy as np
-from selfsup.views.image.color_ops import compiled
-entry = partial(compiled, inline=False)  # what Python calls
-
-def shift(step):
-    @compiled
-    def shifted(x, out):
-        for i in range(out.shape[0]):
-            out[i] = x[i + step]
-    return shifted
-
-shift0, shift5 = shift(0), shift(5)
-
-@entry
-def one(x, out):
-    shift0(x, out[0])
-
-@entry
-def both(x, out):
-    shift0(x, out[0])
-    shift5(x, out[1])
-
-out = np.zeros((2, 3))
-(one if sys.argv[1] == "one" else both)(np.arange(9.0), out)
-print(out[1].tolist())
-"""
-
-
-def test_closures_of_one_name_keep_their_own_code_in_the_cache(tmp_path):
-    (tmp_path / "closures.py").write_text(CLOSURES)
-    for which, wanted in (("one", "[0.0, 0.0, 0.0]"), ("both", "[5.0, 6.0, 7.0]")):
-        words = [sys.executable, "closures.py", which]
-        environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
-        assert subprocess.check_output(words, cwd=tmp_path, env=environment, text=True).strip() == wanted
 
 
 def plain(size, channels=3):

@@ -17,6 +17,11 @@ Videos = NDArray[np.uint8]  # (N, T, S, S, 3)
 
 def textures(count: int = 640, size: int = 72) -> Images:
     """Return coloured noise with a spectrum of 1 / f but for the coarsest part: alike everywhere and turned."""
+    return _textures(count, size).copy()
+
+
+@cache
+def _textures(count: int, size: int) -> Images:
     generator = np.random.default_rng(0)
     f = np.fft.fftfreq(size)
     fall = 1 / np.maximum(np.hypot(f[:, None], f), 6 / size)

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from support.steady import quick_scratch, steady
@@ -28,12 +29,19 @@ PROCESSES.set_forkserver_preload(
 )
 
 
+def _narrow() -> None:
+    from selfsup.encoders.image.convnet import ConvNet
+
+    ConvNet.__init__.__defaults__ = (32,)  # type: ignore[misc]  # as in the tests: see conftest.py
+
+
 def _run(words: Sequence[str], pause: float) -> None:
     """Run a command that saves after every step and pauses there; the plan of `compare` does not depend on speed."""
     import selfsup.train.fit as fit
     from selfsup.cli import main
     from selfsup.tasks.image.rotation import Rotation
 
+    _narrow()
     fit.SAVE_SECONDS, fit.SAVE_SHARE = 0.0, 1e9
     steady(setattr)
     quick_scratch(setattr)
@@ -70,3 +78,43 @@ def kill_while(words: Sequence[str], logs: Callable[[], list[Path]], delays: Seq
         assert process.exitcode == -signal.SIGKILL
         made = logged()
     return made
+
+
+def _tell(words: Sequence[str], told: Connection) -> None:
+    from selfsup.cli import main
+
+    _narrow()
+    os.dup2(told.fileno(), 2)
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+    sys.argv = ["selfsup", *words]
+    sys.exit(main())
+
+
+class Command:
+    """A command that runs until it gets a signal; a context manager that kills it. `stderr`: what it tells."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        here, there = PROCESSES.Pipe(duplex=False)
+        self.process = PROCESSES.Process(target=_tell, args=(words, there))
+        self.process.start()
+        there.close()
+        self.stderr = os.fdopen(os.dup(here.fileno()))
+        here.close()
+
+    def __enter__(self) -> Command:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.join()
+        self.stderr.close()
+
+    def send(self, number: int) -> None:
+        """Send a signal."""
+        assert self.process.pid is not None
+        os.kill(self.process.pid, number)
+
+    def wait(self) -> int | None:
+        """Return the exit status, None where it does not end in time."""
+        self.process.join(20)
+        return self.process.exitcode

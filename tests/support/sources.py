@@ -1,6 +1,9 @@
 """Toy data: small enough to train on in a second, and with something to learn."""
 
+import copy
+import functools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +16,13 @@ from selfsup.data.video import Moving
 from selfsup.source import Labels
 
 
+def once(make: Callable[..., Any]) -> Callable[..., Any]:
+    """Make each source once in a process; a test gets a copy, whose labels it may replace."""
+    kept = functools.cache(make)
+    return functools.wraps(make)(lambda *given, **options: copy.copy(kept(*given, **options)))
+
+
+@once
 def texts() -> Texts:
     """Documents of short sentences, in which a word tells the next one, and the class its words."""
     pytest.importorskip("transformers")
@@ -23,6 +33,7 @@ def texts() -> Texts:
     )
 
 
+@once
 def images(count: int = 64) -> Arrays:
     """Images with an upright gradient and a square whose colour is the class: every task can learn from them."""
     generator = np.random.default_rng(0)
@@ -53,6 +64,7 @@ def two_cameras(length: int = 12, discrete: bool = False) -> tuple[About, Callab
     return About(("front", "back"), ("discrete", 4) if discrete else ("box", 2), dot.states, dot.fps), make
 
 
+@once
 def episodes(count: int = 64, length: int = 12, discrete: bool = False) -> InMemory:
     """Short episodes that two cameras see, with actions, rewards, states and labels."""
     about, make = two_cameras(length, discrete)
@@ -61,11 +73,17 @@ def episodes(count: int = 64, length: int = 12, discrete: bool = False) -> InMem
 
 def toy(kind: str):
     """Return toy data of a kind."""
-    made = {
-        "text": texts, "video": lambda: Moving("moving", 64), "audio": lambda: Melody("melody", 64),
-        "trajectory": episodes,
-    }  # fmt: skip
-    return made.get(kind, images)()
+    return {"text": texts, "video": moving, "audio": melody, "trajectory": episodes}.get(kind, images)()
+
+
+@once
+def moving() -> Moving:
+    return Moving("moving", 64)
+
+
+@once
+def melody() -> Melody:
+    return Melody("melody", 64)
 
 
 def noise(size: int = 12) -> Arrays:

@@ -50,7 +50,7 @@ def full(times: int, chance: random.Random, root: Path) -> Counter[str]:
     print("a full tmpfs" if mounts else "no right to mount: a limit on the size of files stands for a full disk")
     met: Counter[str] = Counter()
     reference, place, log = root / "reference", root / "place", root / "said.txt"
-    words = commands("rotation", 0, compare=False)
+    words = commands("rotation", 0, compare=False, epochs=2)
     reference.mkdir()
     (reference / "images").symlink_to(root / "images")
     for each in words.values():
@@ -91,7 +91,7 @@ def forbidden(root: Path) -> list[str]:
     place, log = root / "forbidden", root / "said.txt"
     place.mkdir()
     (place / "images").symlink_to(root / "images")
-    words = commands("rotation", 0, compare=False)
+    words = commands("rotation", 0, compare=False, epochs=2)
     begun = words["pretrain"].replace("--out run", "--out begun")
     status = wait(start(begun + " --until 3", place), 300)
     whole(words["pretrain"], place)

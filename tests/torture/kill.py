@@ -54,11 +54,11 @@ FILES = (
 )  # fmt: skip
 
 
-def commands(task: str, workers: int, compare: bool) -> dict[str, str]:
+def commands(task: str, workers: int, compare: bool, epochs: int = 5) -> dict[str, str]:
     options = KNOWN.get(task, "")
     chosen = {
-        "pretrain": f"pretrain images --task {task} {options} --encoder convnet --size 16 --epochs 5 --batch-size 16 "
-        f"--out run --workers {workers} --seed 3 --quiet",
+        "pretrain": f"pretrain images --task {task} {options} --encoder convnet --size 16 --epochs {epochs} "
+        f"--batch-size 16 --out run --workers {workers} --seed 3 --quiet",
         "embed": "embed run images --labels folders -o embeddings.parquet --quiet",
         "evaluate": "evaluate run --data images --labels folders --shots 2 --draws 2 --protocol knn --no-scratch "
         "--quiet",

@@ -17,7 +17,7 @@ _LEAST, _STILL = 1e-3, 4  # added to what a logarithm is taken of; places along 
 
 def energy(x: Tensor) -> Tensor:
     """Return how strong each frame is about its mean: of differences, how much moved."""
-    return (x.std((2, 3, 4), correction=0) + _LEAST).log()[..., None]
+    return _apart(x, x.mean((2, 3, 4), keepdim=True)).log()[..., None]
 
 
 def motion(x: Tensor) -> Tensor:
