@@ -265,9 +265,7 @@ def test_the_time_left_knows_that_steps_of_whole_images_are_slower(
             told = progress.left(step, now[0])
             if step <= 60 and factor != 4:  # it does not know yet
                 assert told == pytest.approx(max(0, 60 - step) + min(40, 100 - step) * 4)
-            elif step > 61:  # the first one after the change tells when it began
-                assert told == pytest.approx(true)
-            elif factor == 4:
+            elif step > 61 or factor == 4:  # the first one after the change tells when it began
                 assert told == pytest.approx(true)
 
 

@@ -148,6 +148,7 @@ def commands() -> Iterator[str]:
     found: dict[str, None] = {}
     for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES]:
         for block in re.findall(r"^```\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL):
+            block = re.sub(r" *\\\n +", " ", block)  # a line that goes on
             found |= dict.fromkeys(
                 re.findall(r"(?:^|^\$ |^srun -n \d+ |^torchrun .* -m |&& )selfsup (.*?)(?= &&|$)", block, re.MULTILINE)
             )

@@ -235,7 +235,10 @@ def render(
     whole, change = out.dtype == np.uint8, color_changer()
     fixed = x.view()
     fixed.flags.writeable = False  # one type, and one compilation, for mapped files and arrays;
-    picked, bounds = np.ascontiguousarray(picked), np.require(bounds, requirements="CW")  # for parts of arrays too
+    picked, bounds = (
+        np.ascontiguousarray(picked),
+        np.require(bounds, requirements=["C", "W"]),
+    )  # for parts of arrays too
     _render(
         fixed, picked, box, bounds, flip, black, cubic, unit, colors, change, factor, offset, whole, scratch, out
     )  # fmt: skip
