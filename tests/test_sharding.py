@@ -104,7 +104,7 @@ def train(task, batch, optimizer: str, micro: int | None, mesh=None):
     task.after_step()
     held = [*task.parameters(), *(v for state in steps.state.values() for v in state.values())]
     size = sum(own(tensor.detach()).numel() * tensor.element_size() for tensor in held)
-    state = {**task.state_dict(), **{f"merged {k}": v for k, v in merged_state(task.encoder).items()}}
+    state = merged_state(task)
     return {"norm": norm, **{name: whole(tensor).detach().clone() for name, tensor in state.items()}}, size
 
 
