@@ -15,6 +15,7 @@ from selfsup.data.shards import objects
 from selfsup.errors import RunFailed, UserError
 from selfsup.tasks.image.simclr import SimCLR
 from selfsup.train import fit
+from support.ranks import free_port
 
 moto = pytest.importorskip("moto.server", reason="the store is moto's: pip install 'moto[server,s3]' s3fs")
 s3fs = pytest.importorskip("s3fs", reason="pip install 'selfsup[cloud]'")
@@ -199,3 +200,26 @@ def test_a_bucket_that_goes_in_mid_run_ends_it_in_one_line_and_it_resumes(store,
     assert main(f"pretrain {here} {WORDS} --out {tmp_path / 'near'}".split()) == 0
     one, other = ((tmp_path / name / "encoder.safetensors").read_bytes() for name in ("run", "near"))
     assert one == other
+
+
+def test_the_same_in_a_store_of_google(folder, tmp_path, monkeypatch, capsys):
+    reason = "the store is an emulator: pip install gcsfs gcp-storage-emulator"
+    emulator = pytest.importorskip("gcp_storage_emulator.server", reason=reason)
+    pytest.importorskip("gcsfs", reason=reason)
+    small(monkeypatch)
+    port = free_port()
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("SELFSUP_CACHE", str(tmp_path / "cache"))
+    there, pack = "gs://bucket/shards", ["pack", str(folder), "--labels", "folders", "--quiet", "--shard-mb", "1"]
+    server = emulator.create_server("127.0.0.1", port, in_memory=True, default_bucket="bucket")
+    server.start()
+    try:
+        assert main([*pack, "-o", there]) == 0
+        assert main([*pack, "-o", there]) == 0
+        assert "from before" in capsys.readouterr().out
+        far, near = open_data(there), open_data(str(folder), "folders")
+        assert [far.content(index) for index in range(len(far))] == [near.content(index) for index in range(len(near))]
+        assert main([*pack, "-o", "gs://nobody/shards"]) == 1
+        assert "gs://nobody/shards/images-000000.tar is not there: check the address" in capsys.readouterr().err
+    finally:
+        server.stop()
