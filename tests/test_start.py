@@ -37,8 +37,16 @@ def test_go_runs_the_commands(images: Path, tmp_path: Path, capsys: pytest.Captu
     assert json.loads(capsys.readouterr().out)["done"]
     for name in ("views.png", "run/encoder.safetensors", "to-label.csv", "to-label.png", "report.html"):
         assert (out / name).stat().st_size > 50, name
-    (out / "to-label.csv").write_text("path,label\ncat/0.png,cat\n")
+    (out / "to-label.csv").write_text("path,label\ncat/0.png,cat\ndog/0.png,dog\n")
+    words.remove("--quiet")
     assert main([str(word) for word in [*words, "--go"]]) == 0
+    told = capsys.readouterr()
+    assert "to-label.csv is there already, and stays as it is" in told.err
+    command = told.out.partition("label the rest:\n")[2].replace(" \\\n", " ")
+    assert main(shlex.split(command)[1:]) == 0, "what it says to do then is understood"
+    said = capsys.readouterr().err
+    assert "have a label" in said
+    assert "Few-label numbers were not measured: no class" in said
     assert "cat/0.png,cat" in (out / "to-label.csv").read_text(), "labels are not lost"
 
 

@@ -15,7 +15,7 @@ from rich.console import Console, Group
 from rich.text import Text
 
 from selfsup.base.checks import check_data_numbers, check_new_folder, check_numbers
-from selfsup.base.printing import Copied, Indented, Printable
+from selfsup.base.printing import Copied, Indented, Printable, fitting
 from selfsup.errors import UserError
 
 if TYPE_CHECKING:
@@ -70,12 +70,12 @@ class Step(NamedTuple):
             words += [flag, f"{value:g}" if isinstance(value, float) else str(value)]
         return shlex.join(words)
 
-    def run(self, quiet: bool) -> None:
-        """Run it; labels that were written into a list to fill in stay."""
-        if self.command == "suggest" and Path(self.options["out"]).exists():
-            return
+    def run(self, quiet: bool) -> Any:
+        """Run it and return what it found; labels that were written into a list to fill in stay."""
+        if self.command == "suggest" and (there := Path(self.options["out"])).exists():
+            return f"{there} is there already, and stays as it is"
         function = getattr(importlib.import_module(f"selfsup.commands.{self.command}"), self.command)
-        function(*self.arguments, **self.options, **({} if self.command == "show" else {"quiet": quiet}))
+        return function(*self.arguments, **self.options, **({} if self.command == "show" else {"quiet": quiet}))
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,9 @@ def start(
         console = Console(stderr=True, markup=False, highlight=False, quiet=quiet)
         for place, step in enumerate(steps, 1):
             console.print(f"{place}/{len(steps)}  {step}", soft_wrap=True)
-            step.run(quiet)
+            found = step.run(quiet)
+            shown = found if isinstance(found, str) else found.__rich__()
+            console.print(fitting(shown), soft_wrap=isinstance(shown, str))
     then: tuple[str, ...] = ()
     if labels is None:
         filled = folder / "to-label.csv"
