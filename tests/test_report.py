@@ -215,7 +215,9 @@ def test_one_label_per_class_has_a_report_without_few_label_numbers(finished_run
     (tmp_path / "few.csv").write_text("path,label\n0,a\n1,b\n")
     found = selfsup.report(finished_run, data=x, labels=tmp_path / "few.csv", out=tmp_path / "r.html", quiet=True)
     assert "not measured: no class" in found.notes[-1]
-    assert "none can be set aside to measure on" in found.path.read_text()
+    text = found.path.read_text()
+    assert "none can be set aside to measure on" in text
+    assert "seed 0" not in text, "it has a row of its own"
 
 
 def test_a_saved_evaluation_is_shown_and_not_measured_again(

@@ -45,7 +45,7 @@ def what_was_done(run: Run, note: str) -> Section:
         ("encoder", run.encoder_name + started),
         ("data", f"{data.get('name')}: {data.get('samples')} samples, fingerprint {data.get('fingerprint')}"),
         (run.spec.samples, run.spec.describe()),
-        ("plan", _pairs(plan)),
+        ("plan", _pairs({key: value for key, value in plan.items() if key not in ("seed", "milestones")})),
         ("seed", plan.get("seed")),
         ("precision", recipe["precision"]),
         ("versions", _pairs(recipe.get("versions", {}))),
