@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from selfsup.encoders.image.sizes import check_size
 from selfsup.nn.norm import BatchNorm
 from selfsup.spec import ImageSpec
 
@@ -25,4 +26,5 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, dim)."""
+        check_size(self.spec, x)
         return self.layers(x)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from selfsup.encoders.image.sizes import check_size
 from selfsup.errors import UserError
 from selfsup.spec import ImageSpec
 
@@ -41,6 +42,7 @@ class NatureCNN(nn.Module):
 
     def maps(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', H', W'): the last map."""
+        check_size(self.spec, x)
         return self.convolutions(x)
 
     def stages(self, x: Tensor) -> list[Tensor]:
@@ -57,5 +59,6 @@ class NatureCNN(nn.Module):
 
     def with_maps(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, H, W) -> the representation (B, dim), and the map before the last one (B, C', H', W')."""
+        check_size(self.spec, x)
         middle = self.convolutions[:-1](x)
         return self.linear(self.convolutions[-1](middle).flatten(1)), middle

@@ -117,7 +117,7 @@ def side_for(encoder: Any, side: int) -> int:
         with tried_out(encoder):
             encoder(torch.zeros(1, spec.channels, side, side, device=device))
         return side
-    except (RuntimeError, ValueError, AssertionError):
+    except (RuntimeError, ValueError, AssertionError, UserError):
         return spec.size
 
 
