@@ -10,6 +10,7 @@ import gc
 import logging
 import os
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +24,32 @@ if "SELFSUP_TEST_GPU" not in os.environ:  # but for those of the GPU, which are 
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import selfsup
+from selfsup.comparison import judging
 from selfsup.encoders.image.convnet import ConvNet
-from selfsup.evaluation import few_labels, linear, parts
+from selfsup.evaluation import few_labels, linear, mask_probes, parts
 from selfsup.train import recalibrate
 from support.folders import MakeFolder, write_images
 
 assert logging.lastResort is not None
 logging.getLogger("selfsup").addHandler(logging.lastResort)  # as without pytest, whose handlers silence it
 
+
+def in_turn(work: Callable[[Any], Any], items: Sequence[Any], device: Any, done: Any = lambda _: None) -> list[Any]:
+    """Do the work here: copies of a process as large as this one take longer than what they do (test_processes.py)."""
+    found = []
+    for item in items:
+        found.append(work(item))
+        done(1)
+    return found
+
+
 # Training from scratch beside every evaluation, doing all of it five times where labels are few, choosing among seven
 # penalties, and a thousand samples for BatchNorm after two steps of training, would be most of the suite's time: they
 # have tests of their own.
 few_labels.STEPS = (20, 20)
 parts.ENOUGH = 0
+for module in (few_labels, judging, mask_probes):
+    module.side_by_side = in_turn  # type: ignore[attr-defined]
 linear.fit_probe = functools.partial(linear.fit_probe, penalties=(1.0, 0.1))  # type: ignore[assignment]
 recalibrate.SAMPLES = 128
 WIDE, NARROW = ConvNet.__init__.__defaults__, (32,)  # of `convnet`: narrow but where a test says how well it learns

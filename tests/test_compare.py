@@ -464,8 +464,11 @@ def test_results_follow_from_the_plan(source: Arrays, tmp_path: Path) -> None:
     assert files[0] == files[1]
 
 
-def test_the_printed_commands_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_scratch: None) -> None:
+def test_the_printed_commands_resume(
+    source: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_scratch: None
+) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("selfsup.data.open._digits", lambda: source)
     options = {**SMALL, "size": 8}
     tasks = "rotation(flip=0,pad=0),rotation(pad=1),rotation"
     result = selfsup.compare("digits", tasks=tasks, minutes=0.1, out="c", **options)

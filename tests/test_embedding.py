@@ -49,7 +49,7 @@ def test_parts_are_whole_batches_and_have_every_row_once() -> None:
             Shard.read(wrong)
 
 
-@pytest.mark.parametrize("workers", [1, 2, 5])
+@pytest.mark.parametrize("workers", [2, 5])
 def test_workers_that_are_killed_write_the_same_bytes(
     workers: int, whole: bytes, one_run: Path, data: Path, tmp_path: Path
 ) -> None:

@@ -84,7 +84,7 @@ def in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def run(tmp_path: Path, narrow: None) -> selfsup.Run:
+def run(tmp_path: Path) -> selfsup.Run:
     """Return a run on squares that hardly trained."""
     x, side = squares(np.random.default_rng(5), 8, 16)
     return selfsup.pretrain(

@@ -28,8 +28,11 @@ def step(task, batch, device: str):
     value.backward()
     found = {"loss": value.detach()} | {k: p.grad for k, p in task.named_parameters() if p.grad is not None}
     if dist.is_initialized():
-        for tensor in found.values():
-            dist.all_reduce(tensor.div_(dist.get_world_size()))
+        sums = torch.cat([tensor.flatten() for tensor in found.values()]).div_(dist.get_world_size())
+        dist.all_reduce(sums)  # all in one message
+        sizes = [tensor.numel() for tensor in found.values()]
+        parts = zip(found.items(), sums.split(sizes), strict=True)
+        found = {key: part.view_as(tensor) for (key, tensor), part in parts}
     task.after_step()
     return found | {f"buffer {k}": b for k, b in task.named_buffers()}
 
