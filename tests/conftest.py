@@ -24,9 +24,8 @@ if "SELFSUP_TEST_GPU" not in os.environ:  # but for those of the GPU, which are 
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import selfsup
-from selfsup.comparison import judging
 from selfsup.encoders.image.convnet import ConvNet
-from selfsup.evaluation import few_labels, linear, mask_probes, parts
+from selfsup.evaluation import few_labels, linear, parts
 from selfsup.train import recalibrate
 from support.folders import MakeFolder, write_images
 
@@ -48,6 +47,9 @@ def in_turn(work: Callable[[Any], Any], items: Sequence[Any], device: Any, done:
 # have tests of their own.
 few_labels.STEPS = (20, 20)
 parts.ENOUGH = 0
+from selfsup.comparison import judging  # noqa: E402, which takes it from there
+from selfsup.evaluation import mask_probes  # noqa: E402
+
 for module in (few_labels, judging, mask_probes):
     module.side_by_side = in_turn  # type: ignore[attr-defined]
 linear.fit_probe = functools.partial(linear.fit_probe, penalties=(1.0, 0.1))  # type: ignore[assignment]

@@ -244,7 +244,6 @@ OFF = {
 def test_injected_cues_are_found_and_fall_to_chance_once_countered(
     cue: str, inject: Callable[[injections.Images], injections.Images], counter: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trial, "BATCH", 32)
     monkeypatch.setattr(together, "MIN_PUZZLES", 250)
     images = Arrays(inject(injections.textures(480)), name=cue)
     audited = Trial("relative_position", images, OFF, seed=0, device="cpu", quiet=True, steps=60)
