@@ -237,7 +237,7 @@ def render(
     fixed.flags.writeable = False  # one type, and one compilation, for mapped files and arrays;
     picked, bounds = (
         np.ascontiguousarray(picked),
-        np.require(bounds, requirements=["C", "W"]),
+        np.require(bounds, requirements=("C", "W")),
     )  # for parts of arrays too
     _render(
         fixed, picked, box, bounds, flip, black, cubic, unit, colors, change, factor, offset, whole, scratch, out
