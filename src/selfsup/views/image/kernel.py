@@ -234,11 +234,8 @@ def render(
     box, bounds, flip, black = places
     whole, change = out.dtype == np.uint8, color_changer()
     fixed = x.view()
-    fixed.flags.writeable = False  # one type, and one compilation, for mapped files and arrays;
-    picked, bounds = (
-        np.ascontiguousarray(picked),
-        np.require(bounds, requirements=("C", "W")),
-    )  # for parts of arrays too
+    fixed.flags.writeable = False  # one type, and one compilation, for mapped files, arrays and parts of them
+    picked, bounds = np.ascontiguousarray(picked), np.require(bounds, requirements=("C", "W"))
     _render(
         fixed, picked, box, bounds, flip, black, cubic, unit, colors, change, factor, offset, whole, scratch, out
     )  # fmt: skip
