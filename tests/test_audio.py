@@ -107,7 +107,7 @@ def test_start_proposes_a_task_for_recordings(folder: Path, tmp_path: Path) -> N
     assert "pretrain" in found.commands[1]
     assert "--task byola --encoder audio-cnn" in found.commands[1]
     assert any(" s, " in fact or fact.endswith(" s") for fact in found.facts)
-    assert any("cannot be read, for example bell/broken.wav" in fact for fact in found.facts)
+    assert any("cannot be read: bell/broken.wav" in fact for fact in found.facts)
 
 
 def test_the_predictive_task_takes_samples_and_says_what_it_needs(folder: Path, tmp_path: Path) -> None:

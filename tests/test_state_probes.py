@@ -72,7 +72,7 @@ class Dark(Task):
 
 
 @pytest.fixture
-def run(tmp_path: Path, narrow: None) -> selfsup.Run:
+def run(tmp_path: Path) -> selfsup.Run:
     """Return a run on such episodes that hardly trained."""
     return selfsup.pretrain(
         bouncing(), task=Dark, encoder="convnet", steps=2, batch_size=8, stack=1, device="cpu", precision="float32",

@@ -190,7 +190,7 @@ def _print(result: Any, as_json: bool, notes: Sequence[str]) -> None:
     shown = result.__rich__()
     console = Console(width=width, markup=False, emoji=False, highlight=False)  # a path may hold [brackets]
     with console.capture() as text:  # or rich itself decides what a closed pipe means
-        console.print(fitting(shown), soft_wrap=isinstance(shown, str))
+        console.print(fitting(shown), soft_wrap=isinstance(shown, str), crop=False)
     sys.stdout.write(text.get())
 
 

@@ -27,7 +27,7 @@ class Printable(JupyterMixin):
         console = Console(width=WIDTH, color_system=None, legacy_windows=False, markup=False, emoji=False)
         shown = self.__rich__()
         with console.capture() as capture:  # lines of text are not wrapped: some are commands, or code to copy
-            console.print(fitting(shown), highlight=False, soft_wrap=isinstance(shown, str))
+            console.print(fitting(shown), highlight=False, soft_wrap=isinstance(shown, str), crop=False)
         return capture.get().rstrip()
 
 
