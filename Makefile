@@ -12,7 +12,7 @@ help: ## Show what there is
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-demo: .venv/installed ## Set up, and run the main job on 5,000 digits (two to four minutes)
+demo: .venv/installed ## Set up, and run the main job on 5,000 digits (three to six minutes)
 	$(BIN)/selfsup demo
 
 test: .venv/installed ## Set up, and run the tests

@@ -74,7 +74,7 @@ class Demo(Printable):
 
 
 def demo(*, out: str = "runs/demo", epochs: float = 28, seed: int = 0) -> Demo:
-    """Pretrain on 4,000 unlabelled digits, label 15 of them, and measure on 1,000 others, in two to four minutes.
+    """Pretrain on 4,000 unlabelled digits, label 15 of them, and measure on 1,000 others, in three to six minutes.
 
     Args:
         out: The run folder.
