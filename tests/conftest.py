@@ -10,7 +10,6 @@ import gc
 import logging
 import os
 import shutil
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ if "SELFSUP_TEST_GPU" not in os.environ:  # but for those of the GPU, which are 
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import selfsup
+from selfsup.base import processes
 from selfsup.encoders.image.convnet import ConvNet
 from selfsup.evaluation import few_labels, linear, parts
 from selfsup.train import recalibrate
@@ -33,25 +33,13 @@ assert logging.lastResort is not None
 logging.getLogger("selfsup").addHandler(logging.lastResort)  # as without pytest, whose handlers silence it
 
 
-def in_turn(work: Callable[[Any], Any], items: Sequence[Any], device: Any, done: Any = lambda _: None) -> list[Any]:
-    """Do the work here: copies of a process as large as this one take longer than what they do (test_processes.py)."""
-    found = []
-    for item in items:
-        found.append(work(item))
-        done(1)
-    return found
-
-
 # Training from scratch beside every evaluation, doing all of it five times where labels are few, choosing among seven
 # penalties, and a thousand samples for BatchNorm after two steps of training, would be most of the suite's time: they
 # have tests of their own.
 few_labels.STEPS = (20, 20)
 parts.ENOUGH = 0
-from selfsup.comparison import judging  # noqa: E402, which takes it from there
-from selfsup.evaluation import mask_probes  # noqa: E402
-
-for module in (few_labels, judging, mask_probes):
-    module.side_by_side = in_turn  # type: ignore[attr-defined]
+COPIES = processes._start
+processes._start = lambda *_: {}  # copies of a process as large as this one take longer than what they do
 linear.fit_probe = functools.partial(linear.fit_probe, penalties=(1.0, 0.1))  # type: ignore[assignment]
 recalibrate.SAMPLES = 128
 WIDE, NARROW = ConvNet.__init__.__defaults__, (32,)  # of `convnet`: narrow but where a test says how well it learns
@@ -80,6 +68,12 @@ def same_numbers(request: pytest.FixtureRequest) -> None:
     rng = getattr(request.module, "RNG", None)
     if rng is not None:
         rng.bit_generator.state = np.random.default_rng(0).bit_generator.state
+
+
+@pytest.fixture
+def copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let copies of the process do the work, as for a user."""
+    monkeypatch.setattr(processes, "_start", COPIES)
 
 
 @pytest.fixture

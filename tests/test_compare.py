@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 
 import selfsup
-from selfsup.base.printing import fitting
+from selfsup.base.printing import write
 from selfsup.cli import main
 from selfsup.comparison import tournament
 from selfsup.comparison.candidates import Candidate, find_candidates
@@ -577,7 +577,7 @@ def test_its_table_fits_and_its_commands_can_be_copied(tmp_path: Path, width: in
         found.state.plan["candidates"][name]["steps"] = [100, 200, 400]
     console = Console(width=width, color_system=None)
     with console.capture() as captured:
-        console.print(fitting(found.__rich__()), crop=False)
+        write(console, found.__rich__())
     text = captured.get()
     assert max(len(line.rstrip()) for line in text.splitlines() if str(tmp_path) not in line) <= width
     assert "…" not in text

@@ -11,11 +11,9 @@ import torch
 from PIL import Image
 
 import selfsup
-from selfsup.base.processes import side_by_side
 from selfsup.data.image import Arrays
 from selfsup.data.open import open_data
 from selfsup.errors import RunFailed, UserError
-from selfsup.evaluation import few_labels
 from selfsup.evaluation.parts import align
 from selfsup.evaluation.result import Evaluation
 from selfsup.evaluation.targets import split
@@ -31,8 +29,8 @@ def few_digits() -> Source:
     return open_data("digits").take(np.arange(0, 1797, 6))
 
 
-def test_a_table_with_every_baseline(run: selfsup.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(few_labels, "side_by_side", side_by_side)  # in copies of this process, as for a user
+@pytest.mark.usefixtures("copies")
+def test_a_table_with_every_baseline(run: selfsup.Run, tmp_path: Path) -> None:
     digits = open_data("digits")
     some, others = (digits.take(np.arange(start, len(digits), 6)) for start in (0, 1))
     result = selfsup.evaluate(run, data=some, test=others, shots="1,all", draws=2, quiet=True)

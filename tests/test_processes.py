@@ -11,6 +11,7 @@ import torch
 from selfsup.base.processes import side_by_side
 from selfsup.errors import RunFailed, UserError
 
+pytestmark = pytest.mark.usefixtures("copies")
 CPU = torch.device("cpu")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="copies are made on Linux alone")
 

@@ -183,14 +183,14 @@ def _print(result: Any, as_json: bool, notes: Sequence[str]) -> None:
         return
     from rich.console import Console
 
-    from selfsup.base.printing import WIDTH, fitting
+    from selfsup.base.printing import WIDTH, write
 
     columns = os.environ.get("COLUMNS", "")
     width = None if sys.stdout.isatty() else int(columns) if columns.isdecimal() and int(columns) else WIDTH
     shown = result.__rich__()
     console = Console(width=width, markup=False, emoji=False, highlight=False)  # a path may hold [brackets]
     with console.capture() as text:  # or rich itself decides what a closed pipe means
-        console.print(fitting(shown), soft_wrap=isinstance(shown, str), crop=False)
+        write(console, shown)
     sys.stdout.write(text.get())
 
 

@@ -24,10 +24,12 @@ class Printable(JupyterMixin):
         raise TypeError(f"{type(self).__name__} does not say what it looks like")
 
     def __str__(self) -> str:
-        console = Console(width=WIDTH, color_system=None, legacy_windows=False, markup=False, emoji=False)
+        console = Console(
+            width=WIDTH, color_system=None, legacy_windows=False, markup=False, emoji=False, highlight=False
+        )
         shown = self.__rich__()
         with console.capture() as capture:  # lines of text are not wrapped: some are commands, or code to copy
-            console.print(fitting(shown), highlight=False, soft_wrap=isinstance(shown, str), crop=False)
+            write(console, shown)
         return capture.get().rstrip()
 
 
@@ -36,6 +38,11 @@ def fitting(shown: Any) -> Any:
     if isinstance(shown, Group):
         return Group(*map(fitting, shown.renderables))
     return Wide(shown) if isinstance(shown, Table) else shown
+
+
+def write(console: Console, shown: Any) -> None:
+    """Print a result: text as it is, tables that fit, and lines of commands whole, however long a path is."""
+    console.print(fitting(shown), soft_wrap=isinstance(shown, str), crop=False)
 
 
 class Indented:

@@ -37,9 +37,9 @@ class Progress:
 
     def __init__(self, steps: int, start: int, batch_size: int, quiet: bool = False, low_res: int = 0) -> None:
         self.steps, self.start, self.batch_size, self.quiet, self.low_res = steps, start, batch_size, quiet, low_res
-        self.since: tuple[int, float] | None = None  # the first step seen after `low_res`, and when
         self.console = Console(stderr=True)
         self.began = self.line_at = time.monotonic()
+        self.paced = start, self.began  # from which step on, and when, the pace is measured
         self.waited, self.rate, self.waiting, self.fetching = 0.0, 0.0, 0.0, False
         self.bar: RichProgress | None = None
 
@@ -60,6 +60,7 @@ class Progress:
             self.waited += seconds
         else:
             self.fetching, self.began = True, time.monotonic()
+            self.paced = self.start, self.began
 
     def plan(self, steps: int) -> None:
         """Go on towards another number of steps."""
@@ -98,13 +99,14 @@ class Progress:
 
     def left(self, step: int, now: float) -> float:
         """Return how many seconds the rest takes."""
-        if step > self.low_res and self.since is None:
-            self.since = (step, now) if self.low_res > self.start else (self.start, self.began)
-        if self.since is not None and step > self.since[0]:
-            return (now - self.since[1]) / (step - self.since[0]) * (self.steps - step)
-        low = max(0, min(self.low_res, self.steps) - step)  # still to come
-        done = min(step, self.low_res) - self.start + max(0, step - self.low_res) / LOW_RES
-        return (now - self.began) / max(done, 1) * (low + (self.steps - step - low) / LOW_RES)
+
+        def work(to: int) -> float:  # in steps of half the size
+            return min(to, self.low_res) + max(0, to - self.low_res) / LOW_RES
+
+        first, began = self.paced
+        if first < self.low_res < step:
+            self.paced = step, now  # the next one knows what a step of whole images takes
+        return (now - began) / max(work(step) - work(first), 1) * (work(self.steps) - work(step))
 
 
 def _clock(seconds: float) -> str:

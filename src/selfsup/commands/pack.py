@@ -43,7 +43,7 @@ class PackedShards(Printable):
 
     def __rich__(self) -> str:
         kept = f", {self.kept:,} of them from before" if self.kept else ""
-        shards = "1 shard" if self.shards == 1 else f"{self.shards:,} shards"
+        shards = f"{self.shards:,} shard{'s' * (self.shards != 1)}"
         lines = [f"{self.path}: {self.samples:,} images in {shards}{kept}, {self.size / 2**20:,.1f} MiB"]
         lines += [f"{count:,} left out: {reason}" for reason, count in self.left.items()]
         return "\n".join(lines)

@@ -107,9 +107,8 @@ class Skipped:
         """Say how many samples could not be read, and `what` was done then; nothing if all could."""
         if self.reasons:
             where = f"; {self.path} lists them" if self.path else ""
-            name = self.source.name
-            many = "1 sample" if len(self.reasons) == 1 else f"{len(self.reasons):,} samples"
-            say(f"{name}: {many} could not be read, {what} ({self.summary()}){where}")
+            name, count = self.source.name, len(self.reasons)
+            say(f"{name}: {count:,} sample{'s' * (count != 1)} could not be read, {what} ({self.summary()}){where}")
 
     def summary(self) -> str:
         """Return the counts by reason in words."""

@@ -16,7 +16,7 @@ from selfsup.data.image import Arrays
 from selfsup.errors import RunFailed, UserError
 from selfsup.source import Broken, Source
 from selfsup.task import Fetched, Views
-from selfsup.views.order import order
+from selfsup.views.order import ordered
 from selfsup.views.random import permutation
 
 T = TypeVar("T")
@@ -120,7 +120,7 @@ def _parts(seed: int, source: Source, batch_size: int, block: int) -> Callable[[
         raise UserError(f"the samples of {source.name} are put together by length or group: leave --block out")
     block = block or getattr(source, "block", 1)
     if single:
-        return lambda epoch, start, stop: order(seed, epoch, len(source), start, stop, block)
+        return ordered(seed, len(source), block)
     whole = lru_cache(maxsize=2)(lambda epoch: _together(seed, epoch, source, batch_size))
     return lambda epoch, start, stop: whole(epoch)[start:stop]
 

@@ -9,6 +9,7 @@ they fall inside (cycle walking; Black & Rogaway, Ciphers with arbitrary finite 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -22,19 +23,23 @@ BUFFER = 4  # blocks among which samples are shuffled
 _APART = 1 << 62  # numbers from here on are not those of samples
 
 
+def ordered(seed: int, count: int, block: int = 1) -> Callable[[int, int, int], NDArray[np.int64]]:
+    """Return the function of an epoch, start and stop that `order` is for so many samples.
+
+    It keeps the permutations of two epochs: of this one, and of the next, which is read ahead.
+    """
+    if count <= LARGE and block == 1:
+        whole = lru_cache(maxsize=2)(lambda epoch: permutation(seed, epoch, count))
+        return lambda epoch, start, stop: whole(epoch)[start:stop]
+    return lambda epoch, start, stop: places(seed, epoch, count, start, stop, block)
+
+
 def order(seed: int, epoch: int, count: int, start: int, stop: int, block: int = 1) -> NDArray[np.int64]:
     """Return which samples (stop - start,) are at these places of an epoch's order of `count` samples.
 
     `block`: see `places`. A whole permutation is made where there are few samples and no blocks: see above.
     """
-    if count <= LARGE and block == 1:
-        return _whole(seed, epoch, count)[start:stop]
-    return places(seed, epoch, count, start, stop, block)
-
-
-@lru_cache(maxsize=2)  # an epoch, and the next one, which is read ahead
-def _whole(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
-    return permutation(seed, epoch, count)
+    return ordered(seed, count, block)(epoch, start, stop)
 
 
 def places(seed: int, epoch: int, count: int, start: int, stop: int, block: int = 1) -> NDArray[np.int64]:
