@@ -71,7 +71,8 @@ def test_workers_that_are_killed_write_the_same_bytes(
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         os._exit(main([*words, "--shard", f"{number}/{workers}", "--out", str(tmp_path / "parts")]))
 
-    todo = [(number, left) for number in range(workers) for left in (int(chance.integers(5 // workers)), None)]
+    todo: list[tuple[int, int | None]] = [(number, int(chance.integers(5 // workers))) for number in range(workers)]
+    todo += [(number, None) for number in range(workers)]  # behind: a part that is there already is not begun
     todo += [(0, None), (0, None)]  # the same part by two at once
     for place in range(0, len(todo), 2):
         processes = [HERE.Process(target=work, args=one) for one in todo[place : place + 2]]
