@@ -40,7 +40,7 @@ def first_of_each(y, count=1):
 
 def test_approximate_neighbours_are_nearly_those_of_the_full_matrix():
     pytest.importorskip("faiss", reason="pip install 'selfsup[faiss]'")
-    z = propagate._whiten(torch.from_numpy(clusters([500] * 8)[0]))
+    z = propagate.whiten(torch.from_numpy(clusters([500] * 8)[0]))
     exact, similar = neighbour_graph.exact_others(z, 10)
     index, cosine = neighbour_graph.approximate_others(z, 10)
     assert cosine.sort().values.numpy() == pytest.approx(similar.sort().values.numpy(), abs=0.02)
@@ -83,6 +83,26 @@ def test_one_label_per_class_is_enough_where_there_are_clusters():
     by_graph, by_labels = (read(drawn, {"own": test_x}) for read in (read_propagate, read_linear))
     assert (by_graph == test_y).mean() > 0.98
     assert (by_graph == test_y).mean() >= (by_labels == test_y).mean()
+
+
+def test_a_label_that_lies_nearer_to_another_class_finds_its_own():
+    x, y = clusters([200] * 5, seed=4, noise=1.0)
+    rows, centres = first_of_each(y), np.stack([x[y == c].mean(0) for c in range(5)])
+    x[rows[4]] = 0.55 * centres[3] + 0.45 * centres[4] + 0.7 * (x[rows[4]] - centres[4])
+    graph = build_graph(x)
+    once = propagate._probabilities(propagate._spread(graph, np.eye(1000, dtype=np.float32)[rows].T), np.arange(5))
+    assert (once.argmax(1) == y).mean() < 0.9
+    assert (spread_labels(graph, rows, y[rows], 5).argmax(1) == y).mean() > 0.97
+
+
+def test_directions_in_which_neighbours_differ_count_less():
+    x, y = clusters([200] * 5, noise=0.8)
+    loud = 6 * np.random.default_rng(0).normal(size=(len(x), 4))  # and of no class
+    x = np.concatenate([x, loud.astype(np.float32)], 1)
+    graph = build_graph(x).tocoo()
+    index, _ = neighbour_graph.exact_others(torch.nn.functional.normalize(torch.from_numpy(x - x.mean(0))), 10)
+    of_one_class = np.average(y[graph.row] == y[graph.col], weights=graph.data)
+    assert of_one_class > (y[index.numpy()] == y[:, None]).mean() + 0.1
 
 
 @pytest.mark.parametrize("count", [1, 5, 10])
@@ -185,13 +205,13 @@ def test_the_time_of_many_exact_neighbours_is_told(monkeypatch, capsys):
     monkeypatch.setattr(neighbour_graph, "APPROXIMATE", 2000)
     monkeypatch.setattr(neighbour_graph, "TIMED", 1)
     monkeypatch.setattr(neighbour_graph, "importlib", SimpleNamespace(util=SimpleNamespace(find_spec=lambda _: None)))
-    ticks = iter([0.0, 100.0])
+    ticks = iter([0.0, 1.0, 0.0, 100.0])  # first come the neighbours that tell how they differ
     monkeypatch.setattr(neighbour_graph, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
     assert abs(build_graph(x) - expected).max() < 1e-6
     told = capsys.readouterr().err
     assert "the nearest neighbours of 3,000 samples take about 4 minutes" in told
     assert "pip install 'selfsup[faiss]'" in told
-    ticks = iter([0.0, 1.0])
+    ticks = iter([0.0, 1.0, 0.0, 1.0])
     build_graph(x)
     assert capsys.readouterr().err == "", "seconds are not worth a word"
 

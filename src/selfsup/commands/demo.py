@@ -73,7 +73,7 @@ class Demo(Printable):
         )
 
 
-def demo(*, out: str = "runs/demo", epochs: float = 28, seed: int = 0) -> Demo:
+def demo(*, out: str = "runs/demo", epochs: float = 20, seed: int = 0) -> Demo:
     """Pretrain on 4,000 unlabelled digits, label 15 of them, and measure on 1,000 others, in three to six minutes.
 
     Args:
@@ -95,7 +95,7 @@ def demo(*, out: str = "runs/demo", epochs: float = 28, seed: int = 0) -> Demo:
     )
     run = pretrain(
         DATA, task="rotation", encoder="convnet", epochs=epochs, batch_size=64, out=out, seed=seed, pad=3, flip=0.0,
-        low_res_first=0.6,
+        low_res_first=0.5,
     )  # fmt: skip
     console.print("2/4  An image of what the encoder sees, and of the labels that cost nothing")
     folder = user_path(out)

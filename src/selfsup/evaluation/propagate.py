@@ -2,8 +2,9 @@
 
 Label spreading (Zhou et al., "Learning with Local and Global Consistency", 2004; Zhu and Ghahramani, 2002) on the
 graph of deep features of Iscen et al. ("Label Propagation for Deep Semi-supervised Learning", 2019). Deviations: the
-features are partly whitened; each class spreads a density over the pool, so that the frequencies of the classes are
-estimated from the pool rather than taken from the labels; and a fraction of every sample belongs to no class.
+features are partly whitened, first as a whole and then by how neighbours differ; each class spreads a density over the
+pool, so that the frequencies of the classes are estimated from the pool rather than taken from the labels; a fraction
+of every sample belongs to no class; and labels spread again from what the pool became.
 """
 
 from __future__ import annotations
@@ -28,11 +29,16 @@ from selfsup.neighbours.graph import nearest_others
 
 NEIGHBOURS, POWER = 10, 8  # of a sample, and the power of their cosine: near ones weigh much more
 COMPONENTS = 64  # principal components, at most, and at most one for ten samples
-WHITENING = 0.75  # power of its standard deviation by which a component is divided; 1 drowns few clusters in noise
+WHITENING = 0.5  # power of the standard deviation by which a direction is divided; 1 drowns few clusters in noise
+SHRINKAGE = 0.5  # of how neighbours differ, towards the same in all directions
+NEAR = 10_000  # samples that are enough to tell how neighbours differ
 ALPHA, STEPS = 0.99, 60  # of spreading
 NO_CLASS = 0.3  # density of "no class", as a fraction of the mean density of a class where it is at home
 READER_PENALTY = 0.1
 WIDE = 512  # features up to which the reader sees them as they are; beyond, as many of their principal components
+AGAIN = 12  # times that the pool spreads what it became, at most
+STILL = 1e-3  # part of the pool whose class changes, below which it need not
+OWN = 0.3  # weight of a class's only label then, as a fraction of the mean class
 ROUNDS = 30  # of expectation maximisation, and of scaling
 READ = 20_000  # samples of the pool that are enough for the reader
 FOLDS = 5  # of the drawn labels
@@ -44,11 +50,14 @@ LITTLE = 1e-3  # weight that changes nothing
 def build_graph(x: Features) -> sparse.csr_array:
     """Return the symmetrically normalized graph (n, n), float32, of the 10 nearest neighbours of each sample.
 
-    The features are centred, projected on at most 64 principal components (at most n / 10), each divided by the power ¾
-    of its standard deviation, and compared by cosine. An edge weighs cosine⁸, where one end is among the neighbours of
-    the other; W is normalized to D^-½ W D^-½. Samples at an angle of 90° or more have no edge. Neighbours are exact:
-    blocked matrix products, memory O(n · k). Beyond 100,000 samples they are approximate where faiss is installed
-    (extra `faiss`), and otherwise still exact; where that takes minutes, it is said how many.
+    The features are centred, projected on at most 64 principal components (at most n / 10), each divided by the root
+    of its standard deviation. Neighbours are mostly of one class, so the directions in which they differ tell little of
+    classes: along the axes of their differences (those of 10,000 samples, drawn with a fixed seed, if there are more)
+    the features are divided by the root of the standard deviation of these too. They are compared by cosine. An edge
+    weighs cosine⁸, where one end is among the neighbours of the other; W is normalized to D^-½ W D^-½. Samples at an
+    angle of 90° or more have no edge. Neighbours are exact: blocked matrix products, memory O(n · k). Beyond 100,000
+    samples they are approximate where faiss is installed (extra `faiss`), and otherwise still exact; where that takes
+    minutes, it is said how many.
 
     Args:
         x: features (n, d), array or tensor.
@@ -56,7 +65,7 @@ def build_graph(x: Features) -> sparse.csr_array:
     Raises:
         UserError: features that are not finite or not (n, d).
     """
-    z = _whiten(as_matrix(x).cpu())
+    z = whiten(as_matrix(x).cpu())
     n, k = len(z), min(NEIGHBOURS, len(z) - 1)
     if k < 1 or z.shape[1] == 0:
         return sparse.csr_array((n, n), dtype=np.float32)
@@ -82,6 +91,11 @@ def spread_labels(graph: sparse.csr_array, rows: Ids, y: Ids, classes: int) -> N
     paths reach: the probabilities of a sample sum to at most 1, and the rest is that of no known class. A sample
     without a path of at most 60 edges to a label has only zeros: unsure, never guessed.
 
+    The only label of a class may lie among samples of another one. So the pool spreads again what it became, until no
+    more than one sample in a thousand changes its class, at most 12 times: in F₀ each sample stands for each class with
+    the square of its probability. The labels of a class weigh as much there as 0.3 of the mean class if it has one, 1.2
+    if it has two, and so on with the square of their number: many labels hardly need the pool's opinion.
+
     Args:
         graph: (n, n), of `build_graph`.
         rows: numbers (k,) of the labelled samples, each once.
@@ -95,7 +109,19 @@ def spread_labels(graph: sparse.csr_array, rows: Ids, y: Ids, classes: int) -> N
         UserError: ids or rows out of range, or no label.
     """
     places, ids = _checked(graph, rows, y, classes)
-    return _probabilities(_spread(graph, places, ids, classes), ids)
+    n = graph.shape[0]
+    labels = np.zeros((n, classes), np.float32)
+    labels[places, ids] = 1
+    counts = labels.sum(0)
+    own = (labels * (OWN * n / np.count_nonzero(counts)) * counts).astype(np.float32)
+    probabilities = _probabilities(_spread(graph, labels), ids)
+    for _ in range(AGAIN):
+        before, start = probabilities.argmax(1), probabilities**2
+        start[places] = 0
+        probabilities = _probabilities(_spread(graph, start + own), ids)
+        if (probabilities.argmax(1) != before).mean() <= STILL:
+            break
+    return probabilities
 
 
 @dataclass(frozen=True)
@@ -157,7 +183,7 @@ def fit_reader(pool: Pool, drawn: Drawn) -> Probe:
     assert drawn.num_classes is not None
     probabilities = spread_labels(pool.graph, drawn.rows, drawn.y, drawn.num_classes)
     guess = probabilities.argmax(1)
-    two = np.sort(np.partition(probabilities, -2, axis=1)[:, -2:], 1)
+    two = np.partition(probabilities, -2, axis=1)[:, -2:]
     weight = two[:, 1] - two[:, 0]
     guess[drawn.rows], weight[drawn.rows] = drawn.y, 1
     if len(weight) > READ:
@@ -213,11 +239,9 @@ def _checked(graph: Any, rows: Ids, y: Ids, classes: int) -> tuple[NDArray[np.in
     return places.numpy(), ids
 
 
-def _spread(graph: Any, rows: NDArray[np.int64], ids: NDArray[np.int64], classes: int) -> NDArray[np.float32]:
-    """Return the densities (n, classes) of the classes, relative to that of all samples."""
-    start = np.zeros((graph.shape[0], classes), np.float32)
-    start[rows, ids] = 1
-    start /= np.maximum(start.sum(0), 1)
+def _spread(graph: Any, start: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the densities (n, classes) of what spreads from `start`, relative to that of all samples."""
+    start = start / np.maximum(start.sum(0), 1e-30)
     mass = start
     for _ in range(STEPS):
         mass = ALPHA * (graph @ mass) + (1 - ALPHA) * start
@@ -252,8 +276,20 @@ def _probabilities(density: NDArray[np.float32], ids: NDArray[np.int64]) -> NDAr
     return result
 
 
-def _whiten(x: Tensor) -> Tensor:
-    """Return partly whitened principal components (n, r) of length 1."""
+def whiten(x: Tensor) -> Tensor:
+    """Return what the graph compares: unit vectors (n, at most 64), partly whitened principal components of x (n, d).
+
+    Where all samples are alike, they have no components.
+    """
     centred = x - x.mean(0)
     axes, std = principal_components(centred, max(2, min(COMPONENTS, len(x) // 10)))
-    return F.normalize(centred @ (axes / std**WHITENING))
+    z = centred @ (axes / std**WHITENING)
+    some = z[np.random.default_rng(0).permutation(len(z))[:NEAR]] if len(z) > NEAR else z
+    k = min(NEIGHBOURS, len(some) - 1)
+    if k < 1 or not z.shape[1]:
+        return F.normalize(z)
+    index, cosine = nearest_others(F.normalize(some), k)
+    apart = (some[:, None] - some[index]).flatten(0, 1) * cosine.clamp_min(0).pow(POWER / 2).flatten()[:, None]
+    variance, axes = torch.linalg.eigh((apart.T @ apart).double())
+    variance += SHRINKAGE * variance.mean() + 1e-30
+    return F.normalize(z @ axes.float() / (variance / variance.mean()).float() ** (WHITENING / 2))

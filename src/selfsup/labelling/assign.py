@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from selfsup.errors import UserError
 from selfsup.evaluation.probe import stratified_folds
-from selfsup.evaluation.propagate import spread_labels
+from selfsup.evaluation.propagate import NO_CLASS, spread_labels
 from selfsup.source import Labels
 
 FOLDS = 5
@@ -99,17 +99,17 @@ def assign(
         out[~kept] = spread_labels(graph, rows[kept], y[kept], classes)[rows[~kept]]
     held = np.flatnonzero((fold >= 0) & out.any(1))
     guess, right = out.argmax(1), out.argmax(1) == y
-    slope, shift = _fit(out[held].max(1), right[held], len(np.unique(y)))
-    sure = Calibration(slope, shift)(out.max(1)) >= unsure_below
+    slope, shift = _fit(_at_home(out[held]), right[held], len(np.unique(y)))
+    sure = Calibration(slope, shift)(_at_home(out)) >= unsure_below
     sure[fold < 0] = False
     counts = (int((fold >= 0).sum()), int(right[held].sum()), int(sure.sum()), int((sure & right).sum()))
     calibration = Calibration(slope, shift, *counts)
-    how_surely = calibration(out.max(1))
+    how_surely = calibration(_at_home(out))
     doubts = [
         Doubt(int(rows[i]), int(y[i]), int(guess[i]), float(how_surely[i])) for i in np.flatnonzero(sure & ~right)
     ]
     probabilities = spread_labels(graph, rows, y, classes)
-    confidence, best = calibration(probabilities.max(1)), probabilities.argmax(1)
+    confidence, best = calibration(_at_home(probabilities)), probabilities.argmax(1)
     best[confidence == 0] = -1
     confidence[rows], best[rows] = 1, y
     ids = np.where(confidence >= unsure_below, best, -1)
@@ -138,6 +138,11 @@ def check_classes(labels: Labels, where: str) -> None:
             f"{where} holds numbers ({used[0]} to {used[-1]}), not classes: group them into classes first, such as "
             "small and large"
         )
+
+
+def _at_home(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the highest probability of each sample, 1 where its class is at home: "no class" has a part there too."""
+    return (probabilities.max(1) * (1 + NO_CLASS)).clip(max=1)
 
 
 def _log_odds(probability: NDArray[Any]) -> NDArray[np.float64]:

@@ -22,11 +22,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from selfsup.evaluation.propagate import COMPONENTS, WHITENING
-from selfsup.evaluation.rows import as_matrix, blocks, principal_components
+from selfsup.evaluation.propagate import whiten
+from selfsup.evaluation.rows import as_matrix, blocks
 
 MOST_CLUSTERS = 500
 SMALL_CLUSTER = 5  # samples; smaller ones are outliers, and come last
@@ -49,12 +48,8 @@ class Suggestion(NamedTuple):
 
 def whitened(x: Vectors) -> Vectors:
     """Return what the graph compares: unit vectors (n, at most 64) of partly whitened principal components."""
-    rows = as_matrix(x).cpu()
-    centred = rows - rows.mean(0)
-    axes, scale = principal_components(centred, max(2, min(COMPONENTS, len(rows) // 10)))
-    if not len(scale):  # all samples are alike
-        return np.ones((len(rows), 1), np.float32)
-    return np.asarray(F.normalize(centred @ (axes / scale**WHITENING)).numpy(), np.float32)
+    z = whiten(as_matrix(x).cpu())
+    return np.asarray(z.numpy(), np.float32) if z.shape[1] else np.ones((len(z), 1), np.float32)  # all alike
 
 
 def typical(
