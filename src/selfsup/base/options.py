@@ -67,6 +67,11 @@ def read_options(parameters: Mapping[str, inspect.Parameter], text: str) -> dict
     return found
 
 
+def names_in(*texts: str) -> tuple[str, ...]:
+    """Return all names in values of options that separate them by commas."""
+    return tuple(name.strip() for text in texts for name in text.split(",") if name.strip())
+
+
 def _number(text: str) -> float:
     above, _, below = text.partition("/")
     return math.inf if text in ("inf", "∞") else float(above) / float(below or 1)

@@ -9,7 +9,7 @@ from typing import Any
 from selfsup.base.notes import say
 from selfsup.errors import UserError, unknown
 from selfsup.source import Source
-from selfsup.task import Encoder, Task
+from selfsup.task import Batch, Encoder, Loss, Task
 from selfsup.tasks import TASKS, find_task
 from selfsup.tasks.options import check_ranges
 from selfsup.views.image import ImageViews
@@ -61,6 +61,19 @@ def check_source(user: str, name: str, part: Task, source: Source) -> None:
     if part.defaults:
         own = ", ".join(f"{key} {value}" for key, value in part.defaults.items())
         say(f"{user} trains as it does with any task, not with the defaults of {name} ({own})")
+
+
+def resolve_pretext(user: type[Task], source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of the `pretext` of a task that depend on the data, as its `options`, if there are some."""
+    pretext = find_part(given.get("pretext", user.hyperparameters()["pretext"].default))
+    options = pretext.resolve(source, given.get("options") or {})
+    return {"options": options} if options else {}
+
+
+def loss_of_part(user: Task, part: Task, batch: Batch) -> Loss:
+    """Return the loss of the part, at the progress of its user."""
+    part.progress, part.steps = user.progress, user.steps
+    return part.loss(batch)
 
 
 def lr_of_part(user: Task, part: Task, child: str, scheduled: float, peak: float) -> float:

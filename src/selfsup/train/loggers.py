@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 from selfsup.base.nested import flat
 from selfsup.base.notes import say
+from selfsup.base.options import names_in
 from selfsup.base.writing import Appended, write_atomically
 from selfsup.errors import UserError, need, unknown
 
@@ -165,7 +166,7 @@ def read_loggers(text: str | None) -> tuple[str, ...]:
     """
     if text is None:
         return ("tensorboard",) if find_spec("tensorboard") else ()
-    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    names = tuple(dict.fromkeys(names_in(text)))
     if names == ("none",):
         return ()
     for given in names:

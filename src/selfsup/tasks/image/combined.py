@@ -10,10 +10,11 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from selfsup.base.options import names_in
 from selfsup.errors import UserError, unknown
 from selfsup.source import Source
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
-from selfsup.tasks.parts import Option, build_part, check_source, find_part, image_views, lr_of_part
+from selfsup.tasks.parts import Option, build_part, check_source, find_part, image_views, loss_of_part, lr_of_part
 from selfsup.views.image.merged import MergedViews, part_of
 
 
@@ -79,10 +80,7 @@ class Combined(Task):
 
     def loss(self, batch: Batch) -> Loss:
         """Return the weighted sum of the tasks' losses."""
-        losses = {}
-        for name, part in self._each():
-            part.progress, part.steps = self.progress, self.steps
-            losses[name] = part.loss(part_of(batch, name))
+        losses = {name: loss_of_part(self, part, part_of(batch, name)) for name, part in self._each()}
         value = torch.stack([self.weights[name] * loss.value for name, loss in losses.items()]).sum()
         chances = [self.weights[name] * loss.chance for name, loss in losses.items() if loss.chance is not None]
         chance = sum(chances) if len(chances) == len(losses) else None
@@ -116,7 +114,7 @@ def weights_of(text: str, count: int) -> list[float]:
 
 def options_of(tasks: str, options: Mapping[str, Option]) -> dict[str, dict[str, Option]]:
     """Return each task's own options, from names separated by commas and options named TASK.OPTION."""
-    names = [name.strip() for name in tasks.split(",") if name.strip()]
+    names = names_in(tasks)
     if len(names) < 2 or len(set(names)) < len(names):
         raise UserError(f"--tasks takes two or more different tasks, separated by commas, not {tasks!r}")
     known = {f"{name}.{option}": (name, option) for name in names for option in find_part(name).hyperparameters()}

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from selfsup.base.distributed import gather
@@ -20,8 +19,9 @@ from selfsup.source import Source
 from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task, Views, at_most_samples
 from selfsup.tasks.image.distill_cache import TargetViews, stored_targets
-from selfsup.tasks.image.distill_heads import Heads
-from selfsup.tasks.image.distill_teacher import Teacher, load_teacher, represent
+from selfsup.tasks.image.distill_heads import Heads, distance, relation
+from selfsup.tasks.image.distill_teacher import Teacher, represent
+from selfsup.tasks.image.distill_weights import load_teacher
 from selfsup.views import plain_views, single_view
 
 
@@ -89,7 +89,7 @@ class Distill(Task):
         super().__init__(encoder)
         self.asked, self.digest = (teacher, teacher_pretrained, teacher_weights, teacher_size), teacher_digest
         self.global_weight, self.patch_weight, self.match = global_weight, patch_weight, match
-        self.temperatures = teacher_temperature, student_temperature
+        self.temperatures = student_temperature, teacher_temperature
         self.fixed_views, self.min_scale = fixed_views, min_scale
         self.heads = Heads(encoder, teacher_dim, teacher_width * (patch_weight > 0), hidden_dim)
         if not (global_weight or self.heads.places or queue_size):
@@ -145,26 +145,15 @@ class Distill(Task):
         z, maps = represent(self.encoder, batch["x"], self.heads.places)
         target, places = self.targets(batch)
         s, t = self.heads(z, target)
-        terms, chance = {"global": self.global_weight * self.distance(s, t)}, self.global_weight
+        terms, chance = {"global": self.global_weight * distance(s, t, self.match)}, self.global_weight
         if maps is not None and places is not None:
-            terms["places"] = self.patch_weight * self.distance(*self.heads.at_places(maps, places))
+            terms["places"] = self.patch_weight * distance(*self.heads.at_places(maps, places), self.match)
             chance += self.patch_weight
         if self.queue is not None:
-            terms["relation"], self.seen = self.relation(unit(s), unit(t), self.queue.rows), unit(t)
+            self.seen = unit(t)
+            terms["relation"] = relation(unit(s), self.seen, self.queue.rows, self.temperatures)
             chance += math.log(len(self.queue.rows) + 1)
         return Loss(torch.stack([*terms.values()]).sum(), {name: term.detach() for name, term in terms.items()}, chance)
-
-    def distance(self, s: Tensor, t: Tensor) -> Tensor:
-        """Return the mean distance of rows (N, d) of the student and the teacher."""
-        return F.mse_loss(s, t) if self.match == "mse" else 1 - F.cosine_similarity(s, t).mean()
-
-    def relation(self, s: Tensor, t: Tensor, rows: Tensor) -> Tensor:
-        """Return the cross-entropy of the student's similarities to the teacher's rows and its own, with its own."""
-        of_teacher, of_student = (
-            torch.cat([(q * t).sum(1, keepdim=True), product(q, rows.T)], 1) / temperature
-            for q, temperature in zip((t, s), self.temperatures, strict=True)
-        )
-        return F.cross_entropy(of_student, of_teacher.softmax(1))
 
     def after_step(self) -> None:
         """Put the teacher's features of the global batch into the queue."""

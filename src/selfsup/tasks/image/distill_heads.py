@@ -1,17 +1,36 @@
-"""The heads of `distill`: a student's features beside those of its teacher, as a whole and place by place."""
+"""The heads and distances of `distill`: a student's features beside those of its teacher."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selfsup.losses import full
+from selfsup.losses import full, product
 from selfsup.nn.heads import mlp
 from selfsup.nn.modes import tried_out
 from selfsup.nn.norm import BatchNorm
 from selfsup.tasks.image.distill_teacher import has_places, represent
+
+
+def distance(s: Tensor, t: Tensor, match: str) -> Tensor:
+    """Return the mean distance of rows (N, d) of the student and the teacher: by `match` mse, or 1 - cosine."""
+    return F.mse_loss(s, t) if match == "mse" else 1 - F.cosine_similarity(s, t).mean()
+
+
+def relation(s: Tensor, t: Tensor, rows: Tensor, temperatures: tuple[float, float]) -> Tensor:
+    """Return SEED's loss on unit vectors (B, d) of the student and the teacher (Fang et al., 2021).
+
+    Each has similarities to the teacher's own vector and to `rows` (K, d) of past images, divided by the temperatures
+    of student and teacher: the cross-entropy of the student's with the teacher's.
+    """
+    of_student, of_teacher = (
+        torch.cat([(q * t).sum(1, keepdim=True), product(q, rows.T)], 1) / temperature
+        for q, temperature in zip((s, t), temperatures, strict=True)
+    )
+    return F.cross_entropy(of_student, of_teacher.softmax(1))
 
 
 class Heads(nn.Module):

@@ -11,14 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from selfsup.base.notes import say
-from selfsup.data.columns import digest, read_columns
+from selfsup.base.options import names_in
 from selfsup.errors import UserError
 from selfsup.source import Source
 from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
-from selfsup.tasks.image.metadata_heads import Heads
-from selfsup.tasks.parts import Option, build_part, check_source, find_part, image_views, lr_of_part
+from selfsup.tasks.image.metadata_heads import Heads, of_table
+from selfsup.tasks.parts import Option, build_part, check_source, image_views, loss_of_part, lr_of_part, resolve_pretext
 from selfsup.views.image import Crop, ImageViews
 from selfsup.views.image.merged import MergedViews, part_of
 
@@ -83,24 +82,19 @@ class Metadata(Task):
         super().__init__(part.encoder)
         self.pretext, self.name, self.table = part, pretext, table
         self.keep_weight, self.suppress_weight, self.pad, self.flip = keep_weight, suppress_weight, pad, flip
-        self.asked, self.kept = named(keep, suppress), len(named(keep))
+        self.asked, self.kept = names_in(keep, suppress), len(names_in(keep))
         self.heads = Heads(part.encoder.dim, json.loads(column_names), self.kept, hidden_dim)
 
     @classmethod
     def resolve(cls, source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
         """Read the columns off the table, and take the pretext's options that depend on the data."""
-        pretext = find_part(given.get("pretext", cls.hyperparameters()["pretext"].default))
-        options = pretext.resolve(source, given.get("options") or {})
-        found: dict[str, Any] = {"options": options} if options else {}
+        found = resolve_pretext(cls, source, given)
         if "table" not in given:
             return found
-        asked = named(given.get("keep", ""), given.get("suppress", ""))
+        asked = names_in(given.get("keep", ""), given.get("suppress", ""))
         if not asked:
             raise UserError("metadata needs --keep or --suppress, columns of the table, separated by commas")
-        columns, notes = read_columns(source, given["table"], asked)
-        say(*notes)
-        names = json.dumps({one.name: one.names for one in columns}, ensure_ascii=False)
-        return found | {"column_names": names, "table_digest": digest(columns)}
+        return found | of_table(source, given["table"], asked)
 
     def samples(self, source: Source) -> Source:
         """Return the same, after what the table says of it was read."""
@@ -120,8 +114,7 @@ class Metadata(Task):
 
     def loss(self, batch: Batch) -> Loss:
         """Return the pretext's loss, that of the columns to keep, and that of those to suppress."""
-        self.pretext.progress, self.pretext.steps = self.progress, self.steps
-        pretext = self.pretext.loss(part_of(batch, "pretext"))
+        pretext = loss_of_part(self, self.pretext, part_of(batch, "pretext"))
         losses, chances, metrics = self.heads.losses(self.guesses(batch["plain.x"]), batch["index"])
         value, chance = pretext.value, pretext.chance
         for some, weight in ((slice(self.kept), self.keep_weight), (slice(self.kept, None), 1.0)):
@@ -144,8 +137,3 @@ class Metadata(Task):
         captions = self.heads.captions(batch["index"], self.guesses(batch["plain.x"]) if guess else ())
         rows = zip(batch["plain.x"], captions, self.pretext.panels(part_of(batch, "pretext"), guess), strict=True)
         return [[Panel(x, caption), *row] for x, caption, row in rows]
-
-
-def named(*texts: str) -> tuple[str, ...]:
-    """Return all names in texts that separate them by commas."""
-    return tuple(name.strip() for text in texts for name in text.split(",") if name.strip())

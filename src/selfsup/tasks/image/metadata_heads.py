@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 
@@ -11,10 +12,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selfsup.base.distributed import global_mean
-from selfsup.data.columns import Column, read_columns
+from selfsup.base.notes import say
+from selfsup.data.columns import Column, digest, read_columns
 from selfsup.losses import full
 from selfsup.nn.heads import mlp
 from selfsup.source import Source
+
+
+def of_table(source: Source, table: str, asked: Sequence[str]) -> dict[str, str]:
+    """Return the options of the task that follow the asked columns of a table, and say what was done to read them."""
+    columns, notes = read_columns(source, table, asked)
+    say(*notes)
+    names = json.dumps({one.name: one.names for one in columns}, ensure_ascii=False)
+    return {"column_names": names, "table_digest": digest(columns)}
 
 
 class Heads(nn.Module):

@@ -16,7 +16,7 @@ from selfsup.spec import ImageSpec
 from selfsup.spec.image import NATURAL
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
 from selfsup.tasks.image.rotation import Rotation, all_rotations
-from selfsup.tasks.parts import build_part, check_source, find_part, lr_of_part
+from selfsup.tasks.parts import build_part, check_source, find_part, loss_of_part, lr_of_part, resolve_pretext
 from selfsup.tasks.semi.supervised import count_classes
 from selfsup.views.image import Crop, ImageViews
 from selfsup.views.image.family import in_family
@@ -78,9 +78,7 @@ class S4L(Task):
     @classmethod
     def resolve(cls, source: Source, given: Mapping[str, Any]) -> dict[str, Any]:
         """Take the number of classes from the labels, and the pretext's options that depend on the data."""
-        pretext = find_part(given.get("pretext", cls.hyperparameters()["pretext"].default))
-        options = pretext.resolve(source, given.get("options") or {})
-        return count_classes(source, given) | ({"options": options} if options else {})
+        return count_classes(source, given) | resolve_pretext(cls, source, given)
 
     def samples(self, source: Source) -> Source:
         """Let the pretext task inspect the data."""
@@ -95,8 +93,7 @@ class S4L(Task):
 
     def loss(self, batch: Batch) -> Loss:
         """Return the cross-entropy of the labels plus the weighted loss of the pretext."""
-        self.pretext.progress, self.pretext.steps = self.progress, self.steps
-        pretext = self.pretext.loss(batch)
+        pretext = loss_of_part(self, self.pretext, batch)
         x, y = batch["x_labelled"], batch["y_labelled"]
         if self.rotate_labelled:
             x, y = all_rotations(x)[0], y.repeat(4)
