@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import selfsup
 from selfsup import adapting
-from selfsup.base.notes import once, say
+from selfsup.base.notes import hearing, say
 from selfsup.encoders import build_encoder
 from selfsup.encoders.weights import read_weights
 from selfsup.errors import UserError
@@ -227,7 +227,7 @@ def test_lora_trains_little_and_is_merged_into_the_weights(tmp_path: Path) -> No
 
 
 def test_a_note_of_every_stage_is_said_once(caplog) -> None:
-    with once():
+    with hearing():
         say("1 of 3 parameters is not there", "another")
         say("1 of 3 parameters is not there")
     say("another")  # another call

@@ -44,7 +44,7 @@ def main(args: Sequence[str] | None = None) -> int:
         words, opening = _opening(words)
         words += values
         aside = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
-        with aside, hearing() as notes, data_opened(**opening), quiet_libraries():
+        with aside, hearing(aloud=True) as notes, data_opened(**opening), quiet_libraries():
             result = _run(words)
         try:
             _print(result, as_json, notes)

@@ -16,30 +16,24 @@ from selfsup.base.ranks import is_first
 
 LOGGER = logging.getLogger("selfsup")
 
-_heard: list[str] | None = None  # while a command of the command line runs
-_said: set[str] | None = None  # while nothing is said `once` more
+_heard: list[str] | None = None  # what was said while somebody is `hearing`
+_aloud = False  # on stderr, not by the logger: while a command of the command line runs
 
 
 @contextlib.contextmanager
-def hearing() -> Iterator[list[str]]:
-    """Collect what is said meanwhile; the same note of two sources is said once."""
-    global _heard
-    before, _heard = _heard, []
+def hearing(aloud: bool = False) -> Iterator[list[str]]:
+    """Collect what is said meanwhile, and say none of it twice: `aloud` on stderr, as a command of the command line.
+
+    Inside of another one nothing changes: what that has heard is not said again either.
+    """
+    global _heard, _aloud
+    before = _heard, _aloud
+    if _heard is None:
+        _heard, _aloud = [], aloud
     try:
         yield _heard
     finally:
-        _heard = before
-
-
-@contextlib.contextmanager
-def once() -> Iterator[None]:
-    """Say nothing twice meanwhile, in Python too: the same may be built several times for one thing that was asked."""
-    global _said
-    before, _said = _said, set()
-    try:
-        yield
-    finally:
-        _said = before
+        _heard, _aloud = before
 
 
 def say_notes(source: Any) -> None:
@@ -54,16 +48,15 @@ def say_notes(source: Any) -> None:
 
 
 def say(*notes: str) -> None:
-    """Say notes, and keep them for --json, those that this command has said already left out."""
+    """Say notes, and keep them for who is `hearing`, those that it has heard already left out."""
     for note in notes:
-        if _heard is None:
-            if is_first() and (_said is None or note not in _said):
-                LOGGER.warning("%s", note)
-            if _said is not None:
-                _said.add(note)
+        if _heard is not None and note in _heard:
             continue
-        if note in _heard:
+        if _heard is not None:
+            _heard.append(note)
+        if not is_first():
             continue
-        _heard.append(note)
-        if is_first() and sys.stderr is not None:
+        if not _aloud:
+            LOGGER.warning("%s", note)
+        elif sys.stderr is not None:
             print(note, file=sys.stderr)

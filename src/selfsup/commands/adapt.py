@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfsup.base.checks import check_data_numbers, check_numbers
-from selfsup.base.notes import once
+from selfsup.base.notes import hearing
 from selfsup.base.paths import user_path
 from selfsup.errors import UserError
 
@@ -148,7 +148,7 @@ def adapt(
         "lr": lr, "weight_decay": weight_decay, "warmup": warmup, "l2_sp": l2_sp,
         "layer_decay": layer_decay if layer_decay is not None or not of_timm else 0.75,
     }  # fmt: skip
-    with once():  # each stage is built anew
+    with hearing():  # each stage is built anew: what they say alike is said once
         return go_on(
             make, user_path(out) if out is not None else Path("runs") / f"adapted-{name}",
             {"steps": steps} if steps is not None else {"epochs": epochs or EPOCHS}, given,

@@ -178,7 +178,7 @@ def _weigh(source, w, radius, down, out):
 
 
 @compiled
-def _copy(source, begin, count, target, place):
+def copy_numbers(source, begin, count, target, place):
     """Copy numbers; numba would compile the message of unequal shapes, for seconds, with each `a[:] = b`."""
     a, b = np.uint64(begin), np.uint64(place)  # unsigned: no check for negative positions, which would stop vectors
     if count == LANES:
@@ -196,7 +196,7 @@ def _blur_rows(plane, size, w, radius, room):
     line, padded = room[: size + 2 * radius], room[size + 2 * radius :]
     for y in range(size + 2 * radius):
         inner = max(last - abs(last - abs(y - radius)), 0)
-        _copy(plane, inner * size, size, padded, y * PITCH)
+        copy_numbers(plane, inner * size, size, padded, y * PITCH)
     for y in range(size):
         out = plane[y * size : y * size + size]
         if radius == 3:
@@ -235,10 +235,10 @@ def _blur(plane, size, sigma, room):
         count = min(LANES, size - x0)
         for y in range(high):
             inner = max(last - abs(last - abs(y - radius)), 0)
-            _copy(plane, inner * size + x0, count, strip, y * LANES)
+            copy_numbers(plane, inner * size + x0, count, strip, y * LANES)
         _weigh(strip, w, radius, True, done[: size * LANES])
         for y in range(size):
-            _copy(done, y * LANES, LANES, rows, y * pitch + radius + x0)
+            copy_numbers(done, y * LANES, LANES, rows, y * pitch + radius + x0)
     for y0 in range(0, size, 8):  # eight rows are one long loop for the vector unit and stay in the first cache
         count = min(8, size - y0)
         for y in range(y0, y0 + count):
@@ -250,7 +250,7 @@ def _blur(plane, size, sigma, room):
         out = room[: count * pitch - 2 * radius]  # the strips are done with
         _weigh(rows[y0 * pitch :], w, radius, False, out)
         for y in range(count):
-            _copy(out, y * pitch, size, plane, (y0 + y) * size)
+            copy_numbers(out, y * pitch, size, plane, (y0 + y) * size)
 
 
 def _change_colors(planes, size, color, room):
@@ -262,7 +262,7 @@ def _change_colors(planes, size, color, room):
     if color[SIGMA] > 0:
         for c in range(planes.shape[0]):
             if c > 0 and rgb and color[GRAY] > 0:
-                _copy(planes[0], 0, size * size, planes[c], 0)
+                copy_numbers(planes[0], 0, size * size, planes[c], 0)
             else:
                 _blur(planes[c], size, color[SIGMA], room)
     if color[SOLARIZE] > 0:

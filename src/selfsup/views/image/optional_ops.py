@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfsup.base import buffers
-from selfsup.views.image.color_ops import compiled
+from selfsup.views.image.color_ops import compiled, copy_numbers
 from selfsup.views.image.draw import Noise, Turns, quantiles
 
 f32, u64 = np.float32, np.uint64
@@ -92,8 +92,7 @@ def _turn(views, upside, quarters, room):
         if up and quarter == 0:
             continue
         flat = views[n, v].reshape(-1)
-        for i in range(flat.shape[0]):
-            room[i] = flat[i]
+        copy_numbers(flat, 0, flat.shape[0], room, 0)
         # the pixel at (y, x) comes from row a + ay * y + ax * x and column b + by * y + bx * x
         if quarter == 0:
             a, ay, ax, b, by, bx = 0, 1, 0, 0, 0, 1
