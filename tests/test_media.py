@@ -27,7 +27,7 @@ from selfsup.reports.media import (
     wav,
 )
 from selfsup.reports.page import Section, page
-from selfsup.reports.sheets import SIDE, draw_panels, save_panels
+from selfsup.reports.sheets import SIDE, save_panels
 from selfsup.spec import Clip, ImageSpec, Media, Waveform
 from selfsup.task import Panel
 
@@ -82,13 +82,15 @@ def test_a_shorter_clip_begins_again_beside_a_longer_one_and_an_image_stands_sti
         assert image.width == 3 * SIDE + 4 * 8
 
 
-def test_a_strip_has_evenly_spaced_frames_with_lines_between() -> None:
+def test_a_strip_has_evenly_spaced_frames_with_lines_between(tmp_path: Path) -> None:
     pixels = np.asarray(strip(clip(11)))
     assert pixels.shape == (8, STRIP * 12 + (STRIP - 1) * 2, 3)
     assert [int(pixels[0, place * 14 + 11, 0]) for place in range(STRIP)] == [0, 40, 80, 120, 160, 200]
     assert (pixels[:, 12:14] == 255).all()
     assert strip(clip(2)).width == 2 * 12 + 2
-    assert draw_panels([[Panel(clip(), "")]], SPEC).width == 3 * SIDE + 2 * 8
+    save_panels([[Panel(clip(), "")]], SPEC, tmp_path / "strip.png")
+    with Image.open(tmp_path / "strip.png") as image:
+        assert image.width == 3 * SIDE + 2 * 8
 
 
 def timing(data: bytes) -> tuple[int, int]:

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from selfsup.encoders import build_encoder
@@ -13,7 +14,7 @@ from selfsup.nn.image import patches
 from selfsup.nn.image.recolor import new_colours
 from selfsup.spec import ImageSpec
 from selfsup.tasks import find_task
-from selfsup.tasks.image.jigsaw_permutations import OPTIMAL, greedy, hamming, permutation_set
+from selfsup.tasks.image.jigsaw_permutations import OPTIMAL, greedy, permutation_set
 from selfsup.tasks.image.rotation import all_rotations
 
 SPEC = ImageSpec.of(32, 3)
@@ -35,13 +36,18 @@ def batch_for(task, count: int = 16, channels: int = 3):
 # Permutations
 
 
+def distances(perms: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return how many places of each two permutations differ."""
+    first, second = np.triu_indices(len(perms), 1)
+    return (perms[first] != perms[second]).sum(1)
+
+
 @pytest.mark.parametrize(("name", "size", "least"), [("agl9", 72, 8), ("pgl8", 504, 7), ("pgammal8", 1512, 6)])
 def test_optimal_sets_have_their_size_and_least_distance(name: str, size: int, least: int) -> None:
     perms = OPTIMAL[name]()
     assert perms.shape == (size, 9)
     assert (np.sort(perms, 1) == np.arange(9)).all()
-    distances = hamming(perms)
-    assert distances[~np.eye(size, dtype=bool)].min() == least
+    assert distances(perms).min() == least
     assert size == math.factorial(9) // math.factorial(least - 1) or name == "pgammal8"
 
 
@@ -50,14 +56,9 @@ def test_greedy_sets_are_far_apart(count: int, least: int) -> None:
     perms = greedy(count)
     assert perms.shape == (count, 9)
     assert (np.sort(perms, 1) == np.arange(9)).all()
-    distances = hamming(perms)[~np.eye(count, dtype=bool)]
-    assert distances.mean() >= 8
-    assert distances.min() >= least
+    assert distances(perms).mean() >= 8
+    assert distances(perms).min() >= least
     assert greedy(count) is perms
-
-
-def test_hamming_counts_places_that_differ() -> None:
-    assert hamming(np.array([[0, 1, 2], [0, 2, 1], [1, 2, 0]])).tolist() == [[0, 2, 3], [2, 0, 2], [3, 2, 0]]
 
 
 @pytest.mark.parametrize("name", ["1", "25", "-3", "agl9", "some"])

@@ -13,7 +13,6 @@ from torch import Tensor
 from selfsup.control.playing import Scene
 from selfsup.views.reading import normalized
 
-SEES = ("latents", "state", "pixels")
 COARSE = 16  # pixels a side of what the agent sees without an encoder
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from selfsup.base.notes import say_notes
 from selfsup.base.options import Option, read_options
-from selfsup.errors import UserError, unknown
+from selfsup.errors import UserError
 from selfsup.source import Source
 from selfsup.spec import Spec
 
@@ -69,12 +69,6 @@ def make_spec(source: Source, defaults: Mapping[str, Any] | None = None, /, **gi
 def open_query(kind: str, query: Any) -> Source:
     """Return a source of the one sample that a query of `search` means; raise `UserError` for none."""
     return _load(KINDS[kind][1])(query)
-
-
-def check_kind(kind: str) -> None:
-    """Raise `UserError` for a kind of data that there is not."""
-    if kind not in (*KINDS, "any"):
-        raise unknown("kind of data", kind, KINDS)
 
 
 def _load(place: str) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from PIL import Image, ImageDraw
 
@@ -18,13 +17,8 @@ from selfsup.task import Panel
 SIDE, MARGIN, CAPTION = 128, 8, 20  # pixels
 
 
-def draw_panels(rows: Sequence[Sequence[Panel]], spec: Any) -> Image.Image:
-    """Return one image: each row of panels below the one before, captions under the images; clips as contact strips."""
-    shown = [[(to_media(panel.content, spec), panel.caption) for panel in row] for row in rows]
-    return _draw(shown)
-
-
 def _draw(shown: Sequence[Sequence[tuple[Media, str]]]) -> Image.Image:
+    """Return one image: each row below the one before, captions under the images; clips as contact strips."""
     if any(isinstance(media, str) for row in shown for media, _ in row):
         return _draw_texts([(to_words(media), caption) for row in shown for media, caption in row])
     width = SIDE * (3 if _clips(shown) else 1)
@@ -48,7 +42,7 @@ def save_sheet(shown: Sequence[tuple[Media | None, str]], path: Path, columns: i
 
 
 def save_panels(rows: Sequence[Sequence[Panel]], spec: Spec, path: Path) -> None:
-    """Write the same to a file; clips are animated in a .webp."""
+    """Write rows of panels to a file, one below the other; clips are contact strips, or animated in a .webp."""
     _save([[(to_media(panel.content, spec), panel.caption) for panel in row] for row in rows], path)
 
 

@@ -48,7 +48,7 @@ class Cutouts(Images):
         count: int = COUNT, seed: int = 0,
     ) -> None:  # fmt: skip
         self.sprites, self.ids, self.name, self.seed, self.labels = sprites, ids, name, seed, None
-        self.numbers, self.of_class = np.arange(count), [np.flatnonzero(ids == one) for one in np.unique(ids)]
+        self.numbers = np.arange(count)
         names = dict(enumerate((BACKGROUND, *classes)))
         self.masks = Masks(self.numbers, lambda number: self._render(number)[1], names, name)
 

@@ -24,7 +24,6 @@ SHORT = 64  # bytes of a text that may be a label; longer ones are captions
 OUT, LINKS, DEVICES = "paths that leave the folder", "links", "device files"
 EMPTY, SPARSE, LARGE = "empty members", "sparse members", "members too large"
 FURTHER, ALONE, CAPTIONS, NO_END = "further members of a sample", "samples without an image", "captions", "no end mark"
-NOT_LEFT_OUT = (CAPTIONS, NO_END)
 FRUITLESS = 100_000  # members without an image among them, after which a tar is none of images
 
 

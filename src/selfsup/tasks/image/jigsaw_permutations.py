@@ -82,12 +82,6 @@ def pgammal8() -> Permutations:
 OPTIMAL: dict[str, Callable[[], Permutations]] = {"agl9": agl9, "pgl8": pgl8, "pgammal8": pgammal8}
 
 
-def hamming(perms: Permutations) -> NDArray[np.int64]:
-    """Return the Hamming distances (K, K) of permutations (K, n)."""
-    one_hot = np.eye(perms.shape[1], dtype=np.float32)[perms].reshape(len(perms), -1)
-    return perms.shape[1] - np.rint(one_hot @ one_hot.T).astype(np.int64)
-
-
 def _field9() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the tables of sums and products (9, 9) of GF(9): x + iy with i² = -1 over GF(3), coded as x + 3y."""
     x, y = (part[:, None] for part in (np.arange(9) % 3, np.arange(9) // 3))
