@@ -17,7 +17,7 @@ from PIL import Image
 import selfsup
 from selfsup.cli import main
 from selfsup.data.image import Arrays
-from selfsup.data.labels import MISSING, read_labels
+from selfsup.data.label_values import MISSING, read_labels
 from selfsup.data.open import open_data
 from selfsup.errors import UserError
 from selfsup.evaluation.targets import TARGETS

@@ -207,7 +207,7 @@ def _are_paths(X: Any) -> bool:
 
 
 def _labels(y: Any, samples: int) -> Labels:
-    from selfsup.data.labels import read_labels
+    from selfsup.data.label_values import read_labels
 
     if y is None:
         raise InputError("this task needs labels: give y, with -1 for samples that have none")

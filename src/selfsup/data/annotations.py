@@ -21,17 +21,17 @@ from selfsup.base.notes import say, say_notes
 from selfsup.base.paths import expanded
 from selfsup.data.encoding import about_encodings
 from selfsup.data.index import find_files, pack
-from selfsup.data.labels import (
+from selfsup.data.label_tables import (
     LABELS,
     PATHS,
     known_column,
     matched_files,
     numbered_column,
-    read_labels,
     sample_paths,
     split_columns,
     whole_column,
 )
+from selfsup.data.label_values import read_labels
 from selfsup.data.paths import find_paths
 from selfsup.data.tables import Table, open_table, plain
 from selfsup.data.textgrid import TextGrid, Tier, read_textgrid

@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from selfsup.base.paths import expanded
-from selfsup.data.labels import MISSING, PATHS, known_column, sample_paths, whole_column
+from selfsup.data.label_tables import PATHS, known_column, sample_paths, whole_column
+from selfsup.data.label_values import MISSING
 from selfsup.data.paths import find_paths
 from selfsup.data.tables import Table, open_table
 from selfsup.errors import UserError

@@ -14,7 +14,7 @@ from selfsup.source import Source
 from selfsup.spec import Spec
 
 KINDS = {  # kind -> the source whose `spec` has the options, and a function from a query to a source of one sample
-    "image": ("selfsup.data.image.sources:Files", "selfsup.data.image.query:open_query"),
+    "image": ("selfsup.data.image.files:Files", "selfsup.data.image.query:open_query"),
     "text": ("selfsup.data.text.sources:Texts", "selfsup.data.text.sources:open_query"),
     "audio": ("selfsup.data.audio.sources:Sounds", "selfsup.data.audio.sources:open_query"),
     "video": ("selfsup.data.video.sources:Videos", "selfsup.data.video.sources:open_query"),

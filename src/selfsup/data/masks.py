@@ -20,7 +20,7 @@ from selfsup.base.notes import say_notes
 from selfsup.base.paths import expanded
 from selfsup.data.image.decode import read_mask
 from selfsup.data.index import find_files
-from selfsup.data.labels import known_column, matched_files, whole_column
+from selfsup.data.label_tables import known_column, matched_files, whole_column
 from selfsup.data.tables import open_table
 from selfsup.errors import UserError
 from selfsup.source import Masks, Source

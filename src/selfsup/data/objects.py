@@ -16,7 +16,7 @@ from selfsup.data.image import Arrays, Files
 from selfsup.data.image.decode import SUFFIXES
 from selfsup.data.image.items import Items, array_of, channels_last, has_channels_last, pixels_of
 from selfsup.data.index import pack
-from selfsup.data.labels import read_labels
+from selfsup.data.label_values import read_labels
 from selfsup.data.text.open import column_labels, listed_texts
 from selfsup.data.text.sources import Texts
 from selfsup.errors import UserError

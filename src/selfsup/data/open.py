@@ -27,7 +27,8 @@ from selfsup.data.image import Arrays, Files
 from selfsup.data.image.decode import OPTIONAL, SUFFIXES
 from selfsup.data.image.torchvision import open_torchvision
 from selfsup.data.index import HIDDEN, HIDDEN_FILES, LINKS, LOOPS, Found, find_files, look_below, pack
-from selfsup.data.labels import LabelsGiven, array_labels, with_labels
+from selfsup.data.label_values import array_labels
+from selfsup.data.labels import LabelsGiven, with_labels
 from selfsup.data.npz import npz_names, read_npy, read_npz
 from selfsup.data.objects import open_object
 from selfsup.data.shards.objects import without_file

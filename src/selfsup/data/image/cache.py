@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfsup.data.image.decode import image_size, to_channels
-from selfsup.data.image.sources import Files, image_only
+from selfsup.data.image.files import Files
+from selfsup.data.image.sources import image_only
 from selfsup.errors import UserError
 from selfsup.source import Broken, Source
 from selfsup.spec import ImageSpec, Spec

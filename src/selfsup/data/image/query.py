@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from selfsup.base.paths import expanded
-from selfsup.data.image.sources import Files
+from selfsup.data.image.files import Files
 from selfsup.data.objects import open_object
 from selfsup.errors import UserError
 from selfsup.source import Broken, Source

@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from selfsup.data.image import Files
-from selfsup.data.labels import read_labels
+from selfsup.data.label_values import read_labels
 from selfsup.data.shards.ahead import Ahead
 from selfsup.data.shards.parquet import image_columns
 from selfsup.errors import RunFailed, UserError, need

@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 from selfsup.base.progress import counting
 from selfsup.data.image import Files
 from selfsup.data.index import look_below
-from selfsup.data.labels import PARTS, read_labels
+from selfsup.data.label_values import read_labels
+from selfsup.data.labels import PARTS
 from selfsup.data.shards.index import Index, index_of
 from selfsup.data.shards.lance import SUFFIX as LANCE
 from selfsup.data.shards.lance import open_lance

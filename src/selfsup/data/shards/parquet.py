@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from selfsup.data.image import Files
-from selfsup.data.labels import read_labels
+from selfsup.data.label_values import read_labels
 from selfsup.data.objects import IMAGE_COLUMNS, LABEL_COLUMNS
 from selfsup.data.shards.objects import CHANGED, Object, open_object_at
 from selfsup.errors import UserError

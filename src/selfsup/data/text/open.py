@@ -13,7 +13,7 @@ import pyarrow.parquet
 
 from selfsup.data.encoding import about_encodings, encoding_of, file_encoding, read_lines, to_utf8
 from selfsup.data.index import pack
-from selfsup.data.labels import read_labels
+from selfsup.data.label_values import read_labels
 from selfsup.data.tables import open_table
 from selfsup.data.text import Texts
 from selfsup.data.text.sources import stored
