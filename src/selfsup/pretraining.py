@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +16,18 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from selfsup.base.checks import check_new_folder
 from selfsup.base.notes import say
 from selfsup.base.paths import expanded
 from selfsup.base.turns import own_turn
-from selfsup.base.writing import only_here, write_atomically
+from selfsup.base.writing import only_here
 from selfsup.data.image import Files
 from selfsup.data.image.cache import Decoded
-from selfsup.encoders.weights import weights_digest
 from selfsup.errors import UserError
 from selfsup.nn.ema import Momentum, first_momentum
 from selfsup.nn.lora import merged_state
+from selfsup.recipe import milestones_of, noted, open_before, plan_of, recipe_of, write_recipe
 from selfsup.request import Built, Resolved, keeps_stem, make_encoder, shapes, trainable
-from selfsup.run import START, Run, differences, digest_of, fixed, versions
+from selfsup.run import START, Run, differences, fixed
 from selfsup.source import Source
 from selfsup.spec import ImageSpec, Spec
 from selfsup.task import Task, Views
@@ -45,17 +43,6 @@ from selfsup.train.recalibrate import recalibrate, recalibrated_samples
 from selfsup.train.recompute import recompute_blocks
 from selfsup.train.sharding import gathered
 
-STARTED = {
-    ".lock",
-    ".recipe.json.part",
-    "tokenizer.json",
-    ".tokenizer.json.part",
-    START,
-    f".{START}.part",
-}  # may remain if a run is killed before the recipe is written
-SOMETIMES = (  # parts of a plan that most do not have
-    "milestones", "encoder_lr", "low_res_first", "drop_tokens", "layer_decay", "l2_sp", "block",
-)  # fmt: skip
 MIN_SIZE = 8  # pixels a side of an image, at least
 
 
@@ -101,7 +88,7 @@ def run(
         samples = recalibrated_samples(kept, built.source) if recalibrated else 0
         after = samples / built.batch_size / 3  # steps: a forward pass is about a third of one
         if before and before.recipe.get("budget") == budget:
-            steps, milestones = int(before.recipe["plan"]["steps"]), _milestones(before)
+            steps, milestones = int(before.recipe["plan"]["steps"]), milestones_of(before)
         else:
             steps = fabric.broadcast(_steps(built, budget, micro_batch, after))
         plan = make_plan(
@@ -116,7 +103,7 @@ def run(
             milestones=milestones,
         )
         low_res = _low_res_views(built, budget) if plan.low_res_first else None
-        recipe = _recipe(built, dict(budget), plan) | ({"recalibrated": samples} if samples else {})
+        recipe = recipe_of(built, dict(budget), plan) | ({"recalibrated": samples} if samples else {})
         _agree(recipe, fabric, "the data and options")
         if before:
             different = differences(before.recipe, json.loads(json.dumps(recipe)))
@@ -133,7 +120,7 @@ def run(
                 start: Any = built.task.get_submodule("encoder")
                 save_tensors(folder / START, merged_state(start), {"encoder": asked.encoder})
             say(*_notes(built), *_chosen(built, steps), *_rates(built, plan, given))
-            _write(recipe, folder)
+            write_recipe(recipe, folder)
         source = built.source if cache is None else _cached(built.source, asked.spec, cache)
         quiet = quiet or not fabric.is_global_zero
         alone = fabric.world_size == 1  # the others would not take part in measuring
@@ -143,7 +130,7 @@ def run(
 
         def record(plan: Plan) -> None:
             if fabric.is_global_zero:
-                _write(recipe | {"plan": _noted(plan)}, folder)
+                write_recipe(recipe | {"plan": noted(plan)}, folder)
 
         seconds = 60 * budget.get("minutes", 0) * steps / (steps + after)
         clock = Clock(seconds, record, fabric, began) if "minutes" in budget else None
@@ -195,7 +182,7 @@ def keep(built: Built, folder: Path, steps: int, lr: float) -> Run:
         built.asked.task, built.batch_size, {"lr": lr}, encoder=built.task.encoder, steps=steps, seed=built.seed
     )
     built.asked.spec.save(folder)
-    _write(_recipe(built, {"steps": steps}, plan), folder)
+    write_recipe(recipe_of(built, {"steps": steps}, plan), folder)
     trained: Any = built.task.representation()
     _save_encoder(built, merged_state(trained), folder)
     return Run(folder)
@@ -302,7 +289,7 @@ def rebuild(
     recipe is damaged, or the run began with the encoder of another one that is gone or has changed.
     """
     recipe, about = run.recipe, run.recipe["encoder"]
-    fabric, plan, known = make_fabric(device, recipe["precision"]), _plan_of(run), recipe["task"]["hyperparameters"]
+    fabric, plan, known = make_fabric(device, recipe["precision"]), plan_of(run), recipe["task"]["hyperparameters"]
     if task is None and run.task not in TASKS:
         raise UserError(f"{run.task} is not a task of selfsup itself: give its class")
     name, task_class, hyperparameters, source = resolve_task(task or run.task, source, known)
@@ -331,82 +318,6 @@ def rebuild(
     if plan.drop_tokens:
         _drop_tokens(built, plan.drop_tokens)
     return built, plan, _low_res_views(built, recipe["budget"]) if plan.low_res_first else None
-
-
-def _plan_of(run: Run) -> Plan:
-    known = dict(run.recipe["plan"])
-    try:
-        known["betas"] = tuple(known["betas"])
-        return Plan(**{**known, "milestones": _milestones(run)})
-    except (TypeError, KeyError) as error:
-        raise UserError(f"{run.folder}/recipe.json is damaged: its plan cannot be read ({error})") from None
-
-
-def replan(folder: Path, steps: int, milestones: Sequence[Sequence[float]]) -> None:
-    """Set the number of steps of a run that was stopped, and where it was planned again (`train.plan.Milestone`)."""
-    recipe = Run(folder).recipe
-    plan = recipe["plan"] | {"steps": steps, "milestones": milestones}
-    if plan != recipe["plan"]:
-        _write(recipe | {"plan": plan}, folder)
-
-
-def open_before(folder: Path, module: nn.Module | None = None) -> Run | None:
-    """Return the run in a folder, None for a new one; raise `UserError` if a run cannot be written there.
-
-    `module`: the encoder, where it is the user's own.
-    """
-    if (folder / "recipe.json").exists():
-        before = Run(folder)
-        return Run(folder, module) if before.own else before
-    if folder.exists() and not (folder.is_dir() and {path.name for path in folder.iterdir()} <= STARTED):
-        raise UserError(f"{folder} exists and is not a run folder; give another --out")
-    check_new_folder(folder)
-    return None
-
-
-def _milestones(run: Run) -> tuple[Milestone, ...]:
-    return tuple(Milestone(*one) for one in run.recipe["plan"].get("milestones", ()))
-
-
-def _write(recipe: dict[str, Any], folder: Path) -> None:
-    write_atomically(folder / "recipe.json", json.dumps(recipe, indent=2).encode())
-
-
-def _noted(plan: Plan) -> dict[str, Any]:
-    """Return the plan as in the recipe: without what it has only sometimes."""
-    return {key: value for key, value in asdict(plan).items() if value or key not in SOMETIMES}
-
-
-def _recipe(built: Built, budget: dict[str, float], plan: Plan) -> dict[str, Any]:
-    asked = built.asked
-    encoder = {"name": asked.encoder, "pretrained": asked.pretrained}
-    if asked.module is not None:
-        kind = type(asked.module)
-        encoder |= {"module": f"{kind.__module__}.{kind.__qualname__}", "weights": weights_digest(asked.module)}
-    if asked.weights is not None:
-        encoder |= {"file": asked.weights.name, "weights": digest_of(asked.weights), "keep_stem": True}
-    if asked.lora:
-        encoder |= {"lora": asked.lora}
-    if asked.init is not None:
-        encoder |= {"init": str(asked.init.folder), "weights": asked.init.weights_digest()}
-        encoder |= {"keep_stem": True} if asked.init.keeps_stem else {}
-    return {
-        "task": {"name": asked.name, "hyperparameters": asked.hyperparameters},
-        "encoder": encoder,
-        "data": {
-            "name": asked.source.name,
-            "samples": len(asked.source),
-            "fingerprint": asked.source.fingerprint(),
-            "labels": asked.labels,
-            "notes": list(getattr(asked.source, "notes", ())),
-        },
-        "spec": asked.spec.to_json(),
-        "budget": budget,
-        "plan": _noted(plan),
-        "precision": built.precision,
-        "versions": versions(),
-        "command": shlex.join(sys.argv),
-    }
 
 
 def _steps(built: Built, budget: Mapping[str, float], micro_batch: int | None, after: float) -> int:

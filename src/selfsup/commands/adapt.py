@@ -111,7 +111,7 @@ def adapt(
     from selfsup.adapting import adapt as go_on
     from selfsup.data import open_data
     from selfsup.data.labels import name_columns, noted_labels
-    from selfsup.pretraining import open_before
+    from selfsup.recipe import open_before
     from selfsup.request import Built, build, resolve
     from selfsup.run import Run
     from selfsup.train.loggers import read_loggers

@@ -163,7 +163,8 @@ def pretrain(
     from selfsup.data import open_data
     from selfsup.data.labels import name_columns, noted_labels
     from selfsup.evaluation.online import READERS, OnlineProbe
-    from selfsup.pretraining import open_before, run
+    from selfsup.pretraining import run
+    from selfsup.recipe import open_before
     from selfsup.request import build, resolve
     from selfsup.train.loggers import read_loggers
     from selfsup.train.optim import OPTIMIZERS

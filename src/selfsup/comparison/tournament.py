@@ -29,8 +29,8 @@ from selfsup.evaluation.baselines import baseline
 from selfsup.evaluation.few_labels import training_steps
 from selfsup.evaluation.parts import labels_of
 from selfsup.evaluation.problems import about_classes
-from selfsup.pretraining import replan
 from selfsup.pretraining import run as pretrain
+from selfsup.recipe import replan
 from selfsup.request import build, resolve
 from selfsup.run import versions
 from selfsup.source import Source
