@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 import copy
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfsup.base.checks import check_data_numbers, check_numbers
 from selfsup.base.notes import hearing
 from selfsup.base.paths import user_path
+from selfsup.commands.given import Data, EncoderGiven, LabelsGiven, RunName, Target, TaskName
 from selfsup.errors import UserError
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from selfsup.adapting import Adapted
-    from selfsup.data.labels import LabelsGiven
-    from selfsup.data.open import DataGiven
-    from selfsup.run import Run
-    from selfsup.task import Task
-
-    Data = DataGiven
-    Target = str | os.PathLike[str]
-    TaskName = str | type[Task]
-    EncoderGiven = str | nn.Module
-    RunName = Target | Run
-else:
-    Data = Target = TaskName = EncoderGiven = RunName = LabelsGiven = str  # what the command line can give
 
 EPOCHS = 20  # by default: weights that were trained on millions of images need little, and can lose much
 

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from selfsup.base.checks import check_data_numbers, check_new_file, check_numbers
 from selfsup.base.paths import user_path
+from selfsup.commands.given import Data, LabelsGiven, Target, TaskName
 from selfsup.errors import UserError
 
 if TYPE_CHECKING:
-    from selfsup.data.labels import LabelsGiven
-    from selfsup.data.open import DataGiven
     from selfsup.shortcuts.result import Audit
-    from selfsup.task import Task
-
-    Data = DataGiven
-    Target = str | os.PathLike[str]
-    TaskName = str | type[Task]
-else:
-    Data = Target = TaskName = LabelsGiven = str  # what the command line can give
 
 
 def audit(

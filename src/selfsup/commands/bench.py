@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from selfsup.base.checks import check_numbers
 from selfsup.base.printing import Printable
+from selfsup.commands.given import Data
 from selfsup.errors import unknown
-
-if TYPE_CHECKING:
-    from selfsup.data.open import DataGiven
-
-    Data = DataGiven
-else:
-    Data = str  # what the command line can give
 
 
 @dataclass(frozen=True)

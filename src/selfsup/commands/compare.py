@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from selfsup.base.checks import check_data_numbers, check_new_folder, check_numbers
 from selfsup.base.paths import user_path
 from selfsup.base.ranks import launched
+from selfsup.commands.given import Data, LabelsGiven, Target
 from selfsup.errors import RunFailed, UserError
 
 if TYPE_CHECKING:
     from selfsup.comparison.result import Comparison
-    from selfsup.data.labels import LabelsGiven
-    from selfsup.data.open import DataGiven
     from selfsup.task import Task
 
-    Data = DataGiven
-    Target = str | os.PathLike[str]
     TaskNames = str | Sequence[str | type[Task]]
 else:
-    Data = Target = TaskNames = LabelsGiven = str  # what the command line can give
+    TaskNames = str  # what the command line can give
 
 
 def compare(

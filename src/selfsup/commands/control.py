@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Group
 from rich.table import Table
@@ -14,12 +14,8 @@ from rich.table import Table
 from selfsup.base.checks import check_numbers
 from selfsup.base.paths import user_path
 from selfsup.base.printing import Printable
+from selfsup.commands.given import Target
 from selfsup.errors import UserError, unknown
-
-if TYPE_CHECKING:
-    Target = str | os.PathLike[str]
-else:
-    Target = str  # what the command line can give
 
 AGENTS = {True: "td3", False: "sac"}  # for goals, for rewards
 

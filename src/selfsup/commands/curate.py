@@ -10,15 +10,11 @@ from typing import TYPE_CHECKING, Any
 from selfsup.base.checks import check_new_file, check_numbers
 from selfsup.base.paths import user_path
 from selfsup.base.printing import Printable
+from selfsup.commands.given import Embeddings, Target
 from selfsup.errors import UserError
 
 if TYPE_CHECKING:
     from selfsup.data.vectors import Vectors
-
-    Embeddings = str | os.PathLike[str]
-    Target = str | os.PathLike[str]
-else:
-    Embeddings = Target = str  # what the command line can give
 
 CLUSTERS, PER_CLUSTER = 4096, 10  # by default at most so many, of at least so many rows
 LINES = 1 << 16  # paths in memory

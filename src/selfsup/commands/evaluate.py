@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from selfsup.base.checks import check_new_file, check_numbers
 from selfsup.base.notes import say
 from selfsup.base.paths import user_path
+from selfsup.commands.given import Data, LabelsGiven, Names, Target
 from selfsup.errors import RunFailed, UserError, unknown
 from selfsup.run import Run
 from selfsup.runs import Runs, open_runs
@@ -21,9 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from selfsup.data.annotations import AnnotationsGiven
-    from selfsup.data.labels import LabelsGiven
     from selfsup.data.masks import MasksGiven
-    from selfsup.data.open import DataGiven
     from selfsup.evaluation.alignment import Alignment
     from selfsup.evaluation.few_labels import Classifier
     from selfsup.evaluation.frozen import FrozenEncoder
@@ -32,13 +31,10 @@ if TYPE_CHECKING:
     from selfsup.source import Annotations, Labels, Source
 
     RunName = str | os.PathLike[str] | Run | Runs | Sequence[str | os.PathLike[str] | Run]
-    Data = DataGiven
     Labelling = LabelsGiven | Annotations | MasksGiven
-    Target = str | os.PathLike[str]
     Numbers = str | Sequence[int | None]
-    Names = str | Sequence[str]
 else:
-    RunName = Data = Numbers = Names = LabelsGiven = Labelling = Target = str  # what the command line can give
+    RunName = Numbers = Labelling = str  # what the command line can give
 
 
 def evaluate(
@@ -247,7 +243,7 @@ def _although_read_only() -> Iterator[None]:
 
 
 def _compared(
-    run: Run, target: str, data: DataGiven, labels: tuple[str | None, Any], seed: int, device: str
+    run: Run, target: str, data: Data, labels: tuple[str | None, Any], seed: int, device: str
 ) -> Alignment | Objects:
     """Return what encoders find among the cameras, or the objects, of episodes."""
     from selfsup.data.labels import name_columns
@@ -287,7 +283,7 @@ def _encoders(run: Run, encoder: nn.Module, seed: int) -> list[FrozenEncoder]:
     return found
 
 
-def _annotated(data: DataGiven, labels: AnnotationsGiven | None, groups: LabelsGiven | None) -> Source:
+def _annotated(data: Data, labels: AnnotationsGiven | None, groups: LabelsGiven | None) -> Source:
     """Return the data with labels inside of samples, and with groups as their labels where they are not their own."""
     from selfsup.data.annotations import with_annotations
     from selfsup.data.open import open_data
@@ -297,7 +293,7 @@ def _annotated(data: DataGiven, labels: AnnotationsGiven | None, groups: LabelsG
     return source if labels is None else with_annotations(source, labels)
 
 
-def _masked(data: DataGiven, labels: MasksGiven | None) -> Source:
+def _masked(data: Data, labels: MasksGiven | None) -> Source:
     """Return images with the masks that are given, or those that they bring."""
     from selfsup.data.masks import with_masks
     from selfsup.data.open import open_data

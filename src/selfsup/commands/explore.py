@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,14 +9,10 @@ from typing import TYPE_CHECKING
 
 from selfsup.base.checks import check_new_file, check_numbers
 from selfsup.base.paths import user_path
+from selfsup.commands.given import Embeddings, Target
 
 if TYPE_CHECKING:
     from selfsup.reports.explore import Explored
-
-    Embeddings = str | os.PathLike[str]
-    Target = str | os.PathLike[str]
-else:
-    Embeddings = Target = str  # what the command line can give
 
 
 def explore(

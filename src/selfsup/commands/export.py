@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Literal, get_args
 
 from selfsup.base.paths import user_path
+from selfsup.commands.given import RunName, Target
 from selfsup.errors import unknown
 from selfsup.run import Run
 
 if TYPE_CHECKING:
     from selfsup.exporters import Exported
-
-    RunName = str | os.PathLike[str] | Run
-    Target = str | os.PathLike[str]
-else:
-    RunName = Target = str  # what the command line can give
 
 Format = Literal["safetensors", "timm", "transformers", "torch", "onnx"]
 Output = Literal["representation", "maps"]

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from selfsup.base.checks import check_new_folder, check_numbers
 from selfsup.base.paths import user_path
 from selfsup.base.printing import Printable
-
-if TYPE_CHECKING:
-    Embeddings = str | os.PathLike[str]
-    Target = str | os.PathLike[str]
-else:
-    Embeddings = Target = str  # what the command line can give
+from selfsup.commands.given import Embeddings, Target
 
 
 @dataclass(frozen=True)

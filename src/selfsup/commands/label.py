@@ -17,6 +17,7 @@ from selfsup.base.checks import check_new_file, check_numbers
 from selfsup.base.notes import say
 from selfsup.base.paths import expanded, user_path
 from selfsup.base.printing import Printable
+from selfsup.commands.given import Data, RunName, Target
 from selfsup.commands.suggest import Sample, to_samples, without_labels
 from selfsup.errors import UserError, need
 from selfsup.run import Run
@@ -24,16 +25,9 @@ from selfsup.run import Run
 if TYPE_CHECKING:
     from socket import socket
 
-    from selfsup.data.open import DataGiven
     from selfsup.labelling.assign import Assigned, Doubt
     from selfsup.labelling.pool import Pool
     from selfsup.source import Source
-
-    RunName = str | os.PathLike[str] | Run
-    Data = DataGiven
-    Target = str | os.PathLike[str]
-else:
-    RunName = Data = Target = str  # what the command line can give
 
 CLIP_SIDE = 320  # pixels of a clip on the page: larger ones take a second to be made
 SHOWN = 10  # doubtful labels and suggestions in the terminal; JSON has all

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from selfsup.base.checks import check_new_folder, check_numbers
 from selfsup.base.paths import user_path
 from selfsup.base.printing import Printable
+from selfsup.commands.given import Data, LabelsGiven, Target
 from selfsup.errors import UserError, unknown
-
-if TYPE_CHECKING:
-    from selfsup.data.labels import LabelsGiven
-    from selfsup.data.open import DataGiven
-
-    Data = DataGiven
-    Target = str | os.PathLike[str]
-else:
-    Data = Target = LabelsGiven = str  # what the command line can give
 
 
 @dataclass(frozen=True)

@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 from selfsup.base.checks import check_data_numbers, check_numbers
 from selfsup.base.notes import say
 from selfsup.base.paths import user_path
+from selfsup.commands.given import Data, EncoderGiven, LabelsGiven, RunName, Target, TaskName
 from selfsup.errors import UserError, unknown
 from selfsup.run import Run
 from selfsup.runs import PREFIX, Runs
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from selfsup.data.labels import LabelsGiven
-    from selfsup.data.open import DataGiven
-    from selfsup.task import Task
-
-    Data = DataGiven
-    Target = str | os.PathLike[str]
-    TaskName = str | type[Task]
-    EncoderGiven = str | nn.Module
-    RunName = Target | Run
-else:
-    Data = Target = TaskName = EncoderGiven = RunName = LabelsGiven = str  # what the command line can give
 
 
 @overload

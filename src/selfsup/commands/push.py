@@ -6,17 +6,11 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from selfsup.base.printing import Printable
+from selfsup.commands.given import RunName
 from selfsup.errors import UserError
-
-if TYPE_CHECKING:
-    from selfsup.run import Run
-
-    RunName = str | os.PathLike[str] | Run
-else:
-    RunName = str  # what the command line can give
 
 
 @dataclass(frozen=True)

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from selfsup.base.checks import check_new_folder, check_numbers
 from selfsup.base.paths import user_path
 from selfsup.base.printing import Printable
+from selfsup.commands.given import Names, Target
 from selfsup.errors import UserError
-
-if TYPE_CHECKING:
-    Target = str | os.PathLike[str]
-    Names = str | Sequence[str]
-else:
-    Target = Names = str  # what the command line can give
 
 
 @dataclass(frozen=True)

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from selfsup.base.checks import check_new_image, check_numbers
 from selfsup.base.paths import user_path
+from selfsup.commands.given import Data, LabelsGiven, RunName, Target, TaskName
 from selfsup.run import Run
 
 if TYPE_CHECKING:
-    from selfsup.data.labels import LabelsGiven
-    from selfsup.data.open import DataGiven
     from selfsup.reports.replay import Replayed
-    from selfsup.task import Task
-
-    RunName = str | os.PathLike[str] | Run
-    Data = DataGiven
-    Target = str | os.PathLike[str]
-    TaskName = str | type[Task]
-else:
-    RunName = Data = Target = TaskName = LabelsGiven = str  # what the command line can give
 
 
 def replay(

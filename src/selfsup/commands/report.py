@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 from selfsup.base.checks import check_new_file, check_numbers
 from selfsup.base.paths import user_path
+from selfsup.commands.given import Data, LabelsGiven, RunName, Target
 from selfsup.errors import UserError
 from selfsup.run import Run
 
 if TYPE_CHECKING:
-    from selfsup.data.labels import LabelsGiven
-    from selfsup.data.open import DataGiven
     from selfsup.reports.report import Reported
-
-    RunName = str | os.PathLike[str] | Run
-    Data = DataGiven
-    Target = str | os.PathLike[str]
-else:
-    RunName = Data = Target = LabelsGiven = str  # what the command line can give
 
 
 def report(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from selfsup.base.checks import check_new_image, check_numbers
 from selfsup.base.paths import user_path
-from selfsup.run import Run
+from selfsup.commands.given import Embeddings, RunName, Target
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,12 +18,9 @@ if TYPE_CHECKING:
 
     from selfsup.reports.search import Found
 
-    Embeddings = str | os.PathLike[str]
     Query = str | os.PathLike[str] | int | Image | NDArray[Any] | Tensor
-    RunName = str | os.PathLike[str] | Run
-    Target = str | os.PathLike[str]
 else:
-    Embeddings = Query = RunName = Target = str  # what the command line can give
+    Query = str  # what the command line can give
 
 
 def search(

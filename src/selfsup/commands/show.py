@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 from selfsup.base.checks import check_data_numbers, check_new_image, check_numbers
 from selfsup.base.paths import user_path
+from selfsup.commands.given import Data, LabelsGiven, Target, TaskName
 from selfsup.errors import UserError, unknown
 
 if TYPE_CHECKING:
-    from selfsup.data.labels import LabelsGiven
-    from selfsup.data.open import DataGiven
     from selfsup.reports.show import Shown
-    from selfsup.task import Task
-
-    Data = DataGiven
-    Target = str | os.PathLike[str]
-    TaskName = str | type[Task]
-else:
-    Data = Target = TaskName = LabelsGiven = str  # what the command line can give
 
 
 def show(

@@ -16,14 +16,11 @@ from rich.text import Text
 
 from selfsup.base.checks import check_data_numbers, check_new_folder, check_numbers
 from selfsup.base.printing import Copied, Indented, Printable, fitting
+from selfsup.commands.given import Target
 from selfsup.errors import UserError
 
 if TYPE_CHECKING:
     from selfsup.source import Source
-
-    Name = str | os.PathLike[str]
-else:
-    Name = str  # what the command line can give
 
 LOOKED_AT = 1000  # samples, drawn at random
 HEARD = 10  # seconds of a recording, from its beginning
@@ -104,12 +101,12 @@ class Started(Printable):
 
 
 def start(
-    data: Name,
+    data: Target,
     /,
     *,
     labels: str | None = None,
     minutes: float | None = None,
-    out: Name = "runs/start",
+    out: Target = "runs/start",
     go: bool = False,
     seed: int = 0,
     device: str = "auto",

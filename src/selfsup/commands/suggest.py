@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,20 +13,14 @@ from rich.text import Text
 from selfsup.base.checks import check_new_file, check_new_image, check_numbers
 from selfsup.base.paths import user_path
 from selfsup.base.printing import Printable
+from selfsup.commands.given import Data, RunName, Target
 from selfsup.errors import UserError, unknown
 from selfsup.run import Run
 
 if TYPE_CHECKING:
-    from selfsup.data.open import DataGiven
     from selfsup.labelling.assign import Assigned
     from selfsup.labelling.pool import Next, Pool
     from selfsup.source import Source
-
-    RunName = str | os.PathLike[str] | Run
-    Data = DataGiven
-    Target = str | os.PathLike[str]
-else:
-    RunName = Data = Target = str  # what the command line can give
 
 COLUMNS = 5  # of the contact sheet
 
