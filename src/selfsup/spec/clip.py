@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from selfsup.spec.image import IMAGENET, MAX_SIZE, ImageSpec
+from selfsup.spec.image import IMAGENET, MAX_SIZE, ImageSpec, is_scale
 from selfsup.spec.media import Clip
 
 MAX_FRAMES, MAX_FPS = 1024, 1000.0
@@ -95,9 +94,7 @@ class ClipSpec:
             and 0 < frames <= MAX_FRAMES
             and 0 < step <= MAX_FRAMES
             and 0 < fps <= MAX_FPS
-            and len(mean) == len(std) == channels
-            and all(math.isfinite(value) for value in mean)
-            and all(0 < value < math.inf for value in std)
+            and is_scale(mean, std, channels)
         )
         if not sound:
             raise ValueError("it has an impossible spec")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,6 +17,15 @@ from selfsup.errors import unknown
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 MAX_SIZE, MAX_CHANNELS = 4096, 64
 NATURAL, OVERHEAD, DOCUMENT = FAMILIES = ("natural", "overhead", "document")
+
+
+def is_scale(mean: Sequence[float], std: Sequence[float], channels: int) -> bool:
+    """Return whether there are a finite mean and a positive, finite std for each of the channels."""
+    return (
+        len(mean) == len(std) == channels
+        and all(math.isfinite(value) for value in mean)
+        and all(0 < value < math.inf for value in std)
+    )
 
 
 @dataclass(frozen=True)
@@ -82,9 +91,7 @@ class ImageSpec:
         sound = (
             0 < size <= MAX_SIZE
             and 0 < channels <= MAX_CHANNELS
-            and len(mean) == len(std) == channels
-            and all(math.isfinite(value) for value in mean)
-            and all(0 < value < math.inf for value in std)
+            and is_scale(mean, std, channels)
             and -math.inf < low < high < math.inf
             and values.get("views", NATURAL) in FAMILIES
         )

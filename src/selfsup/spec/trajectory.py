@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from selfsup.spec.image import IMAGENET, MAX_CHANNELS, MAX_SIZE, ImageSpec
+from selfsup.spec.image import IMAGENET, MAX_CHANNELS, MAX_SIZE, ImageSpec, is_scale
 from selfsup.spec.media import Clip, Media
 
 MAX_RATE = 1e6
@@ -113,9 +112,7 @@ class TrajectorySpec:
             and action in ACTIONS
             and type(count) is int
             and 0 < fps <= MAX_RATE
-            and len(mean) == len(std) == channels
-            and all(math.isfinite(value) for value in mean)
-            and all(0 < value < math.inf for value in std)
+            and is_scale(mean, std, channels)
         )
         if not sound:
             raise ValueError("it has an impossible spec")

@@ -73,9 +73,8 @@ class BYOL(Task):
 
     def after_step(self) -> None:
         """Update the target network."""
-        momentum = self.momentum.advance(self.progress, self.steps)
-        ema_update(self.target[0], self.encoder, momentum)
-        ema_update(self.target[1], self.projector, momentum)
+        online = nn.Sequential(self.encoder, self.projector)
+        ema_update(self.target, online, self.momentum.advance(self.progress, self.steps))
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
         """Return the two views of each image."""

@@ -113,9 +113,8 @@ class DINO(Task):
 
     def after_step(self) -> None:
         """Update the teacher and its center."""
-        momentum = self.momentum.advance(self.progress, self.steps)
-        ema_update(self.teacher[0], self.encoder, momentum)
-        ema_update(self.teacher[1:], torch.nn.Sequential(self.head, self.prototypes), momentum)
+        student = torch.nn.Sequential(self.encoder, self.head, self.prototypes)
+        ema_update(self.teacher, student, self.momentum.advance(self.progress, self.steps))
         assert self.seen is not None
         self.center.lerp_(gather(self.seen).mean(0), 1 - self.center_momentum)
         self.seen = None

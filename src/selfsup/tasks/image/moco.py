@@ -105,8 +105,7 @@ class MoCo(Task):
 
     def after_step(self) -> None:
         """Update the momentum encoder and put the keys of the global batch into the queue."""
-        ema_update(self.momentum_encoder[0], self.encoder, self.momentum)
-        ema_update(self.momentum_encoder[1], self.projector, self.momentum)
+        ema_update(self.momentum_encoder, nn.Sequential(self.encoder, self.projector), self.momentum)
         if self.seen is not None:
             index, keys = (gather(part) for part in self.seen)
             self.queue.put(keys, index)

@@ -84,9 +84,8 @@ class MoCoV3(Task):
 
     def after_step(self) -> None:
         """Update the momentum encoder."""
-        momentum = self.momentum.advance(self.progress, self.steps)
-        ema_update(self.momentum_encoder[0], self.encoder, momentum)
-        ema_update(self.momentum_encoder[1], self.projector, momentum)
+        online = nn.Sequential(self.encoder, self.projector)
+        ema_update(self.momentum_encoder, online, self.momentum.advance(self.progress, self.steps))
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
         """Return the two views of each image."""
