@@ -16,7 +16,7 @@ import selfsup
 from selfsup.cli import main
 from selfsup.data.image import Arrays
 from selfsup.errors import UserError
-from selfsup.shortcuts import result, together, trial
+from selfsup.shortcuts import together, trial
 from selfsup.shortcuts.clip_cues import CLIP_CUES
 from selfsup.shortcuts.cues import BLIND, CUES, ShortcutProbe, nothing
 from selfsup.shortcuts.result import Audit, Row, options
@@ -30,6 +30,7 @@ from selfsup.tasks.image.rotation import Rotation
 from selfsup.views.image import Crop, draw
 from selfsup.views.image import views as image_views
 from support import injections
+from support.audits import learned_or_refused, shorten
 from support.tasks import REQUIRED
 
 SPEC = ImageSpec.of(24, 3)
@@ -45,8 +46,7 @@ def barred() -> Arrays:
 
 @pytest.fixture
 def twenty_steps_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (trial, result):
-        monkeypatch.setattr(module, "FEW_STEPS", 20)
+    shorten(monkeypatch)
 
 
 @pytest.mark.parametrize("name", [*CUES, "nothing"])
@@ -101,7 +101,7 @@ def test_what_is_held_out_was_not_learnt() -> None:
 
 
 @pytest.mark.usefixtures("twenty_steps_are_enough")
-def test_the_finding_in_words_json_and_a_picture(
+def test_the_finding_in_words_json_and_a_image(
     barred: Arrays, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     np.savez(tmp_path / "barred.npz", x=barred.x)
@@ -145,7 +145,7 @@ def test_tasks_without_classes_are_judged_by_their_loss(barred: Arrays) -> None:
     assert row.verdict in str(found)
 
 
-def test_grey_pictures_have_no_channels_to_compare(barred: Arrays) -> None:
+def test_grey_images_have_no_channels_to_compare(barred: Arrays) -> None:
     grey = Arrays(barred.x[..., :1], name="grey")
     found = selfsup.audit("rotation", grey, steps=2, cues="aberration,colours", quiet=True)
     assert [row.cue for row in found.rows] == ["colours"]
@@ -281,19 +281,13 @@ def test_black_at_the_short_sides_of_landscapes_alone_would_be_found(
 
 
 @pytest.mark.parametrize("name", [name for name in TASKS if find_task(name).kind == "image"])
-def test_every_task_on_pictures_is_audited_or_says_why_not(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_task_on_images_is_audited_or_says_why_not(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(together, "MIN_PUZZLES", 16)
     labels = Labels.of([f"class {i % 2}" for i in range(64)])
     source, options = Arrays(injections.textures(64, 32), labels), REQUIRED.get(name, {})
-    audited = Trial(name, source, options, seed=0, device="cpu", quiet=True, steps=1)
-    try:
-        answers, steps, _ = audited.learn(audited.probes(["colours"]), {}, 1)
-    except UserError as error:
-        told = str(error)
-        assert "encoder" in told
+    answers = learned_or_refused(name, source, options)
+    if answers is None:
         return
-    assert steps == 1
-    assert answers.metric in ("accuracy", "retrieval", "loss")
     assert all(np.isfinite(scores).all() and len(scores) == 4 for scores in answers.scores.values())
     if answers.metric != "loss":
         assert answers.chance is not None

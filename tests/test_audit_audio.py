@@ -12,10 +12,11 @@ import torch
 from selfsup.data.audio.melody import Melody
 from selfsup.errors import UserError
 from selfsup.nn.audio.mel import FLOOR
-from selfsup.shortcuts import result, together, trial
+from selfsup.shortcuts import result
 from selfsup.shortcuts.sound_cues import SOUND_CUES, SoundProbe
 from selfsup.shortcuts.trial import Trial
 from selfsup.tasks import TASKS, find_task
+from support.audits import as_encoder, shorten
 from support.tasks import SOUNDS
 
 SPEC = SOUNDS["logmel"]
@@ -55,10 +56,7 @@ class Noise:
 
 @pytest.fixture(autouse=True)
 def few_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trial, "BATCH", 32)
-    monkeypatch.setattr(together, "MIN_PUZZLES", 64)
-    for module in (trial, result):
-        monkeypatch.setattr(module, "FEW_STEPS", 20)
+    shorten(monkeypatch, puzzles=64)
 
 
 @pytest.mark.parametrize("name", SOUND_CUES)
@@ -99,8 +97,7 @@ def test_the_channel_tells_recordings_apart_and_falls_to_chance_with_negatives_o
     audited, probes = probed(
         Noise(tilted=True), "channel", {"negatives": "batch", "num_negatives": 16, "prediction_steps": 4}
     )
-    answers = probes.answers
-    encoder = probes._replace(answers=answers._replace(scores={audited.task.small_encoder: answers.scores["channel"]}))
+    encoder = as_encoder(audited, probes, "channel")
     row = audited.row("channel", probes, encoder)
     assert row.verdict == "shortcut"
     assert result.options(row.counter) == "--negatives own"

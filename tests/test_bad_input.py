@@ -56,7 +56,7 @@ def _state(root: Path) -> dict[str, int]:
 # Data
 
 
-def test_data_that_hold_no_pictures(told: Told, tmp_path: Path) -> None:
+def test_data_that_hold_no_images(told: Told, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "a.md").write_text("# no image")
@@ -334,7 +334,7 @@ def spoil(folder: Path, *names: str) -> None:
         (folder / name).write_bytes((b"", b"no image", (folder / name).read_bytes()[:60])[number % 3])
 
 
-def test_some_broken_pictures_are_named_once_and_counted(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_some_broken_images_are_named_once_and_counted(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spoil(images, "cat/0.png", "cat/1.png", "dog/2.png")
     args = ["pretrain", str(images), "--encoder", "convnet", "--epochs", "6", "--batch-size", "4", "--out", "run"]
     assert main(args) == 0

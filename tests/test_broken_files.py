@@ -7,7 +7,7 @@ from pathlib import Path
 from torture.files import make, survive
 
 
-def test_broken_pictures_are_named_once_with_their_reason(tmp_path: Path) -> None:
+def test_broken_images_are_named_once_with_their_reason(tmp_path: Path) -> None:
     make(tmp_path / "images", 60)
     (tmp_path / "images" / "ant" / "part0" / "wide.png").unlink()  # takes seconds to decode
     lines = survive(tmp_path, tmp_path / "images", ("read", "pretrain", "embed"))

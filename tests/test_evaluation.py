@@ -105,7 +105,7 @@ def test_labels_sort_as_numbers_where_they_are_numbers() -> None:
     assert Labels.of([10, 9, None, 2]).classes == ("2", "9", "10")
 
 
-def test_embedding_has_a_row_for_each_readable_picture(run: selfsup.Run, tmp_path: Path) -> None:
+def test_embedding_has_a_row_for_each_readable_image(run: selfsup.Run, tmp_path: Path) -> None:
     folder = tmp_path / "images"
     for number in range(5):
         (folder / f"class {number % 2}").mkdir(parents=True, exist_ok=True)

@@ -75,7 +75,7 @@ def test_a_data_frame_has_a_row_a_score(result: Evaluation) -> None:
     assert every["labels"].to_numpy() == pytest.approx(20, abs=0.1), "about 200 samples of 10 classes"
 
 
-def test_the_picture_has_every_curve(result: Evaluation, tmp_path: Path) -> None:
+def test_the_image_has_every_curve(result: Evaluation, tmp_path: Path) -> None:
     figure = result.plot()
     assert isinstance(figure, Figure)
     (panel,) = figure.axes

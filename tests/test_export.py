@@ -189,7 +189,7 @@ def test_tags_and_prefixes_are_told_as_such(name: str, told: str) -> None:
         ("densenet121", 32, 4),
     ],
 )
-def test_small_pictures_get_the_small_stem(name: str, size: int, side: int) -> None:
+def test_small_images_get_the_small_stem(name: str, size: int, side: int) -> None:
     encoder = build_encoder(name, ImageSpec.of(size, 2)).eval()
     assert encoder.stem == "small"
     maps = encoder.maps(torch.zeros(1, 2, size, size))
@@ -199,7 +199,7 @@ def test_small_pictures_get_the_small_stem(name: str, size: int, side: int) -> N
         encoder.tokens(torch.zeros(1, 2, size, size))
 
 
-def test_larger_pictures_keep_the_standard_stem() -> None:
+def test_larger_images_keep_the_standard_stem() -> None:
     encoder = build_encoder("resnet18", ImageSpec.of(96, 3))
     assert encoder.stem == "standard"
     assert encoder.model.conv1.stride == (2, 2)

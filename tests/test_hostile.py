@@ -223,7 +223,7 @@ def test_an_array_that_packs_well_is_read(tmp_path: Path) -> None:
     assert len(open_data(tmp_path / "a.npz")) == 3000
 
 
-def test_pictures_are_found_only_where_the_data_are(tmp_path: Path, make_folder: MakeFolder) -> None:
+def test_images_are_found_only_where_the_data_are(tmp_path: Path, make_folder: MakeFolder) -> None:
     inside, secret = make_folder("inside"), make_folder("secret") / "cat" / "0.png"
     paths = ["cat/0.png", str(secret), "../secret/cat/0.png", "cat/../../secret/cat/0.png", "\0", "dog/1.png"]
     shown = [image is not None for image in find_samples(str(inside), paths, 8)]

@@ -67,7 +67,7 @@ def test_samples_without_a_label_are_kept_by_s4l_alone(digits: Arrays) -> None:
         resolve_task("s4l", digits, {})
 
 
-def test_companions_are_labelled_pictures_with_their_own_labels(digits: Arrays) -> None:
+def test_companions_are_labelled_images_with_their_own_labels(digits: Arrays) -> None:
     task = make(digits, pad=0, flip=0.0)
     views = task.views(digits.spec())
     batch = next(iter(batches(digits, views, batch_size=400, seed=0, start=0, steps=1, workers=0))).batch
@@ -308,7 +308,7 @@ def _pretrain_again(words: str, out: Path) -> None:
     )  # fmt: skip
 
 
-def test_the_row_s4l_sees_the_drawn_labels_and_every_other_picture_without(
+def test_the_row_s4l_sees_the_drawn_labels_and_every_other_image_without(
     finished_run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
 

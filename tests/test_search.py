@@ -62,7 +62,7 @@ def test_other_kinds_of_lists_do(tmp_path: Path, kind: pa.DataType) -> None:
     )[1:6].tolist()
 
 
-def test_a_picture_is_found_and_drawn(embedded: Path, images: Path, tmp_path: Path) -> None:
+def test_a_image_is_found_and_drawn(embedded: Path, images: Path, tmp_path: Path) -> None:
     sheet = tmp_path / "sheet.png"
     found = selfsup.search(embedded, images / "dog" / "2.png", k=3, out=sheet)
     assert (found.neighbours[0].path, found.neighbours[0].label) == ("dog/2.png", "dog")
@@ -81,7 +81,7 @@ def test_the_command_line_prints_a_table(embedded: Path, capsys: pytest.CaptureF
     assert json.loads(capsys.readouterr().out)["neighbours"][0]["row"] != 0
 
 
-def test_pictures_that_are_gone_are_said_to_be(embedded: Path, images: Path, tmp_path: Path) -> None:
+def test_images_that_are_gone_are_said_to_be(embedded: Path, images: Path, tmp_path: Path) -> None:
     moved = images.rename(tmp_path / "moved")
     with pytest.raises(UserError, match="give --data"):
         selfsup.search(embedded, 0, out=tmp_path / "s.png")

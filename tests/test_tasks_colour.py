@@ -100,7 +100,7 @@ def test_rare_colours_weigh_more_and_the_mean_weight_is_one() -> None:
     assert (p * task.weight).sum().item() == pytest.approx(1, abs=1e-4)
 
 
-def test_grey_pictures_are_left_out_and_counted() -> None:
+def test_grey_images_are_left_out_and_counted() -> None:
     task = Colorization(encoder()).eval()
     x = colourful(4)
     mixed = torch.cat([x, normalised((0.3, 0.3, 0.3), (0.8, 0.8, 0.8))])
@@ -110,7 +110,7 @@ def test_grey_pictures_are_left_out_and_counted() -> None:
 
 
 @pytest.mark.parametrize("kind", [Colorization, SplitBrain])
-def test_pictures_without_colour_are_one_clear_line(kind) -> None:
+def test_images_without_colour_are_one_clear_line(kind) -> None:
     with pytest.raises(UserError, match="3 channels"):
         kind(encoder(spec=ImageSpec.of(16, 1)))
     with pytest.raises(UserError, match="grey"):

@@ -270,7 +270,7 @@ def test_what_cannot_be_combined_is_one_clear_line(options, message) -> None:
 
 
 @pytest.mark.parametrize("kind", [BiGAN, ContextEncoder, Denoising, VAE])
-def test_constant_pictures_have_a_finite_loss_and_gradient(kind) -> None:
+def test_constant_images_have_a_finite_loss_and_gradient(kind) -> None:
     task, data = kind(encoder()), batch()
     loss = task.loss({**data, "x": torch.zeros_like(data["x"])})
     loss.value.backward()

@@ -230,7 +230,7 @@ def test_colours_change_within_their_range_and_gray_stays_gray() -> None:
 # Counting
 
 
-def test_the_tiles_and_the_half_are_the_picture() -> None:
+def test_the_tiles_and_the_half_are_the_image() -> None:
     task = make("counting", random_filter=False)
     batch = batch_for(task)
     parts = task.parts(batch)

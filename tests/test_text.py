@@ -549,7 +549,7 @@ def test_without_the_extra_one_line_says_what_to_install(monkeypatch: pytest.Mon
         Texts.of(DOCUMENTS[3:6]).spec(32)
 
 
-def test_pictures_do_not_go_into_an_encoder_of_texts(run: Path) -> None:
+def test_images_do_not_go_into_an_encoder_of_texts(run: Path) -> None:
     images = Arrays(np.zeros((8, 16, 16, 3), np.uint8), Labels.of(list("aabbaabb")))
     with pytest.raises(UserError, match="holds no texts"):
         selfsup.embed(run, images, out=run / "x.parquet")

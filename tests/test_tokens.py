@@ -94,7 +94,7 @@ def test_a_mask_hides_the_pixels_and_keeps_the_place(x: torch.Tensor) -> None:
     assert not torch.allclose(before, encoder.tokens(x), atol=1e-3)
 
 
-def test_a_smaller_picture_is_cut_into_fewer_patches(x: torch.Tensor) -> None:
+def test_a_smaller_image_is_cut_into_fewer_patches(x: torch.Tensor) -> None:
     encoder = build_encoder("vit-mini", SPEC)
     assert encoder(x[:, :, :12, :12]).shape == (3, 64)
     assert encoder.tokens(x[:, :, :12, :12]).shape == (3, 9, 64)

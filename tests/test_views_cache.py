@@ -42,7 +42,7 @@ def digest(cache: str, told: Connection) -> None:
     import numpy as np
 
     from selfsup.views.image.crop import preset
-    from selfsup.views.image.draw import Noise, Turns, color_params, draws
+    from selfsup.views.image.draw import Noise, Rotations, color_params, draws
 
     kernel = importlib.import_module("selfsup.views.image.kernel")
     x = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3)).astype(np.uint8)
@@ -53,7 +53,7 @@ def digest(cache: str, told: Connection) -> None:
     for view, bent in zip(out, (np.zeros((2, 0, 0)), np.ones((2, 32, 32))), strict=False):
         kernel.warp(x[0], np.array([[0.7, 0.4, -3.1], [-0.5, 0.9, 4.2]]), bent, False, view)
     one = out[None]
-    kernel.turn(one, Turns(np.ones((1, 64), bool), np.arange(64)[None] % 4))
+    kernel.rotate(one, Rotations(np.ones((1, 64), bool), np.arange(64)[None] % 4))
     noise = Noise(np.full((1, 64), 0.1, np.float32), np.arange(64)[None])
     kernel.add_noise(one, noise, np.ones(3, np.float32), np.zeros(3, np.float32))
     told.send(hashlib.sha256(out.tobytes()).hexdigest())
@@ -64,7 +64,7 @@ def test_views_have_the_same_bits_compiled_and_from_the_cache(tmp_path: Path) ->
     for _ in range(2):
         digests.append(elsewhere(digest, str(tmp_path)))
         files.append({path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nbc")})
-    assert all(any(name in path.name for path in files[0]) for name in ("_paint", "_warp", "_turn", "_add_noise"))
+    assert all(any(name in path.name for path in files[0]) for name in ("_paint", "_warp", "_rotate", "_add_noise"))
     assert files[0] == files[1], "the second one compiles nothing"
     assert digests[0] == digests[1]
 

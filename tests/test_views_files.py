@@ -98,7 +98,7 @@ def test_every_kind_of_pixel():
         (b"\xff\xd8\xff", "not an image|damaged|truncated"),
     ],
 )
-def test_what_is_no_picture_is_broken(data, reason, tmp_path):
+def test_what_is_no_image_is_broken(data, reason, tmp_path):
     path = tmp_path / "a.jpg"
     path.write_bytes(data)
     with pytest.raises(Broken, match=reason):
@@ -179,7 +179,7 @@ def test_only_regular_files_are_read(tmp_path):
         read_image(b"a" * 5000, 3)
 
 
-def test_what_pillow_would_give_to_other_programs_is_no_picture():
+def test_what_pillow_would_give_to_other_programs_is_no_image():
     with pytest.raises(Broken, match="not an image"):
         decode_image(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", 3)
 
@@ -195,7 +195,7 @@ def test_a_jpeg_of_endless_scans_is_refused(fast, monkeypatch):
         decode_image(data[:-2] + data[last:-2] * 10_000 + data[-2:], 3)
 
 
-def test_a_decoder_that_hangs_is_cut_off_and_the_next_picture_is_read(monkeypatch):
+def test_a_decoder_that_hangs_is_cut_off_and_the_next_image_is_read(monkeypatch):
     wait, pixels = threading.Event(), decode.from_pillow
     monkeypatch.setattr(watchdog, "SECONDS", 1)
     monkeypatch.setattr(decode, "from_pillow", lambda image, channels: wait.wait(60))
@@ -218,7 +218,7 @@ def test_a_process_does_not_wait_for_a_decoder_that_hangs():
     assert done.stdout == "cut off\n"
 
 
-def test_decoders_share_few_threads_and_keep_no_picture():
+def test_decoders_share_few_threads_and_keep_no_image():
     data = encoded(make_image(), "PNG")
     for _ in range(50):
         decode_image(data, 3)

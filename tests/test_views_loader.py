@@ -127,26 +127,24 @@ def test_a_kept_batch_is_never_overwritten(folder):
     assert (part == 7).all()
 
 
-def test_memory_stays_flat_over_ten_thousand_batches():
-    rng = np.random.default_rng(0)
-    source = Arrays(rng.integers(0, 256, (64, 12, 12, 3), dtype=np.uint8))
-    views = ImageViews(ImageSpec.of(12, 3), preset("simclr", 12))
+def grown(source, size, first, steps, workers):
+    """Return by how many bytes the largest memory of the process grows from one step to the last."""
+    views = ImageViews(ImageSpec.of(size, 3), preset("simclr", size))
     unit = 1 if sys.platform == "darwin" else 1024
     peak = 0
-    for step, _ in enumerate(batches(source, views, batch_size=8, seed=0, start=0, steps=10_000, workers=0)):
-        if step == 1000:
+    for step, _ in enumerate(batches(source, views, batch_size=8, seed=0, start=0, steps=steps, workers=workers)):
+        if step == first:
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) * unit < 4 << 20
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) * unit
+
+
+def test_memory_stays_flat_over_ten_thousand_batches():
+    source = Arrays(np.random.default_rng(0).integers(0, 256, (64, 12, 12, 3), dtype=np.uint8))
+    assert grown(source, 12, first=1000, steps=10_000, workers=0) < 4 << 20
 
 
 def test_memory_stays_flat_with_threads_and_files(folder):
-    views = ImageViews(ImageSpec.of(64, 3), preset("simclr", 64))
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = 0
-    for step, _ in enumerate(batches(folder, views, batch_size=8, seed=0, start=0, steps=400, workers=2)):
-        if step == 100:
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) * unit < 16 << 20
+    assert grown(folder, 64, first=100, steps=400, workers=2) < 16 << 20
 
 
 def test_the_decoded_cache_changes_nothing_but_the_time(folder, tmp_path):

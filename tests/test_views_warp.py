@@ -66,7 +66,7 @@ def test_turned_views_are_the_others_with_their_pixels_elsewhere(engine, channel
     for source in (Arrays(pixels), Listed(list(pixels))):
         straight = fetch(crop, source, channels, output)
         turned = fetch(replace(crop, **TURNED), source, channels, output)
-        upside, quarters = draw.turns(replace(crop, **TURNED), 0, 0, np.arange(12), 0)
+        upside, quarters = draw.rotations(replace(crop, **TURNED), 0, 0, np.arange(12), 0)
         for place in np.ndindex(12, 2):
             wanted = straight[place][::-1] if upside[place] else straight[place]
             assert np.array_equal(turned[place], np.rot90(wanted, quarters[place]))
@@ -76,7 +76,7 @@ def test_turned_views_are_the_others_with_their_pixels_elsewhere(engine, channel
 
 
 def test_each_turn_is_as_likely():
-    upside, quarters = draw.turns(Crop(8, count=2, vertical_flip=0.3, quarter_turns=True), 1, 0, np.arange(5000), 0)
+    upside, quarters = draw.rotations(Crop(8, count=2, vertical_flip=0.3, quarter_turns=True), 1, 0, np.arange(5000), 0)
     assert abs(upside.mean() - 0.3) < 0.02
     assert np.abs(np.bincount(quarters.flat) / quarters.size - 0.25).max() < 0.02
     assert abs(np.corrcoef(upside.flat, quarters.flat)[0, 1]) < 0.04

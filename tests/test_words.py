@@ -10,7 +10,7 @@ PLACES = ("src", "tests", "docs", "benchmarks", "recipes", "examples", "tools", 
 EXCEPT = {Path(__file__).name}
 
 GONE = {  # what is not written any more -> what is
-    r"\bpictures?\b": "image",
+    r"(?<![a-z])pictures?(?![a-z])": "image",
     r"\bperceptrons?\b": "MLP",
     r"\bslow (encoder|copy)\b": "EMA, momentum, target or teacher encoder",
     r"\bno run folder\b": "is not a run folder",

@@ -52,8 +52,11 @@ def recipe_of(built: Built, budget: dict[str, float], plan: Plan) -> dict[str, A
     asked = built.asked
     encoder = {"name": asked.encoder, "pretrained": asked.pretrained}
     if asked.module is not None:
-        kind = type(asked.module)
-        encoder |= {"module": f"{kind.__module__}.{kind.__qualname__}", "weights": weights_digest(asked.module)}
+        module_class = type(asked.module)
+        encoder |= {
+            "module": f"{module_class.__module__}.{module_class.__qualname__}",
+            "weights": weights_digest(asked.module),
+        }
     if asked.weights is not None:
         encoder |= {"file": asked.weights.name, "weights": digest_of(asked.weights), "keep_stem": True}
     if asked.lora:

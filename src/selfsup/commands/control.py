@@ -146,9 +146,9 @@ def control(
     check_numbers(
         steps=steps, episodes=episodes, encoder_steps=encoder_steps, batch_size=batch_size, seed=seed, seeds=seeds
     )
-    kind = find_task(task)
-    _check_task(task, kind)
-    imagines = getattr(kind, "imagines_goals", False)
+    task_class = find_task(task)
+    _check_task(task, task_class)
+    imagines = getattr(task_class, "imagines_goals", False)
     goals, agent = imagines and not own_reward, agent or AGENTS[imagines and not own_reward]
     for what, given, known in (("agent", agent, KNOWN), ("sight", sees, SIGHTS[goals])):
         if given not in known:
@@ -162,23 +162,23 @@ def control(
         raise UserError(
             f"{env} is a folder or a file, and not an environment: selfsup pretrain {env} --task {task} learns from it"
         )
-    about_data, own = split_options(kind.kind, options)
+    about_data, own = split_options(task_class.kind, options)
     size, stack = about_data.pop("size", None) or 48, (1 if goals else about_data.pop("stack", None) or 3)
     check_numbers(size=size)
     for name, value in about_data.items():
         if value is not None:
             seen = "one frame" if goals else "what one camera shows"
             raise UserError(f"--{name} is not for control, where {seen} is seen in colour: leave it out")
-    for name in own.keys() - kind.hyperparameters().keys():
-        raise unknown(f"option of {task}", name, kind.hyperparameters())
-    check_ranges(kind, own)
+    for name in own.keys() - task_class.hyperparameters().keys():
+        raise unknown(f"option of {task}", name, task_class.hyperparameters())
+    check_ranges(task_class, own)
     name = "-".join([task, env.replace("/", "-").replace(":", "-"), *([sees] if sees != "latents" else [])])
     folder = user_path(out) if out is not None else Path("control") / (f"{name}-joint" if joint else name)
     found = []
     for number in range(seed, seed + seeds):
         asked = asked_of(
             env, task, own, test=test or env, goals=goals, steps=steps, sees=sees, joint=joint, agent=agent,
-            episodes=episodes, encoder=encoder or kind.default_encoder, encoder_steps=encoder_steps, size=size,
+            episodes=episodes, encoder=encoder or task_class.default_encoder, encoder_steps=encoder_steps, size=size,
             stack=stack, batch_size=batch_size, seed=number,
         )  # fmt: skip
         found.append(learn(asked, folder if seeds == 1 else folder / f"seed-{number}", quiet))
@@ -188,14 +188,14 @@ def control(
     return Controlled(folder, task, env, sees, joint, steps, found[0].unit, rows, history, dropped)
 
 
-def _check_task(name: str, kind: Any) -> None:
+def _check_task(name: str, task_class: Any) -> None:
     """Raise `UserError` for a task that does not learn from episodes."""
     from selfsup.tasks import TASKS
 
-    if kind.kind != "trajectory":
+    if task_class.kind != "trajectory":
         able = [one for one, place in TASKS.items() if ".control." in place]
         raise UserError(
-            f"{name} is for data of the kind {kind.kind}, and an agent has episodes: selfsup control takes "
+            f"{name} is for data of the kind {task_class.kind}, and an agent has episodes: selfsup control takes "
             f"{', '.join(able)}; selfsup pretrain learns without acting"
         )
 

@@ -37,10 +37,10 @@ def split_columns(labels: str, known: Sequence[str] = ("path", "label")) -> tupl
     return name, pairs
 
 
-def table_labels(source: Source, path: str, kind: str, columns: Mapping[str, str]) -> tuple[Labels, list[str]]:
+def table_labels(source: Source, path: str, form: str, columns: Mapping[str, str]) -> tuple[Labels, list[str]]:
     """Return labels from a table of paths and labels, and what was done to read it."""
     try:
-        if kind == "parquet":
+        if form == "parquet":
             return _parquet_labels(source, path, columns)
         table = open_table(path)
         path_column, label_column, header, notes = _choose(source, table, columns)

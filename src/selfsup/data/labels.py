@@ -54,10 +54,10 @@ def with_labels(source: Source, labels: LabelsGiven) -> Source:
             found = _folder_labels(source)
         elif not os.path.isfile(name):
             raise UserError(f"no label file {name!r}; give {HELP}")
-        elif (kind := _kind_of(name)) in ("npz", "npy"):
-            found, notes = _array_file(source, name, kind)
+        elif (form := _form_of(name)) in ("npz", "npy"):
+            found, notes = _array_file(source, name, form)
         else:
-            found, notes = table_labels(source, name, kind, columns)
+            found, notes = table_labels(source, name, form, columns)
     else:
         name = "labels"
         found, notes = _given_labels(source, labels)
@@ -93,11 +93,11 @@ def _because(labels: Labels) -> str:
     return f" ({labels.notes[0]})" if labels.notes and len(labels.ids) else ""
 
 
-def _kind_of(path: str) -> str:
+def _form_of(path: str) -> str:
     """Return npz, npy, parquet or table by what a label file begins with; `UserError` for what is none of these."""
     with open(path, "rb") as file:
         head = file.read(16)
-    found = next((kind for mark, kind in MARKS.items() if head.startswith(mark)), "table")
+    found = next((form for mark, form in MARKS.items() if head.startswith(mark)), "table")
     if found == "npz" and path.lower().endswith((".xlsx", ".ods", ".zip")):
         found = "a spreadsheet or an archive"
     if found == "table" and head.lstrip(b"\xef\xbb\xbf \r\n\t").startswith((b"[", b"{")):
@@ -107,8 +107,8 @@ def _kind_of(path: str) -> str:
     return found
 
 
-def _array_file(source: Source, path: str, kind: str) -> tuple[Labels, list[str]]:
-    y = read_npy(path) if kind == "npy" else read_npz(path, "y")
+def _array_file(source: Source, path: str, form: str) -> tuple[Labels, list[str]]:
+    y = read_npy(path) if form == "npy" else read_npz(path, "y")
     if y is None:
         raise UserError(f"{path} holds no array y ({npz_names(path)}); save it with numpy.savez(path, y=labels)")
     if y.shape[:1] != (len(source),):

@@ -160,10 +160,10 @@ def read_propagate(drawn: Drawn, test: Poolings) -> NDArray[np.int64]:
     assert drawn.num_classes is not None
     pool: Pool = prepare_pool(drawn.pool, test) if drawn.prepared is None else drawn.prepared
     pooling, probe = _linear(drawn)
-    share = trust(pool.graph, drawn, pooling, probe)
-    mixed = (1 - share) * softmax(probe.scores(test[pooling]), 1)
-    if share > LITTLE:
-        mixed += share * softmax(fit_reader(pool, drawn).scores(pool.see(test["own"])), 1)
+    fraction = trust(pool.graph, drawn, pooling, probe)
+    mixed = (1 - fraction) * softmax(probe.scores(test[pooling]), 1)
+    if fraction > LITTLE:
+        mixed += fraction * softmax(fit_reader(pool, drawn).scores(pool.see(test["own"])), 1)
     return mixed.argmax(1)
 
 
@@ -172,10 +172,10 @@ def read_transductive(drawn: Drawn, test: Poolings) -> NDArray[np.int64]:
     assert drawn.num_classes is not None
     graph = prepare_transductive(drawn.pool, test) if drawn.prepared is None else drawn.prepared
     pooling, probe = _linear(drawn)
-    share = trust(graph, drawn, pooling, probe)
+    fraction = trust(graph, drawn, pooling, probe)
     found = spread_labels(graph, drawn.rows, drawn.y, drawn.num_classes)[-len(test["own"]) :]
     found += (1 - found.sum(1, keepdims=True)).clip(0) / drawn.num_classes  # of no class: any
-    return ((1 - share) * softmax(probe.scores(test[pooling]), 1) + share * found).argmax(1)
+    return ((1 - fraction) * softmax(probe.scores(test[pooling]), 1) + fraction * found).argmax(1)
 
 
 def fit_reader(pool: Pool, drawn: Drawn) -> Probe:

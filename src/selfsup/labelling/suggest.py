@@ -157,10 +157,10 @@ def _clusters(z: Vectors, count: int, seed: int, weight: NDArray[np.float64] | N
     from sklearn.cluster import KMeans, MiniBatchKMeans  # slow to import
     from sklearn.exceptions import ConvergenceWarning
 
-    kind = MiniBatchKMeans if len(z) > MANY else KMeans
+    algorithm = MiniBatchKMeans if len(z) > MANY else KMeans
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # copies
-        found = kind(count, n_init=3, random_state=seed).fit(z, sample_weight=weight).labels_
+        found = algorithm(count, n_init=3, random_state=seed).fit(z, sample_weight=weight).labels_
     return np.asarray(found, np.int64)
 
 

@@ -216,9 +216,9 @@ def _merge(
     files: dict[str, tuple[int, str]] = {}
     with whole_file(folder / STORE) as file:
         out = Digested(file)
-        kind = layout["vector"].base
+        dtype = layout["vector"].base
         np.lib.format.write_array_header_1_0(
-            out, {"descr": kind.str, "fortran_order": False, "shape": (n, vectors.dim)}
+            out, {"descr": dtype.str, "fortran_order": False, "shape": (n, vectors.dim)}
         )
         for number, record in enumerate(records):
             path, note = _names(folder, number)

@@ -111,14 +111,14 @@ class Coder:
         self.faiss.copy_array_to_vector(arrays["words"].reshape(-1), self.index.pq.centroids)
         self.index.is_trained = True
 
-    def turned(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    def rotated(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return unit vectors (n, d) in the directions that are coded, (n, r), of unit length too."""
         z: NDArray[np.float32] = x @ self.rotation
         return z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-12)
 
     def encode(self, x: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
         """Return the list (n,) and the code (n, w) of unit vectors (n, d)."""
-        coded = self.index.sa_encode(self.turned(x))
+        coded = self.index.sa_encode(self.rotated(x))
         head = self.index.coarse_code_size()
         number = np.zeros((len(x), 4), np.uint8)
         number[:, :head] = coded[:, :head]  # little-endian
@@ -139,7 +139,7 @@ class Coder:
         lists, groups = self.index.nlist, self.groups
         coarse = self.faiss.SearchParametersIVF(nprobe=min(groups, max(COARSE, 4 * probe * groups // lists)))
         read = self.faiss.SearchParametersIVF(nprobe=min(probe, lists), quantizer_params=coarse)
-        found: NDArray[np.int64] = self.index.search(self.turned(x), count, params=read)[1]
+        found: NDArray[np.int64] = self.index.search(self.rotated(x), count, params=read)[1]
         return found
 
     def ranked(self, store: NDArray[Any], unit: NDArray[np.float32], k: int, probe: int) -> Found:

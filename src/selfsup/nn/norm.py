@@ -85,8 +85,8 @@ def keep_statistics(encoder: Any) -> None:
     """Let an encoder's BatchNorm normalize by the statistics that it has, in training too, and never change them."""
     for module in encoder.modules():
         if isinstance(module, _BatchNorm) and not isinstance(module, _Kept):
-            kind: Any = type(module)
-            module.__class__ = _kept(kind)
+            own: Any = type(module)
+            module.__class__ = _kept(own)
             module.eval()
 
 

@@ -21,26 +21,26 @@ def find_part(name: str) -> type[Task]:
     """Return the class of a task that can be a part of another one; raise `UserError` for any other."""
     if name not in TASKS:  # module:Class is not allowed: a recipe must never name code to import
         raise unknown("task", name, TASKS)
-    kind = find_task(name)
-    if kind.needs_labels or kind.kind != "image":
+    task = find_task(name)
+    if task.needs_labels or task.kind != "image":
         raise UserError(f"{name} does not learn from unlabelled images, so it cannot be a part of another task")
     if name in ("combined", "metadata"):
         raise UserError(f"{name} is several tasks itself, so it cannot be a part of another task")
-    return kind
+    return task
 
 
 def build_part(name: str, encoder: Encoder, options: Mapping[str, Any]) -> Task:
     """Return the task on this encoder. Raises `UserError` for unknown or missing options, and those out of range."""
-    kind = find_part(name)
-    known = kind.hyperparameters()
+    task = find_part(name)
+    known = task.hyperparameters()
     for option in options:
         if option not in known:
             raise unknown(f"option of {name}", option, known)
-    check_ranges(kind, options)
+    check_ranges(task, options)
     missing = [key for key, p in known.items() if p.default is inspect.Parameter.empty and key not in options]
     if missing:
         raise UserError(f"{name} needs {missing[0]} among its options")
-    return kind(encoder, **options)
+    return task(encoder, **options)
 
 
 def image_views(name: str, part: Task, spec: Any) -> ImageViews:

@@ -90,5 +90,5 @@ def spread_and_rank(features: Tensor) -> tuple[float, float]:
     singular = torch.linalg.eigvalsh((centred @ centred.T).double()).clamp_min(0).sqrt()
     if float(singular.sum()) < 1e-6:
         return spread, 0.0
-    share = singular / singular.sum()
-    return spread, float(torch.special.entr(share).sum().exp())
+    fraction = singular / singular.sum()
+    return spread, float(torch.special.entr(fraction).sum().exp())

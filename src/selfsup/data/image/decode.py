@@ -174,7 +174,7 @@ def decode_image(data: bytes, channels: int | None = 3, page: int = 0) -> NDArra
         return _as_wanted(_guarded(lambda: instruments.read_npy(data)), channels)
     if instruments.is_wide(data):
         orientation = _by_pillow(data, lambda image: int(image.getexif().get(0x0112, 1)))
-        pixels = instruments.turned(_guarded(lambda: instruments.read_wide(data)), orientation)
+        pixels = instruments.oriented(_guarded(lambda: instruments.read_wide(data)), orientation)
         return _as_wanted(pixels, channels, instruments.has_alpha(data))
     if data.startswith(instruments.TIFF):
         return _tiff(data, channels, page)
@@ -318,7 +318,7 @@ def _jpeg(data: bytes, channels: int) -> NDArray[np.uint8]:
     orientation = _orientation(data)
     room = buffers.empty((high * wide * channels,), np.uint8)
     pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "GRAY" if channels == 1 else "RGB", buffer=room)
-    return instruments.turned(pixels, orientation)
+    return instruments.oriented(pixels, orientation)
 
 
 def _orientation(data: bytes) -> int:
@@ -344,7 +344,7 @@ def colours_of(image: Image.Image) -> NDArray[Any]:
 
 
 def from_pillow(image: Image.Image, channels: int | None) -> NDArray[Any]:
-    """Return (H, W, channels) of an image of Pillow, as `read_image` does, but not turned."""
+    """Return (H, W, channels) of an image of Pillow, as `read_image` does, but not oriented."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):  # Pillow clips these to 255
         pixels = np.asarray(image)[..., None]
         if image.mode == "I" and image.format in ("PNG", "PPM", None) and 0 <= pixels.min() <= pixels.max() < 1 << 16:

@@ -29,7 +29,7 @@ ORIENTATIONS = ((0, 0, 0), (0, 0, 0), (0, 1, 0), (0, 1, 1), (0, 0, 1), (1, 0, 0)
 _NAMES = {0: "", 5: "LZW", 7: "JPEG", 8: "Deflate", 32773: "PackBits", 34712: "JPEG 2000", 50000: "Zstandard"}
 
 
-def turned(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
+def oriented(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
     """Return an image (H, W, C) upright, by its EXIF orientation from 1 to 8; any other number is ignored."""
     swap, mirror, upend = ORIENTATIONS[orientation if 0 < orientation < len(ORIENTATIONS) else 0]
     pixels = pixels.transpose(1, 0, 2) if swap else pixels
@@ -182,7 +182,7 @@ def read_tiff(data: bytes, page: int = 0) -> tuple[NDArray[Any], bool]:
             pixels = _without(pixels, str(tag.value))
         alpha = alpha and pixels.dtype.kind == "u"
         orientation = one.tags.get("Orientation")
-        pixels = turned(pixels, 1 if orientation is None else int(orientation.value))
+        pixels = oriented(pixels, 1 if orientation is None else int(orientation.value))
         return np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("=")), alpha
 
 

@@ -56,11 +56,11 @@ def image_columns(schema: pa.Schema, image: str = "", label: str = "") -> Column
     return Columns(known[0], label, names)
 
 
-def _holds_bytes(kind: pa.DataType) -> bool:
-    if pa.types.is_struct(kind):
-        place = kind.get_field_index("bytes")
-        return place >= 0 and _holds_bytes(kind.field(place).type)
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+def _holds_bytes(arrow_type: pa.DataType) -> bool:
+    if pa.types.is_struct(arrow_type):
+        place = arrow_type.get_field_index("bytes")
+        return place >= 0 and _holds_bytes(arrow_type.field(place).type)
+    return pa.types.is_binary(arrow_type) or pa.types.is_large_binary(arrow_type)
 
 
 def open_table_file(name: str) -> pq.ParquetFile:
@@ -202,8 +202,8 @@ def _labels(file: pq.ParquetFile, columns: Columns) -> Iterable[Any]:
 def _paths(file: pq.ParquetFile, columns: Columns) -> pa.Array:
     """Return the paths that a file has of its images, null where it has none."""
     rows = file.metadata.num_rows
-    kind = file.schema_arrow.field(columns.image).type
-    if pa.types.is_struct(kind) and kind.get_field_index("path") >= 0:
+    arrow_type = file.schema_arrow.field(columns.image).type
+    if pa.types.is_struct(arrow_type) and arrow_type.get_field_index("path") >= 0:
         found = pc.struct_field(file.read(columns=[f"{columns.image}.path"]).column(0), "path")
         return (
             pa.chunked_array(found).cast(pa.large_binary()).combine_chunks() if rows else pa.array([], "large_binary")

@@ -155,8 +155,8 @@ def _table(root: str, folder: str, columns: list[str] | None = None) -> pa.Table
 def _numbers(column: pa.ChunkedArray) -> NDArray[Any]:
     """Return a column as an array, of lists with one row each."""
     values = column.combine_chunks()
-    kind = values.type
-    if pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind) or pa.types.is_large_list(kind):
+    arrow_type = values.type
+    if pa.types.is_list(arrow_type) or pa.types.is_fixed_size_list(arrow_type) or pa.types.is_large_list(arrow_type):
         flat = values.flatten().to_numpy(zero_copy_only=False)
         return flat.reshape(len(values), -1) if len(values) else flat.reshape(0, 0)
     return np.asarray(values.to_numpy(zero_copy_only=False))

@@ -25,8 +25,8 @@ def build(name: str, spec: ImageSpec, pretrained: bool, keep_stem: bool = False,
     if name in OWN:
         if pretrained or weights:
             raise UserError(f"{name} has no pretrained weights")
-        module, _, kind = OWN[name].partition(":")
-        return getattr(importlib.import_module(f"selfsup.encoders.image.{module}"), kind)(spec)
+        module, _, attribute = OWN[name].partition(":")
+        return getattr(importlib.import_module(f"selfsup.encoders.image.{module}"), attribute)(spec)
     import timm
 
     from selfsup.encoders.image.timm_model import VITS, TimmModel, small_vit

@@ -16,9 +16,9 @@ from selfsup.spec import ImageSpec
 LEAST = 8  # pixels: the smallest patch that the smallest encoders take
 
 
-def pixels(share: float, side: int) -> int:
+def pixels(fraction: float, side: int) -> int:
     """Return a fraction of a side in pixels, at least 1 unless it is 0."""
-    return max(1, round(share * side)) if share else 0
+    return max(1, round(fraction * side)) if fraction else 0
 
 
 def room(spec: ImageSpec, need: int, given: bool) -> int:

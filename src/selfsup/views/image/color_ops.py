@@ -75,8 +75,8 @@ def _saturate(r, g, b, factor):
 
 
 @compiled
-def _turn_hue(r, g, b, turns):
-    """Turn the hue by `turns` in -0.5..0.5: to HSV and back without a branch, hue counted in sixths."""
+def _shift_hue(r, g, b, turns):
+    """Shift the hue by `turns` in -0.5..0.5: to HSV and back without a branch, hue counted in sixths."""
     shift = f32(6) * turns
     for i in range(r.shape[0]):
         value = max(r[i], max(g[i], b[i]))
@@ -119,7 +119,7 @@ def _jitter(planes, color):
         elif op == 2 and rgb:
             _saturate(planes[0], planes[1], planes[2], color[SATURATION])
         elif op == 3 and rgb:
-            _turn_hue(planes[0], planes[1], planes[2], color[HUE])
+            _shift_hue(planes[0], planes[1], planes[2], color[HUE])
 
 
 LANES = 16

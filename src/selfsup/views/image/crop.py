@@ -83,7 +83,7 @@ class Crop:
                 raise UserError(f"{name} of a view of {self.size} pixels is from 0 to {most:g}, not {value:g}")
         if not isinstance(self.quarter_turns, bool):
             raise UserError(f"quarter_turns is True or False, each turn being as likely, not {self.quarter_turns!r}")
-        if self.grid > 1 and (self.warped or self.turned):
+        if self.grid > 1 and (self.warped or self.rotated):
             raise UserError("patches of a grid are mirrored left and right at most: leave their other geometry out")
 
     @property
@@ -98,7 +98,7 @@ class Crop:
         return any((self.degrees, self.shear, self.translate, self.elastic))
 
     @property
-    def turned(self) -> bool:
+    def rotated(self) -> bool:
         """Whether the pixels of finished views change places, beyond mirroring left and right."""
         return self.quarter_turns or self.vertical_flip > 0
 

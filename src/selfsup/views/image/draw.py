@@ -167,18 +167,18 @@ def _grid_boxes(crop: Crop, box: NDArray[np.float64], u: NDArray[np.float64]) ->
     return np.stack([top, left, h, w], -1)
 
 
-class Turns(NamedTuple):
+class Rotations(NamedTuple):
     """What happens to finished views: upside down where `upside` (B, V), then `quarters` (B, V) as np.rot90."""
 
     upside: NDArray[np.bool_]
     quarters: NDArray[np.int64]
 
 
-def turns(crop: Crop, seed: int, epoch: int, indices: NDArray[np.int64], first: int) -> Turns:
-    """Return the turns of the views of a group; `first` is the group's first view."""
+def rotations(crop: Crop, seed: int, epoch: int, indices: NDArray[np.int64], first: int) -> Rotations:
+    """Return the rotations of the views of a group; `first` is the group's first view."""
     u = uniform(seed, epoch, indices, 2 * crop.count, _TURNS + 2 * first).reshape(len(indices), crop.count, 2)
     quarters = np.floor(4 * u[..., 1]).astype(np.int64) if crop.quarter_turns else np.zeros(u.shape[:2], np.int64)
-    return Turns(u[..., 0] < crop.vertical_flip, quarters)
+    return Rotations(u[..., 0] < crop.vertical_flip, quarters)
 
 
 class Noise(NamedTuple):

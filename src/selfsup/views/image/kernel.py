@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from selfsup.base import buffers
 from selfsup.views.image.color_ops import LANES, color_changer, compiled, scale_clamped
 from selfsup.views.image.draw import Places
-from selfsup.views.image.optional_ops import add_noise, turn, warp
+from selfsup.views.image.optional_ops import add_noise, rotate, warp
 
-__all__ = ["add_noise", "paint", "render", "turn", "warp"]
+__all__ = ["add_noise", "paint", "render", "rotate", "warp"]
 
 f32 = np.float32
 entry = partial(compiled, inline=False)  # called from Python

@@ -1,4 +1,4 @@
-"""The compiled steps that few views have: warp, turn, noise.
+"""The compiled steps that few views have: warp, rotation, noise.
 
 Entry points of their own, so that other views neither compile nor run them. `reference.py` does the same with torch.
 """
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from selfsup.base import buffers
 from selfsup.views.image.color_ops import compiled, copy_numbers
-from selfsup.views.image.draw import Noise, Turns, quantiles
+from selfsup.views.image.draw import Noise, Rotations, quantiles
 
 f32, u64 = np.float32, np.uint64
 entry = partial(compiled, inline=False)
@@ -84,7 +84,7 @@ def _warp(canvas, matrix, field, black, unit, out):
 
 
 @entry
-def _turn(views, upside, quarters, room):
+def _rotate(views, upside, quarters, room):
     size, channels = views.shape[2], views.shape[4]
     last = size - 1
     for n, v in np.ndindex(views.shape[:2]):
@@ -102,7 +102,7 @@ def _turn(views, upside, quarters, room):
             a, ay, ax, b, by, bx = last, -1, 0, last, 0, -1
         else:
             a, ay, ax, b, by, bx = last, 0, -1, 0, 1, 0
-        if not up:  # before the turn
+        if not up:  # before the rotation
             a, ay, ax = last - a, -ay, -ax
         begin, down, across = a * size + b, ay * size + by, ax * size + bx
         for y in range(size):
@@ -154,9 +154,10 @@ def warp(
     _warp(canvas, matrix, field, black, f32(1 if canvas.dtype == np.float32 else 1 / 255), out)
 
 
-def turn(views: NDArray[Any], turns: Turns) -> None:
-    """Turn views (B, V, S, S, C) in place."""
-    _turn(views, turns.upside, turns.quarters, buffers.scratch(f"turn {views.dtype}", views[0, 0].size, views.dtype))
+def rotate(views: NDArray[Any], rotations: Rotations) -> None:
+    """Mirror and rotate views (B, V, S, S, C) in place."""
+    room = buffers.scratch(f"rotate {views.dtype}", views[0, 0].size, views.dtype)
+    _rotate(views, rotations.upside, rotations.quarters, room)
 
 
 def add_noise(views: NDArray[Any], noise: Noise, factor: NDArray[np.float32], offset: NDArray[np.float32]) -> None:

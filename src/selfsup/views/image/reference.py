@@ -23,7 +23,7 @@ from selfsup.views.image.draw import (
     SOLARIZE,
     Noise,
     Places,
-    Turns,
+    Rotations,
     quantiles,
 )
 
@@ -36,7 +36,7 @@ def change_colors(x: Tensor, colors: Tensor) -> Tensor:
     orders = torch.as_tensor(ORDERS, device=x.device)[colors[:, ORDER].long().clamp(min=0)]
     orders[colors[:, ORDER] < 0] = -1
     for step in range(4):
-        for op, change in enumerate((_brighten, _contrast, _saturate, _turn_hue)):
+        for op, change in enumerate((_brighten, _contrast, _saturate, _shift_hue)):
             rows = (orders[:, step] == op).nonzero()[:, 0]
             if len(rows) and (op < 2 or x.shape[1] == 3):
                 x[rows] = change(x[rows], colors[rows, BRIGHTNESS + op].view(-1, 1, 1, 1))
@@ -67,7 +67,7 @@ def _saturate(x: Tensor, factor: Tensor) -> Tensor:
     return (x * factor + (1 - factor) * _luma(x)).clamp_(0, 1)
 
 
-def _turn_hue(x: Tensor, turns: Tensor) -> Tensor:
+def _shift_hue(x: Tensor, turns: Tensor) -> Tensor:
     """To HSV and back; with hue k in sixths a channel is value - chroma * clamp(min(k, 4 - k), 0, 1)."""
     r, g, b = x.unbind(1)
     value = x.amax(1)
@@ -163,11 +163,11 @@ def warp(
     out[...] = found[0].permute(1, 2, 0).numpy()
 
 
-def turn(views: NDArray[Any], turns: Turns) -> None:
-    """As `optional_ops.turn`."""
-    views[turns.upside] = views[turns.upside, ::-1]
+def rotate(views: NDArray[Any], rotations: Rotations) -> None:
+    """As `optional_ops.rotate`."""
+    views[rotations.upside] = views[rotations.upside, ::-1]
     for k in (1, 2, 3):
-        views[turns.quarters == k] = np.rot90(views[turns.quarters == k], k, (1, 2))
+        views[rotations.quarters == k] = np.rot90(views[rotations.quarters == k], k, (1, 2))
 
 
 def add_noise(views: NDArray[Any], noise: Noise, factor: NDArray[np.float32], offset: NDArray[np.float32]) -> None:

@@ -21,7 +21,7 @@ from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Fetched
 from selfsup.views.image import reference
 from selfsup.views.image.crop import Crop
-from selfsup.views.image.draw import PLAIN, Places, color_params, draws, noise, places, turns
+from selfsup.views.image.draw import PLAIN, Places, color_params, draws, noise, places, rotations
 from selfsup.views.image.family import in_family
 from selfsup.views.image.warp import Warps, resize, warp_views, warps
 from selfsup.views.reading import of_samples, read_or_substitute
@@ -186,8 +186,8 @@ class ImageViews:
                 self._warp(images, crop, where, warps(crop, where, shapes, *rest), color, out)
             else:
                 self._crop(images, crop, where, color, out)
-            if crop.turned:
-                engine.turn(out, turns(crop, *rest))
+            if crop.rotated:
+                engine.rotate(out, rotations(crop, *rest))
             if crop.noise:
                 drawn = noise(crop, *rest)
                 kept[f"{key}.std"][rows], kept[f"{key}.noise"][rows] = drawn

@@ -127,14 +127,14 @@ def resized(image: NDArray[Any], region: NDArray[np.int64], shape: NDArray[np.in
     The result is scratch memory.
     """
     top, left, high, wide = region.tolist()
-    kind, channels = image.dtype if image.dtype == np.uint8 else np.dtype(np.float32), image.shape[2]
-    cut = buffers.scratch(f"cut {kind}", high * wide * channels, kind).reshape(high, wide, channels)
+    dtype, channels = image.dtype if image.dtype == np.uint8 else np.dtype(np.float32), image.shape[2]
+    cut = buffers.scratch(f"cut {dtype}", high * wide * channels, dtype).reshape(high, wide, channels)
     cut[:] = image[top : top + high, left : left + wide]
     if image.dtype == np.uint16:
         cut *= np.float32(1 / 65535)
-    canvas = buffers.scratch(f"canvas {kind}", int(shape.prod()) * channels, kind).reshape(*shape.tolist(), channels)
+    canvas = buffers.scratch(f"canvas {dtype}", int(shape.prod()) * channels, dtype).reshape(*shape.tolist(), channels)
     resize(cut, canvas, cubic)
-    return canvas.clip(0, 1, out=canvas) if cubic and kind == np.float32 else canvas
+    return canvas.clip(0, 1, out=canvas) if cubic and dtype == np.float32 else canvas
 
 
 def resize(cut: NDArray[Any], out: NDArray[Any], cubic: bool) -> None:

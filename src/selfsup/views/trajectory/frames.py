@@ -78,8 +78,8 @@ class FrameViews:
 
     def __post_init__(self) -> None:
         crop = self.crop
-        if crop is not None and (crop.count > 1 or crop.warped or crop.turned or crop.noise):
-            raise UserError("frames have one crop each, without warps, turns and noise")
+        if crop is not None and (crop.count > 1 or crop.warped or crop.rotated or crop.noise):
+            raise UserError("frames have one crop each, without warps, rotations and noise")
 
     def for_device(self, device: torch.device | str) -> Self:
         """Return the same with the output that suits a device."""

@@ -89,8 +89,8 @@ class ClipViews:
 
     def __post_init__(self) -> None:
         for crop, _ in self.groups.values():
-            if crop.count > 1 or crop.warped or crop.turned or crop.noise:
-                raise UserError("clips have one crop each, without warps, turns and noise")
+            if crop.count > 1 or crop.warped or crop.rotated or crop.noise:
+                raise UserError("clips have one crop each, without warps, rotations and noise")
 
     def for_device(self, device: torch.device | str) -> ClipViews:
         """Return the same with the output that suits a device."""
