@@ -69,15 +69,15 @@ def test_a_killed_adaptation_ends_with_the_same_encoder(
     one_run: Path, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = adapt(one_run, tmp_path / "whole", labels=few)
-    look = adapting.Guard.look
+    check = adapting.Guard.check
 
     def killed(self: adapting.Guard, weights: Any, step: int) -> adapting.Stage:
         if step == 4:
             raise KeyboardInterrupt
-        return look(self, weights, step)
+        return check(self, weights, step)
 
     with monkeypatch.context() as patch:
-        patch.setattr(adapting.Guard, "look", killed)
+        patch.setattr(adapting.Guard, "check", killed)
         with pytest.raises(KeyboardInterrupt):
             adapt(one_run, tmp_path / "killed", labels=few)
     again = adapt(one_run, tmp_path / "killed", labels=few)
@@ -130,17 +130,17 @@ def test_samples_that_cannot_be_read_are_no_part_of_the_structure(
         "path,label\ndark/broken.png,dark\n"
         + "".join(f"{label}/{i}.png,{label}\n" for label in ("dark", "light") for i in range(10))
     )
-    looks, look = [], adapting.Guard.look
+    checks, check = [], adapting.Guard.check
 
     def watched(self: adapting.Guard, weights: Any, step: int) -> adapting.Stage:
-        looks.append((len(self.source), len(self.clusters), self.labelled))
+        checks.append((len(self.source), len(self.clusters), self.labelled))
         assert {self.source.path(row).split("/")[-2] for row in self.rows[self.y == 0]} == {"dark"}
-        return look(self, weights, step)
+        return check(self, weights, step)
 
-    monkeypatch.setattr(adapting.Guard, "look", watched)
+    monkeypatch.setattr(adapting.Guard, "check", watched)
     given = {"labels": tmp_path / "few.csv", "steps": 2, "batch_size": 16, "quiet": True}
     selfsup.adapt(tmp_path / "data", init=one_run, task="simclr", out=tmp_path / "run", **given)
-    assert set(looks) == {(60, 60, 20)}
+    assert set(checks) == {(60, 60, 20)}
 
 
 def test_weights_of_a_file_are_those_that_training_starts_with(tmp_path: Path) -> None:

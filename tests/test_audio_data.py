@@ -372,7 +372,7 @@ echo "pau:0.100 dh:0.150 ax:0.250 pau:0.700 "
 
 def test_flite_is_made_once_and_split_by_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a program in its place that says the same whatever it is told."""
-    monkeypatch.setattr(flite.sentences, "__defaults__", (9,))
+    monkeypatch.setattr(flite, "SENTENCES", 9)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
     (tmp_path / "bin").mkdir()
     program = tmp_path / "bin" / "flite"

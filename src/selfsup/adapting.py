@@ -172,7 +172,7 @@ def adapt(
         trained = run(make(), folder, budget, given, until=step, **more)
         learned: Any = trained.load_task(built.asked.task)[0].representation()
         weights = merged_state(learned)
-        found.append(guard.look(weights, step))
+        found.append(guard.check(weights, step))
         if _best(found) == step:
             save_tensors(folder / BEST, guard.weights, {"step": step})
         write_atomically(notes, json.dumps({"stages": [asdict(one) for one in found]}, indent=2).encode())
@@ -238,7 +238,7 @@ class Guard:
         known = (float(self.right.mean()), 0.0, 0.0) if self.labelled else (None, None, None)
         self.first = Stage(0, self.structure, *known)
 
-    def look(self, weights: dict[str, torch.Tensor], step: int) -> Stage:
+    def check(self, weights: dict[str, torch.Tensor], step: int) -> Stage:
         """Return what is found with these weights of the representation."""
         encoder = read_out(self.built, weights, self.built.source)
         self.weights = encoder.state_dict()

@@ -58,7 +58,7 @@ class Environment:
         self.env = _make(name)
         self.action, self.first_action = _action(name, self.env.action_space)
         self.seen: Cameras | None = None
-        self.cameras, self.look = self._cameras(cameras)
+        self.cameras, self.render = self._cameras(cameras)
         self.states, self.state = self._states()
         limit = getattr(self.env.spec, "max_episode_steps", None)
         self.steps = steps or (limit if limit and limit <= ENDLESS else STEPS)
@@ -130,7 +130,7 @@ class Environment:
     def frames(self, observation: Any) -> dict[str, NDArray[np.uint8]]:
         """Return what each camera sees now. Raises `Broken`."""
         with _named("render"):
-            return self.look(observation)
+            return self.render(observation)
 
     def square(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return an image (H, W, 3) as frames are, (size, size, 3)."""
@@ -172,7 +172,7 @@ class Environment:
         plain: Any = self.env.unwrapped
         if hasattr(plain, "mujoco_renderer"):
             self.seen = seen = Cameras(plain, asked, self.size)
-            return seen.names, lambda _: seen.look()
+            return seen.names, lambda _: seen.render()
         images = _are_images(self.env.observation_space)
         if not images:
             self.env.close()

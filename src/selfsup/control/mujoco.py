@@ -74,7 +74,7 @@ class Cameras:
         """The names of the cameras."""
         return tuple(self.cameras)
 
-    def look(self) -> dict[str, NDArray[np.uint8]]:
+    def render(self) -> dict[str, NDArray[np.uint8]]:
         """Return what each camera sees now, (size, size, 3) uint8."""
         found = {}
         for name, camera in self.cameras.items():

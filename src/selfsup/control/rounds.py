@@ -174,7 +174,7 @@ class Rounds:
     def learn(self) -> None:
         """Collect and learn in turn, to the last step."""
         steps, began, first = self.asked.steps, time.monotonic(), self.step
-        look = max(1, -(-steps // self.updates) // LOOKS)
+        every = max(1, -(-steps // self.updates) // LOOKS)
 
         def told() -> str:
             mean, half, _ = interval(self.returns)
@@ -207,7 +207,7 @@ class Rounds:
                         if time.monotonic() - saved > SAVE_SECONDS and self.step < until:
                             self.save()
                             saved = time.monotonic()
-                if (number + 1) % look == 0 or until == steps:
+                if (number + 1) % every == 0 or until == steps:
                     self.history.append((self.step, float(np.mean(self.measure(self.asked.test, LOOKED, 1, number)))))
                 self.save()
                 if interruption.signal and until < steps:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -48,9 +46,7 @@ class Attentive(nn.Module):
         return torch.cat([self(row).argmax(1) for row in rows]).cpu().numpy()
 
 
-def fit_attentive(
-    x: NDArray[np.float32], y: NDArray[np.int64], classes: int, *, seed: int = 0, decays: Sequence[float] = DECAYS
-) -> Attentive:
+def fit_attentive(x: NDArray[np.float32], y: NDArray[np.int64], classes: int, *, seed: int = 0) -> Attentive:
     """Train the attentive probe: AdamW, 300 steps of up to 256 samples, learning rate 0.003 falling to 0 by a cosine.
 
     The weight decay is the one with the lowest cross-entropy on a held-out fifth of these samples (stratified); the
@@ -61,7 +57,6 @@ def fit_attentive(
         y: class ids (n,), 0 <= y < classes.
         classes: how many classes there are.
         seed: of the fold and of the batches.
-        decays: the candidates.
 
     Raises:
         UserError: tokens that are not finite, or samples of one class only.
@@ -71,15 +66,15 @@ def fit_attentive(
         raise UserError("some tokens hold NaN or infinity; the encoder may have diverged")
     if len(np.unique(y)) < 2:
         raise UserError("all labels are of one class; an attentive probe needs at least two")
-    decay = decays[len(decays) // 2]
+    decay = DECAYS[len(DECAYS) // 2]
     held = torch.from_numpy(stratified_folds(y, 5, seed) == 0)
     if held.any():
         losses = []
-        for candidate in decays:
+        for candidate in DECAYS:
             with torch.no_grad():
                 probe = _train(tokens[~held], ids[~held], classes, candidate, seed)
                 losses.append(float(F.cross_entropy(probe(tokens[held]), ids[held])))
-        decay = decays[int(np.argmin(losses))]
+        decay = DECAYS[int(np.argmin(losses))]
     return _train(tokens, ids, classes, decay, seed)
 
 

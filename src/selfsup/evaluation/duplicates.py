@@ -21,6 +21,7 @@ Item = bytes | NDArray[np.generic]
 CANDIDATES = 10  # training images that a test image may be a copy of
 GREY, COLOUR = 0.08, 0.12  # largest difference of a copy, as a fraction of the contrast
 BLUR, BY_FAR = 3, 0.3  # times that at most, and of the difference to the next image
+ALIKE = 0.9999  # cosine from which on two items count as the same
 FLAT = 0.01  # contrast, in standard deviations of a data set, below which an image shows nothing
 
 
@@ -95,7 +96,7 @@ def _difference(a: Tensor, b: Tensor) -> Tensor:
     return torch.where(contrast > FLAT, apart / contrast, torch.inf)
 
 
-def same_features(train: Features, test: Features, *, above: float = 0.9999) -> NDArray[np.int64]:
+def same_features(train: Features, test: Features) -> NDArray[np.int64]:
     """Find the test items whose features are almost those of some training item.
 
     By cosine after the training mean is subtracted, without which all features with a large common mean look the
@@ -105,7 +106,6 @@ def same_features(train: Features, test: Features, *, above: float = 0.9999) -> 
     Args:
         train: (n, d).
         test: (m, d).
-        above: two items with at least this cosine count as the same.
 
     Returns:
         Pairs (p, 2) of test number and most similar training number.
@@ -113,7 +113,7 @@ def same_features(train: Features, test: Features, *, above: float = 0.9999) -> 
     gallery = as_matrix(train, "the training features")
     mean = gallery.mean(0)
     index, similarity = neighbours(as_matrix(test, "the test features") - mean, gallery - mean, 1)
-    found = (similarity[:, 0] >= above).cpu().numpy()
+    found = (similarity[:, 0] >= ALIKE).cpu().numpy()
     pairs: NDArray[np.int64] = np.stack([np.flatnonzero(found), index[:, 0].cpu().numpy()[found]], 1)
     return pairs
 

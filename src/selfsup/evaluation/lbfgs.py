@@ -10,10 +10,11 @@ from torch import Tensor
 
 Objective = Callable[[Tensor], tuple[Tensor, Tensor]]
 Inverse = Callable[[Tensor], Tensor]
+MEMORY = 10  # past steps that shape the next one
 
 
 def minimise(
-    objective: Objective, x: Tensor, inverse: Inverse, tolerance: float, *, floor: Tensor, steps: int, memory: int = 10
+    objective: Objective, x: Tensor, inverse: Inverse, tolerance: float, *, floor: Tensor, steps: int
 ) -> tuple[Tensor, bool]:
     """Minimise B independent convex functions by L-BFGS (Liu and Nocedal, 1989) from a guess of the inverse Hessian.
 
@@ -25,7 +26,6 @@ def minimise(
             fraction of its value, plus `floor`.
         floor: (B,); how much rounding may change a value.
         steps: the maximum number of steps.
-        memory: how many past steps shape the next one.
 
     Returns:
         The best points (R, B, K), and whether there is nothing left to do: every problem is either solved or cannot be
@@ -34,7 +34,7 @@ def minimise(
     value, gradient = objective(x)
     scale = torch.ones_like(value)
     going = torch.ones_like(value, dtype=torch.bool)
-    past: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=memory)
+    past: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=MEMORY)
     for _ in range(steps):
         direction = _descent(gradient, past, scale, inverse)
         slope = _dot(gradient, direction)

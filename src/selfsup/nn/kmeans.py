@@ -10,18 +10,18 @@ _ROOM = 1 << 24  # similarities held at once
 
 
 @torch.no_grad()
-def spherical_kmeans(x: Tensor, clusters: int, seed: int, iterations: int = 10) -> tuple[Tensor, Tensor]:
+def spherical_kmeans(x: Tensor, clusters: int, seed: int) -> tuple[Tensor, Tensor]:
     """Cluster unit rows (N, d) by cosine -> unit centroids (clusters, d) and assignments (N,) int64.
 
     The initial centroids are random rows. An empty cluster is restarted at a row of the largest one.
     """
-    return _kmeans(x, clusters, seed, iterations, spherical=True)
+    return _kmeans(x, clusters, seed, 10, spherical=True)
 
 
 @torch.no_grad()
-def kmeans(x: Tensor, clusters: int, seed: int, iterations: int = 30) -> tuple[Tensor, Tensor]:
+def kmeans(x: Tensor, clusters: int, seed: int) -> tuple[Tensor, Tensor]:
     """Cluster rows (N, d) by Euclidean distance -> centroids (clusters, d) and assignments (N,) int64; as above."""
-    return _kmeans(x, clusters, seed, iterations, spherical=False)
+    return _kmeans(x, clusters, seed, 30, spherical=False)
 
 
 def nearest(x: Tensor, centroids: Tensor, spherical: bool = False) -> Tensor:

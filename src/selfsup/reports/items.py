@@ -59,16 +59,14 @@ class Items:
 
 
 @torch.no_grad()
-def gather(
-    encoder: nn.Module, source: Source, spec: Any, device: torch.device, seed: int, quiet: bool, most: int = MOST
-) -> Items:
-    """Return at most `most` samples, drawn by `seed`; those that cannot be read are left out.
+def gather(encoder: nn.Module, source: Source, spec: Any, device: torch.device, seed: int, quiet: bool) -> Items:
+    """Return at most `MOST` samples, drawn by `seed`; those that cannot be read are left out.
 
     Each sample is read once, for its features and its image. Raises `Broken` if nothing can be read.
     """
     chosen = np.arange(len(source))
-    if len(source) > most:
-        chosen = np.sort(np.random.default_rng(seed).choice(len(source), most, replace=False))
+    if len(source) > MOST:
+        chosen = np.sort(np.random.default_rng(seed).choice(len(source), MOST, replace=False))
     views = plain_views(spec)
     encoder = encoder.to(device).eval()
     features, images, words, kept = [], list[Image.Image | Clip | None](), list[str](), []

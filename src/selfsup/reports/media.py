@@ -41,9 +41,9 @@ def to_words(media: Media) -> str:
     return media if isinstance(media, str) else ""
 
 
-def strip(clip: Clip, count: int = STRIP) -> Image.Image:
+def strip(clip: Clip) -> Image.Image:
     """Return evenly spaced frames of a clip beside each other, white lines between them."""
-    places = np.unique(np.linspace(0, len(clip.frames) - 1, count).round().astype(np.int64))
+    places = np.unique(np.linspace(0, len(clip.frames) - 1, STRIP).round().astype(np.int64))
     frames = [np.pad(clip.frames[place], ((0, 0), (0, 2), (0, 0)), constant_values=255) for place in places]
     return Image.fromarray(np.concatenate(frames, 1)[:, :-2])
 

@@ -80,9 +80,9 @@ def data_uri(data: bytes, mime: str) -> Html:
     return Html(f"data:{mime};base64,{base64.b64encode(data).decode()}")
 
 
-def captioned(image: Image.Image, alt: str, caption: object, side: int = 96) -> Html:
+def captioned(image: Image.Image, alt: str, caption: object) -> Html:
     """Return an image with a line of text below it."""
-    return tag("figure", embedded(image, alt, side), tag("figcaption", caption))
+    return tag("figure", embedded(image, alt), tag("figcaption", caption))
 
 
 def page(title: str, lead: object, sections: Sequence[Section], contents: bool = True) -> bytes:

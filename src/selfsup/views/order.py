@@ -34,12 +34,12 @@ def ordered(seed: int, count: int, block: int = 1) -> Callable[[int, int, int], 
     return lambda epoch, start, stop: places(seed, epoch, count, start, stop, block)
 
 
-def order(seed: int, epoch: int, count: int, start: int, stop: int, block: int = 1) -> NDArray[np.int64]:
+def order(seed: int, epoch: int, count: int, start: int, stop: int) -> NDArray[np.int64]:
     """Return which samples (stop - start,) are at these places of an epoch's order of `count` samples.
 
-    `block`: see `places`. A whole permutation is made where there are few samples and no blocks: see above.
+    A whole permutation is made where there are few samples: see above.
     """
-    return ordered(seed, count, block)(epoch, start, stop)
+    return ordered(seed, count)(epoch, start, stop)
 
 
 def places(seed: int, epoch: int, count: int, start: int, stop: int, block: int = 1) -> NDArray[np.int64]:

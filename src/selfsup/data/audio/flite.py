@@ -78,14 +78,14 @@ def flite(name: str, cache: Path) -> Sounds:
     return found if name == "flite" else found.take(np.flatnonzero(tested == name.endswith(":test")))
 
 
-def sentences(count: int = SENTENCES) -> list[str]:
+def sentences() -> list[str]:
     """Return sentences of a small grammar, no two alike: the same ones everywhere."""
     rng, found = random.Random(0), dict[str, None]()
 
     def pick(some: Sequence[T]) -> T:
         return some[int(rng.random() * len(some))]
 
-    while len(found) < count:
+    while len(found) < SENTENCES:
         how = pick(HOW)
         text = f"{pick(WHO)} {pick(DOES)} a{'n' * (how[0] in 'aeiou')} {how} {pick(WHAT)} {pick(pick((WHERE, WHEN)))}."
         found[text[0].upper() + text[1:]] = None

@@ -55,14 +55,14 @@ MAX_WORK = 20 * MAX_PIXELS  # pixels times scans of a JPEG: a few bytes of a sca
 T = TypeVar("T")
 
 
-def read_image(path: str | bytes, channels: int | None = 3, page: int = 0) -> NDArray[Any]:
+def read_image(path: str | bytes, channels: int | None = 3) -> NDArray[Any]:
     """Return (H, W, channels), upright by its EXIF tag; 8-bit images as uint8, others in their own type.
 
     Transparency is laid over white, or kept as the fourth of 4 channels; palettes and CMYK become RGB. Without
     `channels` images of more bands than colours have all of them, and any other image has 3.
     Raises `Broken` for anything but a readable image of at most `MAX_PIXELS` pixels.
     """
-    return decode_image(read_bytes(path), channels, page)
+    return decode_image(read_bytes(path), channels)
 
 
 def read_bytes(path: str | bytes) -> bytes:

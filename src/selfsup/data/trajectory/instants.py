@@ -74,11 +74,11 @@ def observations(source: Episodes, group_size: int = 1) -> Instants:
     return Instants(source, owners, starts.astype(np.int64), 1, group_size)
 
 
-def transitions(source: Episodes, actions: bool = False, rewards: bool = False, group_size: int = 1) -> Instants:
+def transitions(source: Episodes, actions: bool = False, rewards: bool = False) -> Instants:
     """Return every step from an observation to the next one as a sample, whose start is the first of the two.
 
     With `actions` or `rewards` those steps alone of which these are known; how many are left out is noted, and rewards
-    that are 0 everywhere are too. `group_size` as in `observations`, but that what is left over makes mixed batches.
+    that are 0 everywhere are too.
 
     Raises `UserError` where there is none.
     """
@@ -106,4 +106,4 @@ def transitions(source: Episodes, actions: bool = False, rewards: bool = False, 
             source.note(f"{lost:,} of {before:,} steps have no known {what}: left out")
         if rewards and not steps.reward[found].any():
             source.note("every reward is 0: what is learned from rewards here says nothing")
-    return Instants(source, owners[found], starts[found], 2, group_size)
+    return Instants(source, owners[found], starts[found], 2, 1)

@@ -45,14 +45,14 @@ def silenced(x: Tensor, places: Tensor, encoder: Any) -> Tensor:
     return torch.where(F.pad(steps, (0, x.shape[1] - steps.shape[1])), 0.0, x)
 
 
-def spans(key: Tensor, steps: int, count: int, span: int, stream: int = 0) -> Tensor:
+def spans(key: Tensor, steps: int, count: int, span: int) -> Tensor:
     """Return (B, steps) bool, `count` of them true: spans of `span` steps at random places; the last may be shorter.
 
     wav2vec 2.0 draws a number of spans, of which some overlap, and then leaves out steps until all recordings of the
     batch have equally many masked. Here the number does not depend on the batch.
     """
     number = 8 + 4 * -(-count // span)  # they overlap: fewer would not always cover enough
-    start = noise.integers(key, steps - span + 1, number, stream=stream)[..., None]
+    start = noise.integers(key, steps - span + 1, number)[..., None]
     place = torch.arange(steps, device=key.device)
     covered = (place >= start) & (place < start + span)
     order = torch.arange(number, device=key.device)[:, None]

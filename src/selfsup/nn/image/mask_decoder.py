@@ -1,14 +1,26 @@
-"""From the tokens of the visible patches to the masked ones."""
+"""From the tokens of the visible patches to the masked ones, and what is said of such predictions."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from selfsup.losses import full
 from selfsup.nn.image.masks import take
 from selfsup.nn.image.transformer import sines, start_linear
+
+
+def spread(target: Tensor) -> Tensor:
+    """Return how much features (B, M, dim) differ between samples: 0 where all are alike, a collapse, and at most 1."""
+    return (target.var(0, correction=0).mean() / target.var(correction=0)).sqrt()
+
+
+def similarity(predicted: Tensor, target: Tensor) -> list[float]:
+    """Return the mean cosine of the features (B, M, dim) of each sample, from which the mean target is subtracted."""
+    mean = target.mean((0, 1))
+    return F.cosine_similarity(predicted - mean, target - mean, 2).mean(1).tolist()
 
 
 class MaskDecoder(nn.Module):

@@ -82,12 +82,12 @@ def covered_first(blocks: Tensor, key: Tensor, stream: int = 0) -> Tensor:
     return first + noise.uniform(key, blocks.shape[2], stream=stream)
 
 
-def blocks(key: Tensor, grid: int, count: Tensor | int, number: int = 8, stream: int = 0) -> Tensor:
-    """Return (B, N) bool, `count` of them true: up to `number` random blocks (BEiT, Bao et al., 2022, algorithm 1).
+def blocks(key: Tensor, grid: int, count: Tensor | int, stream: int = 0) -> Tensor:
+    """Return (B, N) bool, `count` of them true: up to 8 random blocks (BEiT, Bao et al., 2022, algorithm 1).
 
     A block covers 2% to 15% of the image, and its height is 0.3 to 1 / 0.3 of its width.
     """
-    u = noise.uniform(key, 2, number, stream=stream)
+    u = noise.uniform(key, 2, 8, stream=stream)
     area, ratio = (0.02 + 0.13 * u[:, 0]) * grid**2, 0.3 ** (2 * u[:, 1] - 1)
     height, width = ((area * shape).sqrt().round().long().clamp(1, grid) for shape in (ratio, 1 / ratio))
     covered = rectangles(key, height, width, grid, stream + 1)

@@ -12,7 +12,7 @@ from selfsup.errors import UserError
 from selfsup.losses import full
 from selfsup.nn import noise
 from selfsup.nn.ema import Momentum, ema_update, frozen_copy
-from selfsup.nn.image.mask_decoder import MaskDecoder
+from selfsup.nn.image.mask_decoder import MaskDecoder, similarity, spread
 from selfsup.nn.image.masks import grid_of, mask_of, only, places_of, rectangles, take
 from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
@@ -82,8 +82,7 @@ class IJEPA(Task):
     def loss(self, batch: Batch) -> Loss:
         """Return the error of the predicted tokens."""
         predicted, target, _, _ = self._predict(batch)
-        spread = (target.var(0, correction=0).mean() / target.var(correction=0)).sqrt()
-        return Loss(F.smooth_l1_loss(predicted, target), {"target_spread": spread, **self.momentum.metrics()})
+        return Loss(F.smooth_l1_loss(predicted, target), {"target_spread": spread(target), **self.momentum.metrics()})
 
     def _predict(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return predicted and target tokens (B, num_targets · K, dim), and the context and target patches."""
@@ -118,8 +117,6 @@ class IJEPA(Task):
         x, count = batch["x"], self.grid**2
         predicted, target, context, masked = self._predict(batch)
         blocks = f"targets: {self.num_targets} blocks of {self.short} × {self.long} patches"
-        mean = target.mean((0, 1))
-        similarity = F.cosine_similarity(predicted - mean, target - mean, 2).mean(1)
         seen, targets = only(x, mask_of(context, count)), only(x, mask_of(masked.flatten(1), count))
         return [
             [
@@ -127,5 +124,5 @@ class IJEPA(Task):
                 Panel(targets[row], f"{blocks}; cosine {value:.2f}" if guess else blocks),
                 Panel(x[row], "image"),
             ]
-            for row, value in enumerate(similarity.tolist())
+            for row, value in enumerate(similarity(predicted, target))
         ]

@@ -12,7 +12,7 @@ from selfsup.encoders.video.vit_clip import cubes, uncubes
 from selfsup.losses import full
 from selfsup.nn import noise
 from selfsup.nn.ema import Momentum, ema_update, frozen_copy
-from selfsup.nn.image.mask_decoder import MaskDecoder
+from selfsup.nn.image.mask_decoder import MaskDecoder, similarity, spread
 from selfsup.nn.image.masks import mask_of, rectangles, take
 from selfsup.spec import ClipSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task
@@ -82,8 +82,7 @@ class VJEPA(Task):
     def loss(self, batch: Batch) -> Loss:
         """Return the error of the predicted features."""
         predicted, target, _, _ = self._predict(batch)
-        spread = (target.var(0, correction=0).mean() / target.var(correction=0)).sqrt()
-        return Loss(F.l1_loss(predicted, target), {"target_spread": spread, **self.momentum.metrics()})
+        return Loss(F.l1_loss(predicted, target), {"target_spread": spread(target), **self.momentum.metrics()})
 
     def _predict(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return predicted and target features (B, M, dim), and the numbers of visible and masked cubes."""
@@ -125,8 +124,6 @@ class VJEPA(Task):
         cells = cubes(clip, encoder.tubelet, encoder.patch)
         seen = mask_of(visible, cells.shape[1])[..., None, None]
         shown = uncubes(cells * seen, encoder.grid, encoder.tubelet, encoder.patch)
-        mean = target.mean((0, 1))
-        similarity = F.cosine_similarity(predicted - mean, target - mean, 2).mean(1).tolist()
         told = f"context: {self.patches - self.masked} of {self.patches} tubes"
-        captions = [f"{told}; cosine {value:.2f}" if guess else told for value in similarity]
+        captions = [f"{told}; cosine {value:.2f}" if guess else told for value in similarity(predicted, target)]
         return [[Panel(shown[row], captions[row]), Panel(clip[row], "clip")] for row in range(len(clip))]
