@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,19 @@ def test_parts_that_agree_by_chance_prove_nothing() -> None:
     assert loss.gain("rim", loss.blind) == pytest.approx((1.0, 0.0, 2))
 
 
+def test_the_image_has_each_interval_beside_the_name_of_its_cue() -> None:
+    after = Row("border", CUES["border"].about, 0.26, 0.04, 0.01, 0.04, 0.1, "no", {})
+    rows = tuple(Row(cue, CUES[cue].about, 0.5, 0.04, 0.25, 0.04, 0.9, "shortcut", {}) for cue in ("rim", "border"))
+    for countered, shifts in (((), {0.0}), ((replace(rows[1], with_counter=after),), {-0.12, 0.12})):
+        shown = (*rows[: 2 - len(countered)], *countered)
+        found = Audit("rotation", "x", "accuracy", 0.25, "convnet", 0.6, 0.04, shown, (), 60, 60, 48, "images")
+        (axes,) = found.draw().axes
+        assert [label.get_text() for label in axes.get_yticklabels()] == ["rim", "border"]
+        at = [float(y) for drawn in axes.containers for y in np.atleast_1d(drawn[0].get_ydata())]
+        assert {round(y - round(y), 2) for y in at} == shifts
+        assert axes.get_ylim() == (1.5, -0.5), "none is on the edge"
+
+
 @pytest.mark.usefixtures("twenty_steps_are_enough")
 def test_tasks_without_classes_are_judged_by_their_loss(barred: Arrays) -> None:
     found = selfsup.audit("denoising", barred, size=12, steps=20, cues="colours", quiet=True)
@@ -145,9 +159,14 @@ def test_tasks_without_classes_are_judged_by_their_loss(barred: Arrays) -> None:
     assert row.verdict in str(found)
 
 
-def test_grey_images_have_no_channels_to_compare(barred: Arrays) -> None:
+def test_grey_images_have_no_channels_to_compare(barred: Arrays, capsys: pytest.CaptureFixture[str]) -> None:
     grey = Arrays(barred.x[..., :1], name="grey")
-    found = selfsup.audit("rotation", grey, steps=2, cues="aberration,colours", quiet=True)
+    found = selfsup.audit("rotation", grey, steps=2, cues="aberration,colours")
+    said = [line.partition(" · ")[0] for line in capsys.readouterr().err.splitlines()]
+    assert said == [  # each bar is named
+        "rotation with convnet, which sees everything", "step 2/2",
+        "rotation with a shortcut probe each for colours, and one that sees nothing", "step 2/2",
+    ]  # fmt: skip
     assert [row.cue for row in found.rows] == ["colours"]
     assert "aberration is left out: the images have 1 of 3 channels" in str(found)
     with pytest.raises(UserError, match="none of these cues is in images of 1 channels: aberration"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -16,8 +17,10 @@ from safetensors import safe_open
 
 import selfsup
 from selfsup import cli
+from selfsup.base.options import read_args
 from selfsup.cli import COMMANDS, main
 from selfsup.data.kinds import spec_options
+from selfsup.manual import EXAMPLES
 from selfsup.tasks import TASKS, find_task
 from selfsup.tasks.options import options
 
@@ -86,6 +89,16 @@ def test_help_fits_80_columns_and_has_examples(run: Run, words: list[str], monke
     assert all(
         len(line) <= 40 or line.startswith(("usage", "  -", "  self")) for line in run(*words, "--help").splitlines()
     )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_files_of_examples_are_of_a_type_that_the_command_writes(command: str) -> None:
+    function = cli._function(command)
+    said = read_args(inspect.getdoc(function) or "")
+    for example in EXAMPLES[command]:
+        for option, suffix in re.findall(r"-(o|-sheet) \S+\.(\w+)", example):
+            name = {"o": "out"}.get(option, option.lstrip("-"))
+            assert suffix in f"{said[name]} {said.get('format', '')}".lower(), example
 
 
 def test_help_begins_with_what_is_common(run: Run) -> None:
@@ -261,6 +274,7 @@ def test_python_m() -> None:
 PRINTS = """
 import sys
 from selfsup import cli
+from selfsup.base.options import read_args
 
 cli._run = lambda words: print("a task")  # the list of tasks imports torch
 sys.exit(cli.main(["tasks"]))

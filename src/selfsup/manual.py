@@ -51,7 +51,7 @@ EXAMPLES = {
         "adapt photos/ --encoder vit_small_patch14_dinov2 --labels few.csv",
         "adapt photos/ --encoder resnet50 --weights resnet50.pth --epochs 10",
     ),
-    "audit": ("audit relative_position photos/", "audit jigsaw photos/ --minutes 5 -o cues.json"),
+    "audit": ("audit relative_position photos/", "audit jigsaw photos/ --minutes 5 -o cues.png"),
     "evaluate": (
         "evaluate runs/mine --data photos/ --labels labels.csv",
         "evaluate runs/mine --data photos/ --labels folders --shots 1,5",
@@ -59,7 +59,7 @@ EXAMPLES = {
     "compare": ("compare photos/ --tasks rotation,simclr --labels few.csv --minutes 60",),
     "embed": ("embed runs/mine photos/ -o photos.parquet", "embed runs/mine photos/ --shard 3/16 -o parts/"),
     "index": ("index photos.parquet -o index/", "index parts/ --approximate -o index/"),
-    "search": ("search photos.parquet photos/cat.jpg -k 20 -o found.html",),
+    "search": ("search photos.parquet photos/cat.jpg -k 20 -o found.png",),
     "curate": ("curate photos.parquet -n 100000 -o subset.txt",),
     "explore": ("explore photos.parquet --data photos/",),
     "export": ("export runs/mine --format timm", "export runs/mine --format onnx -o encoder.onnx"),

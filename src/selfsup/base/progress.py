@@ -109,6 +109,11 @@ class Progress:
         return (now - began) / max(work(step) - work(first), 1) * (work(self.steps) - work(step))
 
 
+def announce(text: str, quiet: bool = False) -> None:
+    """Say what the next bar is about, on a line of its own; nothing when `quiet`."""
+    Console(stderr=True, markup=False, highlight=False, quiet=quiet).print(text, soft_wrap=True)
+
+
 def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"

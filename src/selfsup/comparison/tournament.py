@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from torch import nn
 
+from selfsup.base.progress import announce
 from selfsup.base.writing import whole_file
 from selfsup.comparison.candidates import find_candidates
 from selfsup.comparison.clock import MEASURING, SCRATCH, TRAINED, ahead, check_time, parts_of_time
@@ -352,8 +352,7 @@ class Tournament:
         return commands
 
     def _say(self, text: str) -> None:
-        if not self.quiet:
-            Console(stderr=True, markup=False, highlight=False).print(text, soft_wrap=True)
+        announce(text, self.quiet)
 
 
 def _reason(error: Exception) -> str:

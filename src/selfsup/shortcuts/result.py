@@ -132,9 +132,10 @@ class Audit(Printable):
         names = [row.cue for row in self.rows]
         figure = Figure((7, 1.2 + 0.4 * len(names)), layout="constrained")
         axes = figure.subplots()
+        apart = 0.12 if any(row.with_counter for row in self.rows) else 0.0  # else each bar stands at its cue's name
         for offset, rows, word in (
-            (0.12, list(self.rows), "as it is"),
-            (-0.12, [row.with_counter for row in self.rows], "with the counter-measure"),
+            (-apart, list(self.rows), "as it is"),
+            (apart, [row.with_counter for row in self.rows], "with the counter-measure"),
         ):
             shown = [(place, row) for place, row in enumerate(rows) if row is not None]
             if shown:
@@ -143,7 +144,7 @@ class Audit(Printable):
         axes.axvline(scale * self.chance, color="0.5", linestyle=":", label="blind guess")
         axes.axvline(scale * self.encoder_score, color="C2", linestyle="--", label=self.encoder)
         axes.set_yticks(range(len(names)), names)
-        axes.invert_yaxis()
+        axes.set_ylim(len(names) - 0.5, -0.5)  # from the top down
         axes.set_xlabel("loss" if self.metric == "loss" else f"{self.metric}, %")
         axes.set_title(f"{self.task} on {self.data}", fontsize="medium")
         figure.legend(loc="outside lower center", ncols=4, fontsize="small")

@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from selfsup.base.progress import announce
 from selfsup.data import make_spec, split_options
 from selfsup.encoders import build_encoder
 from selfsup.errors import UserError, unknown
 from selfsup.evaluation.verdict import FEW_STEPS
 from selfsup.shortcuts.clip_cues import CLIP_CUES, ClipProbe, framewise
 from selfsup.shortcuts.cues import BLIND, CUES, ShortcutProbe, nothing
-from selfsup.shortcuts.result import FOUND, LARGE, Audit, Row
+from selfsup.shortcuts.result import FOUND, LARGE, Audit, Row, options
 from selfsup.shortcuts.sound_cues import SOUND_CUES, SoundProbe
 from selfsup.shortcuts.together import MAX_HELD_OUT, Answers, Together, ask, split
 from selfsup.source import Source
@@ -143,8 +144,17 @@ class Trial:
             time_for = 60 * self.minutes * fraction / seconds
         steps = max(1, int(time_for))
         plan = Plan(steps=steps, batch_size=size, seed=self.seed)
+        announce(self.about(list(encoders), changed), self.quiet)
         fit(together, source, views, plan, self.fabric, quiet=self.quiet)
         return Learned(ask(together, self.ask_about, views, self.held, self.fabric.device, self.seed), steps, time_for)
+
+    def about(self, names: Sequence[str], changed: Mapping[str, Any]) -> str:
+        """Return what a bar is about: the small encoder, or the cues of the shortcut probes and their options."""
+        seen = [name for name in names if name != BLIND]
+        if seen == [self.task.small_encoder]:
+            return f"{self.name} with {seen[0]}, which sees everything"
+        means = f", with {options(changed)}" if changed else ""
+        return f"{self.name} with a shortcut probe each for {', '.join(seen)}, and one that sees nothing{means}"
 
     def row(self, cue: str, probes: Learned, encoder: Learned) -> Row:
         """Judge a shortcut probe by its gain over a blind guess, part by part, beside the encoder's gain."""
