@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import selfsup
+from selfsup.base.printing import Printable
 from selfsup.errors import UserError
 
 QUICK: dict[str, Any] = {"batch_size": 16, "steps": 4, "quiet": True}
@@ -134,3 +135,17 @@ def test_a_figure_shows_itself_in_a_notebook(own: selfsup.Run) -> None:
         own, data=X, labels=Y, shots="2,all", protocol="linear", draws=2, scratch=False, quiet=True
     )
     assert result.plot()._repr_png_().startswith(b"\x89PNG")
+
+
+def test_what_python_shows_of_a_result_and_of_data_is_short(own: selfsup.Run) -> None:
+    result = selfsup.evaluate(own, data=X, labels=Y, shots="2", protocol="linear", draws=2, scratch=False, quiet=True)
+    assert repr(result) == str(result)
+    assert "labels per class" in repr(result)
+    assert repr(own).startswith("Run(")
+    assert repr(selfsup.open_data("digits")) == "Arrays('digits': 1,797 samples, 10 classes)"
+    for kind in ("moving", "dot", "melody:voice"):
+        assert repr(selfsup.open_data(kind)).startswith(f"{kind.partition(':')[0].capitalize()}('{kind}': ")
+    kinds = [Printable]
+    for one in kinds:
+        kinds += one.__subclasses__()
+        assert not hasattr(one.__repr__, "__wrapped__"), f"a dataclass makes the repr of {one.__name__}"

@@ -56,7 +56,7 @@ class Stage:
     alarm: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Adapted(Printable):
     """The run, every stage, and the step whose encoder was kept: 0 is the frozen start."""
 

@@ -17,7 +17,7 @@ from selfsup.run import Run
 PREFIX = "seed-"  # of the folders of runs, before the seed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Runs(Printable):
     """Runs of the same task and encoder, each with another seed; `folder` holds them all, if `pretrain` made them.
 

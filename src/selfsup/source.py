@@ -171,6 +171,13 @@ def natural_order(text: str) -> tuple[list[str | float], str]:
     return [float(part) if i % 2 else part for i, part in enumerate(parts)], text
 
 
+def source_repr(source: Source) -> str:
+    """Return the `repr` of a source, each of which has it: its class, its name and how much is in it."""
+    labels = getattr(source, "labels", None)
+    classes = "" if labels is None else f", {len(labels.classes):,} classes"
+    return f"{type(source).__name__}({source.name!r}: {len(source):,} samples{classes})"
+
+
 @runtime_checkable
 class Source(Protocol):
     """The interface of every source. Samples are numbered; the number of a sample never changes.

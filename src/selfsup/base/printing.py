@@ -23,6 +23,10 @@ class Printable(JupyterMixin):
         """Return the text or table to show."""
         raise TypeError(f"{type(self).__name__} does not say what it looks like")
 
+    def __repr__(self) -> str:
+        """Return the same: a dataclass has `repr=False`, or its numbers would fill the screen."""
+        return str(self)
+
     def __str__(self) -> str:
         console = Console(
             width=WIDTH, color_system=None, legacy_windows=False, markup=False, emoji=False, highlight=False

@@ -11,7 +11,7 @@ from selfsup.commands.given import Data
 from selfsup.errors import unknown
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Bench(Printable):
     """Images a second on one core and on all, and the fraction of the time that goes into reading files.
 

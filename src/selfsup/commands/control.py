@@ -37,7 +37,7 @@ class Measured:
     runs: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Controlled(Printable):
     """What `control` learned in the folder `path`, or, of several seeds, in a folder below it for each.
 

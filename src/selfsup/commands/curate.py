@@ -20,7 +20,7 @@ CLUSTERS, PER_CLUSTER = 4096, 10  # by default at most so many, of at least so m
 LINES = 1 << 16  # paths in memory
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Curated(Printable):
     """The list of `chosen` paths at `path`, of `rows`: after `copies` of `groups` others were removed.
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 DATA, TEST, N = "mnist5k:train", "mnist5k:test", 15
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Demo(Printable):
     """The run, what the suggested labels made of it, its evaluation on drawn labels, and how long it all took."""
 

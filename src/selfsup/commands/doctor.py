@@ -23,7 +23,7 @@ LITTLE = 2 * GIB  # bytes free of a disk, below which it is said
 VARIABLES = ("OMP_", "MKL_", "ATEN_", "ONEDNN_", "CUDA_", "PYTORCH_", "SELFSUP_", "HF_HOME", "HF_HUB_", "TMPDIR")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Health(Printable):
     """Lines about this machine and installation by name, what is missing of each extra, and what should be mended."""
 

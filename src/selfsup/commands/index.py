@@ -12,7 +12,7 @@ from selfsup.base.printing import Printable
 from selfsup.commands.given import Embeddings, Target
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Indexed(Printable):
     """The index at `path`; `finished` is false while other processes are adding parts.
 

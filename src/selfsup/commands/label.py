@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +44,7 @@ class Doubtful:
     confidence: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Labelled(Printable):
     """What `label` wrote to `path`, a row for each sample; `labels` and `confidence` are its columns (None: unsure).
 
@@ -63,8 +63,8 @@ class Labelled(Printable):
     sure_right: int
     doubtful: tuple[Doubtful, ...]
     next: tuple[Sample, ...]
-    labels: tuple[str | None, ...] = field(repr=False)
-    confidence: tuple[float, ...] = field(repr=False)
+    labels: tuple[str | None, ...]
+    confidence: tuple[float, ...]
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values, without the rows of the file."""

@@ -14,7 +14,7 @@ from selfsup.commands.given import Data, LabelsGiven, Target
 from selfsup.errors import UserError, unknown
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PackedShards(Printable):
     """The folder that `pack` wrote: `shards` with `samples` images of `size` bytes in all, of which `kept` were there.
 

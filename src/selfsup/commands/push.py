@@ -13,7 +13,7 @@ from selfsup.commands.given import RunName
 from selfsup.errors import UserError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Pushed(Printable):
     """Where the run is now, the `name` by which it is opened, and its files there."""
 

@@ -14,7 +14,7 @@ from selfsup.commands.given import Names, Target
 from selfsup.errors import UserError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Recorded(Printable):
     """What `record` wrote to `path`: `episodes` of `observations` in all, seen by `cameras`.
 

@@ -75,7 +75,7 @@ class Step(NamedTuple):
         return function(*self.arguments, **self.options, **({} if self.command == "show" else {"quiet": quiet}))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Started(Printable):
     """What is known of the data, what is proposed and why, the commands, `done` or not, and what to do `then`."""
 

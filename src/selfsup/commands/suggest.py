@@ -35,7 +35,7 @@ class Sample:
     text: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Suggested(Printable):
     """The samples to label, in order; `path` is the CSV file to fill in, with the `known` labels at its end."""
 

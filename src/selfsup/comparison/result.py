@@ -29,7 +29,7 @@ LABEL_FREE = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison(Printable):
     """The candidates in order, each with the scores of its stages; `commands` continue the run of a task."""
 

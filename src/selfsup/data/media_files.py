@@ -11,11 +11,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from selfsup.errors import UserError
-from selfsup.source import Annotations, Labels
+from selfsup.source import Annotations, Labels, source_repr
 
 
 class MediaFiles:
     """Files below `root`: raw paths in one Arrow array, with their labels; `frame_labels` are those inside."""
+
+    __repr__ = source_repr
 
     def __init__(
         self, root: str, paths: pa.Array, labels: Labels | None = None, name: str | None = None,

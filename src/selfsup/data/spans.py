@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from selfsup.source import Labels, Source
+from selfsup.source import Labels, Source, source_repr
 from selfsup.spec import Spec
 
 
@@ -21,6 +21,7 @@ class Spans:
     """
 
     labels: Labels | None = None
+    __repr__ = source_repr
 
     def __init__(
         self, source: Source, owners: NDArray[np.int64], starts: NDArray[np.int64], stops: NDArray[np.int64]

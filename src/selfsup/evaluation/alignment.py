@@ -57,7 +57,7 @@ def _squared_distances(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArra
     return found
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Alignment(Printable):
     """Alignment errors and Kendall's tau of each representation and pair of cameras, means over episodes.
 

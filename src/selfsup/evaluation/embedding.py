@@ -53,7 +53,7 @@ class Shard(NamedTuple):
         return range(first, min(last, count))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Embedded(Printable):
     """The file (or folder of parts) that `embed` wrote: `rows` vectors of `dim` numbers; `skipped` were unreadable."""
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from selfsup.base.figures import Figure
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation(Printable):
     """Few-label scores beside their baselines; `about` names data, split, seeds, encoder and protocols.
 

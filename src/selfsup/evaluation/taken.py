@@ -30,7 +30,7 @@ from selfsup.train.recalibrate import recalibrate
 BOX = ("taken_left", "taken_top", "taken_right", "taken_bottom")  # states: fractions of the first frame of the scene
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Objects(Printable):
     """R@1 of each representation: whether the nearest image of an object shows the kind that was taken.
 

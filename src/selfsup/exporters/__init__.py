@@ -57,7 +57,7 @@ def exporter(kind: str) -> Exporter:
     return importlib.import_module(EXPORTERS[kind])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Exported(Printable):
     """The file or folder that `export` wrote, and how to load it."""
 

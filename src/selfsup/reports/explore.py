@@ -24,7 +24,7 @@ from selfsup.source import Labels
 from selfsup.spec import Waveform
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Explored(Printable):
     """The page that was written, with how many of the file's rows."""
 

@@ -30,7 +30,7 @@ SHORT = 60.0  # seconds of training that nobody is asked about
 SHOWN = 20  # paths on the screen
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Replayed(Printable):
     """A step, from 1 on: the `paths` of its batch, the image of the first ones, and its loss.
 

@@ -27,7 +27,7 @@ from selfsup.source import Broken, Labels, Source
 BY_ENCODER = {"neighbours": "Nearest neighbours", "map": "Map of the embedding", "label-free": "Without labels"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Reported(Printable):
     """The report that was written, its size in bytes, and notes about what it leaves out."""
 

@@ -37,7 +37,7 @@ class Neighbour:
     similarity: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Found(Printable):
     """The nearest items of a query, nearest first; `sheet` is the contact sheet, if one was written."""
 

@@ -23,7 +23,7 @@ from selfsup.views import plain_views
 from selfsup.views.loader import batches
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Shown(Printable):
     """The image that `show` wrote, and the `text` of panels that are texts."""
 

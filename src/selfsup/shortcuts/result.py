@@ -42,7 +42,7 @@ class Row:
     why_not: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Audit(Printable):
     """Every shortcut probe beside a blind guess and a small encoder, all scored by one `metric`.
 

@@ -52,7 +52,7 @@ SECTIONS = {  # in the survey's order: when to take a task of it
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Entry(Printable):
     """One task: its section in the survey, paper, kind of data, description, and options.
 

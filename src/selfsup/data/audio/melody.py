@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from selfsup.data.audio.windows import measured, wave_spec, waves_only
 from selfsup.data.index import fingerprint_of_generated
-from selfsup.source import Annotations, Labels
+from selfsup.source import Annotations, Labels, source_repr
 from selfsup.spec import Spec, WaveSpec
 
 PARTS = ("melody", "melody:voice")
@@ -46,6 +46,7 @@ class Melody:
     """The generated recordings; see the module. `numbers`: which of them, from which everything follows."""
 
     kind, rate = "audio", RATE
+    __repr__ = source_repr
 
     def __init__(self, name: str = "melody", count: int = COUNT) -> None:
         self.name, self.numbers = name, np.arange(count)

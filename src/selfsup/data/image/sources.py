@@ -15,7 +15,7 @@ from selfsup.base.notes import say_notes
 from selfsup.data.image.decode import to_channels
 from selfsup.data.image.values import SAMPLE, Range, Values, family, mean_std, read_range, scaled
 from selfsup.errors import UserError
-from selfsup.source import Broken, Labels, Masks, Source
+from selfsup.source import Broken, Labels, Masks, Source, source_repr
 from selfsup.spec import ImageSpec, Spec
 
 AUTO = "auto"  # the range is measured when it is first needed
@@ -39,6 +39,8 @@ class Images:
     notes: tuple[str, ...] = ()
     _measured: str | Range | None = AUTO  # what is read without a spec
     _compared: tuple[Range | None, ...] = ()  # ranges of encoders with which the values were compared
+
+    __repr__ = source_repr
 
     def __len__(self) -> int:
         raise NotImplementedError

@@ -19,7 +19,7 @@ from selfsup.data.encoding import encoding_of, to_utf8
 from selfsup.data.spans import Spans
 from selfsup.data.text import tokens
 from selfsup.errors import UserError
-from selfsup.source import Broken, Labels, Source
+from selfsup.source import Broken, Labels, Source, source_repr
 from selfsup.spec import Spec, TextSpec
 from selfsup.spec import tokenizer as tokenizer_store
 
@@ -36,6 +36,7 @@ class Texts:
     """
 
     kind = "text"
+    __repr__ = source_repr
 
     def __init__(
         self,
@@ -168,6 +169,7 @@ class Tokenized:
     """Documents as the tokens of a spec: a sample is (extent,) int64."""
 
     kind = "text"
+    __repr__ = source_repr
 
     def __init__(self, documents: Texts, spec: TextSpec) -> None:
         made = documents.tokens_of(spec.tokenizer)

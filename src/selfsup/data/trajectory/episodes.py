@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from selfsup.base.notes import say_notes
 from selfsup.errors import UserError, unknown
-from selfsup.source import Annotations, Broken, Labels
+from selfsup.source import Annotations, Broken, Labels, source_repr
 from selfsup.spec import Spec, TrajectorySpec
 from selfsup.spec.image import MAX_SIZE
 
@@ -64,6 +64,7 @@ class Episodes(ABC):
     fps: float
     extents: NDArray[np.int64]
     shape: tuple[int, int]
+    __repr__ = source_repr
 
     def __len__(self) -> int:
         return len(self.extents)

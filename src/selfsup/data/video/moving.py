@@ -21,7 +21,7 @@ from selfsup.data.photographs import PHOTOGRAPHS, piece
 from selfsup.data.video.clips import clip_spec, clips_only, stored_side
 from selfsup.data.video.tracks import Tracks
 from selfsup.errors import UserError
-from selfsup.source import Annotations, Labels
+from selfsup.source import Annotations, Labels, source_repr
 from selfsup.spec import ClipSpec, Spec
 
 MOTIONS = ("left", "right", "up", "down", "clockwise", "anticlockwise", "shake", "pulse")
@@ -47,6 +47,7 @@ class Moving:
     """The generated videos; see the module. `numbers`: which of them, from which everything about them follows."""
 
     kind = "video"
+    __repr__ = source_repr
 
     def __init__(self, name: str = "moving", count: int = COUNT) -> None:
         self.name, self.part = name, name.partition(":")[2]

@@ -23,7 +23,7 @@ from selfsup.data.video.decode import about, decode
 from selfsup.data.video.store import open_frames, store, store_tracks, stored_path, stored_tracks, tracks_path
 from selfsup.data.video.tracks import Tracks
 from selfsup.errors import UserError
-from selfsup.source import Broken, Labels
+from selfsup.source import Broken, Labels, source_repr
 from selfsup.spec import ClipSpec, Spec
 
 LOOKED = 16  # videos whose headers are looked at
@@ -201,6 +201,7 @@ class Conformed(ABC):
     """Videos at one frame rate and size, of which any frame can be read by its number."""
 
     kind = "video"
+    __repr__ = source_repr
 
     def __init__(self, videos: Videos, rate: float, side: int) -> None:
         self.videos, self.rate, self.side = videos, rate, side
