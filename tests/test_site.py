@@ -108,6 +108,33 @@ def test_blocks_of_output_are_those_of_the_readme() -> None:
         assert block[1] in readme, page
 
 
+def test_every_table_of_measurements_has_its_command() -> None:
+    """Beside it, or above it under a heading that includes its own."""
+    command = re.compile(r"benchmarks/\w+\.py|recipes/|selfsup \w+|selfsup\.\w+\(|`--\w|the same command")
+    measured = 0
+    for path in DOCS.glob("*.md"):
+        above: dict[int, str] = {}
+        parts = re.split(r"^(#+) .*$", path.read_text(), flags=re.MULTILINE)
+        for level, text in zip(map(len, parts[1::2]), parts[2::2], strict=True):
+            above = {outer: told for outer, told in above.items() if outer < level} | {level: text}
+            if re.search(r"^\|.*\d ± ?\d", text, re.MULTILINE):
+                measured += 1
+                assert any(command.search(told) for told in above.values()), f"{path.name}: {text[:200]}"
+    assert measured > 10
+
+
+def test_the_scripts_behind_the_numbers_are_there_and_take_these_options() -> None:
+    for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES]:
+        text = re.sub(r" *\\\n +", " ", path.read_text())
+        for script, options, commit in re.findall(
+            r"python ((?:benchmarks|recipes|examples|tools|docs)/\w+\.py)([^`\n]*)`?(.* at commit `[\da-f]{7})?", text
+        ):
+            if not commit:  # an earlier version has its own options
+                code = (ROOT / script).read_text()
+                unknown = [name for name in re.findall(r" (--[a-z][\w-]*)", options) if f'"{name}"' not in code]
+                assert not unknown, f"{path.name}: {script} has no {unknown}"
+
+
 def test_the_encoder_of_the_how_to_page_learns(tmp_path: Path) -> None:
     code = re.search(r"```python\n(.*?)\nrun = ", (DOCS / "howto" / "own-encoder.md").read_text(), re.DOTALL)
     assert code is not None

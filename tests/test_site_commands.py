@@ -1,4 +1,4 @@
-"""Commands of the README, of the site's pages on how to start, and of the Korean ones are executed, on small data.
+"""Commands of the README, of pages on how to start, of some how-to pages and of the Korean ones run, on small data.
 
 Budgets, encoders and protocols become small; everything else is as printed. What is not executed is in `NOT`, with why.
 """
@@ -15,11 +15,13 @@ import pytest
 
 from selfsup.cli import main
 from support.folders import write_images
+from support.videos import write_video
 
 ROOT = Path(__file__).parents[1]
 NOT = {  # the beginning of a command: why it is not executed here
     "adapt photos/": "needs a network: the weights of timm (tests/test_adapt.py has files of weights)",
     "compare photos/": "takes an hour (tests/test_compare.py)",
+    "compare mnist5k": "takes minutes (tests/test_compare.py)",
     "demo": "takes minutes (tests/test_examples.py has its parts)",
     "report runs/demo": "is of the demo",
     "index embeddings/": "is for very many embeddings (tests/test_neighbours.py)",
@@ -36,12 +38,8 @@ NOT = {  # the beginning of a command: why it is not executed here
     "evaluate runs/tcn": "is of those recordings",
     "pretrain speech/": "needs a corpus of speech, and hours",
     "evaluate runs/cpc": "is of that corpus",
-    "show shuffle_learn videos/": "needs a folder of videos (tests/test_video.py)",
-    "pretrain videos/": "is of that folder",
-    "audit arrow_of_time videos/": "is of that folder",
-    "suggest runs/order": "is of that folder",
-    "label runs/order": "is of that folder",
-    "report runs/order": "is of that folder",
+    "audit arrow_of_time videos/": "takes as long as all others (tests/test_audit_video.py)",
+    "report runs/order": "takes as long as all others (tests/test_report.py)",
     "pretrain moving --task tracking": "takes minutes (tests/test_video_tracks.py)",
     "export runs/mine --format onnx": "takes as long as all others (tests/test_export.py)",
 }  # fmt: skip
@@ -53,6 +51,7 @@ SMALL = {
     "report": ["--no-scratch"],
 }  # options in place of what is printed
 QUIET = ("pretrain", "audit", "evaluate", "report", "suggest", "label", "embed")
+HOW_TO = ("large-batches", "loss", "own-data", "own-task")
 CLASSES = ("apple", "bear", "cat", "dog")
 
 
@@ -78,7 +77,7 @@ def left_out(command: str) -> str:
 
 def small(command: str, encoder: str | None) -> list[str]:
     """Return the words of a command with a small budget."""
-    words, given = shlex.split(command), {"--minutes", "--epochs"}
+    words, given = shlex.split(command.replace("mnist5k", "digits")), {"--minutes", "--epochs"}  # which nothing fetches
     own = list(SMALL.get(words[0], ()))
     replaced = given | {word for word in own if word.startswith("--")} | ({"--encoder"} if encoder else set())
     if "states" in words:  # which are read in one way, and counted otherwise
@@ -158,6 +157,28 @@ def test_sounds() -> None:
     follow(["docs/start/sounds.md"])
 
 
+def test_clips() -> None:
+    pytest.importorskip("av", reason="videos: pip install 'selfsup[video]'")
+    for place, name in enumerate(CLASSES):
+        for i in range(6):
+            move = np.abs(np.arange(20) * (place + 1) + i) % 24
+            frames = np.full((20, 32, 32, 3), 40 * place, np.uint8)
+            for frame, at in zip(frames, move, strict=True):
+                frame[at : at + 8, at // 2 : at // 2 + 8] = 250 - 20 * i
+            write_video(Path("videos") / f"{name}{i}.mp4", frames)
+    follow(["docs/start/clips.md"])
+
+
+def test_how_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    write_images(Path("photos"), CLASSES, 4, 32)
+    write_images(Path("labelled"), CLASSES, 4, 32)
+    mirror = re.search(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
+    assert mirror
+    Path("mirror.py").write_text(mirror[1])
+    monkeypatch.syspath_prepend(Path.cwd())
+    follow([f"docs/howto/{name}.md" for name in HOW_TO], encoder="convnet")
+
+
 def test_control() -> None:
     follow(["docs/start/control.md"])
 
@@ -167,7 +188,8 @@ def korean() -> list[str]:
 
 
 def test_what_is_left_out_is_there_and_every_page_is_followed() -> None:
-    pages = ["README.md", *(str(path.relative_to(ROOT)) for path in (ROOT / "docs" / "start").glob("*.md")), *korean()]
+    start = [str(path.relative_to(ROOT)) for path in (ROOT / "docs" / "start").glob("*.md")]
+    pages = ["README.md", *start, *korean(), *(f"docs/howto/{name}.md" for name in HOW_TO)]
     every = list(commands(pages))
     assert [start for start in NOT if not any(command.startswith(start) for command in every)] == []
     assert len([command for command in every if not left_out(command)]) > len(every) / 2
