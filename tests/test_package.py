@@ -5,6 +5,8 @@ import tomllib
 from fnmatch import fnmatch
 from pathlib import Path
 
+import pytest
+
 import selfsup
 from selfsup.train.loggers import LOGGERS
 
@@ -46,3 +48,17 @@ def test_the_workflows_test_every_python_that_is_promised() -> None:
     tested = re.search(r"python: \[(.*)\]", (ROOT / ".github" / "workflows" / "ci.yml").read_text())
     assert tested
     assert f'"{ABOUT["project"]["requires-python"].removeprefix(">=")}"' in tested[1]
+
+
+def test_on_pypi_the_links_of_the_readme_lead_to_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    from readme_links import absolute
+
+    text = absolute((ROOT / "README.md").read_text(), "https://here/us", "v1")
+    assert (
+        "![Images, rotated, and what a trained encoder guesses](https://here/us/raw/v1/docs/gallery/rotation.webp)"
+        in text
+    )
+    assert "[docs/data.md](https://here/us/blob/v1/docs/data.md)" in text
+    assert all(link.startswith(("https://", "#")) for link in re.findall(r"\]\(([^)]+)\)", text))
+    assert "tools/readme_links.py" in (ROOT / ".github" / "workflows" / "release.yml").read_text()
