@@ -384,4 +384,4 @@ Every command takes --help; every result is JSON with --json. Start with `selfsu
 
 Commands that open data also take --pages first|all|N (pages of a TIFF, frames of an animation; the first by default),
 --window SECONDS (parts of long videos as samples of their own) and --follow-links (links to folders are left out by
-default). What is left out of the data is said."""
+default). Whatever is left out of the data is reported."""

@@ -156,7 +156,7 @@ def _word(parameter: inspect.Parameter, annotation: Any) -> str:
 def _with_default(text: str, parameter: inspect.Parameter) -> str:
     default = parameter.default
     if default is parameter.empty or default is None or default == "" or isinstance(default, bool):
-        return f"{text} (by default yes)" if default is True else text
+        return f"{text} (default: yes)" if default is True else text
     return f"{text} (default: {default})"
 
 

@@ -42,16 +42,16 @@ class SelfSupervisedEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         steps: Optimizer steps; or give epochs or minutes. The default is 100 epochs.
         epochs: Passes over X.
         minutes: Wall-clock time.
-        batch_size: Samples a step; at most as many as X has.
+        batch_size: Samples per step; at most as many as X has.
         lr: Peak learning rate; None is the default of `selfsup.pretrain`.
-        size: Pixels a side of what the encoder gets; None is the data's own, at most 224.
+        size: Pixels per side of what the encoder gets; None is the data's own, at most 224.
         shape: (H, W) or (H, W, C) of the images in the rows of a 2-D X.
         options: The task's own hyper-parameters, by name.
         out: The run folder, kept, and continued by the next `fit` with the same data; None trains in a temporary one.
             Leave it None in a grid search, in which several fits would share the folder.
         device: auto, cpu, cuda or mps.
         random_state: Seed of everything; None draws a new one each time.
-        verbose: Whether to show progress.
+        verbose: Show progress.
 
     Attributes:
         encoder_: The trained torch module, on the CPU: (B, C, H, W) normalized float -> (B, dim).

@@ -47,7 +47,7 @@ def adapt(
     quiet: bool = False,
     **options: Any,
 ) -> Adapted:
-    """Go on training a foundation model on your own data, and keep what is better: the result or the frozen start.
+    """Continue training a foundation model on your own data, and keep the better of result and frozen start.
 
     The recipe does as little harm as it can: the encoder is frozen while new heads warm up, then learns at a tenth of
     their rate (with BatchNorm a hundredth, a wide transformer at the rate of the papers), lower layers more slowly.
@@ -64,7 +64,7 @@ def adapt(
         weights: A file of weights for that encoder: .safetensors, or what torch saved (.pth, .pt, .bin), of which only
             tensors are read.
         init: A finished run to start from, in place of --encoder.
-        task: A name of `selfsup tasks`: what it learns from. diet by default: each sample is its own class, which was
+        task: A name from `selfsup tasks`: what it learns from. diet by default: each sample is its own class, which was
             shown to help foundation models from a thousand images on, with nothing to choose.
         labels: A few labels that choose the stage and say whether it helped: 'folders', a CSV file (path,label) or an
             .npz file with y. Only samples of the data count.
@@ -72,16 +72,16 @@ def adapt(
         steps: Optimizer steps; or give epochs.
         epochs: Passes over the data; 20 by default.
         out: The run folder; runs/adapted-ENCODER by default.
-        batch_size: Samples a step; by default the task's own, or 128.
+        batch_size: Samples per step; by default the task's own, or 128.
         micro_batch: Samples in memory at once; the gradient is still that of the whole batch, in more time.
         lr: Peak learning rate of encoder and heads alike; by default as described above.
         weight_decay: By default the task's own, or 0.05.
         warmup: Fraction of the steps in which the learning rate rises and the encoder is frozen.
         layer_decay: Learning rate of each layer of the encoder as a fraction of that of the layer above it; 0.75 by
             default for models of timm, 1 for others.
-        l2_sp: How strongly the encoder is drawn back to its first weights (L2-SP, Li et al., 2018); not by default.
-        lora: Rank of what is added to the linear layers, and that alone is trained (LoRA, Hu et al., 2022): for large
-            transformers.
+        l2_sp: How strongly the encoder is drawn back to its first weights (L2-SP, Li et al., 2018); off by default.
+        lora: Rank of the matrices that are added to the linear layers and alone are trained (LoRA, Hu et al., 2022):
+            for large transformers.
         seed: Seed of everything.
         workers: Threads that load data; by default chosen from the data.
         precision: auto (bfloat16 where the processor has it), float32, bfloat16 or float16.

@@ -63,9 +63,9 @@ def bench(
         what: The benchmark to run: views.
         data: A folder of images, a list file, an .npz file, a name or an array.
         preset: simclr, mocov2, byol, swav, dino, mae, lejepa or vicreg.
-        size: Pixels a side; by default the data's own, at most 224.
+        size: Pixels per side; by default the data's own, at most 224.
         views: The family of views: natural (the default), overhead or document.
-        batch_size: Samples a batch.
+        batch_size: Samples per batch.
         step: Seconds that one training step on such a batch takes: shows how many cores keep up with it.
 
     Raises:

@@ -51,10 +51,10 @@ def compare(
 
     Args:
         data: A folder of images, a list file, an .npz file, a name (digits, mnist5k, torchvision:NAME) or an array.
-        tasks: Names of `selfsup tasks` or module:Class, separated by commas, with options in brackets, such as
+        tasks: Names from `selfsup tasks` or module:Class, separated by commas, with options in brackets, such as
             rotation(flip=0); or all.
-        minutes: Minutes that everything takes, more than 0: measuring speeds (at most a tenth), training all tasks,
-            scoring, and training from scratch (at most a fifth).
+        minutes: Minutes for everything, more than 0: measuring speeds (at most a tenth), training all tasks, scoring,
+            and training from scratch (at most a fifth).
         labels: Where the labels of the data are: 'folders', a CSV file (path,label) or an .npz file with y.
         test: Labelled data to measure on; by default a fifth of every class of the data, set aside first. Where that
             is fewer than 50 samples a class, every fifth is measured on in turn (cross-validation).
@@ -64,13 +64,13 @@ def compare(
             tasks on images.
         shots: How many labels per class are drawn, at least 1; lowered where there are too few to draw from.
         draws: How many times the labels are drawn, at least 5.
-        scratch: Whether to train from scratch too, on the draws of the labels that there is time for.
+        scratch: Train from scratch too, on as many draws of the labels as there is time for.
         out: The folder of the comparison, for compare.json, compare.png and a run folder for each task.
         batch_size: Samples per step, at most the number of samples; by default as `pretrain`: 128, or all of fewer.
         precision: auto (bfloat16 where the processor has it), float32, bfloat16 or float16.
         seed: Seed of everything, at least 0.
         device: Where to compute: auto, cpu, cuda or mps.
-        quiet: Whether to hide the progress.
+        quiet: Hide progress.
         options: Options of the kind of data (size, channels, range, views; tokenizer).
 
     Raises:

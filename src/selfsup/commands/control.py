@@ -97,7 +97,7 @@ def control(
     quiet: bool = False,
     **options: Any,
 ) -> Controlled:
-    """Let an agent learn to act by what an encoder tells it of pixels, and measure how well it does.
+    """Train an agent that sees pixels through an encoder, and measure how well it acts.
 
     A task that imagines goals (rig, cc_rig): the encoder learns from episodes of random actions, then the agent learns
     to reach goals that are imagined, without any reward; it is measured by the true distance from image goals. Any
@@ -111,22 +111,23 @@ def control(
         task: A task on episodes, such as curl, deepmdp or dbc; rig, or cc_rig where scenes differ, for goals.
         env: An environment of Gymnasium with actions that are numbers (Reacher-v5), SwingUp, PointRoom, one of their
             variants, module:Class or module:Id of your own.
-        steps: Steps that the agent acts, and updates that it makes.
+        steps: Steps that the agent takes, and updates that it makes.
         test: Another environment, in which it is measured too, such as SwingUp:background:test.
         sees: What the agent sees: latents of the task; for comparison the true state; pixels, with the same encoder
             trained by the critic alone, or of goals without one; crops, the same in the crops of the task; random, an
             untrained encoder.
-        joint: Whether the critic trains the encoder too.
-        own_reward: The environment's reward also of a task that imagines goals, such as an auto-encoder: rig --beta 0.
+        joint: Let the critic train the encoder too.
+        own_reward: Use the environment's reward also with a task that imagines goals, such as an auto-encoder: rig
+            --beta 0.
         agent: td3 or sac, of Stable-Baselines3; by default td3 for goals, sac for rewards.
-        out: The folder to write; by default control/TASK-ENV, with what it sees if these are not latents.
-        episodes: Episodes of random actions at first; by default so many that they have 10,000 observations for goals,
-            1,000 for rewards.
+        out: The folder to write; by default control/TASK-ENV, followed by --sees unless that is latents.
+        episodes: Episodes of random actions at the start; by default enough for 10,000 observations with goals, 1,000
+            with rewards.
         encoder: As in pretrain; the task's own by default.
-        encoder_steps: Of goals, steps of the encoder's training.
-        batch_size: Transitions of an update.
+        encoder_steps: With goals, steps of the encoder's training.
+        batch_size: Transitions per update.
         seed: Seed of everything, at least 0.
-        seeds: Runs, of this seed and of those that follow, each in a folder of its own.
+        seeds: Number of runs, with this seed and the next ones, each in a folder of its own.
         quiet: Hide progress.
         options: Those of the task, see `selfsup tasks NAME`; size, pixels a side of what is seen, 48 by default; of
             rewards also stack, the frames that are seen at once, 3 by default.

@@ -80,7 +80,7 @@ def curate(
         n: How many samples to choose.
         out: The list to write (.txt or .lst).
         above: Two samples whose vectors have at least this cosine are near copies; it depends on the encoder.
-        clusters: How many clusters; by default one for 10 samples, at most 4,096.
+        clusters: How many clusters; by default one per 10 samples, at most 4,096.
         data: The folder of the samples; by default the data that the embeddings name.
         seed: Where the clustering starts, and which samples of a cluster are chosen.
         quiet: Hide progress.

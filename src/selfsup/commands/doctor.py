@@ -48,7 +48,7 @@ class Health(Printable):
 
 
 def doctor() -> Health:
-    """Say what this machine and installation have: paste it into a bug report.
+    """Describe this machine and installation, for a bug report.
 
     Versions, processor, threads, device and precision, the extras and what they lack, the cache and the room on its
     disk. Nothing is changed, and nothing is sent anywhere.

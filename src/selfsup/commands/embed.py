@@ -33,9 +33,9 @@ def embed(
     The file is written aside and renamed when it is complete. Rows are in the order of the data, and memory does not
     grow with their number.
 
-    Many workers write parts: each gets a --shard of its own, 0/16 to 15/16, and the same folder. A part that is there
-    is not made again, so what was killed is simply started again; --unite then writes the parts into one file, with the
-    very bytes that one worker would have written.
+    Many workers write parts: each gets a --shard of its own, 0/16 to 15/16, and the same folder. A part that exists is
+    not made again, so a worker that was killed is simply started again; --unite then writes the parts into one file,
+    with the very bytes that one worker would have written.
 
     Args:
         run: A run folder.

@@ -90,7 +90,7 @@ def evaluate(
             masks (a class at each place of an image, measured by the mean intersection over union) or states (the state
             variables that episodes bring: R² of numbers, F1 of classes, of each). Without shots: alignment (of the
             cameras of episodes, in time) and objects (which one was taken from a scene).
-        groups: For frames, what each sample belongs to that shall not be on both sides of the split, such as its
+        groups: For frames, what each sample belongs to that must not be on both sides of the split, such as its
             speaker: in the forms of the labels of samples, or 'labels' for those that the data bring. Each group is
             measured on in turn.
         shots: Numbers of labels per class, each at least 1, and 'all', separated by commas; by default
@@ -102,11 +102,11 @@ def evaluate(
         metrics: Further metrics of the test features, separated by commas: retrieval, clustering and label-free; none
             by default, and none of frames, masks and states.
         draws: How many times the labels are drawn, at least 2; with cross-validation at least once for each fifth.
-        scratch: Whether to train from scratch as well, on the drawn labels alone, and again on pseudo-labels of all
-            training samples (self-training); this takes long. Only where labels are classes of samples.
-        semi: Whether to train s4l as well, on the drawn labels and on all other training samples without their labels,
-            including those that never had one, with the pretext of the run if it can be a part of s4l, else rotation;
-            this takes the longest.
+        scratch: Also train from scratch, on the drawn labels alone, and again on pseudo-labels of all training samples
+            (self-training); this takes long. Only where labels are classes of samples.
+        semi: Also train s4l, on the drawn labels and on all other training samples without their labels, including
+            those that never had one, with the pretext of the run if it can be a part of s4l, else rotation; this takes
+            the longest.
         reference: A timm model whose pretrained weights are on this machine, as one more baseline.
         sheet: For masks, the image to write of some test images: patch features in colours, true and predicted masks;
             by default masks.png in the run folder.

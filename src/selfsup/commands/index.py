@@ -66,15 +66,15 @@ def index(
 ) -> Indexed:
     """Make an index of embeddings, which `search`, `explore` and `curate` take in their place.
 
-    Up to 10 million vectors are searched exactly. Beyond, an inverted file with product quantization finds candidates
-    (faiss, the extra `faiss`), which are ranked by their own vectors; recall@10 is measured on held-out rows. Any
-    number of machines that share the folder may give the same command: one trains, each adds parts that nobody else
-    has begun, and the last one merges. A killed one is replaced by giving the command again.
+    Up to 10 million vectors are searched exactly. Beyond that, an inverted file with product quantization finds
+    candidates (faiss, the extra `faiss`), which are ranked by their own vectors; recall@10 is measured on held-out
+    rows. Any number of machines that share the folder may give the same command: one trains, each adds parts that
+    nobody else has begun, and the last one merges. A killed one is replaced by giving the command again.
 
     Args:
         embeddings: A file that `selfsup embed` wrote, or a folder of such parts.
         out: The folder to write.
-        approximate: Make an approximate index also of 20,000 vectors and more.
+        approximate: Make an approximate index also of fewer vectors, from 20,000 on.
         seed: Draws the rows to train with and to measure recall.
         quiet: Hide progress.
 

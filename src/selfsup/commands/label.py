@@ -114,7 +114,7 @@ def label(
     device: str = "auto",
     quiet: bool = False,
 ) -> Labelled | None:
-    """Label every sample from a few labels, or open a page to give the few.
+    """Label every sample from a few labels, or open a page on which to give the few.
 
     The labels spread over a graph of the nearest neighbours of all samples. Each label comes with a confidence that
     was checked on given labels that were held out; below a limit a sample is unsure and has no label. Without --labels
@@ -123,13 +123,13 @@ def label(
 
     Args:
         run: A finished run folder.
-        data: The samples, with or without labels: those that data bring with them are not looked at.
+        data: The samples, with or without labels: any that the data bring are ignored.
         labels: The few labels: 'folders', a CSV file (path,label) or an .npz file with y.
-        out: The CSV file to write; all.csv, and of the page labels.csv.
+        out: The CSV file to write; by default all.csv, or labels.csv for the page.
         unsure_below: The confidence below which a sample has no label, from 0 to 1.
         n: How many samples to suggest for labelling next; at least 1.
         port: The port of the page; 0 takes a free one.
-        browser: Whether to open the page in a browser.
+        browser: Open the page in a browser.
         seed: Where the clustering of the suggestions starts; at least 0.
         device: Where to compute the features: auto, cpu, cuda or mps.
         quiet: Hide progress.

@@ -64,7 +64,7 @@ def pack(
         to: tar, parquet (as Hugging Face lays out images) or lance (which is not resumed).
         labels: 'folders', a CSV file (path,label) or an .npz file with y; those that shards have are kept.
         columns: The columns of a label file, path=COLUMN,label=COLUMN, where they are called otherwise.
-        shard_mb: Size of a shard in MiB, about, at least 1.
+        shard_mb: Approximate size of a shard in MiB, at least 1.
         quiet: Hide progress.
 
     Raises:

@@ -72,7 +72,7 @@ def pretrain(
 
     Args:
         data: A folder of images, a list file, an .npz file, a name (digits, mnist5k, torchvision:NAME) or an array.
-        task: A name of `selfsup tasks`, or module:Class for your own. rotation by default: it is
+        task: A name from `selfsup tasks`, or module:Class for your own. rotation by default: it is
             cheap and suits images with a natural up and down, any batch and encoder; `compare` finds the best for your
             data.
         encoder: convnet, vit, or any image model of timm; for texts bag-of-words, bert-tiny, bert-mini, bert-small,
@@ -80,19 +80,19 @@ def pretrain(
             resnet18. In Python also a torch module of your own, (B, …) -> (B, dim), whose copy is trained.
         steps: Optimizer steps; or give epochs or minutes. The default is 100 epochs.
         epochs: Passes over the data.
-        minutes: Wall-clock time: the number of steps follows from the speed, which is measured before the first one
-            and looked at four times on the way, so that it holds when the machine becomes busier or idle.
+        minutes: Wall-clock minutes: the number of steps follows from the speed, which is measured first and checked
+            four times on the way, so that the time is kept on a machine that becomes busier or less busy.
         until: Save and stop after this step; the same command without it resumes.
         out: The run folder; runs/TASK-ENCODER by default.
         labels: For tasks that need labels: 'folders', a CSV file (path,label) or an .npz file with y.
         columns: The columns of a label file, path=COLUMN,label=COLUMN, where they are called otherwise.
-        probe: Labelled data for a probe that is shown during the run; they do not change the run.
-        probe_labels: Where the labels of these data are, as for labels.
+        probe: Labelled data for a probe whose accuracy is shown during the run; they do not influence the run.
+        probe_labels: Where their labels are, in the forms of --labels.
         probe_reader: What reads the features of the probe: linear or knn.
-        probe_every: Passes over the data between two readings of the probe, such as 1; by default it is read as often
-            as takes 2% of the time.
-        batch_size: Samples a step, over all processes; by default the task's own, or 128; of fewer samples
-            all (texts count as the pieces that they are cut into).
+        probe_every: Passes over the data between two readings of the probe, such as 1; by default as often as 2% of the
+            time allows.
+        batch_size: Samples per step, over all processes; by default the task's own, or 128, or all samples if there are
+            fewer (texts count as the pieces that they are cut into).
         micro_batch: Samples in memory at once; the gradient is still that of the whole batch, in more time.
         optimizer: adamw, sgd or lars; by default the task's own, or adamw.
         lr: Peak learning rate; by default the task's own, or for 128 samples 0.002 for adamw, 0.05 for sgd, 0.15 for
@@ -101,36 +101,36 @@ def pretrain(
         weight_decay: By default the task's own, or 0.05 for adamw, 0.0005 for sgd, 0.000001 for lars.
         warmup: Fraction of the steps in which the learning rate rises, before it falls along a cosine; 0.05 by default.
         clip: Largest norm of the gradient.
-        low_res_first: Fraction of the steps, from the first one on, with images of half the size, which cost a quarter
-            or less; 0 by default, below 1.
+        low_res_first: Fraction of the steps, from the first one on, that use images of half the size, at a quarter of
+            the cost or less; 0 by default, below 1.
         block: How many neighbours in the data are shuffled together, for shards far away, where these are one request;
             1 by default, of Parquet a row group. The order is less uniform: see docs/scale.md.
-        drop_tokens: Fraction of the patches of each view that a transformer does not see while it trains, drawn anew in
+        drop_tokens: Fraction of the patches of each view that a transformer does not see in training, drawn anew in
             each step, which makes steps cheaper; 0 by default, below 1.
         layer_decay: Learning rate of each layer of the encoder as a fraction of that of the layer above it, above 0; 1
             by default, 0.65 to 0.75 in papers that go on from trained weights.
-        l2_sp: How strongly an encoder that begins trained is drawn back to its first weights (L2-SP, Li et al., 2018):
-            the fraction of the way is the learning rate times this; none by default.
-        lora: Rank of what is added to the linear layers of an encoder that begins trained, and that alone is trained
-            (LoRA, Hu et al., 2022): for large transformers, whose optimizer then needs little memory.
+        l2_sp: How strongly an encoder with trained weights is drawn back to these (L2-SP, Li et al., 2018): the
+            fraction of the way is the learning rate times this; off by default.
+        lora: Rank of the matrices that are added to the linear layers of an encoder with trained weights, and alone are
+            trained (LoRA, Hu et al., 2022): for large transformers, whose optimizer then needs little memory.
         pretrained: Start from the pretrained weights of timm or transformers; of a module of your own: that its weights
             were trained before.
         weights: Start from a file of weights for an --encoder of timm: .safetensors, or what torch saved (.pth, .pt,
             .bin), of which only tensors are read.
         init: A finished run to start from: its encoder, with its size, channels or tokenizer, and its views unless
             others are given.
-        recalibrate: Whether to take the statistics of the trained encoder's BatchNorm again on 1,024 plain samples,
-            without labels: a task may train on patches or grey samples, whose statistics are others. With
-            --pretrained and --weights the encoder keeps those that it brings, in training too.
+        recalibrate: Measure the BatchNorm statistics of the trained encoder again, on 1,024 plain samples without
+            labels, since a task may train on patches or grey samples, whose statistics differ. With --pretrained and
+            --weights the encoder keeps those that it came with, in training too.
         seed: Seed of everything.
-        seeds: Runs, of this seed and of those that follow, each in a folder of its own below --out: seed-0, seed-1, …
-            `evaluate` takes that folder, and gives intervals over seeds and draws.
-        workers: Threads that load data; by default chosen from the data. The result does not depend on their number.
+        seeds: Number of runs, with this seed and the next ones, each in a folder of its own below --out: seed-0,
+            seed-1, … `evaluate` takes that folder, and gives intervals over seeds and draws.
+        workers: Threads that load data; chosen from the data by default. The result does not depend on their number.
         cache: Keep the decoded images of files: 'memory', or a file to map (at most 8 GiB).
-        grad_checkpointing: Compute activations inside of the encoder's blocks again for the gradient, in place of
-            keeping them (activation checkpointing): less memory and about a third more time. The result is the same.
-        shard_weights: Divide weights, gradients and optimizer state among the processes of torchrun or srun (FSDP2), in
-            place of a copy in each (DDP): about 1/N of that memory, for more communication. The result is the same.
+        grad_checkpointing: Compute the activations inside the encoder's blocks again for the gradient instead of
+            keeping them (activation checkpointing): less memory, about a third more time, the same result.
+        shard_weights: Divide weights, gradients and optimizer state among the processes of torchrun or srun (FSDP2)
+            instead of keeping a copy in each (DDP): about 1/N of that memory, more communication, the same result.
         precision: auto (bfloat16 where the processor has it), float32, bfloat16 or float16.
         device: auto, cpu, cuda or mps.
         log: Where the numbers of metrics.jsonl go besides, separated by commas: tensorboard, wandb:PROJECT,

@@ -38,8 +38,8 @@ def push(run: RunName, name: str, /, *, private: bool = False) -> Pushed:
 
     Args:
         run: A finished run folder.
-        name: Where to put it, user/name; it is created where it is not there.
-        private: Whether only you can see it, if it is created now.
+        name: Where to put it, user/name; it is created if it does not exist.
+        private: If it is created now, let only you see it.
 
     Raises:
         UserError: For an unfinished run, an impossible name, no token or no permission.

@@ -70,17 +70,17 @@ def record(
             are recorded on demand (atari:GAME, mocap2, reacher2, tray).
         out: The folder to write; by default recordings/ENV, and for data that are recorded on demand the cache, where
             every command finds them by their name.
-        episodes: How many episodes are played; by default 30, of data that are recorded on demand as many as these
+        episodes: How many episodes to play; 30 by default, or for data that are recorded on demand as many as these
             have.
         policy: What acts: random (of Atari never action 0, as is usual for representation learning), or
             module:function or module:Class of your own, which this runs: it is called with an observation and a numpy
             Generator, and returns an action; a class is made with the environment.
         cameras: Of MuJoCo, names of the model's cameras or NAME=AZIMUTH:ELEVATION[:DISTANCE] (degrees, metres),
             separated by commas; by default the environment's own. Others have one.
-        size: Pixels a side of the frames, to which they are scaled; 64 by default.
-        steps: Steps of an episode, at most; by default the environment's own limit, and 1,000 where it has none below
-            10,000.
-        jpeg: Whether frames are kept as JPEG of quality 95, which takes a tenth of the space, instead of their bytes.
+        size: Pixels per side to which frames are scaled; 64 by default.
+        steps: Most steps of an episode; by default the environment's own limit, or 1,000 if that is 10,000 or more, or
+            there is none.
+        jpeg: Keep frames as JPEG of quality 95, which takes a tenth of the space, instead of losslessly.
         seed: Seed of the environment and of the policy, at least 0.
         quiet: Hide progress.
 

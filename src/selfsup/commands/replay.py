@@ -28,7 +28,7 @@ def replay(
     device: str = "auto",
     quiet: bool = False,
 ) -> Replayed:
-    """Make one step of a run again: which samples, an image of them with their free labels, and the loss.
+    """Repeat one step of a run: its samples, an image of them with their free labels, and the loss.
 
     A step is a function of its number, the seed and the weights. These come from the last checkpoint, if it is not of a
     later step, by training on from there; otherwise from the start, at once if that takes less than a minute, or else
@@ -43,7 +43,7 @@ def replay(
         task: The task of the run as module:Class, in Python the class, if it is one of your own.
         out: The image to write (.png, .jpg or .webp, in which clips move).
         count: How many samples of the batch to draw.
-        from_start: Train from the first step on, whatever it costs, and not from the checkpoint.
+        from_start: Train from the first step on, however long it takes, and not from the checkpoint.
         device: auto, cpu, cuda or mps. The loss is the same to 1e-5 on a machine of the same kind.
         quiet: Hide progress.
 

@@ -44,7 +44,7 @@ def report(
         test_labels: The same for the test data.
         columns: The columns of a label file, path=COLUMN,label=COLUMN, where they are called otherwise.
         out: The file to write; by default report.html in the run folder.
-        scratch: Whether to train from scratch too when the few-label numbers are measured, which takes longest.
+        scratch: Also train from scratch when the few-label numbers are measured, which takes longest.
         seed: Seed of the choice of samples, and of the evaluation.
         device: auto, cpu, cuda or mps.
         quiet: Hide progress.

@@ -36,8 +36,8 @@ def search(
 ) -> Found:
     """Find the items that are nearest to a query, by cosine similarity.
 
-    A file is read in batches, so memory does not grow with it, and every item is compared; of an index of very many
-    (`selfsup index`) few are.
+    A file is read in batches, so memory does not grow with it, and every item is compared; of an index (`selfsup
+    index`), which is for very many, only a few are.
 
     Args:
         embeddings: A file that `selfsup embed` wrote, a folder of such parts, or an index of them.

@@ -30,7 +30,7 @@ def show(
     """Draw the inputs of a task beside their free labels; or, with --preset NAME or --views NAME and DATA alone, views.
 
     Args:
-        task: A name of `selfsup tasks`, or module:Class for your own. Left out, views are drawn: those of --preset.
+        task: A name from `selfsup tasks`, or module:Class for your own. Left out, views are drawn: those of --preset.
         data: A folder of images, a list file, an .npz file, a name or an array.
         preset: The published views to draw: simclr (for --views alone), mocov2, byol, swav, dino, mae, lejepa or
             vicreg.

@@ -113,20 +113,20 @@ def start(
     quiet: bool = False,
     **options: Any,
 ) -> Started:
-    """Look at data, propose task, encoder and minutes with reasons, and print the commands; with --go run them.
+    """Look at your data, propose a task, an encoder and a time, with reasons, and print the commands; --go runs them.
 
     They show the views, pretrain, choose the samples to label first (or, with labels, label the rest), and write a
     report. Called again with --go it resumes.
 
     Args:
         data: A folder of images, videos, sounds or texts, a list file, an .npz file or a name (such as mnist5k).
-        labels: The labels that there are: 'folders', a CSV file (path,label) or an .npz file with y.
-        minutes: Minutes of pretraining, more than 0; by default what the number of samples suggests, 5 to 60.
-        out: The folder of the run, the images, the tables and the report.
-        go: Whether to run the commands.
+        labels: Labels that you already have: 'folders', a CSV file (path,label) or an .npz file with y.
+        minutes: Minutes of pretraining, more than 0; by default 5 to 60, depending on the number of samples.
+        out: The folder for the run, images, tables and report.
+        go: Run the commands.
         seed: Seed of everything, at least 0.
         device: Where to compute: auto, cpu, cuda or mps.
-        quiet: Whether to hide the progress.
+        quiet: Hide progress.
         options: Options of the kind of data (size, channels; tokenizer).
 
     Raises:

@@ -90,7 +90,7 @@ def suggest(
 
     Args:
         run: A finished run folder.
-        data: The samples, with or without labels: those that data bring with them are not looked at.
+        data: The samples, with or without labels: any that the data bring are ignored.
         n: How many samples to suggest; at least 1.
         labels: The labels that are known: 'folders', a CSV file (path,label) or an .npz file with y.
         strategy: typical (TypiClust), cover (ProbCover), uncertain (which needs labels), or auto.

@@ -71,7 +71,7 @@ class Sounds(MediaFiles):
         """Return what an encoder gets of these recordings.
 
         Args:
-            rate: Samples a second with which recordings are read, whatever their files have; 16000 by default, in
+            rate: Samples per second with which recordings are read, whatever their files have; 16000 by default, in
                 [1000, 192000].
             seconds: Length of a window; by default the median length of the recordings, but at least 0.25 and at most
                 2, in [0.02, 600].

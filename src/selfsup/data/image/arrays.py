@@ -67,7 +67,7 @@ class Arrays(Images):
         """Return what an encoder gets of these arrays.
 
         Args:
-            size: Pixels a side; by default the arrays' own shorter side, at least 8, in [8, 4096].
+            size: Pixels per side; by default the arrays' own shorter side, at least 8, in [8, 4096].
             channels: Channels of an image; by default the arrays' own, in [1, 64].
             range: As for files.
             views: As for files.

@@ -141,7 +141,7 @@ class Files(Images):
         """Return what an encoder gets of these files.
 
         Args:
-            size: Pixels a side; by default the median shorter side of the first 16 images, at most 224, in [8, 4096].
+            size: Pixels per side; by default the median shorter side of the first 16 images, at most 224, in [8, 4096].
             channels: Channels of an image, 1, 3 or 4 of colours (3 by default); files of other bands and arrays keep
                 their own, in [1, 64].
             range: Values that become 0 to 1: MIN:MAX, dtype (the range of the type), or auto (the default): 8-bit

@@ -66,7 +66,7 @@ class Items(Images):
         """Return what an encoder gets of these images.
 
         Args:
-            size: Pixels a side; by default the first image's shorter side, at most 224, in [8, 4096].
+            size: Pixels per side; by default the first image's shorter side, at most 224, in [8, 4096].
             channels: Channels of an image; by default the first image's own, in [1, 64].
             range: As for files.
             views: As for files.

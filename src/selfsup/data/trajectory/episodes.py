@@ -117,7 +117,7 @@ class Episodes(ABC):
         """Return what an encoder gets of these episodes.
 
         Args:
-            size: Pixels a side to which a whole frame is resized, in [8, 4096]; by default the shorter side of the
+            size: Pixels per side to which a whole frame is resized, in [8, 4096]; by default the shorter side of the
                 frames, at most 84.
             channels: Channels of a frame, 3 (the default) or 1 for grey.
             stack: Frames that an encoder sees at once, in channels, the newest one last; 1 by default, in [1, 16].

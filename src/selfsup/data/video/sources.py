@@ -136,11 +136,11 @@ class Videos(MediaFiles):
         """Return what an encoder gets of these videos.
 
         Args:
-            size: Pixels a side of a frame; 64 by default, in [8, 4096].
+            size: Pixels per side of a frame; 64 by default, in [8, 4096].
             channels: Channels of a frame, 3 (the default) or 1 for grey.
             frames: Frames of a clip; 8 by default, in [1, 1024].
             step: Distance of two frames of a clip, in frames; 2 by default, in [1, 1024].
-            fps: Frames a second with which videos are read, whatever their files have; by default the median of the
+            fps: Frames per second with which videos are read, whatever their files have; by default the median of the
                 first 16 videos, at most 30, in (0, 1000].
             store: How frames are kept in the cache: uint8, jpeg, or auto (the default), which is uint8 up to 4 GiB;
                 none keeps nothing, and decodes each clip when it is needed, from the beginning of its video.
