@@ -185,7 +185,7 @@ def test_an_unfinished_run_without_data_or_labels_has_a_report(finished_run: Pat
     run = shutil.copytree(finished_run, tmp_path / "run")
     (run / "encoder.safetensors").unlink()
     recipe = json.loads((run / "recipe.json").read_text())
-    recipe["data"]["name"] = "gone/images"
+    recipe["data"]["name"] = "arrays"  # as those of Python are called
     (run / "recipe.json").write_text(json.dumps(recipe))
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 3, "lo')  # a kill cut it
@@ -193,7 +193,7 @@ def test_an_unfinished_run_without_data_or_labels_has_a_report(finished_run: Pat
     assert result.path == run / "report.html"
     text = result.path.read_text()
     assert "unfinished" in text
-    assert "can no longer be found" in text
+    assert "can no longer be found (unknown folder, file or data set &#x27;arrays&#x27;). Give them" in text
     assert "Few-label numbers were not measured" in text
     assert any("no longer" in note for note in result.notes)
     (run / "metrics.jsonl").unlink()

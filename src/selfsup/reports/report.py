@@ -53,7 +53,8 @@ def find_data(run: Run, data: Any, labels: LabelsGiven | None) -> tuple[Source |
     except UserError as error:
         if data is not None:
             raise
-        return None, f"The data of the run can no longer be found ({error}). Give them with --data to see samples."
+        reason = str(error).partition("; ")[0]  # names of other data are no help here
+        return None, f"The data of the run can no longer be found ({reason}). Give them with --data to see samples."
     try:
         trained_on = with_labels(source, noted["labels"]) if noted.get("labels") else source
         same = trained_on.fingerprint() == noted.get("fingerprint")
