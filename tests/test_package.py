@@ -38,6 +38,12 @@ def test_every_logger_has_an_extra() -> None:
         assert any(need.startswith(logger.module) for need in extras[name]), name
 
 
+def test_every_extra_is_tested_alone() -> None:
+    tested = re.search(r"extra: \[(.*)\]", (ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    assert tested
+    assert tested[1].split(", ") == [name for name in ABOUT["project"]["optional-dependencies"] if name != "dev"]
+
+
 def test_links_of_the_texts_beside_the_code() -> None:
     for name in ("llms.txt", "SECURITY.md", "CODE_OF_CONDUCT.md", "README.md"):
         for link in re.findall(r"\]\(([^)#:]+)[^)]*\)", (ROOT / name).read_text()):
