@@ -6,7 +6,8 @@ ARG EXTRAS=demo,text,tensorboard
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/selfsup
 ENV PATH=/opt/selfsup/bin:$PATH
-# torch alone first: it is large, and changes seldom
+# torch alone first: it is large, and changes seldom; the newest that fits, as pip takes it outside of a container
+# hadolint ignore=DL3013
 RUN pip install "torch>=2.6" "torchvision>=0.21" --index-url "https://download.pytorch.org/whl/${TORCH}"
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE MANIFEST.in ./
@@ -18,7 +19,7 @@ ENV PATH=/opt/selfsup/bin:$PATH PYTHONUNBUFFERED=1 XDG_CACHE_HOME=/cache MPLCONF
     NUMBA_CACHE_DIR=/cache/numba
 COPY --from=build /opt/selfsup /opt/selfsup
 RUN useradd --create-home --uid 1000 selfsup && mkdir -p /work /cache && chown selfsup /work /cache
-USER selfsup
+USER 1000
 WORKDIR /work
 ENTRYPOINT ["selfsup"]
 CMD ["--help"]
