@@ -6,12 +6,13 @@ ARG EXTRAS=demo,text,tensorboard
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/selfsup
 ENV PATH=/opt/selfsup/bin:$PATH
-# torch alone first: it is large, and changes seldom; the newest that fits, as pip takes it outside of a container
-# hadolint ignore=DL3013
+# torch alone first: it is large, and changes seldom
 RUN pip install "torch>=2.6" "torchvision>=0.21" --index-url "https://download.pytorch.org/whl/${TORCH}"
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE MANIFEST.in ./
 COPY src ./src
+# the version is that of this folder
+# hadolint ignore=DL3013
 RUN pip install ".[${EXTRAS}]"
 
 FROM python:3.13-slim
