@@ -200,9 +200,9 @@ def test_the_card_has_numbers_with_intervals_and_baselines(evaluated: Path, one_
 
 @pytest.mark.parametrize("name", ["photos", "user/", "user/a b", "user/a/b", "user/../x", "https://x/y", "user/a@b c"])
 def test_impossible_names(name: str, one_run: Path) -> None:
-    with pytest.raises(UserError, match="is no name on the Hub"):
+    with pytest.raises(UserError, match="is not a name on the Hub"):
         selfsup.push(one_run, name)
-    with pytest.raises(UserError, match="is no name on the Hub"):
+    with pytest.raises(UserError, match="is not a name on the Hub"):
         selfsup.Run(f"hf://{name}")
 
 

@@ -103,7 +103,9 @@ def test_a_run_from_weights_says_its_rates_and_keeps_the_encoder_at_first(
     options = GIVEN | {"encoder": "test_vit", "pretrained": True, "warmup": 0.5, "out": tmp_path / "run"}
     run = selfsup.pretrain(images(), **options, until=2)
     told = capsys.readouterr().err
-    assert "the encoder begins trained: frozen in the first 50% of the steps, while the rest warms up" in told
+    assert (
+        "the encoder starts from trained weights: frozen in the first 50% of the steps, while the rest warms up" in told
+    )
     torch.manual_seed(0)
     before, (task, step) = selfsup.Run(run.folder).fresh_encoder(), run.load_task()
     assert step == 2

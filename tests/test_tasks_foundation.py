@@ -88,7 +88,7 @@ def test_a_large_head_of_diet_says_what_it_costs_and_a_huge_one_is_refused(
     assert "diet" not in capsys.readouterr().err
     monkeypatch.setattr(diet, "LARGE", 64)
     make("diet", images).samples(images)
-    assert "one row a sample, need 0.0 GiB to be trained" in capsys.readouterr().err
+    assert "one row per sample, need 0.0 GiB to be trained" in capsys.readouterr().err
     with pytest.raises(UserError, match=r"weights for each of 10,000,000,000 samples, which need [\d,]+ GiB"):
         find_task("diet")(build_encoder("convnet", SPEC), num_items=10**10)
 

@@ -77,7 +77,9 @@ def run(
         _agree({"started": before is not None, "saved": step_saved(folder / CHECKPOINT)}, fabric, str(folder))
         for option, wanted in {"--l2-sp": given.get("l2_sp"), "--lora": asked.lora}.items():
             if wanted and not asked.begins_trained:
-                raise UserError(f"{option} is for an encoder that begins trained: leave it out")
+                raise UserError(
+                    f"{option} is for an encoder with trained weights (--pretrained, --weights, --init): leave it out"
+                )
         if given.get("drop_tokens"):
             _drop_tokens(built, given["drop_tokens"])
         if grad_checkpointing and not recompute_blocks(built.task.encoder):
@@ -274,8 +276,8 @@ def _rates(built: Built, plan: Plan, given: Mapping[str, Any]) -> tuple[str, ...
         )
     if plan.encoder_lr is not None:
         notes += (
-            f"the encoder begins trained: frozen in the first {plan.warmup:.0%} of the steps, while the rest warms up, "
-            f"then at a learning rate of at most {plan.encoder_lr:.2g}",
+            f"the encoder starts from trained weights: frozen in the first {plan.warmup:.0%} of the steps, while the "
+            f"rest warms up, then at a learning rate of at most {plan.encoder_lr:.2g}",
         )
     return notes
 

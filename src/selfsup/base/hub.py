@@ -30,7 +30,7 @@ def repository(name: str) -> tuple[str, str]:
     """
     repo, _, revision = name.removeprefix(PREFIX).partition("@")
     if not _NAME.fullmatch(repo) or ".." in repo or "--" in repo or not re.fullmatch(r"[\w.-]*", revision, re.ASCII):
-        raise UserError(f"{name} is no name on the Hub: give user/name, of letters, digits, - _ and single dots")
+        raise UserError(f"{name} is not a name on the Hub: give user/name, of letters, digits, - _ and single dots")
     return repo, revision or "main"
 
 

@@ -203,7 +203,7 @@ def evaluate(
         parts = make_parts(open_data(data, given[0]), None if test is None else open_data(test, given[1]), wanted, seed)
         sampling = Sampling(read_shots(shots, wanted, parts.labels_to_draw()), draws, seed)
         if run.own and run.began_trained and (scratch or semi):
-            say(f"from scratch and s4l are left out: {run.encoder_name} began trained, and only you can make it anew")
+            say(f"from scratch and s4l are left out: {run.encoder_name} had trained weights; only you can make it anew")
             scratch = semi = False
         trained = {"finetune": "finetune" in protocols, "scratch": scratch and wanted.by_class, "semi": semi}
         classifiers = list(_classifiers(run, encoder, len(labels_of(parts.train).classes), **trained))

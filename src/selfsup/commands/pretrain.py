@@ -96,8 +96,8 @@ def pretrain(
         micro_batch: Samples in memory at once; the gradient is still that of the whole batch, in more time.
         optimizer: adamw, sgd or lars; by default the task's own, or adamw.
         lr: Peak learning rate; by default the task's own, or for 128 samples 0.002 for adamw, 0.05 for sgd, 0.15 for
-            lars, times the batch over 128 (adamw: its square root). Lower for wide transformers and for encoders that
-            begin trained: see docs/training.md.
+            lars, times the batch over 128 (adamw: its square root). Lower for wide transformers and for encoders with
+            trained weights: see docs/training.md.
         weight_decay: By default the task's own, or 0.05 for adamw, 0.0005 for sgd, 0.000001 for lars.
         warmup: Fraction of the steps in which the learning rate rises, before it falls along a cosine; 0.05 by default.
         clip: Largest norm of the gradient.

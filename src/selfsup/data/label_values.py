@@ -84,7 +84,7 @@ def array_labels(name: str, y: NDArray[Any]) -> Labels:
     try:
         found = read_labels(y.tolist())
     except (SystemError, ValueError):  # numbers that are no characters
-        raise UserError(f"{name}: y is damaged, its names are no text") from None
+        raise UserError(f"{name}: y is damaged, its names are not text") from None
     if y.dtype.kind == "f" and (y[np.isfinite(y)] % 1 != 0).any():
         told = "the labels are fractions: each value is a class, except with --target numeric"
         return replace(found, notes=(*found.notes, told))

@@ -23,7 +23,9 @@ def open_dims(spec: TextSpec) -> dict[int, Any]:
 def write(encoder: nn.Module, spec: TextSpec, name: str, format: str, path: Path, about: dict[str, Any]) -> str:
     """Write a folder that transformers loads: model and tokenizer."""
     if not hasattr(encoder, "model"):
-        raise UserError(f"{name} cannot be exported as transformers: it is no model of it; give another --format")
+        raise UserError(
+            f"{name} cannot be exported as transformers: it is not one of its models; give another --format"
+        )
     hf: Any = need("transformers", "text")
     hf.utils.logging.disable_progress_bar()
     module: Any = encoder

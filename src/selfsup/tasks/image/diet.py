@@ -71,7 +71,7 @@ class DIET(Task):
         """Return the same, and say what a large head costs."""
         weights = self.head.weight.numel()
         if weights >= LARGE:
-            say(f"diet: {weights:,} weights, one row a sample, need {weights * BYTES / 2**30:.1f} GiB to be trained")
+            say(f"diet: {weights:,} weights, one row per sample, need {weights * BYTES / 2**30:.1f} GiB to be trained")
         return source
 
     def views(self, spec: Spec) -> Views:
