@@ -11,6 +11,7 @@ import argparse
 import json
 import re
 import tempfile
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,15 +20,31 @@ from PIL import Image, ImageSequence
 import selfsup
 from selfsup.data.open import open_data
 from selfsup.errors import UserError
+from selfsup.source import Source
 from selfsup.tasks.catalogue import Entry
 
 HERE = Path(__file__).parent
 LARGEST, CLIPS = 30_000, 120_000  # bytes of an image, and of an animation
+IDEAS = "text:ideas.txt"
+BY_KIND = {"video": "moving", "audio": "melody", "trajectory": "dot", "text": IDEAS}
+RECORDED = {"tcn": "reacher2", "mftcn": "reacher2", "grasp2vec": "tray"}  # by tasks that compare cameras
+EPISODES = 6  # of these, which are enough to draw three
 
 
 def runs_by_task(folder: Path | None) -> dict[str, Path]:
     recipes = sorted(folder.rglob("recipe.json")) if folder else []
     return {json.loads(path.read_text())["task"]["name"]: path.parent for path in recipes}
+
+
+def opened(data: str, scratch: Path) -> Source:
+    """Return data; the ideas of the survey, a line each, are the texts, and of a recording there are a few episodes."""
+    if data == IDEAS:
+        ideas = tomllib.loads((HERE / "survey" / "ideas.toml").read_text())["tasks"].values()
+        (scratch / "ideas.txt").write_text("\n".join(" ".join(one["idea"].split()) for one in ideas) + "\n")
+        return open_data(f"text:{scratch / 'ideas.txt'}")
+    if data in RECORDED.values():
+        return open_data(str(selfsup.record(data, out=scratch / data, episodes=EPISODES, quiet=True).path))
+    return open_data(data)
 
 
 def save_small(drawn: Path, out: Path) -> None:
@@ -44,15 +61,13 @@ def entry(task: Entry, data: str, run: Path | None, folder: Path) -> list[str]:
     first, *_ = task.text.splitlines()
     paper = f" {task.paper}." if task.paper and task.paper[-4:] not in first else ""
     lines = [f"### {task.name}", "", first + paper, ""]
-    if task.kind == "text":
-        return [*lines, "See [text.md](text.md).", ""]
     out = folder / f"{task.name}.webp"
     with tempfile.TemporaryDirectory() as scratch:
         drawn, needed = Path(scratch) / ("show.webp" if task.kind == "video" else "show.png"), {}
         try:
             if run is None and task.name in NEEDED:
                 needed = NEEDED[task.name](Path(scratch), data)
-            selfsup.show(task.name, open_data(data), out=drawn, count=3, run=run, **needed)
+            selfsup.show(task.name, opened(data, Path(scratch)), out=drawn, count=3, run=run, **needed)
         except UserError as error:
             return [*lines, f"No image: {error}.", ""]
         save_small(drawn, out)
@@ -101,7 +116,7 @@ def main() -> None:
     before = page.read_text() if page.exists() else ""
     kept = {m[1]: m[0].splitlines() for m in re.finditer(r"### (\w+)\n.*?(?=\n##|\Z)", before, re.DOTALL)}
     runs = runs_by_task(options.runs)
-    others = "those for videos on `moving`, for recordings on `melody`"
+    others = "those for videos on `moving`, for recordings on `melody`, for texts on the ideas of the survey"
     about = f"Every task on `{options.data}`, {others}; built by `python docs/gallery.py`."
     lines = ["# Gallery", "", about, ""]
     section = ""
@@ -112,7 +127,7 @@ def main() -> None:
         if wanted is not None and task.name not in wanted:
             lines += [*kept.get(task.name, ()), ""]
         else:
-            data = {"video": "moving", "audio": "melody"}.get(task.kind, options.data)
+            data = RECORDED.get(task.name) or BY_KIND.get(task.kind, options.data)
             lines += entry(task, data, runs.get(task.name), folder)
             print(task.name, flush=True)
     page.write_text(re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).rstrip() + "\n")

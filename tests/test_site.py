@@ -49,6 +49,15 @@ def test_every_task_has_its_idea_in_five_sentences(survey: Any) -> None:
     assert {name: count for name, count in sentences.items() if count != 5} == {}
 
 
+def test_every_task_has_its_image_in_the_gallery_and_in_the_survey() -> None:
+    gallery = (DOCS / "gallery.md").read_text()
+    survey = "".join(path.read_text() for path in (DOCS / "survey").glob("*.md"))
+    for task in TASKS:
+        assert (DOCS / "gallery" / f"{task}.webp").exists(), f"run `python docs/gallery.py --tasks {task}`"
+        assert f"(gallery/{task}.webp)" in gallery
+        assert f"(../gallery/{task}.webp)" in survey
+
+
 def test_the_survey_measures_nothing_itself(survey: Any) -> None:
     known = list(survey.tables())
     rows = {page: re.sub(r"[ |]+", " ", (DOCS / page).read_text()) for page in survey.RESULTS}
