@@ -1,6 +1,8 @@
 """Going on from trained weights: files of weights, the pull back to them, and `adapt`, which keeps what is better."""
 
+import argparse
 import json
+import math
 import pickle
 import re
 from pathlib import Path
@@ -168,17 +170,69 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     torch.save({"model": np.float64(3)}, tmp_path / "none.pth")
     (tmp_path / "empty.safetensors").write_bytes(b"")
     (tmp_path / "labels.csv").write_text("path,label\n")
+    torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "wide.pth")
+    torch.save(
+        timm.create_model("test_resnet").state_dict() | {"fc.bias": torch.tensor([math.nan])}, tmp_path / "nan.pth"
+    )
+    torch.save({"mine": {"a": torch.ones(2)}, "other": {"a": torch.ones(2)}, "epoch": 3}, tmp_path / "parts.pth")
     for name, words in {
         "other.safetensors": "these weights do not fit test_resnet",
         "code.pth": "would run code|holds no weights",
         "none.pth": "holds no|would run code",
-        "empty.safetensors": "holds no weights",
+        "empty.safetensors": "holds no weights, or is cut off .*: get it again",
+        "wide.pth": "do not fit test_resnet: size mismatch for bn1.weight.*; name the model that they are of",
+        "nan.pth": r"holds weights that are not finite \(fc.bias\)",
+        "parts.pth": "holds no named tensors, but 'mine', 'other': save the one",
         "labels.csv": "labels.csv is neither a .safetensors file nor one that torch saved",
     }.items():
         with pytest.raises(UserError, match=words):
             build_encoder("test_resnet", SPEC, weights=tmp_path / name)
     with pytest.raises(UserError, match="no such file"):
         read_weights(tmp_path / "nowhere.pth")
+
+
+@pytest.mark.parametrize(
+    ("wrapped", "told"),
+    [
+        ("module.encoder_q.", "'module.encoder_q.' are read; 91 others are left out, such as module.encoder_k.conv1"),
+        ("module.base_encoder.", "'module.base_encoder.' are read"),
+        ("module._orig_mod.", ""),
+        ("model.backbone.", "'model.backbone.' are read"),
+    ],
+)  # fmt: skip
+def test_weights_are_found_in_checkpoints_of_methods(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, wrapped: str, told: str
+) -> None:
+    trained = build_encoder("test_resnet", SPEC).model.state_dict()
+    found = {wrapped + key: value for key, value in trained.items()}
+    if wrapped.startswith("module.") and told:  # beside a momentum encoder and a head
+        found |= {f"module.encoder_k.{key}": 0 * value for key, value in trained.items()}
+        found["module.predictor.weight"] = torch.ones(3)
+    elif told:
+        found["model.head.weight"] = torch.ones(3)
+    torch.save({"epoch": 3, "args": argparse.Namespace(lr=1), "state_dict": found}, tmp_path / "method.pth")
+    weights = read_weights(tmp_path / "method.pth")
+    assert weights.keys() == trained.keys()
+    assert all(torch.equal(value, trained[key]) for key, value in weights.items())
+    assert told in caplog.text if told else not caplog.text
+
+
+def test_ones_and_zeros_are_no_sign_that_weights_fit(tmp_path: Path) -> None:
+    state = timm.create_model("test_resnet").state_dict()
+    save_file({f"stage.{key}": value for key, value in state.items()}, tmp_path / "renamed.safetensors")
+    with pytest.raises(UserError, match="they lack 15 of 15 parameters, for example 'conv1"):
+        build_encoder("test_resnet", SPEC, weights=tmp_path / "renamed.safetensors")
+
+
+def test_weights_for_other_images_are_fitted_and_this_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("test_resnet", "test_vit"):
+        save_file(timm.create_model(name).state_dict(), tmp_path / f"{name}.safetensors")
+    build_encoder("test_resnet", ImageSpec.of(32, 1), weights=tmp_path / "test_resnet.safetensors")
+    assert "conv1.0.weight of test_resnet is fitted from 16 × 3 × 3 × 3 to 16 × 1 × 3 × 3" in caplog.text
+    build_encoder("test_vit", ImageSpec.of(64, 3), weights=tmp_path / "test_vit.safetensors")
+    assert "pos_embed of test_vit is fitted from 1 × 101 × 64 to 1 × 17 × 64" in caplog.text
+    with pytest.raises(UserError, match="test_vit cannot take 40 × 40 images: give another --size"):
+        build_encoder("test_vit", ImageSpec.of(40, 3), weights=tmp_path / "test_vit.safetensors")
 
 
 def test_l2_sp_draws_the_encoder_back_and_nothing_else() -> None:

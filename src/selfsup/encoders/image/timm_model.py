@@ -80,6 +80,7 @@ class TimmModel(nn.Module):
         super().__init__()
         self.spec = spec
         self.replaced: dict[str, str] = {}
+        fits = False
         try:
             with torch.device("meta"):
                 takes = _options_of(type(timm.create_model(name)))
@@ -88,19 +89,23 @@ class TimmModel(nn.Module):
                 options["img_size"] = spec.size
             if "dynamic_img_size" in takes:
                 options["dynamic_img_size"] = True
-            source = {} if weights is None else {"pretrained_cfg_overlay": {"state_dict": weights}}
+            source = {} if weights is None else {"pretrained_cfg_overlay": {"state_dict": dict(weights)}}
             pretrained = pretrained or weights is not None
             self.model, self.stem = timm.create_model(name, pretrained=pretrained, **options, **source), "standard"
             self.made_by = (name, options)
             if weights is not None:
                 _check_loaded(self.model, weights, name)
+                fits = True
             if spec.size <= SMALL and not (pretrained or keep_stem or "patch_size" in more):
                 self._shrink_stem(takes)
             self.dim, shape = _measure(self.model, spec)
         except (RuntimeError, ValueError, AssertionError, TypeError, OSError, ZeroDivisionError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            if weights is not None:
-                raise UserError(f"these weights do not fit {name}: {reason}") from error
+            lines = str(error).splitlines() or [type(error).__name__]
+            reason = lines[lines[0].endswith(":") and len(lines) > 1].strip()  # torch's first line is a heading
+            if weights is not None and not fits:
+                raise UserError(
+                    f"these weights do not fit {name}: {reason[:200]}; name the model that they are of"
+                ) from error
             if pretrained and isinstance(error, OSError):
                 raise UserError(f"cannot get the pretrained weights of {name}: {reason}") from error
             raise UserError(
@@ -258,17 +263,25 @@ class TimmModel(nn.Module):
 
 
 def _check_loaded(model: nn.Module, weights: dict[str, Tensor], name: str) -> None:
-    """Raise `ValueError` unless most parameters hold a given tensor: timm loads what fits. Say what is left..
+    """Raise `ValueError` unless most parameters hold a given tensor: timm loads what fits. Say what is left.
 
-    The names may differ: timm translates those of other programs, and adapts positions to another size.
+    The names may differ: timm translates those of other programs, and adapts positions to another size. Ones and zeros,
+    as an untrained normalization has, tell nothing.
     """
     there = {(tensor.shape, float(tensor.float().sum())) for tensor in weights.values()}
-    own = [(name, (p.shape, float(p.detach().sum()))) for name, p in model.named_parameters()]
-    missing = [name for name, one in own if one not in there]
+    own = [(key, p.detach()) for key, p in model.named_parameters() if p.amin() < p.amax()]
+    missing = [(key, p) for key, p in own if (p.shape, float(p.sum())) not in there]
     if 2 * len(missing) > len(own):
-        raise ValueError(f"they lack {len(missing)} of {len(own)} parameters, for example {missing[0]!r}")
-    if missing:
-        say(f"{len(missing)} of {len(own)} parameters of {name} are not among the weights as they are: {missing[0]} …")
+        raise ValueError(f"they lack {len(missing)} of {len(own)} parameters, for example {missing[0][0]!r}")
+    fitted = [(key, p) for key, p in missing if key in weights and weights[key].shape != p.shape]
+    for key, p in fitted:
+        say(f"{key} of {name} is fitted from {_sides(weights[key])} to {_sides(p)}: images of another size or channels")
+    if others := [key for key, _ in missing if key not in dict(fitted)]:
+        say(f"{len(others)} of {len(own)} parameters of {name} are not among the weights as they are: {others[0]} …")
+
+
+def _sides(tensor: Tensor) -> str:
+    return " × ".join(map(str, tensor.shape))
 
 
 def _options_of(model: type) -> set[str]:
