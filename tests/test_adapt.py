@@ -194,7 +194,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrapped", "told"),
     [
-        ("module.encoder_q.", "'module.encoder_q.' are read; 91 others are left out, such as module.encoder_k.conv1"),
+        ("module.encoder_q.", "'module.encoder_q.' are read; left out: 91, such as module.encoder_k.conv1"),
         ("module.base_encoder.", "'module.base_encoder.' are read"),
         ("module._orig_mod.", ""),
         ("model.backbone.", "'model.backbone.' are read"),

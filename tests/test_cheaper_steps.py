@@ -25,7 +25,8 @@ def sizes_seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     before = ConvNet.forward
 
     def forward(self: ConvNet, x: torch.Tensor) -> torch.Tensor:
-        seen.append(x.shape[-1])
+        if len(x) > 1:  # one image tries the size
+            seen.append(x.shape[-1])
         return before(self, x)
 
     monkeypatch.setattr(ConvNet, "forward", forward)

@@ -312,9 +312,13 @@ def test_unknown_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: st
         open_data(name)
 
 
-def test_the_nearest_path_is_suggested(images: Path) -> None:
+def test_the_nearest_path_is_suggested(images: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"did you mean '{images}'"):
         open_data(str(images)[:-1])
+    for name in ("a.zip", "a.tar.gz"):
+        (tmp_path / name).write_bytes(b"PK")
+        with pytest.raises(UserError, match=f"{name}' as data: it is compressed, .*; unpack it and give its folder"):
+            open_data(tmp_path / name)
     with pytest.raises(UserError, match=r"cannot read '.*0\.png' as data"):
         open_data(images / "cat" / "0.png")
 

@@ -79,6 +79,10 @@ def test_palettes_and_grey_values_are_the_numbers_of_classes(folders: tuple[Path
     Image.fromarray(truth[1]).save(masks / "1.png")
     np.save(masks / "2.npy", truth[2].astype(np.int64))
     (masks / "2.png").unlink()
+    Image.fromarray(truth[3].astype(np.uint16)).save(masks / "3.png")  # 16 bits
+    opaque = np.full_like(truth[4], 255)
+    Image.fromarray(np.dstack([truth[4], opaque])).save(masks / "4.png")  # grey and alpha
+    Image.fromarray(np.dstack([truth[5]] * 3 + [opaque])).save(masks / "5.png")
     (masks / "classes.csv").write_text("id,name\n0,background\n1,red\n")
     source = with_masks(open_data(images), masks)
     assert source.masks.names == {0: "background", 1: "red"}
@@ -168,9 +172,11 @@ def test_masks_that_do_not_fit_are_left_out_and_counted() -> None:
     several[3][0, 0] = 7
     parts = parts_of(x, listed(several, {0: "background", 1: "red", 2: "blue"}))
     told = "\n".join(parts.notes)
-    assert "2 of 20 images with a mask are left out: 1 of another shape than the image, 1 without a pixel" in told
+    assert (
+        "2 of 20 images with a mask are left out: 1 of another shape than the image (save them as large as it" in told
+    )
     assert "1 masks have another size than their image, in the same ratio" in told
-    assert "1 classes in masks have no name, and are called by their numbers: 7" in told
+    assert "classes in masks that have no name are called by their numbers: 7" in told
     assert parts.classes == ("background", "red", "blue", "7")
     assert len(parts.masks) == len(parts.images[0]) == 18
     np.testing.assert_array_equal(parts.masks[1], several[3] - 4 * (several[3] == 7))

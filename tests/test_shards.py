@@ -347,6 +347,14 @@ def test_parquet_files_with_images_are_read_by_row_groups(tmp_path, monkeypatch)
     assert "in blocks of 4 images" in found.notes[0]
 
 
+def test_a_parquet_file_without_rows_does_not_shift_the_others(tmp_path):
+    kept = write_parquet(tmp_path / "train-1.parquet", 10)
+    pq.ParquetWriter(tmp_path / "train-0.parquet", pq.read_schema(kept)).close()  # not even a row group
+    found = open_data(str(tmp_path))
+    assert (len(found), found.block) == (10, 4)
+    assert int(found.read(7)[0, 0, 0]) == 7
+
+
 def test_parquet_of_other_columns(tmp_path):
     path = write_parquet(tmp_path / "x.parquet", 5, names=(), plain=True)
     found = open_data(str(path))

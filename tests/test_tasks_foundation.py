@@ -276,6 +276,10 @@ def test_columns_are_names_or_numbers_of_those_samples_that_have_a_row(images: A
     assert "age: numbers from 0 to 7.75, known for 30 of 64 samples" in told
     (numbers,), _ = read_columns(images, path, ["site:numbers"])
     assert numbers.names == ()
+    semicolons = write(tmp_path / "de.csv", ["path;age", *(f"{i};{i / 4:.2f}".replace(".", ",") for i in range(32))])
+    (age,), notes = read_columns(images, semicolons, ["age"])
+    assert age.values[:32].tolist() == [i / 4 for i in range(32)]
+    assert "age: numbers from 0 to 7.75 (written with decimal commas), known for 32 of 64" in notes[-1]
     (few,), _ = read_columns(images.take(np.arange(3)), path, ["site"], {"site": ["2", "1", "5"]})
     np.testing.assert_array_equal(few.values, [math.nan, 1, 0], "the names have the places that they had")
 

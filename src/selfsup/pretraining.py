@@ -24,9 +24,10 @@ from selfsup.data.image import Files
 from selfsup.data.image.cache import Decoded
 from selfsup.errors import UserError
 from selfsup.nn.ema import Momentum, first_momentum
+from selfsup.nn.image.patches import side_for
 from selfsup.nn.lora import merged_state
 from selfsup.recipe import milestones_of, noted, open_before, plan_of, recipe_of, write_recipe
-from selfsup.request import Built, Resolved, keeps_stem, make_encoder, shapes, trainable
+from selfsup.request import Built, Resolved, check_views, keeps_stem, make_encoder, shapes, trainable
 from selfsup.run import START, Run, differences, fixed
 from selfsup.source import Source
 from selfsup.spec import ImageSpec, Spec
@@ -208,12 +209,14 @@ def _low_res_views(built: Built, budget: Mapping[str, float]) -> Views:
         raise UserError("--low-res-first is a fraction of --steps or --epochs; with --minutes leave it out")
     if not asked.task.any_size or not isinstance(spec, ImageSpec):
         raise UserError(f"--low-res-first: {asked.name} cannot learn from images of half the size; leave it out")
-    half, patch = spec.size // 2, getattr(built.task.encoder, "patch", 0) or 1
-    if half < MIN_SIZE or half % patch:
+    half = spec.size // 2
+    if half < MIN_SIZE or side_for(built.task.encoder, half) != half:
         raise UserError(
             f"--low-res-first: {asked.encoder} cannot take {half} pixels, half of {spec.size}; leave it out"
         )
-    return built.task.views(replace(spec, size=half))
+    views = built.task.views(replace(spec, size=half))
+    check_views(asked, built.task, views)
+    return views
 
 
 def _drop_tokens(built: Built, fraction: float) -> None:

@@ -17,6 +17,7 @@ from selfsup.data import make_spec, spec_options, split_options
 from selfsup.encoders import build_encoder, spec_of_weights
 from selfsup.encoders.own import own_encoder
 from selfsup.errors import UserError
+from selfsup.nn.image.patches import side_for
 from selfsup.nn.lora import add_lora, merged_state
 from selfsup.nn.norm import keep_statistics, synchronised
 from selfsup.run import Run
@@ -28,6 +29,7 @@ from selfsup.train.checkpoint import load_weights
 from selfsup.train.device import make_fabric
 from selfsup.train.plan import default_batch
 from selfsup.train.precision import resolve_precision
+from selfsup.views.image import ImageViews
 
 MANY = 10**9  # samples: more than any batch
 
@@ -157,11 +159,25 @@ def build(
         of_data += (f"batch {batch_size:,} (by default {usual:,})",) if batch_size < usual else ()
     if batch_size > len(source):
         raise UserError(f"--batch-size must be at most {len(source)} (the number of samples), not {batch_size}")
-    resolved = resolve_precision(precision, fabric.device)
+    resolved, views = resolve_precision(precision, fabric.device), task.views(asked.spec)
+    check_views(asked, task, views)
     return Built(
-        asked, task, source, task.views(asked.spec), fabric, batch_size, resolved, seed, precision == "auto", of_data,
+        asked, task, source, views, fabric, batch_size, resolved, seed, precision == "auto", of_data,
         shapes(task.representation()) == plain,
     )  # fmt: skip
+
+
+def check_views(asked: Resolved, task: Task, views: Views) -> None:
+    """Raise `UserError` if the encoder cannot take one of the sizes of images that a task shows it as they are."""
+    if not task.any_size or not isinstance(views, ImageViews):
+        return
+    encoder: Any = task.encoder
+    for side in sorted({crop.size for crop in views.groups.values()} - {encoder.spec.size}):
+        if side_for(encoder, side) != side:
+            raise UserError(
+                f"{asked.name} has views of {side} pixels beside those of {encoder.spec.size}, which {asked.encoder} "
+                "cannot take: give --encoder convnet, resnet18 or vit"
+            )
 
 
 def make_encoder(asked: Resolved, keep_stem: bool, **weights: Any) -> Any:

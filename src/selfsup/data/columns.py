@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ from selfsup.data.tables import Table, open_table
 from selfsup.errors import UserError
 from selfsup.source import Labels, Source
 
+COMMA = re.compile(r"[+-]?\d+,\d+")  # a number as most of Europe writes it, in tables whose cells semicolons separate
 FEW = 20  # different whole numbers of a column, up to which they are taken for names
 
 
@@ -31,11 +33,13 @@ class Column:
     name: str
     values: NDArray[np.float64]
     names: tuple[str, ...]
+    commas: bool = False  # numbers were written with a decimal comma
 
     def describe(self) -> str:
         """Return what it holds, and of how many samples it is known."""
         known = self.values[np.isfinite(self.values)]
         what = f"{len(self.names):,} names" if self.names else f"numbers from {known.min():g} to {known.max():g}"
+        what += " (written with decimal commas)" if self.commas else ""
         return f"{self.name}: {what}, known for {len(known):,} of {len(self.values):,} samples"
 
     def word(self, value: float) -> str:
@@ -65,7 +69,8 @@ def read_columns(
 ) -> tuple[list[Column], list[str]]:
     """Return columns of a CSV file for the samples of a source, by their paths, and what was done to read them.
 
-    A column holds numbers if all of its cells are, and names otherwise; up to 20 different whole numbers are names too.
+    A column holds numbers if all of its cells are, with a point or a comma before the decimals, and names otherwise; up
+    to 20 different whole numbers are names too.
     `wanted` are the columns' names, to which `:names` or `:numbers` may be added to decide. Samples without a row,
     empty cells and numbers that are not finite are not known. Raises `UserError` for a file that cannot be read, a
     column that is not there or named twice, two rows of a path that disagree, and a column that tells nothing.
@@ -139,6 +144,7 @@ def _column(cells: pa.Array, kind: str, name: str, path: str, names: Mapping[str
             f"the column {name!r} of {path} holds numbers and {words!r}: write {name}:names or {name}:numbers"
         )
     classes: tuple[str, ...] = ()
+    commas = any(COMMA.fullmatch(text) for text in known)
     if not kind:
         whole = len(set(numbers)) <= FEW and all(number.is_integer() for number in numbers)
         kind = "names" if words is not None or whole else "numbers"
@@ -152,7 +158,7 @@ def _column(cells: pa.Array, kind: str, name: str, path: str, names: Mapping[str
         raise UserError(f"the column {name!r} of {path} is the same for all samples: leave it out")
     if len(classes) == len(finite):
         raise UserError(f"the column {name!r} of {path} has another name for each sample: leave it out")
-    return Column(name, values, classes)
+    return Column(name, values, classes, commas and not classes)
 
 
 def _finite(text: str | None) -> float:
@@ -163,6 +169,6 @@ def _finite(text: str | None) -> float:
 
 def _number(text: str) -> float | None:
     try:
-        return float(text)
+        return float(text.replace(",", ".") if COMMA.fullmatch(text) else text)
     except ValueError:
         return None

@@ -52,6 +52,7 @@ from selfsup.errors import RunFailed, UserError, need, unknown
 from selfsup.source import Labels, Source
 
 AUDIO, VIDEO = "audio:", "video:"
+PACKED = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")  # suffixes of compressed files
 _PARTS = {
     kind: (kind, f"{kind}:train", f"{kind}:test")
     for kind in ("mnist5k", "mnist", "emoji", "emoji-anim", "cutouts", "flite")
@@ -182,6 +183,8 @@ def _open_named(data: str) -> Source:
         kinds = {"image": SUFFIXES, "video": video.SUFFIXES, "sound": audio.SUFFIXES}
         one = next((kind for kind, suffixes in kinds.items() if suffix in suffixes), "")
         told = f": it is one {one}; give its folder" if one else ""
+        if suffix in PACKED:
+            told = ": it is compressed, and nothing in it can be read by its number; unpack it and give its folder"
         raise UserError(
             f"cannot read {data!r} as data{told or '; give a folder, a list file (.txt), an .npz or a .npy file'}"
         )

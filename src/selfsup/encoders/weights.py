@@ -86,7 +86,7 @@ def _unwrapped(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
         before += prefix
     others = [key for key in weights if not key.startswith(before)]
     if others:
-        say(f"{path}: the weights below {before!r} are read; {len(others):,} others are left out, such as {others[0]}")
+        say(f"{path}: the weights below {before!r} are read; left out: {len(others):,}, such as {others[0]}")
     return inner
 
 

@@ -25,7 +25,7 @@ MOST = 200  # images of a side of the split, or of all folds together, that are 
 SIDE = 256  # pixels of the longer side of a mask in which is measured
 MANY = 256  # classes; more are the numbers of objects, or the pixels of a photograph
 LARGEST = 2**31 - 1
-SHAPE = "of another shape than the image"
+SHAPE = "of another shape than the image (save them as large as it, or in its ratio)"
 ROUNDED = 0.02  # by which the ratio of the sides of a mask may differ from that of its image
 
 
@@ -131,7 +131,7 @@ def _usable(source: Source, spec: ImageSpec, seed: int) -> _Side:
         if _unlike(mask.shape, sides):
             reasons[SHAPE] += 1
         elif (mask < 0).all():
-            reasons["without a pixel that has a label"] += 1
+            reasons[f"without a pixel that has a label ({IGNORED} and below 0 mean none)"] += 1
         elif mask.max() > LARGEST:
             reasons["with numbers of more than 31 bits"] += 1
         else:
@@ -160,7 +160,7 @@ def _usable(source: Source, spec: ImageSpec, seed: int) -> _Side:
     unnamed = [number for number in present if number not in given.names]
     if unnamed and given.names:
         few = ", ".join(map(str, unnamed[:8])) + (", …" if len(unnamed) > 8 else "")
-        notes.append(f"{len(unnamed)} classes in masks have no name, and are called by their numbers: {few}")
+        notes.append(f"classes in masks that have no name are called by their numbers: {few}")
     names = {number: given.names.get(number, str(number)) for number in present}
     return _Side(np.array(rows), masks, names, tuple(f"{source.name}: {note}" for note in notes), ignored)
 

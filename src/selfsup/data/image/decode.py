@@ -138,6 +138,8 @@ def read_mask(path: str | bytes) -> NDArray[Any]:
     npy = instruments.is_npy(data)
     found = _guarded(lambda: instruments.read_npy(data)) if npy else _by_pillow(data, _as_stored)
     found = found.reshape(*found.shape[:2], -1)
+    if found.shape[2] in (2, 4) and (found[..., -1] == np.iinfo(np.uint8).max).all():  # grey with an opaque channel
+        found = found[..., :-1]
     if (found != found[..., :1]).any() or found.dtype.kind not in "bui":
         raise Broken("colours or fractions, no numbers of classes: save grey values or a palette")
     return found[..., 0]

@@ -79,14 +79,14 @@ def open_parquet(name: str, paths: Sequence[str], image: str = "", label: str = 
     """
     store, labels, images = ParquetStore([open_object_at(path) for path in paths]), [], []
     columns: Columns | None = None
-    for shard in store.shards:
+    for number, shard in enumerate(store.shards):
         try:
             with pq.ParquetFile(_file(shard)) as file:
                 own = image_columns(file.schema_arrow, image, label)
                 if own is None or (columns is not None and own != columns):
                     raise UserError(f"{shard.name} has not the columns of images and labels of the files before it")
                 columns = own
-                store.add(file, own)
+                store.add(number, file, own)
                 labels.append(_labels(file, own))
                 images.append(_paths(file, own))
         except DAMAGED as error:
@@ -122,10 +122,9 @@ class ParquetStore:
     def __len__(self) -> int:
         return int(self.starts[-1])
 
-    def add(self, file: pq.ParquetFile, columns: Columns) -> None:
-        """Add the row groups of the next file. Raises `UserError` for one that would fill the memory."""
-        number = len({shard for shard, _, _ in self.groups})
-        rows = []
+    def add(self, number: int, file: pq.ParquetFile, columns: Columns) -> None:
+        """Add the row groups of the next file, shard `number`. Raises `UserError` for one that would fill the memory."""
+        rows: list[int] = []
         for group in range(file.metadata.num_row_groups):
             about = file.metadata.row_group(group)
             if about.total_byte_size > HELD:
@@ -136,7 +135,7 @@ class ParquetStore:
             self.groups.append((number, group, columns.image))
             rows.append(about.num_rows)
         self.starts = np.concatenate([self.starts, self.starts[-1] + np.cumsum(rows, dtype=np.int64)])
-        self.block = max(1, int(np.median(np.diff(self.starts))))
+        self.block = max(1, int(np.median(np.diff(self.starts)))) if self.groups else 1
 
     def read(self, place: int) -> bytes:
         """Return the bytes of an image, or raise `Broken`."""

@@ -12,6 +12,6 @@ def check_size(spec: ImageSpec, x: Tensor) -> None:
     """Refuse images (B, C, H, W) of another size than the encoder was made for."""
     if x.shape[-2:] != (spec.size, spec.size):
         raise UserError(
-            f"this encoder sees images of {spec.size} pixels alone, and was shown {x.shape[-1]}: the task, or "
-            "--low-res-first, has views of several sizes; give --encoder convnet, resnet18 or vit, and another --out"
+            f"this encoder sees images of {spec.size} pixels alone, and was shown {x.shape[-1]}: give --encoder "
+            "convnet, resnet18 or vit"
         )

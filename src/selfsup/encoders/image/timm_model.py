@@ -104,10 +104,13 @@ class TimmModel(nn.Module):
             reason = lines[lines[0].endswith(":") and len(lines) > 1].strip()  # torch's first line is a heading
             if weights is not None and not fits:
                 raise UserError(
-                    f"these weights do not fit {name}: {reason[:200]}; name the model that they are of"
+                    f"these weights do not fit {name}: {reason[:200].rstrip('.')}; name the model that they are of"
                 ) from error
             if pretrained and isinstance(error, OSError):
-                raise UserError(f"cannot get the pretrained weights of {name}: {reason}") from error
+                raise UserError(
+                    f"cannot get the pretrained weights of {name}: download them elsewhere and give that file "
+                    f"({reason})"
+                ) from error
             raise UserError(
                 f"{name} cannot take {spec.size} × {spec.size} images: give another --size or --encoder ({reason})"
             ) from error
