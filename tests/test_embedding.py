@@ -91,7 +91,7 @@ def test_workers_that_are_killed_write_the_same_bytes(
 
 
 def test_a_finished_part_is_left_and_another_runs_is_refused(
-    one_run: Path, data: Path, tmp_path: Path, whole: bytes
+    one_run: Path, data: Path, tmp_path: Path, whole: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     parts = tmp_path / "parts"
     first = selfsup.embed(one_run, data, labels=str(data), shard="1/3", out=parts, quiet=True)
@@ -101,6 +101,10 @@ def test_a_finished_part_is_left_and_another_runs_is_refused(
     again = selfsup.embed(one_run, data, labels=str(data), shard="1/3", out=parts, quiet=True)
     assert (again.rows, again.there, again.path.stat().st_mtime_ns) == (first.rows, 1, before)
     assert "it was there" in str(again)
+    assert "fingerprint" not in caplog.text
+    (tmp_path / data.name).write_bytes(data.read_bytes())
+    selfsup.embed(one_run, tmp_path / data.name, labels=str(data), shard="1/3", out=parts, quiet=True)
+    assert f"holds parts of {data}, which has the fingerprint of {tmp_path / data.name}" in caplog.text
     with pytest.raises(UserError, match=r"2 of 3 parts are missing in .*: --shard 0/3, 2/3"):
         selfsup.embed(one_run, data, labels=str(data), unite=parts, out=tmp_path / "e.parquet", quiet=True)
     with pytest.raises(UserError, match=r"holds parts of 3, not of 2: give --shard i/3"):

@@ -152,6 +152,18 @@ def test_bad_queries_are_told_in_one_line(file: Path, embedded: Path, images: Pa
             selfsup.search(path, query, **options)
 
 
+def test_a_query_of_another_run_is_refused(embedded: Path, images: Path, tmp_path: Path) -> None:
+    made_by = selfsup.Run(VectorFile(embedded).about["run"])
+    given = {"task": "diet", "encoder": made_by.encoder_name, "steps": 1, "batch_size": 4, "quiet": True, "seed": 7}
+    other = selfsup.pretrain(images, out=tmp_path / "run", **given)
+    assert other.load().dim == made_by.load().dim
+    selfsup.search(embedded, images / "cat" / "1.png", run=made_by)
+    with pytest.raises(
+        UserError, match=r"holds vectors of another encoder than that of .*run, which cannot be compared"
+    ):
+        selfsup.search(embedded, images / "cat" / "1.png", run=other)
+
+
 def test_a_query_without_direction_has_no_neighbours(tmp_path: Path) -> None:
     x = X[:30].copy()
     x[7] = 0

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from selfsup.base.notes import say
 from selfsup.base.printing import Printable
 from selfsup.data.vectors import unite_vectors, write_vectors
 from selfsup.errors import UserError
@@ -164,14 +165,19 @@ def _checked(path: Path, about: Mapping[str, str]) -> Any:
     try:
         file = pq.ParquetFile(path, pre_buffer=False)
         noted = {
-            key.decode(): text.decode() for key, text in (file.schema_arrow.metadata or {}).items() if key in _SAME
+            key.decode(): text.decode() for key, text in (file.schema_arrow.metadata or {}).items() if key in _NOTED
         }
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UserError(f"{path} is damaged, remove it: {str(error).splitlines()[0]}") from None
     for key, what in zip(SAME, ("another encoder", "other data", "another number of parts"), strict=True):
         if noted.get(key) != about[key]:
             raise UserError(f"{path} is of {what} ({key} {noted.get(key)}, not {about[key]}); give another --out")
+    if noted.get("data", about["data"]) != about["data"]:
+        say(
+            f"{path.parent} holds parts of {noted['data']}, which has the fingerprint of {about['data']}: they are taken "
+            "for the same data; of files that compares the paths, not what is in them"
+        )
     return file
 
 
-_SAME = tuple(key.encode() for key in SAME)
+_NOTED = tuple(key.encode() for key in (*SAME, "data"))

@@ -114,6 +114,11 @@ def _embed(file: Vectors, query: Any, run: str | os.PathLike[str] | Run | None, 
         raise UserError(f"{error}; give the run that embeds {_short(query)!r} with --run") from None
     if int(encoder.dim) != file.dim:
         raise UserError(f"{run.folder} gives vectors of {encoder.dim} numbers, {file.path} holds vectors of {file.dim}")
+    if file.about.get("weights", run.weights_digest()) != run.weights_digest():
+        raise UserError(
+            f"{file.path} holds vectors of another encoder than that of {run.folder}, which cannot be compared: give "
+            "--run of the one that wrote it, or embed the data again"
+        )
     source = open_query(run.spec.kind, query)
     return extract(encoder, source, run.spec, make_fabric(device, "float32").device)[1][0]
 

@@ -134,6 +134,11 @@ def open_packed(name: str, about: dict[str, Any]) -> Files:
     if not about["shards"]:
         raise UserError(f"{name} holds no shards: run `selfsup pack` again")
     paths = [os.path.join(name, one["name"]) for one in about["shards"]]
+    if not is_url(name) and (missing := [path for path in paths if not os.path.exists(path)]):
+        raise UserError(
+            f"{len(missing):,} of the {len(paths):,} shards of {name} are missing, for example {missing[0]}: copy "
+            "them again, or run the same `selfsup pack` again"
+        )
     if about["to"] == "parquet":
         return open_parquet(name, paths)
     return open_tars(name, paths, about)

@@ -123,7 +123,7 @@ class ParquetStore:
         return int(self.starts[-1])
 
     def add(self, number: int, file: pq.ParquetFile, columns: Columns) -> None:
-        """Add the row groups of the next file, shard `number`. Raises `UserError` for one that would fill the memory."""
+        """Add the row groups of the next shard. Raises `UserError` for one that would fill the memory."""
         rows: list[int] = []
         for group in range(file.metadata.num_row_groups):
             about = file.metadata.row_group(group)
