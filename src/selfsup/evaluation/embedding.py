@@ -174,7 +174,7 @@ def _checked(path: Path, about: Mapping[str, str]) -> Any:
             raise UserError(f"{path} is of {what} ({key} {noted.get(key)}, not {about[key]}); give another --out")
     if noted.get("data", about["data"]) != about["data"]:
         say(
-            f"{path.parent} holds parts of {noted['data']}, which has the fingerprint of {about['data']}: they are taken "
+            f"{path.parent} holds parts of {noted['data']}, which has the fingerprint of {about['data']}: they pass "
             "for the same data; of files that compares the paths, not what is in them"
         )
     return file
