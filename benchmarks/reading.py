@@ -8,7 +8,7 @@ import torch
 
 from selfsup.data.image import Arrays
 from selfsup.evaluation.few_labels import read_features
-from selfsup.evaluation.frozen import encode
+from selfsup.evaluation.frozen import FrozenEncoder, encode
 from selfsup.evaluation.targets import TARGETS, draw_labels
 from selfsup.source import Source
 from selfsup.train.recalibrate import recalibrate
@@ -24,7 +24,7 @@ def read(
     """Return the accuracy of each draw, by reader and labels per class, as `selfsup evaluate` measures it."""
     if untrained:
         recalibrate(encoder, train, spec, seed=0, device="cpu")
-    pool, tested = encode(encoder, (train, test), spec, torch.device("cpu"), True, True)
+    pool, tested = encode(FrozenEncoder("encoder", encoder, spec), (train, test), torch.device("cpu"), True, True)
     assert train.labels is not None
     assert test.labels is not None
     drawn, target = draw_labels(train, shots, draws, 0), TARGETS["classes"]
