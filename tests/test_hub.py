@@ -12,6 +12,9 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+import timm
+import torch
+from safetensors.torch import save
 
 import selfsup
 from selfsup.cli import main
@@ -19,6 +22,7 @@ from selfsup.errors import RunFailed, UserError
 from selfsup.evaluation.result import Evaluation
 from selfsup.evaluation.score import Score
 from selfsup.reports.card import model_card
+from support.sources import images
 
 pytest.importorskip("huggingface_hub", reason="the Hub's own client, which timm needs too")
 COMMIT = "c" * 40
@@ -255,3 +259,36 @@ def test_without_a_network(one_run: Path, monkeypatch: pytest.MonkeyPatch, tmp_p
         selfsup.push(one_run, "user/photos")
     folder = shutil.copytree(one_run, tmp_path / "cache" / "hub" / "user" / "photos" / "main")
     assert selfsup.Run("hf://user/photos").folder == folder, "what is here serves"
+
+
+def test_a_model_that_timm_pushed_is_fetched_with_its_weights(hub: type[Hub], tmp_path: Path) -> None:
+    state = timm.create_model("test_resnet", num_classes=4).state_dict()
+    about = {"architecture": "test_resnet", "pretrained_cfg": {"mean": [0.1, 0.2, 0.3], "std": [0.5, 0.5, 0.5]}}
+    files = {
+        "config.json": json.dumps(about).encode(),
+        "model.safetensors": save(state),
+        "code.py": b"raise SystemExit",
+    }
+    hub.repos |= {"lab/cells": files, "lab/other": {"config.json": b"{}", "model.safetensors": save(state)}}
+    hub.repos["lab/empty"] = {"config.json": b"{}"}
+    given = {"encoder": "hf-hub:lab/cells", "steps": 1, "batch_size": 4, "quiet": True, "out": tmp_path / "run"}
+    run = selfsup.pretrain(images(), task="rotation", **given)
+    assert (run.encoder_name, run.spec.mean) == ("test_resnet", (0.1, 0.2, 0.3))
+    start = run.load_start()
+    assert start is not None
+    assert all(torch.equal(value, state[key]) for key, value in start.model.state_dict().items())
+    assert not list((tmp_path / "cache").rglob("code.py"))
+    before = (tmp_path / "run" / "encoder.safetensors").read_bytes()
+    selfsup.pretrain(images(), task="rotation", **given)  # finished already: the same weights
+    assert (tmp_path / "run" / "encoder.safetensors").read_bytes() == before
+    for name, told in {
+        "lab/nothing": "hf-hub:lab/nothing: there is no such model on the Hub",
+        "lab/other": "not a model of timm: its config.json names no architecture",
+        "lab/empty": "has no weights",
+    }.items():
+        with pytest.raises(UserError, match=told):
+            selfsup.adapt(images(), **given | {"encoder": f"hf-hub:{name}", "out": tmp_path / "no"})
+    assert not (tmp_path / "no").exists()
+    hub.status = 401
+    with pytest.raises(UserError, match=r"hf-hub:lab/gated: .*\(HTTP 401\)"):
+        selfsup.pretrain(images(), task="rotation", **given | {"encoder": "hf-hub:lab/gated", "out": tmp_path / "no"})

@@ -11,6 +11,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
+from selfsup.base.hub import MODEL, HubModel, fetch_model
 from selfsup.base.notes import say
 from selfsup.base.turns import own_turn
 from selfsup.data import make_spec, spec_options, split_options
@@ -100,6 +101,12 @@ def resolve(
     name, task_class, hyperparameters, source = resolve_task(task, source, given)
     if pretrained and weights is not None:
         raise UserError("--pretrained are the weights of timm, --weights those of a file: leave one out")
+    pushed: HubModel | None = None
+    if isinstance(encoder, str) and MODEL.match(encoder):
+        if weights is not None:
+            raise UserError(f"{encoder} brings its weights: leave --weights out")
+        pushed = fetch_model(encoder)
+        encoder, weights, pretrained = pushed.architecture, pushed.weights, False
     module = encoder if isinstance(encoder, nn.Module) else None
     named = type(encoder).__name__ if isinstance(encoder, nn.Module) else encoder
     if module is not None and weights is not None:
@@ -107,7 +114,7 @@ def resolve(
     if init is None:
         spec = make_spec(source, task_class.data_defaults, **about_data)
         chosen = named or task_class.encoder_for(source.kind)
-        spec = _as_weights(chosen, spec) if (pretrained and module is None) or weights else spec
+        spec = _as_weights(chosen, spec, pushed) if (pretrained and module is None) or weights else spec
     else:
         if pretrained or weights or module is not None or named not in (None, init.encoder_name):
             raise UserError(
@@ -207,9 +214,11 @@ def keeps_stem(asked: Resolved) -> bool:
     return asked.weights is not None or (asked.init is not None and asked.init.keeps_stem)
 
 
-def _as_weights(encoder: str, spec: Spec) -> Any:
+def _as_weights(encoder: str, spec: Spec, pushed: HubModel | None = None) -> Any:
     """Return the spec that the pretrained weights of an encoder are used to, and say how it differs."""
     found: Any = spec_of_weights(encoder, spec)
+    if pushed and found.range is None and len(pushed.mean) == len(pushed.std) == found.channels:
+        found = replace(found, mean=pushed.mean, std=pushed.std)
     if found != spec:
         mean, std = (", ".join(f"{value:.3g}" for value in values) for values in (found.mean, found.std))
         say(f"images are normalized as those that {encoder} was pretrained on: mean {mean}; std {std}")

@@ -1,18 +1,24 @@
-"""Runs on the Hub of Hugging Face: hf://user/name, fetched into the cache, and pushed there. Files alone: no code."""
+"""Runs on the Hub of Hugging Face: hf://user/name, fetched into the cache, and pushed there. Files alone: no code.
+
+hf-hub:user/name is a model of timm there, as timm pushes it: its weights, and in config.json which model it is.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from selfsup.base.cache import cache_folder
 from selfsup.errors import RunFailed, UserError, need
 
 PREFIX = "hf://"
+MODEL = re.compile(r"hf[-_]hub:(?!timm/)")  # those of timm itself it knows by name
+CONFIG, WEIGHTS = "config.json", ("model.safetensors", "pytorch_model.bin")
 ENCODER, RECIPE, EVALUATION = "encoder.safetensors", "recipe.json", "evaluation.json"
 FILES = (RECIPE, ENCODER, EVALUATION, "tokenizer.json", "start.safetensors")  # that are fetched, where they are there
 _NAME = re.compile(r"[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}", re.ASCII)
@@ -55,6 +61,45 @@ def fetch(name: str) -> Path:
     return folder
 
 
+class HubModel(NamedTuple):
+    """A model of timm on the Hub: its name in timm, its file of weights, and what normalizes images, where it says."""
+
+    architecture: str
+    weights: Path
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+
+def fetch_model(name: str) -> HubModel:
+    """Return the model hf-hub:user/name[@revision], fetched as `fetch` does.
+
+    Raises `UserError` for what is not a model of timm, and as `fetch` does.
+    """
+    repo, revision = repository(MODEL.sub("", name))
+    hub = need("huggingface_hub", "hub")
+    folder = cache_folder() / "hub" / repo / revision
+    for wanted in WEIGHTS:
+        with _one_line(repo, "hf-hub:", "model"):
+            hub.snapshot_download(
+                repo, revision=revision, allow_patterns=[CONFIG, wanted], local_dir=folder,
+                endpoint=os.environ.get("HF_ENDPOINT"),
+            )  # fmt: skip
+        if (folder / wanted).exists():
+            break
+    else:
+        raise UserError(f"{name} has no weights: neither {' nor '.join(WEIGHTS)}")
+    try:
+        about = json.loads((folder / CONFIG).read_bytes())
+        more = about.get("pretrained_cfg", about)
+        mean, std = (tuple(map(float, more.get(key) or ())) for key in ("mean", "std"))
+        return HubModel(str(about["architecture"]), folder / wanted, mean, std)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(
+            f"{name} is not a model of timm: its {CONFIG} names no architecture; where it is one, give --encoder NAME "
+            f"--weights {folder / wanted}"
+        ) from None
+
+
 def push(name: str, files: Mapping[str, Path | bytes], private: bool) -> str:
     """Create user/name on the Hub where it is not there, write files there in one commit, and return its address.
 
@@ -78,30 +123,29 @@ def push(name: str, files: Mapping[str, Path | bytes], private: bool) -> str:
 
 
 @contextlib.contextmanager
-def _one_line(repo: str) -> Iterator[None]:
+def _one_line(repo: str, prefix: str = PREFIX, kind: str = "run") -> Iterator[None]:
     """Turn the errors of the Hub and of the network into ours."""
+    name = prefix + repo
     from huggingface_hub import errors
 
     try:
         yield
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
-        what = "such run" if isinstance(error, errors.RepositoryNotFoundError) else "such revision"
-        raise UserError(
-            f"{PREFIX}{repo}: there is no {what} on the Hub, or it is private and HF_TOKEN is not"
-        ) from None
+        what = f"such {kind}" if isinstance(error, errors.RepositoryNotFoundError) else "such revision"
+        raise UserError(f"{name}: there is no {what} on the Hub, or it is private and HF_TOKEN is not") from None
     except errors.HfHubHTTPError as error:
         status = getattr(error.response, "status_code", 0)
         if status in (401, 403):
-            raise UserError(f"{PREFIX}{repo}: the token of this machine does not allow it (HTTP {status})") from None
-        raise RunFailed(f"{PREFIX}{repo}: the Hub answered {str(error).splitlines()[0]}") from None
+            raise UserError(f"{name}: the token of this machine does not allow it (HTTP {status})") from None
+        raise RunFailed(f"{name}: the Hub answered {str(error).splitlines()[0]}") from None
     except (OSError, errors.LocalEntryNotFoundError) as error:
-        raise RunFailed(f"{PREFIX}{repo}: the Hub cannot be reached ({_first_line(error)})") from None
+        raise RunFailed(f"{name}: the Hub cannot be reached ({_first_line(error)})") from None
     except UserError:
         raise
     except Exception as error:  # of large files the client raises what it likes, the reason behind it
         network = type(error).__module__.startswith(("httpx", "httpcore", "requests", "urllib3"))
         what = "the Hub cannot be reached" if network else "the client of the Hub failed"
-        raise RunFailed(f"{PREFIX}{repo}: {what} ({_first_line(error)})") from None
+        raise RunFailed(f"{name}: {what} ({_first_line(error)})") from None
 
 
 def _first_line(error: BaseException) -> str:

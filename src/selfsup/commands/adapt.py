@@ -59,8 +59,9 @@ def adapt(
 
     Args:
         data: A folder of images, a list file, an .npz file, a name or an array.
-        encoder: An image model of timm, whose weights are taken from timm unless --weights gives a file. In Python also
-            a trained torch module of your own, (B, …) -> (B, dim).
+        encoder: An image model of timm, whose weights are taken from timm unless --weights gives a file, or
+            hf-hub:USER/NAME, one that timm pushed to the Hub of Hugging Face, with its weights. In Python also a
+            trained torch module of your own, (B, …) -> (B, dim).
         weights: A file of weights for that encoder: .safetensors, or what torch saved (.pth, .pt, .bin), of which only
             tensors are read.
         init: A finished run to start from, in place of --encoder.
@@ -136,7 +137,7 @@ def adapt(
     }  # fmt: skip
     with hearing():  # each stage is built anew: what they say alike is said once
         return go_on(
-            make, user_path(out) if out is not None else Path("runs") / f"adapted-{name}",
+            make, user_path(out) if out is not None else Path("runs") / f"adapted-{str(name).rpartition('/')[2]}",
             {"steps": steps} if steps is not None else {"epochs": epochs or EPOCHS}, given,
             micro_batch=micro_batch, workers=workers, loggers=read_loggers(log), quiet=quiet,
         )  # fmt: skip

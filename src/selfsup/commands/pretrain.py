@@ -75,7 +75,8 @@ def pretrain(
         task: A name from `selfsup tasks`, or module:Class for your own. rotation by default: it is
             cheap and suits images with a natural up and down, any batch and encoder; `compare` finds the best for your
             data.
-        encoder: convnet, vit, or any image model of timm; for texts bag-of-words, bert-tiny, bert-mini, bert-small,
+        encoder: convnet, vit, or any image model of timm (hf-hub:USER/NAME: one on the Hub of Hugging Face, with its
+            weights); for texts bag-of-words, bert-tiny, bert-mini, bert-small,
             gpt-tiny, gpt-mini or any model of transformers on this machine. The task's own by default, for images
             resnet18. In Python also a torch module of your own, (B, …) -> (B, dim), whose copy is trained.
         steps: Optimizer steps; or give epochs or minutes. The default is 100 epochs.
