@@ -224,6 +224,14 @@ def test_ones_and_zeros_are_no_sign_that_weights_fit(tmp_path: Path) -> None:
         build_encoder("test_resnet", SPEC, weights=tmp_path / "renamed.safetensors")
 
 
+def test_what_a_file_lacks_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    state = timm.create_model("test_resnet").state_dict()
+    some = {key: value for key, value in state.items() if not key.startswith("layer4")}
+    save_file(some, tmp_path / "cut.safetensors")
+    build_encoder("test_resnet", SPEC, weights=tmp_path / "cut.safetensors")
+    assert re.search(r"\d of 15 parameters .*: layer4.*; what the file lacks begins untrained", caplog.text)
+
+
 def test_weights_for_other_images_are_fitted_and_this_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for name in ("test_resnet", "test_vit"):
         save_file(timm.create_model(name).state_dict(), tmp_path / f"{name}.safetensors")

@@ -280,7 +280,10 @@ def _check_loaded(model: nn.Module, weights: dict[str, Tensor], name: str) -> No
     for key, p in fitted:
         say(f"{key} of {name} is fitted from {_sides(weights[key])} to {_sides(p)}: images of another size or channels")
     if others := [key for key, _ in missing if key not in dict(fitted)]:
-        say(f"{len(others)} of {len(own)} parameters of {name} are not among the weights as they are: {others[0]} …")
+        say(
+            f"{len(others)} of {len(own)} parameters of {name} are not among the weights as they are: {others[0]} …; "
+            "what the file lacks begins untrained"
+        )
 
 
 def _sides(tensor: Tensor) -> str:
