@@ -142,7 +142,7 @@ class ParquetStore:
         group = int(np.searchsorted(self.starts, place, "right")) - 1
         value = self._group(group)[place - int(self.starts[group])].as_py()
         if not isinstance(value, bytes):
-            raise Broken("no bytes of an image in its row")
+            raise Broken("no bytes of an image in its row (a path alone is not followed)")
         return value
 
     def prefetch(self, places: NDArray[np.int64]) -> None:
