@@ -222,6 +222,7 @@ def test_weights_of_a_model_of_timm_are_read_from_a_file(name: str, images: Arra
 @pytest.mark.parametrize(
     ("given", "told"),
     [
+        ({"teacher": "hf-hub:lab/cells", "teacher_pretrained": True}, "here give timm's name and a file of it"),
         ({"teacher": "resnet18"}, "an untrained resnet18 has nothing to teach: add --teacher-pretrained"),
         ({"teacher": "resnet1"}, "an untrained resnet1 has nothing to teach"),
         ({"teacher": "resnet1", "teacher_pretrained": True}, "unknown encoder 'resnet1'; did you mean"),

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from selfsup.base.hub import MODEL
 from selfsup.errors import UserError, unknown
 from selfsup.spec import ImageSpec
 
@@ -38,6 +39,10 @@ def build(name: str, spec: ImageSpec, pretrained: bool, keep_stem: bool = False,
     bare = re.sub("^(hf[-_]hub:)?timm/", "", name)
     base, _, tag = bare.partition(".")
     if not timm.is_model(base):
+        if MODEL.match(name):
+            raise UserError(
+                f"{name}: pretrain and adapt fetch a model of the Hub, here give timm's name and a file of it"
+            )
         raise unknown("encoder", name, [*OWN, *VITS, *timm.list_models()])
     if bare != name:
         raise UserError(f"{name} is the name on the Hugging Face Hub; timm's own is {bare}: give --encoder {bare}")
