@@ -68,7 +68,7 @@ def test_every_option_of_a_kind_of_data_has_a_sentence(kind: str) -> None:
 
 def test_an_option_of_two_kinds_of_data_says_what_it_means_for_each() -> None:
     said = spec_options("any")["size"].help
-    assert "For image data: Pixels a side" in said
+    assert "For image data: Pixels per side" in said
     assert "For text data: Tokens of a sample" in said
 
 
