@@ -13,7 +13,7 @@ from selfsup.cli import main
 from selfsup.data.image import Arrays
 from selfsup.errors import UserError
 from selfsup.labelling.pool import Pool
-from selfsup.labelling.suggest import STRATEGIES, cover, typical, uncertain, whitened
+from selfsup.labelling.suggest import STRATEGIES, cover, typical, uncertain
 
 NONE = np.empty(0, np.int64)
 
@@ -40,13 +40,13 @@ def read(path: Path) -> list[list[str]]:
 @pytest.mark.parametrize("strategy", [typical, cover])
 def test_each_group_is_suggested_once(strategy) -> None:
     x, group = blobs()
-    found = strategy(whitened(x), NONE, 4)
+    found = strategy(pool_of(x).vectors, NONE, 4)
     assert sorted(group[[item.row for item in found]].tolist()) == [0, 1, 2, 3]
 
 
 def test_typical_samples_lie_in_the_middle_and_the_largest_cluster_comes_first() -> None:
     x, group = blobs()
-    found = typical(whitened(x), NONE, 4)
+    found = typical(pool_of(x).vectors, NONE, 4)
     assert group[found[0].row] == 0
     assert found[0].stands_for == 60
     for item in found:
@@ -59,7 +59,7 @@ def test_typical_samples_lie_in_the_middle_and_the_largest_cluster_comes_first()
 def test_what_is_labelled_is_not_suggested_and_its_group_comes_last(strategy) -> None:
     x, group = blobs()
     known = np.array([np.flatnonzero(group == 0)[0], np.flatnonzero(group == 1)[0]])
-    found = strategy(whitened(x), known, 2)
+    found = strategy(pool_of(x).vectors, known, 2)
     assert sorted(group[[item.row for item in found]].tolist()) == [2, 3]
 
 
@@ -68,7 +68,7 @@ def test_uncertain_samples_are_uncertain_and_differ() -> None:
     p = np.zeros((len(x), 4), np.float32)
     p[np.arange(len(x)), group] = 1
     p[group >= 2] = 0.25
-    found = uncertain(whitened(x), NONE, 2, 0, p)
+    found = uncertain(pool_of(x).vectors, NONE, 2, 0, p)
     assert sorted(group[[item.row for item in found]].tolist()) == [2, 3]
 
 

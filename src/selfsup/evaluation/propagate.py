@@ -65,7 +65,11 @@ def build_graph(x: Features) -> sparse.csr_array:
     Raises:
         UserError: features that are not finite or not (n, d).
     """
-    z = whiten(as_matrix(x).cpu())
+    return connect(whiten(as_matrix(x).cpu()))
+
+
+def connect(z: Tensor) -> sparse.csr_array:
+    """Return the graph of `build_graph` from what it compares, the unit vectors (n, r) of `whiten`."""
     n, k = len(z), min(NEIGHBOURS, len(z) - 1)
     if k < 1 or z.shape[1] == 0:
         return sparse.csr_array((n, n), dtype=np.float32)
@@ -182,9 +186,7 @@ def fit_reader(pool: Pool, drawn: Drawn) -> Probe:
     """Return the linear probe of what the pool becomes when the drawn labels spread; see `read_propagate`."""
     assert drawn.num_classes is not None
     probabilities = spread_labels(pool.graph, drawn.rows, drawn.y, drawn.num_classes)
-    guess = probabilities.argmax(1)
-    two = np.partition(probabilities, -2, axis=1)[:, -2:]
-    weight = two[:, 1] - two[:, 0]
+    guess, weight = probabilities.argmax(1), margin(probabilities)
     guess[drawn.rows], weight[drawn.rows] = drawn.y, 1
     if len(weight) > READ:
         weight[np.random.default_rng(0).permutation(len(weight))[READ:]] = 0
@@ -194,6 +196,14 @@ def fit_reader(pool: Pool, drawn: Drawn) -> Probe:
         pool.features[used], guess[used.numpy()], drawn.num_classes, penalties=[READER_PENALTY],
         per_feature=drawn.per_feature and pool.axes is None, weights=torch.from_numpy(weight)[used],
     )  # fmt: skip
+
+
+def margin(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the probability of the first class less that of the second (n,): 0 where nothing is known."""
+    if probabilities.shape[1] < 2:
+        return np.asarray(probabilities[:, 0])
+    first_two = np.partition(probabilities, -2, axis=1)[:, -2:]
+    return np.asarray(first_two[:, 1] - first_two[:, 0])
 
 
 def trust(graph: sparse.csr_array, drawn: Drawn, pooling: str, probe: Probe) -> float:

@@ -100,11 +100,11 @@ def assign(
     held = np.flatnonzero((fold >= 0) & out.any(1))
     guess, right = out.argmax(1), out.argmax(1) == y
     slope, shift = _fit(_at_home(out[held]), right[held], len(np.unique(y)))
-    sure = Calibration(slope, shift)(_at_home(out)) >= unsure_below
+    how_surely = Calibration(slope, shift)(_at_home(out))
+    sure = how_surely >= unsure_below
     sure[fold < 0] = False
     counts = (int((fold >= 0).sum()), int(right[held].sum()), int(sure.sum()), int((sure & right).sum()))
     calibration = Calibration(slope, shift, *counts)
-    how_surely = calibration(_at_home(out))
     doubts = [
         Doubt(int(rows[i]), int(y[i]), int(guess[i]), float(how_surely[i])) for i in np.flatnonzero(sure & ~right)
     ]

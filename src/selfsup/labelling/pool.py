@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from selfsup.errors import UserError
 from selfsup.evaluation.features import extract
-from selfsup.evaluation.propagate import build_graph
+from selfsup.evaluation.propagate import connect, whiten
 from selfsup.evaluation.rows import as_matrix
 from selfsup.labelling.assign import UNSURE_BELOW, Assigned, assign
-from selfsup.labelling.suggest import STRATEGIES, Suggestion, whitened
+from selfsup.labelling.suggest import STRATEGIES, Suggestion, vectors_of
 from selfsup.run import Run
 from selfsup.source import Source
 
@@ -47,16 +47,21 @@ class Pool:
         return cls(source, *extract(run.load(), source, run.spec, device, quiet))
 
     @cached_property
+    def whitened(self) -> torch.Tensor:
+        """What is compared: once for the graph and for the clusters."""
+        return whiten(torch.from_numpy(self.features))
+
+    @cached_property
     def graph(self) -> Any:
         """The nearest-neighbour graph of all readable samples."""
         if len(self.numbers) < 3:
             raise UserError(f"{self.source.name} has too few readable samples to spread labels: {len(self.numbers)}")
-        return build_graph(self.features)
+        return connect(self.whitened)
 
     @cached_property
     def vectors(self) -> NDArray[np.float32]:
         """What is clustered."""
-        return whitened(self.features)
+        return vectors_of(self.whitened)
 
     def known(self) -> dict[int, int]:
         """Return the classes of the source's labelled samples by their numbers."""

@@ -23,9 +23,10 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
-from selfsup.evaluation.propagate import whiten
-from selfsup.evaluation.rows import as_matrix, blocks
+from selfsup.evaluation.propagate import margin
+from selfsup.evaluation.rows import blocks
 
 MOST_CLUSTERS = 500
 SMALL_CLUSTER = 5  # samples; smaller ones are outliers, and come last
@@ -46,10 +47,9 @@ class Suggestion(NamedTuple):
     stands_for: int
 
 
-def whitened(x: Vectors) -> Vectors:
-    """Return what the graph compares: unit vectors (n, at most 64) of partly whitened principal components."""
-    z = whiten(as_matrix(x).cpu())
-    return np.asarray(z.numpy(), np.float32) if z.shape[1] else np.ones((len(z), 1), np.float32)  # all alike
+def vectors_of(z: Tensor) -> Vectors:
+    """Return what is clustered: unit vectors of `whiten` (n, r), which have no components where all are alike."""
+    return np.asarray(z.numpy(), np.float32) if z.shape[1] else np.ones((len(z), 1), np.float32)
 
 
 def typical(
@@ -137,14 +137,6 @@ def uncertain(
     chosen = {item.row for item in found}
     found += [Suggestion(int(row), 1) for row in most if int(row) not in chosen][: n - len(found)]
     return sorted(found, key=lambda item: -doubt[item.row])
-
-
-def margin(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the probability of the first class less that of the second (n,): 0 where nothing is known."""
-    if probabilities.shape[1] < 2:
-        return np.asarray(probabilities[:, 0])
-    first_two = np.partition(probabilities, -2, axis=1)[:, -2:]
-    return np.asarray(first_two[:, 1] - first_two[:, 0])
 
 
 STRATEGIES: dict[str, Callable[..., list[Suggestion]]] = {"typical": typical, "cover": cover, "uncertain": uncertain}
