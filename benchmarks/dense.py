@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 
 import selfsup
-from few_labels import cell, number
 from methods import grid, rows
+from results import cell, parsed
 from selfsup.evaluation import mask_parts
 from selfsup.tasks import find_task
 
@@ -73,7 +73,7 @@ def main() -> None:
 def measure(args: argparse.Namespace, name: str, seed: int, steps: int) -> dict[str, Any]:
     """Return one row; without `steps` as many as fit the time."""
     task, *words = name.split()
-    options = {key: number(value) for key, _, value in (word.partition("=") for word in words)}
+    options = parsed(words)
 
     def train(out: str, count: int) -> tuple[selfsup.Run, float]:
         before = time.process_time()

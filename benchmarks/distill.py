@@ -32,8 +32,8 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 import selfsup
-from few_labels import cell, number
 from reading import READERS, Read, read, some
+from results import cell, parsed
 from selfsup.data.open import open_data
 from selfsup.tasks.image.distill_weights import load_teacher
 
@@ -105,7 +105,7 @@ def one_seed(
     """Read the student distilled, pretrained without a teacher, and untrained; return the distilled run."""
     common = {"encoder": args.student, "steps": args.steps, "seed": seed, "device": "cpu", "quiet": True}
     common |= {"size": args.size} if args.size else {}
-    options = {key: number(value) for key, value in (one.split("=", 1) for one in args.option)}
+    options = parsed(args.option)
     asked = {"distilled": {"task": "distill", **teacher, "fixed_views": args.fixed_views, **options}}
     asked |= {name: {"task": name} for name in args.pretexts.split(",") if name}
     for name, more in asked.items():

@@ -15,20 +15,21 @@ over draws alone, and the table says so. The last column of each row is the pair
 from __future__ import annotations
 
 import argparse
+import re
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 import selfsup
+from results import Record, cell, gain, grid, markdown, parsed, read, record, write
 from selfsup.data.open import open_data
-from selfsup.evaluation.draws import crossed
-from selfsup.evaluation.result import Evaluation
 
 START = "frozen start"
+BASELINES = ("untrained", "raw pixels", "TF-IDF")
 
 
 def main() -> None:
@@ -50,17 +51,26 @@ def main() -> None:
     parser.add_argument("--protocol", default="linear,propagate")
     parser.add_argument("--scratch", action="store_true", help="train from scratch too, with and without the pool")
     parser.add_argument("--out", type=Path, help="keeps the runs, for the next time; by default nothing is kept")
+    parser.add_argument("--results", type=Path, help="a file of JSON lines to add to; what is there is not made again")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        found = [measure(args, seed, args.out or Path(scratch)) for seed in range(args.seeds)]
-    show(found, args)
+        args.results = args.results or Path(scratch) / "results.jsonl"
+        args.name = " ".join([args.task, *args.option])
+        for seed in range(args.seeds):
+            if seed not in {one["seed"] for one in mine(args)}:
+                write(args.results, measure(args, seed, args.out or Path(scratch)))
+        show(mine(args), args)
 
 
-def measure(args: argparse.Namespace, seed: int, out: Path) -> Evaluation:
-    data, options = open_data(args.data, args.labels), dict(item.split("=", 1) for item in args.option)
+def mine(args: argparse.Namespace) -> list[Record]:
+    asked = {"name": args.name, "data": args.data, "steps": args.steps}
+    return [one for one in read(args.results) if asked.items() <= one.items()]
+
+
+def measure(args: argparse.Namespace, seed: int, out: Path) -> Record:
+    data, options, began = open_data(args.data, args.labels), parsed(args.option), time.process_time()
     if args.size:
         options["size"] = args.size
-    options = {key: number(value) for key, value in options.items()}
     given = {
         "task": args.task, "encoder": args.encoder, "steps": args.steps, "seed": seed, "lr": args.lr, "quiet": True,
         "out": out / f"{args.task}-{seed}", **options,
@@ -72,10 +82,12 @@ def measure(args: argparse.Namespace, seed: int, out: Path) -> Evaluation:
         run = adapted.run
     else:
         run = selfsup.pretrain(data, **given)
-    return selfsup.evaluate(
+    spent = time.process_time() - began
+    found = selfsup.evaluate(
         run, data=data, test=args.test, test_labels=args.labels if args.test else None, shots=args.shots,
         protocol=args.protocol, draws=args.draws, scratch=args.scratch, seed=0, quiet=True,
     )  # fmt: skip
+    return record(run, found, args.data, args.name, cpu_s=round(spent, 1))
 
 
 def some_labels(labels: Any, count: int, seed: int) -> Any:
@@ -87,40 +99,51 @@ def some_labels(labels: Any, count: int, seed: int) -> Any:
     return replace(labels, ids=ids)
 
 
-def number(value: Any) -> Any:
-    try:
-        return float(value) if "." in str(value) else int(value)
-    except ValueError:
-        return value
-
-
-def show(found: list[Evaluation], args: argparse.Namespace) -> None:
+def show(found: list[Record], args: argparse.Namespace) -> None:
     first = found[0]
     print(f"{args.data}, {args.task}, {args.steps} steps, {len(found)} seeds of pretraining × {args.draws} draws")
-    print(f"{first.about['metric']}, %, on {first.about['test']['samples']:,} test samples, by {first.about['unit']}")
+    print(f"{first['metric']}, %, on {first['test']:,} test samples")
     print("interval over seeds and draws" if len(found) > 1 else "interval over draws alone: one seed")
-    counts = list(dict.fromkeys(score.shots for score in first.scores))
-    rows = list(dict.fromkeys((score.representation, score.protocol) for score in first.scores))
-    print(f"{'':36}" + "".join(f"{'all' if k is None else k:>15}" for k in counts))
-    for name, protocol in rows:
+    counts = shots_of(found)
+    print(f"{'':36}" + "".join(f"{k:>15}" for k in counts))
+    for row in first["scores"]:
+        name, protocol = row.rsplit(", ", 1)
         values = [grid(found, name, protocol, k) for k in counts]
-        print(f"{name + ', ' + protocol:36}" + "".join(f"{cell(x):>15}" for x in values))
-        if protocol == "propagate" and (name, "linear") in rows:
+        print(f"{row:36}" + "".join(f"{cell(x):>15}" for x in values))
+        if protocol == "propagate" and f"{name}, linear" in first["scores"]:
             paired = [x - grid(found, name, "linear", k) for x, k in zip(values, counts, strict=True)]
             print(f"{'  minus linear, paired':36}" + "".join(f"{cell(x, '+'):>15}" for x in paired))
-        if name == args.task and (START, protocol) in rows:
+        if name == args.task and f"{START}, {protocol}" in first["scores"]:
             paired = [x - grid(found, START, protocol, k) for x, k in zip(values, counts, strict=True)]
             print(f"{'  minus frozen start, paired':36}" + "".join(f"{cell(x, '+'):>15}" for x in paired))
 
 
-def grid(found: list[Evaluation], name: str, protocol: str, shots: int | None) -> NDArray[np.float64]:
-    """Return the scores (seeds, draws)."""
-    return np.array([one.score(name, protocol, shots).values for one in found])
+def shots_of(found: list[Record]) -> list[str]:
+    """Return the numbers of labels per class that were read, fewest first."""
+    counts = {k for one in found for row in one.get("scores", {}).values() for k in row}
+    return sorted(counts, key=lambda k: float(k.replace("all", "inf")))
 
 
-def cell(x: NDArray[np.float64], sign: str = "") -> str:
-    half = crossed(x)
-    return f"{100 * x.mean():{sign}.1f}" + ("" if np.isnan(half) else f" ±{100 * half:.1f}")
+def table(found: list[Record]) -> str:
+    """Return the table of docs/evaluation.md: each set of data, linear → propagated, and the paired difference."""
+    counts, rows = shots_of(found), []
+    for first in {(one["data"], one["name"]): one for one in found}.values():
+        mine = [one for one in found if (one["data"], one["name"]) == (first["data"], first["name"])]
+        minutes = np.mean([one["cpu_s"] for one in mine]) / 60
+        data = re.sub("[:/]train$", "", first["data"]).rpartition("/")[2]
+        about = f"`{data}` ({first['samples']:,}, {first['test']:,} test)"
+        about += f", {first['size']}²" * (first["size"] is not None)
+        about += f", `{first['name']}`, `{first['encoder']}`, {first['steps']:,} steps of {first['batch']}"
+        about += f", {minutes:.{int(minutes < 2)}f} CPU-minutes" + f", {len(mine)} seeds" * (len(mine) != 3)
+        for told, name in [(about, first["task"]), *zip(BASELINES, BASELINES, strict=True)]:
+            if f"{name}, linear" in first["scores"]:
+                rows.append([told, *(both(mine, name, k) if k in shots_of(mine) else "" for k in counts)])
+    return markdown([f"`linear` → `propagate`, {first['metric']} in %; labels per class:", *counts], rows)
+
+
+def both(found: list[Record], name: str, shots: str) -> str:
+    linear, spread = (grid(found, name, reader, shots) for reader in ("linear", "propagate"))
+    return f"{100 * linear.mean():.1f} → {cell(spread)} ({gain(spread - linear)})"
 
 
 if __name__ == "__main__":

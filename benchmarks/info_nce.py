@@ -11,7 +11,6 @@ B × B in float32 (logits, their log-softmax, its gradient). Time: the forms tak
 from __future__ import annotations
 
 import argparse
-import platform
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from selfsup.commands.doctor import processor
 from selfsup.losses import info_nce
 
 DIM, TEMPERATURE = 128, 0.1
@@ -49,7 +49,7 @@ def main() -> None:
     if args.memory_of:
         print(grown(globals()[args.memory_of], args.large, args.device))
         return
-    print(f"{platform.machine()}, {args.device}, {args.threads} threads, torch {torch.__version__}, d = {DIM}")
+    print(f"{processor()}, {args.device}, {args.threads} threads, torch {torch.__version__}, d = {DIM}")
     seconds: dict[str, list[float]] = {"direct": [], "tiled": []}
     for _ in range(args.rounds + 1):
         for form in (direct, tiled):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import platform
 import statistics
 import tempfile
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from selfsup.commands.doctor import processor
 from selfsup.data.image import Arrays
 from selfsup.encoders import build_encoder
 from selfsup.spec import ImageSpec
@@ -71,7 +71,7 @@ def main() -> None:
         seconds = {place: run(copy.deepcopy(task), source, spec, plan, bfloat16) for run, place in pair}
         ratios.append(seconds[1] / seconds[0])
         steps.append(seconds[0] / plan.steps)
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.processor() or platform.machine()}")
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {processor()}")
     print(
         f"bare step: {1000 * statistics.median(steps):.0f} ms (median of {options.rounds} rounds of {plan.steps} steps)"
     )

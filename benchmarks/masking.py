@@ -8,13 +8,13 @@ Forward, backward and the optimizer, float32, one thread, taking turns; the medi
 from __future__ import annotations
 
 import argparse
-import platform
 import statistics
 import time
 
 import numpy as np
 import torch
 
+from selfsup.commands.doctor import processor
 from selfsup.data.image import Arrays
 from selfsup.encoders import build_encoder
 from selfsup.spec import ImageSpec
@@ -60,7 +60,7 @@ def main() -> None:
     masked, whole = (statistics.median(column) for column in zip(*pairs, strict=True))
     print(f"{args.task}, {args.encoder}, {encoder.grid**2} patches, {args.batch} images: {masked:.2f} s at 75%,")
     print(f"{whole:.2f} s with one masked patch; ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to", end=" ")
-    print(f"{max(ratios):.2f}); {platform.processor() or platform.machine()}, torch {torch.__version__}")
+    print(f"{max(ratios):.2f}); {processor()}, torch {torch.__version__}")
 
 
 if __name__ == "__main__":

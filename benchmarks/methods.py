@@ -14,7 +14,6 @@ number of steps follows from the CPU time of a few, measured once for all seeds 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import resource
 import subprocess
@@ -22,13 +21,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 import selfsup
-from few_labels import cell, number
+from results import Record, cell, gain, grid, markdown, parsed, read, record, write
 from selfsup.tasks import TASKS, find_task
 
 SHOTS, DRAWS = ("1", "5", "20"), 5
@@ -48,10 +45,9 @@ def main() -> None:
     parser.add_argument("--one", nargs=3, metavar=("METHOD", "SEED", "STEPS"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.table:
-        table(rows(args.table))
+        print(table(read(args.table)))
     elif args.one:
-        with args.out.open("a") as file:
-            file.write(json.dumps(measure(args, *args.one)) + "\n")
+        write(args.out, measure(args, *args.one))
     else:
         run_all(args)
 
@@ -61,22 +57,18 @@ def run_all(args: argparse.Namespace) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     for name in images if args.tasks == "all" else args.tasks.split(","):
         for seed in range(args.seeds):
-            done = {row["seed"]: row["steps"] for row in rows(args.out) if row["name"] == name}
+            done = {row["seed"]: row["steps"] for row in read(args.out) if row["name"] == name}
             if seed not in done:
                 steps = str(next(iter(done.values()), 0))  # those of the first seed
                 words = [sys.executable, *sys.argv, "--one", name, str(seed), steps]
                 subprocess.run(words, check=False, env=environment)
-    table(rows(args.out))
+    print(table(read(args.out)))
 
 
-def rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def measure(args: argparse.Namespace, name: str, seed: str, steps: str) -> dict[str, Any]:
+def measure(args: argparse.Namespace, name: str, seed: str, steps: str) -> Record:
     """Return one row; without `steps` as many as fit the time."""
     task, *words = name.split()
-    options = {key: number(value) for key, _, value in (word.partition("=") for word in words)}
+    options = parsed(words)
     options |= {"size": args.size} if args.size else {}
     parts = [f"{args.data}/{part}" if Path(args.data).is_dir() else f"{args.data}:{part}" for part in ("train", "test")]
     labels = "folders" if Path(args.data).is_dir() else None
@@ -101,45 +93,34 @@ def measure(args: argparse.Namespace, name: str, seed: str, steps: str) -> dict[
             run, data=parts[0], labels=labels, test=parts[1], test_labels=labels, shots=",".join(SHOTS), draws=DRAWS,
             protocol=",".join(READERS), scratch=False, seed=0, quiet=True,
         )  # fmt: skip
-        plan, encoder = run.recipe["plan"], run.encoder_name
-    scores: dict[str, dict[str, list[float]]] = {}
-    for score in evaluation.scores:
-        scores.setdefault(f"{score.representation}, {score.protocol}", {})[str(score.shots)] = list(score.values)
-    about = {"encoder": encoder, "steps": plan["steps"], "batch": plan["batch_size"], "task": task, "seed": int(seed)}
-    return {"name": name, **about, "cpu_s": seconds, "mb": memory, "scores": scores}
+        return record(run, evaluation, args.data, name, cpu_s=round(seconds, 1), mb=round(memory))
 
 
-def table(found: list[dict[str, Any]]) -> None:
-    """Print the table as Markdown: the best method by propagated labels, five per class, first."""
+def table(found: list[Record]) -> str:
+    """Return the table as Markdown: the best method by propagated labels, five per class, first."""
     heads = [f"{reader}, {k}" for reader in READERS for k in SHOTS]
-    print("| | encoder | " + " | ".join(heads) + " | minus untrained, linear, 5 | propagate, 5 | steps | CPU s |")
-    print("|---" * (len(heads) + 6) + "|")
-    lines: list[tuple[float, str]] = []
+    lines: list[tuple[float, list[str]]] = []
     for name in dict.fromkeys(row["name"] for row in found):
         mine = [row for row in found if row["name"] == name]
         last, task = mine[-1], mine[-1]["task"]
         own = [key for key in last["scores"] if key.startswith(f"untrained {task}")]
         untrained = f"untrained {task}" if own else "untrained"
-        gains = [grid(mine, task, reader, "5") - grid(mine, untrained, reader, "5") for reader in READERS]
-        cost = f"{last['steps']} | {np.mean([row['cpu_s'] for row in mine]):.0f}"
+        gains = [gain(grid(mine, task, reader, "5") - grid(mine, untrained, reader, "5")) for reader in READERS]
         seeds = "" if len(mine) == 3 else f" (seeds: {len(mine)})"
-        lines.append(line(f"`{name}`{seeds}", mine, task, f"{cell(gains[0], '+')} | {cell(gains[1], '+')} | {cost}"))
+        cost = [f"{last['steps']:,}", f"{np.mean([row['cpu_s'] for row in mine]):.0f}"]
+        lines.append(line(f"`{name}`{seeds}", mine, task, gains + cost))
     for encoder in dict.fromkeys(row["encoder"] for row in found):  # one for each seed, whatever the method
         mine = list({row["seed"]: row for row in found if row["encoder"] == encoder}.values())
-        lines.append(line("untrained", mine, "untrained", " | | | "))
-    lines.append(line("raw pixels", [{**row, "encoder": ""} for row in found[:1]], "raw pixels", " | | | "))
-    print("\n".join(text for _, text in sorted(lines, reverse=True)))
+        lines.append(line("untrained", mine, "untrained", [""] * 4))
+    lines.append(line("raw pixels", [{**row, "encoder": ""} for row in found[:1]], "raw pixels", [""] * 4))
+    head = ["", "encoder", *heads, *(f"minus untrained: {reader}, 5" for reader in READERS), "steps", "CPU s"]
+    return markdown(head, [row for _, row in sorted(lines, reverse=True)])
 
 
-def line(name: str, mine: list[dict[str, Any]], representation: str, rest: str) -> tuple[float, str]:
+def line(name: str, mine: list[Record], representation: str, rest: list[str]) -> tuple[float, list[str]]:
     cells = [grid(mine, representation, reader, k) for reader in READERS for k in SHOTS]
-    text = " | ".join([name, mine[0]["encoder"], *map(cell, cells), rest])
-    return float(grid(mine, representation, "propagate", "5").mean()), f"| {text} |"
-
-
-def grid(mine: list[dict[str, Any]], name: str, reader: str, shots: str) -> NDArray[np.float64]:
-    """Return the scores (seeds, draws)."""
-    return np.array([row["scores"][f"{name}, {reader}"][shots] for row in mine])
+    row = [name, mine[0]["encoder"], *map(cell, cells), *rest]
+    return float(grid(mine, representation, "propagate", "5").mean()), row
 
 
 if __name__ == "__main__":

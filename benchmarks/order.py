@@ -14,14 +14,15 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 import selfsup
-from few_labels import cell, grid, number
+from few_labels import shots_of
+from results import Record, cell, gain, grid, markdown, parsed, record, write
 from selfsup.data.open import open_data
 from selfsup.data.video import Moving
 from selfsup.run import Run
@@ -42,41 +43,57 @@ def main() -> None:
     parser.add_argument("--option", action="append", default=[], help="of the task or the data: name=value")
     parser.add_argument("--cues", default="", help="of `audit`, separated by commas")
     parser.add_argument("--shots", default="1,5,20")
+    parser.add_argument("--results", type=Path, help="a file to which a line of JSON a run is added")
     args = parser.parse_args()
     train = open_data(args.data)
     test = Moving(args.data, 2000).take(np.arange(1000, 2000)) if isinstance(train, Moving) else open_data(args.test)
-    options = {key: number(value) for key, value in (item.split("=", 1) for item in args.option)}
-    metrics, found = [], []
+    options = parsed(args.option)
+    found: list[Record] = []
     for seed in range(args.seeds):
         with tempfile.TemporaryDirectory() as folder:
+            began = time.process_time()
             run = selfsup.pretrain(
                 train, task=args.task, encoder=args.encoder, steps=args.steps, seed=seed, device="cpu", workers=0,
                 out=Path(folder) / "run", quiet=True, **options,
             )  # fmt: skip
-            metrics.append(asked(run, test))
+            spent = round(time.process_time() - began, 1)
+            evaluation = None
             if train.labels is not None and args.shots:
-                found.append(
-                    selfsup.evaluate(
-                        run, data=train, test=test, shots=args.shots, protocol="propagate", scratch=False, seed=0,
-                        device="cpu", quiet=True,
-                    )
+                evaluation = selfsup.evaluate(
+                    run, data=train, test=test, shots=args.shots, protocol="propagate", scratch=False, seed=0,
+                    device="cpu", quiet=True,
                 )  # fmt: skip
-        print(f"seed {seed}: {metrics[-1]}", flush=True)
-    print(
-        f"{args.task} on {args.data}, {args.encoder}, {args.steps} steps, {args.seeds} seeds, {len(test)} other videos"
-    )
-    for name in metrics[0]:
-        print(f"{name:42}{cell(np.array([[one[name]] for one in metrics])):>15}")
-    for cue in filter(None, args.cues.split(",")):
-        print(f"{cue + ' alone: ' + 'accuracy':42}{probed(cue, args, train, options):>15}")
-    if found:
-        print(f"{'propagated labels a class':42}" + "".join(f"{k:>15}" for k in args.shots.split(",")))
-        rows: dict[str, list[NDArray[np.float64]]] = {}
-        for name in dict.fromkeys(score.representation for score in found[0].scores):
-            rows[name] = [grid(found, name, "propagate", int(k)) for k in args.shots.split(",")]
-            print(f"{name:42}" + "".join(f"{cell(x):>15}" for x in rows[name]))
-        gains = [x - y for x, y in zip(rows[args.task], rows["untrained"], strict=True)]
-        print(f"{'minus untrained, paired':42}" + "".join(f"{cell(x, '+'):>15}" for x in gains))
+            name, metrics = " ".join([args.task, *args.option]), asked(run, test)
+            found.append(record(run, evaluation, args.data, name, cpu_s=spent, asked=len(test), metrics=metrics))
+        print(f"seed {seed}: {metrics}", flush=True)
+    cues = {cue: probed(cue, args, train, options) for cue in filter(None, args.cues.split(","))}
+    found = [one | {"cues": cues} for one in found]
+    for one in found if args.results else []:
+        write(args.results, one)
+    print(table(found))
+
+
+def table(found: list[Record]) -> str:
+    """Return the table of docs/video.md: the task's metrics on other videos, cues alone, and propagated labels."""
+    names = list(dict.fromkeys(name for one in found for name in one["metrics"]))
+    cues = list(dict.fromkeys(cue for one in found for cue in one["cues"]))
+    counts, rows = list(dict.fromkeys(k for one in found for k in shots_of([one]))), []
+    for key in dict.fromkeys((one["data"], one["name"], one["encoder"], one["steps"]) for one in found):
+        mine = [one for one in found if (one["data"], one["name"], one["encoder"], one["steps"]) == key]
+        first, cost = mine[0], f"{np.mean([one['cpu_s'] for one in mine]) / 60:.1f}"
+        values = [
+            cell(np.array([[one["metrics"][name]] for one in mine])) if name in first["metrics"] else ""
+            for name in names
+        ]
+        read = [""] * 2 * len(counts)
+        if "scores" in first:
+            spread = [[grid(mine, name, "propagate", k) for name in (first["task"], "untrained")] for k in counts]
+            read = [text for ours, untrained in spread for text in (cell(ours), gain(ours - untrained))]
+        about = [f"`{first['name']}`", first["data"], first["encoder"], f"{first['steps']:,}"]
+        rows.append([*about, *values, *(first["cues"].get(cue, "") for cue in cues), *read, cost])
+    labels = [head for k in counts for head in (f"propagated, {k}", "minus untrained")]
+    head = ["", "data", "encoder", "steps", *names, *(f"{cue} alone" for cue in cues), *labels, "CPU-minutes"]
+    return markdown(head, rows)
 
 
 @torch.no_grad()

@@ -19,7 +19,6 @@ import argparse
 import copy
 import json
 import multiprocessing
-import platform
 import time
 import warnings
 from collections.abc import Callable
@@ -40,6 +39,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from emoji_probe import STYLES, probed
+from selfsup.commands.doctor import processor
 from selfsup.data.open import open_data
 from selfsup.encoders import build_encoder
 from selfsup.evaluation.draws import interval
@@ -348,7 +348,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     warnings.filterwarnings("ignore")
     packages = ", ".join(f"{p} {version(p)}" for p in ("torch", "torchvision", "lightly", "timm"))
-    print(f"{platform.machine()}, {args.threads} threads; {packages}; {args.data}, {args.size} pixels")
+    print(f"{processor()}, {args.threads} threads; {packages}; {args.data}, {args.size} pixels")
     done = [json.loads(line) for line in args.out.read_text().splitlines()] if args.out.exists() else []
     for name in args.methods.split(","):
         rows = []

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from selfsup.commands.doctor import processor
 from selfsup.evaluation.knn import KNN, neighbours
 from selfsup.evaluation.metrics import accuracy
 from selfsup.evaluation.probe import fit_probe
@@ -66,7 +67,7 @@ def main() -> None:
     packages = ", ".join(
         f"{p} {version(p)}" for p in ("torch", "numpy", "scikit-learn", "lightly", "pytorch-lightning")
     )
-    print(f"{platform.machine()} {platform.processor()}, {args.threads} threads, Python {platform.python_version()}")
+    print(f"{processor()}, {args.threads} threads, Python {platform.python_version()}")
     print(packages)
     if "knn" in args.only:
         compare_knn(*(2_000, 500, 200) if args.small else (200_000, 50_000, 6_000), args.repeats)

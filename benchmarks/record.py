@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
-import re
 import statistics
 import tempfile
 import time
@@ -25,6 +23,7 @@ import gymnasium
 import numpy as np
 
 from selfsup.base.quiet import quiet_libraries
+from selfsup.commands.doctor import processor
 from selfsup.control.environments import Environment
 from selfsup.control.record import record
 from selfsup.data.trajectory import About, Episode, Trajectories, write_shards
@@ -41,7 +40,7 @@ def main() -> None:
         recording(Path(scratch), args.size)
         reading(Path(scratch), args.frames, args.size)
     names = ("gymnasium", "mujoco", "ale-py", "pyarrow", "simplejpeg", "numpy")
-    print(f"{', '.join(f'{name} {version(name)}' for name in names)}, {processor()}")
+    print(f"{', '.join(f'{name} {version(name)}' for name in names)}, {processor()}, {os.cpu_count()} cores")
 
 
 def recording(scratch: Path, size: int) -> None:
@@ -118,15 +117,6 @@ def rounds(todo: dict[str, Callable[[], int]]) -> dict[str, float]:
             done = run()
             rates[name].append(done / (time.process_time() - began))
     return {name: statistics.median(found) for name, found in rates.items()}
-
-
-def processor() -> str:
-    """Return the name of the processor and how many cores it has."""
-    try:
-        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
-    except OSError:
-        found = None
-    return f"{found[1] if found else platform.processor()}, {os.cpu_count()} cores"
 
 
 if __name__ == "__main__":

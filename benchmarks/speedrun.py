@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -32,7 +31,8 @@ import numpy as np
 import torch
 
 import selfsup
-from few_labels import cell
+from results import cell
+from selfsup.commands.doctor import processor
 from selfsup.data.open import open_data
 from selfsup.train.checkpoint import load_tensors, save_tensors
 from selfsup.train.device import make_fabric
@@ -82,7 +82,7 @@ def main() -> None:
     if peers and not find_spec("lightly"):
         parser.error(f"{', '.join(sorted(peers))} beside lightly: pip install 'selfsup[bench]'")
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "timm", *(["lightly"] if peers else [])))
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else processor()
     print(f"{device}, {torch.get_num_threads()} threads; {packages}")
     for name in args.goals:
         goal = GOALS[name].accuracy

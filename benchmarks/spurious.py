@@ -26,8 +26,8 @@ import torch
 from numpy.typing import NDArray
 
 import selfsup
-from few_labels import cell, number
 from reading import READERS, Read, read, some
+from results import cell, parsed
 from selfsup.data.image import Arrays
 from selfsup.data.labels import with_labels
 from selfsup.data.open import open_data
@@ -86,7 +86,7 @@ def colour(args: argparse.Namespace, seed: int) -> Parts:
 
 def encoders(args: argparse.Namespace, train: tuple[Arrays, Any], seed: int, out: Path) -> dict[str, tuple[Any, Any]]:
     """Pretrain without labels: by the pretext alone, with the colour suppressed, and with it kept; one untrained."""
-    options = {key: number(value) for key, value in (one.split("=", 1) for one in args.option)}
+    options = parsed(args.option)
     if not options and args.pretext == "simclr":
         options = {"min_scale": 0.5}
     out.mkdir(parents=True)

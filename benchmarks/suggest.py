@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import argparse
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 
-from few_labels import cell
+from results import Record, cell, gain, markdown, write
 from selfsup.data.open import open_data
 from selfsup.evaluation.propagate import spread_labels
 from selfsup.labelling.pool import Pool
@@ -38,6 +39,7 @@ def main() -> None:
     parser.add_argument("--labels")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rounds", type=int, nargs="+", default=ROUNDS)
+    parser.add_argument("--results", type=Path, help="a file of JSON lines to add to")
     given = parser.parse_args()
     source = open_data(given.data, given.labels)
     assert source.labels is not None
@@ -54,14 +56,34 @@ def main() -> None:
                 rows = pool.row_of[np.array(list(known))]
                 guess = spread_labels(pool.graph, rows, np.array(list(known.values())), classes).argmax(1)
                 reached[name][which, seed, place] = (guess == y).mean()
-    print(f"{given.data}: accuracy over {len(y):,} samples, {len(given.runs)} runs, {given.seeds} seeds of each")
-    print(" | ".join(["labels", *map(str, given.rounds)]))
-    for name, values in reached.items():
-        rounds = range(len(given.rounds))
-        print(" | ".join([name, *(cell(values[..., place]) for place in rounds)]))
+    found = [
+        {
+            "data": given.data,
+            "samples": len(y),
+            "way": name,
+            "run": run,
+            "rounds": given.rounds,
+            "reached": values.tolist(),
+        }
+        for name, all_runs in reached.items()
+        for run, values in zip(given.runs, all_runs, strict=True)
+    ]
+    for one in found if given.results else []:
+        write(given.results, one)
+    print(table(found))
+
+
+def table(found: list[Record]) -> str:
+    """Return the table of docs/labelling.md: each way to choose, and what it gains over random labels."""
+    first, rows = found[0], []
+    grids = {name: np.array([one["reached"] for one in found if one["way"] == name]) for name in WAYS}
+    places = range(len(first["rounds"]))
+    for name, values in grids.items():
+        rows.append([f"`{name}`" if name != "random" else name, *(cell(values[..., place]) for place in places)])
         if name != "random":
-            paired = values - reached["random"]
-            print(" | ".join(["difference to random", *(cell(paired[..., place], "+") for place in rounds)]))
+            paired = values - grids["random"]
+            rows.append(["difference to random", *(gain(paired[..., place]) for place in places)])
+    return markdown([f"`{first['data']}` ({first['samples']:,}): labels", *map(str, first["rounds"])], rows)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 import selfsup
-from few_labels import cell
+from results import cell
 from selfsup.data.video import Moving
 from selfsup.data.video.tracks import Tracks, find_tracks
 from selfsup.train.recalibrate import recalibrate

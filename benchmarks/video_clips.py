@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import re
 import statistics
 import tempfile
@@ -30,6 +29,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from selfsup.base.quiet import quiet_libraries
+from selfsup.commands.doctor import processor
 from selfsup.data.open import open_data
 from selfsup.data.video.decode import decode
 from selfsup.views.image import Crop
@@ -138,11 +138,6 @@ def anonymous() -> float:
 
 def installed(name: str) -> bool:
     return find_spec({"opencv-python-headless": "cv2", "decord2": "decord"}.get(name, name)) is not None
-
-
-def processor() -> str:
-    names = re.findall(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text())
-    return f"{len(names)} × {names[0]}" if names else platform.processor()
 
 
 def write(folder: Path, videos: int, lines: int) -> Path:

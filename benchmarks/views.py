@@ -35,6 +35,7 @@ from PIL import Image, ImageOps
 from torch.utils.data import DataLoader, Dataset
 
 from selfsup.base.cache import cache_folder
+from selfsup.commands.doctor import processor
 from selfsup.data.image import Arrays, Files
 from selfsup.data.image.cache import Decoded
 from selfsup.spec import ImageSpec
@@ -391,7 +392,7 @@ def main() -> None:
         "numba",
     )
     versions = {name: importlib.metadata.version(name) for name in names}
-    print(f"{_processor()}, {os.cpu_count()} cores; Python {platform.python_version()}; {versions}")
+    print(f"{processor()}, {os.cpu_count()} cores; Python {platform.python_version()}; {versions}")
     print(f"corpus: {len(paths)} JPEG files of 500×375 ({origin}), mean {size / 1000:.0f} kB; {options.rounds} rounds")
     cases: dict[str, Callable[[], dict[str, Any]]] = {
         "files": lambda: files_case(source, paths, options.rounds),
@@ -411,14 +412,6 @@ def main() -> None:
         print(f"first use, compiling: {first_use():.1f} s (kept on disk after that)")
     if options.json:
         Path(options.json).write_text(json.dumps(found, indent=1))
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()
 
 
 if __name__ == "__main__":

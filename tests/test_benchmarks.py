@@ -1,8 +1,9 @@
-"""The readers that benchmarks share: long measurements must not end with a wrong call after hours."""
+"""What benchmarks share: long measurements must not end with a wrong call after hours, nor tables differ from them."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,25 @@ import torch
 
 from selfsup.data.image import Arrays
 from selfsup.encoders import build_encoder
+from selfsup.evaluation.result import Evaluation
+from selfsup.evaluation.score import Score
+from selfsup.run import Run
 from selfsup.source import Labels
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
-def test_the_shared_reader_finds_what_can_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True)
+def beside_the_benchmarks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.syspath_prepend(BENCHMARKS)
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:  # they have names that others may want
+        if Path(getattr(sys.modules[name], "__file__", None) or "").parent == BENCHMARKS:
+            del sys.modules[name]
+
+
+def test_the_shared_reader_finds_what_can_be_seen() -> None:
     from reading import READERS, read, some
 
     rng = np.random.default_rng(0)
@@ -30,4 +43,59 @@ def test_the_shared_reader_finds_what_can_be_seen(monkeypatch: pytest.MonkeyPatc
     assert found.keys() == {(reader, k) for reader in READERS for k in (1, 5)}
     assert all(len(each) == 2 for each in found.values())
     assert all(min(found[reader, 5]) > 0.9 for reader in READERS), found
-    monkeypatch.delitem(sys.modules, "reading")
+
+
+def test_the_tables_of_the_documentation_are_those_of_the_results() -> None:
+    import results
+
+    pages = results.pages()
+    assert pages
+    stale = [path.name for path, text in pages.items() if path.read_text() != text]
+    assert not stale, "run `python benchmarks/results.py`"
+    shown = " ".join(found[3] for text in pages.values() for found in results.MARKED.finditer(text)).split()
+    assert sorted(shown) == sorted(path.name for path in results.FILES.glob("*.jsonl")), "a file that no page shows"
+
+
+def test_a_record_has_every_draw_and_the_tables_pair_them(finished_run: Path, tmp_path: Path) -> None:
+    import few_labels
+    import methods
+    import results
+
+    about = {"data": {"samples": 90}, "test": {"samples": 10}, "metric": "accuracy"}
+    values = {"rotation": (0.61, 0.63), "untrained": (0.5, 0.55), "raw pixels": (0.4, 0.3)}
+    for seed in range(2):
+        scores = [
+            Score(
+                name, reader, shots, 0.0, 0.0, tuple(one + 0.1 * (reader == "propagate") + 0.01 * seed for one in each)
+            )
+            for name, each in values.items()
+            for reader in ("linear", "propagate")
+            for shots in (1, 5, 20, None)
+        ]
+        found = results.record(
+            Run(finished_run), Evaluation(about, tuple(scores)), "digits:train", "rotation pad=3", cpu_s=65.0
+        )
+        results.write(tmp_path / "results.jsonl", found | {"seed": seed})
+    records = results.read(tmp_path / "results.jsonl")
+    assert np.allclose(results.grid(records, "rotation", "propagate", "20"), [[0.71, 0.73], [0.72, 0.74]])
+    head, _, first, *others = few_labels.table(records).splitlines()
+    assert head.endswith("| 1 | 5 | 20 | all |")
+    assert first.startswith("| `digits` (90, 10 test), ")
+    assert "`rotation pad=3`" in first
+    assert "1.1 CPU-minutes, 2 seeds" in first
+    assert "62.5 → 72.5 ± " in first
+    assert "(**+10.0 ± 0.0**)" in first
+    assert [line.split(" | ")[0] for line in others] == ["| untrained", "| raw pixels"]
+    ours = methods.table(records).splitlines()[2]  # the best first
+    assert ours.startswith("| `rotation pad=3` (seeds: 2) | ")
+    assert "+9.5 ± " in ours
+
+
+def test_a_difference_is_bold_beyond_its_interval_alone() -> None:
+    import results
+
+    sure, unsure = np.array([[0.10, 0.11], [0.10, 0.12]]), np.array([[0.10, -0.11], [0.05, -0.02]])
+    assert results.gain(sure).startswith("**+10.8 ± ")
+    assert results.gain(-sure).startswith("**-10.8 ± ")
+    assert results.gain(unsure).startswith("+0.5 ± ")
+    assert results.cell(np.array([[0.5]])) == "50.0"

@@ -72,7 +72,7 @@ def doctor() -> Health:
         "selfsup": f"{__version__}, in {Path(__file__).parents[1]}",
         "python": f"{platform.python_version()}, {sys.executable}",
         "system": platform.platform(),
-        "processor": f"{_processor()}; {cores} to use of {os.cpu_count()}; torch computes with {capability}",
+        "processor": f"{processor()}; {cores} to use of {os.cpu_count()}; torch computes with {capability}",
         "memory": f"{available_memory() / GIB:.0f} GiB",
         "device": f"{where}; precision {resolve_precision('auto', device)}, {threads} thread{'s' * (threads != 1)}",
         "packages": ", ".join(
@@ -108,7 +108,8 @@ def _extras() -> Iterator[tuple[str, tuple[str, ...]]]:
     yield from ((name, tuple(missing)) for name, missing in needed.items())
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Return the name of the processor."""
     info = Path("/proc/cpuinfo")
     names = re.findall(r"model name\s*: (.*)", info.read_text()) if info.exists() else []
     return names[0] if names else platform.processor() or platform.machine()
