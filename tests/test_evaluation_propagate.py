@@ -118,6 +118,18 @@ def test_balanced_labels_of_a_pool_that_is_ten_to_one(count):
     assert np.mean(correct) > 0.9
 
 
+def test_a_few_of_many_samples_tell_how_frequent_the_classes_are(monkeypatch):
+    """The frequencies are 10 to 1, and the pool is sorted by class."""
+    x, y = clusters([1000, 1000, 100])
+    graph, rows = build_graph(x), first_of_each(y, 2)
+    whole = spread_labels(graph, rows, y[rows], 3)
+    monkeypatch.setattr(propagate, "NEAR", 300)
+    few = spread_labels(graph, rows, y[rows], 3)
+    assert (few.argmax(1) == y).mean() > 0.99
+    assert 0.8 < few[:, 2].sum() / whole[:, 2].sum() < 1.25
+    assert not np.array_equal(few, whole)
+
+
 def test_samples_of_no_class_have_little_confidence():
     x, y = clusters([200] * 5)
     rows = first_of_each(y[y < 4])  # the fifth has no label at all
