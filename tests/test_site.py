@@ -140,6 +140,8 @@ def test_the_scripts_behind_the_numbers_are_there_and_take_these_options() -> No
         ):
             if not commit:  # an earlier version has its own options
                 code = (ROOT / script).read_text()
+                shared = (ROOT / "benchmarks" / f"{name}.py" for name in re.findall(r"^from (\w+) import", code, re.M))
+                code += "".join(path.read_text() for path in shared if path.exists())
                 unknown = [name for name in re.findall(r" (--[a-z][\w-]*)", options) if f'"{name}"' not in code]
                 assert not unknown, f"{path.name}: {script} has no {unknown}"
 
