@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,6 +44,29 @@ def test_the_shared_reader_finds_what_can_be_seen() -> None:
     assert found.keys() == {(reader, k) for reader in READERS for k in (1, 5)}
     assert all(len(each) == 2 for each in found.values())
     assert all(min(found[reader, 5]) > 0.9 for reader in READERS), found
+
+
+def test_what_a_script_takes_from_another_is_there() -> None:
+    trees = {path.stem: ast.parse(path.read_text()) for path in BENCHMARKS.glob("*.py")}
+    taken = 0
+    for script, tree in trees.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module in trees:
+                names = {name for one in trees[node.module].body for name in defined(one)}
+                missing = {alias.name for alias in node.names} - names
+                assert not missing, f"{script}.py takes {missing} from {node.module}.py"
+                taken += 1
+    assert taken > 10
+
+
+def defined(node: ast.stmt) -> list[str]:
+    """Return the names that a statement at the top of a module defines."""
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return [node.name]
+    if isinstance(node, ast.ImportFrom | ast.Import):
+        return [(alias.asname or alias.name).partition(".")[0] for alias in node.names]
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    return [name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)]
 
 
 def test_the_tables_of_the_documentation_are_those_of_the_results() -> None:
