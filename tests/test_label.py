@@ -1,6 +1,7 @@
 """Labels for all from a few: accuracy, calibration, unsure samples, label errors, and what is refused."""
 
 import csv
+import itertools
 import json
 import os
 from pathlib import Path
@@ -16,6 +17,7 @@ from selfsup.data.open import open_data
 from selfsup.errors import UserError
 from selfsup.labelling.assign import UNSURE_BELOW, Calibration, _fit, check_classes
 from selfsup.source import Labels
+from test_evaluation_propagate import clusters
 from test_suggest import blobs, pool_of
 
 
@@ -89,6 +91,19 @@ def test_one_label_a_class_is_enough_but_cannot_be_checked() -> None:
     assert (found.guess == group).mean() > 0.95
     assert found.calibration.tested == 0
     assert not found.doubts
+
+
+def test_a_label_astray_among_samples_of_another_class_is_told() -> None:
+    x, group = clusters([60] * 5)
+    pool = pool_of(x)
+    known = {int(np.flatnonzero(group == g)[0]): g for g in range(5)}
+    assert pool.assign(known, 5).stray == ()
+    astray = {row: g for row, g in known.items() if g != 4} | {int(np.flatnonzero(group == 3)[1]): 4}
+    found = pool.assign(astray, 5).stray
+    assert found in ((3,), (4,), (3, 4)), "two labels in one group"
+    assert pool.assign(astray | {int(row): 4 for row in np.flatnonzero(group == 4)[:2]}, 5).stray == ()
+    mixed = {int(row): g for g, row in enumerate(np.flatnonzero(group == 3)[:5])}
+    assert pool.assign(mixed, 5).stray in ((), *((g,) for g in range(5)), *itertools.combinations(range(5), 2))
 
 
 def test_the_confidence_follows_what_was_held_out() -> None:

@@ -75,7 +75,7 @@ def results() -> list[tuple[object, list[str]]]:
     texts = tuple(Sample(place, path, "covers 7", "word " * 15) for place, path in enumerate(PATHS))
     doubts = tuple(Doubtful(place, path, "given", "another class", 0.9) for place, path in enumerate(PATHS))
     status, classes = {"unsure": 190, "given": 10, "unreadable": 3}, {"cat": 6, "dog": 4}
-    labelled = Labelled(Path("all.csv"), 10, status, classes, 0.7, 0, 0, 0, 0, doubts, samples, (), ())
+    labelled = Labelled(Path("all.csv"), 10, status, classes, 0.7, 0, 0, 0, 0, doubts, ("7",), samples, (), ())
     found = Found("a query", tuple(Neighbour(place, path, "class", 0.5) for place, path in enumerate(PATHS)))
     return [
         (Suggested(samples, "typical", Path("to-label.csv"), 0, None, ("a note",)), PATHS),

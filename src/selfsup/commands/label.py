@@ -50,6 +50,7 @@ class Labelled(Printable):
 
     `tested` given labels were held out, of which `right` were predicted; `sure` of them with a confidence of at least
     `unsure_below`, of which `sure_right` were predicted. `status` counts the samples; `classes`, those of each label.
+    `stray`: classes whose only given label seems to lie among samples of other classes.
     """
 
     path: Path
@@ -62,6 +63,7 @@ class Labelled(Printable):
     sure: int
     sure_right: int
     doubtful: tuple[Doubtful, ...]
+    stray: tuple[str, ...]
     next: tuple[Sample, ...]
     labels: tuple[str | None, ...]
     confidence: tuple[float, ...]
@@ -80,6 +82,10 @@ class Labelled(Printable):
         lines += [f"A confidence below {self.unsure_below:g} is unsure. {self._reliability()}"]
         if self.status.get("unsure") and not self.status.get("propagated"):
             lines += ["No sample but the given ones is sure: label more, such as those below, and try again."]
+        if self.stray:
+            which = "labels of" if len(self.stray) > 1 else "label of"
+            which += f" {', '.join(map(repr, self.stray))}"
+            lines += [f"The only {which} may lie among samples of other classes: look there, or give another one."]
         parts: list[Any] = [Text("\n".join(lines)), _table("labels", ("class", "samples"), self.classes.items())]
         if self.doubtful:
             rows = [(printable(d.path), d.given, d.instead, f"{d.confidence:.0%}") for d in self.doubtful[:SHOWN]]
@@ -195,6 +201,7 @@ def label(
         sure=check.sure,
         sure_right=check.sure_right,
         doubtful=tuple(_doubtful(pool, doubt, names) for doubt in assigned.doubts),
+        stray=tuple(names[place] for place in assigned.stray),
         next=to_samples(pool, chosen, assigned, names),
         labels=tuple(found),
         confidence=tuple(confidence),

@@ -16,6 +16,7 @@ from selfsup.source import Labels
 FOLDS = 5
 UNSURE_BELOW = 0.7  # confidence
 PRIOR_SLOPE, PRIOR_SHIFT = 1.0, 3.0  # standard deviations: a few held-out labels must not say too much
+STRAY = 0.5  # part of what a class with one label is given where it is the first one; below, its label seems astray
 ANCHOR = 3.0  # held-out labels' worth of: where all classes are alike, a guess is right by chance
 
 
@@ -56,7 +57,8 @@ class Doubt:
 class Assigned:
     """Labels of n samples. `ids`: -1 for unsure; `guess`: the most probable class, -1 where no label reaches.
 
-    A given label stands, with confidence 1. `probabilities` (n, classes) are those of `spread_labels`.
+    A given label stands, with confidence 1. `probabilities` (n, classes) are those of `spread_labels`. `stray`: classes
+    whose only label lies among samples of other classes, as far as one can see.
     """
 
     probabilities: NDArray[np.float32]
@@ -66,6 +68,7 @@ class Assigned:
     unsure_below: float
     calibration: Calibration
     doubts: tuple[Doubt, ...]
+    stray: tuple[int, ...]
 
 
 def assign(
@@ -78,7 +81,7 @@ def assign(
     """Spread labels over a graph of `build_graph`, calibrate the confidence, and say where it is unsure.
 
     Stratified folds of the labels are held out in turn, and a logistic curve (Platt, 1999) is fitted to how often the
-    rest predict them. A class with a single label cannot be held out.
+    rest predict them. A class with a single label cannot be held out, so its label is looked at as `_stray` says.
 
     Args:
         graph: (n, n).
@@ -115,7 +118,8 @@ def assign(
     ids = np.where(confidence >= unsure_below, best, -1)
     ids[rows] = y
     order = tuple(sorted(doubts, key=lambda doubt: -doubt.confidence))
-    return Assigned(probabilities, ids, best, confidence, unsure_below, calibration, order)
+    stray = _stray(spread_labels(graph, rows, y, classes, again=0), y)
+    return Assigned(probabilities, ids, best, confidence, unsure_below, calibration, order, stray)
 
 
 def check_classes(labels: Labels, where: str) -> None:
@@ -138,6 +142,18 @@ def check_classes(labels: Labels, where: str) -> None:
             f"{where} holds numbers ({used[0]} to {used[-1]}), not classes: group them into classes first, such as "
             "small and large"
         )
+
+
+def _stray(first: NDArray[np.float32], y: NDArray[np.int64]) -> tuple[int, ...]:
+    """Return the classes whose only label lies among samples of other classes.
+
+    After the labels spread once, most of the probability that such a class is given is on samples that another class is
+    given more of. Where it is so for most of them, the classes are no clusters, and none is told from the others.
+    """
+    single = np.bincount(y, minlength=first.shape[1]) == 1
+    mine = np.bincount(first.argmax(1), weights=first.max(1), minlength=first.shape[1])
+    found = np.flatnonzero(single & (mine < STRAY * first.sum(0)))
+    return tuple(found.tolist()) if len(found) <= single.sum() / 2 else ()
 
 
 def _at_home(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
