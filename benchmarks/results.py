@@ -24,6 +24,7 @@ from selfsup.commands.doctor import processor
 from selfsup.evaluation.draws import crossed
 from selfsup.evaluation.result import Evaluation
 from selfsup.run import Run
+from selfsup.spec import ImageSpec
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
@@ -37,8 +38,8 @@ def record(run: Run, evaluation: Evaluation | None, data: str, name: str, **meas
     plan = run.recipe["plan"]
     found = {
         "data": data, "name": name, "task": run.task, "encoder": run.encoder_name,
-        "size": getattr(run.spec, "size", None), "steps": plan["steps"], "batch": plan["batch_size"],
-        "seed": plan["seed"], **measured, "commit": commit(),
+        "size": run.spec.size if isinstance(run.spec, ImageSpec) else None,
+        "steps": plan["steps"], "batch": plan["batch_size"], "seed": plan["seed"], **measured, "commit": commit(),
         "machine": processor(), "torch": run.recipe["versions"]["torch"],
     }  # fmt: skip
     if evaluation is not None:

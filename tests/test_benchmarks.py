@@ -123,3 +123,37 @@ def test_a_difference_is_bold_beyond_its_interval_alone() -> None:
     assert results.gain(-sure).startswith("**-10.8 ± ")
     assert results.gain(unsure).startswith("+0.5 ± ")
     assert results.cell(np.array([[0.5]])) == "50.0"
+
+
+def test_the_other_tables_pair_what_belongs_together() -> None:
+    import order
+    import suggest
+
+    rng = np.random.default_rng(0)
+    base = rng.random((5, 6)) / 10 + 0.5
+    about = {"data": "digits", "samples": 90, "rounds": [10, 15, 20, 30, 50, 100]}
+    found = [
+        about | {"way": way, "run": run, "reached": (base + place / 10).tolist()}
+        for place, way in enumerate(suggest.WAYS)
+        for run in ("first", "second")
+    ]
+    lines = suggest.table(found).splitlines()
+    assert lines[0] == "| `digits` (90): labels | 10 | 15 | 20 | 30 | 50 | 100 |"
+    assert lines[4].startswith("| difference to random | **+10.0 ± 0.0** |")
+    assert lines[-1].startswith("| difference to random | **+40.0 ± 0.0** |")
+
+    run = {"data": "moving", "name": "odd_one_out fps=12", "task": "odd_one_out", "encoder": "convnet", "steps": 1500}
+    runs = [
+        run | {"seed": seed, "cpu_s": 90, "metrics": {"accuracy": 0.8 + seed / 100}, "cues": {"energy": "20.0 ±1.0"}}
+        for seed in range(3)
+    ]
+    scores = {"odd_one_out, propagate": {"5": [0.6, 0.7]}, "untrained, propagate": {"5": [0.5, 0.6]}}
+    head, _, row, plain = order.table(
+        [*(one | {"scores": scores} for one in runs), runs[0] | {"data": "x"}]
+    ).splitlines()
+    columns = "accuracy | energy alone | propagated, 5 | minus untrained | CPU-minutes"
+    assert head == f"|  | data | encoder | steps | {columns} |"
+    assert row.startswith("| `odd_one_out fps=12` | moving | convnet | 1,500 | 81.0 ± ")
+    assert "| 20.0 ±1.0 | 65.0 ± " in row
+    assert row.endswith("| **+10.0 ± 0.0** | 1.5 |")
+    assert plain.endswith("| 80.0 | 20.0 ±1.0 |  |  | 1.5 |")
