@@ -19,7 +19,7 @@ from selfsup.labelling.suggest import STRATEGIES, Suggestion, vectors_of
 from selfsup.run import Run
 from selfsup.source import Source
 
-TESTED, RIGHT = 20, 0.9  # held-out labels, and the fraction predicted, from which on `auto` asks for uncertain samples
+TESTED, RIGHT = 10, 0.9  # held-out labels, and the fraction predicted, from which on `auto` asks for uncertain samples
 
 
 class Next(NamedTuple):
@@ -105,7 +105,7 @@ class Pool:
     ) -> tuple[Next, Assigned | None]:
         """Return what to label next, and the labels of all that it is based on, None where there are too few.
 
-        `auto` is typical until at least 20 held-out labels were predicted, 90% of them rightly, and then uncertain:
+        `auto` is typical until at least 10 held-out labels were predicted, 90% of them rightly, and then uncertain:
         where the graph is often wrong, what it is uncertain about says little.
         """
         several, notes = len(set(known.values()) - self.unread(known)) >= 2, list[str]()
