@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import selfsup
-from results import Record, parsed, read, write
+from results import Record, grouped, parsed, read, write
 from selfsup.tasks import find_task
 
 Measure = Callable[[argparse.Namespace, str, int, int], Record]
@@ -68,13 +68,10 @@ def train(
 
 def untrained_rows(found: list[Record]) -> list[list[Record]]:
     """Return the records that have each encoder untrained: one for each seed, whatever the method."""
-    encoders = dict.fromkeys(row["encoder"] for row in found)
-    return [list({row["seed"]: row for row in found if row["encoder"] == encoder}.values()) for encoder in encoders]
+    return [list({row["seed"]: row for row in mine}.values()) for mine in grouped(found, "encoder")]
 
 
 def runs_of(found: list[Record]) -> dict[str, list[Record]]:
     """Return the records by what the method is called, with the number of seeds where it is not three."""
-    by_name: dict[str, list[Record]] = {}
-    for row in found:
-        by_name.setdefault(row["name"], []).append(row)
-    return {f"`{name}`" + f" (seeds: {len(mine)})" * (len(mine) != 3): mine for name, mine in by_name.items()}
+    groups = grouped(found, "name")
+    return {f"`{mine[0]['name']}`" + f" (seeds: {len(mine)})" * (len(mine) != 3): mine for mine in groups}

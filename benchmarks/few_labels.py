@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 import selfsup
-from results import Record, cell, gain, grid, markdown, parsed, read, record, write
+from results import Record, cell, gain, grid, grouped, markdown, parsed, read, record, write
 from selfsup.data.open import open_data
 
 START = "frozen start"
@@ -127,8 +127,8 @@ def shots_of(found: list[Record]) -> list[str]:
 def table(found: list[Record]) -> str:
     """Return the table of docs/evaluation.md: each set of data, linear → propagated, and the paired difference."""
     counts, rows = shots_of(found), []
-    for first in {(one["data"], one["name"]): one for one in found}.values():
-        mine = [one for one in found if (one["data"], one["name"]) == (first["data"], first["name"])]
+    for mine in grouped(found, "data", "name"):
+        first = mine[0]
         minutes = np.mean([one["cpu_s"] for one in mine]) / 60
         data = re.sub("[:/]train$", "", first["data"]).rpartition("/")[2]
         about = f"`{data}` ({first['samples']:,}, {first['test']:,} test)"

@@ -22,7 +22,7 @@ import torch
 
 import selfsup
 from few_labels import shots_of
-from results import Record, cell, gain, grid, markdown, parsed, record, write
+from results import Record, cell, gain, grid, grouped, markdown, parsed, record, write
 from selfsup.data.open import open_data
 from selfsup.data.video import Moving
 from selfsup.run import Run
@@ -74,12 +74,11 @@ def main() -> None:
 
 
 def table(found: list[Record]) -> str:
-    """Return the table of docs/video.md: the task's metrics on other videos, cues alone, and propagated labels."""
+    """Return the table: the task's metrics on other videos, cues alone, and propagated labels."""
     names = list(dict.fromkeys(name for one in found for name in one["metrics"]))
     cues = list(dict.fromkeys(cue for one in found for cue in one["cues"]))
     counts, rows = list(dict.fromkeys(k for one in found for k in shots_of([one]))), []
-    for key in dict.fromkeys((one["data"], one["name"], one["encoder"], one["steps"]) for one in found):
-        mine = [one for one in found if (one["data"], one["name"], one["encoder"], one["steps"]) == key]
+    for mine in grouped(found, "data", "name", "encoder", "steps"):
         first, cost = mine[0], f"{np.mean([one['cpu_s'] for one in mine]) / 60:.1f}"
         values = [
             cell(np.array([[one["metrics"][name]] for one in mine])) if name in first["metrics"] else ""

@@ -80,6 +80,14 @@ def number(value: str) -> Any:
         return value
 
 
+def grouped(records: list[Record], *keys: str) -> list[list[Record]]:
+    """Return the records that have the same values of these keys, in the order of the first ones."""
+    found: dict[tuple[Any, ...], list[Record]] = {}
+    for one in records:
+        found.setdefault(tuple(one[key] for key in keys), []).append(one)
+    return list(found.values())
+
+
 def grid(records: list[Record], representation: str, reader: str, shots: str) -> NDArray[np.float64]:
     """Return the scores (seeds, draws)."""
     return np.array([one["scores"][f"{representation}, {reader}"][shots] for one in records])

@@ -118,7 +118,8 @@ def assign(
     ids = np.where(confidence >= unsure_below, best, -1)
     ids[rows] = y
     order = tuple(sorted(doubts, key=lambda doubt: -doubt.confidence))
-    stray = _stray(spread_labels(graph, rows, y, classes, again=0), y)
+    single = bool((np.bincount(y) == 1).any())
+    stray = _stray(spread_labels(graph, rows, y, classes, again=0), y) if single else ()
     return Assigned(probabilities, ids, best, confidence, unsure_below, calibration, order, stray)
 
 
