@@ -25,7 +25,7 @@ class BYOL(Task):
 
     Batch: `x` (B, 2, C, H, W) float.
     Published: ImageNet, ResNet-50, 1,000 epochs, linear, 74.3%; CIFAR-10, ResNet-18, 1,000 epochs, 92.6%.
-    Deviations: the heads suit small data, the momentum the length of the run.
+    Deviations: heads and crops suit small data, the momentum the length of the run.
 
     Args:
         momentum: Momentum of the target network at the start; it rises to 1 along a cosine (section 3.2). By default
@@ -33,7 +33,7 @@ class BYOL(Task):
             for 1,000 epochs, 0.99 for 300 and 0.97 for 40, in [0, 1].
         hidden_dim: Width of the hidden layer of projector and predictor; 4096 in the paper, in [1, inf).
         out_dim: Dimension of the projection; 256 in the paper, in [1, inf).
-        min_scale: Minimum fraction of the image's area in a view, in (0, 1].
+        min_scale: Minimum fraction of the image's area in a view; 0.08 in the paper, in (0, 1].
     """
 
     paper = "Grill et al., 2020"
@@ -48,7 +48,7 @@ class BYOL(Task):
         momentum: float | None = None,
         hidden_dim: int = 512,
         out_dim: int = 128,
-        min_scale: float = 0.08,
+        min_scale: float = 0.2,
     ) -> None:
         super().__init__(encoder)
         self.momentum, self.min_scale = Momentum(momentum), min_scale

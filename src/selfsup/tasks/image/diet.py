@@ -51,7 +51,7 @@ class DIET(Task):
     keeps_samples = True
     coupled = False
 
-    def __init__(self, encoder: Encoder, *, num_items: int, smoothing: float = 0.8, min_scale: float = 0.08) -> None:
+    def __init__(self, encoder: Encoder, *, num_items: int, smoothing: float = 0.8, min_scale: float = 0.2) -> None:
         super().__init__(encoder)
         if num_items * encoder.dim > MOST:
             raise UserError(

@@ -25,14 +25,15 @@ class SimCLR(Task):
     Batch: `x` (B, 2, C, H, W) float. Published: ImageNet, ResNet-50, 1,000 epochs, linear, 69.1% (v2: 71.7%); CIFAR-10,
     ResNet-18, 1,000 epochs, 90.7%.
 
-    Deviations: temperature and projector suit a batch of a few hundred, not the paper's 4,096.
+    Deviations: temperature and projector suit a batch of a few hundred, not the paper's 4,096; crops suit small data.
 
     Args:
         temperature: Divides the cosine similarities; 0.1 in the paper, 0.5 on CIFAR-10 (appendix B.9), in (0, inf).
         num_layers: Layers of the projector; 2 in the paper, 3 in SimCLR v2 (Chen et al., 2020b), in [1, inf).
         hidden_dim: Width of the projector's hidden layers; 2048 in the paper, in [1, inf).
         out_dim: Dimension of the embedding that the loss compares, in [1, inf).
-        min_scale: Minimum area of a crop as a fraction of the image; more where one object fills it, in (0, 1].
+        min_scale: Minimum area of a crop as a fraction of the image; 0.08 in the paper, more where one object fills it,
+            in (0, 1].
     """
 
     paper = "Chen et al., 2020"
@@ -48,7 +49,7 @@ class SimCLR(Task):
         num_layers: int = 2,
         hidden_dim: int = 512,
         out_dim: int = 128,
-        min_scale: float = 0.08,
+        min_scale: float = 0.2,
     ) -> None:
         super().__init__(encoder)
         self.temperature, self.min_scale = temperature, min_scale

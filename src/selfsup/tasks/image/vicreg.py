@@ -24,7 +24,7 @@ class VICReg(Task):
     Batch: `x` (B, 2, C, H, W) float. Published: ImageNet, ResNet-50, 1,000 epochs, linear, 73.2%; CIFAR-10, ResNet-18,
     1,000 epochs, 92.1%.
 
-    Deviations: the expander suits small data.
+    Deviations: expander and crops suit small data.
 
     Args:
         invariance: Weight of the distance between the two views, in [0, inf).
@@ -32,7 +32,7 @@ class VICReg(Task):
         covariance: Weight of the squared off-diagonal covariances, in [0, inf).
         hidden_dim: Width of the expander's two hidden layers; 8192 in the paper, in [1, inf).
         out_dim: Dimension of the embedding that the loss compares; 8192 in the paper, in [1, inf).
-        min_scale: Minimum area of a crop as a fraction of the image, in (0, 1].
+        min_scale: Minimum area of a crop as a fraction of the image; 0.08 in the paper, in (0, 1].
     """
 
     paper = "Bardes et al., 2022"
@@ -49,7 +49,7 @@ class VICReg(Task):
         covariance: float = 1.0,
         hidden_dim: int = 1024,
         out_dim: int = 1024,
-        min_scale: float = 0.08,
+        min_scale: float = 0.2,
     ) -> None:
         super().__init__(encoder)
         self.weights, self.min_scale = (invariance, variance, covariance), min_scale
