@@ -1,6 +1,6 @@
 """Bisimulation on `dot`: does an encoder keep the dot that the actions move, and forget the distractors?
 
-    python benchmarks/bisimulation.py --seeds 5 --out bisimulation.jsonl
+    python benchmarks/bisimulation.py --seeds 5 --results bisimulation.jsonl
     python benchmarks/bisimulation.py --seeds 1 --arms dbc --sweep 0.05,0.5,5        # the metric's weight
 
 All arms learn from the same steps of 400 episodes of a random policy, with the same small convolutional encoder, the
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import r2_score
 from torch import Tensor, nn
 
+from results import Record, grouped, markdown, origin, write
 from selfsup.data.trajectory import Dot, observations, transitions
 from selfsup.encoders import build_encoder
 from selfsup.nn.control.latent import Latent
@@ -79,25 +80,25 @@ def main() -> None:
     parser.add_argument("--arms", default=";".join(ARMS), help="separated by ;")
     parser.add_argument("--sweep", default="", help="weights of the metric, separated by commas")
     parser.add_argument("--curve", type=int, default=4, help="how often a run is measured")
-    parser.add_argument("--out", type=Path, help="JSON lines")
+    parser.add_argument("--results", type=Path, help="a file to which a line of JSON a run is added")
     args = parser.parse_args()
     torch.set_num_threads(1)
     wanted = {name: arm for name, arm in ARMS.items() if any(name.startswith(part) for part in args.arms.split(";"))}
-    rows: dict[str, list[dict[str, Any]]] = {}
+    found: list[Record] = []
+    about = {"data": "dot", "encoder": args.encoder, "steps": args.steps, "batch": args.batch_size} | origin()
     for seed in range(args.first_seed, args.first_seed + args.seeds):
         learned, unseen = world("dot", seed * EPISODES, EPISODES), world("dot:test", seed * TESTED, TESTED)
         for name, (task, options) in wanted.items():
             weights = [float(w) for w in args.sweep.split(",") if w] or [None]
             for weight in weights:
                 given = options | ({} if weight is None else {"metric_weight": weight})
+                arm = name if weight is None else f"{name}, weight {weight:g}"
                 for row in runs(name, task, given, learned, unseen, seed, args):
-                    row |= {"arm": name, "seed": seed, **({} if weight is None else {"weight": weight})}
-                    if args.out:
-                        with args.out.open("a") as file:
-                            file.write(json.dumps(row) + "\n")
-                    print(json.dumps(row), flush=True)
-                rows.setdefault(name if weight is None else f"{name}, weight {weight:g}", []).append(row)
-    print(table(rows))
+                    print(json.dumps({"name": arm, "seed": seed} | row), flush=True)
+                found.append({"name": arm, "seed": seed} | about | row)
+                if args.results:
+                    write(args.results, found[-1])
+    print(table(found))
 
 
 def world(name: str, first: int, count: int) -> World:
@@ -179,14 +180,27 @@ def probed(seen: NDArray[np.float32], new: NDArray[np.float32], learned: World, 
     return found
 
 
-def table(rows: dict[str, list[dict[str, Any]]]) -> str:
-    """Return a table in Markdown: each seed's R² of the dot, and the mean of the others."""
-    lines = ["| arm | dot, unseen distractors | dot, seen | distractors, unseen | std |", "|---|---|---|---|---|"]
-    for name, found in rows.items():
-        mean = {key: np.mean([row[key] for row in found]) for key in ("dot seen", "distractors unseen", "std")}
-        each = " / ".join(f"{row['dot unseen']:.2f}" for row in found)
-        lines.append(f"| {name} | {each} | " + " | ".join(f"{value:.2f}" for value in mean.values()) + " |")
-    return "\n".join(lines)
+def table(found: list[Record]) -> str:
+    """Return the table: each seed's R² of the dot with unseen distractors, and what else was read, over seeds."""
+    seeds = sorted({one["seed"] for one in found})
+    head = [
+        "R²",
+        *(f"dot, seed {seed}" for seed in seeds),
+        "mean",
+        "distractors, largest",
+        "std of the latents",
+        "CPU s",
+    ]
+    rows = []
+    for mine in grouped(found, "name"):
+        dot = {one["seed"]: one["dot unseen"] for one in mine}
+        each = [f"{dot[seed]:.2f}" if seed in dot else "" for seed in seeds]
+        spread = f"{min(one['std'] for one in mine):.2f} to {max(one['std'] for one in mine):.2f}"
+        learned = "cpu_seconds" in mine[0]
+        cost = f"{np.mean([one['cpu_seconds'] for one in mine]):.0f}" if learned else ""
+        mean, most = np.mean(list(dot.values())), max(one["distractors unseen"] for one in mine)
+        rows.append((mean, [mine[0]["name"], *each, f"{mean:.2f}", f"{most:.2f}", spread * learned, cost]))
+    return markdown(head, [row for _, row in sorted(rows, reverse=True)])
 
 
 if __name__ == "__main__":

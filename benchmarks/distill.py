@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import statistics
 import tempfile
 import time
@@ -28,12 +27,11 @@ from typing import Any
 import numpy as np
 import timm
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 import selfsup
-from reading import READERS, Read, read, some
-from results import cell, parsed
+from reading import READERS, scores, some
+from results import Record, Scores, cell, grid, grouped, markdown, parsed, record, write
 from selfsup.data.open import open_data
 from selfsup.tasks.image.distill_weights import load_teacher
 
@@ -53,9 +51,8 @@ def main() -> None:
     parser.add_argument("--pretexts", default="simclr", help="of the student without a teacher, such as 'simclr,byol'")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--scratch", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--out", type=Path, help="JSON lines: an encoder and a seed each, with every draw")
+    parser.add_argument("--results", type=Path, help="a file to which a line of JSON a seed is added")
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--shots", default="1,5,20")
     parser.add_argument("--quick", action="store_true", help="1 seed, 2 draws, 200 images, 10 steps, not from scratch")
@@ -64,8 +61,7 @@ def main() -> None:
         args.seeds, args.draws, args.steps, args.shots = 1, 2, 10, "5"
     parts = [open_data(f"{args.data}:{part}") for part in ("train", "test")]
     train, test = (some(part, 200) if args.quick else part for part in parts)
-    about: dict[str, tuple[int, float]] = {}
-    found: dict[str, list[Read]] = {}
+    found: list[Record] = []
     with tempfile.TemporaryDirectory() as folder:
         teacher = of_package(args.weights, Path(folder)) if args.teacher is None else {"teacher": args.teacher}
         teacher["teacher_size"] = args.teacher_size
@@ -73,13 +69,16 @@ def main() -> None:
             teacher["teacher"], False, teacher.get("teacher_weights"), args.teacher_size, student=None
         )
         spec = replace(loaded.spec, size=loaded.size)
-        add(found, about, "teacher", loaded.encoder, spec, train, test, args)
-        for seed in range(args.first_seed, args.first_seed + args.seeds):
-            run = one_seed(args, seed, teacher, train, test, found, about, Path(folder) / str(seed))
-            if args.scratch and not args.quick and "from scratch" not in found:  # it does not depend on the runs
-                found.setdefault("from scratch", []).append(from_scratch(run, train, test, args))
-    about["from scratch"] = about["untrained"]
-    show(found, about, args)
+        same = one("teacher", loaded.encoder, spec, train, test, args)  # for all seeds
+        for seed in range(args.seeds):
+            run, students = one_seed(args, seed, teacher, train, test, Path(folder) / str(seed))
+            if args.scratch and not args.quick and not found:  # it does not depend on the runs
+                same = together(same, {"scores": from_scratch(run, train, test, args)})
+            told = together(same, students)
+            found.append(record(run, None, args.data, " ".join(["distill", *args.option]), **told))
+            if args.results:
+                write(args.results, found[-1])
+    print(table(found))
 
 
 def of_package(weights: Path | None, folder: Path) -> dict[str, Any]:
@@ -99,40 +98,34 @@ def of_package(weights: Path | None, folder: Path) -> dict[str, Any]:
 
 
 def one_seed(
-    args: argparse.Namespace, seed: int, teacher: dict[str, Any], train: Any, test: Any, found: dict[str, list[Read]],
-    about: dict[str, tuple[int, float]], out: Path,
-) -> selfsup.Run:  # fmt: skip
-    """Read the student distilled, pretrained without a teacher, and untrained; return the distilled run."""
+    args: argparse.Namespace, seed: int, teacher: dict[str, Any], train: Any, test: Any, out: Path
+) -> tuple[selfsup.Run, Record]:
+    """Read the student distilled, pretrained without a teacher, and untrained; return the distilled run too."""
     common = {"encoder": args.student, "steps": args.steps, "seed": seed, "device": "cpu", "quiet": True}
     common |= {"size": args.size} if args.size else {}
-    options = parsed(args.option)
-    asked = {"distilled": {"task": "distill", **teacher, "fixed_views": args.fixed_views, **options}}
+    asked = {"distill": {"task": "distill", **teacher, "fixed_views": args.fixed_views, **parsed(args.option)}}
     asked |= {name: {"task": name} for name in args.pretexts.split(",") if name}
+    found: Record = {}
     for name, more in asked.items():
         run = selfsup.pretrain(train, out=out / name, **common, **more)
-        add(found, about, name, run.load(), run.spec, train, test, args)
+        found = together(found, one(name, run.load(), run.spec, train, test, args))
     torch.manual_seed(seed)
-    distilled = selfsup.Run(out / "distilled")
-    add(found, about, "untrained", distilled.fresh_encoder(), distilled.spec, train, test, args)
-    return distilled
+    distilled = selfsup.Run(out / "distill")
+    untrained = one("untrained", distilled.fresh_encoder(), distilled.spec, train, test, args)
+    return distilled, together(found, untrained)
 
 
-def add(
-    found: dict[str, list[Read]], about: dict[str, tuple[int, float]], name: str, encoder: Any, spec: Any, train: Any,
-    test: Any, args: argparse.Namespace,
-) -> None:  # fmt: skip
-    """Read an encoder, and note its parameters and its milliseconds an image."""
-    shots = list(map(int, args.shots.split(",")))
-    values = read(encoder, spec, train, test, shots, args.draws, READERS, untrained=name == "untrained")
-    found.setdefault(name, []).append(values)
-    if name not in about:
-        count = sum(parameter.numel() for parameter in encoder.parameters())
-        about[name] = count, milliseconds(encoder.eval(), spec.example(16 if args.quick else 64))
-    if args.out:
-        with args.out.open("a") as file:
-            told = {f"{reader}, {k}": scores for (reader, k), scores in values.items()}
-            file.write(json.dumps({"name": name, "of": len(found[name]), "parameters": about[name][0], **told}) + "\n")
+def one(name: str, encoder: Any, spec: Any, train: Any, test: Any, args: argparse.Namespace) -> Record:
+    """Return what an encoder scores, its parameters and its milliseconds an image."""
+    told = scores(name, encoder, spec, train, test, args.shots, args.draws, untrained=name == "untrained")
+    ms = milliseconds(encoder.eval(), spec.example(16 if args.quick else 64))
     print(f"{name}: read", flush=True)
+    count = sum(parameter.numel() for parameter in encoder.parameters())
+    return {"scores": told, "parameters": {name: count}, "ms": {name: round(ms, 3)}}
+
+
+def together(first: Record, second: Record) -> Record:
+    return {key: {**first.get(key, {}), **second.get(key, {})} for key in ("scores", "parameters", "ms")}
 
 
 @torch.inference_mode()
@@ -147,33 +140,33 @@ def milliseconds(encoder: Any, x: torch.Tensor) -> float:
     return statistics.median(times)
 
 
-def from_scratch(run: selfsup.Run, train: Any, test: Any, args: argparse.Namespace) -> Read:
+def from_scratch(run: selfsup.Run, train: Any, test: Any, args: argparse.Namespace) -> Scores:
+    """Return the scores of the student trained on the drawn labels alone: the same under both readers."""
     evaluation: Any = selfsup.evaluate(
         run, data=train, test=test, shots=args.shots, draws=args.draws, protocol="linear", scratch=True, seed=0,
         device="cpu", quiet=True,
     )  # fmt: skip
-    scores = [score for score in evaluation.scores if score.representation == "from scratch"]
-    return {(reader, int(score.shots)): list(score.values) for score in scores for reader in READERS}
+    mine = [score for score in evaluation.scores if score.representation == "from scratch"]
+    return {f"from scratch, {reader}": {str(score.shots): list(score.values) for score in mine} for reader in READERS}
 
 
-def show(found: dict[str, list[Read]], about: dict[str, tuple[int, float]], args: argparse.Namespace) -> None:
-    shots = list(map(int, args.shots.split(",")))
-    print(f"{args.data}, student {args.student}, {args.steps} steps, {args.seeds} seeds × {args.draws} draws")
-    heads = [f"{reader}, {k}" for reader in READERS for k in shots]
-    print(
-        "| | parameters | ms | " + " | ".join([*heads, "of the teacher's"]) + " |\n" + "|---" * (len(heads) + 4) + "|"
-    )
-    best = {head: grid(found["teacher"], *head).mean() for head in found["teacher"][0]}
-    for name, rows in found.items():
-        cells = [cell(grid(rows, reader, k)) for reader in READERS for k in shots]
-        kept = np.mean([grid(rows, *head).mean() / mean for head, mean in best.items()])
-        count, ms = about[name]
-        print(f"| {name} | {count:,} | {ms:.2f} | " + " | ".join([*cells, f"{kept:.0%}"]) + " |")
-
-
-def grid(rows: list[Read], reader: str, k: int) -> NDArray[np.float64]:
-    """Return the accuracies (seeds, draws)."""
-    return np.array([row[reader, k] for row in rows])
+def table(found: list[Record]) -> str:
+    """Return the table: what each encoder has with few labels, and how much of the teacher's accuracy that is."""
+    rows = []
+    for mine in grouped(found, "data", "name", "encoder", "steps"):
+        first = mine[0]
+        counts = list(first["scores"][f"teacher, {READERS[0]}"])
+        heads = [(reader, k) for reader in READERS for k in counts]
+        for name in dict.fromkeys(row.rsplit(", ", 1)[0] for row in first["scores"]):
+            of = name if name in first["parameters"] else "untrained"
+            values = [grid(mine, name, *head) for head in heads]
+            whole = [grid(mine, "teacher", *head) for head in heads]
+            kept = np.mean([ours.mean() / theirs.mean() for ours, theirs in zip(values, whole, strict=True)])
+            ms = statistics.median(run["ms"][of] for run in mine)
+            told = name if name in ("teacher", "untrained", "from scratch") else f"`{name}`"
+            rows.append([told, f"{first['parameters'][of]:,}", f"{ms:.2f}", *map(cell, values), f"{kept:.0%}"])
+    head = ["", "parameters", "ms an image", *(f"{reader}, {k}" for reader, k in heads), "of the teacher's"]
+    return markdown(head, rows)
 
 
 if __name__ == "__main__":

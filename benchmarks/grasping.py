@@ -1,6 +1,6 @@
 """Which object was taken? Grasp2Vec on kinds that it has seen and on others, beside colours and untrained encoders.
 
-    python benchmarks/grasping.py --jsonl grasp.jsonl           # 3 seeds, each with other kinds of objects
+    python benchmarks/grasping.py --results grasping.jsonl      # 3 seeds, each with other kinds of objects
 
 Data: `tray`, of which each seed draws 24 kinds to learn from and 6 others. Measured on episodes that were not learned
 from, of the same kinds and of the others. All runs have the same number of steps; the learning rate decays to 0.
@@ -9,7 +9,6 @@ from, of the same kinds and of the others. All runs have the same number of step
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 
 import selfsup
+from results import Record, markdown, over_runs, record, write
 from selfsup.control.tray import Tray
 from selfsup.data.trajectory import About, InMemory
 from selfsup.evaluation.frozen import FrozenEncoder
@@ -35,14 +35,15 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=3000)
     parser.add_argument("--test", type=int, default=400, help="episodes of either kind to measure on")
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--jsonl", type=Path)
+    parser.add_argument("--results", type=Path, help="a file to which a line of JSON a seed is added")
     args = parser.parse_args()
+    found: list[Record] = []
     for seed in map(int, args.seeds.split(",")):
-        row = vars(args) | {"jsonl": None, "seed": seed} | one_seed(seed, args)
-        print(json.dumps(row), flush=True)
-        if args.jsonl is not None:
-            with args.jsonl.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+        found.append(one_seed(seed, args))
+        print(f"seed {seed}: {found[-1]['found']}", flush=True)
+        if args.results:
+            write(args.results, found[-1])
+    print(table(found))
 
 
 def recorded(seed: int, size: int, count: int, unseen: bool) -> InMemory:
@@ -53,7 +54,7 @@ def recorded(seed: int, size: int, count: int, unseen: bool) -> InMemory:
     return source
 
 
-def one_seed(seed: int, args: argparse.Namespace) -> dict[str, Any]:
+def one_seed(seed: int, args: argparse.Namespace) -> Record:
     seen, unseen = (recorded(seed, args.size, n, u) for n, u in ((args.episodes + args.test, 0), (args.test, 1)))
     rows = np.arange(len(seen))
     began = time.process_time()
@@ -64,19 +65,33 @@ def one_seed(seed: int, args: argparse.Namespace) -> dict[str, Any]:
             pad=args.pad, workers=0,
         )  # fmt: skip
         took = time.process_time() - began
-        loss = json.loads((run.folder / "metrics.jsonl").read_text().splitlines()[-1])["loss"]
         torch.manual_seed(seed + 100)
         encoders = [FrozenEncoder("grasp2vec", run.load(), run.spec)]
         encoders.append(FrozenEncoder("untrained", run.fresh_encoder(), run.spec, untrained=True))
         task: Any = run.fresh_task()
         encoders.append(FrozenEncoder("untrained grasp2vec", task.representation(), run.spec, untrained=True))
-        found: dict[str, Any] = {}
+        measured: dict[str, dict[str, dict[str, float]]] = {"found": {}, "located": {}, "chance": {}}
         for name, part in (("seen", seen.take(rows[args.episodes :])), ("unseen", unseen)):
             result = measure_objects("grasp2vec", encoders, part, run.spec, camera="object", seed=0, device="cpu")
-            found[name] = {row: round(value, 4) for row, value in result.rows.items()}
-            found[f"{name} located"] = {row: round(value, 3) for row, value in result.located.items()}
-            found[f"{name} chance"] = [round(result.about[key], 3) for key in ("chance", "filled")]
-    return {"loss": loss, "cpu_s": round(took)} | found
+            measured["found"][name] = {row: round(value, 4) for row, value in result.rows.items()}
+            measured["located"][name] = {row: round(value, 4) for row, value in result.located.items()}
+            measured["chance"][name] = {"found": result.about["chance"], "located": result.about["filled"]}
+        return record(run, None, "tray", "grasp2vec", cpu_s=round(took), **measured)
+
+
+def table(found: list[Record]) -> str:
+    """Return the table: how often the object is found, and how often the heat map is highest on it."""
+    rows = [line(name, found, "found", name) for name in found[0]["found"]["seen"]]
+    rows += [["chance", *(over_runs([one["chance"][kinds]["found"] for one in found]) for kinds in ("seen", "unseen"))]]
+    rows += [
+        line(f"heat map of `{name}` on the object", found, "located", name) for name in found[0]["located"]["seen"]
+    ]
+    filled = (over_runs([one["chance"][kinds]["located"] for one in found]) for kinds in ("seen", "unseen"))
+    return markdown(["%", "kinds seen", "kinds unseen"], [*rows, ["part of the scene that it fills", *filled]])
+
+
+def line(told: str, found: list[Record], what: str, name: str) -> list[str]:
+    return [told, *(over_runs([one[what][kinds][name] for one in found]) for kinds in ("seen", "unseen"))]
 
 
 if __name__ == "__main__":

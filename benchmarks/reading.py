@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from results import Scores
 from selfsup.data.image import Arrays
 from selfsup.evaluation.few_labels import read_features
 from selfsup.evaluation.frozen import FrozenEncoder, encode
@@ -14,25 +15,25 @@ from selfsup.source import Source
 from selfsup.train.recalibrate import recalibrate
 
 READERS = ("linear", "propagate")
-Read = dict[tuple[str, int], list[float]]
 
 
-def read(
-    encoder: torch.nn.Module, spec: Any, train: Source, test: Source, shots: list[int], draws: int,
+def scores(
+    name: str, encoder: torch.nn.Module, spec: Any, train: Source, test: Source, shots: str, draws: int,
     readers: tuple[str, ...] = READERS, untrained: bool = False,
-) -> Read:  # fmt: skip
-    """Return the accuracy of each draw, by reader and labels per class, as `selfsup evaluate` measures it."""
+) -> Scores:  # fmt: skip
+    """Return what an encoder of this name scores, as `selfsup evaluate` measures it."""
     if untrained:
         recalibrate(encoder, train, spec, seed=0, device="cpu")
     pool, tested = encode(FrozenEncoder("encoder", encoder, spec), (train, test), torch.device("cpu"), True, True)
     assert train.labels is not None
     assert test.labels is not None
-    drawn, target = draw_labels(train, shots, draws, 0), TARGETS["classes"]
+    counts = [int(k) for k in shots.split(",")]
+    drawn, target = draw_labels(train, counts, draws, 0), TARGETS["classes"]
     found = read_features("encoder", readers, pool, tested, train.labels, target.truth(test.labels), drawn, target)
-    return {
-        (reader, int(k or 0)): [values[next(iter(target.metrics))] for values in each]
-        for (_, reader, k), each in found.items()
-    }
+    told: Scores = {f"{name}, {reader}": {} for reader in readers}
+    for (_, reader, k), each in found.items():
+        told[f"{name}, {reader}"][str(k)] = [round(values[next(iter(target.metrics))], 6) for values in each]
+    return told
 
 
 def some(source: Any, count: int) -> Arrays:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from selfsup.commands.doctor import processor
@@ -31,6 +32,7 @@ DOCS = HERE.parent / "docs"
 FILES = DOCS / "results"
 MARKED = re.compile(r"^(<!-- results: (\w+) ([^>]+?) -->\n)(?:\n(?:\|.*\n)+)?", re.MULTILINE)
 Record = dict[str, Any]
+Scores = dict[str, dict[str, list[float]]]  # "representation, reader": {labels per class: one for each draw}
 
 
 def record(run: Run, evaluation: Evaluation | None, data: str, name: str, **measured: Any) -> Record:
@@ -39,11 +41,10 @@ def record(run: Run, evaluation: Evaluation | None, data: str, name: str, **meas
     found = {
         "data": data, "name": name, "task": run.task, "encoder": run.encoder_name,
         "size": run.spec.size if isinstance(run.spec, ImageSpec) else None,
-        "steps": plan["steps"], "batch": plan["batch_size"], "seed": plan["seed"], **measured, "commit": commit(),
-        "machine": processor(), "torch": run.recipe["versions"]["torch"],
+        "steps": plan["steps"], "batch": plan["batch_size"], "seed": plan["seed"], **measured, **origin(),
     }  # fmt: skip
     if evaluation is not None:
-        about, scores = evaluation.about, dict[str, dict[str, list[float]]]()
+        about, scores = evaluation.about, Scores()
         for score in evaluation.scores:
             values = [round(value, 6) for value in score.values]
             scores.setdefault(f"{score.representation}, {score.protocol}", {})[str(score.shots or "all")] = values
@@ -52,9 +53,11 @@ def record(run: Run, evaluation: Evaluation | None, data: str, name: str, **meas
     return found
 
 
-def commit() -> str:
+def origin() -> Record:
+    """Return what a number comes from: this commit, machine and torch."""
     words = ["git", "-C", str(HERE), "describe", "--always", "--dirty"]
-    return subprocess.run(words, check=False, capture_output=True, text=True).stdout.strip()
+    commit = subprocess.run(words, check=False, capture_output=True, text=True).stdout.strip()
+    return {"commit": commit, "machine": processor(), "torch": torch.__version__.partition("+")[0]}
 
 
 def read(path: Path) -> list[Record]:
@@ -97,6 +100,11 @@ def cell(x: NDArray[np.float64], sign: str = "") -> str:
     """Return the mean of scores (seeds, draws) in per cent, with its 95% interval over both where there is one."""
     half = crossed(x)
     return f"{100 * x.mean():{sign}.1f}" + ("" if np.isnan(half) else f" ± {100 * half:.1f}")
+
+
+def over_runs(values: list[float], sign: str = "") -> str:
+    """Return the mean of one number a run in per cent, with its 95% interval."""
+    return cell(np.array(values)[:, None], sign)
 
 
 def gain(x: NDArray[np.float64]) -> str:

@@ -2,6 +2,7 @@
 
     python benchmarks/spurious.py --data mnist5k --steps 600 --seeds 3
     python benchmarks/spurious.py --data mnist5k --cue corner --pretext vicreg --seeds 3
+    python benchmarks/spurious.py --results spurious.jsonl    # a line of JSON a seed
     python benchmarks/spurious.py --quick    # a smoke test: one seed, few images and steps
 
 Each image gets one of as many colours as there are classes: a `tint` of all of it, or of a square in its upper left
@@ -26,8 +27,8 @@ import torch
 from numpy.typing import NDArray
 
 import selfsup
-from reading import READERS, Read, read, some
-from results import cell, parsed
+from reading import READERS, scores, some
+from results import Record, Scores, cell, gain, grid, grouped, markdown, parsed, record, write
 from selfsup.data.image import Arrays
 from selfsup.data.labels import with_labels
 from selfsup.data.open import open_data
@@ -49,17 +50,26 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--shots", default="5,20,100")
+    parser.add_argument("--results", type=Path, help="a file to which a line of JSON a seed is added")
     parser.add_argument("--quick", action="store_true", help="1 seed, 2 draws, 200 images, 15 steps")
     args = parser.parse_args()
     if args.quick:
         args.seeds, args.draws, args.steps, args.shots = 1, 2, 15, "5"
-    found: dict[str, list[dict[str, Read]]] = {}
+    found: list[Record] = []
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(args.seeds):
-            parts = colour(args, seed)
-            for name, (encoder, spec) in encoders(args, parts["train"], seed, Path(folder) / str(seed)).items():
-                found.setdefault(name, []).append(read_all(encoder, spec, parts, args, name == "untrained"))
-    show(found, args)
+            parts, told = colour(args, seed), Scores()
+            runs = pretrained(args, parts["train"], seed, Path(folder) / str(seed))
+            run = runs["pretext alone"]
+            for name, each in runs.items():
+                told |= read_all(name, each.load(), each.spec, parts, args)
+            torch.manual_seed(seed)
+            told |= read_all("untrained", run.fresh_encoder(), run.spec, parts, args)
+            name = " ".join([args.pretext, *args.option])
+            found.append(record(run, None, args.data, name, cue=args.cue, correlation=args.correlation, scores=told))
+            if args.results:
+                write(args.results, found[-1])
+    print(table(found))
 
 
 def colour(args: argparse.Namespace, seed: int) -> Parts:
@@ -84,8 +94,8 @@ def colour(args: argparse.Namespace, seed: int) -> Parts:
     return parts
 
 
-def encoders(args: argparse.Namespace, train: tuple[Arrays, Any], seed: int, out: Path) -> dict[str, tuple[Any, Any]]:
-    """Pretrain without labels: by the pretext alone, with the colour suppressed, and with it kept; one untrained."""
+def pretrained(args: argparse.Namespace, train: tuple[Arrays, Any], seed: int, out: Path) -> dict[str, selfsup.Run]:
+    """Pretrain without labels: by the pretext alone, with the colour suppressed, and with it kept."""
     options = parsed(args.option)
     if not options and args.pretext == "simclr":
         options = {"min_scale": 0.5}
@@ -100,43 +110,46 @@ def encoders(args: argparse.Namespace, train: tuple[Arrays, Any], seed: int, out
         "colour suppressed": {**with_table, "suppress": "colour", "suppress_weight": args.suppress_weight},
         "colour kept": {**with_table, "keep": "colour"},
     }
-    found = {}
-    for name, more in asked.items():
-        run = selfsup.pretrain(train[0], out=out / name.replace(" ", "-"), **common, **more)
-        found[name] = run.load(), run.spec
-    torch.manual_seed(seed)
-    return found | {"untrained": (run.fresh_encoder(), run.spec)}
+    return {
+        name: selfsup.pretrain(train[0], out=out / name.replace(" ", "-"), **common, **more)
+        for name, more in asked.items()
+    }
 
 
-def read_all(encoder: Any, spec: Any, parts: Parts, args: argparse.Namespace, untrained: bool) -> dict[str, Read]:
+def read_all(name: str, encoder: Any, spec: Any, parts: Parts, args: argparse.Namespace) -> Scores:
     """Return the accuracies under shift and without it, and of the colour."""
-    shots, readers = list(map(int, args.shots.split(","))), READERS[:1] if args.quick else READERS
-    train, read_off = parts["train"][0], {}
-    for what in ("test", "as trained"):
-        read_off[what] = read(encoder, spec, train, parts[what][0], shots, args.draws, readers, untrained)
+    readers, train = READERS[:1] if args.quick else READERS, parts["train"][0]
+    told = {}
+    for what, part in (("shift", "test"), ("no shift", "as trained")):
+        told |= scores(
+            f"{name}, {what}", encoder, spec, train, parts[part][0], args.shots, args.draws, readers,
+            name == "untrained",
+        )  # fmt: skip
     cues = [with_labels(parts[part][0], [f"colour {cue}" for cue in parts[part][1]]) for part in ("train", "test")]
-    return read_off | {"cue": read(encoder, spec, *cues, shots[-1:], args.draws, READERS[:1])}
+    most = args.shots.rpartition(",")[2]
+    return told | scores(f"{name}, cue", encoder, spec, *cues, most, args.draws, READERS[:1])
 
 
-def show(found: dict[str, list[dict[str, Read]]], args: argparse.Namespace) -> None:
-    shots, readers = list(map(int, args.shots.split(","))), READERS[:1] if args.quick else READERS
-    print(f"{args.data}, {args.cue}, correlation {args.correlation}, {args.pretext}, {args.steps} steps")
-    heads = [f"{what}, {reader}, {k}" for what in ("shift", "no shift") for reader in readers for k in shots]
-    gain = f"gain under shift, {' and '.join(readers)}, {shots[-1]}"
-    print("| | " + " | ".join([*heads, f"cue, {shots[-1]}", gain]) + " |\n" + "|---" * (len(heads) + 3) + "|")
-    plain = found["pretext alone"]
-    for name, rows in found.items():
-        cells = [
-            cell(grid(rows, what, reader, k)) for what in ("test", "as trained") for reader in readers for k in shots
-        ]
-        gains = [grid(rows, "test", reader, shots[-1]) - grid(plain, "test", reader, shots[-1]) for reader in readers]
-        gained = "" if rows is plain else ", ".join(cell(gain, "+") for gain in gains)
-        print("| " + " | ".join([name, *cells, cell(grid(rows, "cue", "linear", shots[-1])), gained]) + " |")
-
-
-def grid(rows: list[dict[str, Read]], what: str, reader: str, k: int) -> NDArray[np.float64]:
-    """Return the accuracies (seeds, draws)."""
-    return np.array([row[what][reader, k] for row in rows])
+def table(found: list[Record]) -> str:
+    """Return the table: accuracy under shift and without it, how well the cue is read, and the gain under shift."""
+    rows = []
+    for mine in grouped(found, "data", "cue", "name", "steps"):
+        first = mine[0]
+        readers = [reader for reader in READERS if f"pretext alone, shift, {reader}" in first["scores"]]
+        counts = list(first["scores"][f"pretext alone, shift, {readers[0]}"])
+        heads = [(what, reader, k) for what in ("shift", "no shift") for reader in readers for k in counts]
+        for name in dict.fromkeys(row.split(", ")[0] for row in first["scores"]):
+            cells = [cell(grid(mine, f"{name}, {what}", reader, k)) for what, reader, k in heads]
+            cue = cell(grid(mine, f"{name}, cue", READERS[0], counts[-1]))
+            ours, plain = (
+                [grid(mine, f"{one}, shift", reader, counts[-1]) for reader in readers]
+                for one in (name, "pretext alone")
+            )
+            gains = [gain(x - y) if name != "pretext alone" else "" for x, y in zip(ours, plain, strict=True)]
+            rows.append([name, *cells, cue, *gains])
+    told = [f"{what}, {reader}, {k}" for what, reader, k in heads]
+    gained = [f"gain under shift, {reader}, {counts[-1]}" for reader in readers]
+    return markdown(["", *told, f"cue, {counts[-1]}", *gained], rows)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
     python benchmarks/tracking.py --steps 2000 --seeds 3
     python benchmarks/tracking.py --steps 2000 --flow         # tracks found by Lucas-Kanade flow, not known ones
+    python benchmarks/tracking.py --results tracking.jsonl    # a line of JSON a seed
 
 Videos 0 to 999 of `moving` are learned from, 1,000 to 1,999 are searched. A query is the first patch of a thing, and
 what is searched are 1,000 patches of different things `gap` frames later (R@1; chance 0.001), or only those of the same
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+import time
 from pathlib import Path
 from typing import ClassVar
 
@@ -22,7 +24,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 import selfsup
-from results import cell
+from results import Record, grouped, markdown, over_runs, record, write
 from selfsup.data.video import Moving
 from selfsup.data.video.tracks import Tracks, find_tracks
 from selfsup.train.recalibrate import recalibrate
@@ -41,37 +43,59 @@ def main() -> None:
     parser.add_argument("--encoder", default="convnet")
     parser.add_argument("--flow", action="store_true", help="learn from tracks that are found")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--results", type=Path, help="a file to which a line of JSON a seed is added")
     args = parser.parse_args()
     everything = Moving("moving", 2 * VIDEOS)
     train = (Found if args.flow else Moving)("moving", VIDEOS)
-    rows: dict[str, list[list[float]]] = {}
+    measured: list[Record] = []
     for seed in range(args.seeds):
-        with tempfile.TemporaryDirectory() as folder:
-            run = selfsup.pretrain(
-                train, task="tracking", encoder=args.encoder, size=args.size, steps=args.steps, seed=seed, gap=args.gap,
-                batch_size=args.batch_size, workers=0, device="cpu", out=Path(folder) / "run", quiet=True,
-            )  # fmt: skip
-            task, _ = run.load_task()
-            patches, backs, video = things(everything, run.spec, args.gap)
-            torch.manual_seed(seed)
-            untrained = run.fresh_encoder()
-            recalibrate(untrained, train, run.spec, seed=seed, device="cpu")
+        measured.append(one_seed(seed, args, train, everything))
+        print(f"seed {seed}: {measured[-1]['found']}", flush=True)
+        if args.results:
+            write(args.results, measured[-1])
+    print(table(measured))
+
+
+def one_seed(seed: int, args: argparse.Namespace, train: Moving, everything: Moving) -> Record:
+    began = time.process_time()
+    with tempfile.TemporaryDirectory() as folder:
+        run = selfsup.pretrain(
+            train, task="tracking", encoder=args.encoder, size=args.size, steps=args.steps, seed=seed, gap=args.gap,
+            batch_size=args.batch_size, workers=0, device="cpu", out=Path(folder) / "run", quiet=True,
+        )  # fmt: skip
+        took = round(time.process_time() - began, 1)
+        task, _ = run.load_task()
+        patches, backs, video = things(everything, run.spec, args.gap)
+        torch.manual_seed(seed)
+        untrained = run.fresh_encoder()
+        recalibrate(untrained, train, run.spec, seed=seed, device="cpu")
+        rows: dict[str, list[float]] = {}
         for name, embed in {
             "raw pixels": lambda x: x.flatten(1),
-            "untrained": lambda x, e=untrained: features(e, x),
-            "trained encoder": lambda x, t=task: features(t.encoder.eval(), x),
-            "trained, with its head": lambda x, t=task: t.eval().embed(x),
+            "untrained": lambda x: features(untrained, x),
+            "tracking": lambda x: features(task.encoder.eval(), x),
+            "tracking, with its head": lambda x: task.eval().embed(x),
         }.items():
             for what, x in (("", patches), (", background alone", backs)):
                 first, last = (F.normalize(standard(embed(x[:, end])), dim=1) for end in (0, 1))
-                rows.setdefault(name + what, []).append(found(first, last, video))
-        print(f"seed {seed} done", flush=True)
-    counts = np.unique(video, return_counts=True)[1]
-    several = counts[counts > 1]
-    print(f"{len(video)} things; chance {1 / len(video):.3f}, in their video {len(several) / several.sum():.2f}")
-    for name, values in rows.items():
-        everywhere, inside = np.array(values).T
-        print(f"{name:42} R@1 {cell(everywhere[:, None])}   in its video {cell(inside[:, None])}")
+                rows[name + what] = [round(share, 4) for share in found(first, last, video)]
+        several = [count for count in np.unique(video, return_counts=True)[1] if count > 1]
+        chance = [round(1 / len(video), 4), round(len(several) / sum(several), 4)]
+        name = "tracking" + " --flow" * args.flow
+        return record(run, None, "moving", name, cpu_s=took, things=len(video), chance=chance, found=rows)
+
+
+def table(measured: list[Record]) -> str:
+    """Return the table: how often a thing is found again, among all and in its video."""
+    rows = []
+    for mine in grouped(measured, "name", "encoder", "steps"):
+        first = mine[0]
+        for name in first["found"]:
+            told = name.replace("tracking", f"`{first['name']}`")
+            shares = [over_runs([one["found"][name][k] for one in mine]) for k in (0, 1)]
+            rows.append([told, f"{first['encoder']}, {first['steps']:,} steps", *shares])
+        rows.append(["chance", "", *(over_runs([one["chance"][k] for one in mine[:1]]) for k in (0, 1))])
+    return markdown(["found again, %", "", "among 1,000 things", "among those of its video"], rows)
 
 
 class Found(Moving):

@@ -32,7 +32,7 @@ def beside_the_benchmarks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_the_shared_reader_finds_what_can_be_seen() -> None:
-    from reading import READERS, read, some
+    from reading import READERS, scores, some
 
     rng = np.random.default_rng(0)
     y = np.arange(48) // 24
@@ -40,10 +40,11 @@ def test_the_shared_reader_finds_what_can_be_seen() -> None:
     data = Arrays(x, Labels.of([["dark", "light"][one] for one in y]))
     torch.manual_seed(0)
     spec = data.spec()
-    found = read(build_encoder("convnet", spec), spec, data, some(data, 20), [1, 5], draws=2, untrained=True)
-    assert found.keys() == {(reader, k) for reader in READERS for k in (1, 5)}
-    assert all(len(each) == 2 for each in found.values())
-    assert all(min(found[reader, 5]) > 0.9 for reader in READERS), found
+    encoder = build_encoder("convnet", spec)
+    found = scores("mine", encoder, spec, data, some(data, 20), "1,5", draws=2, untrained=True)
+    assert found.keys() == {f"mine, {reader}" for reader in READERS}
+    assert all(each.keys() == {"1", "5"} and {len(draws) for draws in each.values()} == {2} for each in found.values())
+    assert all(min(each["5"]) > 0.9 for each in found.values()), found
 
 
 def test_what_a_script_takes_from_another_is_there() -> None:
