@@ -18,7 +18,7 @@ from selfsup.nn.kmeans import spherical_kmeans
 from selfsup.source import Source
 from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task, at_most_samples, one_each
-from selfsup.views.image import ImageViews, preset
+from selfsup.views.image import ImageViews, multi_crop
 
 
 class DeepCluster(Task):
@@ -33,10 +33,10 @@ class DeepCluster(Task):
 
     Batch: `x` (B, 2, C, H, W) float; `local` (B, 6, C, h, w) float; `index` (B,) int64.
     Published: ImageNet, ResNet-50, 800 epochs, linear, 75.2%; CIFAR-10, ResNet-18, 1,000 epochs, 88.9%.
-    Deviations: fewer clusters and a narrower projector, to suit small data. During the first epoch, for which the
-    paper clusters the embeddings of an extra pass over the data, the centroids are random, and a batch's first views
-    are assigned to them so that all are used equally (`selfsup.losses.sinkhorn`, as in SwAV): by the nearest centroid
-    alone, one of them has everything after a few steps.
+    Deviations: fewer clusters, a narrower projector and `swav`'s larger crops, to suit small data. During the first
+    epoch, for which the paper clusters the embeddings of an extra pass over the data, the centroids are random, and a
+    batch's first views are assigned to them so that all are used equally (`selfsup.losses.sinkhorn`, as in SwAV): by
+    the nearest centroid alone, one of them has everything after a few steps.
 
     Args:
         num_items: Number of samples, in [1, inf).
@@ -82,8 +82,8 @@ class DeepCluster(Task):
         return one_each(source, given, "num_items") | at_most_samples(source, given, cls, "num_clusters", per=2)
 
     def views(self, spec: ImageSpec) -> ImageViews:
-        """Return SwAV's two large and six small views."""
-        return ImageViews(spec, preset("swav", spec.size, getattr(self.encoder, "patch", 0)))
+        """Return `swav`'s two large and six small views."""
+        return ImageViews(spec, multi_crop(spec.size, 6, getattr(self.encoder, "patch", 0), name="swav"))
 
     def embed(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, out_dim), of unit length."""

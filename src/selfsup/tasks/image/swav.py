@@ -17,7 +17,7 @@ from selfsup.nn.queue import Queue
 from selfsup.source import Source
 from selfsup.spec import ImageSpec
 from selfsup.task import Batch, Encoder, Loss, Panel, Task, at_most_samples
-from selfsup.views.image import ImageViews, preset
+from selfsup.views.image import ImageViews, multi_crop
 
 
 class SwAV(Task):
@@ -30,9 +30,10 @@ class SwAV(Task):
     Batch: `x` (B, 2, C, H, W) float; `local` (B, 6, C, h, w) float. Published: ImageNet, ResNet-50, 800 epochs, linear,
     75.3%; CIFAR-10, ResNet-18, 1,000 epochs, 89.2%.
 
-    Deviations: prototypes, queue and projector suit small data, and so does a sharper `epsilon`: with small batches the
-    assignments would otherwise be nearly uniform and the loss would stay at chance. The queue starts late because in
-    the first half of a short training embeddings change too fast for it.
+    Deviations: prototypes, queue and projector suit small data, and so do larger crops (0.14 of the area divides the
+    large from the small ones in the paper) and a sharper `epsilon`: with small batches the assignments would otherwise
+    be nearly uniform and the loss would stay at chance. The queue starts late because in the first half of a short
+    training embeddings change too fast for it.
 
     Args:
         num_prototypes: Prototypes, by default at most one for two samples; 3,000 in the paper, in [1, inf).
@@ -80,8 +81,8 @@ class SwAV(Task):
         return queue | at_most_samples(source, given, cls, "num_prototypes", per=2)
 
     def views(self, spec: ImageSpec) -> ImageViews:
-        """Return two large and six small views (section 3.2)."""
-        return ImageViews(spec, preset("swav", spec.size, getattr(self.encoder, "patch", 0)))
+        """Return two large and six small views (section 3.2), of more and of less than 0.4 of the area."""
+        return ImageViews(spec, multi_crop(spec.size, 6, getattr(self.encoder, "patch", 0), name="swav"))
 
     def embed(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, out_dim), of unit length."""

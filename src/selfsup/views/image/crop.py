@@ -183,14 +183,14 @@ def preset(name: str, size: int = 224, patch: int = 0, scale: float | None = Non
     return groups
 
 
-def multi_crop(size: int, local: int, patch: int = 0, limit: float = 0.4) -> dict[str, Crop]:
-    """Return DINO's groups with `local` small crops (0: none), for a transformer of whole patches, at least two a side.
+def multi_crop(size: int, local: int, patch: int = 0, limit: float = 0.4, name: str = "dino") -> dict[str, Crop]:
+    """Return a preset's groups with `local` small crops (0: none): whole patches for a transformer, two a side or more.
 
     A large crop shows at least the fraction `limit` of the image's area, a small one 0.05 to `limit`. Raises
     `UserError` for a single small crop, whose batch would have another shape.
     """
     if local < 0 or local == 1:
         raise UserError(f"--num-local-crops is 0 or at least 2 small crops, not {local}")
-    groups = preset("dino", size, patch)
+    groups = preset(name, size, patch)
     large = {"x": replace(groups["x"], scale=(limit, 1))}
     return large | {"local": replace(groups["local"], count=local, scale=(0.05, limit))} if local else large
