@@ -17,7 +17,7 @@ import selfsup
 from selfsup.data.open import open_data
 from selfsup.encoders import build_encoder
 from selfsup.evaluation.result import Evaluation
-from selfsup.nn.image.lab import ab_at, coloured, to_light
+from selfsup.nn.image.lab import ab_at, coloured, grey, to_light
 from selfsup.tasks.image.colorization import Colorization
 from selfsup.views.loader import batches
 
@@ -63,10 +63,10 @@ def label_making(encoder: str = "convnet", size: int = 64, batch_size: int = 64,
     for _ in range(rounds):
         began = time.process_time()
         light = to_light(x, spec)
-        grey, ab = task.grey(light), ab_at(light, task.side)
+        seen, ab = grey(light, spec), ab_at(light, task.side)
         places, _ = task.bins.places(ab), coloured(ab)
         made = time.process_time()
-        task.bins(task.predict(grey), places)
+        task.bins(task.predict(seen), places)
         fractions.append((made - began) / (time.process_time() - made))
     return sorted(fractions)[rounds // 2]
 
