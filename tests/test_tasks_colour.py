@@ -136,6 +136,18 @@ def test_the_encoder_of_colorization_sees_lightness_alone() -> None:
     torch.testing.assert_close(rgb[:, 0], rgb[:, 2])
 
 
+@pytest.mark.parametrize("name", ["convnet", "vit-mini"])
+def test_what_colorization_keeps_does_not_depend_on_colours(name: str) -> None:
+    kept = Colorization(encoder(name)).eval().representation()
+    x = colourful(2)
+    lab = to_lab(to_light(x, SPEC))
+    grey, darker = (from_light(from_lab(lab * torch.tensor(s).view(3, 1, 1)), SPEC) for s in ((1.0, 0, 0), (0.5, 0, 0)))
+    assert kept(x).shape == (2, kept.dim)
+    torch.testing.assert_close(kept(x), kept(grey), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(kept.maps(x), kept.maps(grey), atol=1e-3, rtol=1e-3)
+    assert not torch.allclose(kept(x), kept(darker), atol=1e-2)
+
+
 @pytest.mark.parametrize("name", ["convnet", "resnet18"])
 def test_the_halves_of_split_brain_share_nothing(name: str) -> None:
     task = SplitBrain(encoder(name)).eval()

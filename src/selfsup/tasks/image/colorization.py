@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from selfsup.base.distributed import global_mean
 from selfsup.nn.image import lab
 from selfsup.nn.image.dense import patch_features, patch_shape
+from selfsup.nn.image.lightness import Lightness
 from selfsup.nn.norm import BatchNormMaps
 from selfsup.source import Source
 from selfsup.spec import ImageSpec
@@ -29,11 +30,15 @@ class Colorization(Task):
     the weights have mean 1 (section 2.2). Images without colour are ignored; the metric `grey` is the fraction of
     them. Panels show the annealed mean, T = 0.38. Chance is ln 261.
 
+    The representation sees lightness alone too, as the paper's (section 3.2): `evaluate` holds it against an untrained
+    encoder that sees colours, and against one that does not.
+
     Batch: `x` (B, 3, H, W) float.
     Published: VOC classification, detection, segmentation 65.9 / 46.9 / 35.6.
-    Deviations: L is given as a grey RGB image of this lightness, so that the encoder takes ordinary colour images
-    afterwards; the head is two convolutions on the last feature maps or tokens, where the paper's network is dilated
-    throughout; 261 bins, not 313 (see `selfsup.nn.image.lab.ab_bins`).
+
+    Deviations: L is given as a grey RGB image of this lightness, so that any encoder can be trained; the head is two
+    convolutions on the last feature maps or tokens, where the paper's network is dilated throughout; 261 bins, not 313
+    (see `selfsup.nn.image.lab.ab_bins`).
 
     Args:
         num_neighbors: Nearest bins among which the soft label of a colour is divided, in [1, 261].
@@ -93,6 +98,10 @@ class Colorization(Task):
         entropy = self.bins(self.predict(lab.grey(light, self.encoder.spec)), places)
         values = (entropy * self.weight[self.bins.near[:, 0]][places]).mean((1, 2))
         return Loss(global_mean(values, coloured), {"grey": 1 - coloured.mean()}, math.log(len(self.weight)))
+
+    def representation(self) -> Encoder:
+        """Return the encoder of an image's lightness."""
+        return Lightness(self.encoder)
 
     def panels(self, batch: Batch, guess: bool = False) -> Sequence[Sequence[Panel]]:
         """Return each image in greyscale, with the colours of the label, and with the predicted colours."""
