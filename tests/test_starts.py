@@ -115,3 +115,13 @@ def test_a_run_from_weights_says_its_rates_and_keeps_the_encoder_at_first(
     further = selfsup.pretrain(images(), init=run.folder, out=tmp_path / "on", **GIVEN)
     assert further.recipe["plan"]["encoder_lr"] == pytest.approx(further.recipe["plan"]["lr"] / 10)
     assert further.spec.mean == (0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize("task", ["vae", "colorization"])
+def test_a_run_whose_task_keeps_more_than_the_encoder_starts_others_with_it(tmp_path: Path, task: str) -> None:
+    first = selfsup.pretrain(images(), task=task, encoder="convnet", out=tmp_path / "first", **GIVEN)
+    wanted = dict(first.load().encoder.named_parameters())
+    further = selfsup.pretrain(images(), init=first.folder, out=tmp_path / "on", warmup=0.5, until=2, **GIVEN)
+    task, _ = further.load_task()  # its encoder is still frozen
+    assert wanted
+    assert all(torch.equal(wanted[name], value) for name, value in task.encoder.named_parameters())

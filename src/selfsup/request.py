@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import nn
+from torch import Tensor, nn
 
 from selfsup.base.hub import MODEL, HubModel, fetch_model
 from selfsup.base.notes import say
@@ -156,7 +156,7 @@ def build(
         torch.manual_seed(seed)
         encoder = make_encoder(asked, keeps_stem(asked), pretrained=asked.pretrained, weights=asked.weights)
         if asked.init is not None:
-            load_weights(encoder, asked.init.load().state_dict(), asked.init.folder)
+            load_weights(encoder, weights_of_init(asked.init, encoder), asked.init.folder)
         plain = shapes(encoder)
         task = asked.task(trainable(encoder, asked, fabric), **asked.hyperparameters)
     source = task.samples(asked.source)
@@ -192,6 +192,13 @@ def make_encoder(asked: Resolved, keep_stem: bool, **weights: Any) -> Any:
     if asked.module is not None:
         return own_encoder(asked.module, asked.spec)
     return build_encoder(asked.encoder, asked.spec, keep_stem=keep_stem, **weights)
+
+
+def weights_of_init(init: Run, encoder: nn.Module) -> dict[str, Tensor]:
+    """Return the weights from which `--init` starts: of a representation with layers of its task, the encoder's."""
+    state: dict[str, Tensor] = init.load().state_dict()
+    inside = {name.removeprefix("encoder."): value for name, value in state.items() if name.startswith("encoder.")}
+    return inside if inside.keys() == encoder.state_dict().keys() else state
 
 
 def trainable(encoder: Any, asked: Resolved, fabric: Fabric) -> Encoder:
