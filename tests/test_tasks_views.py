@@ -320,3 +320,11 @@ def test_the_object_is_in_the_tray_before_and_not_after() -> None:
     assert all(np.array_equal(again.frames[camera], episode.frames[camera]) for camera in world.cameras)
     seen = {world.episode(0, k).label for k in range(6)}
     assert not seen & {hidden.episode(0, k).label for k in range(6)}
+
+
+@pytest.mark.timeout(60)
+def test_a_kind_that_is_too_small_to_be_seen_is_not_taken() -> None:
+    pytest.importorskip("pybullet")
+    world = Tray(48)
+    labels = {world.episode(1, number).label for number in (6, 28, 39)}  # their draws begin with such kinds
+    assert not labels & {"297", "824"}

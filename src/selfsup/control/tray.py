@@ -22,6 +22,7 @@ IN_TRAY, SHIFT = 5, 0.008  # objects; standard deviation of what the others move
 HALF, APART = 0.12, 0.09  # metres: half a side of where objects lie, and how far they are from each other at least
 AWAY = (0.0, -0.2, 9.0)  # behind the camera: where objects are that are not shown
 FLOOR, VISIBLE = 0.01, 0.004  # metres; the least part of the image that the object to be taken fills
+TRIES = 20  # to place an object where it can be seen: a few kinds are too small for that
 EYE, FOV = (0.0, -0.22, 0.52), 42.0
 
 
@@ -66,10 +67,12 @@ class Tray:
         kinds = np.random.default_rng(seed).permutation(KINDS)[: SEEN + UNSEEN]
         seen, new = kinds[:SEEN], kinds[SEEN:]
         draw = np.random.default_rng([seed, self.unseen, number])
-        taken = int(draw.choice(new if self.unseen else seen))
-        others = draw.choice(seen[seen != taken], IN_TRAY - 1, replace=False).tolist()
-        visible = np.zeros((1, 1), bool)
+        visible, tries = np.zeros((1, 1), bool), 0
         while visible.mean() < VISIBLE:  # behind others, or seen from its narrow side
+            if tries % TRIES == 0:
+                taken = int(draw.choice(new if self.unseen else seen))
+                others = draw.choice(seen[seen != taken], IN_TRAY - 1, replace=False).tolist()
+            tries += 1
             places = _places(draw)
             shown = [Lying(kind, place, _rotation(draw)) for kind, place in zip([taken, *others], places, strict=True)]
             before, bodies = self._photo(shown)
