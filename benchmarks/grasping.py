@@ -81,10 +81,12 @@ def one_seed(seed: int, args: argparse.Namespace) -> Record:
 
 def table(found: list[Record]) -> str:
     """Return the table: how often the object is found, and how often the heat map is highest on it."""
-    rows = [line(name, found, "found", name) for name in found[0]["found"]["seen"]]
+    quoted = {name: name.replace("grasp2vec", "`grasp2vec`") for name in found[0]["found"]["seen"]}
+    rows = [line(told, found, "found", name) for name, told in quoted.items()]
     rows += [["chance", *(over_runs([one["chance"][kinds]["found"] for one in found]) for kinds in ("seen", "unseen"))]]
     rows += [
-        line(f"heat map of `{name}` on the object", found, "located", name) for name in found[0]["located"]["seen"]
+        line(f"heat map of {quoted[name]} on the object", found, "located", name)
+        for name in found[0]["located"]["seen"]
     ]
     filled = (over_runs([one["chance"][kinds]["located"] for one in found]) for kinds in ("seen", "unseen"))
     return markdown(["%", "kinds seen", "kinds unseen"], [*rows, ["part of the scene that it fills", *filled]])
