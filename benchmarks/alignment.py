@@ -55,8 +55,7 @@ def main() -> None:
     for fold in map(int, args.folds.split(",")):
         found.append(one_fold(data, fold, args, options))
         print(f"fold {fold}: {found[-1]['errors']}", flush=True)
-        if args.results:
-            write(args.results, found[-1])
+        write(args.results, found[-1])
     print(table(found))
 
 
@@ -100,13 +99,14 @@ def one_fold(data: Episodes, fold: int, args: argparse.Namespace, options: dict[
 def table(found: list[Record]) -> str:
     """Return the table: errors by what was held out, over folds, and those on new motions less the pixels' there."""
     rows: list[list[str]] = []
-    for mine in grouped(found, "name", "steps"):
+    groups = grouped(found, "name", "steps")
+    for mine in groups:
         first = mine[0]
         cost = [f"{first['steps']:,}", f"{np.mean([one['cpu_s'] for one in mine]) / 60:.1f}"]
         rows.append(line(f"`{first['name']}`", mine, first["task"], cost))
         rows.append(line(f"untrained `{first['task']}`", mine, f"untrained {first['task']}", ["", ""]))
     floors = [name for name in found[0]["errors"]["motions"] if found[0]["task"] not in name]
-    rows += [line(name, grouped(found, "name", "steps")[0], name, ["", ""]) for name in floors]
+    rows += [line(name, groups[0], name, ["", ""]) for name in floors]
     parts = ["motions never seen", "minus pixels", "folds below pixels", "directions never seen", "learned from"]
     return markdown(
         ["alignment error, % of the episode", *parts, "tau, motions never seen", "steps", "CPU-minutes"], rows

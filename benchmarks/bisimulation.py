@@ -96,8 +96,7 @@ def main() -> None:
                 for row in runs(name, task, given, learned, unseen, seed, args):
                     print(json.dumps({"name": arm, "seed": seed} | row), flush=True)
                 found.append({"name": arm, "seed": seed} | about | row)
-                if args.results:
-                    write(args.results, found[-1])
+                write(args.results, found[-1])
     print(table(found))
 
 

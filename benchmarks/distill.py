@@ -76,8 +76,7 @@ def main() -> None:
                 same = together(same, {"scores": from_scratch(run, train, test, args)})
             told = together(same, students)
             found.append(record(run, None, args.data, " ".join(["distill", *args.option]), **told))
-            if args.results:
-                write(args.results, found[-1])
+            write(args.results, found[-1])
     print(table(found))
 
 

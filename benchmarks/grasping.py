@@ -41,8 +41,7 @@ def main() -> None:
     for seed in map(int, args.seeds.split(",")):
         found.append(one_seed(seed, args))
         print(f"seed {seed}: {found[-1]['found']}", flush=True)
-        if args.results:
-            write(args.results, found[-1])
+        write(args.results, found[-1])
     print(table(found))
 
 
@@ -83,13 +82,13 @@ def table(found: list[Record]) -> str:
     """Return the table: how often the object is found, and how often the heat map is highest on it."""
     quoted = {name: name.replace("grasp2vec", "`grasp2vec`") for name in found[0]["found"]["seen"]}
     rows = [line(told, found, "found", name) for name, told in quoted.items()]
-    rows += [["chance", *(over_runs([one["chance"][kinds]["found"] for one in found]) for kinds in ("seen", "unseen"))]]
+    rows.append(line("chance", found, "chance", "found"))
     rows += [
         line(f"heat map of {quoted[name]} on the object", found, "located", name)
         for name in found[0]["located"]["seen"]
     ]
-    filled = (over_runs([one["chance"][kinds]["located"] for one in found]) for kinds in ("seen", "unseen"))
-    return markdown(["%", "kinds seen", "kinds unseen"], [*rows, ["part of the scene that it fills", *filled]])
+    rows.append(line("part of the scene that it fills", found, "chance", "located"))
+    return markdown(["%", "kinds seen", "kinds unseen"], rows)
 
 
 def line(told: str, found: list[Record], what: str, name: str) -> list[str]:

@@ -58,6 +58,7 @@ def measure(args: argparse.Namespace, name: str, seed: int, steps: int) -> Recor
 def table(found: list[Record]) -> str:
     """Return the table as Markdown: the best method by propagated labels, five per class, first."""
     heads = [f"{reader}, {k}" for reader in READERS for k in SHOTS]
+    blank = [""] * (len(READERS) * len(GAINED) + 2)  # baselines have neither gains nor costs
     lines: list[tuple[float, list[str]]] = []
     for name, mine in runs_of(found).items():
         last, task = mine[-1], mine[-1]["task"]
@@ -68,9 +69,9 @@ def table(found: list[Record]) -> str:
         ]
         cost = [f"{last['steps']:,}", f"{np.mean([row['cpu_s'] for row in mine]):.0f}"]
         lines.append(line(name, mine, task, gains + cost))
-        lines += [line(f"untrained {name}", mine, untrained, [""] * 6)] * own
-    lines += [line("untrained", mine, "untrained", [""] * 6) for mine in untrained_rows(found)]
-    lines.append(line("raw pixels", [{**row, "encoder": ""} for row in found[:1]], "raw pixels", [""] * 6))
+        lines += [line(f"untrained {name}", mine, untrained, blank)] * own
+    lines += [line("untrained", mine, "untrained", blank) for mine in untrained_rows(found)]
+    lines.append(line("raw pixels", [{**row, "encoder": ""} for row in found[:1]], "raw pixels", blank))
     head = ["", "encoder", *heads, *(f"minus untrained: {reader}, {k}" for reader in READERS for k in GAINED)]
     head += ["steps", "CPU s"]
     return markdown(head, [row for _, row in sorted(lines, reverse=True)])

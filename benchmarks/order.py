@@ -68,7 +68,7 @@ def main() -> None:
         print(f"seed {seed}: {metrics}", flush=True)
     cues = {cue: probed(cue, args, train, options) for cue in filter(None, args.cues.split(","))}
     found = [one | {"cues": cues} for one in found]
-    for one in found if args.results else []:
+    for one in found:
         write(args.results, one)
     print(table(found))
 

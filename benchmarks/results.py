@@ -64,8 +64,10 @@ def read(path: Path) -> list[Record]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def write(path: Path, record: Record) -> None:
-    """Append a record, and make the folder."""
+def write(path: Path | None, record: Record) -> None:
+    """Append a record, and make the folder; None: keep no file."""
+    if path is None:
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         file.write(json.dumps(record, separators=(",", ":")) + "\n")

@@ -1,6 +1,8 @@
 """Part of a large data set in class folders, for measurements that take minutes: so many images of each class.
 
-python benchmarks/some_images.py cifar10/ c5k/ --train 400 --test 200      # as in docs/results.md
+    python benchmarks/some_images.py cifar10/ c5k/ --train 400 --test 200      # as in docs/results.md
+
+They are drawn at random, always the same ones, and copied.
 """
 
 from __future__ import annotations

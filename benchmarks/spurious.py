@@ -67,8 +67,7 @@ def main() -> None:
             told |= read_all("untrained", run.fresh_encoder(), run.spec, parts, args)
             name = " ".join([args.pretext, *args.option])
             found.append(record(run, None, args.data, name, cue=args.cue, correlation=args.correlation, scores=told))
-            if args.results:
-                write(args.results, found[-1])
+            write(args.results, found[-1])
     print(table(found))
 
 

@@ -51,8 +51,7 @@ def main() -> None:
     for seed in range(args.seeds):
         measured.append(one_seed(seed, args, train, everything))
         print(f"seed {seed}: {measured[-1]['found']}", flush=True)
-        if args.results:
-            write(args.results, measured[-1])
+        write(args.results, measured[-1])
     print(table(measured))
 
 
@@ -94,7 +93,7 @@ def table(measured: list[Record]) -> str:
             told = name.replace("tracking", f"`{first['name']}`")
             shares = [over_runs([one["found"][name][k] for one in mine]) for k in (0, 1)]
             rows.append([told, f"{first['encoder']}, {first['steps']:,} steps", *shares])
-        rows.append(["chance", "", *(over_runs([one["chance"][k] for one in mine[:1]]) for k in (0, 1))])
+        rows.append(["chance", "", *(f"{100 * share:.1f}" for share in first["chance"])])
     return markdown(["found again, %", "", "among 1,000 things", "among those of its video"], rows)
 
 
