@@ -52,10 +52,10 @@ class Goal(NamedTuple):
     size: int | None = None
 
 
-ROTATION = {"pad": 3, "flip": 0.0}
+ROTATION = {"pad": 3, "flip": 0.0, "batch_size": 64, "low_res_first": 0.7}
 GOALS = {
-    "mnist5k": Goal("mnist5k", "propagate", "1", 0.97, "rotation", ROTATION, (160, 240, 320, 480, 620, 900, 1300)),
-    "mnist": Goal("mnist", "propagate", "1", 0.98, "rotation", ROTATION, (320, 640, 1200, 1800, 2400)),
+    "mnist5k": Goal("mnist5k", "propagate", "1", 0.97, "rotation", ROTATION, (400, 600, 800, 1000, 1300, 1700)),
+    "mnist": Goal("mnist", "propagate", "1", 0.98, "rotation", ROTATION, (1000, 2000, 3000, 4000, 5000)),
     "emoji": Goal("emoji", "linear", "20", None, "simclr", {"min_scale": 0.5}, (50, 100, 200, 400, 800), 64),
     "cifar10": Goal("", "linear", "all", 0.70, "simclr", {}, (500, 1000, 1500, 2000, 3000)),
 }
